@@ -1,0 +1,41 @@
+# Each target creates .venv and installs what it needs; no other step.
+PYTHON ?= python3
+BIN = .venv/bin
+PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+TESTS ?= tests
+
+.PHONY: demo test bench lint docs clean
+
+demo: .venv/collector
+	$(BIN)/zmon demo $(ARGS)
+
+test: .venv/dev
+	$(BIN)/python -m pytest $(TESTS) $(ARGS)
+
+bench: .venv/dev
+	$(BIN)/python -m tests.bench $(ARGS)
+
+lint: .venv/dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+# The pages that are generated from the code; a test fails when they are stale.
+docs: .venv/dev
+	$(BIN)/python -m tests.pages
+
+clean:
+	rm -rf .venv dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+.venv/pip:
+	$(PYTHON) -c 'import sys; sys.exit("zmon needs Python 3.11 or newer") if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv .venv
+	touch $@
+
+.venv/collector: .venv/pip pyproject.toml
+	$(PIP) --editable '.[collector]'
+	touch $@
+
+.venv/dev: .venv/collector tests/requirements.txt
+	$(PIP) --requirement tests/requirements.txt
+	touch $@

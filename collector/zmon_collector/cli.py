@@ -1,0 +1,42 @@
+"""The command line. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 a part is not installed."""
+
+from __future__ import annotations
+
+import sys
+from typing import NoReturn
+
+import click
+
+import zmon
+from zmon.errors import ConfigurationError
+from zmon_collector.commands.collect import collect
+from zmon_collector.commands.demo import demo
+from zmon_collector.commands.options import WRONG
+from zmon_collector.commands.plugins import plugins
+from zmon_collector.commands.validate import validate
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(zmon.__version__, package_name="zmon-agent", prog_name="zmon")
+def cli() -> None:
+    """Watch machine-learning models in production: confidence, inputs and quality, window by window.
+
+    A service publishes its batches with zmon.Publisher; `zmon collect` turns them into metrics and Anodot JSON files.
+    `zmon demo` shows the whole way on a real model. Durations are written 500ms, 60s, 5m, 2h or 30d.
+
+    Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 a part is not installed.
+    """
+
+
+for command in (collect, demo, plugins, validate):
+    cli.add_command(command)
+
+
+def main() -> NoReturn:
+    """Entry point: no stack trace for a user's mistake."""
+    try:
+        cli(standalone_mode=True)
+    except ConfigurationError as error:
+        click.echo(f"zmon: {error}", err=True)
+        sys.exit(WRONG)
+    raise AssertionError("click ends the process")

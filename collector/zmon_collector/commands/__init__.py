@@ -1,0 +1,1 @@
+"""The commands of `zmon`, one a file; cli.py gathers them."""

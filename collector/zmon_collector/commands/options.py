@@ -1,0 +1,46 @@
+"""What several commands share: how values are read, exit codes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from zmon.errors import ConfigurationError
+from zmon_collector import config as configuration
+from zmon_collector.config import Config
+from zmon_collector.plugins import Registry
+from zmon_collector.service import load_plugins
+
+CONFIG = click.Path(exists=True, dir_okay=False, path_type=Path)
+FOLDER = click.Path(file_okay=False, path_type=Path)
+FAILED, WRONG = 1, 2
+
+
+class _Read(click.ParamType[Any]):
+    """A command-line value read as the configuration reads it."""
+
+    def __init__(self, name: str, parse: Callable[[object], Any]) -> None:
+        self.name = name
+        self._parse = parse
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return self._parse(value) if isinstance(value, str) else value
+        except (ValueError, ConfigurationError) as error:
+            self.fail(str(error), param, ctx)
+
+
+DURATION = _Read("duration", configuration.duration)
+PERIOD = _Read("duration", configuration.period)
+ENDPOINT = _Read("endpoint", configuration.endpoint)
+
+
+def loaded(config: Config) -> Registry:
+    """The plugins, without their complaints in the log: the caller shows them."""
+    logging.getLogger("zmon.collector").addHandler(logging.NullHandler())
+    logging.getLogger("zmon.collector").propagate = False
+    return load_plugins(config)

@@ -1,0 +1,74 @@
+"""The sections of zmon.toml: for each key how its value is read, its default, and what it means."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from zmon.settings import DEFAULT_COLLECTOR
+from zmon_collector.config.values import duration, endpoint, flag, period, positive, preset, tables, text, texts
+
+Parse = Callable[[object], Any]
+
+
+def key(parse: Parse, default: Any, doc: str) -> Any:
+    """A configuration key: how its value is read, its default, and what it means."""
+    metadata = {"parse": parse, "doc": doc}
+    return (
+        field(default_factory=dict, metadata=metadata) if default == {} else field(default=default, metadata=metadata)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class CollectorSection:
+    """[collector]"""
+
+    bind: str = key(endpoint, DEFAULT_COLLECTOR, "data endpoint; the control endpoint is the next port")
+    control: str | None = key(endpoint, None, "control endpoint, if not the next port")
+    models: tuple[str, ...] = key(texts, ("*",), "globs of the models this collector takes")
+    window: int = key(period, 60, "length of a window")
+    grace: float | None = key(duration, None, "wait for late rows after a window's end; default a tenth, at most 10s")
+    idle: float = key(duration, 10.0, "an agent that sends nothing for so long is not waited for")
+    max_wait: float = key(duration, 30.0, "longest wait for agents that lag behind the first")
+    max_skew: float = key(duration, 300.0, "timestamps further ahead than this are taken as the time of receipt")
+    data_dir: Path = key(lambda value: Path(text(value)), Path("zmon-data"), "folder for everything that is written")
+    sample_rows: int = key(positive, 5000, "rows of a window kept for quantiles")
+    metric_timeout: float = key(duration, 30.0, "a metric that takes longer for one step is left behind")
+    workers: int = key(positive, 2, "threads for the built-in metrics")
+    flush_on_exit: bool = key(flag, True, "close and write open windows at the end; false discards them")
+    insecure: bool = key(flag, False, "allow to bind beyond loopback, where anybody may send and listen")
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsSection:
+    """[metrics]"""
+
+    preset: str = key(preset, "default", "what is emitted: minimal, default or full")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSection:
+    """[models.NAME]: what differs for one model."""
+
+    window: int | None = key(period, None, "as in [collector]")
+    grace: float | None = key(duration, None, "as in [collector]")
+    idle: float | None = key(duration, None, "as in [collector]")
+    max_wait: float | None = key(duration, None, "as in [collector]")
+    sample_rows: int | None = key(positive, None, "as in [collector]")
+    preset: str | None = key(preset, None, "as in [metrics]")
+    metrics: Mapping[str, Mapping[str, Any]] = key(tables, {}, "[models.NAME.metrics.METRIC]: options of a metric")
+
+
+@dataclass(frozen=True, slots=True)
+class LimitsSection:
+    """[limits]"""
+
+    open_windows: int = key(positive, 64, "open windows a model; beyond it the oldest closes")
+    sample_bytes: int = key(positive, 256 * 2**20, "all samples together")
+    inflight_bytes: int = key(positive, 64 * 2**20, "unacknowledged bytes of all publishers together")
+    message_bytes: int = key(positive, 16 * 2**20, "one frame of a message; a larger one disconnects its sender")
+    outbox_bytes: int = key(positive, 256 * 2**20, "reports that wait for a sink, in memory")
+    models: int = key(positive, 1000, "models times versions")
+    streams: int = key(positive, 10_000, "publishers known at a time")

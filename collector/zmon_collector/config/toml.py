@@ -1,0 +1,64 @@
+"""A configuration written back as TOML, for ``--print-config``. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any
+
+from zmon_collector.config.values import duration, period, tables
+
+if TYPE_CHECKING:
+    from zmon_collector.config import Config
+
+
+def dump(config: Config) -> str:
+    """The configuration in force, as TOML."""
+    lines: list[str] = []
+    for name in ("collector", "metrics", "limits"):
+        lines += [f"[{name}]", *_lines(getattr(config, name)), ""]
+    for model, section in config.models.items():
+        own = replace(section, metrics={})
+        lines += [f"[models.{_quoted(model)}]", *_lines(own), ""]
+        for metric, options in section.metrics.items():
+            lines += [f"[models.{_quoted(model)}.metrics.{_quoted(metric)}]", *_table(options), ""]
+    for kind in ("plugins", "sinks"):
+        for name, options in getattr(config, kind).items():
+            lines += [f"[{kind}.{_quoted(name)}]", *_table(options), ""]
+    return "\n".join(lines)
+
+
+def _lines(section: Any) -> list[str]:
+    lines = []
+    for each in fields(section):
+        value, read = getattr(section, each.name), each.metadata["parse"]
+        if value is None or read is tables:
+            continue
+        lines.append(f"{each.name} = {toml(f'{value:g}s' if read in (duration, period) else value)}")
+    return lines
+
+
+def _table(options: Mapping[str, Any]) -> list[str]:
+    return [f"{_quoted(name)} = {toml(value)}" for name, value in options.items()]
+
+
+def toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        return str(value)
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(toml, value))}]"
+    if isinstance(value, Mapping):
+        return f"{{ {', '.join(_table(value))} }}"
+    return _quoted(str(value), always=True)
+
+
+def _quoted(value: str, *, always: bool = False) -> str:
+    if not always and re.fullmatch(r"[A-Za-z0-9_-]+", value):
+        return value
+    escaped = "".join(
+        f"\\{char}" if char in '"\\' else char if char.isprintable() else f"\\u{ord(char):04x}" for char in value
+    )
+    return f'"{escaped}"'

@@ -1,0 +1,120 @@
+"""One thread for each sink, and one for all observers: a slow or broken one delays nobody else."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+from zmon.contract import Report, Sink
+from zmon.errors import RetryLater
+from zmon_collector.outbox import Outbox
+from zmon_collector.telemetry import Telemetry
+
+log = logging.getLogger("zmon.collector")
+
+LONGEST_WAIT = 60.0  # seconds between tries, whatever a sink asks for
+ATTEMPTS = 5  # for a report on which a sink fails without asking to be called again
+
+
+class Delivery(ABC):
+    """Hands the outbox's reports to one reader, in order, until the outbox ends or `stop` is called."""
+
+    def __init__(self, name: str, outbox: Outbox, telemetry: Telemetry) -> None:
+        self.name = name
+        self.state = "ok"
+        self._outbox = outbox
+        self._telemetry = telemetry
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"zmon-{name}", daemon=True)
+        outbox.subscribe(name)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def join(self, timeout: float) -> bool:
+        """Wait for the last report; False when it is not done in time."""
+        self._thread.join(timeout)
+        self._stop.set()
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            report = self._outbox.wait(self.name)
+            if report is None:
+                break
+            self._deliver(report)
+            self._outbox.done(self.name, report.sequence)
+
+    @abstractmethod
+    def _deliver(self, report: Report) -> None: ...
+
+    def _pause(self, seconds: float) -> None:
+        self._stop.wait(min(seconds, LONGEST_WAIT))
+
+
+class SinkDelivery(Delivery):
+    """A sink's thread: opens it, retries, closes it."""
+
+    def __init__(self, sink: Sink, outbox: Outbox, telemetry: Telemetry) -> None:
+        super().__init__(sink.name, outbox, telemetry)
+        self._sink = sink
+
+    def _run(self) -> None:
+        wait = 1.0
+        while not self._stop.is_set():
+            try:
+                self._sink.open()
+                break
+            except Exception as error:  # noqa: BLE001 - a sink may raise anything
+                self._failed(f"cannot be opened, trying again in {wait:g} s", error)
+                self._pause(wait)
+                wait = min(wait * 2, LONGEST_WAIT)
+        try:
+            super()._run()
+        finally:
+            try:
+                self._sink.close()
+            except Exception as error:  # noqa: BLE001
+                self._failed("failed to close", error)
+
+    def _deliver(self, report: Report) -> None:
+        attempt, wait = 0, 1.0
+        while not self._stop.is_set():
+            try:
+                self._sink.write(report)
+            except RetryLater as error:
+                self._failed("asks to be called again", error)
+                self._pause(error.after)
+            except Exception as error:  # noqa: BLE001
+                attempt += 1
+                if attempt == ATTEMPTS:
+                    self._failed(f"gives up report {report.sequence} after {ATTEMPTS} tries", error)
+                    self._telemetry.count("sink_failed", self.name)
+                    return
+                self._failed("failed, trying again", error)
+                self._pause(wait)
+                wait = min(wait * 2, LONGEST_WAIT)
+            else:
+                self.state = "ok"
+                self._telemetry.count("sink_written", self.name)
+                return
+        self._telemetry.count("sink_failed", self.name)
+
+    def _failed(self, what: str, error: Exception) -> None:
+        if self.state == "ok":
+            log.warning("sink %r %s: %s: %s", self.name, what, type(error).__name__, error)
+        self.state = "failing"
+        self._telemetry.count("sink_errors", self.name)
+
+
+class ObserverDelivery(Delivery):
+    """The observers' thread: plugins that implement `window_closed`."""
+
+    def __init__(self, announce: Callable[[Report], None], outbox: Outbox, telemetry: Telemetry) -> None:
+        super().__init__("observers", outbox, telemetry)
+        self._announce = announce
+
+    def _deliver(self, report: Report) -> None:
+        self._announce(report)

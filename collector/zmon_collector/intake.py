@@ -1,0 +1,104 @@
+"""From a decoded message to rows by window: check what only the schema can tell, settle times, split. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zmon.batch import Array, Batch, Schema
+from zmon.errors import WireError
+from zmon.wire import Message
+
+NANO = 1_000_000_000
+SLACK = 1.0001  # a float16 softmax may come out this far above 1
+
+
+class Part(NamedTuple):
+    """Rows of one window, and their numbers in the stream: the first of a run, or one per row."""
+
+    start: int
+    batch: Batch
+    numbers: int | NDArray[np.uint64]
+    newest: float
+
+
+def checked(message: Message, schema: Schema) -> Batch:
+    """The message's columns under its schema; WireError with the reason for values that cannot be."""
+    columns = dict(message.columns)
+    classes = len(schema.classes)
+    p = columns.get("probabilities")
+    if p is not None:
+        if p.ndim == 1:
+            if classes != 2:
+                raise WireError("probabilities_shape", f"one column for {classes} classes")
+            p = columns["probabilities"] = np.column_stack([1.0 - p, p])
+        if p.shape[1] != classes:
+            raise WireError("probabilities_shape", f"{p.shape[1]} columns for {classes} classes")
+        if not (p.min() >= 0.0 and p.max() <= SLACK):
+            raise WireError("probabilities_range", "a probability is NaN, negative, or above 1")
+    if schema.task == "classification":
+        if p is None and "predictions" not in columns:
+            raise WireError("probabilities_missing")
+        for name, least in (("predictions", 0), ("labels", -1)):
+            if name in columns:
+                columns[name] = _indices(name, columns[name], least, classes)
+    elif "predictions" not in columns or not all(
+        columns[name].dtype.kind == "f" for name in ("predictions", "labels") if name in columns
+    ):
+        raise WireError("predictions_missing", "a regression publishes float predictions and labels")
+    elif not np.isfinite(columns["predictions"]).all():
+        raise WireError("predictions_nan")
+    inputs = columns.get("inputs")
+    if inputs is not None and inputs.shape[1] != len(schema.features):
+        raise WireError("inputs_shape", f"{inputs.shape[1]} columns for {len(schema.features)} features")
+    return Batch(schema, columns, message.rows)
+
+
+def _indices(name: str, column: Array, least: int, classes: int) -> Array:
+    if column.dtype.kind != "i":
+        raise WireError(f"{name}_dtype", str(column.dtype))
+    if column.min() < least or column.max() >= classes:
+        raise WireError(f"{name}_index", f"beyond the {classes} classes")
+    return column
+
+
+def settled(message: Message, wall: float, max_skew: float) -> tuple[int | Array, int]:
+    """The rows' times in ns, one for all or one each, and how many were too far ahead and became `wall`."""
+    now, limit = int(wall * NANO), int((wall + max_skew) * NANO)
+    times = message.columns.get("timestamps")
+    if times is None:
+        return (message.ts, 0) if message.ts <= limit else (now, message.rows)
+    ahead = times > limit
+    skewed = int(np.count_nonzero(ahead))
+    if (times < 0).any():
+        raise WireError("timestamp_invalid", "before 1970")
+    return (np.where(ahead, now, times) if skewed else times), skewed
+
+
+def split(batch: Batch, first: int, skip: int, times: int | Array, period: int) -> Iterator[Part]:
+    """The rows from `skip` on, by window, oldest window first.
+
+    `first` is the stream number of the batch's first row; the numbers stay with the rows.
+    """
+    if skip:
+        batch = batch.take(slice(skip, None))
+        first += skip
+        times = times if isinstance(times, int) else times[skip:]
+    step = period * NANO
+    if isinstance(times, int):
+        whole = Batch(batch.schema, {**batch.raw(), "timestamps": np.full(batch.rows, times)}, batch.rows)
+        yield Part(times // step * period, whole, first, times / NANO)
+        return
+    batch = Batch(batch.schema, {**batch.raw(), "timestamps": times}, batch.rows)
+    windows = times // step
+    low, high = int(windows.min()), int(windows.max())
+    if low == high:
+        yield Part(low * period, batch, first, int(times.max()) / NANO)
+        return
+    for window in np.unique(windows).tolist():
+        rows = np.flatnonzero(windows == window)
+        part = batch.take(rows)
+        yield Part(window * period, part, rows.astype(np.uint64) + np.uint64(first), int(part.timestamps.max()) / NANO)

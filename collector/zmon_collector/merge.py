@@ -1,0 +1,117 @@
+"""Accumulators and samples of many steps become one window's values, per agent and rolled up. Pure."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from zmon.contract import Context, Metric, Point, Value
+from zmon_collector import sample
+from zmon_collector.accumulate import Partial, Progress
+from zmon_collector.sample import Sample
+
+Choice = Callable[[Metric[Any], Value], bool]
+
+
+def fold(metrics: Sequence[Metric[Any]], partials: Sequence[Partial], progress: Progress) -> Partial:
+    """One partial out of several; the first one's accumulators may be changed in place."""
+    merged = Partial()
+    for metric in metrics:
+        parts = [each.accumulators[metric.name] for each in partials if metric.name in each.accumulators]
+        if not parts:
+            continue
+
+        accumulator = progress.guard(metric.name, lambda m=metric, p=parts: _merged(m, p))  # type: ignore[misc]
+        if metric.name not in progress.failures:
+            merged.accumulators[metric.name] = accumulator
+    return merged
+
+
+def fold_samples(samples: Iterable[Sample | None], size: int) -> Sample | None:
+    """The sample of all rows behind these samples."""
+    merged = None
+    for each in samples:
+        if each is not None:
+            merged = each if merged is None else sample.merge(merged, each, size)
+    return merged
+
+
+@dataclass(slots=True)
+class Finished:
+    """What some metrics gave for a window: points by metric, and the memory to keep by (metric, agent)."""
+
+    points: dict[str, list[Point]] = field(default_factory=dict)
+    memory: dict[tuple[str, str | None], dict[str, Any]] = field(default_factory=dict)
+
+
+def finish(
+    metrics: Sequence[Metric[Any]],
+    partials: Mapping[str, Sequence[Partial]],
+    contexts: Mapping[str, Mapping[str | None, Context]],
+    choose: Choice,
+    progress: Progress,
+    finished: Finished,
+) -> Finished:
+    """Results of each metric: per agent, agents compared, and over all of them together.
+
+    `contexts` gives each metric's context by agent, None for the rollup. Metrics that `finished` holds are done: a step
+    that was left behind in one metric goes on with the others.
+    """
+    for metric in metrics:
+        if metric.name in finished.points:
+            continue
+        result = progress.guard(metric.name, lambda m=metric: _one(m, partials, contexts[m.name], choose))  # type: ignore[misc]
+        if progress.abandoned:
+            break
+        if result is not None:
+            points, memory = result
+            finished.memory.update({(metric.name, agent): kept for agent, kept in memory.items()})
+            finished.points[metric.name] = points
+    return finished
+
+
+def _one(
+    metric: Metric[Any],
+    partials: Mapping[str, Sequence[Partial]],
+    contexts: Mapping[str | None, Context],
+    choose: Choice,
+) -> tuple[list[Point], dict[str | None, dict[str, Any]]]:
+    # The last window's memory stays as it is until this one has closed: plugins work on a copy.
+    contexts = {agent: replace(ctx, memory=copy.deepcopy(ctx.memory)) for agent, ctx in contexts.items()}
+    by_agent: dict[str, Any] = {}
+    for agent, parts in partials.items():
+        ctx = contexts[agent]
+        own = [part.accumulators[metric.name] for part in parts if metric.name in part.accumulators]
+        if own or not metric.needs:
+            by_agent[agent] = _merged(metric, own or [metric.create(ctx)])
+    points: list[Point] = []
+    for agent, accumulator in by_agent.items():
+        _add(points, metric, agent, metric.result(accumulator, contexts[agent]), choose)
+    rollup = contexts[None]
+    compare = getattr(metric, "compare", None)
+    if compare is not None and len(by_agent) > 1:
+        _add(points, metric, None, compare(by_agent, rollup), choose)
+    if by_agent:  # last, because merging may change the first agent's accumulator
+        _add(points, metric, None, metric.result(_merged(metric, list(by_agent.values())), rollup), choose)
+    return points, {agent: ctx.memory for agent, ctx in contexts.items() if ctx.memory}
+
+
+def _merged(metric: Metric[Any], parts: Sequence[Any]) -> Any:
+    accumulator = parts[0]
+    for part in parts[1:]:
+        accumulator = metric.merge(accumulator, part)
+    return accumulator
+
+
+def _add(
+    points: list[Point], metric: Metric[Any], agent: str | None, values: Iterable[Value | Point], choose: Choice
+) -> None:
+    for each in values:
+        point = each if isinstance(each, Point) else Point(agent, each)
+        if not math.isfinite(point.value.value):
+            raise ValueError(f"{point.value.what} is {point.value.value}; leave undefined values out")
+        if choose(metric, point.value):
+            points.append(point)

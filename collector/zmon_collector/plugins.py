@@ -1,0 +1,231 @@
+"""Which plugins there are: found, checked, registered; quarantined with a reason when they cannot be used."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import pkgutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from types import ModuleType
+from typing import Any
+
+import pluggy
+import zmon_plugins
+
+from zmon import hooks
+from zmon.contract import Metric, Report, Sink
+from zmon.errors import ConfigurationError
+
+log = logging.getLogger("zmon.collector")
+
+GROUP = "zmon"
+DISABLE_AFTER = 3  # windows in a row in which a metric failed
+
+
+@dataclass(slots=True)
+class Plugin:
+    """One plugin and how it fares."""
+
+    name: str
+    origin: str
+    state: str = "ok"  # ok | quarantined
+    error: str = ""
+    metrics: list[str] = field(default_factory=list)
+    sinks: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class MetricState:
+    """A registered metric, whose it is and how it fares."""
+
+    metric: Metric[Any]
+    plugin: str
+    state: str = "ok"  # ok | disabled | stuck
+    error: str = ""
+    errors: int = 0
+    failing: int = 0  # windows in a row
+    seconds: float = 0.0
+
+    def failed(self, error: str) -> None:
+        """Count a window in which it failed; log the first, disable it after some in a row."""
+        if not self.errors:
+            log.error("metric %r of plugin %r failed and loses its values of this window: %s",
+                      self.metric.name, self.plugin, error)  # fmt: skip
+        self.errors += 1
+        self.failing += 1
+        self.error = error
+        if self.failing >= DISABLE_AFTER and self.state == "ok":
+            self.state = "disabled"
+            log.error("metric %r of plugin %r is disabled: it failed in %d windows in a row; restart after mending it",
+                      self.metric.name, self.plugin, self.failing)  # fmt: skip
+
+    def stuck(self, seconds: float) -> None:
+        """Leave it behind for good: its thread may never come back."""
+        self.state = "stuck"
+        self.errors += 1
+        self.error = f"did not return within {seconds:g} s"
+        log.error("metric %r of plugin %r is left behind: it %s; restart after mending it",
+                  self.metric.name, self.plugin, self.error)  # fmt: skip
+
+
+class Registry:
+    """All plugins, their metrics and sinks.
+
+    Parameters
+    ----------
+    options : callable
+        Gives a plugin's options by its name.
+    """
+
+    def __init__(self, options: Callable[[str], Mapping[str, Any]] = lambda name: {}) -> None:
+        self.plugins: dict[str, Plugin] = {}
+        self.metrics: dict[str, MetricState] = {}
+        self.sinks: dict[str, Sink] = {}
+        self._sink_owner: dict[str, str] = {}
+        self._options = options
+        self._manager = pluggy.PluginManager(hooks.PROJECT)
+        self._manager.add_hookspecs(hooks)
+        self._failed_observers: set[str] = set()
+
+    # --- finding -----------------------------------------------------------------------------------------------------
+
+    def load(self) -> None:
+        """Find the built-in plugins and the installed ones of the entry-point group ``zmon``."""
+        for name in builtin_modules():
+            self._load(name.rpartition(".")[2], name, lambda name=name: importlib.import_module(name))  # type: ignore[misc]
+        for entry in sorted(entry_points(group=GROUP)):
+            origin = f"{entry.dist.name} {entry.dist.version}" if entry.dist else entry.value
+            self._load(entry.name, origin, entry.load)
+
+    def _load(self, name: str, origin: str, get: Callable[[], object]) -> None:
+        taken = self.plugins.get(name)
+        if taken is not None:
+            name = f"{name} ({origin})"
+            self.plugins[name] = Plugin(name, origin)
+            self._quarantine(name, f"the name is taken by {taken.origin}; rename the entry point")
+            return
+        self.plugins[name] = Plugin(name, origin)
+        try:
+            plugin = get()
+        except Exception as error:  # noqa: BLE001 - a plugin may fail to import in any way
+            self._quarantine(name, f"it cannot be imported: {type(error).__name__}: {error}")
+            return
+        self.add(plugin, name, origin)
+
+    def add(self, plugin: object, name: str, origin: str = "given") -> None:
+        """Register one plugin object, or quarantine it."""
+        self.plugins.setdefault(name, Plugin(name, origin))
+        try:
+            self._manager.register(plugin, name)
+            self._manager.check_pending()
+        except pluggy.PluginValidationError as error:
+            if self._manager.has_plugin(name):
+                self._manager.unregister(name=name)
+            self._quarantine(name, f"{error}; the hooks and their arguments are those of zmon.hooks")
+            return
+        except ValueError as error:  # the same object under a second name
+            self._quarantine(name, f"{error}; register it once")
+            return
+        self._call(name, "register_metrics", lambda metric: self._take_metric(name, metric))
+        self._call(name, "register_sinks", lambda sink: self._take_sink(name, sink))
+
+    def _call(self, name: str, hook: str, register: Callable[[Any], None]) -> None:
+        if self.plugins[name].state != "ok":
+            return
+        others = [each for other, each in self._manager.list_name_plugin() if other != name and each is not None]
+        try:
+            self._manager.subset_hook_caller(hook, others)(register=register, options=self._options(name))
+        except ConfigurationError:
+            raise  # the configuration is wrong, not the plugin: refuse to start
+        except Exception as error:  # noqa: BLE001 - a plugin may fail in any way
+            self._quarantine(name, f"its hook {hook} failed: {type(error).__name__}: {error}")
+
+    def _take_metric(self, name: str, metric: Metric[Any]) -> None:
+        if not isinstance(metric, Metric):
+            raise TypeError(f"{metric!r:.80} is no metric: it must have name, needs, create, update, merge and result")
+        taken = self.metrics.get(metric.name)
+        if taken is not None:
+            raise ValueError(f"metric {metric.name!r} is already registered by {taken.plugin!r}; rename one")
+        self.metrics[metric.name] = MetricState(metric, name)
+        self.plugins[name].metrics.append(metric.name)
+
+    def _take_sink(self, name: str, sink: Sink) -> None:
+        if not isinstance(sink, Sink):
+            raise TypeError(f"{sink!r:.80} is no sink: it must have name, open, write and close")
+        if sink.name in self.sinks:
+            raise ValueError(f"sink {sink.name!r} is already registered by {self._sink_owner[sink.name]!r}; rename one")
+        self.sinks[sink.name] = sink
+        self._sink_owner[sink.name] = name
+        self.plugins[name].sinks.append(sink.name)
+
+    def _quarantine(self, name: str, error: str) -> None:
+        plugin = self.plugins[name]
+        for metric in plugin.metrics:
+            del self.metrics[metric]
+        for sink in plugin.sinks:
+            del self.sinks[sink]
+        plugin.metrics, plugin.sinks = [], []
+        plugin.state, plugin.error = "quarantined", error
+        if self._manager.has_plugin(name):
+            self._manager.unregister(name=name)
+        log.error("plugin %r (%s) is quarantined: %s", name, plugin.origin, error)
+
+    # --- using -------------------------------------------------------------------------------------------------------
+
+    def lanes(self) -> dict[str, list[MetricState]]:
+        """Metrics by who runs them: all built-in ones together (the name is empty), each other plugin on its own."""
+        lanes: dict[str, list[MetricState]] = {"": []}
+        for state in self.metrics.values():
+            builtin = self.plugins[state.plugin].origin.startswith(f"{zmon_plugins.__name__}.")
+            lanes.setdefault("" if builtin else state.plugin, []).append(state)
+        return lanes
+
+    def announce(self, report: Report) -> None:
+        """Call every observer's `window_closed`; one that raises costs nobody else anything."""
+        for implementation in self._manager.hook.window_closed.get_hookimpls():
+            try:
+                implementation.function(*[report for name in implementation.argnames if name == "report"])
+            except Exception as error:  # noqa: BLE001 - a plugin may raise anything
+                if implementation.plugin_name not in self._failed_observers:
+                    self._failed_observers.add(implementation.plugin_name)
+                    log.error("window_closed of plugin %r failed: %s: %s",
+                              implementation.plugin_name, type(error).__name__, error)  # fmt: skip
+
+    def add_commands(self, cli: Any) -> None:
+        """Let plugins add their commands to the command line."""
+        self._manager.hook.register_commands(cli=cli)
+
+    def table(self) -> list[dict[str, Any]]:
+        """One row per metric and sink, and per quarantined plugin: what `zmon plugins` shows."""
+        return list(self._rows())
+
+    def _rows(self) -> Iterator[dict[str, Any]]:
+        for plugin in self.plugins.values():
+            row = {"plugin": plugin.name, "origin": plugin.origin}
+            for name in plugin.metrics:
+                state = self.metrics[name]
+                yield {**row, "kind": "metric", "name": name, "state": state.state, "error": state.error,
+                       "errors": state.errors, "seconds": round(state.seconds, 6)}  # fmt: skip
+            for name in plugin.sinks:
+                yield {**row, "kind": "sink", "name": name, "state": plugin.state, "error": ""}
+            if not plugin.metrics and not plugin.sinks:
+                yield {**row, "kind": "plugin", "name": plugin.name, "state": plugin.state, "error": plugin.error}
+
+
+def builtin_modules() -> list[str]:
+    """Names of the modules that hold the built-in plugins, one metric family or sink each."""
+    names = []
+    for folder in ("metrics", "sinks"):
+        package: ModuleType = importlib.import_module(f"{zmon_plugins.__name__}.{folder}")
+        names += [f"{package.__name__}.{found.name}" for found in pkgutil.iter_modules(package.__path__)]
+    return sorted(names)
+
+
+def check_names(registry: Registry, configured: Mapping[str, Any], what: str) -> None:
+    """ConfigurationError when the configuration has a table for a plugin or sink that does not exist."""
+    known = registry.plugins if what == "plugins" else registry.sinks
+    for name in configured:
+        if name not in known:
+            raise ConfigurationError(f"[{what}.{name}]: no such {what[:-1]}; known are {', '.join(sorted(known))}")

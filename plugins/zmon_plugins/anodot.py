@@ -1,0 +1,168 @@
+"""Anodot 2.0 samples: legal names that stay apart, and the validity rules of the vendor's API. Pure."""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+from collections.abc import Iterator, Mapping
+from hashlib import blake2b
+from typing import Any
+
+from zmon.contract import Point, Report, target_type
+
+log = logging.getLogger("zmon.anodot")
+
+KEY_LIMIT = 50
+VALUE_LIMIT = 150
+PROPERTY_LIMIT = 20
+TAG_LIMIT = 40
+FUTURE_LIMIT = 3600  # seconds
+REMEMBERED = 100_000  # names a key may have before every changed name gets its hash
+TARGET_TYPES = ("gauge", "counter")
+
+_ILLEGAL = re.compile(r"[.=\s]")
+
+
+class Names:
+    """Makes names legal, key by key, so that two different names never become one.
+
+    ``.``, ``=`` and white space become ``_``; what is too long is cut and gets ``_`` and 8 hex digits of its hash. When
+    two names would become equal, each that had to be changed gets its hash, so the outcome does not depend on their
+    order; it is logged once.
+
+    >>> names = Names()
+    >>> names.legal("class_name", ["petal length", "a.b", "a_b"])
+    {'petal length': 'petal_length', 'a.b': 'a_b_31d1e1bc', 'a_b': 'a_b'}
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[str, dict[str, set[str]]] = {}  # key: legal form: the names that have it
+        self._reported: set[tuple[str, str]] = set()
+
+    def legal(self, key: str, names: list[str]) -> dict[str, str]:
+        """The legal form of each name under `key`, given these and all earlier ones."""
+        known = self._known.setdefault(key, {})
+        full = len(known) >= REMEMBERED
+        plain = {name: _plain(name) for name in names}
+        if not full:
+            for name, form in plain.items():
+                known.setdefault(form, set()).add(name)
+        result = {}
+        for name, form in plain.items():
+            shared = full or len(known[form]) > 1
+            result[name] = form if form == name or not shared else _hashed(name, form)
+            if shared and form != name and (key, name) not in self._reported and not full:
+                self._reported.add((key, name))
+                log.warning("%s %r would become %r like %s; it is sent as %r",
+                            key, name, form, sorted(known[form] - {name})[:3], result[name])  # fmt: skip
+        return result
+
+
+def _plain(name: str) -> str:
+    form = _ILLEGAL.sub("_", name)
+    return _hashed(name, form) if len(form) > VALUE_LIMIT else form
+
+
+def _hashed(name: str, form: str) -> str:
+    return f"{form[: VALUE_LIMIT - 9]}_{blake2b(name.encode(errors='surrogatepass'), digest_size=4).hexdigest()}"
+
+
+def samples(report: Report, names: Names) -> Iterator[dict[str, Any]]:
+    """The report's points as Anodot 2.0 samples, in order, with legal names."""
+    properties = [report.properties(point) for point in report.points]
+    by_key: dict[str, dict[str, None]] = {}
+    for each in properties:
+        for key, name in each.items():
+            by_key.setdefault(key, {})[name] = None
+    legal = {key: names.legal(key, list(found)) for key, found in by_key.items()}
+    tags = {agent: _tags(given) for agent, given in report.tags.items()}
+    for point, each in zip(report.points, properties, strict=True):
+        yield {
+            "properties": {
+                **{key: legal[key][name] for key, name in each.items()},
+                "ver": "1",
+                "target_type": target_type(point.value),
+            },
+            "tags": tags.get(point.agent_id or "", {}),
+            "timestamp": report.window.start,
+            "value": _number(point),
+        }
+
+
+def _number(point: Point) -> float:
+    value = point.value.value
+    return int(value) if isinstance(value, int) else float(value)
+
+
+def _tags(tags: Mapping[str, str]) -> dict[str, list[str]]:
+    return {_plain(key)[:KEY_LIMIT]: [_plain(value)] for key, value in list(tags.items())[:TAG_LIMIT]}
+
+
+def violations(sample: Mapping[str, Any], now: float) -> list[str]:
+    """What the API would refuse of a sample, each with its error code; empty when it is valid.
+
+    Parameters
+    ----------
+    sample : mapping
+        An Anodot 2.0 sample.
+    now : float
+        Epoch seconds, for timestamps in the future.
+    """
+    properties, tags = sample.get("properties"), sample.get("tags", {})
+    if not isinstance(properties, Mapping) or not properties:
+        return ["2004 no properties"]
+    if not isinstance(tags, Mapping):
+        return ["2013 tags are not a map"]
+    found = []
+    if len(properties) > PROPERTY_LIMIT:
+        found.append(f"2005 {len(properties)} properties, at most {PROPERTY_LIMIT}")
+    if "what" not in properties:
+        found.append("2012 no property 'what'")
+    for key, value in properties.items():
+        found += _name_faults(key, value, (2006, 2007, 2008, 2009, 2010, 2011))
+    if properties.get("target_type", "gauge") not in TARGET_TYPES:
+        found.append(f"2030 target_type {properties['target_type']!r}")
+    if len(tags) > TAG_LIMIT:
+        found.append(f"2013 {len(tags)} tags, at most {TAG_LIMIT}")
+    for key, values in tags.items():
+        if not isinstance(values, list):
+            found.append(f"2019 tag {key!r} is not an array")
+            continue
+        for value in values:
+            found += _name_faults(key, value, (2014, 2015, 2016, 2017, 2018, 2019))
+    return found + _time_faults(sample.get("timestamp"), now) + _value_faults(sample.get("value"))
+
+
+def _name_faults(key: object, value: object, codes: tuple[int, ...]) -> list[str]:
+    key_empty, key_long, value_empty, value_long, key_illegal, value_illegal = codes
+    found = []
+    for what, text, limit, empty, long, illegal in (
+        ("key", key, KEY_LIMIT, key_empty, key_long, key_illegal),
+        ("value", value, VALUE_LIMIT, value_empty, value_long, value_illegal),
+    ):
+        if not isinstance(text, str) or not text:
+            found.append(f"{empty} {what} {text!r} is empty or no text")
+        elif len(text) > limit:
+            found.append(f"{long} {what} {text[:30]!r}… of {len(text)} characters, at most {limit}")
+        elif _ILLEGAL.search(text):
+            found.append(f"{illegal} {what} {text!r} holds '.', '=' or white space")
+    return found
+
+
+def _time_faults(timestamp: object, now: float) -> list[str]:
+    if timestamp is None:
+        return ["2020 no timestamp"]
+    if type(timestamp) is not int:
+        return [f"2021 timestamp {timestamp!r} is not a whole number of seconds"]
+    if timestamp < 0:
+        return [f"2023 timestamp {timestamp} is negative"]
+    return [f"2022 timestamp {timestamp} is more than an hour ahead"] if timestamp > now + FUTURE_LIMIT else []
+
+
+def _value_faults(value: object) -> list[str]:
+    if value is None:
+        return ["2024 no value"]
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return [f"2025 value {value!r} is not a number"]
+    return [] if math.isfinite(value) else [f"2026 value {value} is not finite"]

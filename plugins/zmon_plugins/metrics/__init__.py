@@ -1,0 +1,1 @@
+"""Built-in metrics, one family a file; found by walking this folder."""

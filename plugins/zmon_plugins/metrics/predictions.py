@@ -1,0 +1,136 @@
+"""What the model says, and how sure it is.
+
+========================== =============== ======================================================= =============
+series                     keys            definition (p: a row's probabilities, k classes)        range
+========================== =============== ======================================================= =============
+prediction_count           class_name      rows whose predicted class it is: argmax p; binary:     0 …
+                                           class 1 when p[1] > threshold
+prediction_freq            class_name      prediction_count / rows                                 [0, 1]
+max_prediction_proba       stat            max p                                                   [0, 1]
+spread12_prediction_proba  stat            highest minus second highest p; 0 on a tie              [0, 1]
+prediction_entropy         stat            −Σ p ln p / ln k (Shannon, 1948)                        [0, 1]
+class_proba                class_name,     mean of p over the rows                                 [0, 1]
+                           stat = mean
+========================== =============== ======================================================= =============
+
+Moments and extremes are over all rows, quantiles over the window's row sample. Source of the first four: the earlier
+MLWatcher agent.
+
+>>> import numpy as np
+>>> from zmon import Batch, Context, Schema, Window
+>>> schema = Schema(classes=("no", "yes"))
+>>> ctx = Context("fraud", "", None, schema, Window(0, 60))
+>>> batch = Batch(schema, {"probabilities": np.array([[0.9, 0.1], [0.5, 0.5], [0.2, 0.8]])})
+>>> metric = PredictedClasses()
+>>> acc = metric.update(metric.create(ctx), batch, ctx)
+>>> [(v.what, v.class_name, round(v.value, 3)) for v in metric.result(acc, ctx)]
+... # doctest: +NORMALIZE_WHITESPACE
+[('prediction_count', 'no', 2), ('prediction_freq', 'no', 0.667),
+ ('prediction_count', 'yes', 1), ('prediction_freq', 'yes', 0.333)]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import entr
+
+from zmon.batch import Batch
+from zmon.contract import Context, Metric, Series, Value
+from zmon.hooks import hookimpl
+from zmon_plugins import stats
+
+Array = NDArray[Any]
+MEASURES = ("max_prediction_proba", "spread12_prediction_proba", "prediction_entropy")
+_SURE = ("mean", "median", "iqr")
+
+
+class PredictedClasses:
+    """Counts and shares of the predicted classes. Accumulator: (n_classes,) counts."""
+
+    name = "predicted_classes"
+    needs = frozenset({"predicted"})
+    series = (
+        Series("prediction_count", "rows whose predicted class it is", ("class_name",)),
+        Series("prediction_freq", "share of the rows whose predicted class it is", ("class_name",), preset="minimal"),
+    )
+
+    def create(self, ctx: Context) -> Array:
+        return np.zeros(len(ctx.schema.classes), dtype=np.int64)
+
+    def update(self, acc: Array, batch: Batch, ctx: Context) -> Array:
+        acc += np.bincount(batch.predicted, minlength=len(acc))
+        return acc
+
+    def merge(self, left: Array, right: Array) -> Array:
+        left += right
+        return left
+
+    def result(self, acc: Array, ctx: Context) -> Iterable[Value]:
+        rows = int(acc.sum())
+        for name, count in zip(ctx.schema.classes, acc.tolist(), strict=True):
+            yield Value("prediction_count", count, class_name=name)
+            if rows:
+                yield Value("prediction_freq", count / rows, class_name=name)
+
+
+class Confidence:
+    """How sure the model is. Accumulator: moments of the three measures, and of each class's probability."""
+
+    name = "confidence"
+    needs = frozenset({"probabilities"})
+    series = (
+        Series("max_prediction_proba", "highest probability of each row", stats=_SURE, preset="minimal"),
+        Series("max_prediction_proba", "highest probability of each row",
+               stats=tuple(stat for stat in stats.CLASSIC if stat not in _SURE)),
+        Series("max_prediction_proba", "highest probability of each row", stats=stats.FURTHER, preset="full"),
+        Series("spread12_prediction_proba", "highest minus second highest probability; 0 on a tie",
+               stats=stats.CLASSIC),
+        Series("spread12_prediction_proba", "highest minus second highest probability; 0 on a tie",
+               stats=stats.FURTHER, preset="full"),
+        Series("prediction_entropy", "−Σ p ln p / ln k of each row", stats=("mean",)),
+        Series("prediction_entropy", "−Σ p ln p / ln k of each row",
+               stats=tuple(stat for stat in stats.STATS if stat != "mean"), preset="full"),
+        Series("class_proba", "mean probability of the class", ("class_name",), stats=("mean",), preset="full"),
+    )  # fmt: skip
+
+    def create(self, ctx: Context) -> dict[str, stats.Moments]:
+        return {"measures": stats.empty(len(MEASURES)), "classes": stats.empty(len(ctx.schema.classes))}
+
+    def update(self, acc: dict[str, stats.Moments], batch: Batch, ctx: Context) -> dict[str, stats.Moments]:
+        p = batch.probabilities.astype(np.float64)
+        return self.merge(acc, {"measures": stats.of(measures(p)), "classes": stats.of(p)})
+
+    def merge(self, left: dict[str, stats.Moments], right: dict[str, stats.Moments]) -> dict[str, stats.Moments]:
+        return {part: stats.merge(left[part], right[part]) for part in left}
+
+    def result(self, acc: dict[str, stats.Moments], ctx: Context) -> Iterable[Value]:
+        found: dict[str, Array] = {}
+        if ctx.sample is not None and "probabilities" in ctx.sample.columns:
+            p = ctx.sample.probabilities.astype(np.float64)
+            found = stats.quantiles(measures(p[~np.isnan(p[:, 0])]))  # rows that came without probabilities are NaN
+        for i, what in enumerate(MEASURES):
+            for stat, value in stats.describe(acc["measures"], found, i):
+                yield Value(what, value, stat=stat)
+        for i, name in enumerate(ctx.schema.classes):
+            if acc["classes"]["n"][i]:
+                yield Value("class_proba", float(acc["classes"]["mean"][i]), class_name=name, stat="mean")
+
+
+def measures(p: Array) -> Array:
+    """(n, 3) of the rows' highest probability, its lead over the second, and the normalised entropy."""
+    if not len(p):
+        return np.empty((0, len(MEASURES)))
+    top = np.partition(p, p.shape[1] - 2, axis=1)
+    highest, second = top[:, -1], top[:, -2]
+    entropy = entr(p).sum(axis=1) / np.log(p.shape[1])
+    return np.column_stack([highest, highest - second, entropy])
+
+
+@hookimpl
+def register_metrics(register: Callable[[Metric[Any]], None], options: Mapping[str, Any]) -> None:
+    register(PredictedClasses())
+    register(Confidence())

@@ -1,0 +1,1 @@
+"""Built-in sinks, one a file; found by walking this folder."""

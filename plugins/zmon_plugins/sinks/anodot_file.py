@@ -1,0 +1,120 @@
+"""Anodot JSON files: one per closed window of a (model, version), a valid JSON array with one sample a line.
+
+Configured by ``[sinks.anodot_file]``: ``keep`` (a duration, default ``"30d"``: older files are deleted), ``enabled``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import re
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from zmon.contract import Report, Sink
+from zmon.errors import ConfigurationError, RetryLater
+from zmon.hooks import hookimpl
+from zmon_plugins.anodot import Names, samples, violations
+
+log = logging.getLogger("zmon.anodot")
+
+SWEEP_EVERY = 600.0  # seconds between looks for files that are too old
+RETRY_AFTER = 5.0
+_UNITS = {"h": 3600.0, "d": 86400.0}
+
+
+class AnodotFile:
+    """Writes ``<folder>/<UTC window start>-<sequence>.json``, complete or not at all.
+
+    Parameters
+    ----------
+    folder : Path
+    keep : float
+        Seconds after which a file is deleted.
+    """
+
+    name = "anodot_file"
+
+    def __init__(self, folder: Path, keep: float) -> None:
+        self.invalid = 0  # samples left out because Anodot would refuse them
+        self._folder = folder
+        self._keep = keep
+        self._names = Names()
+        self._swept = 0.0
+
+    def open(self) -> None:
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for leftover in self._folder.glob("*.tmp"):  # of a write that was interrupted
+            leftover.unlink(missing_ok=True)
+
+    def write(self, report: Report) -> None:
+        lines = []
+        now = time.time()
+        for sample in samples(report, self._names):
+            faults = violations(sample, now)
+            if faults:
+                if not self.invalid:
+                    log.warning("a sample is left out of the files: %s: %s", sample["properties"], "; ".join(faults))
+                self.invalid += 1
+            else:
+                lines.append(json.dumps(sample, separators=(",", ":"), allow_nan=False))
+        if not lines:
+            return
+        try:
+            self._replace(self._folder / file_name(report), "[\n" + ",\n".join(lines) + "\n]\n")
+            self._sweep(now)
+        except OSError as error:  # disk full, folder gone: the report waits
+            raise RetryLater(f"cannot write to {self._folder}: {error.strerror}", after=RETRY_AFTER) from error
+
+    def close(self) -> None:
+        """Nothing stays open between writes."""
+
+    def _replace(self, path: Path, text: str) -> None:
+        temporary = path.with_suffix(".tmp")
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        folder = os.open(self._folder, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+    def _sweep(self, now: float) -> None:
+        if now - self._swept < SWEEP_EVERY:
+            return
+        self._swept = now
+        for path in self._folder.glob("*.json"):
+            with contextlib.suppress(FileNotFoundError):
+                if path.stat().st_mtime < now - self._keep:
+                    path.unlink()
+
+
+def file_name(report: Report) -> str:
+    """``20260102T030400Z-000000000042.json``: the window's start in UTC, and the report's sequence."""
+    start = datetime.fromtimestamp(report.window.start, UTC)
+    return f"{start:%Y%m%dT%H%M%SZ}-{report.sequence:012d}.json"
+
+
+def _options(table: Mapping[str, Any]) -> float:
+    unknown = set(table) - {"keep", "enabled"}
+    if unknown:
+        raise ConfigurationError(f"[sinks.anodot_file] has unknown keys {sorted(unknown)}; known are enabled, keep")
+    keep = table.get("keep", "30d")
+    match = re.fullmatch(r"(\d+)([hd])", keep) if isinstance(keep, str) else None
+    if match is None or int(match[1]) == 0:
+        raise ConfigurationError(f'[sinks.anodot_file] keep: {keep!r} is no duration; write it as "30d" or "12h"')
+    return int(match[1]) * _UNITS[match[2]]
+
+
+@hookimpl
+def register_sinks(register: Callable[[Sink], None], options: Mapping[str, Any]) -> None:
+    keep = _options(options.get("sinks", {}).get("anodot_file", {}))
+    register(AnodotFile(Path(options.get("data_dir", "zmon-data")) / "anodot", keep))

@@ -1,0 +1,394 @@
+"""What publish() takes: awkward arrays come out as the same numbers, wrong arguments as one counted reason."""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+from typing import Any
+
+import numpy as np
+import pytest
+
+import zmon
+from tests.conftest import require
+from zmon.batch import Schema
+from zmon.capture import Capture
+from zmon.errors import Rejected
+from zmon.wire import decode_schema
+
+NOW = 1_700_000_000_123_456_789
+
+
+def capture(classes: Any = ("a", "b", "c"), **options: Any) -> Capture:
+    settings: dict[str, Any] = {
+        "task": "classification",
+        "classes": classes,
+        "features": None,
+        "include": None,
+        "exclude": None,
+        "threshold": 0.5,
+        "tags": {},
+        "sample_rate": 1.0,
+    }
+    return Capture(**{**settings, **options})
+
+
+def columns(
+    one: Capture,
+    probabilities: Any = None,
+    *,
+    inputs: Any = None,
+    labels: Any = None,
+    predictions: Any = None,
+    ids: Any = None,
+    timestamps: Any = None,
+) -> tuple[dict[str, np.ndarray], Schema, int]:
+    """The arrays that would travel, read back from the snapshot."""
+    pieces, _ = one.pieces(probabilities, inputs, labels, predictions, ids, timestamps, NOW)
+    found: dict[str, list[np.ndarray]] = {}
+    for layout, piece, _ in pieces:
+        for (name, dtype, width), buffer in zip(layout.arrays, piece.buffers, strict=True):
+            shape = (piece.rows,) if width is None else (piece.rows, width)
+            found.setdefault(name, []).append(np.frombuffer(buffer, dtype=dtype).reshape(shape))
+    layout, piece, _ = pieces[0]
+    schema = decode_schema(one.schemas[layout.schema], layout.schema)
+    return {name: np.concatenate(parts) for name, parts in found.items()}, schema, piece.ts
+
+
+def proba(rows: int, classes: int = 3, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).dirichlet(np.ones(classes), rows)
+
+
+BASE = np.arange(24, dtype=np.float64).reshape(6, 4)
+AWKWARD = {
+    "float64": BASE,
+    "float32": BASE.astype(np.float32),
+    "float16": BASE.astype(np.float16),
+    "longdouble": BASE.astype(np.longdouble),
+    "int8": BASE.astype(np.int8),
+    "int64": BASE.astype(np.int64),
+    "uint8": BASE.astype(np.uint8),
+    "uint64": BASE.astype(np.uint64),
+    "bool": BASE > 10,
+    "big-endian floats": BASE.astype(">f8"),
+    "big-endian ints": BASE.astype(">i4"),
+    "fortran": np.asfortranarray(BASE),
+    "strided rows": np.repeat(BASE, 2, axis=0)[::2],
+    "strided columns": np.repeat(BASE, 3, axis=1)[:, ::3],
+    "negative strides": BASE[::-1, ::-1],
+    "transposed": BASE.reshape(4, 6).T,
+    "broadcast": np.broadcast_to(BASE[0], (6, 4)),
+    "offset view": np.pad(BASE, 2)[2:-2, 2:-2],
+    "unaligned": np.frombuffer(b"x" + BASE.tobytes(), dtype=np.uint8)[1:].view(np.float64).reshape(6, 4),
+    "masked": np.ma.masked_greater(BASE, 20),
+    "one column": BASE[:, :1],
+    "one row": BASE[:1],
+    "nan and infinities": np.where(BASE > 20, np.nan, np.where(BASE < 2, np.inf, BASE)),
+    "subnormals": BASE * 5e-324,
+    "list": BASE.tolist(),
+    "tuple": tuple(map(tuple, BASE.tolist())),
+    "one dimension": BASE[:, 0],
+}
+
+
+@pytest.mark.parametrize("value", AWKWARD.values(), ids=AWKWARD.keys())
+def test_awkward_inputs_arrive_as_they_are(value: Any) -> None:
+    expected = np.asarray(np.ma.filled(value.astype(float), np.nan) if isinstance(value, np.ma.MaskedArray) else value)
+    expected = expected.reshape(len(expected), -1)
+    found, _, _ = columns(capture(), proba(len(expected)), inputs=value)
+    np.testing.assert_array_equal(found["inputs"].astype(np.float64), expected.astype(np.float64))
+
+
+def test_read_only_array_is_taken() -> None:
+    value = proba(4)
+    value.flags.writeable = False
+    found, _, _ = columns(capture(), value)
+    np.testing.assert_array_equal(found["probabilities"], value)
+
+
+def test_snapshot_is_independent_of_the_models_buffers() -> None:
+    p, x = proba(4), BASE[:4].copy()
+    kept, kept_x = p.copy(), x.copy()
+    one = capture()
+    pieces, _ = one.pieces(p, x, None, None, None, None, NOW)
+    p[:], x[:] = 0.0, -1.0
+    (_, piece, _) = pieces[0]
+    np.testing.assert_array_equal(np.frombuffer(piece.buffers[0]).reshape(4, 3), kept)
+    np.testing.assert_array_equal(np.frombuffer(piece.buffers[1]).reshape(4, 4), kept_x)
+
+
+def test_zero_rows_are_nothing() -> None:
+    pieces, sampled = capture().pieces(np.empty((0, 3)), np.empty((0, 2)), [], None, [], None, NOW)
+    assert (pieces, sampled) == ([], 0)
+
+
+def test_binary_takes_one_column_two_columns_and_a_keras_column() -> None:
+    one = capture(["no", "yes"])
+    assert columns(one, [0.1, 0.9])[0]["probabilities"].shape == (2,)
+    assert columns(one, [[0.9, 0.1]])[0]["probabilities"].shape == (1, 2)
+    assert columns(one, np.array([[0.1], [0.9]], dtype=np.float32))[0]["probabilities"].shape == (2,)
+
+
+def test_classes_are_inferred_counted_or_named() -> None:
+    assert columns(capture(None), proba(2, 4))[1].classes == ("class_0", "class_1", "class_2", "class_3")
+    assert columns(capture(None), [0.2])[1].classes == ("class_0", "class_1")
+    assert columns(capture(3), proba(2))[1].classes == ("class_0", "class_1", "class_2")
+    assert columns(capture(np.array(["x", "y", "z"])), proba(2))[1].classes == ("x", "y", "z")
+    assert columns(capture(np.array([3, 5, 7])), proba(2))[1].classes == ("3", "5", "7")
+
+
+LABELS = {
+    "indices": [2, 0, 1],
+    "int32": np.array([2, 0, 1], dtype=np.int32),
+    "floats": [2.0, 0.0, 1.0],
+    "names": ["c", "a", "b"],
+    "bytes": np.array([b"c", b"a", b"b"]),
+    "objects": np.array(["c", "a", "b"], dtype=object),
+    "indices as objects": np.array([2, 0, 1], dtype=object),
+    "one-hot": np.eye(3)[[2, 0, 1]],
+    "one-hot ints": np.eye(3, dtype=int)[[2, 0, 1]],
+    "one-hot bools": np.eye(3, dtype=bool)[[2, 0, 1]],
+    "a column": np.array([[2], [0], [1]]),
+}
+
+
+@pytest.mark.parametrize("labels", LABELS.values(), ids=LABELS.keys())
+def test_labels_in_every_form(labels: Any) -> None:
+    assert columns(capture(), proba(3), labels=labels)[0]["labels"].tolist() == [2, 0, 1]
+
+
+UNLABELLED = {
+    "None among names": ["c", None, "b"],
+    "None among indices": [2, None, 1],
+    "NaN among indices": [2.0, float("nan"), 1.0],
+    "NaN among names": np.array(["c", float("nan"), "b"], dtype=object),
+    "NaN row": np.array([[0, 0, 1.0], [np.nan] * 3, [0, 1.0, 0]]),
+}
+
+
+@pytest.mark.parametrize("labels", UNLABELLED.values(), ids=UNLABELLED.keys())
+def test_unlabelled_rows(labels: Any) -> None:
+    assert columns(capture(), proba(3), labels=labels)[0]["labels"].tolist() == [2, -1, 1]
+
+
+def test_missing_labels_of_pandas() -> None:
+    pandas = require("pandas")
+    labels = pandas.Series([2, None, 1], dtype="Int64")
+    assert columns(capture(), proba(3), labels=labels)[0]["labels"].tolist() == [2, -1, 1]
+
+
+def test_names_that_are_numbers_are_matched_by_value() -> None:
+    one = capture([3, 5, 7])
+    for labels in ([7, 3, 5], [7.0, 3.0, 5.0], np.array([7, 3, 5], dtype=object)):
+        assert columns(one, proba(3), labels=labels)[0]["labels"].tolist() == [2, 0, 1]
+    with pytest.raises(Rejected) as rejected:
+        columns(one, proba(1), labels=[0])
+    assert rejected.value.reason == "label_unknown"
+
+
+TIMES = {
+    "seconds": (1_700_000_000.25, 1_700_000_000_250_000_000),
+    "whole seconds": (1_700_000_000, 1_700_000_000_000_000_000),
+    "naive datetime": (dt.datetime(2023, 11, 14, 22, 13, 20, 250_000), 1_700_000_000_250_000_000),
+    "zoned datetime": (
+        dt.datetime(2023, 11, 15, 0, 13, 20, tzinfo=dt.timezone(dt.timedelta(hours=2))),
+        1_700_000_000_000_000_000,
+    ),
+    "datetime64": (np.datetime64("2023-11-14T22:13:20.250"), 1_700_000_000_250_000_000),
+}
+
+
+@pytest.mark.parametrize(("value", "expected"), TIMES.values(), ids=TIMES.keys())
+def test_timestamps(value: Any, expected: int) -> None:
+    assert columns(capture(), proba(2), timestamps=value)[2] == expected
+    assert columns(capture(), proba(2), timestamps=[value, value])[0]["timestamps"].tolist() == [expected] * 2
+
+
+def test_timestamps_of_pandas() -> None:
+    pandas = require("pandas")
+    times = pandas.to_datetime(["2023-11-14T22:13:20Z", "2023-11-15T00:13:20+02:00"], utc=True)
+    for value in (times, times.to_series(), times.tz_localize(None)):
+        assert columns(capture(), proba(2), timestamps=value)[0]["timestamps"].tolist() == [1_700_000_000 * 10**9] * 2
+
+
+def test_ids() -> None:
+    assert columns(capture(), proba(2), ids=[1, 2**40])[0]["ids"].tolist() == [1, 2**40]
+    assert columns(capture(), proba(2), ids=["ä", "bcd"])[0]["ids"].tolist() == ["ä".encode(), b"bcd"]
+
+
+def test_frames_bring_their_names() -> None:
+    pandas, polars, pyarrow = require("pandas"), require("polars"), require("pyarrow")
+    data = {"age": [30, None, 50], "rate": [0.5, 1.5, None], "vip": [True, False, True]}
+    expected = np.array([[30, 0.5, 1], [np.nan, 1.5, 0], [50, np.nan, 1]])
+    frames = {
+        "pandas": pandas.DataFrame(data),
+        "pandas nullable": pandas.DataFrame(data).convert_dtypes(),
+        "pandas arrow": pandas.DataFrame(data).convert_dtypes(dtype_backend="pyarrow"),
+        "polars": polars.DataFrame(data),
+        "pyarrow": pyarrow.table(data),
+        "dicts": [dict(zip(data, row, strict=True)) for row in zip(*data.values(), strict=True)],
+    }
+    for name, frame in frames.items():
+        found, schema, _ = columns(capture(), proba(3), inputs=frame)
+        np.testing.assert_array_equal(found["inputs"], expected, err_msg=name)
+        assert schema.features == ("age", "rate", "vip"), name
+
+
+def test_a_plain_frame_keeps_its_dtype() -> None:
+    pandas = require("pandas")
+    frame = pandas.DataFrame(BASE.astype(np.float32), columns=list("wxyz"))
+    found, _, _ = columns(capture(), proba(6), inputs=frame)
+    assert found["inputs"].dtype == np.float32
+
+
+def test_declared_features_pick_and_order_a_frames_columns() -> None:
+    pandas = require("pandas")
+    frame = pandas.DataFrame({"b": [1.0], "a": [2.0], "extra": ["text"]})
+    found, schema, _ = columns(capture(features=["a", "b"]), proba(1), inputs=frame)
+    assert (found["inputs"].tolist(), schema.features) == ([[2.0, 1.0]], ("a", "b"))
+
+
+def test_include_and_exclude() -> None:
+    one = capture(
+        features=["user_id", "amount_eur", "amount_usd", "age"], include=["amount_*", "age"], exclude=["*_usd"]
+    )
+    found, schema, _ = columns(one, proba(6), inputs=BASE)
+    assert schema.features == ("amount_eur", "age")
+    np.testing.assert_array_equal(found["inputs"], BASE[:, [1, 3]])
+
+
+def test_a_call_without_inputs_keeps_the_schema() -> None:
+    one = capture()
+    with_inputs = columns(one, proba(6), inputs=BASE)[1]
+    assert columns(one, proba(6))[1] == with_inputs
+
+
+def test_a_tensor_is_taken() -> None:
+    tensorflow = require("tensorflow")
+    found, _, _ = columns(capture(), tensorflow.constant(proba(4), dtype="float32"), inputs=tensorflow.ones((4, 2)))
+    assert found["probabilities"].dtype == np.float32
+    assert found["inputs"].tolist() == [[1.0, 1.0]] * 4
+
+
+def test_regression() -> None:
+    one = capture(None, task="regression")
+    found, schema, _ = columns(one, predictions=[1.5, 2.0], labels=[1.0, None])
+    assert schema.task == "regression"
+    assert schema.classes == ()
+    np.testing.assert_array_equal(found["labels"], [1.0, np.nan])
+
+
+def test_labels_only_model() -> None:
+    assert columns(capture(), predictions=["c", "a"])[0]["predictions"].tolist() == [2, 0]
+
+
+def test_a_large_batch_travels_in_parts() -> None:
+    p, x = proba(3000), np.random.default_rng(0).normal(size=(3000, 784))
+    pieces, _ = capture().pieces(p, x, None, None, None, None, NOW)
+    assert len(pieces) == 5
+    assert max(nbytes for _, _, nbytes in pieces) <= 4 * 2**20
+    assert sum(piece.rows for _, piece, _ in pieces) == 3000
+    np.testing.assert_array_equal(columns(capture(), p, inputs=x)[0]["inputs"], x)
+
+
+def test_sample_rate_is_a_share_of_the_rows() -> None:
+    one = capture(sample_rate=0.25)
+    found, _, _ = columns(one, proba(20_000), inputs=np.arange(20_000.0))
+    kept = len(found["inputs"])
+    assert abs(kept - 5000) < 5 * np.sqrt(20_000 * 0.25 * 0.75)
+    _, sampled_out = one.pieces(proba(20_000), None, None, None, None, None, NOW)
+    assert 14_000 < sampled_out < 16_000
+
+
+P = proba(2)
+NAN = P.copy()
+NAN[1, 1] = np.nan
+REJECTED: dict[str, tuple[str, dict[str, Any]]] = {
+    "nothing": ("probabilities_missing", {}),
+    "None": ("probabilities_missing", {"probabilities": None}),
+    "wrong width": ("probabilities_shape", {"probabilities": proba(2, 4)}),
+    "one column for three classes": ("probabilities_shape", {"probabilities": [0.1, 0.2]}),
+    "a scalar": ("probabilities_shape", {"probabilities": 0.5}),
+    "three dimensions": ("probabilities_shape", {"probabilities": np.zeros((2, 3, 1))}),
+    "strings": ("probabilities_dtype", {"probabilities": [["a", "b", "c"]]}),
+    "objects": ("probabilities_dtype", {"probabilities": np.array([[{}, 1, 2]], dtype=object)}),
+    "ragged": ("probabilities_dtype", {"probabilities": [[0.5, 0.5], [0.1]]}),
+    "complex": ("probabilities_dtype", {"probabilities": P.astype(complex)}),
+    "NaN": ("probabilities_nan", {"probabilities": NAN}),
+    "infinity": ("probabilities_nan", {"probabilities": P * np.inf}),
+    "logits": ("probabilities_range", {"probabilities": [[-3.0, 2.0, 5.0]]}),
+    "inputs too short": ("length_mismatch", {"probabilities": P, "inputs": BASE}),
+    "labels too short": ("length_mismatch", {"probabilities": P, "labels": [1]}),
+    "ids too long": ("length_mismatch", {"probabilities": P, "ids": [1, 2, 3]}),
+    "times too short": ("length_mismatch", {"probabilities": P, "timestamps": [1.7e9]}),
+    "inputs of text": ("inputs_dtype", {"probabilities": P, "inputs": [["a"], ["b"]]}),
+    "inputs of objects": ("inputs_dtype", {"probabilities": P, "inputs": np.array([[1], [None]], dtype=object)}),
+    "inputs of dicts with text": ("inputs_dtype", {"probabilities": P, "inputs": [{"a": "x"}, {"a": "y"}]}),
+    "inputs of three dimensions": ("inputs_shape", {"probabilities": P, "inputs": np.zeros((2, 2, 2))}),
+    "inputs of another kind": ("inputs_dtype", {"probabilities": P, "inputs": {"a": 1}}),
+    "unknown label": ("label_unknown", {"probabilities": P, "labels": ["a", "z"]}),
+    "negative index": ("label_index", {"probabilities": P, "labels": [0, -1]}),
+    "index beyond": ("label_index", {"probabilities": P, "labels": [0, 3]}),
+    "fractional label": ("labels_dtype", {"probabilities": P, "labels": [0.5, 1.0]}),
+    "infinite label": ("label_index", {"probabilities": P, "labels": [np.inf, 1.0]}),
+    "two ones": ("label_one_hot", {"probabilities": P, "labels": [[1, 1, 0], [1, 0, 0]]}),
+    "no one": ("label_one_hot", {"probabilities": P, "labels": [[0, 0, 0], [1, 0, 0]]}),
+    "one-hot of another width": ("labels_shape", {"probabilities": P, "labels": np.eye(2)}),
+    "labels of lists": ("labels_dtype", {"probabilities": P, "labels": np.array([[], {}], dtype=object)}),
+    "milliseconds": ("timestamp_unit", {"probabilities": P, "timestamps": 1.7e12}),
+    "milliseconds a row": ("timestamp_unit", {"probabilities": P, "timestamps": [1.7e12, 1.7e12]}),
+    "beyond 2262": ("timestamp_invalid", {"probabilities": P, "timestamps": 5e10}),
+    "NaN time": ("timestamp_invalid", {"probabilities": P, "timestamps": np.nan}),
+    "negative time": ("timestamp_invalid", {"probabilities": P, "timestamps": -1.0}),
+    "NaT": ("timestamp_invalid", {"probabilities": P, "timestamps": np.array(["NaT", "NaT"], dtype="datetime64[s]")}),
+    "time as text": ("timestamp_invalid", {"probabilities": P, "timestamps": "yesterday"}),
+    "times of two dimensions": ("timestamp_invalid", {"probabilities": P, "timestamps": [[1.7e9], [1.7e9]]}),
+    "ids of floats": ("ids_invalid", {"probabilities": P, "ids": [1.5, 2.5]}),
+    "ids mixed": ("ids_invalid", {"probabilities": P, "ids": np.array([1, "b"], dtype=object)}),
+    "a long id": ("ids_invalid", {"probabilities": P, "ids": ["a" * 300, "b"]}),
+    "predictions unknown": ("prediction_unknown", {"predictions": ["a", "z"]}),
+    "predictions missing": ("predictions_nan", {"predictions": ["a", None]}),
+    "segments": ("segments_unsupported", {"probabilities": P, "segments": {"country": ["de", "fr"]}}),
+    "too many columns": ("inputs_columns", {"probabilities": P, "inputs": np.zeros((2, 70_000))}),
+}
+
+
+class Hostile:
+    """An object that raises whatever one does to it."""
+
+    def __array__(self, *_: Any, **__: Any) -> Any:
+        raise KeyError("hostile")
+
+    def __len__(self) -> int:
+        raise ZeroDivisionError
+
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError(name)
+
+
+REJECTED["hostile"] = ("probabilities_dtype", {"probabilities": Hostile()})
+REJECTED["hostile inputs"] = ("internal", {"probabilities": P, "inputs": Hostile()})
+
+
+@pytest.mark.parametrize(("reason", "arguments"), REJECTED.values(), ids=REJECTED.keys())
+def test_wrong_arguments_are_counted_and_logged_once(
+    reason: str, arguments: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    with zmon.Publisher("model", classes=["a", "b", "c"], collector="ipc:///nonexistent/zmon") as publisher:
+        with caplog.at_level(logging.WARNING, logger="zmon"):
+            for _ in range(3):
+                publisher.publish(**arguments)
+        rejected = dict(publisher.stats.rejected)
+        assert list(rejected) == [reason]
+        assert rejected[reason] >= 3
+        assert len([each for each in caplog.records if reason in each.getMessage()]) == 1
+        publisher.publish(P)  # the process and later batches are unharmed
+        assert publisher.stats.published == 2
+        publisher.close(timeout=0)
+
+
+def test_rows_of_a_rejected_batch_are_counted() -> None:
+    with zmon.Publisher("model", classes=3, collector="ipc:///nonexistent/zmon") as publisher:
+        publisher.publish(proba(7, 4))
+        publisher.publish(proba(5), labels=[9] * 5)
+        assert dict(publisher.stats.rejected) == {"probabilities_shape": 7, "label_index": 5}

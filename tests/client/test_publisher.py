@@ -1,0 +1,233 @@
+"""The publisher in its process: it never raises or blocks, survives fork, threads and exit."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import zmon
+from tests.conftest import until
+from zmon import settings
+
+P = np.array([[0.7, 0.2, 0.1], [0.1, 0.1, 0.8]])
+NOWHERE = "ipc:///nonexistent/zmon"
+
+
+def run(script: str, timeout: float = 30.0, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", textwrap.dedent(script)],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+WRONG = {
+    "no model": {"model": ""},
+    "a number as model": {"model": 3},
+    "an unprintable model": {"model": "a\nb"},
+    "a long model": {"model": "x" * 200},
+    "one class": {"classes": ["only"]},
+    "classes twice": {"classes": ["a", "a"]},
+    "classes as text": {"classes": "abc"},
+    "an empty class": {"classes": ["a", ""]},
+    "no scheme": {"collector": "127.0.0.1:5757"},
+    "no port": {"collector": "tcp://127.0.0.1"},
+    "no collector": {"collector": []},
+    "a collector twice": {"collector": ["tcp://h:1", "tcp://h:1"]},
+    "controls of another number": {"collector": ["tcp://h:1", "tcp://h:3"], "control": "tcp://h:2"},
+    "a reserved task": {"task": "ranking"},
+    "classes of a regression": {"task": "regression", "classes": 2},
+    "sample rate 0": {"sample_rate": 0},
+    "threshold": {"threshold": 1.5},
+    "a small buffer": {"buffer_bytes": 1000},
+    "features as text": {"features": "age"},
+    "features twice": {"features": ["a", "a"]},
+    "tags": {"tags": {"zone": 1}},
+    "CURVE": {"secret_key": "x"},
+}
+
+
+@pytest.mark.parametrize("arguments", WRONG.values(), ids=WRONG.keys())
+def test_only_the_constructor_raises(arguments: dict[str, object]) -> None:
+    with pytest.raises(zmon.ConfigurationError) as error:
+        zmon.Publisher(**{"model": "m", "collector": NOWHERE, **arguments})  # type: ignore[arg-type]
+    assert str(error.value)
+
+
+def test_endpoints_and_names_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ZMON_COLLECTOR", "tcp://a:1000, ipc:///run/z")
+    monkeypatch.setenv("ZMON_AGENT_ID", "pod-7")
+    assert settings.endpoints(None, None) == (
+        settings.Endpoint("tcp://a:1000", "tcp://a:1001"),
+        settings.Endpoint("ipc:///run/z", "ipc:///run/z.ctl"),
+    )
+    assert settings.agent_id(None) == "pod-7"
+    assert settings.agent_id("mine") == "mine"
+    monkeypatch.delenv("ZMON_AGENT_ID")
+    assert settings.agent_id(None) == os.uname().nodename
+
+
+def test_it_can_be_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ZMON_ENABLED", "0")
+    with zmon.Publisher("m", classes=3, collector=NOWHERE) as publisher:
+        publisher.publish(P)
+        publisher.publish("nonsense")
+        publisher.publish_labels([1], [1])
+        assert publisher.stats.published == 0
+        assert not publisher.stats.rejected
+        assert not publisher.flush(0.01)
+
+
+def test_the_thread_starts_at_the_first_batch() -> None:
+    before = threading.active_count()
+    publisher = zmon.Publisher("m", classes=3, collector=NOWHERE)
+    assert threading.active_count() == before
+    publisher.publish(P)
+    assert threading.active_count() == before + 1
+    publisher.close()
+    assert threading.active_count() == before
+
+
+def test_without_a_collector_nothing_changes_but_counters() -> None:
+    publisher = zmon.Publisher("m", classes=3, collector=NOWHERE, buffer_bytes=65_536)
+    slowest = 0.0
+    for _ in range(3000):
+        started = time.perf_counter()
+        publisher.publish(P, inputs=np.ones((2, 50)))
+        slowest = max(slowest, time.perf_counter() - started)
+    stats = publisher.stats
+    assert slowest < 0.2
+    assert stats.published == 6000
+    assert stats.queued_bytes <= 65_536
+    assert 0 < stats.dropped["buffer_full"] < 6000
+    assert not stats.connected
+    assert not publisher.flush(0.05)
+    started = time.monotonic()
+    publisher.close()
+    assert time.monotonic() - started < 1.0
+
+
+def test_after_close_batches_are_dropped_and_counted() -> None:
+    publisher = zmon.Publisher("m", classes=3, collector=NOWHERE)
+    publisher.close()
+    publisher.close()
+    publisher.publish(P)
+    assert dict(publisher.stats.dropped) == {"closed": 2}
+
+
+def test_late_labels_and_segments_are_refused_clearly(caplog: pytest.LogCaptureFixture) -> None:
+    with zmon.Publisher("m", classes=3, collector=NOWHERE) as publisher:
+        publisher.publish_labels([1, 2, 3], ["a", "b", "c"])
+        publisher.publish(P, segments={"country": ["de", "fr"]})
+        assert dict(publisher.stats.rejected) == {"late_labels_unsupported": 3, "segments_unsupported": 2}
+    assert "not part of this release" in caplog.text
+
+
+def test_stats_are_a_frozen_snapshot() -> None:
+    with zmon.Publisher("m", classes=3, collector=NOWHERE) as publisher:
+        before = publisher.stats
+        publisher.publish(P)
+        assert before.published == 0
+        with pytest.raises(AttributeError):
+            before.published = 1  # type: ignore[misc]
+        with pytest.raises(TypeError):
+            before.rejected["x"] = 1  # type: ignore[index]
+        publisher.close(timeout=0)
+
+
+def test_many_threads_lose_no_row() -> None:
+    with zmon.Publisher("m", classes=3, collector=NOWHERE) as publisher:
+        threads = [threading.Thread(target=lambda: [publisher.publish(P) for _ in range(500)]) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert publisher.stats.published == 8 * 500 * 2
+        publisher.close(timeout=0)
+
+
+def test_import_is_light() -> None:
+    done = run(
+        """
+        import sys, zmon
+        heavy = {"pluggy", "click", "scipy", "sklearn", "pandas", "polars", "tensorflow", "narwhals", "rich"}
+        print(sorted(heavy & set(sys.modules)))
+        """
+    )
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_a_process_ends_at_once_with_no_collector_there() -> None:
+    done = run(
+        """
+        import time, zmon, numpy as np, atexit
+        publisher = zmon.Publisher("m", classes=2, collector="tcp://127.0.0.1:59996")
+        publisher.publish(np.array([0.2, 0.9]))
+        started = time.monotonic()
+        atexit.register(lambda: None)
+        import sys
+        atexit._run_exitfuncs()
+        print(time.monotonic() - started)
+        """
+    )
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 1.0
+
+
+def test_a_process_delivers_what_it_has_when_it_ends(collect) -> None:  # type: ignore[no-untyped-def]
+    collector = collect()
+    done = run(
+        f"""
+        import zmon, numpy as np
+        publisher = zmon.Publisher("short", classes=2, collector={collector.data!r}, agent_id="job")
+        publisher.publish(np.full(50, 0.9))
+        """
+    )
+    assert done.returncode == 0, done.stderr
+    until(lambda: collector.service.telemetry.get("rows") == 50, what="50 rows")
+
+
+def test_fork_gives_a_stream_of_its_own(collect) -> None:  # type: ignore[no-untyped-def]
+    collector = collect()
+    done = run(
+        f"""
+        import os, sys, time, zmon, numpy as np
+        publisher = zmon.Publisher("forked", classes=2, collector={collector.data!r}, agent_id="host")
+        publisher.publish(np.full(10, 0.9))
+        assert publisher.flush(10), publisher.stats
+        children = []
+        for i in range(3):
+            child = os.fork()
+            if not child:
+                assert publisher.stats.published == 0
+                publisher.publish(np.full(5, 0.1))
+                ok = publisher.flush(10)
+                publisher.close()
+                os._exit(0 if ok else 1)
+            children.append(child)
+        codes = [os.waitpid(child, 0)[1] for child in children]
+        publisher.publish(np.full(10, 0.9))
+        assert publisher.flush(10)
+        print(codes)
+        """
+    )
+    assert done.stdout.strip() == "[0, 0, 0]", done.stderr
+    until(lambda: collector.service.telemetry.get("rows") == 35, what="35 rows of four streams")
+    assert collector.service.telemetry.get("lost") == 0
+
+
+def test_public_names() -> None:
+    assert all(hasattr(zmon, name) for name in zmon.__all__)
+    text = (Path(__file__).parents[2] / "docs" / "publisher.md").read_text()
+    assert "zmon.Publisher" in text

@@ -1,0 +1,207 @@
+"""Delivery, seen by a collector that this test plays itself: hello, window, acknowledgement, going back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zmq
+
+import zmon
+from tests.conftest import until
+from zmon import control, wire
+from zmon.control import Greeting
+from zmon.wire import Message
+
+P = np.array([[0.7, 0.3]])
+
+
+class Peer:
+    """The collector's side of the protocol, step by step."""
+
+    def __init__(self, path: str) -> None:
+        self.endpoint = f"ipc://{path}"
+        self.context = zmq.Context()
+        self.open()
+
+    def open(self) -> None:
+        self.sub, self.router = self.context.socket(zmq.SUB), self.context.socket(zmq.ROUTER)
+        self.sub.setsockopt(zmq.SUBSCRIBE, b"z1/")
+        self.sub.bind(self.endpoint)
+        self.router.bind(f"{self.endpoint}.ctl")
+        self.who = b""
+
+    def close(self) -> None:
+        self.sub.close(0)
+        self.router.close(0)
+
+    def greeting(self, kind: str, timeout: float = 5.0) -> Greeting:
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            self.sub.poll(0)  # the subscription is sent only when its socket is touched
+            if self.router.poll(50):
+                self.who, frame = self.router.recv_multipart()
+                greeting = control.decode_greeting(frame)
+                if greeting.kind == kind:
+                    return greeting
+        raise AssertionError(f"no {kind}")
+
+    def ack(self, stream: bytes, row: int, window: int = 2**20, need: bytes = b"") -> None:
+        self.router.send_multipart([self.who, control.encode_ack(stream, row, window, need=need)])
+
+    def messages(self, quiet: float = 0.3) -> list[Message]:
+        found = []
+        while self.sub.poll(int(quiet * 1000)):
+            found.append(wire.decode(self.sub.recv_multipart()))
+        return found
+
+
+@pytest.fixture
+def peer(tmp_path: Path) -> Iterator[Peer]:
+    one = Peer(str(tmp_path / "z"))
+    yield one
+    one.close()
+    one.context.term()
+
+
+@pytest.fixture
+def publisher(peer: Peer) -> Iterator[zmon.Publisher]:
+    with zmon.Publisher("m", classes=2, collector=peer.endpoint, agent_id="a") as one:
+        yield one
+        one.close(timeout=0)
+
+
+def batches(messages: list[Message]) -> list[tuple[int, int]]:
+    return [(each.first, each.rows) for each in messages if each.kind == "batch"]
+
+
+def test_nothing_is_sent_before_the_collector_answers(peer: Peer, publisher: zmon.Publisher) -> None:
+    publisher.publish(P)
+    hello = peer.greeting("hello")
+    assert (hello.base, hello.acked, hello.issued) == (1, 0, 1)
+    assert peer.messages() == []
+    peer.ack(hello.stream, 0)
+    found = peer.messages()
+    assert [each.kind for each in found] == ["schema", "batch"]
+    assert found[0].schema == found[1].schema
+    assert not publisher.flush(0.1)
+    peer.ack(hello.stream, 1)
+    assert publisher.flush(5)
+    assert publisher.stats.acknowledged == 1
+    assert publisher.stats.queued_bytes == 0
+
+
+def test_the_window_holds_back(peer: Peer, publisher: zmon.Publisher) -> None:
+    for _ in range(8):
+        publisher.publish(np.full((600, 2), 0.5))  # too many rows to be joined
+    hello = peer.greeting("hello")
+    peer.ack(hello.stream, 0, window=25_000)
+    assert batches(peer.messages()) == [(1, 600), (601, 600)]
+    peer.ack(hello.stream, 1200, window=25_000)
+    assert batches(peer.messages()) == [(1201, 600), (1801, 600)]
+
+
+def test_without_progress_it_goes_back(peer: Peer, publisher: zmon.Publisher) -> None:
+    publisher.publish(P)
+    publisher.publish(P)
+    hello = peer.greeting("hello")
+    peer.ack(hello.stream, 0)
+    first = batches(peer.messages())
+    again = until(lambda: batches(peer.messages()), what="the same message again")
+    assert first == again[: len(first)] == [(1, 2)]
+
+
+def test_after_a_reconnect_it_says_hello_and_goes_on_from_the_acknowledged_row(
+    peer: Peer, publisher: zmon.Publisher
+) -> None:
+    for _ in range(3):
+        publisher.publish(np.full((600, 2), 0.5))
+    hello = peer.greeting("hello")
+    peer.ack(hello.stream, 0)
+    assert len(batches(peer.messages())) == 3
+    peer.ack(hello.stream, 600)
+    until(lambda: publisher.stats.acknowledged == 600)
+    peer.close()
+    peer.open()
+    again = peer.greeting("hello", timeout=10)
+    assert (again.stream, again.acked, again.base) == (hello.stream, 600, 601)
+    assert peer.messages() == []
+    peer.ack(again.stream, 600)
+    found = peer.messages()
+    assert [each.kind for each in found] == ["schema", "batch", "batch"]
+    assert batches(found) == [(601, 600), (1201, 600)]
+
+
+def test_a_missing_schema_is_sent_again(peer: Peer, publisher: zmon.Publisher) -> None:
+    publisher.publish(P)
+    hello = peer.greeting("hello")
+    peer.ack(hello.stream, 0)
+    (schema, _) = peer.messages()
+    peer.ack(hello.stream, 0, need=schema.schema)
+    publisher.publish(P)
+    assert [each.kind for each in peer.messages()][:2] == ["schema", "batch"]
+
+
+def test_rows_of_many_calls_travel_with_their_own_times(peer: Peer, publisher: zmon.Publisher) -> None:
+    for second in range(5):
+        publisher.publish(P, timestamps=1_700_000_000 + second)
+    hello = peer.greeting("hello")
+    peer.ack(hello.stream, 0)
+    (message,) = [each for each in peer.messages() if each.kind == "batch"]
+    assert message.rows == 5
+    assert (message.columns["timestamps"] // 10**9 - 1_700_000_000).tolist() == [0, 1, 2, 3, 4]
+
+
+def test_goodbye_names_the_last_row_and_waits_for_its_answer(peer: Peer, publisher: zmon.Publisher) -> None:
+    publisher.publish(P)
+    hello = peer.greeting("hello")
+    peer.ack(hello.stream, 0)
+    peer.messages()
+    peer.ack(hello.stream, 1)
+    assert publisher.flush(5)
+    started = time.monotonic()
+    publisher.close()
+    assert time.monotonic() - started < 1.0
+    bye = peer.greeting("bye")
+    assert (bye.issued, bye.base, bye.acked) == (1, 2, 1)
+
+
+def test_rejected_and_sampled_rows_are_told(peer: Peer, publisher: zmon.Publisher) -> None:
+    publisher.publish(np.zeros((3, 9)))
+    publisher.publish(P)
+    assert peer.greeting("hello").tally == {"sampled_out": 0, "rejected": {"probabilities_shape": 3}}
+
+
+def test_nonsense_from_the_collector_is_survived(peer: Peer, publisher: zmon.Publisher) -> None:
+    publisher.publish(P)
+    hello = peer.greeting("hello")
+    peer.router.send_multipart([peer.who, b"\xc1 nonsense"])
+    peer.ack(b"another stream..", 99)
+    peer.ack(hello.stream, 10**9)  # more than was ever issued
+    assert publisher.flush(5)
+    publisher.publish(P)
+    peer.ack(hello.stream, 2)
+    assert publisher.flush(5)
+
+
+def test_two_collectors_each_have_a_cursor(tmp_path: Path) -> None:
+    peers = [Peer(str(tmp_path / name)) for name in "xy"]
+    with zmon.Publisher("m", classes=2, collector=[peer.endpoint for peer in peers]) as publisher:
+        publisher.publish(P)
+        hellos = [peer.greeting("hello") for peer in peers]
+        peers[0].ack(hellos[0].stream, 0)
+        assert batches(peers[0].messages()) == [(1, 1)]
+        peers[0].ack(hellos[0].stream, 1)
+        assert not publisher.flush(0.2), "the second collector has not acknowledged"
+        assert publisher.stats.acknowledged == 0
+        peers[1].ack(hellos[1].stream, 0)
+        assert batches(peers[1].messages()) == [(1, 1)]
+        peers[1].ack(hellos[1].stream, 1)
+        assert publisher.flush(5)
+        publisher.close(timeout=0)
+    for peer in peers:
+        peer.close()
+        peer.context.term()

@@ -1,0 +1,88 @@
+"""The configuration: defaults, what wins, and errors that say what, where and how to mend it."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+from zmon_collector.config import Config, dump, duration, load, parse
+
+from zmon.errors import ConfigurationError
+
+WRONG = {
+    "an unknown section": ("[colector]", "unknown section [colector]; did you mean 'collector'?"),
+    "an unknown key": ("[collector]\nwindo = '60s'", "[collector] has an unknown key 'windo'; did you mean 'window'?"),
+    "an unknown key of a model": ("[models.fraud]\ngrase = '1s'", "[models.fraud] has an unknown key 'grase'"),
+    "a number for a duration": ("[collector]\nwindow = 60", 'window: 60 is no duration; write it as "60s"'),
+    "half a second": ("[collector]\nwindow = '500ms'", "whole number of seconds"),
+    "a negative limit": ("[limits]\nopen_windows = -1", "open_windows: -1 is not a whole number from 1"),
+    "a bool for a number": ("[limits]\nopen_windows = true", "is not a whole number"),
+    "a preset": ("[metrics]\npreset = 'all'", "not one of minimal, default, full"),
+    "an endpoint": ("[collector]\nbind = 'localhost'", "neither 'tcp://HOST:PORT' nor 'ipc://PATH'"),
+    "a bind to the network": ("[collector]\nbind = 'tcp://0.0.0.0:5757'", "set insecure = true"),
+    "a section of a later release": ("[web]\nbind = 'x'", "[web] is not part of this release"),
+    "models without tables": ("[models]\nfraud = 1", "hold tables"),
+    "no TOML": ("[collector", "not valid TOML"),
+}
+
+
+@pytest.mark.parametrize(("text", "says"), WRONG.values(), ids=WRONG.keys())
+def test_a_wrong_file_says_what_and_where(text: str, says: str, tmp_path: Path) -> None:
+    path = tmp_path / "zmon.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigurationError) as error:
+        load(path)
+    assert says in str(error.value)
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        load(tmp_path / "absent.toml")
+
+
+def test_the_command_line_wins(tmp_path: Path) -> None:
+    path = tmp_path / "zmon.toml"
+    path.write_text("[collector]\nwindow = '5m'\nidle = '3s'")
+    section = load(path, window=10, bind=None).collector
+    assert (section.window, section.idle) == (10, 3.0)
+
+
+def test_models_differ_where_they_say_so() -> None:
+    config = parse(
+        {
+            "collector": {"window": "60s"},
+            "metrics": {"preset": "minimal"},
+            "models": {"fraud": {"window": "10s", "preset": "full", "metrics": {"performance": {"x": 1}}}},
+            "plugins": {"performance": {"x": 0, "y": 2}},
+        }
+    )
+    assert (config.rules("fraud").period, config.rules("other").period) == (10, 60)
+    assert (config.rules("fraud").grace, config.rules("other").grace) == (1.0, 6.0)
+    assert (config.preset("fraud"), config.preset("other")) == ("full", "minimal")
+    assert config.options("fraud", "performance", "performance") == {"x": 1, "y": 2}
+    assert config.options("other", "performance", "performance") == {"x": 0, "y": 2}
+
+
+def test_grace_is_a_tenth_and_at_most_ten_seconds() -> None:
+    assert parse({"collector": {"window": "1h"}}).rules("m").grace == 10.0
+    assert parse({"collector": {"grace": "0s"}}).rules("m").grace == 0.0
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("500ms", 0.5), ("60s", 60), ("1.5m", 90), ("2h", 7200), ("30d", 2592000)]
+)
+def test_durations(text: str, seconds: float) -> None:
+    assert duration(text) == seconds
+
+
+def test_what_is_printed_is_read_back_the_same(tmp_path: Path) -> None:
+    config = parse(
+        {
+            "collector": {"window": "5m", "models": ["a*", "b"], "data_dir": 'some "odd" folder\n'},
+            "models": {"a.b c": {"idle": "500ms", "metrics": {"m": {"deep": {"x": [1, 2.5, True]}}}}},
+            "sinks": {"anodot_file": {"keep": "12h"}},
+        }
+    )
+    assert parse(tomllib.loads(dump(config))) == config
+    assert parse(tomllib.loads(dump(Config()))) == Config()

@@ -1,0 +1,347 @@
+"""Plugins: found, checked, quarantined with an error that names plugin, hook and fix; bad metrics beside good ones."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pytest
+from zmon_collector.config import parse
+from zmon_collector.plugins import DISABLE_AFTER, Registry, builtin_modules
+
+import zmon
+from tests.conftest import until
+from zmon.batch import Batch
+from zmon.contract import Context, Report, Value
+from zmon.hooks import hookimpl
+
+P = np.array([[0.9, 0.1]] * 20)
+
+
+class Mean:
+    """A sound metric: the mean of the highest probability."""
+
+    name = "mean_top"
+    needs = frozenset({"probabilities"})
+
+    def create(self, ctx: Context) -> dict[str, float]:
+        return {"n": 0, "sum": 0.0}
+
+    def update(self, acc: dict[str, float], batch: Batch, ctx: Context) -> dict[str, float]:
+        return {"n": acc["n"] + batch.rows, "sum": acc["sum"] + float(batch.probabilities.max(axis=1).sum())}
+
+    def merge(self, left: dict[str, float], right: dict[str, float]) -> dict[str, float]:
+        return {key: left[key] + right[key] for key in left}
+
+    def result(self, acc: dict[str, float], ctx: Context) -> Iterable[Value]:
+        yield Value("mean_top", acc["sum"] / acc["n"])
+
+
+def plugin(*metrics: Any, sinks: Iterable[Any] = (), seen: list[Report] | None = None) -> object:
+    class Plugin:
+        @hookimpl
+        def register_metrics(self, register: Any, options: Any) -> None:
+            for metric in metrics:
+                register(metric)
+
+        @hookimpl
+        def register_sinks(self, register: Any) -> None:
+            for sink in sinks:
+                register(sink)
+
+        @hookimpl
+        def window_closed(self, report: Report) -> None:
+            if seen is not None:
+                seen.append(report)
+
+    return Plugin()
+
+
+def registry(**plugins: object) -> Registry:
+    made = Registry()
+    made.load()
+    for name, each in plugins.items():
+        made.add(each, name)
+    return made
+
+
+def serve(collect: Any, windows: int = 1, **plugins: object) -> Any:
+    """A collector that saw `windows` windows of 20 rows of history."""
+    collector = collect(plugins=plugins)
+    with collector.publisher(agent_id="a", classes=["x", "y"]) as publisher:
+        for window in range(windows):
+            publisher.publish(P, timestamps=1_000_000_000 + 60 * window)
+            assert publisher.flush(10)
+    collector.stop()
+    return collector
+
+
+def whats(collector: Any) -> set[str]:
+    return {point["properties"]["what"] for point in collector.points()}
+
+
+def test_built_in_plugins_are_found_by_walking() -> None:
+    names = {name.rpartition(".")[2] for name in builtin_modules()}
+    assert names >= {"rows", "predictions", "features", "performance", "anodot_file"}
+    assert all(each.state == "ok" for each in registry().plugins.values())
+
+
+def test_a_third_party_metric_gives_points(collect: Any) -> None:
+    collector = serve(collect, acme=plugin(Mean()))
+    values = {p["value"] for p in collector.points() if p["properties"]["what"] == "mean_top"}
+    assert len(values) == 1
+    assert values.pop() == pytest.approx(0.9, rel=1e-9)
+
+
+def test_observers_see_reports_and_may_raise(collect: Any, caplog: pytest.LogCaptureFixture) -> None:
+    seen: list[Report] = []
+
+    class Broken:
+        @hookimpl
+        def window_closed(self, report: Report) -> None:
+            raise RuntimeError("observer broke")
+
+    collector = serve(collect, windows=2, broken=Broken(), sound=plugin(seen=seen))
+    assert [report.window.start for report in seen] == [999_999_960 + 0, 1_000_000_020]
+    assert [report.sequence for report in seen] == [1, 2]
+    assert len(collector.files()) == 2
+    assert caplog.text.count("observer broke") == 1
+
+
+# --- quarantine -------------------------------------------------------------------------------------------------
+
+
+class UnknownHook:
+    @hookimpl
+    def register_metricks(self, register: Any) -> None: ...
+
+
+class WrongArgument:
+    @hookimpl
+    def register_metrics(self, registrar: Any) -> None: ...
+
+
+class Raises:
+    @hookimpl
+    def register_metrics(self, register: Any) -> None:
+        register(Mean())
+        raise RuntimeError("no luck")
+
+
+class NoMetric:
+    @hookimpl
+    def register_metrics(self, register: Any) -> None:
+        register("mean_top")
+
+
+class Taken(Mean):
+    name = "rows"
+
+
+QUARANTINED = {
+    "an unknown hook": (UnknownHook(), ["register_metricks", "zmon.hooks"]),
+    "a wrong argument": (WrongArgument(), ["register_metrics", "registrar"]),
+    "a hook that raises": (Raises(), ["register_metrics", "RuntimeError: no luck"]),
+    "something that is no metric": (NoMetric(), ["register_metrics", "is no metric", "update"]),
+    "a taken name": (plugin(Taken()), ["'rows'", "already registered by 'rows'", "rename"]),
+}
+
+
+@pytest.mark.parametrize(("bad", "says"), QUARANTINED.values(), ids=QUARANTINED.keys())
+def test_a_bad_plugin_is_quarantined_and_the_others_run(
+    bad: object, says: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    made = registry(bad=bad, sound=plugin(Mean()))
+    assert made.plugins["bad"].state == "quarantined"
+    assert made.plugins["bad"].metrics == []
+    assert all(part in made.plugins["bad"].error for part in says), made.plugins["bad"].error
+    assert "plugin 'bad'" in caplog.text
+    assert made.metrics["mean_top"].plugin == "sound"
+    assert {each.state for name, each in made.plugins.items() if name != "bad"} == {"ok"}
+
+
+# --- metrics that misbehave while windows are computed --------------------------------------------------------------
+
+
+class RaisesInUpdate(Mean):
+    name = "raises"
+    calls = 0
+
+    def update(self, acc: Any, batch: Batch, ctx: Context) -> Any:
+        type(self).calls += 1
+        raise ZeroDivisionError("of plugin")
+
+
+class RaisesInResult(Mean):
+    name = "raises"
+
+    def result(self, acc: Any, ctx: Context) -> Iterable[Value]:
+        yield Value("early", 1.0)
+        raise ZeroDivisionError("of plugin")
+
+
+class NotFinite(Mean):
+    name = "raises"
+
+    def result(self, acc: Any, ctx: Context) -> Iterable[Value]:
+        yield Value("undefined", float("nan"))
+
+
+@pytest.mark.parametrize("bad", [RaisesInUpdate, RaisesInResult, NotFinite])
+def test_a_metric_that_raises_loses_only_its_own_values(
+    bad: Any, collect: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    collector = serve(collect, windows=DISABLE_AFTER + 2, bad=plugin(bad()), sound=plugin(Mean()))
+    assert len(collector.files()) == DISABLE_AFTER + 2
+    found = whats(collector)
+    assert {"mean_top", "buffer_count", "prediction_freq"} <= found
+    assert not {"early", "undefined", "raises"} & found
+    state = collector.registry.metrics["raises"]
+    assert state.state == "disabled"
+    assert state.errors >= DISABLE_AFTER
+    errors = [each.getMessage() for each in caplog.records if each.levelno == logging.ERROR]
+    assert len(errors) == 2, "once when it first fails, once when it is disabled"
+    assert "metric 'raises' of plugin 'bad'" in errors[0]
+    assert collector.registry.metrics["mean_top"].state == "ok"
+
+
+class Hangs(Mean):
+    name = "hangs"
+    release: threading.Event
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+        self.release = threading.Event()
+
+    def update(self, acc: Any, batch: Batch, ctx: Context) -> Any:
+        if self.where == "update":
+            self.release.wait(60)
+        return super().update(acc, batch, ctx)
+
+    def result(self, acc: Any, ctx: Context) -> Iterable[Value]:
+        if self.where == "result":
+            self.release.wait(60)
+        yield Value("hangs", 1.0)
+
+
+class Beside(Mean):
+    """A sound metric in the same plugin as one that hangs."""
+
+    name = "beside"
+
+    def result(self, acc: Any, ctx: Context) -> Iterable[Value]:
+        yield Value("beside", acc["n"])
+
+
+@pytest.mark.parametrize("where", ["update", "result"])
+def test_a_metric_that_hangs_is_left_behind(where: str, collect: Any, caplog: pytest.LogCaptureFixture) -> None:
+    bad = Hangs(where)
+    collector = collect(plugins={"bad": plugin(bad, Beside()), "sound": plugin(Mean())}, metric_timeout=0.5)
+    try:
+        with collector.publisher(agent_id="a", classes=["x", "y"]) as publisher:
+            slowest = 0.0
+            for window in range(20):  # receiving goes on while the metric hangs
+                started = time.monotonic()
+                publisher.publish(P, timestamps=1_000_000_000 + 60 * window)
+                assert publisher.flush(10)
+                slowest = max(slowest, time.monotonic() - started)
+            assert slowest < 1.0
+            until(lambda: collector.registry.metrics["hangs"].state == "stuck", what="left behind")
+        collector.stop()
+    finally:
+        bad.release.set()
+    assert len(collector.files()) == 20
+    assert "hangs" not in whats(collector)
+    beside = [p["value"] for p in collector.points() if p["properties"]["what"] == "beside"]
+    assert beside == [20] * 40, "in every window, for the agent and rolled up"
+    assert collector.counts("buffer_count", agent_id=None) == 400
+    assert "did not return within 0.5 s" in caplog.text
+    assert collector.registry.metrics["mean_top"].state == "ok"
+
+
+class Remembers(Mean):
+    """Counts windows in its memory; fails in the third."""
+
+    name = "remembers"
+
+    def result(self, acc: Any, ctx: Context) -> Iterable[Value]:
+        ctx.memory["windows"] = ctx.memory.get("windows", 0) + 1
+        if ctx.window.start == 1_000_000_080:
+            raise RuntimeError("third window")
+        yield Value("remembered", ctx.memory["windows"])
+
+
+def test_memory_is_kept_from_window_to_window_by_agent_and_only_when_it_closed(collect: Any) -> None:
+    collector = serve(collect, windows=5, acme=plugin(Remembers()))
+    for agent in ("a", None):
+        values = [
+            point["value"]
+            for point in collector.points()
+            if point["properties"]["what"] == "remembered" and point["properties"].get("agent_id") == agent
+        ]
+        assert values == [1, 2, 3, 4]
+
+
+class Compares(Mean):
+    name = "compares"
+
+    def compare(self, by_agent: dict[str, Any], ctx: Context) -> Iterable[Value | zmon.Point]:
+        yield Value("spread", max(a["sum"] for a in by_agent.values()) - min(a["sum"] for a in by_agent.values()))
+        for agent, acc in by_agent.items():
+            yield zmon.Point(agent, Value("own_rows", acc["n"]))
+
+
+def test_siblings_are_compared_before_they_are_merged(collect: Any) -> None:
+    collector = collect(plugins={"acme": plugin(Compares())})
+    publishers = [collector.publisher(agent_id=agent, classes=["x", "y"]) for agent in "ab"]
+    for publisher, rows in zip(publishers, (5, 15), strict=True):
+        publisher.publish(P[:rows], timestamps=1_000_000_000)
+        assert publisher.flush(10)
+    for publisher in publishers:
+        publisher.close()
+    collector.stop()
+    points = {(p["properties"]["what"], p["properties"].get("agent_id")): p["value"] for p in collector.points()}
+    assert points["spread", None] == pytest.approx(9.0)
+    assert (points["own_rows", "a"], points["own_rows", "b"]) == (5, 15)
+    assert points["mean_top", None] == pytest.approx(0.9)
+
+
+# --- presets and options --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("preset", "has", "lacks"),
+    [
+        (
+            "minimal",
+            {"buffer_count", "prediction_freq", "accuracy", "rows_lost"},
+            {"prediction_count", "feature_value"},
+        ),
+        ("default", {"prediction_count", "feature_value", "spread12_prediction_proba"}, {"class_proba", "label_count"}),
+        ("full", {"class_proba", "label_count", "confusion_count"}, set()),
+    ],
+)
+def test_presets(preset: str, has: set[str], lacks: set[str], collect: Any) -> None:
+    collector = collect(config=parse({"models": {"model": {"preset": preset}}}))
+    with collector.publisher(agent_id="a", classes=["x", "y"]) as publisher:
+        publisher.publish(P, inputs=np.ones((20, 2)), labels=[0] * 20, timestamps=1_000_000_000)
+        assert publisher.flush(10)
+    collector.stop()
+    found = whats(collector)
+    assert has <= found
+    assert not lacks & found
+    stats = {
+        p["properties"].get("stat") for p in collector.points() if p["properties"]["what"] == "max_prediction_proba"
+    }
+    assert (
+        stats
+        == {
+            "minimal": {"mean", "median", "iqr"},
+            "default": {"mean", "median", "iqr", "std", "range", "q25", "q50", "q75"},
+            "full": {"mean", "median", "iqr", "std", "range", "q25", "q50", "q75", "min", "max", "q05", "q95", "q99"},
+        }[preset]
+    )

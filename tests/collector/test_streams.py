@@ -1,0 +1,98 @@
+"""Positions of streams: duplicates dropped, loss exact. Against a model that keeps every row."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from zmon_collector.streams import Stream, first_contact
+
+from zmon.control import Greeting
+from zmon.wire import Message, Topic
+
+TOPIC = Topic("m", "", "a")
+
+
+def message(first: int, rows: int, base: int) -> Message:
+    return Message(TOPIC, "batch", b"s" * 16, b"h" * 8, first, rows, base)
+
+
+def greeting(acked: int, issued: int, base: int = 1) -> Greeting:
+    return Greeting("hello", TOPIC, b"s" * 16, base, acked, issued, 0, {"sampled_out": 3, "rejected": {"x": 2}})
+
+
+def test_in_order() -> None:
+    stream = Stream(TOPIC, 0, 1)
+    assert stream.offer(message(1, 5, 1)) == (0, 0)
+    assert stream.offer(message(6, 5, 1)) == (0, 0)
+    assert stream.row == 10
+
+
+def test_a_duplicate_and_an_overlap_give_only_what_is_new() -> None:
+    stream = Stream(TOPIC, 10, 1)
+    assert stream.offer(message(6, 5, 1)) == (5, 0)
+    assert stream.offer(message(6, 9, 1)) == (5, 0)
+    assert stream.row == 14
+
+
+def test_rows_after_a_gap_wait_for_those_that_are_still_held() -> None:
+    stream = Stream(TOPIC, 10, 1)
+    assert stream.offer(message(21, 5, 11)) == (5, 0)
+    assert stream.row == 10
+
+
+def test_rows_below_the_base_are_lost_exactly() -> None:
+    stream = Stream(TOPIC, 10, 1)
+    assert stream.offer(message(21, 5, 21)) == (0, 10)
+    assert stream.row == 25
+    assert stream.advance(40) == 15
+    assert stream.advance(30) == 0
+
+
+def test_a_fresh_collector_does_not_count_history_as_lost() -> None:
+    stream = first_contact(greeting(acked=100, issued=150), 1)
+    assert stream.row == 100
+    assert stream.news({"sampled_out": 3, "rejected": {"x": 2}}) == []
+    assert stream.news({"sampled_out": 5, "rejected": {"x": 2, "y": 1}}) == [
+        ("sampled_out", "", 2),
+        ("rejected", "y", 1),
+    ]
+
+
+def test_a_new_stream_tells_all_it_has_counted() -> None:
+    stream = first_contact(greeting(acked=0, issued=5), 1)
+    assert stream.news({"sampled_out": 3, "rejected": {"x": 2}}) == [("sampled_out", "", 3), ("rejected", "x", 2)]
+    assert stream.news({"sampled_out": 3, "rejected": {"x": 2}}) == []
+
+
+@settings(max_examples=300)
+@given(st.data())
+def test_every_row_is_taken_once_or_lost_once(data: st.DataObject) -> None:
+    """A publisher with a ring that overflows, a network that repeats and loses, and going back in between."""
+    stream = Stream(TOPIC, 0, 1)
+    cuts = data.draw(st.lists(st.integers(1, 9), min_size=1, max_size=12))
+    messages, first = [], 1
+    for rows in cuts:
+        messages.append((first, rows))
+        first += rows
+    issued = first - 1
+    taken: list[int] = []
+    lost = 0
+    base = 1
+    for _ in range(data.draw(st.integers(0, 30))):
+        if data.draw(st.booleans()) and base <= issued:  # the ring pushes its oldest message out
+            base = next(start + rows for start, rows in messages if start + rows > base)
+        held = [(start, rows) for start, rows in messages if start >= base]
+        if not held:
+            break
+        start, rows = data.draw(st.sampled_from(held))
+        skip, gone = stream.offer(message(start, rows, base))
+        taken += range(start + skip, start + rows)
+        lost += gone
+    for start, rows in messages:  # in the end it goes back and everything held arrives
+        if start >= base:
+            skip, gone = stream.offer(message(start, rows, base))
+            taken += range(start + skip, start + rows)
+            lost += gone
+    lost += stream.advance(issued)
+    assert taken == sorted(set(taken))
+    assert len(taken) + lost == issued

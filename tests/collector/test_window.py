@@ -1,0 +1,293 @@
+"""When windows close, told by a clock that the tests move."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from zmon_collector.window import SPANS, Book, Now, OpenWindow, Rules, Spans
+
+from zmon.batch import Schema
+
+SCHEMA = Schema(classes=("a", "b"), features=("x",), kinds=("numeric",))
+RULES = Rules(period=60, grace=6.0, idle=10.0, max_wait=30.0, open_windows=4)
+T0 = 1_700_000_040  # a window's start
+
+
+class Scene:
+    """A book and a clock; wall and monotonic time run together unless a test moves one."""
+
+    def __init__(self, rules: Rules = RULES) -> None:
+        self.book = Book(rules)
+        self.now = Now(float(T0), 1000.0)
+
+    def wait(self, seconds: float) -> None:
+        self.now = Now(self.now.wall + seconds, self.now.mono + seconds)
+
+    def rows(self, agent: str, at: float, rows: int = 1, schema: Schema = SCHEMA) -> OpenWindow | None:
+        start = int(at // self.book.rules.period) * self.book.rules.period
+        return self.book.put(agent, agent.encode(), schema, start, rows, at, self.now)
+
+    def closed(self, *, hold: bool = False) -> list[int]:
+        return [window.start - T0 for window in self.book.due(self.now, hold=hold)]
+
+
+def test_a_window_closes_when_its_agent_has_passed_end_and_grace() -> None:
+    scene = Scene()
+    scene.rows("a", T0 + 1)
+    scene.wait(66)
+    scene.rows("a", T0 + 65.9)
+    assert scene.closed() == []
+    scene.rows("a", T0 + 66)
+    assert scene.closed() == [0]
+
+
+def test_the_agents_time_is_no_further_than_the_collectors_clock() -> None:
+    scene = Scene()
+    scene.rows("a", T0 + 1)
+    scene.rows("a", T0 + 200)  # a clock that is ahead
+    assert scene.closed() == []
+    scene.wait(66)
+    scene.rows("a", T0 + 200)
+    assert scene.closed() == [0]
+
+
+def test_every_live_agent_must_pass() -> None:
+    scene = Scene()
+    scene.rows("a", T0 + 1)
+    scene.rows("b", T0 + 1)
+    scene.wait(66)
+    scene.rows("a", T0 + 66)
+    scene.rows("b", T0 + 30)
+    assert scene.closed() == []
+    scene.rows("b", T0 + 66)
+    assert scene.closed() == [0]
+
+
+def test_a_lagging_agent_delays_the_others_by_max_wait_at_most() -> None:
+    scene = Scene()
+    scene.rows("a", T0 + 1)
+    scene.wait(66)
+    closed: list[int] = []
+    waited = -1
+    while not closed:
+        waited += 1
+        scene.rows("a", T0 + 66 + waited)
+        scene.rows("b", T0 - 86_400 + waited)  # a day behind
+        closed = scene.closed()
+        scene.wait(1)
+    assert closed == [0]
+    assert waited == 30
+
+
+def test_the_lagging_agents_own_windows_are_whole() -> None:
+    scene = Scene()
+    late = 0
+    for second in range(300):
+        scene.rows("a", T0 + second)
+        late += scene.rows("b", T0 - 86_400 + second) is None
+        scene.closed()
+        scene.wait(1)
+    assert late == 0
+
+
+def test_a_silent_agent_is_not_waited_for_after_idle() -> None:
+    scene = Scene()
+    scene.rows("a", T0 + 1)
+    scene.rows("b", T0 + 1)
+    scene.wait(66)
+    scene.rows("a", T0 + 66)
+    assert scene.closed() == [0]  # b sent nothing for longer than idle
+
+
+def test_a_goodbye_ends_the_waiting_but_not_for_other_workers_of_the_agent() -> None:
+    scene = Scene()
+    scene.rows("a", T0 + 1)
+    scene.book.hello("b", b"worker 1", scene.now)
+    scene.book.hello("b", b"worker 2", scene.now)
+    scene.wait(66)
+    scene.rows("a", T0 + 66)
+    scene.book.hello("b", b"worker 3", scene.now)
+    scene.book.put("b", b"worker 3", SCHEMA, T0, 1, T0 + 1.0, scene.now)
+    for worker in (b"worker 1", b"worker 2"):
+        scene.book.goodbye("b", worker)
+    assert scene.closed() == []
+    scene.book.goodbye("b", b"worker 3")
+    assert scene.closed() == [0]
+
+
+def test_a_hello_makes_windows_wait() -> None:
+    scene = Scene()
+    scene.wait(66)
+    scene.rows("a", T0 + 1)
+    scene.book.hello("b", b"b", scene.now)
+    scene.rows("a", T0 + 66)
+    assert scene.closed() == []
+    scene.wait(10.1)
+    scene.rows("a", T0 + 76)
+    assert scene.closed() == [0]
+
+
+def test_with_nobody_live_the_clock_closes() -> None:
+    scene = Scene()
+    scene.rows("a", T0 + 1)
+    scene.wait(65)
+    assert scene.closed() == []
+    scene.wait(1)
+    assert scene.closed() == [0]
+
+
+def test_history_closes_as_it_is_replayed_and_at_its_end() -> None:
+    scene = Scene()
+    begin = 1_000_000_000 // 60 * 60  # 2001
+    for minute in range(3):
+        for second in range(0, 60, 10):
+            scene.rows("a", begin + minute * 60 + second)
+    assert [start + T0 - begin for start in scene.closed()] == [0, 60]
+    scene.book.goodbye("a", b"a")
+    assert [start + T0 - begin for start in scene.closed()] == [120]
+
+
+def test_rows_for_a_closed_window_are_late_and_counted_in_the_oldest_open() -> None:
+    scene = Scene()
+    scene.rows("a", T0 + 1)
+    scene.wait(70)
+    scene.rows("a", T0 + 70)
+    assert scene.closed() == [0]
+    assert scene.rows("b", T0 + 59, rows=7) is None
+    assert scene.book.open[T0 + 60].tally("b").late == 7
+
+
+def test_an_old_window_that_never_opened_is_not_closed() -> None:
+    scene = Scene()
+    scene.rows("a", T0 + 1)
+    scene.wait(70)
+    scene.rows("a", T0 + 70)
+    scene.closed()
+    assert scene.rows("b", T0 - 3600) is not None
+
+
+def test_the_oldest_closes_at_the_limit() -> None:
+    scene = Scene()
+    for minute in range(6):
+        scene.rows("a", T0 + minute * 60)
+    assert scene.closed() == [0, 60]
+    assert len(scene.book.open) == 4
+    assert scene.rows("a", T0) is None
+
+
+def test_an_older_window_at_the_limit_takes_its_rows_and_closes() -> None:
+    scene = Scene()
+    for minute in range(4):
+        scene.rows("a", T0 + minute * 60)
+    window = scene.rows("b", T0 - 600, rows=3)
+    assert window is not None
+    assert window.tally("b").received == 3
+    assert scene.closed() == [-600]
+
+
+def test_after_a_start_nothing_closes_by_the_wall_clock() -> None:
+    scene = Scene()
+    scene.rows("a", T0 + 1)
+    scene.wait(1000)
+    assert scene.closed(hold=True) == []
+    scene.rows("a", T0 + 1000)
+    assert scene.closed(hold=True) == [0], "the agents' own times close all the same"
+
+
+def test_a_jump_of_the_wall_clock_ends_no_waiting() -> None:
+    scene = Scene()
+    scene.rows("a", T0 + 1)
+    scene.rows("b", T0 + 1)
+    scene.now = Now(scene.now.wall + 3600, scene.now.mono)
+    scene.rows("a", T0 + 66)
+    scene.rows("b", T0 + 2)
+    assert scene.closed() == []
+
+
+def test_counts_wait_for_a_window() -> None:
+    scene = Scene()
+    scene.book.count("a", "lost", 5, scene.now)
+    scene.book.count("a", "rejected", 2, scene.now, "label_index")
+    window = scene.rows("b", T0 + 1)
+    assert window is not None
+    assert window.tallies["a"].frozen().lost == 5
+    assert window.tallies["a"].frozen().rejected == {"label_index": 2}
+
+
+def test_counts_without_a_window_for_a_period_become_a_report_of_their_own() -> None:
+    scene = Scene()
+    scene.book.count("a", "late", 5, scene.now)
+    scene.wait(59)
+    assert scene.book.orphans(scene.now) is None
+    scene.wait(1)
+    window = scene.book.orphans(scene.now)
+    assert window is not None
+    assert (window.start - T0, window.tallies["a"].late) == (60, 5)
+    assert scene.book.orphans(scene.now, force=True) is None
+
+
+def test_flush_takes_all_oldest_first() -> None:
+    scene = Scene()
+    for minute in (2, 0, 1):
+        scene.rows("a", T0 + minute * 60)
+    assert [window.start - T0 for window in scene.book.flush()] == [0, 60, 120]
+    assert scene.rows("a", T0) is None
+
+
+# --- schemas ------------------------------------------------------------------------------------------------------
+
+WIDER = Schema(classes=("a", "b"), features=("x", "y"), kinds=("numeric",) * 2)
+
+
+def test_other_classes_under_one_version_are_rejected() -> None:
+    scene = Scene()
+    scene.rows("a", T0 + 1)
+    assert scene.rows("b", T0 + 1, rows=4, schema=Schema(classes=("a", "c"))) is None
+    assert scene.book.open[T0].tally("b").rejected == {"schema_conflict": 4}
+
+
+def test_new_columns_start_with_the_next_window() -> None:
+    scene = Scene()
+    scene.rows("a", T0 + 1)
+    scene.rows("b", T0 + 2, schema=WIDER)
+    assert scene.book.open[T0].schema.features == ("x",)
+    scene.rows("a", T0 + 61)  # the narrower one opens it
+    assert scene.book.open[T0 + 60].schema.features == ("x", "y")
+
+
+def test_columns_that_nobody_sends_end_with_the_window() -> None:
+    scene = Scene()
+    scene.rows("b", T0 + 1, schema=WIDER)
+    scene.rows("a", T0 + 61)
+    scene.rows("a", T0 + 121)
+    assert scene.book.open[T0 + 120].schema.features == ("x",)
+
+
+def test_other_classes_may_come_with_the_next_window() -> None:
+    scene = Scene()
+    scene.rows("a", T0 + 1)
+    other = Schema(classes=("a", "c"))
+    window = scene.rows("a", T0 + 61, schema=other)
+    assert window is not None
+    assert window.schema is other
+
+
+# --- closed spans -------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.tuples(st.integers(0, 60), st.integers(1, 8)), max_size=40))
+def test_spans_are_a_set_of_seconds(stretches: list[tuple[int, int]]) -> None:
+    spans, seconds = Spans(), set()
+    for start, length in stretches:
+        spans.add(start, start + length)
+        seconds.update(range(start, start + length))
+    assert {second for second in range(-2, 80) if second in spans} == seconds
+
+
+def test_spans_are_bounded() -> None:
+    spans = Spans()
+    for i in range(SPANS + 50):
+        spans.add(i * 10, i * 10 + 1)
+    assert len(spans._starts) == SPANS
+    assert 5 in spans, "the gap between the oldest counts as closed"
+    assert (SPANS + 49) * 10 in spans

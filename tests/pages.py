@@ -1,0 +1,77 @@
+"""The pages of docs/ that are made from the code: ``make docs`` writes them, a test fails when they are stale."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import click
+from zmon_collector.cli import cli
+from zmon_collector.config import sections
+from zmon_collector.config.toml import toml
+from zmon_collector.config.values import duration, period, tables
+from zmon_collector.plugins import Registry
+
+ROOT = Path(__file__).parents[1]
+HEAD = "<!-- Made by `make docs`; edit the code instead. -->\n\n"
+SECTIONS = (sections.CollectorSection, sections.MetricsSection, sections.ModelSection, sections.LimitsSection)
+
+
+def metrics() -> str:
+    """Every built-in series: names, definition, preset."""
+    registry = Registry()
+    registry.load()
+    lines = [
+        "# Built-in series\n",
+        "Every series also carries `model`, `model_version` when set, `agent_id` (absent on rollups), `ver` and",
+        "`target_type`. The preset is the smallest that emits the series. A value that is undefined is left out.\n",
+    ]
+    for name, state in registry.metrics.items():
+        declared: Any = getattr(state.metric, "series", None)
+        if declared is None or not registry.plugins[state.plugin].origin.startswith("zmon_plugins."):
+            continue
+        lines += [f"## {name}\n", "| what | names | stat | definition | preset |", "|---|---|---|---|---|"]
+        for series in declared:
+            cells = (series.what, ", ".join(series.keys), ", ".join(series.stats), series.definition, series.preset)
+            lines.append("| " + " | ".join(cells) + " |")
+        lines.append("")
+    return HEAD + "\n".join(lines)
+
+
+def configuration() -> str:
+    """Every key of zmon.toml."""
+    lines = ["# zmon.toml, key by key\n", "`zmon collect --print-config` prints the values in force.\n"]
+    for section in SECTIONS:
+        lines += [f"## {section.__doc__}\n", "| key | default | meaning |", "|---|---|---|"]
+        for each in fields(section):
+            read, value = each.metadata["parse"], each.default
+            if read is tables or value is None:
+                shown = ""
+            else:
+                value = f"{value:g}s" if read in (duration, period) else value
+                shown = f"`{toml(value)}`"
+            lines.append(f"| {each.name} | {shown} | {each.metadata['doc']} |")
+        lines.append("")
+    return HEAD + "\n".join(lines)
+
+
+def commands() -> str:
+    """The help of every command."""
+    lines = ["# The command line\n"]
+    for name, command in [("zmon", cli), *((f"zmon {n}", c) for n, c in sorted(cli.commands.items()))]:
+        context = click.Context(command, info_name=name, max_content_width=100, terminal_width=100)
+        lines += [f"## {name}\n", "```text", command.get_help(context), "```", ""]
+    return HEAD + "\n".join(lines)
+
+
+def generated() -> dict[str, str]:
+    """Text by path."""
+    return {"docs/metrics.md": metrics(), "docs/configuration.md": configuration(), "docs/commands.md": commands()}
+
+
+if __name__ == "__main__":
+    for path, text in generated().items():
+        (ROOT / path).write_text(text)
+        sys.stdout.write(f"{path}\n")

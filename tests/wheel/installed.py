@@ -1,0 +1,14 @@
+"""The wheel holds three packages with their types, and nothing called plugins or collector."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+for name in ("zmon", "zmon_collector", "zmon_plugins"):
+    spec = importlib.util.find_spec(name)
+    assert spec is not None and spec.origin is not None, name
+    assert "site-packages" in spec.origin, spec.origin
+    assert (Path(spec.origin).parent / "py.typed").exists(), f"{name} has no py.typed"
+site = Path(importlib.util.find_spec("zmon").origin).parent.parent
+assert not (site / "plugins").exists() and not (site / "collector").exists() and not (site / "tests").exists()
+sys.stdout.write("three packages, typed\n")

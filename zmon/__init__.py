@@ -1,0 +1,35 @@
+"""zmon: watch a machine-learning model in production from inside its process, without it noticing.
+
+The public names are the publisher (what a service calls) and the contract (what a plugin author implements).
+Importing this package loads pyzmq, msgpack and numpy, and nothing heavier.
+"""
+
+from zmon.batch import Batch, Schema
+from zmon.contract import Context, Metric, Point, Report, RowCounts, Series, Sink, Value, Window
+from zmon.counters import Stats
+from zmon.errors import ConfigurationError, MissingExtraError, RetryLater, WireError, ZmonError
+from zmon.publisher import Publisher
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Batch",
+    "ConfigurationError",
+    "Context",
+    "Metric",
+    "MissingExtraError",
+    "Point",
+    "Publisher",
+    "Report",
+    "RetryLater",
+    "RowCounts",
+    "Schema",
+    "Series",
+    "Sink",
+    "Stats",
+    "Value",
+    "Window",
+    "WireError",
+    "ZmonError",
+    "__version__",
+]

@@ -1,0 +1,22 @@
+"""The `zmon` command: hands over to the collector's command line, or says how to install what it needs."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+NEEDED = {"click", "pluggy", "rich", "scipy", "sklearn"}
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        # By name, because this package imports neither the collector nor the plugins: the script is all they share.
+        cli = importlib.import_module("zmon_collector.cli")
+    except ImportError as error:
+        missing = (error.name or "pluggy").partition(".")[0]
+        if missing not in NEEDED:
+            raise
+        sys.stderr.write(f'zmon: {missing} is not installed. Install it with: pip install "zmon-agent[collector]"\n')
+        sys.exit(3)
+    cli.main()

@@ -1,0 +1,206 @@
+"""A batch: equal-length columns of one model's rows, and the schema that names them. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """What holds for every row of a batch.
+
+    Attributes
+    ----------
+    task : str
+        ``"classification"`` or ``"regression"``.
+    classes : tuple of str
+        Class names in the order of the probabilities' columns; empty for regression.
+    features : tuple of str
+        Names of the inputs' columns; empty while no inputs were published.
+    kinds : tuple of str
+        Kind of each feature; ``"numeric"`` for all of them in this release.
+    threshold : float
+        Binary classification: class 1 is predicted when ``p[1] > threshold``.
+    tags : mapping of str to str
+        The publisher's free tags; they describe series and are not part of their identity.
+    """
+
+    task: str = "classification"
+    classes: tuple[str, ...] = ()
+    features: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()
+    threshold: float = 0.5
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    def conflict(self, other: Schema) -> str:
+        """Why rows of `other` cannot stand beside rows of this schema; empty when they can."""
+        if self.task != other.task:
+            return f"task {other.task!r}, not {self.task!r}"
+        if self.classes != other.classes:
+            return f"classes {_short(other.classes)}, not {_short(self.classes)}"
+        kinds = dict(zip(self.features, self.kinds, strict=True))
+        for feature, kind in zip(other.features, other.kinds, strict=True):
+            if kinds.get(feature, kind) != kind:
+                return f"feature {feature!r} is {kind}, not {kinds[feature]}"
+        return ""
+
+    def union(self, other: Schema) -> Schema:
+        """This schema with the columns that only `other` has behind its own."""
+        known = set(self.features)
+        new = [i for i, feature in enumerate(other.features) if feature not in known]
+        if not new:
+            return self
+        return Schema(
+            task=self.task,
+            classes=self.classes,
+            features=self.features + tuple(other.features[i] for i in new),
+            kinds=self.kinds + tuple(other.kinds[i] for i in new),
+            threshold=self.threshold,
+            tags=self.tags,
+        )
+
+
+class Batch:
+    """Equal-length columns and their schema. Treat the arrays as read-only: other metrics see the same ones.
+
+    Parameters
+    ----------
+    schema : Schema
+    columns : mapping of str to ndarray
+        Any of ``probabilities`` (n, n_classes), ``predictions`` (n,) class indices or regression values,
+        ``labels`` (n,) class indices with −1 where unlabelled, or regression targets with NaN where unlabelled,
+        ``inputs`` (n, n_features), ``ids`` (n,), ``timestamps`` (n,) int64 nanoseconds since the epoch.
+    rows : int, optional
+        Number of rows, where no column tells.
+
+    Examples
+    --------
+    >>> batch = Batch(Schema(classes=("no", "yes")), {"probabilities": np.array([[0.9, 0.1], [0.2, 0.8]])})
+    >>> batch.rows, sorted(batch.columns), batch.predicted.tolist()
+    (2, ['predicted', 'probabilities'], [0, 1])
+    """
+
+    __slots__ = ("_columns", "rows", "schema")
+
+    def __init__(self, schema: Schema, columns: Mapping[str, Array], rows: int | None = None) -> None:
+        self.schema = schema
+        self._columns = dict(columns)
+        self.rows = len(next(iter(columns.values()))) if rows is None else rows
+
+    @property
+    def columns(self) -> frozenset[str]:
+        """Names of the columns present; ``predicted`` is among them when a class can be derived."""
+        present = frozenset(self._columns)
+        classes = self.schema.task == "classification"
+        return present | {"predicted"} if classes and present & {"probabilities", "predictions"} else present
+
+    @property
+    def probabilities(self) -> Array:
+        """(n, n_classes) floats in [0, 1]."""
+        return self._columns["probabilities"]
+
+    @property
+    def predictions(self) -> Array:
+        """(n,) what the model itself said: class indices, or the values of a regression."""
+        return self._columns["predictions"]
+
+    @property
+    def labels(self) -> Array:
+        """(n,) ground truth: class indices, −1 where unlabelled; regression: floats, NaN where unlabelled."""
+        return self._columns["labels"]
+
+    @property
+    def inputs(self) -> Array:
+        """(n, n_features) numbers, NaN where missing."""
+        return self._columns["inputs"]
+
+    @property
+    def ids(self) -> Array:
+        """(n,) integers or UTF-8 bytes."""
+        return self._columns["ids"]
+
+    @property
+    def timestamps(self) -> Array:
+        """(n,) int64 nanoseconds since the epoch."""
+        return self._columns["timestamps"]
+
+    @property
+    def predicted(self) -> Array:
+        """(n,) index of the predicted class: the model's own prediction, else argmax; binary: ``p[1] > threshold``."""
+        known = self._columns.get("predicted")
+        if known is None:
+            known = self._columns.get("predictions")
+        if known is None:
+            p = self.probabilities
+            known = (p[:, 1] > self.schema.threshold).astype(np.intp) if p.shape[1] == 2 else p.argmax(axis=1)
+        self._columns["predicted"] = known
+        return known
+
+    def raw(self) -> Mapping[str, Array]:
+        """The columns held, derived ones that were asked for included."""
+        return self._columns
+
+    def take(self, index: Any) -> Batch:
+        """The rows that a mask, a slice or an index array selects."""
+        columns = {name: column[index] for name, column in self._columns.items()}
+        rows = None if columns else len(np.arange(self.rows)[index])
+        return Batch(self.schema, columns, rows)
+
+    def aligned(self, schema: Schema) -> Batch:
+        """The same rows under another schema: inputs by name, NaN where this batch lacks a column."""
+        if self.schema is schema:
+            return self
+        columns = dict(self._columns)
+        inputs = columns.get("inputs")
+        if "predicted" not in columns and "predicted" in self.columns:
+            columns["predicted"] = self.predicted  # by this schema's own threshold
+        if inputs is not None and self.schema.features != schema.features:
+            place = {feature: i for i, feature in enumerate(self.schema.features)}
+            where = np.array([place.get(feature, -1) for feature in schema.features], dtype=np.intp)
+            if (where < 0).any():
+                inputs = np.column_stack([inputs, np.full(self.rows, np.nan)])  # index −1 is then the missing column
+            columns["inputs"] = inputs[:, where]
+        return Batch(schema, columns, self.rows)
+
+
+def concat(schema: Schema, batches: Sequence[Batch]) -> Batch:
+    """One batch of all rows, in order; where some lack a column, NaN or −1 stands for missing."""
+    if len(batches) == 1:
+        return batches[0]
+    rows = sum(batch.rows for batch in batches)
+    if len({batch.columns for batch in batches}) > 1:  # no prediction may be derived from filled-in values
+        for batch in batches:
+            if "predicted" in batch.columns:
+                batch.predicted  # noqa: B018 - kept by being asked for
+    names = dict.fromkeys(name for batch in batches for name in batch.raw())
+    columns: dict[str, Array] = {}
+    for name in names:
+        parts = [batch.raw().get(name) for batch in batches]
+        present = next(part for part in parts if part is not None)
+        columns[name] = np.concatenate(
+            [
+                _missing(present, batch.rows) if part is None else part
+                for part, batch in zip(parts, batches, strict=True)
+            ]
+        )
+    return Batch(schema, columns, rows)
+
+
+def _missing(like: Array, rows: int) -> Array:
+    shape = (rows, *like.shape[1:])
+    if like.ndim == 1 and like.dtype.kind in "iu":
+        return np.full(shape, -1, dtype=like.dtype)
+    if like.dtype.kind == "S":
+        return np.zeros(shape, dtype=like.dtype)
+    return np.full(shape, np.nan, dtype=np.result_type(like.dtype, np.float16))
+
+
+def _short(names: tuple[str, ...]) -> str:
+    return str(list(names[:5]))[:-1] + (", …]" if len(names) > 5 else "]")

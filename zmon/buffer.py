@@ -1,0 +1,155 @@
+"""What was published and is not acknowledged yet: a ring bounded in bytes, and a cursor for each collector. Pure.
+
+`Ring` numbers the rows and groups small pieces into messages as they come, so that publishing is O(1) and a message
+once sent is never cut again. The caller holds the lock.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+MERGE_ROWS = 512
+MERGE_BYTES = 64 * 2**10
+OVERHEAD = 300  # bytes of Python objects around a piece's buffers, so that single rows are bounded too
+
+
+class Layout(NamedTuple):
+    """What pieces must share to travel in one message: schema hash and (name, dtype, width or None) of each array."""
+
+    schema: bytes
+    arrays: tuple[tuple[str, str, int | None], ...]
+
+
+class Piece(NamedTuple):
+    """A snapshot of one publish call: raw buffers in the layout's order, and the time of the call in ns."""
+
+    rows: int
+    ts: int
+    buffers: Sequence[bytes]
+
+
+class Entry:
+    """A message to be: the rows ``first … first + rows − 1``. Open for further pieces until it is sealed."""
+
+    __slots__ = ("encoded", "first", "layout", "nbytes", "pieces", "rows", "sealed")
+
+    def __init__(self, first: int, layout: Layout, piece: Piece, nbytes: int) -> None:
+        self.first = first
+        self.rows = piece.rows
+        self.nbytes = nbytes
+        self.layout = layout
+        self.pieces = [piece]
+        self.sealed = False
+        self.encoded: Any = None  # the transport's, once it has joined the pieces
+
+    @property
+    def last(self) -> int:
+        return self.first + self.rows - 1
+
+
+class Ring:
+    """Entries by a running index, oldest first, at most `limit` bytes of them: the oldest go when it overflows."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.nbytes = 0
+        self.issued = 0  # number of the newest row
+        self.dropped = 0  # rows pushed out by newer ones
+        self.delivered = 0  # rows released because they were acknowledged
+        self.head = 0  # index of the oldest entry
+        self.tail = 0  # index behind the newest entry
+        self._entries: dict[int, Entry] = {}
+
+    @property
+    def base(self) -> int:
+        """Number of the oldest row still held, or of the next one when nothing is."""
+        return self._entries[self.head].first if self.head < self.tail else self.issued + 1
+
+    def get(self, index: int) -> Entry:
+        return self._entries[index]
+
+    def append(self, layout: Layout, piece: Piece, nbytes: int) -> None:
+        """Number the piece's rows and take them in; amortised O(1)."""
+        rows = piece[0]
+        nbytes += OVERHEAD
+        newest = self._entries.get(self.tail - 1)
+        if (
+            newest is not None
+            and not newest.sealed
+            and newest.rows + rows <= MERGE_ROWS
+            and newest.nbytes + nbytes <= MERGE_BYTES
+            and newest.layout == layout
+        ):
+            newest.pieces.append(piece)
+            newest.rows += rows
+            newest.nbytes += nbytes
+        else:
+            self._entries[self.tail] = Entry(self.issued + 1, layout, piece, nbytes)
+            self.tail += 1
+        self.issued += rows
+        self.nbytes += nbytes
+        while self.nbytes > self.limit:
+            self.dropped += self._pop().rows
+
+    def release(self, row: int) -> None:
+        """Let go of what lies entirely at or before `row`: every collector has it."""
+        while self.head < self.tail and self._entries[self.head].last <= row:
+            self.delivered += self._pop().rows
+
+    def find(self, row: int) -> int:
+        """Index of the oldest entry that reaches beyond `row`."""
+        index = self.head
+        while index < self.tail and self._entries[index].last <= row:
+            index += 1
+        return index
+
+    def _pop(self) -> Entry:
+        entry = self._entries.pop(self.head)
+        self.head += 1
+        self.nbytes -= entry.nbytes
+        return entry
+
+
+class Cursor:
+    """Where one collector stands in the ring: what it has acknowledged, and what is under way to it."""
+
+    def __init__(self) -> None:
+        self.acked = 0
+        self.window = 0  # bytes this collector lets be under way
+        self.inflight = 0
+        self._index = 0
+        self._sent: deque[tuple[int, int]] = deque()  # (last row, bytes), oldest first
+
+    def peek(self, ring: Ring) -> Entry | None:
+        """The next entry to send, sealed, or None when all is sent or the window is full."""
+        self._index = max(self._index, ring.head)
+        if self._index >= ring.tail:
+            return None
+        entry = ring.get(self._index)
+        if self.inflight and self.inflight + entry.nbytes > self.window:
+            return None  # one message may always be under way, however small the window
+        entry.sealed = True
+        return entry
+
+    def sent(self, entry: Entry) -> None:
+        self._index += 1
+        self.inflight += entry.nbytes
+        self._sent.append((entry.last, entry.nbytes))
+
+    def acknowledge(self, row: int, window: int) -> bool:
+        """Take in a cumulative acknowledgement; True when it advanced."""
+        self.window = window
+        if row <= self.acked:
+            return False
+        self.acked = row
+        while self._sent and self._sent[0][0] <= row:
+            self.inflight -= self._sent.popleft()[1]
+        return True
+
+    def rewind(self, ring: Ring) -> None:
+        """Go back to the last acknowledged row: what was under way may be gone."""
+        self._index = ring.find(self.acked)
+        self.inflight = 0
+        self._sent.clear()

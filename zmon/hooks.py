@@ -1,0 +1,41 @@
+"""The hooks a plugin may implement. pluggy finds and announces; the objects that are registered do the work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from zmon.contract import Metric, Report, Sink
+from zmon.errors import MissingExtraError
+
+try:
+    import pluggy
+except ModuleNotFoundError as error:
+    raise MissingExtraError("pluggy, which plugins need,", "collector") from error
+
+if TYPE_CHECKING:
+    import click
+
+PROJECT = "zmon"
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+@hookspec
+def register_metrics(register: Callable[[Metric[Any]], None], options: Mapping[str, Any]) -> None:
+    """Call ``register(metric)`` for each metric; `options` is the configuration's table [plugins.NAME]."""
+
+
+@hookspec
+def register_sinks(register: Callable[[Sink], None], options: Mapping[str, Any]) -> None:
+    """Call ``register(sink)`` for each sink; `options` is [plugins.NAME], and ``options["sinks"]`` all of [sinks]."""
+
+
+@hookspec
+def register_commands(cli: click.Group) -> None:
+    """Add commands to the click group `cli`."""
+
+
+@hookspec
+def window_closed(report: Report) -> None:
+    """Called for each report, in order, on a thread that may be slow: alerts and notifiers."""

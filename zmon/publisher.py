@@ -1,0 +1,335 @@
+"""The publisher: what a service constructs once and calls with every batch. It never raises, never blocks."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import secrets
+import threading
+import time
+import weakref
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from zmon import settings
+from zmon.buffer import Ring
+from zmon.capture import Capture
+from zmon.counters import Counters, Stats
+from zmon.errors import ConfigurationError, Rejected
+from zmon.transport import Transport
+from zmon.wire import STREAM_BYTES, Topic
+
+
+class Publisher:
+    """Copies each batch a model serves and publishes it to the collectors, in the background.
+
+    Only this constructor raises. Everything else counts what goes wrong and returns.
+
+    Parameters
+    ----------
+    model : str
+        The logical model; its replicas share it.
+    classes : sequence of str or int, optional
+        Names in the columns' order, or their count (then ``class_0 …``). Names that are numbers, such as a
+        scikit-learn estimator's ``classes_``, are matched by value in `labels`. By default inferred from the width of
+        the first probabilities.
+    collector : str or sequence of str, optional
+        Data endpoints, ``tcp://HOST:PORT`` or ``ipc://PATH``. Default: ``ZMON_COLLECTOR``, then
+        ``tcp://127.0.0.1:5757``.
+    control : str or sequence of str, optional
+        Control endpoints. Default: port + 1, or ``PATH.ctl``.
+    agent_id : str, optional
+        This replica. Default: ``ZMON_AGENT_ID``, then the host's name.
+    version : str, optional
+        Model version, part of the identity of every series.
+    features : sequence of str, optional
+        Names of the inputs' columns. Default: a frame's own, else ``feat_0 …``.
+    include, exclude : sequence of str, optional
+        Globs over feature names: which are captured at all.
+    threshold : float
+        Binary models: class 1 is predicted when ``p[1] > threshold``.
+    task : str
+        ``"classification"`` or ``"regression"``.
+    tags : mapping of str to str, optional
+        Free tags of this publisher.
+    sample_rate : float
+        Share of rows captured, in (0, 1].
+    buffer_bytes : int
+        Bound on what is held in memory; the oldest rows go first.
+    secret_key, server_key
+        Reserved for CURVE; refused in this release.
+
+    Raises
+    ------
+    ConfigurationError
+        When an argument is wrong; the text says which and why.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> with Publisher("fraud", classes=["ok", "fraud"], collector="tcp://127.0.0.1:59999") as publisher:
+    ...     publisher.publish(np.array([[0.9, 0.1], [0.2, 0.8]]))
+    ...     publisher.stats.published, publisher.stats.connected
+    (2, False)
+    """
+
+    def __init__(
+        self,
+        model: str,
+        classes: Sequence[object] | int | None = None,
+        collector: str | Sequence[str] | None = None,
+        control: str | Sequence[str] | None = None,
+        *,
+        agent_id: str | None = None,
+        version: str | None = None,
+        features: Sequence[str] | None = None,
+        include: Sequence[str] | None = None,
+        exclude: Sequence[str] | None = None,
+        threshold: float = 0.5,
+        task: str = "classification",
+        tags: Mapping[str, str] | None = None,
+        sample_rate: float = 1.0,
+        buffer_bytes: int = 32 * 2**20,
+        secret_key: str | bytes | None = None,
+        server_key: str | bytes | None = None,
+    ) -> None:
+        if task not in ("classification", "regression"):
+            raise ConfigurationError(f"task is {task!r}; this release knows 'classification' and 'regression'")
+        if secret_key is not None or server_key is not None:
+            raise ConfigurationError("secret_key and server_key: CURVE is not part of this release; leave them out")
+        if not 0.0 < sample_rate <= 1.0:
+            raise ConfigurationError(f"sample_rate is {sample_rate!r}; it must lie in (0, 1]")
+        if not 0.0 <= threshold <= 1.0:
+            raise ConfigurationError(f"threshold is {threshold!r}; it must lie in [0, 1]")
+        if not isinstance(buffer_bytes, int) or buffer_bytes < 64 * 2**10:
+            raise ConfigurationError(f"buffer_bytes is {buffer_bytes!r}; it must be at least 65536")
+        if task == "regression" and classes is not None:
+            raise ConfigurationError("a regression has no classes; leave them out")
+        self._topic = Topic(
+            settings.name("model", model),
+            "" if version is None else settings.name("version", version),
+            settings.agent_id(agent_id),
+        )
+        self._endpoints = settings.endpoints(collector, control)
+        self._capture = Capture(
+            task=task,
+            classes=classes,
+            features=_texts("features", features),
+            include=_texts("include", include),
+            exclude=_texts("exclude", exclude),
+            threshold=threshold,
+            tags={settings.name("a tag", k): settings.name("a tag's value", v) for k, v in (tags or {}).items()},
+            sample_rate=sample_rate,
+        )
+        self._buffer_bytes = buffer_bytes
+        self._enabled = settings.enabled()
+        self._closed = False
+        self._abandoned: list[Transport] = []  # a forked child keeps the parent's, and never touches it
+        self._reset()
+        if self._enabled:
+            _publishers.add(self)
+            atexit.register(self.close)
+
+    def _reset(self) -> None:
+        """A fresh stream with an empty ring: at the start, and in a forked child."""
+        self._lock = threading.Lock()
+        self._changed = threading.Condition()
+        self._stream = secrets.token_bytes(STREAM_BYTES)
+        self._ring = Ring(self._buffer_bytes)
+        self._counters = Counters(self._topic.model)
+        self._transport: Transport | None = None
+
+    # --- what the service calls --------------------------------------------------------------------------------------
+
+    def publish(
+        self,
+        probabilities: Any = None,
+        inputs: Any = None,
+        labels: Any = None,
+        *,
+        predictions: Any = None,
+        ids: Any = None,
+        timestamps: Any = None,
+        segments: Any = None,
+    ) -> None:
+        """Take a snapshot of one batch. Returns at once, never raises.
+
+        Parameters
+        ----------
+        probabilities : array_like
+            (n, n_classes), or (n,) for the probability of class 1 of a binary model; in [0, 1].
+        inputs : array_like or frame, optional
+            (n, n_features) numbers, as an array, a pandas, polars or pyarrow frame, a tensor or a list of dicts.
+        labels : array_like, optional
+            Ground truth: (n,) indices or names, None or NaN where unknown; or (n, n_classes) one-hot.
+        predictions : array_like, optional
+            (n,) predicted classes of a model that gives no probabilities; or the values of a regression.
+        ids : array_like, optional
+            (n,) integers or texts that name the rows.
+        timestamps : optional
+            One time or one per row: epoch seconds, datetime or datetime64; without a zone they are UTC. Default: now.
+        segments : optional
+            Reserved; a batch that has them is rejected in this release.
+        """
+        if not self._enabled:
+            return
+        try:
+            if self._closed:
+                self._counters.drop("closed", _rows(probabilities, predictions))
+                return
+            if segments is not None:
+                raise Rejected("segments_unsupported", "segments are not part of this release; leave them out")
+            pieces, sampled_out = self._capture.pieces(
+                probabilities, inputs, labels, predictions, ids, timestamps, time.time_ns()
+            )
+            with self._lock:
+                for layout, piece, nbytes in pieces:
+                    self._ring.append(layout, piece, nbytes)
+            if sampled_out:
+                self._counters.sample_out(sampled_out)
+            if self._transport is None:
+                self._start()
+        except Rejected as error:
+            self._reject(error.reason, str(error), _rows(probabilities, predictions))
+        except Exception as error:  # noqa: BLE001 - the model must not notice, whatever it was
+            self._reject("internal", f"{type(error).__name__}: {error}", _rows(probabilities, predictions))
+
+    def publish_labels(self, ids: Any, labels: Any, timestamps: Any = None) -> None:
+        """Ground truth that arrives later: not part of this release; counted as rejected, never raises."""
+        if self._enabled:
+            text = "labels that arrive later are not part of this release; pass labels= to publish()"
+            self._reject("late_labels_unsupported", text, _rows(labels, ids))
+
+    def flush(self, timeout: float = 5.0) -> bool:
+        """Wait until everything published so far is acknowledged.
+
+        Parameters
+        ----------
+        timeout : float
+            Seconds to wait at most.
+
+        Returns
+        -------
+        bool
+            True once every collector that subscribed to this model has acknowledged; False when that did not happen
+            in time, or none has subscribed.
+        """
+        if not self._enabled or self._transport is None:
+            return self._enabled and self._ring.issued == 0
+        transport, row = self._transport, self._ring.issued
+        deadline = time.monotonic() + timeout
+
+        def done() -> bool:
+            return transport.acked is not None and transport.acked >= row
+
+        with self._changed:
+            while not done() and not transport.failed:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    break
+                self._changed.wait(left)
+        return done()
+
+    @property
+    def stats(self) -> Stats:
+        """A frozen snapshot of the counters, in rows."""
+        with self._lock:
+            return self._counters.stats(
+                published=self._ring.issued,
+                delivered=self._ring.delivered,
+                queued=self._ring.nbytes,
+                overflowed=self._ring.dropped,
+                connected=self._transport is not None and self._transport.connected,
+            )
+
+    def close(self, timeout: float = 2.0) -> None:
+        """Deliver what is left for at most `timeout` seconds and end the background thread. Safe to call twice.
+
+        With no collector there it returns within half a second.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        _publishers.discard(self)
+        if self._enabled:
+            atexit.unregister(self.close)
+        if self._transport is not None:
+            self._transport.stop(timeout)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # --- inside ------------------------------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        """Start the thread at the first batch, not in the constructor: a server may fork in between."""
+        with self._lock:
+            if self._transport is not None or self._closed:
+                return
+            self._transport = Transport(
+                endpoints=self._endpoints,
+                topic=self._topic,
+                stream=self._stream,
+                ring=self._ring,
+                lock=self._lock,
+                schemas=self._capture.schemas,
+                tally=self._counters.tally,
+                notify=self._notify,
+            )
+            self._transport.start()
+
+    def _notify(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+    def _reject(self, reason: str, detail: str, rows: int) -> None:
+        self._counters.reject(reason, detail, rows)
+        if self._transport is None:
+            self._start()  # so that the collector hears of it
+
+    def _after_fork(self) -> None:
+        """In a forked child: the parent's thread and sockets are not here, and its rows are the parent's to send."""
+        if self._transport is not None:
+            self._abandoned.append(self._transport)
+        self._capture.random = np.random.default_rng()  # siblings must not draw the same sample
+        self._reset()
+
+
+def _rows(*values: Any) -> int:
+    """How many rows a refused batch had, as far as one can tell; at least 1."""
+    for value in values:
+        if value is not None:
+            try:
+                return max(1, len(value))
+            except Exception:  # noqa: BLE001 - whatever was passed as a batch may do anything here
+                return 1
+    return 1
+
+
+def _texts(what: str, value: Sequence[str] | None) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    if isinstance(value, str) or not all(isinstance(each, str) and each for each in value):
+        raise ConfigurationError(f"{what} must be a sequence of texts, got {value!r:.60}")
+    if len(set(value)) != len(value):
+        raise ConfigurationError(f"{what} repeat a name")
+    return tuple(value)
+
+
+_publishers: weakref.WeakSet[Publisher] = weakref.WeakSet()
+
+
+def _reset_in_child() -> None:
+    for publisher in list(_publishers):
+        publisher._after_fork()
+
+
+os.register_at_fork(after_in_child=_reset_in_child)

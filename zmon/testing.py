@@ -1,0 +1,176 @@
+"""Ready-made checks for plugin authors: call them from your own tests.
+
+>>> from zmon_plugins.metrics.performance import Performance
+>>> check_metric(Performance())
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from zmon.batch import Batch, Schema, concat
+from zmon.contract import Context, Metric, Point, Report, RowCounts, Sink, Value, Window
+from zmon.errors import RetryLater
+from zmon.state import pack_state, unpack_state
+
+RTOL = 1e-9
+NAME = re.compile(r"[a-z][a-z0-9_]*")
+Results = dict[tuple[str, ...], float]
+
+
+def example_batches(rows: Sequence[int] = (40, 1, 25), seed: int = 0) -> list[Batch]:
+    """Batches of a classifier with three classes and four features, with labels, gaps, NaN and infinities."""
+    random = np.random.default_rng(seed)
+    features = ("age", "income", "empty", "constant")
+    schema = Schema(classes=("red", "green", "blue"), features=features, kinds=("numeric",) * len(features))
+    batches = []
+    for n in rows:
+        inputs = random.normal(100.0, 5.0, (n, len(features)))
+        inputs[random.random((n, len(features))) < 0.1] = np.nan
+        inputs[random.random(n) < 0.1, 1] = np.inf
+        inputs[:, 2], inputs[:, 3] = np.nan, 7.0
+        columns = {
+            "probabilities": random.dirichlet((1.0, 2.0, 3.0), n),
+            "labels": random.integers(-1, 3, n),
+            "inputs": inputs,
+            "timestamps": random.integers(0, 60_000_000_000, n),
+        }
+        batches.append(Batch(schema, columns))
+    return batches
+
+
+def check_metric(metric: Metric[Any], batches: Sequence[Batch] | None = None, ctx: Context | None = None) -> None:
+    """Verify the laws of `Metric`; AssertionError names the one that does not hold.
+
+    Parameters
+    ----------
+    metric : Metric
+    batches : sequence of Batch, optional
+        At least three that the metric can read; by default `example_batches`.
+    ctx : Context, optional
+        By default one that fits the batches.
+    """
+    batches = list(batches or example_batches())
+    assert len(batches) >= 3, "give at least three batches"
+    assert NAME.fullmatch(metric.name), f"name {metric.name!r} is not lower_snake"
+    assert isinstance(metric.needs, frozenset), "needs is not a frozenset"
+    assert metric.needs <= batches[0].columns, f"the batches lack {sorted(metric.needs - batches[0].columns)}"
+    whole = concat(batches[0].schema, batches)
+    if ctx is None:
+        rows = RowCounts(received=whole.rows)
+        ctx = Context("model", "1", None, whole.schema, Window(0, 60), rows=rows, sample=whole)
+    closing, running = ctx, replace(ctx, sample=None, rows=RowCounts())
+
+    def accumulate(*parts: Batch) -> Any:
+        accumulator = metric.create(running)
+        for part in parts:
+            accumulator = metric.update(accumulator, part, running)
+        return accumulator
+
+    def results(accumulator: Any) -> Results:
+        return _results(metric, accumulator, closing)
+
+    first, second, third = batches[:3]
+    expected = results(accumulate(*batches))
+    _same(expected, results(accumulate(*batches)), "update and merge are deterministic")
+    _same(
+        expected,
+        results(metric.merge(accumulate(first), accumulate(*batches[1:]))),
+        "updating with two batches equals merging what each gives",
+    )
+    _same(
+        expected,
+        results(metric.merge(accumulate(*batches[1:]), accumulate(first))),
+        "merge is commutative",
+    )
+    left = metric.merge(metric.merge(accumulate(first), accumulate(second)), accumulate(third, *batches[3:]))
+    right = metric.merge(accumulate(first), metric.merge(accumulate(second), accumulate(third, *batches[3:])))
+    _same(results(left), results(right), "merge is associative")
+    _same(expected, results(metric.merge(metric.create(running), accumulate(*batches))), "create() is merge's identity")
+    _same(expected, results(metric.merge(accumulate(*batches), metric.create(running))), "create() is merge's identity")
+    _check_purity(metric, accumulate, batches, closing)
+    _same(expected, results(unpack_state(pack_state(accumulate(*batches)))), "the accumulator is msgpack-able")
+    results(metric.create(running))  # nothing to tell is no error
+
+
+def _check_purity(metric: Metric[Any], accumulate: Any, batches: Sequence[Batch], ctx: Context) -> None:
+    before = {name: column.copy() for name, column in batches[0].raw().items()}
+    accumulator = accumulate(batches[0])
+    for name, column in before.items():
+        assert _equal(column, batches[0].raw()[name]), f"update changes the batch's {name}"
+    kept = pack_state(accumulator)
+    metric.merge(accumulate(batches[1]), accumulator)
+    assert pack_state(accumulator) == kept, "merge changes its right argument"
+    once = _results(metric, accumulator, ctx)
+    assert pack_state(accumulator) == kept, "result changes the accumulator"
+    _same(once, _results(metric, accumulator, ctx), "result is deterministic")
+
+
+def _equal(left: Any, right: Any) -> bool:
+    return bool(np.array_equal(left, right, equal_nan=left.dtype.kind == "f"))
+
+
+def _results(metric: Metric[Any], accumulator: Any, ctx: Context) -> Results:
+    ctx = replace(ctx, memory=copy.deepcopy(ctx.memory))
+    found: Results = {}
+    for value in metric.result(accumulator, ctx):
+        assert isinstance(value, Value), f"result gives a {type(value).__name__}, not a Value"
+        assert value.what, "a value has no `what`"
+        assert math.isfinite(value.value), f"{value.what} is {value.value}; leave undefined values out"
+        names = (value.what, *(str(name) for name in value[2:]))
+        assert names not in found, f"two values have the same names: {names}"
+        found[names] = float(value.value)
+    return found
+
+
+def _same(left: Results, right: Results, law: str) -> None:
+    assert left.keys() == right.keys(), f"not so: {law}; only one side has {sorted(left.keys() ^ right.keys())[:3]}"
+    for names, value in left.items():
+        close = math.isclose(value, right[names], rel_tol=RTOL, abs_tol=RTOL)
+        assert close, f"not so: {law}; {'/'.join(filter(None, names))} is {value} and {right[names]}"
+
+
+def example_report(sequence: int = 1) -> Report:
+    """A report with a rollup, two agents, and names that few target systems take as they are."""
+    values = [
+        Value("buffer_count", 40),
+        Value("accuracy", 0.925),
+        Value("feature_value", -1.5e-9, feat_name="petal length (cm)", stat="mean"),
+        Value("prediction_freq", 0.5, class_name="a.b=c d"),
+        Value("prediction_freq", 0.5, class_name="ä" * 300),
+    ]
+    points = [Point(agent, value) for agent in (None, "pod-1", "pod/2") for value in values]
+    rows = {"pod-1": RowCounts(received=40), "pod/2": RowCounts(received=40, late=1, rejected={"schema_conflict": 2})}
+    return Report(
+        sequence, "model", "1.0", Window(1_700_000_040, 1_700_000_100), points, rows, {"pod-1": {"zone": "a"}}
+    )
+
+
+def check_sink(sink: Sink, reports: Sequence[Report] | None = None) -> None:
+    """Verify what the collector relies on: reports can be written, and again; close is safe twice and without open.
+
+    Parameters
+    ----------
+    sink : Sink
+        Ready to be opened; it is left closed.
+    reports : sequence of Report, optional
+        By default two examples.
+    """
+    assert NAME.fullmatch(sink.name), f"name {sink.name!r} is not lower_snake"
+    sink.close()
+    sink.open()
+    for report in reports or (example_report(1), example_report(2)):
+        for _ in range(2):
+            try:
+                assert sink.write(report) is None, "write returns something; it is ignored"  # type: ignore[func-returns-value]
+            except RetryLater as error:
+                assert error.after >= 0, f"RetryLater.after is {error.after}"
+    sink.close()
+    sink.close()

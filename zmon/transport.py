@@ -1,0 +1,349 @@
+"""The one background thread of a publisher: it owns the sockets, sends what the ring holds, takes in acknowledgements.
+
+All sockets connect outward. Each collector has a pair of them, and a cursor of its own over the shared ring, so that
+a slow one stalls no other. The thread shares with `publish()` one lock, held for O(1) steps only.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import zmq
+
+from zmon import control, wire
+from zmon.buffer import Cursor, Entry, Ring
+from zmon.errors import WireError
+from zmon.settings import Endpoint
+
+log = logging.getLogger("zmon")
+
+IDLE_POLL = 0.05  # seconds between looks at the ring while nothing is published
+BUSY_POLL = 0.003  # the same while something is: single rows gather meanwhile
+BUSY_FOR = 1.0
+PING_EVERY = 1.0
+RETRY_AFTER = 1.0  # without an acknowledgement that advances; doubled up to RETRY_MAX
+RETRY_MAX = 8.0
+ABSENT_AFTER = 3.5  # seconds without any acknowledgement
+BURST = 64  # messages to one collector before looking at the others
+FIRST_CONTACT = 0.4  # seconds that close() gives a connection never made
+BYE_WAIT = 0.25
+
+
+class _Link:
+    """One collector: its two sockets, its cursor, and what it has been told."""
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], endpoint: Endpoint, topic: bytes) -> None:
+        self.topic = topic
+        self.cursor = Cursor()
+        self.subscriptions: set[bytes] = set()
+        self.greeted = False  # the collector answered our hello of this subscription
+        self.schemas: set[bytes] = set()  # sent on this subscription
+        self.hello_due = 0.0
+        self.ping_due = 0.0
+        self.heard = 0.0
+        self.progress = 0.0
+        self.retry = RETRY_AFTER
+        self.answers = 0
+        self.data = context.socket(zmq.XPUB)
+        self.control = context.socket(zmq.DEALER)
+        for socket in (self.data, self.control):
+            socket.setsockopt(zmq.LINGER, 0)
+            socket.setsockopt(zmq.IMMEDIATE, 1)
+            socket.setsockopt(zmq.HEARTBEAT_IVL, 1000)
+            socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 3000)
+            socket.setsockopt(zmq.RECONNECT_IVL, 100)
+            socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
+        self.data.setsockopt(zmq.XPUB_NODROP, 1)
+        self.data.setsockopt(zmq.XPUB_VERBOSER, 1)
+        self.data.connect(endpoint.data)
+        self.control.connect(endpoint.control)
+
+    @property
+    def subscribed(self) -> bool:
+        return bool(self.subscriptions)
+
+    def close(self) -> None:
+        self.data.close(0)
+        self.control.close(0)
+
+
+class Transport:
+    """Starts the thread, and ends it.
+
+    Parameters
+    ----------
+    ring, lock
+        Shared with the publisher; every touch of the ring holds the lock.
+    schemas : mapping of bytes to bytes
+        Schema bodies by hash; grows while publishing.
+    tally : callable
+        Cumulative counts of rows that will never be sent.
+    notify : callable
+        Called, without the lock, whenever acknowledgements or connections changed.
+    """
+
+    def __init__(
+        self,
+        *,
+        endpoints: Sequence[Endpoint],
+        topic: wire.Topic,
+        stream: bytes,
+        ring: Ring,
+        lock: threading.Lock,
+        schemas: Mapping[bytes, bytes],
+        tally: Callable[[], Mapping[str, Any]],
+        notify: Callable[[], None],
+    ) -> None:
+        self._endpoints = endpoints
+        self._topic = topic.encode()
+        self._stream = stream
+        self._ring = ring
+        self._lock = lock
+        self._schemas = schemas
+        self._tally = tally
+        self._notify = notify
+        self._links: list[_Link] = []
+        self._stop_at: float | None = None
+        self.connected = False
+        self.failed = False
+        self._acked: int | None = None
+        self._thread = threading.Thread(target=self._run, name="zmon-publisher", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self, timeout: float) -> None:
+        """Send what is left for at most `timeout` seconds, say goodbye, close the sockets."""
+        self._stop_at = time.monotonic() + timeout
+        self._thread.join(timeout + BYE_WAIT + 1.0)
+
+    @property
+    def acked(self) -> int | None:
+        """Row up to which every collector that subscribed has acknowledged; None while none has subscribed."""
+        return self._acked
+
+    # --- the thread --------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        try:
+            self._loop(context)
+        except Exception:  # the model must not notice; the publisher goes on counting
+            self.failed = True
+            log.exception("zmon: the publisher's thread ended; batches are dropped from now on")
+        finally:
+            self.connected = False
+            for link in self._links:
+                link.close()
+            context.term()
+            self._notify()
+
+    def _loop(self, context: zmq.Context[zmq.Socket[bytes]]) -> None:
+        poller = zmq.Poller()
+        self._links = [_Link(context, endpoint, self._topic) for endpoint in self._endpoints]
+        for link in self._links:
+            poller.register(link.data, zmq.POLLIN)
+            poller.register(link.control, zmq.POLLIN)
+        started = busy_at = time.monotonic()
+        sent = False
+        while not self._finished(started):
+            wait = 0.0 if sent else BUSY_POLL if time.monotonic() - busy_at < BUSY_FOR else IDLE_POLL
+            ready = {socket for socket, _ in poller.poll(int(wait * 1000))}
+            now = time.monotonic()
+            for link in self._links:
+                if link.data in ready:
+                    self._take_subscriptions(link)
+                if link.control in ready:
+                    self._take_acks(link, now)
+                self._keep_in_touch(link, now)
+            sent = False
+            for link in self._links:
+                sent |= self._send(link, now)
+            if sent or self._ring.tail > self._ring.head:
+                busy_at = now
+        self._say_goodbye(poller)
+
+    def _finished(self, started: float) -> bool:
+        if self._stop_at is None:
+            return False
+        now = time.monotonic()
+        subscribed = [link for link in self._links if link.subscribed]
+        with self._lock:
+            left = self._ring.tail > self._ring.head
+        if not subscribed:  # nobody there: wait only for a connection that may just be coming up
+            return not left or now - started > FIRST_CONTACT or now >= self._stop_at
+        return now >= self._stop_at or all(link.cursor.acked >= self._ring.issued for link in subscribed)
+
+    def _take_subscriptions(self, link: _Link) -> None:
+        while True:
+            try:
+                notice = link.data.recv(zmq.DONTWAIT)
+            except zmq.Again:
+                break
+            prefix = notice[1:]
+            if not self._topic.startswith(prefix):
+                continue
+            if notice[:1] == b"\x01":
+                link.subscriptions.add(prefix)
+                link.hello_due = 0.0
+            else:
+                link.subscriptions.discard(prefix)
+            link.greeted = False  # either way: what is under way may be gone
+            link.schemas.clear()
+        self._publish_state()
+
+    def _take_acks(self, link: _Link, now: float) -> None:
+        while True:
+            try:
+                ack = control.decode_ack(link.control.recv(zmq.DONTWAIT))
+            except zmq.Again:
+                break
+            except WireError as error:
+                log.warning("zmon: the collector's answer is not understood: %s", error)
+                continue
+            if ack.stream != self._stream:
+                continue
+            link.heard = now
+            link.answers += 1
+            link.schemas.discard(ack.need)
+            with self._lock:
+                if link.cursor.acknowledge(min(ack.row, self._ring.issued), ack.window):
+                    link.progress, link.retry = now, RETRY_AFTER
+                if not link.greeted and link.subscribed:
+                    link.greeted = True
+                    link.progress = now
+                    link.cursor.rewind(self._ring)
+        self._publish_state()
+
+    def _publish_state(self) -> None:
+        rows = [link.cursor.acked for link in self._links if link.subscribed]
+        with self._lock:
+            # What a collector that is away has not acknowledged stays in the ring until newer rows push it out.
+            self._ring.release(min(link.cursor.acked for link in self._links))
+            self._acked = min(rows) if rows else None
+            self.connected = any(link.greeted for link in self._links)
+        self._notify()
+
+    def _keep_in_touch(self, link: _Link, now: float) -> None:
+        if not link.subscribed:
+            return
+        if not link.greeted:
+            if now >= link.hello_due:
+                link.hello_due = now + RETRY_AFTER
+                self._greet(link, "hello")
+            return
+        if now >= link.ping_due:
+            link.ping_due = now + PING_EVERY
+            self._greet(link, "ping")
+        if now - link.heard > ABSENT_AFTER:
+            link.greeted = False
+            link.schemas.clear()
+            self._publish_state()
+        elif link.cursor.inflight and now - link.progress > link.retry:
+            link.progress, link.retry = now, min(link.retry * 2, RETRY_MAX)
+            link.schemas.clear()
+            with self._lock:
+                link.cursor.rewind(self._ring)
+
+    def _greet(self, link: _Link, kind: str) -> None:
+        tally = self._tally()
+        with self._lock:
+            base, issued = self._ring.base, self._ring.issued
+        frame = control.encode_greeting(
+            kind,
+            topic=self._topic,
+            stream=self._stream,
+            base=base,
+            acked=link.cursor.acked,
+            issued=issued,
+            clock=time.time_ns(),
+            tally=tally,
+        )
+        try:
+            link.control.send(frame, zmq.DONTWAIT)
+        except zmq.Again:
+            link.hello_due = 0.0  # the control connection comes up a moment after the data one
+
+    def _send(self, link: _Link, now: float) -> bool:
+        if not (link.subscribed and link.greeted):
+            return False
+        any_sent = False
+        for _ in range(BURST):
+            with self._lock:
+                entry = link.cursor.peek(self._ring)
+                base = self._ring.base
+            if entry is None:
+                return any_sent
+            # The entry may leave the ring meanwhile: then it is sent for nothing, and the base says the rest.
+            try:
+                self._send_schema(link, entry.layout.schema)
+                link.data.send_multipart(self._frames(entry, min(base, entry.first)), zmq.DONTWAIT, copy=True)
+            except zmq.Again:
+                return any_sent
+            if not link.cursor.inflight:
+                link.progress = now
+            with self._lock:
+                link.cursor.sent(entry)
+            any_sent = True
+        return any_sent
+
+    def _send_schema(self, link: _Link, digest: bytes) -> None:
+        if digest not in link.schemas:
+            frames = wire.encode_schema_message(self._topic, self._stream, self._schemas[digest])
+            link.data.send_multipart(frames, zmq.DONTWAIT)
+            link.schemas.add(digest)
+
+    def _frames(self, entry: Entry, base: int) -> list[bytes]:
+        if entry.encoded is None:
+            entry.encoded = _join(entry)
+            entry.pieces = []
+        ts, arrays, buffers = entry.encoded
+        return wire.encode_batch(
+            self._topic,
+            stream=self._stream,
+            schema=entry.layout.schema,
+            first=entry.first,
+            rows=entry.rows,
+            base=base,
+            ts=ts,
+            arrays=arrays,
+            buffers=buffers,
+            tally=self._tally(),
+        )
+
+    def _say_goodbye(self, poller: zmq.Poller) -> None:
+        waiting = {}
+        for link in self._links:
+            if link.greeted:
+                self._greet(link, "bye")
+                waiting[link] = link.answers
+        until = time.monotonic() + BYE_WAIT
+        while waiting and time.monotonic() < until:
+            poller.poll(10)
+            for link, answers in list(waiting.items()):
+                self._take_acks(link, time.monotonic())
+                if link.answers > answers:
+                    del waiting[link]
+
+
+def _join(entry: Entry) -> tuple[int, list[tuple[str, str, list[int]]], list[bytes]]:
+    """One buffer per array out of the pieces'; rows that differ in time get a timestamps array."""
+    pieces = entry.pieces
+    newest = pieces[-1].ts
+    shapes = [
+        (name, dtype, [entry.rows] if width is None else [entry.rows, width])
+        for name, dtype, width in entry.layout.arrays
+    ]
+    if len(pieces) == 1:
+        return newest, shapes, list(pieces[0].buffers)
+    buffers = [b"".join(column) for column in zip(*(piece.buffers for piece in pieces), strict=True)]
+    if all(name != "timestamps" for name, _, _ in entry.layout.arrays):
+        times = np.repeat(np.array([piece.ts for piece in pieces], dtype="<i8"), [piece.rows for piece in pieces])
+        shapes.append(("timestamps", "<i8", [entry.rows]))
+        buffers.append(times.tobytes())
+    return newest, shapes, buffers
