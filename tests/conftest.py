@@ -102,6 +102,7 @@ def collect(tmp_path: Path) -> Iterator[Callable[..., Collector]]:
                     "window": 60,
                     "idle": 1.0,
                     "max_wait": 3.0,
+                    "flush_on_exit": True,
                     **options,
                 }
             )

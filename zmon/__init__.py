@@ -5,7 +5,7 @@ Importing this package loads pyzmq, msgpack and numpy, and nothing heavier.
 """
 
 from zmon.batch import Batch, Schema
-from zmon.contract import Context, Metric, Point, Report, RowCounts, Series, Sink, Value, Window
+from zmon.contract import Context, Ledger, Metric, Point, Refused, Report, RowCounts, Series, Sink, Value, Window
 from zmon.counters import Stats
 from zmon.errors import ConfigurationError, MissingExtraError, RetryLater, WireError, ZmonError
 from zmon.publisher import Publisher
@@ -16,10 +16,12 @@ __all__ = [
     "Batch",
     "ConfigurationError",
     "Context",
+    "Ledger",
     "Metric",
     "MissingExtraError",
     "Point",
     "Publisher",
+    "Refused",
     "Report",
     "RetryLater",
     "RowCounts",

@@ -230,9 +230,31 @@ class Report:
         return names
 
 
+class Refused(NamedTuple):
+    """A sample that a target system will not take, set aside with the reason it gave."""
+
+    sample: Mapping[str, Any]
+    code: str
+    description: str
+
+
+class Ledger(Protocol):
+    """What a sink that delivers a report piece by piece may note down. Durable when the call returns."""
+
+    def settled(self, sequence: int) -> int:
+        """How many samples of this report, in order, have been dealt with by earlier calls of `write`."""
+        ...
+
+    def settle(self, sequence: int, samples: int, refused: Sequence[Refused] = ()) -> None:
+        """The first `samples` samples of this report are dealt with; some of them were refused and are set aside."""
+        ...
+
+
 @runtime_checkable
 class Sink(Protocol):
     """Where reports go. Each sink is called from a thread of its own, one report after the other, in order.
+
+    A sink may also have ``attach(ledger)``, which is called with its `Ledger` before `open`.
 
     Attributes
     ----------

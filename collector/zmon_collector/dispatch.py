@@ -28,7 +28,6 @@ class Delivery(ABC):
         self._telemetry = telemetry
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"zmon-{name}", daemon=True)
-        outbox.subscribe(name)
 
     def start(self) -> None:
         self._thread.start()
@@ -44,11 +43,13 @@ class Delivery(ABC):
             report = self._outbox.wait(self.name)
             if report is None:
                 break
-            self._deliver(report)
+            if not self._deliver(report):
+                break  # it stays in the outbox for the next run
             self._outbox.done(self.name, report.sequence)
 
     @abstractmethod
-    def _deliver(self, report: Report) -> None: ...
+    def _deliver(self, report: Report) -> bool:
+        """Deal with a report for good; False when `stop` came in between."""
 
     def _pause(self, seconds: float) -> None:
         self._stop.wait(min(seconds, LONGEST_WAIT))
@@ -62,6 +63,9 @@ class SinkDelivery(Delivery):
         self._sink = sink
 
     def _run(self) -> None:
+        attach = getattr(self._sink, "attach", None)
+        if attach is not None:
+            attach(self._outbox.ledger(self.name))
         wait = 1.0
         while not self._stop.is_set():
             try:
@@ -79,7 +83,7 @@ class SinkDelivery(Delivery):
             except Exception as error:  # noqa: BLE001
                 self._failed("failed to close", error)
 
-    def _deliver(self, report: Report) -> None:
+    def _deliver(self, report: Report) -> bool:
         attempt, wait = 0, 1.0
         while not self._stop.is_set():
             try:
@@ -92,15 +96,15 @@ class SinkDelivery(Delivery):
                 if attempt == ATTEMPTS:
                     self._failed(f"gives up report {report.sequence} after {ATTEMPTS} tries", error)
                     self._telemetry.count("sink_failed", self.name)
-                    return
+                    return True
                 self._failed("failed, trying again", error)
                 self._pause(wait)
                 wait = min(wait * 2, LONGEST_WAIT)
             else:
                 self.state = "ok"
                 self._telemetry.count("sink_written", self.name)
-                return
-        self._telemetry.count("sink_failed", self.name)
+                return True
+        return False
 
     def _failed(self, what: str, error: Exception) -> None:
         if self.state == "ok":
@@ -116,5 +120,6 @@ class ObserverDelivery(Delivery):
         super().__init__("observers", outbox, telemetry)
         self._announce = announce
 
-    def _deliver(self, report: Report) -> None:
+    def _deliver(self, report: Report) -> bool:
         self._announce(report)
+        return True

@@ -8,16 +8,19 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from zmon.batch import Batch
-from zmon.contract import Context, Metric, Point, RowCounts, Value, Window
+from zmon.contract import Context, Metric, RowCounts, Value, Window
 from zmon_collector import accumulate as step
 from zmon_collector import merge
 from zmon_collector.accumulate import Numbers, Partial, Progress
+from zmon_collector.checkpoint import Checkpoint
+from zmon_collector.checkpointing import Checkpoints
+from zmon_collector.closing import Closed, Closings
 from zmon_collector.lanes import Lane, Task
 from zmon_collector.plugins import Registry
-from zmon_collector.sample import Sample, row_bytes
+from zmon_collector.sample import row_bytes
 from zmon_collector.share import Cell, Group, Model, Share
 from zmon_collector.window import OpenWindow
 
@@ -25,15 +28,6 @@ MICRO_ROWS = 4096  # rows joined into one step
 MICRO_BYTES = 8 * 2**20
 FOLD_AT = 16  # partial results of an agent before they are merged into one
 LANE_BYTES = 64 * 2**20  # of batches that may wait for one lane
-
-
-class Closed(NamedTuple):
-    """A closed window's values, before the outbox numbers them."""
-
-    model: Model
-    window: Window
-    points: list[Point]
-    rows: dict[str, RowCounts]
 
 
 class Engine:
@@ -71,7 +65,6 @@ class Engine:
         wake: Callable[[], None],
     ) -> None:
         self._registry = registry
-        self._choose = choose
         self._options = options
         self._sample_rows = sample_rows
         self._sample_bytes = sample_bytes
@@ -79,7 +72,8 @@ class Engine:
         self._wake = wake
         self._ended: deque[tuple[Lane, Task]] = deque()
         self._shares: dict[tuple[Model, int], Share] = {}
-        self._closing: dict[Model, deque[Share]] = {}
+        self._closings = Closings(self, registry, choose)
+        self._checkpoints = Checkpoints(self, registry)
         self._memory: dict[Model, dict[tuple[str, str | None], dict[str, Any]]] = {}
         self._cells = 0
         self._waiting_bytes = 0  # in groups not yet submitted
@@ -101,7 +95,7 @@ class Engine:
 
     @property
     def idle(self) -> bool:
-        return not self._closing and not any(lane.tasks for lane in self.lanes.values())
+        return not self._closings and not any(lane.tasks for lane in self.lanes.values())
 
     @property
     def left_behind(self) -> int:
@@ -112,7 +106,7 @@ class Engine:
 
     def add(self, model: Model, window: OpenWindow, agent: str, batch: Batch, seed: int, numbers: Numbers) -> None:
         """Rows of one agent for a window. They are computed on as soon as enough of them have gathered."""
-        share = self._share(model, window)
+        share = self.share(model, window)
         cell = share.cells.get(agent)
         if cell is None:
             cell = share.cells[agent] = Cell(row_bytes=row_bytes(batch))
@@ -122,12 +116,15 @@ class Engine:
         if group is None:
             group = cell.groups[key] = Group()
         nbytes = sum(column.nbytes for column in batch.raw().values())
+        cell.rows += batch.rows
         group.batches.append(batch)
         group.seeds.append(seed)
         group.numbers.append(numbers)
         group.rows += batch.rows
         group.nbytes += nbytes
         self._waiting_bytes += nbytes
+        if share.held:
+            return
         if group.rows >= MICRO_ROWS or group.nbytes >= MICRO_BYTES:
             self._submit(share, agent, cell, cell.groups.pop(key))
         elif self._waiting_bytes > LANE_BYTES:
@@ -136,14 +133,16 @@ class Engine:
     def flush(self) -> None:
         """Compute on what has gathered, however little."""
         for share in self._shares.values():
-            for agent, cell in share.cells.items():
-                self._flush(share, agent, cell)
+            if not share.held:
+                for agent, cell in share.cells.items():
+                    self._flush(share, agent, cell)
 
     def _flush(self, share: Share, agent: str, cell: Cell) -> None:
         while cell.groups:
             self._submit(share, agent, cell, cell.groups.popitem()[1])
 
-    def _share(self, model: Model, window: OpenWindow) -> Share:
+    def share(self, model: Model, window: OpenWindow) -> Share:
+        """What there is of a window."""
         key = (model, window.start)
         share = self._shares.get(key)
         if share is None:
@@ -158,11 +157,11 @@ class Engine:
                 continue
             run = self._accumulating(share, agent, cell, lane, group)
             done = partial(self._accumulated, share, agent, cell, lane)
-            self._start(share, lane, Task(run, done, group.nbytes))
+            self.start(share, lane, Task(run, done, group.nbytes))
 
     def _accumulating(self, share: Share, agent: str, cell: Cell, lane: Lane, group: Group) -> Any:
-        contexts = self._contexts(share, agent, lane)
-        size, bound = self._sample_size(share, cell), cell.bound
+        contexts = self.contexts(share, agent, lane)
+        size, bound = self.sample_size(share, cell), cell.bound
         bare = self._context(share, agent)
 
         def run(metrics: Sequence[Metric[Any]], progress: Progress) -> Partial:
@@ -185,7 +184,7 @@ class Engine:
             return
         if partial.sample is not None:
             cell.samples.append(partial.sample)
-            size = self._sample_size(share, cell)
+            size = self.sample_size(share, cell)
             if len(cell.samples) > 1 and sum(len(each.keys) for each in cell.samples) > 2 * size:
                 folded = merge.fold_samples(cell.samples, size)
                 if folded is not None:
@@ -193,28 +192,31 @@ class Engine:
         partials = cell.partials.setdefault(lane.name, [])
         partials.append(partial)
         if len(partials) >= FOLD_AT:
-            cell.partials[lane.name] = []
+            self.fold(share, cell, lane)
 
-            def run(metrics: Sequence[Metric[Any]], progress: Progress) -> Partial:
-                return merge.fold(metrics, partials, progress)
+    def fold(self, share: Share, cell: Cell, lane: Lane) -> None:
+        """Merge an agent's partial results of one lane into one."""
+        partials = cell.partials.get(lane.name, [])
+        cell.partials[lane.name] = []
 
-            self._start(share, lane, Task(run, self._folded(share, agent, cell, lane)))
+        def run(metrics: Sequence[Metric[Any]], progress: Progress) -> Partial:
+            return merge.fold(metrics, partials, progress)
 
-    def _folded(self, share: Share, agent: str, cell: Cell, lane: Lane) -> Callable[[Any, Progress], None]:
         def done(folded: Partial | None, _: Progress) -> None:
             if folded is not None:
                 cell.partials.setdefault(lane.name, []).append(folded)
 
-        return done
+        self.start(share, lane, Task(run, done))
 
     # --- running -----------------------------------------------------------------------------------------------------
 
-    def _start(self, share: Share, lane: Lane, task: Task) -> None:
-        share.outstanding += 1
+    def start(self, share: Share, lane: Lane, task: Task) -> None:
+        """Run a step of a window on a lane."""
+        share.outstanding[lane.name] += 1
         inner = task.done
 
         def done(outcome: Any, progress: Progress) -> None:
-            share.outstanding -= 1
+            share.outstanding[lane.name] -= 1
             for name, error in progress.failures.items():
                 share.failed.setdefault(name, error)
             for name, seconds in progress.seconds.items():
@@ -235,102 +237,72 @@ class Engine:
             for state in lane.overdue(self._timeout):
                 for share in self._shares.values():
                     share.failed.setdefault(state.metric.name, state.error)
-        ready: list[Closed] = []
-        for model in list(self._closing):
-            self._advance(model, ready)
-        return ready
+        self._checkpoints.advance()
+        return self._closings.advance()
 
     # --- closing -----------------------------------------------------------------------------------------------------
 
     def close(self, model: Model, window: OpenWindow) -> None:
         """The window takes no more rows: finish it, after those of this model that close before it."""
-        share = self._share(model, window)
-        share.closing = True
+        share = self.share(model, window)
+        share.closing, share.held = True, False
         for agent, cell in share.cells.items():
             self._flush(share, agent, cell)
-        self._closing.setdefault(model, deque()).append(share)
+        self._closings.add(share)
 
-    def _advance(self, model: Model, ready: list[Closed]) -> None:
-        queue = self._closing[model]
-        while queue:
-            share = queue[0]
-            if share.outstanding:
-                return
-            if share.merged is None:
-                self._merge_samples(share)
-            elif len(share.finished) < len(self.lanes):
-                self._finish(share)
-            else:
-                queue.popleft()
-                ready.append(self._report(share))
-        del self._closing[model]
-
-    def _merge_samples(self, share: Share) -> None:
-        sizes = {agent: self._sample_size(share, cell) for agent, cell in share.cells.items()}
-        share.merged = {}
-
-        def run(_: Sequence[Metric[Any]], progress: Progress) -> dict[str | None, Sample | None]:
-            merged: dict[str | None, Sample | None] = {
-                agent: merge.fold_samples(cell.samples, sizes[agent]) for agent, cell in share.cells.items()
-            }
-            merged[None] = merge.fold_samples(list(merged.values()), min(sizes.values(), default=1))
-            return merged
-
-        def done(merged: Any, _: Progress) -> None:
-            share.merged = merged or {}
-
-        self._start(share, self.lanes[""], Task(run, done))
-
-    def _finish(self, share: Share) -> None:
-        agents = sorted(share.window.tallies)
-        for lane in self.lanes.values():
-            by_agent = {agent: self._contexts(share, agent, lane, closing=True) for agent in [*agents, None]}
-            contexts = {
-                state.metric.name: {agent: found[state.metric.name] for agent, found in by_agent.items()}
-                for state in lane.states
-            }
-            partials = {
-                agent: share.cells[agent].partials.get(lane.name, []) if agent in share.cells else []
-                for agent in agents
-            }
-            finished = share.finished[lane.name] = merge.Finished()
-            failed = set(share.failed)
-            choose = partial(self._choose, share.model[0])
-
-            def run(
-                metrics: Sequence[Metric[Any]],
-                progress: Progress,
-                partials: Any = partials,
-                contexts: Any = contexts,
-                choose: Any = choose,
-                finished: merge.Finished = finished,
-                failed: set[str] = failed,
-            ) -> merge.Finished:
-                sound = [metric for metric in metrics if metric.name not in failed]
-                return merge.finish(sound, partials, contexts, choose, progress, finished)
-
-            self._start(share, lane, Task(run, lambda outcome, progress: None))
-
-    def _report(self, share: Share) -> Closed:
-        """The points of what did not fail; memory kept; failures counted."""
-        points: list[Point] = []
-        memory = self._memory.setdefault(share.model, {})
-        for lane in self.lanes.values():
-            finished = share.finished[lane.name]
-            for state in lane.states:
-                name = state.metric.name
-                if name in share.failed:
-                    if state.state != "stuck":
-                        state.failed(share.failed[name])
-                    continue
-                state.failing = 0
-                points += finished.points.get(name, [])
-            memory.update({key: kept for key, kept in finished.memory.items() if key[0] not in share.failed})
-        window = share.window
-        self._shares.pop((share.model, window.start), None)
+    def dismiss(self, share: Share) -> None:
+        """Let go of a window that is finished."""
+        self._shares.pop((share.model, share.window.start), None)
         self._cells -= len(share.cells)
-        rows = {agent: tally.frozen() for agent, tally in sorted(window.tallies.items())}
-        return Closed(share.model, Window(window.start, window.end), points, rows)
+
+    # --- checkpoints, and what a start brings back -------------------------------------------------------------------
+
+    def checkpoint(self, model: Model, window: OpenWindow, done: Callable[[bytes], None]) -> bool:
+        """Give `done` the bytes of what all rows so far have come to; False when the window cannot now."""
+        share = self._shares.get((model, window.start))
+        if share is None or share.closing or share.held:
+            return False
+        self._checkpoints.begin(share, done)
+        return True
+
+    def hold(self, share: Share) -> None:
+        """Start all steps that are due; rows that come from now on gather."""
+        for agent, cell in share.cells.items():
+            self._flush(share, agent, cell)
+        share.held = True
+
+    def release(self, share: Share) -> None:
+        """Go on after `hold`."""
+        share.held = False
+        for agent, cell in share.cells.items():
+            for key in [key for key, group in cell.groups.items() if group.rows >= MICRO_ROWS]:
+                self._submit(share, agent, cell, cell.groups.pop(key))
+
+    def restore(self, model: Model, window: OpenWindow, found: Checkpoint) -> None:
+        """Take up a window where a checkpoint left it. Metrics that have come since give nothing for it."""
+        share = self.share(model, window)
+        share.failed.update(found.failed)
+        share.absent = self._registry.metrics.keys() - set(found.metrics)
+        for agent, state in found.agents.items():
+            sample = state.sample
+            cell = share.cells[agent] = Cell(rows=state.rows)
+            self._cells += 1
+            cell.partials = {lane: [partial] for lane, partial in state.partials.items() if lane in self.lanes}
+            if sample is not None:
+                cell.samples, cell.bound, cell.row_bytes = [sample], sample.bound, row_bytes(sample.batch)
+
+    def remember(self, model: Model, metric: str, agent: str | None, kept: dict[str, Any]) -> None:
+        """What a metric keeps from window to window, from an earlier run."""
+        self._memory.setdefault(model, {})[metric, agent] = kept
+
+    def memory(self, model: Model) -> dict[tuple[str, str | None], dict[str, Any]]:
+        """What the metrics keep of this model from window to window, by (metric, agent)."""
+        return self._memory.setdefault(model, {})
+
+    def rows(self, model: Model, window: OpenWindow) -> dict[str, int]:
+        """Rows taken in, by agent."""
+        share = self._shares.get((model, window.start))
+        return {agent: cell.rows for agent, cell in share.cells.items()} if share else {}
 
     def forget(self, model: Model, agents: Sequence[str]) -> None:
         """Drop the memory kept for agents that are gone."""
@@ -349,7 +321,7 @@ class Engine:
         model, version = share.model
         return Context(model, version, agent, window.schema, Window(window.start, window.end))
 
-    def _contexts(self, share: Share, agent: str | None, lane: Lane, *, closing: bool = False) -> dict[str, Context]:
+    def contexts(self, share: Share, agent: str | None, lane: Lane, *, closing: bool = False) -> dict[str, Context]:
         """The context of each of the lane's metrics, by metric; with rows, memory and sample when closing."""
         model, version = share.model
         window = share.window
@@ -374,7 +346,7 @@ class Engine:
             for state in lane.states
         }
 
-    def _sample_size(self, share: Share, cell: Cell) -> int:
+    def sample_size(self, share: Share, cell: Cell) -> int:
         wanted = self._sample_rows(share.model[0])
         # Twice: while samples are merged, both the old and the new are held.
         affordable = max(1, self._sample_bytes // (2 * max(1, self._cells) * cell.row_bytes))

@@ -61,6 +61,7 @@ class Receiver:
         self._wake = wake
         self._outbound: deque[tuple[str, bytes, bytes]] = deque()
         self._stopping = False
+        self._waking = threading.Lock()  # answers come from the collector's thread and from the store's
         self._limit = 2 * config.limits.inflight_bytes
         self._context: zmq.Context[Socket] = zmq.Context()
         self._thread = threading.Thread(target=self._run, name="zmon-receive", daemon=True)
@@ -117,7 +118,7 @@ class Receiver:
         self._bind(self._admin, f"ipc://{path}")
         path.chmod(0o600)
 
-    # --- called by the collector's thread ----------------------------------------------------------------------------
+    # --- called by other threads ----------------------------------------------------------------------------
 
     def take(self) -> Received | None:
         """The oldest thing received, if any."""
@@ -133,17 +134,19 @@ class Receiver:
 
     def flush(self) -> None:
         if self._outbound:
-            with contextlib.suppress(zmq.Again):
-                self._waker.send(b"", zmq.DONTWAIT)
+            self._rouse()
 
     def stop(self) -> None:
         """Send the last answers and close the sockets."""
         self._stopping = True
         if self._thread.is_alive():
-            with contextlib.suppress(zmq.Again):
-                self._waker.send(b"", zmq.DONTWAIT)
+            self._rouse()
             self._thread.join(5.0)
         self.close()
+
+    def _rouse(self) -> None:
+        with self._waking, contextlib.suppress(zmq.ZMQError):  # full: it is awake; closed: nobody is left to wake
+            self._waker.send(b"", zmq.DONTWAIT)
 
     def close(self) -> None:
         self._context.destroy(LINGER)

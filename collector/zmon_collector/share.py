@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 from zmon.batch import Batch
@@ -33,6 +34,7 @@ class Cell:
     samples: list[Sample] = field(default_factory=list)
     bound: int = TOP
     row_bytes: int = 1
+    rows: int = 0  # taken in, those that still gather included
 
 
 @dataclass(slots=True)
@@ -42,8 +44,10 @@ class Share:
     model: Model
     window: OpenWindow
     cells: dict[str, Cell] = field(default_factory=dict)
-    outstanding: int = 0  # steps under way
+    outstanding: Counter[str] = field(default_factory=Counter)  # steps under way, by lane
     failed: dict[str, str] = field(default_factory=dict)  # metric: error
+    absent: set[str] = field(default_factory=set)  # metrics that were not there when the window began
     closing: bool = False
+    held: bool = False  # rows gather and no new step begins, so that what there is can be checkpointed
     merged: dict[str | None, Sample | None] | None = None
     finished: dict[str, merge.Finished] = field(default_factory=dict)  # by lane

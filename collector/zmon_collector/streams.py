@@ -1,4 +1,4 @@
-"""What has arrived of each stream: position, duplicates, exact loss. Pure; in this release held in memory."""
+"""What has arrived of each stream: position, duplicates, exact loss. Pure."""
 
 from __future__ import annotations
 
@@ -23,14 +23,13 @@ class Stream:
     when the publisher goes back to the last acknowledgement. So a single number says what has arrived.
     """
 
-    __slots__ = ("ends_at", "greeted", "issued", "left", "row", "seed", "tally", "topic")
+    __slots__ = ("ends_at", "issued", "left", "row", "seed", "tally", "topic")
 
     def __init__(self, topic: Topic, row: int, seed: int) -> None:
         self.topic = topic
         self.row = row
         self.seed = seed
         self.issued = row
-        self.greeted = False
         self.left = False  # said goodbye
         self.ends_at: float | None = None  # after a goodbye: when what has not arrived counts as lost
         self.tally: Mapping[str, Any] = {}

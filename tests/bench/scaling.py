@@ -7,11 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from zmon_collector.book import Book
 from zmon_collector.choice import chooser
 from zmon_collector.config import Config
 from zmon_collector.engine import Engine
 from zmon_collector.plugins import Registry
-from zmon_collector.window import Book, Now, OpenWindow, Rules, Spans
+from zmon_collector.window import Now, OpenWindow, Rules, Spans
 
 from tests.bench.measure import table
 from zmon.batch import Batch, Schema

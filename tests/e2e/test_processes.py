@@ -47,8 +47,8 @@ class Running:
     def __init__(self, folder: Path, *arguments: str, path: Path | None = None) -> None:
         self.folder = folder
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "zmon_collector", "collect", "--bind", "tcp://127.0.0.1:0", *arguments,
-             "--data-dir", str(folder)],
+            [sys.executable, "-m", "zmon_collector", "collect", "--bind", "tcp://127.0.0.1:0", "--flush-on-exit",
+             *arguments, "--data-dir", str(folder)],
             stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(path or "")},
         )  # fmt: skip
         self.health = until(lambda: ask(folder, "health"), timeout=30, what="the collector's answer")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
 from zmon_collector import config as configuration
-from zmon_collector.commands.options import CONFIG, ENDPOINT, FOLDER, PERIOD
+from zmon_collector.commands.options import CONFIG, ENDPOINT, FAILED, FOLDER, PERIOD
 from zmon_collector.service import Service
 
 
@@ -26,8 +27,8 @@ from zmon_collector.service import Service
 def collect(path: Path | None, no_web: bool, print_config: bool, **options: Any) -> None:
     """Receive from publishers, compute metrics, write Anodot JSON files to DATA_DIR/anodot.
 
-    Options given here win over the file's. SIGTERM and Ctrl-C end it after the open windows are written; a second one
-    ends it at once.
+    Options given here win over the file's. SIGTERM and Ctrl-C end it: open windows stay in the journal and go on after
+    a restart, unless --flush-on-exit. A second signal ends it at once.
     """
     config = configuration.load(path, **options)
     if print_config:
@@ -44,6 +45,8 @@ def collect(path: Path | None, no_web: bool, print_config: bool, **options: Any)
     signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGINT, end)
     service.run()
+    code = FAILED if service.failed else 0
     if service.engine.left_behind:  # a thread that a stuck metric holds would keep the interpreter from ending
         logging.shutdown()
-        os._exit(0)
+        os._exit(code)
+    sys.exit(code)

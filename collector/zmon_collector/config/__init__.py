@@ -56,6 +56,7 @@ class Config:
             idle=common.idle if own.idle is None else own.idle,
             max_wait=common.max_wait if own.max_wait is None else own.max_wait,
             open_windows=self.limits.open_windows,
+            agents=self.limits.agents,
         )
 
     def sample_rows(self, model: str) -> int:

@@ -8,7 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from zmon.settings import DEFAULT_COLLECTOR
-from zmon_collector.config.values import duration, endpoint, flag, period, positive, preset, tables, text, texts
+from zmon_collector.config.values import (
+    duration,
+    endpoint,
+    flag,
+    journal,
+    period,
+    positive,
+    preset,
+    tables,
+    text,
+    texts,
+)
 
 Parse = Callable[[object], Any]
 
@@ -37,7 +48,8 @@ class CollectorSection:
     sample_rows: int = key(positive, 5000, "rows of a window kept for quantiles")
     metric_timeout: float = key(duration, 30.0, "a metric that takes longer for one step is left behind")
     workers: int = key(positive, 2, "threads for the built-in metrics")
-    flush_on_exit: bool = key(flag, True, "close and write open windows at the end; false discards them")
+    journal: str = key(journal, "on", "on: rows are on disk before they are acknowledged; off: in memory only")
+    flush_on_exit: bool = key(flag, False, "close and write open windows at the end; else they go on after a restart")
     insecure: bool = key(flag, False, "allow to bind beyond loopback, where anybody may send and listen")
 
 
@@ -69,6 +81,11 @@ class LimitsSection:
     sample_bytes: int = key(positive, 256 * 2**20, "all samples together")
     inflight_bytes: int = key(positive, 64 * 2**20, "unacknowledged bytes of all publishers together")
     message_bytes: int = key(positive, 16 * 2**20, "one frame of a message; a larger one disconnects its sender")
-    outbox_bytes: int = key(positive, 256 * 2**20, "reports that wait for a sink, in memory")
+    outbox_bytes: int = key(positive, 256 * 2**20, "reports that wait for a sink; beyond it the oldest go")
+    outbox_age: float = key(duration, 7 * 86400.0, "a report that waits for longer goes")
+    schema_bytes: int = key(positive, 64 * 2**20, "schemas kept in memory; further ones are asked for again")
     models: int = key(positive, 1000, "models times versions")
-    streams: int = key(positive, 10_000, "publishers known at a time")
+    agents: int = key(positive, 100, "agents a model; those beyond count for the rollup only")
+    streams: int = key(positive, 10_000, "publishers known at a time, those that are away for a while included")
+    features: int = key(positive, 65_536, "columns of the inputs")
+    classes: int = key(positive, 65_536, "classes of a model")

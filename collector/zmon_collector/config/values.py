@@ -64,6 +64,12 @@ def preset(value: object) -> str:
     return str(value)
 
 
+def journal(value: object) -> str:
+    if value not in ("on", "off"):
+        raise ValueError(f'{value!r} is neither "on" nor "off"')
+    return str(value)
+
+
 def endpoint(value: object) -> str:
     address = text(value)
     if not address.endswith(":0"):  # port 0: any free one

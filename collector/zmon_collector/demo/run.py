@@ -98,7 +98,7 @@ def _process(*command: str, **options: Any) -> Iterator[subprocess.Popen[str]]:
 
 @contextlib.contextmanager
 def _collector(folder: Path) -> Iterator[subprocess.Popen[str]]:
-    options = ("--bind", "tcp://127.0.0.1:0", "--window", f"{PERIOD}s", "--data-dir", str(folder))
+    options = ("--bind", "tcp://127.0.0.1:0", "--window", f"{PERIOD}s", "--flush-on-exit", "--data-dir", str(folder))
     with (
         (folder / "log").open("w", encoding="utf-8") as log,
         _process("zmon_collector", "collect", *options, stderr=log) as process,

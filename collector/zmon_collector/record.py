@@ -1,0 +1,78 @@
+"""Rows as the journal keeps them: the parts that one turn settled in one window, as bytes and back. Pure.
+
+A chunk is ``b"ZC"``, a version byte, the header's length (4 bytes, little-endian), the header (msgpack) and the arrays'
+raw bytes, each begun at a multiple of 8.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import msgpack
+import numpy as np
+from numpy.typing import NDArray
+
+from zmon.batch import Array
+
+MAGIC = b"ZC"
+VERSION = 1
+_HEAD = 8  # magic, version, a spare byte, length
+Numbers = int | NDArray[np.uint64]
+
+
+class Record(NamedTuple):
+    """Rows of one agent in one window: `numbers` are the first of a run of stream row numbers, or one per row."""
+
+    agent: str
+    stream: bytes
+    schema: bytes
+    numbers: Numbers
+    rows: int
+    columns: dict[str, Array]
+
+
+def encode(records: Sequence[Record]) -> bytes:
+    """The records' bytes."""
+    described: list[Any] = []
+    buffers: list[Any] = []
+    for record in records:
+        columns = dict(record.columns)
+        first: int | None = None
+        if isinstance(record.numbers, int):
+            first = record.numbers
+        else:
+            columns["\0numbers"] = record.numbers
+        shapes = []
+        for name, column in columns.items():
+            native = np.ascontiguousarray(column)
+            shapes.append([name, native.dtype.str, list(native.shape)])
+            buffers.append(native.reshape(-1).view(np.uint8) if native.size else b"")
+            padding = -native.nbytes % 8
+            if padding:
+                buffers.append(bytes(padding))
+        described.append([record.agent, record.stream, record.schema, first, record.rows, shapes])
+    header: bytes = msgpack.packb(described, use_bin_type=True)
+    header += bytes(-len(header) % 8)
+    return b"".join([MAGIC, bytes([VERSION, 0]), len(header).to_bytes(4, "little"), header, *buffers])
+
+
+def decode(data: bytes) -> Iterator[Record]:
+    """The records of a chunk; ValueError when it is none, or of a newer version."""
+    if data[:2] != MAGIC or len(data) < _HEAD:
+        raise ValueError("not a chunk")
+    if data[2] != VERSION:
+        raise ValueError(f"chunk version {data[2]}; this release reads {VERSION}")
+    length = int.from_bytes(data[4:8], "little")
+    unpacker = msgpack.Unpacker(use_list=True, raw=False)
+    unpacker.feed(data[_HEAD : _HEAD + length])
+    at = _HEAD + length
+    for agent, stream, schema, first, rows, shapes in unpacker.unpack():
+        columns: dict[str, Array] = {}
+        for name, dtype, shape in shapes:
+            kind = np.dtype(dtype)
+            count = int(np.prod(shape))
+            columns[name] = np.frombuffer(data, kind, count, at).reshape(shape)
+            at += count * kind.itemsize + -(count * kind.itemsize) % 8
+        numbers: Numbers = columns.pop("\0numbers") if first is None else first
+        yield Record(agent, stream, schema, numbers, rows, columns)

@@ -1,0 +1,211 @@
+"""After a start: what an earlier run left is taken up, then its rows are replayed, chunk by chunk, while new ones come.
+
+A replay decides nothing: late, lost and rejected rows were settled, and counted, before they were journaled.
+"""
+
+from __future__ import annotations
+
+import logging
+import zlib
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from itertools import count
+from typing import Any
+
+import msgpack
+
+from zmon.batch import Batch, Schema
+from zmon.errors import WireError
+from zmon.state import unpack_state
+from zmon.wire import Topic, decode_schema, schema_hash
+from zmon_collector import checkpoint, journal
+from zmon_collector.book import Book
+from zmon_collector.engine import Engine
+from zmon_collector.journal import Found, WindowRow
+from zmon_collector.record import Record
+from zmon_collector.sample import stream_seed
+from zmon_collector.settle import Desk, Pending
+from zmon_collector.store import Store
+from zmon_collector.streams import Stream
+from zmon_collector.telemetry import Telemetry
+from zmon_collector.window import NO_WINDOW, Now, OpenWindow, Tally
+
+log = logging.getLogger("zmon.collector")
+
+AHEAD = 4  # chunks read before they are needed
+
+
+class Recovery:
+    """Restores the desk and the engine, and replays rows until `finished`."""
+
+    def __init__(
+        self, found: Found, desk: Desk, engine: Engine, store: Store, telemetry: Telemetry, wake: Callable[[], None]
+    ) -> None:
+        self._found = found
+        self._desk = desk
+        self._engine = engine
+        self._store = store
+        self._telemetry = telemetry
+        self._wake = wake
+        self._schemas: dict[tuple[int, bytes], Schema] = {}
+        self._windows: deque[tuple[WindowRow, OpenWindow]] = deque()
+        self._chunks: deque[int] | None = None  # of the first window that are not asked for yet
+        self._asked = 0
+        self._arrived: deque[list[int] | list[Record] | ValueError] = deque()
+        self.replayed = 0  # rows
+
+    @property
+    def finished(self) -> bool:
+        return not self._windows
+
+    # --- state -------------------------------------------------------------------------------------------------------
+
+    def restore(self, now: Now) -> None:
+        """Take up positions, books, open windows and what plugins remember; everything but the rows."""
+        found = self._found
+        for model, version, start, end in found.spans:
+            self._book(model, version).closed.add(start, end)
+        for model, version, agent, newest in found.agents:
+            self._book(model, version).restore_agent(agent, newest, now)
+        for row in found.streams:
+            self._restore_stream(row, now)
+        for model, version, metric, agent, memory in found.memory:
+            self._engine.remember((model, version), metric, agent or None, unpack_state(memory))
+        for number, digest, body in found.schemas:
+            self._schemas[number, digest] = _schema(body)
+        windows = {row.number: self._restore_window(row) for row in found.windows}
+        for number, model, version, agent, counts in found.counts:
+            tally = Tally.of(journal.unpack_counts(counts))
+            if number == NO_WINDOW:
+                self._book(model, version).restore_counts(agent, tally, now)
+            elif number in windows:
+                windows[number].tallies[agent] = tally
+                if tally.received:
+                    windows[number].contributors.add(agent)
+        newest = max([0, *windows, *found.leftovers])
+        self._desk.numbers = count(newest + 1)
+        for book in self._desk.books.values():
+            book.number_from(self._desk.numbers)
+        self._desk.turn.number = found.turn + 1
+        for number in found.leftovers:
+            self._store.sweep(number, found.turn)
+        for kept in found.windows:
+            if kept.through >= 0:
+                self._store.sweep(kept.number, kept.through)
+        if windows:
+            log.info("going on with %d open windows", len(windows))
+
+    def _book(self, model: str, version: str) -> Book:
+        books = self._desk.books
+        if (model, version) not in books:
+            books[model, version] = Book(self._desk.config.rules(model), self._desk.numbers)
+        return books[model, version]
+
+    def _restore_stream(self, row: journal.StreamRow, now: Now) -> None:
+        topic = Topic.decode(row.topic)
+        stream = Stream(topic, row.row, stream_seed(row.id))
+        stream.issued, stream.left = row.issued, bool(row.gone)
+        stream.tally = msgpack.unpackb(row.tally)
+        self._desk.restore_stream(row.id, stream, now.mono - max(0.0, now.wall - row.heard))
+
+    def _restore_window(self, row: WindowRow) -> OpenWindow:
+        model = (row.model, row.version)
+        window = OpenWindow(row.start, row.end, row.number, _schema(row.schema))
+        hashes = {digest for number, digest in self._schemas if number == row.number}
+        self._desk.pending[row.number] = Pending(model, window, hashes)
+        kept = self._found.checkpoints.get(row.number)
+        if kept is not None:
+            crc, data = kept
+            try:
+                if zlib.crc32(data) != crc:
+                    raise ValueError("its checksum does not fit")
+                self._engine.restore(model, window, checkpoint.decode(data, window.schema))
+            except (ValueError, TypeError, KeyError) as error:
+                log.error(
+                    "the checkpoint of a window of model %r is damaged, its rows count as lost: %s", row.model, error
+                )
+                self._telemetry.count("checkpoints_damaged")
+        if not row.closing:
+            self._book(*model).restore_window(window)
+        self._windows.append((row, window))
+        return window
+
+    # --- rows --------------------------------------------------------------------------------------------------------
+
+    def advance(self) -> None:
+        """Give the engine what was read, and ask for more. Called in each turn while there is room."""
+        while self._windows:
+            row, window = self._windows[0]
+            while self._arrived:
+                self._take(self._arrived.popleft(), row, window)
+            if self._chunks is None:
+                if not self._asked:
+                    self._ask(partial(journal.chunk_ids, row))
+                return
+            while self._chunks and self._asked < AHEAD:
+                number = self._chunks.popleft()
+                self._ask(partial(journal.read_chunk, number))
+            if self._asked:
+                return
+            self._complete(row, window)
+            self._windows.popleft()
+            self._chunks = None
+
+    def _ask(self, read: Callable[[Any], Any]) -> None:
+        self._asked += 1
+
+        def work(connection: Any) -> Any:
+            try:
+                return read(connection)
+            except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
+                return ValueError(str(error))
+
+        def done(result: Any) -> None:
+            self._arrived.append(result)
+            self._wake()
+
+        self._store.submit(work, done)
+
+    def _take(self, result: list[Any] | ValueError, row: WindowRow, window: OpenWindow) -> None:
+        self._asked -= 1
+        if isinstance(result, ValueError):
+            log.error("rows of a window of model %r are damaged and count as lost: %s", row.model, result)
+            self._telemetry.count("chunks_damaged")
+            self._chunks = self._chunks or deque()
+        elif self._chunks is None:
+            self._chunks = deque(result)
+        else:
+            for record in result:
+                self._add(record, row, window)
+
+    def _add(self, record: Record, row: WindowRow, window: OpenWindow) -> None:
+        schema = self._schemas.get((row.number, record.schema))
+        if schema is None:
+            return  # it then counts as lost
+        batch = Batch(schema, record.columns, record.rows)
+        seed = stream_seed(record.stream)
+        self._engine.add((row.model, row.version), window, record.agent, batch, seed, record.numbers)
+        self._desk.pending[row.number].nbytes += sum(column.nbytes for column in record.columns.values())
+        self.replayed += record.rows
+
+    def _complete(self, row: WindowRow, window: OpenWindow) -> None:
+        """What was counted as received and is not there any more is lost."""
+        model = (row.model, row.version)
+        there = self._engine.rows(model, window)
+        for agent, tally in window.tallies.items():
+            missing = tally.received - there.get(agent, 0)
+            if missing > 0:
+                tally.received -= missing
+                tally.lost += missing
+                self._telemetry.count("lost", "damaged", missing)
+                self._desk.books[model].changes.counts.add((row.number, agent))
+        if row.closing:
+            self._engine.close(model, window)
+
+
+def _schema(body: bytes) -> Schema:
+    try:
+        return decode_schema(body, schema_hash(body)) if body else Schema()
+    except WireError:
+        return Schema()

@@ -1,0 +1,355 @@
+"""Every row that arrives is put into a window, or counted as late, lost, rejected or sampled out: once, for good.
+
+What is decided in a turn is gathered for the journal; acknowledgements are due when that is on disk.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from itertools import count
+from typing import NamedTuple
+
+from zmon.batch import Schema
+from zmon.control import Greeting
+from zmon.errors import WireError
+from zmon.wire import Message, Topic, decode_schema, encode_schema, pack
+from zmon_collector import intake
+from zmon_collector.book import Book
+from zmon_collector.config import Config
+from zmon_collector.engine import Engine
+from zmon_collector.journal import Model, StreamRow, Turn, WindowRow, pack_counts
+from zmon_collector.record import Record
+from zmon_collector.sample import stream_seed
+from zmon_collector.streams import Stream, first_contact
+from zmon_collector.telemetry import Telemetry
+from zmon_collector.window import NO_WINDOW, OTHER, Now, OpenWindow
+
+log = logging.getLogger("zmon.collector")
+
+GONE_AFTER = 1.0  # seconds after a goodbye in which what was under way still counts as arrived
+FORGET_AGENT = 3600.0  # seconds without rows
+FORGET_STREAM = 7 * 86400.0  # seconds without rows, hello or ping
+IDLE_STREAM = 60.0  # seconds of silence after which a stream may make room for a new one
+
+
+class Ack(NamedTuple):
+    """An acknowledgement that is due: to whom, for which stream, up to which row, and the schema that is needed."""
+
+    peer: bytes
+    stream: bytes
+    row: int
+    need: bytes
+
+
+@dataclass(slots=True)
+class Pending:
+    """A window whose report is not written yet."""
+
+    model: Model
+    window: OpenWindow
+    schemas: set[bytes] = field(default_factory=set)  # journaled with it
+    nbytes: int = 0  # of rows behind the last checkpoint
+
+
+class Desk:
+    """Streams, schemas and the books of all models. Runs on the collector's thread.
+
+    Parameters
+    ----------
+    config : Config
+    telemetry : Telemetry
+    engine : Engine
+        Gets the rows, by window.
+    journal : bool
+        Whether rows and open windows are to be journaled.
+    """
+
+    def __init__(self, config: Config, telemetry: Telemetry, engine: Engine, *, journal: bool) -> None:
+        self.config = config
+        self.books: dict[Model, Book] = {}
+        self.streams: dict[bytes, Stream] = {}
+        self.pending: dict[int, Pending] = {}
+        self.tags: dict[Model, dict[str, Mapping[str, str]]] = {}
+        self.numbers = count(1)
+        self.turn = Turn(1)
+        self._telemetry = telemetry
+        self._engine = engine
+        self._journal = journal
+        self._peers: dict[bytes, bytes] = {}  # who to answer, by stream
+        self._heard: dict[bytes, float] = {}
+        self._moved: set[bytes] = set()  # streams whose position the journal does not know yet
+        self._schemas: OrderedDict[bytes, tuple[Schema, bytes]] = OrderedDict()
+        self._schema_bytes = 0
+        self._acks: dict[bytes, bytes] = {}  # streams to acknowledge after this turn, and the schema each lacks
+        self._alarmed: set[Model] = set()
+
+    # --- receive -----------------------------------------------------------------------------------------------------
+
+    def take_greeting(self, greeting: Greeting, peer: bytes, now: Now) -> None:
+        """A publisher says hello, still here, or goodbye."""
+        if not self._wanted(greeting.topic):
+            return
+        stream = self.streams.get(greeting.stream)
+        if stream is None:
+            stream = first_contact(greeting, stream_seed(greeting.stream))
+            self._remember(greeting.stream, stream, now)
+        _check_topic(stream, greeting.topic)
+        book, agent = self._book(greeting.topic)
+        stream.issued = max(stream.issued, greeting.issued)
+        self._heard[greeting.stream] = now.mono
+        self._peers[greeting.stream] = peer
+        self._advance(greeting.stream, stream, greeting.base - 1, book, agent, now)
+        self._take_tally(greeting.stream, stream, greeting.tally, book, agent, now)
+        if greeting.kind == "hello":
+            book.hello(agent, greeting.stream, now)
+        elif greeting.kind == "bye":
+            book.goodbye(agent, greeting.stream)
+            stream.ends_at = now.mono + GONE_AFTER
+        self._acks.setdefault(greeting.stream, b"")
+
+    def take_message(self, message: Message, now: Now) -> None:
+        """A batch or a schema; WireError when it cannot be taken."""
+        if not self._wanted(message.topic):
+            return
+        if message.kind == "schema":
+            self._take_schema(message)
+            return
+        known = self._schemas.get(message.schema)
+        if known is None:
+            self._acks[message.stream] = message.schema  # not acknowledged: it comes again, after its schema
+            raise WireError("schema_unknown", message.schema.hex())
+        stream = self.streams.get(message.stream)
+        if stream is None:
+            stream = Stream(message.topic, message.first - 1, stream_seed(message.stream))
+            self._remember(message.stream, stream, now)
+        _check_topic(stream, message.topic)
+        self._heard[message.stream] = now.mono
+        book, agent = self._book(message.topic)
+        self._settle(message, *known, stream, book, agent, now)
+        self._acks.setdefault(message.stream, b"")
+
+    def _take_schema(self, message: Message) -> None:
+        if message.schema in self._schemas:
+            self._schemas.move_to_end(message.schema)
+            return
+        schema = decode_schema(message.body, message.schema)
+        if len(schema.features) > self.config.limits.features or len(schema.classes) > self.config.limits.classes:
+            raise WireError("schema_limits", f"{len(schema.features)} features, {len(schema.classes)} classes")
+        self._schemas[message.schema] = schema, message.body
+        self._schema_bytes += len(message.body)
+        while self._schema_bytes > self.config.limits.schema_bytes and len(self._schemas) > 1:
+            _, (_, body) = self._schemas.popitem(last=False)  # asked for again when it is needed
+            self._schema_bytes -= len(body)
+            self._telemetry.count("schemas_forgotten")
+
+    # --- settle ------------------------------------------------------------------------------------------------------
+
+    def _settle(
+        self, message: Message, schema: Schema, body: bytes, stream: Stream, book: Book, agent: str, now: Now
+    ) -> None:
+        topic = message.topic
+        skip, lost = stream.offer(message)
+        self._count(book, agent, "lost", lost, now)
+        self._take_tally(message.stream, stream, message.tally, book, agent, now)
+        fresh = message.rows - skip
+        self._telemetry.count("messages")
+        if fresh or lost:
+            self._moved.add(message.stream)
+        if not fresh:
+            self._telemetry.count("duplicates", by=message.rows)
+            return
+        self._telemetry.count("rows", by=fresh)
+        try:
+            batch = intake.checked(message, schema)
+            times, skewed = intake.settled(message, now.wall, self.config.collector.max_skew)
+        except WireError as error:
+            self._count(book, agent, "rejected", fresh, now, error.reason)
+            return
+        if skewed:
+            self._telemetry.count("skewed", by=skewed)
+        model = (topic.model, topic.version)
+        for part in intake.split(batch, message.first, skip, times, book.rules.period):
+            rows = part.batch.rows
+            window = book.put(agent, message.stream, schema, part.start, rows, part.newest, now)
+            if window is None:
+                self._telemetry.count("late_or_conflicting", by=rows)
+                continue
+            self._engine.add(model, window, agent, part.batch, stream.seed, part.numbers)
+            if self._journal:
+                self._write(model, window, body, Record(agent, message.stream, message.schema, part.numbers, rows,
+                                                        dict(part.batch.raw())))  # fmt: skip
+        if schema.tags:
+            self.tags.setdefault(model, {})[agent] = schema.tags
+
+    def _write(self, model: Model, window: OpenWindow, body: bytes, record: Record) -> None:
+        pending = self.pending.get(window.number)
+        if pending is None:
+            pending = self.pending[window.number] = Pending(model, window)
+        if record.schema not in pending.schemas:
+            pending.schemas.add(record.schema)
+            self.turn.schemas.append((window.number, record.schema, body))
+        self.turn.chunks.setdefault(window.number, []).append(record)
+        nbytes = sum(column.nbytes for column in record.columns.values())
+        self.turn.nbytes += nbytes
+        pending.nbytes += nbytes
+
+    def _advance(self, key: bytes, stream: Stream, row: int, book: Book, agent: str, now: Now) -> None:
+        lost = stream.advance(row)
+        if lost:
+            self._moved.add(key)
+            self._count(book, agent, "lost", lost, now)
+
+    def _take_tally(
+        self, key: bytes, stream: Stream, tally: Mapping[str, object], book: Book, agent: str, now: Now
+    ) -> None:
+        for kind, reason, rows in stream.news(tally):
+            self._moved.add(key)
+            self._count(book, agent, kind, rows, now, reason)
+
+    def _count(self, book: Book, agent: str, kind: str, rows: int, now: Now, reason: str = "") -> None:
+        if rows:
+            book.count(agent, kind, rows, now, reason)
+            self._telemetry.count(kind, reason, rows)
+
+    def _wanted(self, topic: Topic) -> bool:
+        if any(fnmatchcase(topic.model, glob) for glob in self.config.collector.models):
+            return True
+        self._telemetry.count("not_ours", by=1)
+        return False
+
+    def _book(self, topic: Topic) -> tuple[Book, str]:
+        """The book of the topic's model, and the name under which its agent counts."""
+        model = (topic.model, topic.version)
+        book = self.books.get(model)
+        if book is None:
+            if len(self.books) >= self.config.limits.models:
+                raise WireError("models", f"more than limits.models = {self.config.limits.models}")
+            book = self.books[model] = Book(self.config.rules(topic.model), self.numbers)
+        agent = book.admit(topic.agent_id)
+        if agent is OTHER:
+            self._telemetry.count("agents_over_limit")
+            if model not in self._alarmed:
+                self._alarmed.add(model)
+                log.error("model %r has more than limits.agents = %d agents: %r and further ones count for the rollup "
+                          "only; is an agent_id made anew for each request?",
+                          topic.model, book.rules.agents, topic.agent_id)  # fmt: skip
+        return book, agent
+
+    def _remember(self, key: bytes, stream: Stream, now: Now) -> None:
+        limit = self.config.limits.streams
+        if len(self.streams) >= limit:
+            silent = min(self.streams, key=lambda each: self._heard.get(each, 0.0))
+            if now.mono - self._heard.get(silent, 0.0) < IDLE_STREAM:
+                raise WireError("streams", f"more than limits.streams = {limit}")
+            self._forget(silent)
+            self._telemetry.count("streams_forgotten")
+        self.streams[key] = stream
+        self._moved.add(key)
+
+    def _forget(self, key: bytes) -> None:
+        del self.streams[key]
+        self._peers.pop(key, None)
+        self._heard.pop(key, None)
+        self._moved.discard(key)
+        self.turn.forgotten.append(key)
+
+    def restore_stream(self, key: bytes, stream: Stream, heard: float) -> None:
+        """A stream of an earlier run, last heard of at `heard`."""
+        self.streams[key] = stream
+        self._heard[key] = heard
+
+    # --- close -------------------------------------------------------------------------------------------------------
+
+    def end_streams(self, now: Now) -> None:
+        """After a goodbye: what has not arrived is lost, and the stream is forgotten; so are long silent ones."""
+        for key, stream in list(self.streams.items()):
+            if stream.ends_at is not None and now.mono >= stream.ends_at:
+                stream.ends_at, stream.left = None, True
+                book, agent = self._book(stream.topic)
+                self._advance(key, stream, stream.issued, book, agent, now)
+            if now.mono - self._heard.get(key, now.mono) > (GONE_AFTER if stream.left else FORGET_STREAM):
+                self._forget(key)
+
+    def close_due(self, now: Now, *, hold: bool) -> None:
+        """Hand the windows that close now to the engine. `hold`: none by the wall clock, after a start."""
+        for model, book in self.books.items():
+            windows = book.due(now, hold=hold)
+            orphan = book.orphans(now)
+            for window in [*windows, *([orphan] if orphan else [])]:
+                self._close(model, window)
+            gone = book.forget(now, FORGET_AGENT)
+            if gone:
+                self._engine.forget(model, gone)
+                self.turn.gone += [(*model, agent) for agent in gone]
+
+    def close_all(self, now: Now) -> None:
+        """Hand every open window to the engine."""
+        for model, book in self.books.items():
+            windows = book.flush()
+            orphan = book.orphans(now, force=True)
+            for window in [*windows, *([orphan] if orphan else [])]:
+                self._close(model, window)
+
+    def _close(self, model: Model, window: OpenWindow) -> None:
+        self.turn.closing.append(window.number)
+        self._engine.close(model, window)
+
+    def is_behind(self, now: Now, idle: float) -> bool:
+        """Some stream that is there has not delivered yet what it announced."""
+        return any(
+            stream.row < stream.issued and now.mono - self._heard.get(key, 0.0) < idle
+            for key, stream in self.streams.items()
+        )
+
+    @property
+    def connected(self) -> int:
+        """Streams that can be answered."""
+        return len(self._peers)
+
+    # --- the turn ----------------------------------------------------------------------------------------------------
+
+    def end_turn(self, now: Now) -> tuple[Turn, list[Ack]]:
+        """What this turn decided, and the acknowledgements that are due once that is on disk."""
+        turn, self.turn = self.turn, Turn(self.turn.number + 1)
+        for model, book in self.books.items():
+            changes = book.take_changes()
+            turn.spans += [(*model, *span) for span in changes.spans]
+            if not self._journal:
+                continue
+            for window in changes.opened:
+                self.pending.setdefault(window.number, Pending(model, window))
+                body = encode_schema(window.schema) if window.schema.classes or window.schema.features else b""
+                turn.windows.append(WindowRow(window.number, *model, window.start, window.end, body))
+                changes.counts |= {(window.number, agent) for agent in window.tallies}
+            for number, agent in changes.counts:
+                turn.counts.append((number, *model, agent, self._packed(book, number, agent)))
+            turn.agents += [(*model, agent, book.newest(agent)) for agent in changes.agents if book.knows(agent)]
+        acks = [
+            Ack(self._peers[key], key, self.streams[key].row, need)
+            for key, need in self._acks.items()
+            if key in self._peers and key in self.streams
+        ]
+        self._acks.clear()
+        if self._journal:
+            for key in self._moved:
+                stream = self.streams[key]
+                row = (stream.topic.encode(), stream.row, stream.issued, pack(stream.tally), stream.left, now.wall)
+                turn.streams.append(StreamRow(key, *row))
+        else:
+            turn = Turn(turn.number, spans=turn.spans)
+        self._moved.clear()
+        return turn, acks
+
+    def _packed(self, book: Book, number: int, agent: str) -> bytes | None:
+        tallies = book.waiting if number == NO_WINDOW else self.pending[number].window.tallies
+        tally = tallies.get(agent)
+        return None if tally is None else pack_counts(tally.plain())
+
+
+def _check_topic(stream: Stream, topic: Topic) -> None:
+    if stream.topic != topic:
+        raise WireError("topic_changed", "a stream speaks for one model, version and agent")

@@ -1,0 +1,69 @@
+"""The tables of state.sqlite and their version: a newer file is refused untouched, an older one migrated in place."""
+
+from __future__ import annotations
+
+import sqlite3
+
+APPLICATION = 0x7A6D6F6E  # "zmon": tells our files from others
+VERSION = 1
+PAGE = 16 * 2**10  # bytes; large enough that a megabyte of rows is few pages, small enough for single counters
+
+TABLES = """
+CREATE TABLE streams (            -- positions: everything up to `row` is settled
+    id BLOB PRIMARY KEY, topic BLOB, row INTEGER, issued INTEGER, tally BLOB, gone INTEGER, heard REAL
+) WITHOUT ROWID;
+CREATE TABLE windows (            -- open ones, and closing ones whose report is not written yet
+    number INTEGER PRIMARY KEY, model TEXT, version TEXT, start INTEGER, "end" INTEGER, schema BLOB,
+    closing INTEGER DEFAULT 0, through INTEGER DEFAULT -1  -- chunks of turns up to this one are in the checkpoint
+);
+CREATE TABLE schemas (window INTEGER, hash BLOB, body BLOB, PRIMARY KEY (window, hash)) WITHOUT ROWID;
+CREATE TABLE tallies (            -- row counts; window 0: counted while none was open
+    window INTEGER, model TEXT, version TEXT, agent TEXT, counts BLOB, PRIMARY KEY (window, model, version, agent)
+) WITHOUT ROWID;
+CREATE TABLE agents (model TEXT, version TEXT, agent TEXT, newest REAL, PRIMARY KEY (model, version, agent))
+    WITHOUT ROWID;
+CREATE TABLE spans (model TEXT, version TEXT, start INTEGER, "end" INTEGER, PRIMARY KEY (model, version, start))
+    WITHOUT ROWID;               -- closed stretches of time
+CREATE TABLE chunks (id INTEGER PRIMARY KEY, window INTEGER, turn INTEGER, crc INTEGER, data BLOB);
+CREATE INDEX chunks_by_window ON chunks (window, turn);
+CREATE TABLE checkpoints (window INTEGER PRIMARY KEY, crc INTEGER, data BLOB);
+CREATE TABLE memory (model TEXT, version TEXT, metric TEXT, agent TEXT, data BLOB,
+    PRIMARY KEY (model, version, metric, agent)) WITHOUT ROWID;  -- agent '': the rollup's
+CREATE TABLE reports (sequence INTEGER PRIMARY KEY, written REAL, crc INTEGER, data BLOB);
+CREATE TABLE cursors (reader TEXT PRIMARY KEY, sequence INTEGER) WITHOUT ROWID;
+CREATE TABLE settled (reader TEXT PRIMARY KEY, sequence INTEGER, done INTEGER) WITHOUT ROWID;
+CREATE TABLE refused (id INTEGER PRIMARY KEY, reader TEXT, sequence INTEGER, at REAL, code TEXT, description TEXT,
+    sample BLOB);
+"""
+
+
+def prepare(connection: sqlite3.Connection) -> None:
+    """Settings that must come before the first table, and those of every connection."""
+    for pragma in (
+        f"page_size = {PAGE}",
+        "auto_vacuum = INCREMENTAL",
+        "locking_mode = EXCLUSIVE",  # one process, one connection; no shared-memory file either
+        "journal_mode = WAL",
+        "synchronous = FULL",
+        "secure_delete = OFF",  # overwriting a closed window's rows would block for seconds
+        f"wal_autocheckpoint = {16 * 2**20 // PAGE}",
+        f"journal_size_limit = {64 * 2**20}",
+    ):
+        connection.execute(f"PRAGMA {pragma}").fetchall()
+
+
+def version_of(connection: sqlite3.Connection) -> int:
+    """The file's version; 0 when it is new. ValueError when it is not zmon's."""
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if application != APPLICATION and (tables or version):
+        raise ValueError("it belongs to another program")
+    return int(version)
+
+
+def create(connection: sqlite3.Connection) -> None:
+    """Make the tables of this version in an empty file."""
+    connection.executescript(
+        f"BEGIN; {TABLES} PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {VERSION}; COMMIT;"
+    )

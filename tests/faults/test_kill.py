@@ -1,0 +1,113 @@
+"""SIGKILL the collector at any instant: the points are those of an undisturbed run, and every row is there once."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.faults.collector import POINTS
+from tests.faults.harness import FULL, Mortal, batches, feed, same
+
+AGENTS, WINDOWS, PER_WINDOW, ROWS = 3, 8, 20, 60
+KILLS = 50 if FULL else 8
+
+
+def served(collector: Mortal, pause: float, stop: threading.Event) -> int:
+    """Publish everything; the number of rows issued, all of them acknowledged."""
+    publishers = [collector.publisher(f"pod-{i}") for i in range(AGENTS)]
+    issued = feed(publishers, [batches(i, WINDOWS, PER_WINDOW, ROWS) for i in range(AGENTS)], pause)
+    stop.set()
+    if not collector.alive:
+        collector.start()
+    for publisher in publishers:
+        assert publisher.flush(60), publisher.stats
+        assert not publisher.stats.dropped, publisher.stats
+        publisher.close()
+    return issued
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Mortal:
+    collector = Mortal(tmp_path_factory.mktemp("undisturbed"))
+    with collector.running("--flush-on-exit"):
+        assert served(collector, 0.0, threading.Event()) == AGENTS * WINDOWS * PER_WINDOW * ROWS
+        collector.end()
+    assert collector.total("buffer_count") == AGENTS * WINDOWS * PER_WINDOW * ROWS
+    return collector
+
+
+def accounted(collector: Mortal) -> int:
+    counts = {what: collector.total(what) for what in ("buffer_count", "rows_late", "rows_lost", "rows_rejected")}
+    assert counts["rows_late"] == counts["rows_lost"] == counts["rows_rejected"] == 0, counts
+    return counts["buffer_count"]
+
+
+@pytest.mark.timeout(600)
+def test_killed_at_random_instants(tmp_path: Path, undisturbed: Mortal) -> None:
+    chance = random.Random(7)
+    collector = Mortal(tmp_path)
+    collector.start()
+    stop = threading.Event()
+    kills = 0
+
+    def reaper() -> None:
+        nonlocal kills
+        while not stop.is_set():
+            if chance.random() < 0.8:  # else it may die while it starts
+                collector.wait_until_up()
+            if not stop.wait(chance.uniform(0.0, 0.8)):
+                collector.kill()
+                kills += 1
+                collector.start()
+
+    thread = threading.Thread(target=reaper)
+    thread.start()
+    pause = KILLS * 1.4 / (WINDOWS * PER_WINDOW)
+    try:
+        issued = served(collector, pause, stop)
+    finally:
+        stop.set()
+        thread.join()
+    collector.end()
+    print(f"{kills} kills, {issued} rows")
+    assert kills >= KILLS // 2
+    assert accounted(collector) == issued
+    same(collector.points(), undisturbed.points())
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("point", POINTS)
+def test_killed_at_the_worst_moment(point: str, tmp_path: Path, undisturbed: Mortal) -> None:
+    collector = Mortal(tmp_path)
+    stop = threading.Event()
+    often = iter([2, 5, 1, 3] if FULL else [3, 2])
+    collector.start(f"{point}:{next(often)}")
+    deaths = 0
+
+    def nurse() -> None:
+        nonlocal deaths
+        while not stop.is_set():
+            if not collector.alive:
+                deaths += 1
+                number = next(often, None)
+                collector.start("-" if number is None else f"{point}:{number}")
+            time.sleep(0.02)
+
+    thread = threading.Thread(target=nurse)
+    thread.start()
+    try:
+        issued = served(collector, 0.02, stop)
+    finally:
+        stop.set()
+        thread.join()
+    if not collector.alive:  # it died at the very end
+        collector.start()
+        deaths += 1
+    collector.end()
+    assert deaths >= 1, "the point was never reached"
+    assert accounted(collector) == issued
+    same(collector.points(), undisturbed.points())
