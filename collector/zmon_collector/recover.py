@@ -107,6 +107,9 @@ class Recovery:
         stream = Stream(topic, row.row, stream_seed(row.id))
         stream.issued, stream.left = row.issued, bool(row.gone)
         stream.tally = msgpack.unpackb(row.tally)
+        if not stream.left:  # windows wait for it as they did
+            book = self._book(topic.model, topic.version)
+            book.hello(book.admit(topic.agent_id), row.id, now)
         self._desk.restore_stream(row.id, stream, now.mono - max(0.0, now.wall - row.heard))
 
     def _restore_window(self, row: WindowRow) -> OpenWindow:

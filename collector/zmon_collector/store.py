@@ -105,6 +105,7 @@ class Store:
             tables.prepare(connection)
             if not version:
                 tables.create(connection)
+                self.path.chmod(0o600)  # it holds raw rows
             problems = connection.execute("PRAGMA quick_check(1)").fetchone()
             if problems != ("ok",):
                 raise sqlite3.DatabaseError(f"malformed: {problems[0]}")

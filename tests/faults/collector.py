@@ -1,13 +1,15 @@
 """A collector that dies at a chosen point: ``python -m tests.faults.collector POINT:N …`` (then zmon's arguments).
 
 SIGKILLs itself when the code comes to the point for the N-th time; ``-`` never does. The production code knows
-nothing of this: its functions are wrapped from outside. Checkpoints are made often, so that they are met.
+nothing of this: its functions are wrapped from outside. Checkpoints are made often and windows close soon, so that they are met.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import sqlite3
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +18,7 @@ from typing import Any
 from zmon_collector import cli, journal, service
 
 CHECKPOINT_BYTES = 150_000
+AGENTS = 3  # of the tests that kill
 
 POINTS: dict[str, tuple[Any, str, bool]] = {  # (owner, attribute, whether to die after it rather than before)
     "ack": (service.Service, "_acknowledge", False),  # committed, not acknowledged
@@ -47,8 +50,19 @@ def arm(point: str, number: int) -> None:
     setattr(owner, name, wrapped)
 
 
+def streams_known(path: Path) -> int:
+    """How many publishers an earlier life had met."""
+    if not path.exists():
+        return 0
+    with contextlib.closing(sqlite3.connect(path)) as connection, contextlib.suppress(sqlite3.Error):
+        return int(connection.execute("SELECT count(*) FROM streams").fetchone()[0])
+    return 0
+
+
 if __name__ == "__main__":
     service.CHECKPOINT_BYTES = CHECKPOINT_BYTES
+    if streams_known(Path(sys.argv[-1]) / "state.sqlite") >= AGENTS:
+        service.SETTLE = 0.1  # or no life would be long enough to close a window
     where = sys.argv.pop(1)
     if where != "-":
         arm(where.partition(":")[0], int(where.partition(":")[2]))

@@ -64,7 +64,7 @@ class Mortal:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "tests.faults.collector", point, "collect", "--config", str(self.config),
-                 "--bind", self.endpoint, "--data-dir", str(self.folder), *arguments],
+                 "--bind", self.endpoint, *arguments, "--data-dir", str(self.folder)],
                 stderr=log,
             )  # fmt: skip
 
