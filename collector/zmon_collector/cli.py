@@ -13,6 +13,7 @@ from zmon_collector.commands.collect import collect
 from zmon_collector.commands.demo import demo
 from zmon_collector.commands.options import WRONG
 from zmon_collector.commands.plugins import plugins
+from zmon_collector.commands.reload import reload
 from zmon_collector.commands.validate import validate
 
 
@@ -28,7 +29,7 @@ def cli() -> None:
     """
 
 
-for command in (collect, demo, plugins, validate):
+for command in (collect, demo, plugins, reload, validate):
     cli.add_command(command)
 
 

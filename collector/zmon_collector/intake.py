@@ -78,27 +78,35 @@ def settled(message: Message, wall: float, max_skew: float) -> tuple[int | Array
     return (np.where(ahead, now, times) if skewed else times), skewed
 
 
-def split(batch: Batch, first: int, skip: int, times: int | Array, period: int) -> Iterator[Part]:
+def spread(starts: int | Array, most: int) -> None:
+    """WireError ``timestamp_span`` when the rows lie in more than `most` windows: no publisher of batches does that."""
+    if not isinstance(starts, int):
+        distinct = len(np.unique(starts))
+        if distinct > most:
+            raise WireError("timestamp_span", f"rows of {distinct} windows in one batch, at most {most}")
+
+
+def split(batch: Batch, first: int, skip: int, times: int | Array, starts: int | Array) -> Iterator[Part]:
     """The rows from `skip` on, by window, oldest window first.
 
-    `first` is the stream number of the batch's first row; the numbers stay with the rows.
+    `first` is the stream number of the batch's first row; the numbers stay with the rows. `starts` are the windows of
+    the batch's rows.
     """
     if skip:
         batch = batch.take(slice(skip, None))
         first += skip
         times = times if isinstance(times, int) else times[skip:]
-    step = period * NANO
-    if isinstance(times, int):
+        starts = starts if isinstance(starts, int) else starts[skip:]
+    if isinstance(times, int) or isinstance(starts, int):
         whole = Batch(batch.schema, {**batch.raw(), "timestamps": np.full(batch.rows, times)}, batch.rows)
-        yield Part(times // step * period, whole, first, times / NANO)
+        yield Part(int(starts), whole, first, int(times) / NANO)
         return
     batch = Batch(batch.schema, {**batch.raw(), "timestamps": times}, batch.rows)
-    windows = times // step
-    low, high = int(windows.min()), int(windows.max())
+    low, high = int(starts.min()), int(starts.max())
     if low == high:
-        yield Part(low * period, batch, first, int(times.max()) / NANO)
+        yield Part(low, batch, first, int(times.max()) / NANO)
         return
-    for window in np.unique(windows).tolist():
-        rows = np.flatnonzero(windows == window)
+    for start in np.unique(starts).tolist():
+        rows = np.flatnonzero(starts == start)
         part = batch.take(rows)
-        yield Part(window * period, part, rows.astype(np.uint64) + np.uint64(first), int(part.timestamps.max()) / NANO)
+        yield Part(start, part, rows.astype(np.uint64) + np.uint64(first), int(part.timestamps.max()) / NANO)

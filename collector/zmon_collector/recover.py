@@ -83,6 +83,8 @@ class Recovery:
                 windows[number].tallies[agent] = tally
                 if tally.received:
                     windows[number].contributors.add(agent)
+        for (model, _), book in self._desk.books.items():
+            book.change(self._desk.config.rules(model))
         newest = max([0, *windows, *found.leftovers])
         self._desk.numbers = count(newest + 1)
         for book in self._desk.books.values():

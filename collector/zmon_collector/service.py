@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from zmon.control import decode_greeting, encode_ack
-from zmon.errors import WireError
+from zmon.errors import ConfigurationError, WireError
 from zmon.state import pack_state
 from zmon.wire import decode, pack
 from zmon_collector import journal
@@ -24,6 +25,7 @@ from zmon_collector.outbox import Outbox
 from zmon_collector.plugins import Registry, check_names
 from zmon_collector.receive import Received, Receiver
 from zmon_collector.recover import Recovery
+from zmon_collector.reload import merged
 from zmon_collector.settle import Ack, Desk
 from zmon_collector.store import Store
 from zmon_collector.telemetry import Telemetry
@@ -50,10 +52,16 @@ class Service:
     config : Config
     registry : Registry, optional
         Plugins already loaded; by default all that are installed.
+    read : callable, optional
+        Reads the configuration anew, for `reload`.
     """
 
-    def __init__(self, config: Config, registry: Registry | None = None) -> None:
+    def __init__(
+        self, config: Config, registry: Registry | None = None, read: Callable[[], Config] | None = None
+    ) -> None:
         self.config = config
+        self._read = read or (lambda: config)
+        self._reloading = False
         self.telemetry = Telemetry()
         self.registry = registry or load_plugins(config)
         self._wakeup = threading.Event()
@@ -126,6 +134,24 @@ class Service:
         self._stopping = True
         self._wakeup.set()
 
+    def ask_to_reload(self) -> None:
+        """Ask `run` to reload. Safe in a signal handler."""
+        self._reloading = True
+        self._wakeup.set()
+
+    def reload(self) -> list[str]:
+        """Take over a changed configuration, from the next window on; the changed keys that need a restart.
+
+        Raises ConfigurationError, and changes nothing, when the file is not valid.
+        """
+        new = self._read()
+        check_names(self.registry, new.plugins, "plugins")
+        check_names(self.registry, new.sinks, "sinks")
+        self.config, waiting = merged(self.config, new)
+        self.desk.reload(self.config)
+        log.info("configuration reloaded%s", f"; these wait for a restart: {', '.join(waiting)}" if waiting else "")
+        return waiting
+
     @property
     def failed(self) -> bool:
         """The store cannot be written: the process must end with an error, so that somebody looks."""
@@ -135,6 +161,12 @@ class Service:
         self._wakeup.wait(TICK)
         self._wakeup.clear()
         now = self._now()
+        if self._reloading:
+            self._reloading = False
+            try:
+                self.reload()
+            except ConfigurationError as error:
+                log.error("the configuration is not valid and nothing is changed: %s", error)
         if self._has_room():
             self._replay()
             for _ in range(TURN):
@@ -149,7 +181,16 @@ class Service:
         self._deliver(self.engine.completed())
 
     def _has_room(self) -> bool:
-        return self.engine.backlog < ENGINE_BYTES and self.store.pending_bytes < STORE_BYTES
+        """Whether more may be taken in. What is not taken stays with its publishers."""
+        for what, is_over in (
+            ("metrics", self.engine.backlog > ENGINE_BYTES),
+            ("disk", self.store.pending_bytes > STORE_BYTES),
+            ("journal_bytes", self.store.used_bytes > self.config.limits.journal_bytes),
+        ):
+            if is_over:
+                self.telemetry.count("paused", what)
+                return False
+        return True
 
     def _now(self) -> Now:
         return Now(time.time(), time.monotonic())
@@ -235,7 +276,8 @@ class Service:
             return  # not all rows of the window are there yet
         for number in turn.chunks:
             pending = self.desk.pending[number]
-            if pending.nbytes < CHECKPOINT_BYTES:
+            tight = self.store.used_bytes > self.config.limits.journal_bytes // 2
+            if pending.nbytes < (CHECKPOINT_BYTES // 16 if tight else CHECKPOINT_BYTES):
                 continue
             made = self._checkpointed(number, turn.number)
             if self.engine.checkpoint(pending.model, pending.window, made):

@@ -87,6 +87,12 @@ class Desk:
         self._acks: dict[bytes, bytes] = {}  # streams to acknowledge after this turn, and the schema each lacks
         self._alarmed: set[Model] = set()
 
+    def reload(self, config: Config) -> None:
+        """Other rules, from the next window on."""
+        self.config = config
+        for (model, _), book in self.books.items():
+            book.change(config.rules(model))
+
     # --- receive -----------------------------------------------------------------------------------------------------
 
     def take_greeting(self, greeting: Greeting, peer: bytes, now: Now) -> None:
@@ -166,13 +172,15 @@ class Desk:
         try:
             batch = intake.checked(message, schema)
             times, skewed = intake.settled(message, now.wall, self.config.collector.max_skew)
+            starts = book.periods.starts(times)
+            intake.spread(starts, book.rules.open_windows)
         except WireError as error:
             self._count(book, agent, "rejected", fresh, now, error.reason)
             return
         if skewed:
             self._telemetry.count("skewed", by=skewed)
         model = (topic.model, topic.version)
-        for part in intake.split(batch, message.first, skip, times, book.rules.period):
+        for part in intake.split(batch, message.first, skip, times, starts):
             rows = part.batch.rows
             window = book.put(agent, message.stream, schema, part.start, rows, part.newest, now)
             if window is None:

@@ -1,7 +1,7 @@
 """A collector that dies at a chosen point: ``python -m tests.faults.collector POINT:N …`` (then zmon's arguments).
 
 SIGKILLs itself when the code comes to the point for the N-th time; ``-`` never does. The production code knows
-nothing of this: its functions are wrapped from outside. Checkpoints are made often and windows close soon, so that they are met.
+nothing of this: its functions are wrapped from outside. Checkpoints are made often and windows close soon.
 """
 
 from __future__ import annotations

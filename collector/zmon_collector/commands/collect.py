@@ -35,13 +35,14 @@ def collect(path: Path | None, no_web: bool, print_config: bool, **options: Any)
         click.echo(configuration.dump(config))
         return
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    service = Service(config)
+    service = Service(config, read=lambda: configuration.load(path, **options))
     service.start()
 
     def end(number: int, _: object) -> None:
         signal.signal(number, signal.SIG_DFL)
         service.stop()
 
+    signal.signal(signal.SIGHUP, lambda number, frame: service.ask_to_reload())
     signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGINT, end)
     service.run()

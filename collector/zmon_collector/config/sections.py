@@ -81,6 +81,9 @@ class LimitsSection:
     sample_bytes: int = key(positive, 256 * 2**20, "all samples together")
     inflight_bytes: int = key(positive, 64 * 2**20, "unacknowledged bytes of all publishers together")
     message_bytes: int = key(positive, 16 * 2**20, "one frame of a message; a larger one disconnects its sender")
+    journal_bytes: int = key(
+        positive, 8 * 2**30, "rows of open windows on disk; beyond it nothing is taken until some close"
+    )
     outbox_bytes: int = key(positive, 256 * 2**20, "reports that wait for a sink; beyond it the oldest go")
     outbox_age: float = key(duration, 7 * 86400.0, "a report that waits for longer goes")
     schema_bytes: int = key(positive, 64 * 2**20, "schemas kept in memory; further ones are asked for again")
