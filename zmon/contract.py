@@ -149,8 +149,9 @@ class Metric(Protocol[A]):
     float rounding. `update` and `merge` are deterministic. `result` does not change the accumulator and leaves an
     undefined value out (never 0.0 for unknown, never NaN).
 
-    Optional members: ``series``, a sequence of `Series` (a metric without it is emitted in every preset), and
-    ``compare(by_agent, ctx)``, which sees the agents' accumulators side by side when a window closes.
+    Optional members: ``series``, a sequence of `Series` (a metric without it is emitted in every preset); ``task``,
+    the only task it is for (it does not see batches of another); and ``compare(by_agent, ctx)``, which sees the
+    agents' accumulators side by side when a window closes.
 
     Attributes
     ----------

@@ -61,7 +61,7 @@ def accumulate(
     batch = concat(batches[0].schema, batches).aligned(context.schema)
     partial = Partial()
     for metric in metrics:
-        if not metric.needs <= batch.columns:
+        if not metric.needs <= batch.columns or getattr(metric, "task", batch.schema.task) != batch.schema.task:
             continue
 
         def step(metric: Metric[Any] = metric) -> Any:

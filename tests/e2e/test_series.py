@@ -6,12 +6,13 @@ Rows of one window are published by two agents as many uneven batches, in every 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from sklearn.datasets import load_breast_cancer, load_digits, load_wine
-from sklearn.linear_model import LogisticRegression
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_wine
+from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from zmon_collector.config import Config, parse
@@ -49,7 +50,8 @@ def publish(
     publishers = {
         agent: collector.publisher(
             "m",
-            classes=rows.classes,
+            classes=rows.classes or None,
+            task=rows.task,
             agent_id=agent,
             features=rows.features or None,
             threshold=rows.threshold,
@@ -69,7 +71,7 @@ def publish(
             column = getattr(rows, name)
             if column is not None:
                 arguments[name] = layout(column[part])
-        if rows.labels is not None:
+        if rows.labels is not None and rows.classes:
             names = [None if label < 0 else rows.classes[label] for label in rows.labels[part]]
             arguments["labels"] = names
         publishers[agent].publish(**arguments)
@@ -88,7 +90,7 @@ def subset(rows: Rows, numbers: np.ndarray) -> Rows:
         name: None if getattr(rows, name) is None else getattr(rows, name)[numbers]
         for name in ("probabilities", "inputs", "labels", "predictions")
     }
-    return Rows(rows.classes, features=rows.features, threshold=rows.threshold, **picked)
+    return replace(rows, **picked)
 
 
 def agrees(collector: Collector, rows: Rows, owner: dict[str, np.ndarray]) -> None:
@@ -166,6 +168,16 @@ def test_integers_and_a_class_that_never_occurs(collect: Any) -> None:
     rows = Rows(tuple("abcde"), p, None, random.integers(-1, 4, 300), random.integers(-9, 9, (300, 3)), ("x", "y", "z"))
     collector = collect(config=FULL)
     agrees(collector, rows, publish(collector, rows, ("a", "b"), seed=3))
+
+
+def test_a_regression(collect: Any) -> None:
+    data = load_diabetes()
+    target = data.target.astype(np.float64)
+    predictions = Ridge().fit(data.data[:200], target[:200]).predict(data.data)
+    target[np.random.default_rng(0).random(len(target)) < 0.2] = np.nan
+    rows = Rows((), None, predictions, target, data.data, tuple(data.feature_names), task="regression")
+    collector = collect(config=FULL)
+    agrees(collector, rows, publish(collector, rows, ("a", "b"), seed=7))
 
 
 def test_a_window_of_one_row(collect: Any) -> None:

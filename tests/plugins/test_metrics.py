@@ -28,9 +28,21 @@ def discovered() -> dict[str, Metric[Any]]:
 METRICS = discovered()
 
 
+def task_of(name: str) -> str:
+    return getattr(METRICS[name], "task", "classification")
+
+
+def reads(name: str, batch: Batch) -> bool:
+    return METRICS[name].needs <= batch.columns and task_of(name) == batch.schema.task
+
+
 def as_batch(rows: Rows) -> Batch:
     schema = Schema(
-        classes=rows.classes, features=rows.features, kinds=("numeric",) * len(rows.features), threshold=rows.threshold
+        task=rows.task,
+        classes=rows.classes,
+        features=rows.features,
+        kinds=("numeric",) * len(rows.features),
+        threshold=rows.threshold,
     )
     columns = {
         "probabilities": None if rows.probabilities is None else rows.p.astype(rows.probabilities.dtype),
@@ -41,7 +53,9 @@ def as_batch(rows: Rows) -> Batch:
     return Batch(schema, {name: column for name, column in columns.items() if column is not None}, rows.n)
 
 
-def computed(metric: Metric[Any], batch: Batch, cuts: list[int], order: list[int]) -> dict[Key, float]:
+def computed(
+    metric: Metric[Any], batch: Batch, cuts: list[int], order: list[int], sample_rows: int | None = None
+) -> dict[Key, float]:
     """The metric's values when the rows are cut at `cuts` and the pieces merged in `order`."""
     running = Context("model", "", "agent", batch.schema, Window(0, 60))
     pieces = [batch.take(slice(a, b)) for a, b in zip([0, *cuts], [*cuts, batch.rows], strict=True) if b > a]
@@ -55,7 +69,8 @@ def computed(metric: Metric[Any], batch: Batch, cuts: list[int], order: list[int
     left = [part for part in parts if part is not acc]
     for part in left:
         acc = metric.merge(acc, part)
-    closing = Context("model", "", None, batch.schema, Window(0, 60), rows=RowCounts(received=batch.rows), sample=batch)
+    counts, sample = RowCounts(received=batch.rows), batch.take(slice(0, sample_rows))
+    closing = Context("model", "", None, batch.schema, Window(0, 60), rows=counts, sample=sample)
     return {
         key(value.what, **{name: getattr(value, name) for name in DIMENSIONS if getattr(value, name)}): value.value
         for value in metric.result(acc, closing)
@@ -84,6 +99,13 @@ def random_rows(seed: int, n: int, classes: int, *, labels_only: bool = False, d
     )
 
 
+def random_regression(seed: int, n: int) -> Rows:
+    random = np.random.default_rng(seed)
+    labels = random.integers(-2, 6, n).astype(np.float64)
+    labels[random.random(n) < 0.2] = np.nan
+    return Rows((), None, random.normal(1e3, 3.0, n), labels, task="regression")
+
+
 def test_every_metric_has_an_oracle() -> None:
     assert set(METRICS) == set(ORACLES)
 
@@ -91,7 +113,7 @@ def test_every_metric_has_an_oracle() -> None:
 @pytest.mark.parametrize("name", METRICS)
 def test_laws(name: str) -> None:
     check_metric(METRICS[name])
-    check_metric(METRICS[name], example_batches((1, 300, 2, 7), seed=3))
+    check_metric(METRICS[name], example_batches((1, 300, 2, 7), seed=3, task=task_of(name)))
 
 
 @pytest.mark.parametrize("name", METRICS)
@@ -99,34 +121,72 @@ def test_laws(name: str) -> None:
 @given(data=st.data())
 def test_oracle_however_the_rows_are_split(name: str, data: st.DataObject) -> None:
     n = data.draw(st.integers(1, 60))
-    rows = random_rows(
-        data.draw(st.integers(0, 2**32)),
-        n,
-        data.draw(st.integers(2, 6)),
-        labels_only=data.draw(st.booleans()),
-        dtype=data.draw(st.sampled_from([np.float64, np.float32])),
-    )
+    seed = data.draw(st.integers(0, 2**32))
+    if task_of(name) == "regression":
+        rows = random_regression(seed, n)
+    else:
+        rows = random_rows(
+            seed,
+            n,
+            data.draw(st.integers(2, 6)),
+            labels_only=data.draw(st.booleans()),
+            dtype=data.draw(st.sampled_from([np.float64, np.float32])),
+        )
     cuts = sorted(data.draw(st.lists(st.integers(0, n), max_size=5)))
     order = data.draw(st.lists(st.integers(0, 10), min_size=1, max_size=1))
     batch = as_batch(rows)
-    if not METRICS[name].needs <= batch.columns:
+    if not reads(name, batch):
         return
     assert differences(computed(METRICS[name], batch, cuts, order), ORACLES[name](rows)) == []
 
 
 @pytest.mark.parametrize("name", METRICS)
-@pytest.mark.parametrize("n", [1, 2, 10, 5000, 100_000])
+@pytest.mark.parametrize("n", [1, 2, 10, 5000, 200_000])
 def test_oracle_at_any_size(name: str, n: int) -> None:
-    rows = random_rows(n, n, 10)
+    rows = random_regression(n, n) if task_of(name) == "regression" else random_rows(n, n, 10)
     found = computed(METRICS[name], as_batch(rows), sorted({n // 3, n // 2}), [0])
     assert differences(found, ORACLES[name](rows)) == []
+
+
+SHAPES: dict[str, Any] = {
+    "spread": lambda random, n, hit: np.clip(random.normal(0.4 + 0.2 * hit, 0.15, n), 0, 1),
+    "rare events": lambda random, n, hit: 1 / (1 + np.exp(-random.normal(-9 + 2 * hit, 1.5, n))),
+    "near one": lambda random, n, hit: 1 / (1 + np.exp(-random.normal(9 + 2 * hit, 1.5, n))),
+    "heavily tied": lambda random, n, hit: np.round(np.clip(random.normal(0.4 + 0.2 * hit, 0.3, n), 0, 1), 1),
+    "all equal": lambda random, n, hit: np.full(n, 0.25),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("share", [0.001, 0.3])
+def test_areas_from_histograms_are_near_and_do_not_depend_on_the_split(shape: str, dtype: Any, share: float) -> None:
+    random = np.random.default_rng(4)
+    n = 200_000
+    labels = (random.random(n) < share).astype(np.int64)
+    score = SHAPES[shape](random, n, labels).astype(dtype)
+    rows = Rows(("no", "yes"), np.column_stack([1 - score, score]), labels=labels)
+    batch = as_batch(rows)
+    found = [computed(METRICS["ranking"], batch, cuts, order, 5000) for cuts, order in (([], [0]), ([9, 70_000], [2]))]
+    assert found[0] == found[1]
+    expected = ORACLES["ranking"](rows)
+    assert differences(found[0], expected, rtol=0, atol=1e-3) == []
+    if shape in ("all equal", "heavily tied"):
+        assert differences(found[0], expected) == [], "no two scores share a bin"
+
+
+def test_areas_of_many_classes_are_left_out_beyond_the_sample() -> None:
+    rows = random_rows(5, 600, 101)
+    metric = METRICS["ranking"]
+    assert differences(computed(metric, as_batch(rows), [100], [0]), ORACLES["ranking"](rows)) == []
+    assert computed(metric, as_batch(rows), [100], [0], 500) == {}
 
 
 @pytest.mark.parametrize("name", METRICS)
 def test_a_binary_tie_is_not_above_the_threshold(name: str) -> None:
     rows = Rows(("no", "yes"), np.array([[0.5, 0.5], [0.4, 0.6], [0.5, 0.5]]), labels=np.array([0, 1, 1]))
     batch = as_batch(rows)
-    if METRICS[name].needs <= batch.columns:
+    if reads(name, batch):
         assert differences(computed(METRICS[name], batch, [1], [0]), ORACLES[name](rows)) == []
 
 
@@ -136,6 +196,8 @@ def test_huge_and_tiny_numbers_give_no_nan_and_no_warning(name: str) -> None:
     assert rows.inputs is not None
     rows.inputs[:, 0] = [1e308, -1e308, 1e308, 1e-308, 0, 5e-324, -1e308, 1e308]
     rows.inputs[:, 2] = 1e15 + np.arange(8)
+    if task_of(name) == "regression":
+        rows = Rows((), None, rows.inputs[:, 0], rows.inputs[::-1, 0], task="regression")
     found = computed(METRICS[name], as_batch(rows), [4], [0])
     assert all(np.isfinite(value) for value in found.values())
     if name == "numeric_features":
@@ -149,7 +211,8 @@ def test_every_value_is_of_a_declared_and_documented_series(name: str) -> None:
     metric = METRICS[name]
     declared = {(s.what, frozenset(s.keys), stat) for s in metric.series for stat in s.stats or ("",)}  # type: ignore[attr-defined]
     assert all(s.preset in PRESETS and s.definition for s in metric.series)  # type: ignore[attr-defined]
-    batch = concat(example_batches()[0].schema, example_batches())
+    batches = example_batches(task=task_of(name))
+    batch = concat(batches[0].schema, batches)
     rows = RowCounts(batch.rows, 1, 2, 3, {"label_index": 4})
     for agent in ("pod", None):
         ctx = Context("model", "", agent, batch.schema, Window(0, 60), rows=rows, sample=batch)
