@@ -26,25 +26,30 @@ Results = dict[tuple[str, ...], float]
 
 
 def example_batches(rows: Sequence[int] = (40, 1, 25), seed: int = 0, task: str = "classification") -> list[Batch]:
-    """Batches of a classifier with three classes, or a regression, with labels, gaps, NaN and infinities."""
+    """Batches of a classifier with three classes, or a regression: labels, inputs of all kinds, gaps, infinities."""
     random = np.random.default_rng(seed)
-    features = ("age", "income", "empty", "constant")
+    features = ("age", "income", "empty", "constant", "city", "vip", "essay")
+    kinds = ("numeric",) * 4 + ("categorical", "boolean", "text")
     classes = ("red", "green", "blue") if task == "classification" else ()
-    schema = Schema(task=task, classes=classes, features=features, kinds=("numeric",) * len(features))
+    schema = Schema(task=task, classes=classes, features=features, kinds=kinds, segments=("zone",))
     batches = []
     for n in rows:
-        inputs = random.normal(100.0, 5.0, (n, len(features)))
-        inputs[random.random((n, len(features))) < 0.1] = np.nan
+        inputs = random.normal(100.0, 5.0, (n, 4))
+        inputs[random.random((n, 4)) < 0.1] = np.nan
         inputs[random.random(n) < 0.1, 1] = np.inf
         inputs[:, 2], inputs[:, 3] = np.nan, 7.0
         columns = {"inputs": inputs, "timestamps": random.integers(0, 60_000_000_000, n)}
+        columns["codes"] = np.column_stack([random.integers(-1, 3, n), random.integers(-1, 2, n)])
+        columns["segments"] = random.integers(-1, 2, (n, 1))
+        cities = tuple(random.choice(["Rome", "Oslo", "Bonn", "Lima"], 3, replace=False).tolist())
+        dictionaries = {"codes": (cities, ("False", "True")), "segments": (("east", "west"),)}
         if task == "classification":
             columns["probabilities"] = random.dirichlet((1.0, 2.0, 3.0), n)
             columns["labels"] = random.integers(-1, 3, n)
         else:
             columns["predictions"] = random.normal(10.0, 2.0, n)
             columns["labels"] = np.where(random.random(n) < 0.2, np.nan, random.integers(0, 9, n))
-        batches.append(Batch(schema, columns))
+        batches.append(Batch(schema, columns, dictionaries=dictionaries))
     return batches
 
 

@@ -89,8 +89,7 @@ def draw(
     batch = concat(batches[0].schema, batches)
     if "predicted" in batch.columns:
         batch.predicted  # noqa: B018 - derived here, by the publisher's own threshold, and kept with the rows
-    columns = {name: column for name, column in batch.raw().items() if name != "ids"}
-    return sample.draw(Batch(batch.schema, columns, batch.rows).aligned(ctx.schema), keys, size, bound)
+    return sample.draw(batch.only(batch.raw().keys() - {"ids"}).aligned(ctx.schema), keys, size, bound)
 
 
 def _where(error: BaseException) -> str:

@@ -90,6 +90,8 @@ def subset(rows: Rows, numbers: np.ndarray) -> Rows:
         name: None if getattr(rows, name) is None else getattr(rows, name)[numbers]
         for name in ("probabilities", "inputs", "labels", "predictions")
     }
+    if rows.coded is not None:
+        picked["coded"] = rows.coded.iloc[numbers]
     return replace(rows, **picked)
 
 
@@ -178,6 +180,81 @@ def test_a_regression(collect: Any) -> None:
     rows = Rows((), None, predictions, target, data.data, tuple(data.feature_names), task="regression")
     collector = collect(config=FULL)
     agrees(collector, rows, publish(collector, rows, ("a", "b"), seed=7))
+
+
+def mixed(n: int, seed: int) -> tuple[Rows, Any]:
+    """A model with 20 inputs of all kinds, and the frame they stand in."""
+    pandas = require("pandas")
+    random = np.random.default_rng(seed)
+    numeric = {f"n{i}": random.normal(10.0**i, 1.0, n) for i in range(8)}
+    for i in range(1, 8, 2):
+        numeric[f"n{i}"][random.random(n) < 0.1 * i] = np.nan
+    numeric["count"] = random.integers(0, 9, n)
+    gaps = [None] * 9
+    coded = {
+        "city": random.choice(["Rome", "Oslo", "Bonn", "ünïcode"], n),
+        "plan": random.choice(["free", "paid", None], n),
+        "code": [f"{i:04}" for i in random.zipf(1.6, n).clip(0, 9000)],
+        "gone": random.choice(["once", *gaps], n),
+        "vip": random.random(n) < 0.1,
+        "opted": random.choice([True, False, None], n),
+        **{f"c{i}": random.choice([f"v{j}" for j in range(i + 1)], n) for i in range(4)},
+    }
+    coded = {name: [v.item() if isinstance(v, np.generic) else v for v in column] for name, column in coded.items()}
+    coded["gone"][0], coded["plan"][0], coded["opted"][0] = "once", "free", True
+    essays = ["word " * 90] * n
+    frame = pandas.DataFrame({"essay": pandas.Series(essays, dtype=object), **numeric, **coded})
+    for name in ("plan", "gone", "opted"):
+        frame[name] = pandas.Series(coded[name], dtype=object)
+    frame = frame[random.permutation(frame.columns)]
+    features = tuple(name for name in frame.columns if name in numeric)
+    rows = Rows(("a", "b", "c"), random.dirichlet(np.ones(3), n), None, random.integers(-1, 3, n))
+    rows.inputs, rows.features = frame[list(features)].to_numpy(dtype=np.float64), features
+    rows.coded = pandas.DataFrame({name: pandas.Series(coded[name], dtype=object) for name in frame if name in coded})
+    rows.skipped = ("essay",)
+    return rows, frame
+
+
+def test_twenty_columns_of_all_kinds_in_frames_of_all_kinds(collect: Any) -> None:
+    polars, pyarrow = require("polars"), require("pyarrow")
+    rows, frame = mixed(900, 0)
+    assert rows.coded is not None
+    assert len(frame.columns) == 20
+    kinds = {name: "boolean" if name in ("vip", "opted") else "categorical" for name in rows.coded}
+    forms: list[Callable[[Any], Any]] = [
+        lambda part: part,
+        lambda part: part.convert_dtypes(),
+        lambda part: polars.DataFrame(part.to_dict("list"), strict=False),
+        lambda part: pyarrow.Table.from_pandas(part),
+        lambda part: part.to_dict("records"),
+        lambda part: [tuple(row) for row in part.itertuples(index=False)],
+    ]
+    collector = collect(config=FULL)
+    random = np.random.default_rng(1)
+    publishers = [
+        collector.publisher("m", classes=rows.classes, agent_id="declared", kinds={**kinds, "essay": "text"}),
+        collector.publisher("m", classes=rows.classes, agent_id="inferred", features=list(frame.columns)),
+    ]
+    owner: dict[str, list[int]] = {"declared": [], "inferred": []}
+    at = 0
+    while at < rows.n:
+        which = at and int(random.integers(2))
+        size = 90 if at < 90 else int(random.choice([1, 2, 7, 33, 90]))
+        part = slice(at, min(at + size, rows.n))
+        form = forms[int(random.integers(len(forms) if which else len(forms) - 1))]
+        publishers[which].publish(
+            rows.probabilities[part], form(frame.iloc[part]), rows.labels[part].astype(float).tolist()
+            if (rows.labels[part] >= 0).all() else [None if each < 0 else int(each) for each in rows.labels[part]],
+            timestamps=START + 1,
+        )  # fmt: skip
+        owner["inferred" if which else "declared"] += range(part.start, part.stop)
+        at = part.stop
+    for publisher in publishers:
+        assert publisher.flush(20)
+        assert not publisher.stats.rejected, publisher.stats.rejected
+        publisher.close()
+    collector.stop()
+    agrees(collector, rows, {agent: np.array(numbers) for agent, numbers in owner.items()})
 
 
 def test_a_window_of_one_row(collect: Any) -> None:

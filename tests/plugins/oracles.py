@@ -30,6 +30,8 @@ class Rows:
     inputs: np.ndarray | None = None
     features: tuple[str, ...] = ()
     threshold: float = 0.5
+    coded: pandas.DataFrame | None = None  # categorical and boolean columns, None where missing
+    skipped: tuple[str, ...] = ()
     task: str = "classification"  # a regression's labels are targets, NaN for none
 
     @property
@@ -118,6 +120,30 @@ def numeric_features(rows: Rows) -> Expected:
         found[key("feature_missing_freq", feat_name=name)] = np.isnan(column).mean()
         found[key("feature_inf_count", feat_name=name)] = float(np.isinf(column).sum())
     return found
+
+
+def categorical_features(rows: Rows, most: int = 50) -> Expected:
+    if rows.coded is None:
+        return {}
+    found: Expected = {}
+    for name, column in rows.coded.items():
+        text = column.map(str, na_action="ignore")
+        counts, shares = text.value_counts(), text.value_counts(normalize=True)
+        ordered = sorted(counts.index, key=lambda each: (-counts[each], each))
+        for category in ordered[:most]:
+            found[key("feature_count", feat_name=name, category=category)] = float(counts[category])
+            found[key("feature_freq", feat_name=name, category=category)] = shares[category]
+        if ordered[most:]:
+            rest = counts[ordered[most:]].sum()
+            found[key("feature_count", feat_name=name, category="__other__")] = float(rest)
+            found[key("feature_freq", feat_name=name, category="__other__")] = rest / counts.sum()
+        found[key("feature_unique", feat_name=name)] = float(text.nunique())
+        found[key("feature_missing_freq", feat_name=name)] = column.isna().mean()
+    return found
+
+
+def skipped_features(rows: Rows) -> Expected:
+    return {key("feature_skipped_count", feat_name=name): float(rows.n) for name in rows.skipped}
 
 
 def performance(rows: Rows) -> Expected:
@@ -256,6 +282,8 @@ ORACLES: dict[str, Callable[[Rows], Expected]] = {
     "predicted_classes": predicted_classes,
     "confidence": confidence,
     "numeric_features": numeric_features,
+    "categorical_features": categorical_features,
+    "skipped_features": skipped_features,
     "performance": performance,
     "scores": scores,
     "calibration": calibration,

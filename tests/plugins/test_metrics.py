@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import doctest
 import importlib
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
+import pandas
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,7 +16,9 @@ from zmon_collector.plugins import Registry, builtin_modules
 
 from tests.plugins.oracles import ORACLES, Key, Rows, differences, key
 from zmon.batch import Batch, Schema, concat
+from zmon.categories import compact
 from zmon.contract import DIMENSIONS, PRESETS, Context, Metric, RowCounts, Window
+from zmon.kinds import categorical
 from zmon.state import pack_state, unpack_state
 from zmon.testing import check_metric, example_batches
 
@@ -37,11 +41,12 @@ def reads(name: str, batch: Batch) -> bool:
 
 
 def as_batch(rows: Rows) -> Batch:
+    coded = {} if rows.coded is None else {name: categorical(c.tolist(), name) for name, c in rows.coded.items()}
     schema = Schema(
         task=rows.task,
         classes=rows.classes,
-        features=rows.features,
-        kinds=("numeric",) * len(rows.features),
+        features=(*rows.features, *coded, *rows.skipped),
+        kinds=("numeric",) * len(rows.features) + ("categorical",) * len(coded) + ("text",) * len(rows.skipped),
         threshold=rows.threshold,
     )
     columns = {
@@ -49,8 +54,10 @@ def as_batch(rows: Rows) -> Batch:
         "predictions": rows.predictions,
         "labels": rows.labels,
         "inputs": rows.inputs,
+        "codes": np.column_stack([each.codes for each in coded.values()]) if coded else None,
     }
-    return Batch(schema, {name: column for name, column in columns.items() if column is not None}, rows.n)
+    there = {name: column for name, column in columns.items() if column is not None}
+    return Batch(schema, there, rows.n, {"codes": tuple(each.names for each in coded.values())})
 
 
 def computed(
@@ -77,6 +84,10 @@ def computed(
     }
 
 
+def digest(text: str) -> str:
+    return blake2b(text.encode(), digest_size=4).hexdigest()
+
+
 def random_rows(seed: int, n: int, classes: int, *, labels_only: bool = False, dtype: Any = np.float64) -> Rows:
     random = np.random.default_rng(seed)
     names = tuple(f"c{i}" for i in range(classes))
@@ -88,6 +99,13 @@ def random_rows(seed: int, n: int, classes: int, *, labels_only: bool = False, d
     inputs[random.random((n, 5)) < 0.1] = np.nan
     inputs[random.random(n) < 0.1, 1] = -np.inf
     inputs[:, 3], inputs[:, 4] = np.nan, 7.25
+    coded = {
+        "city": random.choice(["Rome", "Oslo", "Bonn", "", "ä" * 300, None], n),
+        "vip": random.choice([True, False, None], n),
+        "rare": random.zipf(1.5, n).clip(0, 900),
+        "gone": np.full(n, None),
+    }
+    coded = pandas.DataFrame({name: pandas.Series(column, dtype=object) for name, column in coded.items()})
     return Rows(
         classes=names,
         probabilities=None if labels_only else p.astype(dtype),
@@ -96,6 +114,8 @@ def random_rows(seed: int, n: int, classes: int, *, labels_only: bool = False, d
         inputs=inputs.astype(dtype),
         features=tuple(f"feat_{i}" for i in range(5)),
         threshold=0.3,
+        coded=coded.replace({"city": {"": "(empty)", "ä" * 300: "ä" * 247 + "…" + digest("ä" * 300)}}),
+        skipped=("essay",),
     )
 
 
@@ -180,6 +200,44 @@ def test_areas_of_many_classes_are_left_out_beyond_the_sample() -> None:
     metric = METRICS["ranking"]
     assert differences(computed(metric, as_batch(rows), [100], [0]), ORACLES["ranking"](rows)) == []
     assert computed(metric, as_batch(rows), [100], [0], 500) == {}
+
+
+def test_a_column_of_many_categories_is_bounded_and_estimated() -> None:
+    random = np.random.default_rng(8)
+    names = [f"user {i}" for i in range(20_000)]
+    rows = Rows(("a", "b"), predictions=np.zeros(50_000, dtype=np.int64))
+    rows.coded = pandas.DataFrame({"user": random.choice(names, 50_000), "plan": random.choice(["x", "y"], 50_000)})
+    metric, batch = METRICS["categorical_features"], as_batch(rows)
+    whole = computed(metric, batch, [], [0])
+    assert computed(metric, batch, [10, 20_000, 20_001], [2]) == whole, "the same whatever the split"
+    expected = ORACLES["categorical_features"](rows)
+    unique = key("feature_unique", feat_name="user")
+    assert abs(whole[unique] / expected[unique] - 1) < 0.1
+    known = {k: v for k, v in whole.items() if dict(k).get("category", "").startswith("user")}
+    counts = rows.coded["user"].value_counts()
+    assert len(known) == 100
+    assert all(v == counts[dict(k)["category"]] for k, v in known.items() if ("what", "feature_count") in k)
+    total = sum(v for k, v in whole.items() if ("what", "feature_count") in k and ("feat_name", "user") in k)
+    assert total == 50_000
+    plan = {k: v for k, v in expected.items() if ("feat_name", "plan") in k}
+    assert differences({k: v for k, v in whole.items() if ("feat_name", "plan") in k}, plan) == []
+
+
+def test_batches_of_different_dictionaries_join() -> None:
+    random = np.random.default_rng(3)
+    rows = [random_rows(int(random.integers(1e9)), int(n), 3) for n in random.integers(1, 40, 12)]
+    batches = [as_batch(each) for each in rows]
+    for i in (2, 5):
+        batches[i] = Batch(
+            batches[i].schema,
+            {**batches[i].raw(), "codes": compact(batches[i].codes, batches[i].categories)[0]},
+            dictionaries={"codes": compact(batches[i].codes, batches[i].categories)[1]},
+        )
+    joined = concat(batches[0].schema, batches)
+    whole = Rows(rows[0].classes, np.concatenate([each.p for each in rows]))
+    whole.coded = pandas.concat([each.coded for each in rows], ignore_index=True)
+    found = computed(METRICS["categorical_features"], joined, [7, 50], [1])
+    assert differences(found, ORACLES["categorical_features"](whole)) == []
 
 
 @pytest.mark.parametrize("name", METRICS)
