@@ -70,7 +70,7 @@ class Service:
         self._acks: dict[bytes, bytes] = {}  # streams to acknowledge in this turn, and the schema each lacks
         self.engine = Engine(
             self.registry,
-            choose=chooser(config.preset),
+            choose=chooser(config.choice),
             options=config.options,
             sample_rows=config.sample_rows,
             sample_bytes=config.limits.sample_bytes,

@@ -18,10 +18,12 @@ from sklearn.preprocessing import StandardScaler
 from zmon_collector.config import Config, parse
 
 from tests.conftest import Collector, require
-from tests.plugins.oracles import Expected, Rows, differences, everything, key, plain
+from tests.plugins.oracles import ORACLES, Expected, Rows, differences, everything, key, plain
 
 START = 1_600_000_020  # a minute in 2020
 FULL: Config = parse({"metrics": {"preset": "full"}})
+
+SEGMENTED = [ORACLES[name] for name in ("predicted_classes", "confidence", "performance")]
 
 LAYOUTS: list[Callable[[np.ndarray], Any]] = [
     lambda a: a,
@@ -255,6 +257,44 @@ def test_twenty_columns_of_all_kinds_in_frames_of_all_kinds(collect: Any) -> Non
         publisher.close()
     collector.stop()
     agrees(collector, rows, {agent: np.array(numbers) for agent, numbers in owner.items()})
+
+
+def test_segments(collect: Any) -> None:
+    random = np.random.default_rng(11)
+    n = 600
+    rows = Rows(("a", "b", "c"), random.dirichlet(np.ones(3), n), None, random.integers(-1, 3, n))
+    country = random.choice(["de", "fr", "us", "va"], n, p=[0.5, 0.3, 0.15, 0.05])
+    config = parse({"metrics": {"preset": "full", "segment_preset": "full", "max_segments": 2}})
+    collector = collect(config=config)
+    owner: dict[str, list[int]] = {"p": [], "q": []}
+    for i, agent in enumerate(owner):
+        with collector.publisher("m", classes=rows.classes, agent_id=agent) as publisher:
+            for start in range(i * 25, n, 50):
+                part = slice(start, start + 25)
+                publisher.publish(
+                    rows.probabilities[part], labels=rows.labels[part].clip(0), timestamps=START + 1,
+                    segments={"country": country[part].tolist()},
+                )  # fmt: skip
+                owner[agent] += range(start, start + 25)
+            assert publisher.flush(20)
+            assert not publisher.stats.rejected
+    collector.stop()
+    rows.labels = rows.labels.clip(0)
+    points = collector.points()
+    for agent, numbers in [*owner.items(), (None, np.arange(n))]:
+        own = [point for point in points if point["properties"].get("agent_id") == agent]
+        found = plain([point for point in own if "segment_name" in point["properties"]])
+        expected: Expected = {}
+        common = sorted(set(country), key=lambda value: -np.count_nonzero(country[list(numbers)] == value))
+        for value in (*common[:2], "__other__"):
+            where = np.isin(country, common[2:] if value == "__other__" else [value])
+            part = subset(rows, np.intersect1d(np.flatnonzero(where), numbers))
+            whole = {k: v for oracle in SEGMENTED for k, v in oracle(part).items()} | {
+                key("buffer_count"): float(part.n)
+            }
+            names = (("segment_name", "country"), ("segment_value", value))
+            expected |= {tuple(sorted((*k, *names))): v for k, v in whole.items()}
+        assert differences(found, expected) == [], agent
 
 
 def test_a_window_of_one_row(collect: Any) -> None:
