@@ -61,6 +61,9 @@ class Publisher:
         Bound on what is held in memory; the oldest rows go first.
     secret_key, server_key
         Reserved for CURVE; refused in this release.
+    kinds : mapping of str to str, optional
+        Kinds of features by name: ``"numeric"``, ``"categorical"``, ``"boolean"``; ``"text"`` and ``"vector"`` columns
+        are not captured. What is not declared is inferred once, from the first values.
 
     Raises
     ------
@@ -95,6 +98,7 @@ class Publisher:
         buffer_bytes: int = 32 * 2**20,
         secret_key: str | bytes | None = None,
         server_key: str | bytes | None = None,
+        kinds: Mapping[str, str] | None = None,
     ) -> None:
         if task not in ("classification", "regression"):
             raise ConfigurationError(f"task is {task!r}; this release knows 'classification' and 'regression'")
@@ -123,6 +127,7 @@ class Publisher:
             threshold=threshold,
             tags={settings.name("a tag", k): settings.name("a tag's value", v) for k, v in (tags or {}).items()},
             sample_rate=sample_rate,
+            kinds=kinds,
         )
         self._buffer_bytes = buffer_bytes
         self._enabled = settings.enabled()
@@ -162,7 +167,8 @@ class Publisher:
         probabilities : array_like
             (n, n_classes), or (n,) for the probability of class 1 of a binary model; in [0, 1].
         inputs : array_like or frame, optional
-            (n, n_features) numbers, as an array, a pandas, polars or pyarrow frame, a tensor or a list of dicts.
+            n rows of features, as an array, a pandas, polars or pyarrow frame, a tensor or a list of dicts: numbers,
+            truth values, categories, with missing values.
         labels : array_like, optional
             Ground truth: (n,) indices or names, None or NaN where unknown; or (n, n_classes) one-hot.
         predictions : array_like, optional
@@ -171,8 +177,8 @@ class Publisher:
             (n,) integers or texts that name the rows.
         timestamps : optional
             One time or one per row: epoch seconds, datetime or datetime64; without a zone they are UTC. Default: now.
-        segments : optional
-            Reserved; a batch that has them is rejected in this release.
+        segments : mapping of str to array_like, optional
+            Columns by whose values series are given apart, for instance ``{"country": [...]}``; at most 8.
         """
         if not self._enabled:
             return
@@ -180,10 +186,8 @@ class Publisher:
             if self._closed:
                 self._counters.drop("closed", _rows(probabilities, predictions))
                 return
-            if segments is not None:
-                raise Rejected("segments_unsupported", "segments are not part of this release; leave them out")
             pieces, sampled_out = self._capture.pieces(
-                probabilities, inputs, labels, predictions, ids, timestamps, time.time_ns()
+                probabilities, inputs, labels, predictions, ids, timestamps, time.time_ns(), segments
             )
             with self._lock:
                 for layout, piece, nbytes in pieces:

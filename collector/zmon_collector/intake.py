@@ -51,10 +51,11 @@ def checked(message: Message, schema: Schema) -> Batch:
         raise WireError("predictions_missing", "a regression publishes float predictions and labels")
     elif not np.isfinite(columns["predictions"]).all():
         raise WireError("predictions_nan")
-    inputs = columns.get("inputs")
-    if inputs is not None and inputs.shape[1] != len(schema.features):
-        raise WireError("inputs_shape", f"{inputs.shape[1]} columns for {len(schema.features)} features")
-    return Batch(schema, columns, message.rows)
+    for name, known in (("inputs", schema.numeric), ("codes", schema.categorical), ("segments", schema.segments)):
+        column = columns.get(name)
+        if column is not None and column.shape[1] != len(known):
+            raise WireError(f"{name}_shape", f"{column.shape[1]} columns, {len(known)} in the schema")
+    return Batch(schema, columns, message.rows, message.dictionaries)
 
 
 def _indices(name: str, column: Array, least: int, classes: int) -> Array:
@@ -98,10 +99,9 @@ def split(batch: Batch, first: int, skip: int, times: int | Array, starts: int |
         times = times if isinstance(times, int) else times[skip:]
         starts = starts if isinstance(starts, int) else starts[skip:]
     if isinstance(times, int) or isinstance(starts, int):
-        whole = Batch(batch.schema, {**batch.raw(), "timestamps": np.full(batch.rows, times)}, batch.rows)
-        yield Part(int(starts), whole, first, int(times) / NANO)
+        yield Part(int(starts), batch.having(timestamps=np.full(batch.rows, times)), first, int(times) / NANO)
         return
-    batch = Batch(batch.schema, {**batch.raw(), "timestamps": times}, batch.rows)
+    batch = batch.having(timestamps=times)
     low, high = int(starts.min()), int(starts.max())
     if low == high:
         yield Part(low, batch, first, int(times.max()) / NANO)

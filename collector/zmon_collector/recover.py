@@ -188,7 +188,7 @@ class Recovery:
         schema = self._schemas.get((row.number, record.schema))
         if schema is None:
             return  # it then counts as lost
-        batch = Batch(schema, record.columns, record.rows)
+        batch = Batch(schema, record.columns, record.rows, record.dictionaries)
         seed = stream_seed(record.stream)
         self._engine.add((row.model, row.version), window, record.agent, batch, seed, record.numbers)
         self._desk.pending[row.number].nbytes += sum(column.nbytes for column in record.columns.values())

@@ -60,6 +60,7 @@ class Service:
         self, config: Config, registry: Registry | None = None, read: Callable[[], Config] | None = None
     ) -> None:
         self.config = config
+        self._choose = chooser(config.choice)
         self._read = read or (lambda: config)
         self._reloading = False
         self.telemetry = Telemetry()
@@ -72,7 +73,7 @@ class Service:
         self._recovery: Recovery | None = None
         self.engine = Engine(
             self.registry,
-            choose=chooser(lambda model: self.config.preset(model)),
+            choose=lambda *value: self._choose(*value),
             options=lambda *names: self.config.options(*names),
             sample_rows=lambda model: self.config.sample_rows(model),
             sample_bytes=config.limits.sample_bytes,
@@ -148,6 +149,7 @@ class Service:
         check_names(self.registry, new.plugins, "plugins")
         check_names(self.registry, new.sinks, "sinks")
         self.config, waiting = merged(self.config, new)
+        self._choose = chooser(self.config.choice)
         self.desk.reload(self.config)
         log.info("configuration reloaded%s", f"; these wait for a restart: {', '.join(waiting)}" if waiting else "")
         return waiting

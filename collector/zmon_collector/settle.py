@@ -188,8 +188,9 @@ class Desk:
                 continue
             self._engine.add(model, window, agent, part.batch, stream.seed, part.numbers)
             if self._journal:
-                self._write(model, window, body, Record(agent, message.stream, message.schema, part.numbers, rows,
-                                                        dict(part.batch.raw())))  # fmt: skip
+                columns, dictionaries = dict(part.batch.raw()), dict(part.batch.dictionaries)
+                record = Record(agent, message.stream, message.schema, part.numbers, rows, columns, dictionaries)
+                self._write(model, window, body, record)
         if schema.tags:
             self.tags.setdefault(model, {})[agent] = schema.tags
 

@@ -65,8 +65,10 @@ def test_a_chunk_comes_back(data: st.DataObject) -> None:
 
 def test_a_strided_column_comes_back() -> None:
     column = np.arange(24.0).reshape(6, 4)[::2, ::-1]
-    (back,) = record.decode(record.encode([Record("a", b"s", b"h", 1, 3, {"inputs": column})]))
+    codes = {"codes": (("red", "grün"), ()), "segments": (("a", "b", "c"),)}
+    (back,) = record.decode(record.encode([Record("a", b"s", b"h", 1, 3, {"inputs": column}, codes)]))
     assert np.array_equal(back.columns["inputs"], column)
+    assert back.dictionaries == codes
 
 
 def test_a_chunk_of_a_newer_version_is_refused() -> None:

@@ -11,15 +11,19 @@ from zmon.settings import DEFAULT_COLLECTOR
 from zmon_collector.config.values import (
     duration,
     endpoint,
+    expectations,
     flag,
+    globs,
     journal,
     period,
     positive,
-    preset,
     tables,
     text,
     texts,
 )
+from zmon_collector.config.values import preset as one_preset
+
+SEGMENT_METRICS = ("rows", "predicted_classes", "confidence", "performance", "regression")
 
 Parse = Callable[[object], Any]
 
@@ -57,7 +61,23 @@ class CollectorSection:
 class MetricsSection:
     """[metrics]"""
 
-    preset: str = key(preset, "default", "what is emitted: minimal, default or full")
+    preset: str = key(one_preset, "default", "what is emitted: minimal, default or full")
+    add: tuple[str, ...] = key(globs, (), "globs of series, `what` or `what:stat`, emitted whatever the preset")
+    drop: tuple[str, ...] = key(globs, (), "globs of series, `what` or `what:stat`, never emitted")
+    stats: tuple[str, ...] = key(globs, (), "globs: of series with statistics exactly these; empty: the preset's")
+    classes: tuple[str, ...] = key(globs, (), "globs: per class, series of these only; empty: of all")
+    features: tuple[str, ...] = key(globs, (), "globs: per feature, series of these only; empty: of all")
+    segment_metrics: tuple[str, ...] = key(
+        globs, SEGMENT_METRICS, "globs of metrics (docs/metrics.md) that are also given per segment value"
+    )
+    segment_preset: str = key(one_preset, "minimal", "what is emitted of them per segment value")
+    max_segments: int = key(positive, 20, "most frequent values of a segment that are named; the rest is `__other__`")
+    expect: Mapping[str, int] = key(
+        expectations,
+        {},
+        "for `zmon validate`: numbers of agents (10), features (20; of these categorical: 0, each with 10 categories), "
+        "classes (2; 0 for a regression) and segments (0: values of all segment columns together)",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +89,16 @@ class ModelSection:
     idle: float | None = key(duration, None, "as in [collector]")
     max_wait: float | None = key(duration, None, "as in [collector]")
     sample_rows: int | None = key(positive, None, "as in [collector]")
-    preset: str | None = key(preset, None, "as in [metrics]")
+    preset: str | None = key(one_preset, None, "as in [metrics]")
+    add: tuple[str, ...] | None = key(globs, None, "as in [metrics]")
+    drop: tuple[str, ...] | None = key(globs, None, "as in [metrics]")
+    stats: tuple[str, ...] | None = key(globs, None, "as in [metrics]")
+    classes: tuple[str, ...] | None = key(globs, None, "as in [metrics]")
+    features: tuple[str, ...] | None = key(globs, None, "as in [metrics]")
+    segment_metrics: tuple[str, ...] | None = key(globs, None, "as in [metrics]")
+    segment_preset: str | None = key(one_preset, None, "as in [metrics]")
+    max_segments: int | None = key(positive, None, "as in [metrics]")
+    expect: Mapping[str, int] = key(expectations, {}, "as in [metrics], key by key")
     metrics: Mapping[str, Mapping[str, Any]] = key(tables, {}, "[models.NAME.metrics.METRIC]: options of a metric")
 
 

@@ -33,7 +33,7 @@ def _lines(section: Any) -> list[str]:
     lines = []
     for each in fields(section):
         value, read = getattr(section, each.name), each.metadata["parse"]
-        if value is None or read is tables:
+        if value is None or value == {} or read is tables:
             continue
         lines.append(f"{each.name} = {toml(f'{value:g}s' if read in (duration, period) else value)}")
     return lines

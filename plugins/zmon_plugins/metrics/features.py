@@ -51,7 +51,7 @@ class NumericFeatures:
     )
 
     def create(self, ctx: Context) -> dict[str, Any]:
-        columns = len(ctx.schema.features)
+        columns = len(ctx.schema.numeric)
         zeros = np.zeros(columns, dtype=np.int64)
         return {"moments": stats.empty(columns), "rows": 0, "missing": zeros, "infinite": zeros.copy()}
 
@@ -75,7 +75,7 @@ class NumericFeatures:
         if ctx.sample is not None and "inputs" in ctx.sample.columns:
             values = ctx.sample.inputs.astype(np.float64)
             found = stats.quantiles(values, _finite(values))
-        for i, name in enumerate(ctx.schema.features):
+        for i, name in enumerate(ctx.schema.numeric):
             for stat, value in stats.describe(acc["moments"], found, i):
                 yield Value("feature_value", value, feat_name=name, stat=stat)
             if acc["rows"]:

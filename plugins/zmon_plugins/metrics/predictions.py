@@ -52,6 +52,7 @@ class PredictedClasses:
     """Counts and shares of the predicted classes. Accumulator: (n_classes,) counts."""
 
     name = "predicted_classes"
+    task = "classification"
     needs = frozenset({"predicted"})
     series = (
         Series("prediction_count", "rows whose predicted class it is", ("class_name",)),
@@ -81,6 +82,7 @@ class Confidence:
     """How sure the model is. Accumulator: moments of the three measures, and of each class's probability."""
 
     name = "confidence"
+    task = "classification"
     needs = frozenset({"probabilities"})
     series = (
         Series("max_prediction_proba", "highest probability of each row", stats=_SURE, preset="minimal"),
