@@ -168,10 +168,11 @@ def load(connection: sqlite3.Connection) -> Found:
     return found
 
 
-def chunk_ids(window: WindowRow, connection: sqlite3.Connection) -> list[int]:
-    """The chunks to replay, oldest first."""
+def chunk_ids(window: WindowRow, newest: int, connection: sqlite3.Connection) -> list[int]:
+    """The chunks to replay, oldest first: those of turns up to `newest`, for this run writes some already."""
     found = connection.execute(
-        "SELECT id FROM chunks WHERE window = ? AND turn > ? ORDER BY turn", (window.number, window.through)
+        "SELECT id FROM chunks WHERE window = ? AND turn > ? AND turn <= ? ORDER BY turn",
+        (window.number, window.through, newest),
     )
     return [number for (number,) in found]
 

@@ -146,7 +146,7 @@ class Recovery:
                 self._take(self._arrived.popleft(), row, window)
             if self._chunks is None:
                 if not self._asked:
-                    self._ask(partial(journal.chunk_ids, row))
+                    self._ask(partial(journal.chunk_ids, row, self._found.turn))
                 return
             while self._chunks and self._asked < AHEAD:
                 number = self._chunks.popleft()

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas
 from zmon_collector.admin import ask
 
 import zmon
@@ -115,7 +116,9 @@ class Mortal:
                 value
                 for window in self.points().values()
                 for names, value in window.items()
-                if dict(names)["what"] == what and ("agent_id" in dict(names)) == agents
+                if dict(names)["what"] == what
+                and ("agent_id" in dict(names)) == agents
+                and "segment_name" not in dict(names)
             )
         )
 
@@ -133,6 +136,13 @@ class Mortal:
                 self.kill()
 
 
+def table(random: np.random.Generator, rows: int) -> pandas.DataFrame:
+    """Numeric columns and a categorical one."""
+    frame = pandas.DataFrame(random.normal(size=(rows, FEATURES)), columns=[f"x{i}" for i in range(FEATURES)])
+    frame["colour"] = random.choice(["red", "green", "blue"], rows)
+    return frame
+
+
 def batches(agent: int, windows: int, per_window: int, rows: int) -> Iterator[tuple[dict[str, Any], int]]:
     """What an agent publishes: the same in every run, in order of time, some batches across a window's end."""
     random = np.random.default_rng(agent)
@@ -142,7 +152,8 @@ def batches(agent: int, windows: int, per_window: int, rows: int) -> Iterator[tu
         yield (
             {
                 "probabilities": random.dirichlet(np.ones(3), rows),
-                "inputs": random.normal(size=(rows, FEATURES)),
+                "inputs": table(random, rows),
+                "segments": {"country": random.choice(["de", "fr", "it"], rows)},
                 "labels": [None if label < 0 else label for label in labels.tolist()],
                 "timestamps": np.minimum(times, OLD + windows * 60 - 0.001),
             },
