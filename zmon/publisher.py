@@ -14,7 +14,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from zmon import settings
+from zmon import keys, settings
 from zmon.buffer import Ring
 from zmon.capture import Capture
 from zmon.counters import Counters, Stats
@@ -59,8 +59,12 @@ class Publisher:
         Share of rows captured, in (0, 1].
     buffer_bytes : int
         Bound on what is held in memory; the oldest rows go first.
-    secret_key, server_key
-        Reserved for CURVE; refused in this release.
+    secret_key : str, bytes or path, optional
+        CURVE: this publisher's secret key, 40 characters of z85, or better the path of the file that `zmon keygen`
+        wrote. Default: the file that ``ZMON_SECRET_KEY_FILE`` names, else no CURVE.
+    server_key : str, bytes or path, optional
+        CURVE: the collectors' public key, or the path of a file that holds it. Default: the file that
+        ``ZMON_SERVER_KEY_FILE`` names.
 
     Raises
     ------
@@ -93,13 +97,11 @@ class Publisher:
         tags: Mapping[str, str] | None = None,
         sample_rate: float = 1.0,
         buffer_bytes: int = 32 * 2**20,
-        secret_key: str | bytes | None = None,
-        server_key: str | bytes | None = None,
+        secret_key: keys.Given | None = None,
+        server_key: keys.Given | None = None,
     ) -> None:
         if task not in ("classification", "regression"):
             raise ConfigurationError(f"task is {task!r}; this release knows 'classification' and 'regression'")
-        if secret_key is not None or server_key is not None:
-            raise ConfigurationError("secret_key and server_key: CURVE is not part of this release; leave them out")
         if not 0.0 < sample_rate <= 1.0:
             raise ConfigurationError(f"sample_rate is {sample_rate!r}; it must lie in (0, 1]")
         if not 0.0 <= threshold <= 1.0:
@@ -114,6 +116,7 @@ class Publisher:
             settings.agent_id(agent_id),
         )
         self._endpoints = settings.endpoints(collector, control)
+        self._keys = keys.given(secret_key, server_key)
         self._capture = Capture(
             task=task,
             classes=classes,
@@ -276,6 +279,7 @@ class Publisher:
                 return
             self._transport = Transport(
                 endpoints=self._endpoints,
+                keys=self._keys,
                 topic=self._topic,
                 stream=self._stream,
                 ring=self._ring,

@@ -8,8 +8,10 @@ from pathlib import Path
 import click
 
 from zmon_collector import config as configuration
+from zmon_collector.auth import Gate
 from zmon_collector.commands.options import CONFIG, FAILED, loaded
 from zmon_collector.service import sink_is_on
+from zmon_collector.telemetry import Telemetry
 
 
 @click.command()
@@ -21,6 +23,7 @@ def validate(path: Path) -> None:
     plugins.
     """
     config = configuration.load(path)
+    Gate(config.security, Telemetry())  # reads the keys and the clients, as a collector does
     registry = loaded(config)
     sinks = [name for name in registry.sinks if sink_is_on(config, name)]
     click.echo(f"{path}: valid; windows of {config.collector.window} s on {config.collector.bind}, "
