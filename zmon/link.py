@@ -20,7 +20,7 @@ REOPEN_MAX = 10.0
 FAILURES = 3  # handshakes that break off before the log speaks of it: a collector that restarts breaks off one
 LOG_EVERY = 300.0
 REFUSED = zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
-WATCHED = REFUSED | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+WATCHED = REFUSED | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_CONNECTED | zmq.EVENT_DISCONNECTED
 
 Socket = zmq.Socket[bytes]
 
@@ -35,6 +35,7 @@ class Link:
     def __init__(self, context: zmq.Context[Socket], poller: zmq.Poller, endpoint: Endpoint, keys: Keys | None) -> None:
         self.cursor = Cursor()
         self.subscriptions: set[bytes] = set()
+        self.reached = False  # the connection for data is up, or its handshake under way
         self.greeted = False  # the collector answered our hello of this subscription
         self.schemas: set[bytes] = set()  # sent on this subscription
         self.hello_due = 0.0
@@ -78,7 +79,7 @@ class Link:
         self.close()
         self.subscriptions.clear()
         self.schemas.clear()
-        self.greeted = False
+        self.reached = self.greeted = False
         self._open()
         return True
 
@@ -111,6 +112,10 @@ class Link:
     def _take_events(self, monitor: Socket, now: float) -> None:
         while monitor.poll(0):
             event = recv_monitor_message(monitor, zmq.DONTWAIT)["event"]
+            if monitor is self._monitors[0]:
+                self.reached = event == zmq.EVENT_CONNECTED
+            if event in (zmq.EVENT_CONNECTED, zmq.EVENT_DISCONNECTED):
+                continue
             self._failures += 1
             if event & REFUSED and self._reopen_at is None:
                 self._reopen_at = now + self._pause * random.uniform(0.5, 1.0)

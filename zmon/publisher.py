@@ -5,22 +5,24 @@ from __future__ import annotations
 import atexit
 import os
 import secrets
-import threading
+import sys
 import time
 import weakref
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 import numpy as np
 
-from zmon import keys, settings
+from zmon import keys, native, settings
 from zmon.buffer import Ring
 from zmon.capture import Capture
 from zmon.counters import Counters, Stats
 from zmon.errors import ConfigurationError, Rejected
 from zmon.transport import Transport
 from zmon.wire import STREAM_BYTES, Topic
+
+FLUSH_POLL, FLUSH_POLL_MAX = 0.0005, 0.01  # seconds between looks at the acknowledgements
 
 
 class Publisher:
@@ -138,8 +140,7 @@ class Publisher:
 
     def _reset(self) -> None:
         """A fresh stream with an empty ring: at the start, and in a forked child."""
-        self._lock = threading.Lock()
-        self._changed = threading.Condition()
+        self._lock = native.lock()
         self._stream = secrets.token_bytes(STREAM_BYTES)
         self._ring = Ring(self._buffer_bytes)
         self._counters = Counters(self._topic.model)
@@ -223,18 +224,16 @@ class Publisher:
         if not self._enabled or self._transport is None:
             return self._enabled and self._ring.issued == 0
         transport, row = self._transport, self._ring.issued
-        deadline = time.monotonic() + timeout
-
-        def done() -> bool:
-            return transport.acked is not None and transport.acked >= row
-
-        with self._changed:
-            while not done() and not transport.failed:
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    break
-                self._changed.wait(left)
-        return done()
+        deadline, pause = time.monotonic() + timeout, FLUSH_POLL
+        while True:
+            acked = transport.acked
+            if acked is not None and acked >= row:
+                return True
+            left = deadline - time.monotonic()
+            if left <= 0 or transport.failed:
+                return False
+            time.sleep(min(left, pause))  # no condition variable: under gevent other greenlets go on meanwhile
+            pause = min(2 * pause, FLUSH_POLL_MAX)
 
     @property
     def stats(self) -> Stats:
@@ -270,6 +269,9 @@ class Publisher:
     ) -> None:
         self.close()
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Publisher belongs to its process and is not pickled; construct one in each process")
+
     # --- inside ------------------------------------------------------------------------------------------------------
 
     def _start(self) -> None:
@@ -286,13 +288,15 @@ class Publisher:
                 lock=self._lock,
                 schemas=self._capture.schemas,
                 tally=self._counters.tally,
-                notify=self._notify,
             )
             self._transport.start()
+        self._close_with_a_worker()
 
-    def _notify(self) -> None:
-        with self._changed:
-            self._changed.notify_all()
+    def _close_with_a_worker(self) -> None:
+        """A worker that multiprocessing has forked ends without atexit; it runs finalizers of its own."""
+        process, util = sys.modules.get("multiprocessing.process"), sys.modules.get("multiprocessing.util")
+        if process is not None and util is not None and process.parent_process() is not None:
+            util.Finalize(None, self.close, exitpriority=0)
 
     def _reject(self, reason: str, detail: str, rows: int) -> None:
         self._counters.reject(reason, detail, rows)

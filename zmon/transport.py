@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import zmq
 
-from zmon import control, wire
+from zmon import control, native, wire
 from zmon.buffer import Entry, Ring
 from zmon.errors import WireError
 from zmon.keys import Keys
@@ -46,8 +46,6 @@ class Transport:
         Schema bodies by hash; grows while publishing.
     tally : callable
         Cumulative counts of rows that will never be sent.
-    notify : callable
-        Called, without the lock, whenever acknowledgements or connections changed.
     """
 
     def __init__(
@@ -61,7 +59,6 @@ class Transport:
         lock: threading.Lock,
         schemas: Mapping[bytes, bytes],
         tally: Callable[[], Mapping[str, Any]],
-        notify: Callable[[], None],
     ) -> None:
         self._endpoints = endpoints
         self._keys = keys
@@ -71,16 +68,19 @@ class Transport:
         self._lock = lock
         self._schemas = schemas
         self._tally = tally
-        self._notify = notify
         self._links: list[Link] = []
         self._stop_at: float | None = None
         self.connected = False
         self.failed = False
         self._acked: int | None = None
-        self._thread = threading.Thread(target=self._run, name="zmon-publisher", daemon=True)
+        self._thread = native.Thread(self._run, "zmon-publisher")
 
     def start(self) -> None:
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:  # no more threads, or the interpreter is ending
+            self.failed = True
+            log.error("zmon: the publisher's thread cannot start (%s); batches are dropped", error)
 
     def stop(self, timeout: float) -> None:
         """Send what is left for at most `timeout` seconds, say goodbye, close the sockets."""
@@ -106,7 +106,6 @@ class Transport:
             for link in self._links:
                 link.close()
             context.term()
-            self._notify()
 
     def _loop(self, context: zmq.Context[zmq.Socket[bytes]]) -> None:
         poller = zmq.Poller()
@@ -139,8 +138,9 @@ class Transport:
         subscribed = [link for link in self._links if link.subscribed]
         with self._lock:
             left = self._ring.tail > self._ring.head
-        if not subscribed:  # nobody there: wait only for a connection that may just be coming up
-            return not left or now - started > FIRST_CONTACT or now >= self._stop_at
+        if not subscribed:  # nobody there: wait only for a connection that is coming up
+            coming = now - started <= FIRST_CONTACT or any(link.reached for link in self._links)
+            return not left or not coming or now >= self._stop_at
         return now >= self._stop_at or all(link.cursor.acked >= self._ring.issued for link in subscribed)
 
     def _take_subscriptions(self, link: Link) -> None:
@@ -190,7 +190,6 @@ class Transport:
             self._ring.release(min(link.cursor.acked for link in self._links))
             self._acked = min(rows) if rows else None
             self.connected = any(link.greeted for link in self._links)
-        self._notify()
 
     def _keep_in_touch(self, link: Link, now: float) -> None:
         if not link.subscribed:
