@@ -11,12 +11,18 @@ import click
 from zmon_collector.cli import cli
 from zmon_collector.config import sections
 from zmon_collector.config.toml import toml
-from zmon_collector.config.values import duration, period, tables
+from zmon_collector.config.values import clients, duration, period, tables
 from zmon_collector.plugins import Registry
 
 ROOT = Path(__file__).parents[1]
 HEAD = "<!-- Made by `make docs`; edit the code instead. -->\n\n"
-SECTIONS = (sections.CollectorSection, sections.MetricsSection, sections.ModelSection, sections.LimitsSection)
+SECTIONS = (
+    sections.CollectorSection,
+    sections.MetricsSection,
+    sections.ModelSection,
+    sections.LimitsSection,
+    sections.SecuritySection,
+)
 
 
 def metrics() -> str:
@@ -47,7 +53,7 @@ def configuration() -> str:
         lines += [f"## {section.__doc__}\n", "| key | default | meaning |", "|---|---|---|"]
         for each in fields(section):
             read, value = each.metadata["parse"], each.default
-            if read is tables or value is None or value is MISSING:
+            if read in (clients, tables) or value is None or value is MISSING:
                 shown = ""
             else:
                 value = f"{value:g}s" if read in (duration, period) else value

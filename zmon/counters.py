@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from zmon import native
 from zmon.wire import TALLY_REASONS
 
 log = logging.getLogger("zmon")
@@ -54,7 +54,7 @@ class Counters:
 
     def __init__(self, model: str) -> None:
         self._model = model
-        self._lock = threading.Lock()
+        self._lock = native.lock()
         self._rejected: dict[str, int] = {}
         self._dropped: dict[str, int] = {}
         self._sampled_out = 0

@@ -5,22 +5,24 @@ from __future__ import annotations
 import atexit
 import os
 import secrets
-import threading
+import sys
 import time
 import weakref
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 import numpy as np
 
-from zmon import settings
+from zmon import keys, native, settings
 from zmon.buffer import Ring
 from zmon.capture import Capture
 from zmon.counters import Counters, Stats
 from zmon.errors import ConfigurationError, Rejected
 from zmon.transport import Transport
 from zmon.wire import STREAM_BYTES, Topic
+
+FLUSH_POLL, FLUSH_POLL_MAX = 0.0005, 0.01  # seconds between looks at the acknowledgements
 
 
 class Publisher:
@@ -59,8 +61,12 @@ class Publisher:
         Share of rows captured, in (0, 1].
     buffer_bytes : int
         Bound on what is held in memory; the oldest rows go first.
-    secret_key, server_key
-        Reserved for CURVE; refused in this release.
+    secret_key : str, bytes or path, optional
+        CURVE: this publisher's secret key, 40 characters of z85, or better the path of the file that `zmon keygen`
+        wrote. Default: the file that ``ZMON_SECRET_KEY_FILE`` names, else no CURVE.
+    server_key : str, bytes or path, optional
+        CURVE: the collectors' public key, or the path of a file that holds it. Default: the file that
+        ``ZMON_SERVER_KEY_FILE`` names.
     kinds : mapping of str to str, optional
         Kinds of features by name: ``"numeric"``, ``"categorical"``, ``"boolean"``; ``"text"`` and ``"vector"`` columns
         are not captured. What is not declared is inferred once, from the first values.
@@ -96,14 +102,12 @@ class Publisher:
         tags: Mapping[str, str] | None = None,
         sample_rate: float = 1.0,
         buffer_bytes: int = 32 * 2**20,
-        secret_key: str | bytes | None = None,
-        server_key: str | bytes | None = None,
+        secret_key: keys.Given | None = None,
+        server_key: keys.Given | None = None,
         kinds: Mapping[str, str] | None = None,
     ) -> None:
         if task not in ("classification", "regression"):
             raise ConfigurationError(f"task is {task!r}; this release knows 'classification' and 'regression'")
-        if secret_key is not None or server_key is not None:
-            raise ConfigurationError("secret_key and server_key: CURVE is not part of this release; leave them out")
         if not 0.0 < sample_rate <= 1.0:
             raise ConfigurationError(f"sample_rate is {sample_rate!r}; it must lie in (0, 1]")
         if not 0.0 <= threshold <= 1.0:
@@ -118,6 +122,7 @@ class Publisher:
             settings.agent_id(agent_id),
         )
         self._endpoints = settings.endpoints(collector, control)
+        self._keys = keys.given(secret_key, server_key)
         self._capture = Capture(
             task=task,
             classes=classes,
@@ -140,8 +145,7 @@ class Publisher:
 
     def _reset(self) -> None:
         """A fresh stream with an empty ring: at the start, and in a forked child."""
-        self._lock = threading.Lock()
-        self._changed = threading.Condition()
+        self._lock = native.lock()
         self._stream = secrets.token_bytes(STREAM_BYTES)
         self._ring = Ring(self._buffer_bytes)
         self._counters = Counters(self._topic.model)
@@ -224,18 +228,16 @@ class Publisher:
         if not self._enabled or self._transport is None:
             return self._enabled and self._ring.issued == 0
         transport, row = self._transport, self._ring.issued
-        deadline = time.monotonic() + timeout
-
-        def done() -> bool:
-            return transport.acked is not None and transport.acked >= row
-
-        with self._changed:
-            while not done() and not transport.failed:
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    break
-                self._changed.wait(left)
-        return done()
+        deadline, pause = time.monotonic() + timeout, FLUSH_POLL
+        while True:
+            acked = transport.acked
+            if acked is not None and acked >= row:
+                return True
+            left = deadline - time.monotonic()
+            if left <= 0 or transport.failed:
+                return False
+            time.sleep(min(left, pause))  # no condition variable: under gevent other greenlets go on meanwhile
+            pause = min(2 * pause, FLUSH_POLL_MAX)
 
     @property
     def stats(self) -> Stats:
@@ -271,6 +273,9 @@ class Publisher:
     ) -> None:
         self.close()
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Publisher belongs to its process and is not pickled; construct one in each process")
+
     # --- inside ------------------------------------------------------------------------------------------------------
 
     def _start(self) -> None:
@@ -280,19 +285,22 @@ class Publisher:
                 return
             self._transport = Transport(
                 endpoints=self._endpoints,
+                keys=self._keys,
                 topic=self._topic,
                 stream=self._stream,
                 ring=self._ring,
                 lock=self._lock,
                 schemas=self._capture.schemas,
                 tally=self._counters.tally,
-                notify=self._notify,
             )
             self._transport.start()
+        self._close_with_a_worker()
 
-    def _notify(self) -> None:
-        with self._changed:
-            self._changed.notify_all()
+    def _close_with_a_worker(self) -> None:
+        """A worker that multiprocessing has forked ends without atexit; it runs finalizers of its own."""
+        process, util = sys.modules.get("multiprocessing.process"), sys.modules.get("multiprocessing.util")
+        if process is not None and util is not None and process.parent_process() is not None:
+            util.Finalize(None, self.close, exitpriority=0)
 
     def _reject(self, reason: str, detail: str, rows: int) -> None:
         self._counters.reject(reason, detail, rows)

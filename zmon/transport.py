@@ -15,9 +15,11 @@ from typing import Any
 import numpy as np
 import zmq
 
-from zmon import control, wire
-from zmon.buffer import Cursor, Entry, Ring
+from zmon import control, native, wire
+from zmon.buffer import Entry, Ring
 from zmon.errors import WireError
+from zmon.keys import Keys
+from zmon.link import RETRY_AFTER, Link
 from zmon.settings import Endpoint
 
 log = logging.getLogger("zmon")
@@ -26,50 +28,11 @@ IDLE_POLL = 0.05  # seconds between looks at the ring while nothing is published
 BUSY_POLL = 0.003  # the same while something is: single rows gather meanwhile
 BUSY_FOR = 1.0
 PING_EVERY = 1.0
-RETRY_AFTER = 1.0  # without an acknowledgement that advances; doubled up to RETRY_MAX
-RETRY_MAX = 8.0
+RETRY_MAX = 8.0  # seconds between two goings-back without an acknowledgement that advances
 ABSENT_AFTER = 3.5  # seconds without any acknowledgement
 BURST = 64  # messages to one collector before looking at the others
 FIRST_CONTACT = 0.4  # seconds that close() gives a connection never made
 BYE_WAIT = 0.25
-
-
-class _Link:
-    """One collector: its two sockets, its cursor, and what it has been told."""
-
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], endpoint: Endpoint, topic: bytes) -> None:
-        self.topic = topic
-        self.cursor = Cursor()
-        self.subscriptions: set[bytes] = set()
-        self.greeted = False  # the collector answered our hello of this subscription
-        self.schemas: set[bytes] = set()  # sent on this subscription
-        self.hello_due = 0.0
-        self.ping_due = 0.0
-        self.heard = 0.0
-        self.progress = 0.0
-        self.retry = RETRY_AFTER
-        self.answers = 0
-        self.data = context.socket(zmq.XPUB)
-        self.control = context.socket(zmq.DEALER)
-        for socket in (self.data, self.control):
-            socket.setsockopt(zmq.LINGER, 0)
-            socket.setsockopt(zmq.IMMEDIATE, 1)
-            socket.setsockopt(zmq.HEARTBEAT_IVL, 1000)
-            socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 3000)
-            socket.setsockopt(zmq.RECONNECT_IVL, 100)
-            socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
-        self.data.setsockopt(zmq.XPUB_NODROP, 1)
-        self.data.setsockopt(zmq.XPUB_VERBOSER, 1)
-        self.data.connect(endpoint.data)
-        self.control.connect(endpoint.control)
-
-    @property
-    def subscribed(self) -> bool:
-        return bool(self.subscriptions)
-
-    def close(self) -> None:
-        self.data.close(0)
-        self.control.close(0)
 
 
 class Transport:
@@ -83,39 +46,41 @@ class Transport:
         Schema bodies by hash; grows while publishing.
     tally : callable
         Cumulative counts of rows that will never be sent.
-    notify : callable
-        Called, without the lock, whenever acknowledgements or connections changed.
     """
 
     def __init__(
         self,
         *,
         endpoints: Sequence[Endpoint],
+        keys: Keys | None,
         topic: wire.Topic,
         stream: bytes,
         ring: Ring,
         lock: threading.Lock,
         schemas: Mapping[bytes, bytes],
         tally: Callable[[], Mapping[str, Any]],
-        notify: Callable[[], None],
     ) -> None:
         self._endpoints = endpoints
+        self._keys = keys
         self._topic = topic.encode()
         self._stream = stream
         self._ring = ring
         self._lock = lock
         self._schemas = schemas
         self._tally = tally
-        self._notify = notify
-        self._links: list[_Link] = []
+        self._links: list[Link] = []
         self._stop_at: float | None = None
         self.connected = False
         self.failed = False
         self._acked: int | None = None
-        self._thread = threading.Thread(target=self._run, name="zmon-publisher", daemon=True)
+        self._thread = native.Thread(self._run, "zmon-publisher")
 
     def start(self) -> None:
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:  # no more threads, or the interpreter is ending
+            self.failed = True
+            log.error("zmon: the publisher's thread cannot start (%s); batches are dropped", error)
 
     def stop(self, timeout: float) -> None:
         """Send what is left for at most `timeout` seconds, say goodbye, close the sockets."""
@@ -141,14 +106,10 @@ class Transport:
             for link in self._links:
                 link.close()
             context.term()
-            self._notify()
 
     def _loop(self, context: zmq.Context[zmq.Socket[bytes]]) -> None:
         poller = zmq.Poller()
-        self._links = [_Link(context, endpoint, self._topic) for endpoint in self._endpoints]
-        for link in self._links:
-            poller.register(link.data, zmq.POLLIN)
-            poller.register(link.control, zmq.POLLIN)
+        self._links = [Link(context, poller, endpoint, self._keys) for endpoint in self._endpoints]
         started = busy_at = time.monotonic()
         sent = False
         while not self._finished(started):
@@ -160,6 +121,8 @@ class Transport:
                     self._take_subscriptions(link)
                 if link.control in ready:
                     self._take_acks(link, now)
+                if link.mend(ready, now):
+                    self._publish_state()
                 self._keep_in_touch(link, now)
             sent = False
             for link in self._links:
@@ -175,11 +138,12 @@ class Transport:
         subscribed = [link for link in self._links if link.subscribed]
         with self._lock:
             left = self._ring.tail > self._ring.head
-        if not subscribed:  # nobody there: wait only for a connection that may just be coming up
-            return not left or now - started > FIRST_CONTACT or now >= self._stop_at
+        if not subscribed:  # nobody there: wait only for a connection that is coming up
+            coming = now - started <= FIRST_CONTACT or any(link.reached for link in self._links)
+            return not left or not coming or now >= self._stop_at
         return now >= self._stop_at or all(link.cursor.acked >= self._ring.issued for link in subscribed)
 
-    def _take_subscriptions(self, link: _Link) -> None:
+    def _take_subscriptions(self, link: Link) -> None:
         while True:
             try:
                 notice = link.data.recv(zmq.DONTWAIT)
@@ -197,7 +161,7 @@ class Transport:
             link.schemas.clear()
         self._publish_state()
 
-    def _take_acks(self, link: _Link, now: float) -> None:
+    def _take_acks(self, link: Link, now: float) -> None:
         while True:
             try:
                 ack = control.decode_ack(link.control.recv(zmq.DONTWAIT))
@@ -208,8 +172,7 @@ class Transport:
                 continue
             if ack.stream != self._stream:
                 continue
-            link.heard = now
-            link.answers += 1
+            link.hear(now)
             link.schemas.discard(ack.need)
             with self._lock:
                 if link.cursor.acknowledge(min(ack.row, self._ring.issued), ack.window):
@@ -227,9 +190,8 @@ class Transport:
             self._ring.release(min(link.cursor.acked for link in self._links))
             self._acked = min(rows) if rows else None
             self.connected = any(link.greeted for link in self._links)
-        self._notify()
 
-    def _keep_in_touch(self, link: _Link, now: float) -> None:
+    def _keep_in_touch(self, link: Link, now: float) -> None:
         if not link.subscribed:
             return
         if not link.greeted:
@@ -250,7 +212,7 @@ class Transport:
             with self._lock:
                 link.cursor.rewind(self._ring)
 
-    def _greet(self, link: _Link, kind: str) -> None:
+    def _greet(self, link: Link, kind: str) -> None:
         tally = self._tally()
         with self._lock:
             base, issued = self._ring.base, self._ring.issued
@@ -269,7 +231,7 @@ class Transport:
         except zmq.Again:
             link.hello_due = 0.0  # the control connection comes up a moment after the data one
 
-    def _send(self, link: _Link, now: float) -> bool:
+    def _send(self, link: Link, now: float) -> bool:
         if not (link.subscribed and link.greeted):
             return False
         any_sent = False
@@ -292,7 +254,7 @@ class Transport:
             any_sent = True
         return any_sent
 
-    def _send_schema(self, link: _Link, digest: bytes) -> None:
+    def _send_schema(self, link: Link, digest: bytes) -> None:
         if digest not in link.schemas:
             frames = wire.encode_schema_message(self._topic, self._stream, self._schemas[digest])
             link.data.send_multipart(frames, zmq.DONTWAIT)

@@ -20,7 +20,8 @@ import zmq
 from zmon.errors import ConfigurationError
 from zmon.settings import control_of
 from zmon.wire import Topic
-from zmon_collector.config import Config
+from zmon_collector.auth import Gate, user_of
+from zmon_collector.config import Config, exposed
 from zmon_collector.telemetry import Telemetry
 
 log = logging.getLogger("zmon.collector")
@@ -35,11 +36,15 @@ Socket = zmq.Socket[bytes]
 
 
 class Received(NamedTuple):
-    """What came in: `kind` is data (frames of a message), control or admin (one frame, and who to answer)."""
+    """What came in: `kind` is data (frames of a message), control or admin (one frame, and who to answer).
+
+    `user` is the sender's public key, empty without CURVE.
+    """
 
     kind: str
     frames: list[bytes]
     peer: bytes = b""
+    user: str = ""
 
 
 class Receiver:
@@ -57,6 +62,7 @@ class Receiver:
         self.inbox: deque[Received] = deque()
         self.inbox_bytes = 0  # written by both threads; exact enough to pause by
         self.data = self.control = ""  # endpoints as bound
+        self.gate = Gate(config.security, telemetry)
         self._config = config
         self._telemetry = telemetry
         self._wake = wake
@@ -79,14 +85,20 @@ class Receiver:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         self._context.set(zmq.MAX_SOCKETS, 65_535)
         section = self._config.collector
+        self.gate.open(self._context)
         self._sub = self._socket(zmq.SUB)
         self._router = self._socket(zmq.ROUTER)
+        self.gate.secure(self._sub)
+        self.gate.secure(self._router)
         self._admin = self._socket(zmq.ROUTER)
         for prefix in subscriptions(section.models):
             self._sub.setsockopt(zmq.SUBSCRIBE, prefix)
         self.data = self._bind(self._sub, section.bind)
         next_to_it = section.bind if section.bind.endswith(":0") else control_of(self.data)
         self.control = self._bind(self._router, section.control or next_to_it)
+        if exposed(self._config):
+            log.warning("%s and %s are open to the network without authentication (insecure = true): whoever reaches "
+                        "them can publish as any model", self.data, self.control)  # fmt: skip
         self._bind_admin()
         self._woken = self._context.socket(zmq.PAIR)
         self._woken.bind(WAKE)
@@ -161,7 +173,8 @@ class Receiver:
 
     def _run(self) -> None:
         poller = zmq.Poller()
-        for socket in (self._sub, self._router, self._admin, self._woken):
+        at_the_gate = set(self.gate.sockets)
+        for socket in (self._sub, self._router, self._admin, self._woken, *at_the_gate):
             poller.register(socket, zmq.POLLIN)
         paused = False
         while not self._stopping:
@@ -175,6 +188,8 @@ class Receiver:
                     while True:
                         self._woken.recv(zmq.DONTWAIT)
             self._answer()
+            if not at_the_gate.isdisjoint(ready):
+                self.gate.serve()
             taken = 0
             if self._router in ready:
                 taken += self._take_addressed(self._router, "control")
@@ -189,22 +204,29 @@ class Receiver:
     def _take_data(self) -> int:
         for count in range(BURST):
             try:
-                frames = self._sub.recv_multipart(zmq.DONTWAIT)
+                frames, user = self._take(self._sub)
             except zmq.Again:
                 return count
             self.inbox_bytes += sum(map(len, frames))
-            self.inbox.append(Received("data", frames))
+            self.inbox.append(Received("data", frames, user=user))
         return BURST
 
     def _take_addressed(self, socket: Socket, kind: str) -> int:
         for count in range(BURST):
             try:
-                peer, *frames = socket.recv_multipart(zmq.DONTWAIT)
+                (peer, *frames), user = self._take(socket)
             except zmq.Again:
                 return count
             self.inbox_bytes += sum(map(len, frames))
-            self.inbox.append(Received(kind, frames, peer))
+            self.inbox.append(Received(kind, frames, peer, user))
         return BURST
+
+    def _take(self, socket: Socket) -> tuple[list[bytes], str]:
+        """A message, and the key of its sender, which only uncopied frames tell."""
+        if not self.gate.on or socket is self._admin:
+            return socket.recv_multipart(zmq.DONTWAIT), ""
+        frames = socket.recv_multipart(zmq.DONTWAIT, copy=False)
+        return [frame.bytes for frame in frames], user_of(frames[-1])
 
     def _answer(self) -> None:
         while self._outbound:

@@ -241,11 +241,15 @@ class Service:
     def _take(self, received: Received, now: Now) -> None:
         try:
             if received.kind == "data":
-                self.desk.take_message(decode(received.frames), now)
+                message = decode(received.frames)
+                self.receiver.gate.check(received.user, message.topic)
+                self.desk.take_message(message, now, received.user)
             elif received.kind == "control":
                 if len(received.frames) != 1:
                     raise WireError("frames", f"{len(received.frames)} frames on the control socket")
-                self.desk.take_greeting(decode_greeting(received.frames[0]), received.peer, now)
+                greeting = decode_greeting(received.frames[0])
+                self.receiver.gate.check(received.user, greeting.topic)
+                self.desk.take_greeting(greeting, received.peer, now, received.user)
             else:
                 self.receiver.reply("admin", received.peer, pack(self.admin.answer(received.frames)))
                 self.receiver.flush()

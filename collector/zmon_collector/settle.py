@@ -80,6 +80,7 @@ class Desk:
         self._engine = engine
         self._journal = journal
         self._peers: dict[bytes, bytes] = {}  # who to answer, by stream
+        self._users: dict[bytes, str] = {}  # the key that speaks for a stream; empty without CURVE
         self._heard: dict[bytes, float] = {}
         self._moved: set[bytes] = set()  # streams whose position the journal does not know yet
         self._schemas: OrderedDict[bytes, tuple[Schema, bytes]] = OrderedDict()
@@ -95,7 +96,7 @@ class Desk:
 
     # --- receive -----------------------------------------------------------------------------------------------------
 
-    def take_greeting(self, greeting: Greeting, peer: bytes, now: Now) -> None:
+    def take_greeting(self, greeting: Greeting, peer: bytes, now: Now, user: str = "") -> None:
         """A publisher says hello, still here, or goodbye."""
         if not self._wanted(greeting.topic):
             return
@@ -104,6 +105,7 @@ class Desk:
             stream = first_contact(greeting, stream_seed(greeting.stream))
             self._remember(greeting.stream, stream, now)
         _check_topic(stream, greeting.topic)
+        self._check_user(greeting.stream, user)
         book, agent = self._book(greeting.topic)
         stream.issued = max(stream.issued, greeting.issued)
         self._heard[greeting.stream] = now.mono
@@ -117,7 +119,7 @@ class Desk:
             stream.ends_at = now.mono + GONE_AFTER
         self._acks.setdefault(greeting.stream, b"")
 
-    def take_message(self, message: Message, now: Now) -> None:
+    def take_message(self, message: Message, now: Now, user: str = "") -> None:
         """A batch or a schema; WireError when it cannot be taken."""
         if not self._wanted(message.topic):
             return
@@ -133,6 +135,7 @@ class Desk:
             stream = Stream(message.topic, message.first - 1, stream_seed(message.stream))
             self._remember(message.stream, stream, now)
         _check_topic(stream, message.topic)
+        self._check_user(message.stream, user)
         self._heard[message.stream] = now.mono
         book, agent = self._book(message.topic)
         self._settle(message, *known, stream, book, agent, now)
@@ -259,8 +262,13 @@ class Desk:
         self.streams[key] = stream
         self._moved.add(key)
 
+    def _check_user(self, key: bytes, user: str) -> None:
+        if self._users.setdefault(key, user) != user:
+            raise WireError("forbidden", "the stream belongs to another key")
+
     def _forget(self, key: bytes) -> None:
         del self.streams[key]
+        self._users.pop(key, None)
         self._peers.pop(key, None)
         self._heard.pop(key, None)
         self._moved.discard(key)

@@ -54,7 +54,7 @@ WRONG = {
     "features as text": {"features": "age"},
     "features twice": {"features": ["a", "a"]},
     "tags": {"tags": {"zone": 1}},
-    "CURVE": {"secret_key": "x"},
+    "a key that is none": {"secret_key": "x"},
 }
 
 

@@ -12,11 +12,13 @@ import click
 from zmon.errors import ConfigurationError
 from zmon_collector import budget
 from zmon_collector import config as configuration
+from zmon_collector.auth import Gate
 from zmon_collector.choice import unknown
 from zmon_collector.commands.options import CONFIG, FAILED, loaded
 from zmon_collector.config import Config
 from zmon_collector.plugins import Registry
 from zmon_collector.service import sink_is_on
+from zmon_collector.telemetry import Telemetry
 
 
 @click.command()
@@ -31,6 +33,7 @@ def validate(path: Path) -> None:
     window's samples in one period, 1 when it would start without one of its plugins.
     """
     config = configuration.load(path)
+    Gate(config.security, Telemetry())  # reads the keys and the clients, as a collector does
     registry = loaded(config)
     sinks = [name for name in registry.sinks if sink_is_on(config, name)]
     _check_choices(config, registry)

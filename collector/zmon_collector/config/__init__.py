@@ -12,7 +12,13 @@ from urllib.parse import urlsplit
 
 from zmon.errors import ConfigurationError
 from zmon_collector.choice import Choice, matches
-from zmon_collector.config.sections import CollectorSection, LimitsSection, MetricsSection, ModelSection
+from zmon_collector.config.sections import (
+    CollectorSection,
+    LimitsSection,
+    MetricsSection,
+    ModelSection,
+    SecuritySection,
+)
 from zmon_collector.config.toml import dump
 from zmon_collector.config.values import duration, endpoint, period, tables
 from zmon_collector.window import Rules
@@ -23,15 +29,17 @@ __all__ = [
     "LimitsSection",
     "MetricsSection",
     "ModelSection",
+    "SecuritySection",
     "dump",
     "duration",
     "endpoint",
+    "exposed",
     "load",
     "parse",
     "period",
 ]
 
-LATER = {"notify", "alerts", "web", "health", "security"}  # sections of the format that this release does not have
+LATER = {"notify", "alerts", "web", "health"}  # sections of the format that this release does not have
 EXPECTED = {"agents": 10, "features": 20, "classes": 2, "categorical": 0, "categories": 10, "segments": 0}
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
@@ -43,6 +51,7 @@ class Config:
     collector: CollectorSection = CollectorSection()
     metrics: MetricsSection = MetricsSection()
     limits: LimitsSection = LimitsSection()
+    security: SecuritySection = SecuritySection()
     models: Mapping[str, ModelSection] = field(default_factory=dict)
     plugins: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     sinks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -117,7 +126,7 @@ def load(path: Path | None, **options: Any) -> Config:
         raise ConfigurationError(f"{path}: {error}") from None
     given = {name: value for name, value in options.items() if value is not None}
     config = replace(config, collector=replace(config.collector, **given))
-    _check_bind(config.collector)
+    _check_bind(config)
     return config
 
 
@@ -138,6 +147,7 @@ def parse(data: Mapping[str, Any]) -> Config:
         collector=_section(CollectorSection, data.get("collector", {}), "collector"),
         metrics=_section(MetricsSection, data.get("metrics", {}), "metrics"),
         limits=_section(LimitsSection, data.get("limits", {}), "limits"),
+        security=_section(SecuritySection, data.get("security", {}), "security"),
         models={name: _section(ModelSection, each, f"models.{name}") for name, each in models.items()},
         plugins=plugins,
         sinks=sinks,
@@ -164,14 +174,28 @@ def _nearest(name: str, known: Mapping[str, Any] | set[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(sorted(known))}"
 
 
-def _check_bind(section: CollectorSection) -> None:
-    for name in ("bind", "control"):
-        address = getattr(section, name)
-        if address is None or address.startswith("ipc://") or section.insecure:
-            continue
-        host = urlsplit(address).hostname
-        if host not in _LOOPBACK:
+def exposed(config: Config) -> dict[str, str]:
+    """The endpoints that a network reaches without authentication, by key."""
+    if config.security.secret_key_file is not None:
+        return {}
+    addresses = {"bind": config.collector.bind, "control": config.collector.control or config.collector.bind}
+    return {
+        name: address
+        for name, address in addresses.items()
+        if not address.startswith("ipc://") and urlsplit(address).hostname not in _LOOPBACK
+    }
+
+
+def _check_bind(config: Config) -> None:
+    security = config.security
+    if security.secret_key_file is None and (security.clients or security.clients_file):
+        raise ConfigurationError(
+            "[security] names clients but no secret_key_file, so nobody would be refused; "
+            "make a key with `zmon keygen --collector NAME`"
+        )
+    for name, address in exposed(config).items():
+        if not config.collector.insecure:
             raise ConfigurationError(
-                f"[collector] {name} = {address!r} is open to the network, where anybody could send and listen; "
-                "bind to 127.0.0.1, or set insecure = true if the network is trusted"
+                f"[collector] {name} = {address!r} is open to the network, where anybody could send and listen; bind "
+                "to 127.0.0.1, give [security] a secret_key_file, or set insecure = true if the network is trusted"
             )

@@ -9,16 +9,17 @@ from typing import Any
 
 from zmon.settings import DEFAULT_COLLECTOR
 from zmon_collector.config.values import (
+    clients,
     duration,
     endpoint,
     expectations,
+    file,
     flag,
     globs,
     journal,
     period,
     positive,
     tables,
-    text,
     texts,
 )
 from zmon_collector.config.values import preset as one_preset
@@ -48,7 +49,7 @@ class CollectorSection:
     idle: float = key(duration, 10.0, "an agent that sends nothing for so long is not waited for")
     max_wait: float = key(duration, 30.0, "longest wait for agents that lag behind the first")
     max_skew: float = key(duration, 300.0, "timestamps further ahead than this are taken as the time of receipt")
-    data_dir: Path = key(lambda value: Path(text(value)), Path("zmon-data"), "folder for everything that is written")
+    data_dir: Path = key(file, Path("zmon-data"), "folder for everything that is written")
     sample_rows: int = key(positive, 5000, "rows of a window kept for quantiles")
     metric_timeout: float = key(duration, 30.0, "a metric that takes longer for one step is left behind")
     workers: int = key(positive, 2, "threads for the built-in metrics")
@@ -121,3 +122,16 @@ class LimitsSection:
     streams: int = key(positive, 10_000, "publishers known at a time, those that are away for a while included")
     features: int = key(positive, 65_536, "columns of the inputs")
     classes: int = key(positive, 65_536, "classes of a model")
+
+
+@dataclass(frozen=True, slots=True)
+class SecuritySection:
+    """[security]: CURVE is on once there is a secret key; then nobody publishes who is not among the clients."""
+
+    secret_key_file: Path | None = key(file, None, "the collector's secret key, as `zmon keygen` writes it")
+    clients_file: Path | None = key(file, None, "a TOML file with further tables [clients.NAME], read again on reload")
+    clients: Mapping[str, Mapping[str, Any]] = key(
+        clients,
+        {},
+        "[security.clients.NAME]: key (public), models and agents (globs) that this client may publish as",
+    )

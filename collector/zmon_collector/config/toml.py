@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
-from zmon_collector.config.values import duration, period, tables
+from zmon_collector.config.values import clients, duration, period, tables
 
 if TYPE_CHECKING:
     from zmon_collector.config import Config
@@ -16,8 +16,10 @@ if TYPE_CHECKING:
 def dump(config: Config) -> str:
     """The configuration in force, as TOML."""
     lines: list[str] = []
-    for name in ("collector", "metrics", "limits"):
+    for name in ("collector", "metrics", "limits", "security"):
         lines += [f"[{name}]", *_lines(getattr(config, name)), ""]
+    for name, client in config.security.clients.items():
+        lines += [f"[security.clients.{_quoted(name)}]", *_table(client), ""]
     for model, section in config.models.items():
         own = replace(section, metrics={})
         lines += [f"[models.{_quoted(model)}]", *_lines(own), ""]
@@ -33,7 +35,7 @@ def _lines(section: Any) -> list[str]:
     lines = []
     for each in fields(section):
         value, read = getattr(section, each.name), each.metadata["parse"]
-        if value is None or value == {} or read is tables:
+        if value is None or value == {} or read in (clients, tables):
             continue
         lines.append(f"{each.name} = {toml(f'{value:g}s' if read in (duration, period) else value)}")
     return lines

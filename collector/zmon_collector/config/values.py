@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from zmon.contract import PRESETS
+from zmon.keys import is_key
 from zmon.settings import control_of
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
@@ -104,3 +106,34 @@ def table(value: object) -> Mapping[str, Any]:
 
 def tables(value: object) -> Mapping[str, Mapping[str, Any]]:
     return {name: table(each) for name, each in table(value).items()}
+
+
+def file(value: object) -> Path:
+    return Path(text(value))
+
+
+def clients(value: object) -> Mapping[str, Mapping[str, Any]]:
+    """Who may publish: by name a public key, and globs of the models and agents that it may speak for."""
+    found: dict[str, Mapping[str, Any]] = {}
+    names: dict[str, str] = {}
+    for name, each in tables(value).items():
+        unknown = each.keys() - {"key", "models", "agents"}
+        if unknown:
+            raise ValueError(f"{name} has an unknown key {min(unknown)!r}; known are agents, key, models")
+        public = each.get("key")
+        if not isinstance(public, str) or not is_key(public):
+            raise ValueError(f"{name}: key is not a public key of 40 characters; `zmon keygen` prints one")
+        if public in names:
+            raise ValueError(f"{name} has the key of {names[public]}; give each client its own")
+        names[public] = name
+        if "models" not in each:
+            raise ValueError(f'{name} names no models that it may publish as; write models = ["*"] for all')
+        try:
+            found[name] = {
+                "key": public,
+                "models": list(texts(each["models"])),
+                "agents": list(texts(each.get("agents", ["*"]))),
+            }
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+    return found

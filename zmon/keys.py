@@ -1,0 +1,122 @@
+"""CURVE keys of a publisher: from text, key files or the environment. No secret gets into an error, a log or a repr."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import struct
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import zmq
+from zmq.utils import z85
+
+from zmon.errors import ConfigurationError
+
+log = logging.getLogger("zmon")
+
+SECRET_FILE = "ZMON_SECRET_KEY_FILE"
+SERVER_FILE = "ZMON_SERVER_KEY_FILE"
+LARGEST = 16 * 2**10  # bytes of a key file
+_LINE = re.compile(r"""^\s*(public-key|secret-key)\s*=\s*"([^"\n]*)"\s*$""", re.M)
+
+Given = str | bytes | os.PathLike[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """This publisher's pair, and the public key of the collectors it trusts; z85 text as bytes."""
+
+    public: bytes
+    secret: bytes = field(repr=False)
+    server: bytes
+
+
+def is_key(text: str) -> bool:
+    """Whether a text is a CURVE key: 32 bytes as 40 characters of z85.
+
+    >>> is_key("rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7")
+    True
+    >>> is_key("ten letter")
+    False
+    """
+    try:
+        return len(text) == 40 and len(z85.decode(text.encode("ascii"))) == 32
+    except (KeyError, ValueError, struct.error):  # another letter; not ASCII; five letters above 2**32
+        return False
+
+
+def given(secret_key: Given | None, server_key: Given | None) -> Keys | None:
+    """The keys from the arguments or, failing that, the files that the environment names; None without any.
+
+    Raises
+    ------
+    ConfigurationError
+        When one of the two is missing, unreadable, or no key.
+    """
+    secret = _read("secret_key", SECRET_FILE, secret_key, "secret-key")
+    server = _read("server_key", SERVER_FILE, server_key, "public-key")
+    if secret is None and server is None:
+        return None
+    if secret is None or server is None:
+        there, missing = ("secret_key", "server_key") if server is None else ("server_key", "secret_key")
+        file = SERVER_FILE if server is None else SECRET_FILE
+        raise ConfigurationError(f"{there} is given without {missing}; CURVE needs both: pass it, or set {file}")
+    return Keys(public_of(secret), secret.encode(), server.encode())
+
+
+def public_of(secret: str) -> bytes:
+    """The public key of a secret one."""
+    if not zmq.has("curve"):
+        raise ConfigurationError("this libzmq was built without CURVE; install pyzmq from its wheels")
+    public: bytes = zmq.curve_public(secret.encode())
+    return public
+
+
+def read_file(what: str, path: Path, kind: str) -> str:
+    """A key out of a file: what `zmon keygen` wrote, or nothing but the key.
+
+    Parameters
+    ----------
+    what : str
+        For the error: who asks.
+    path : Path
+    kind : str
+        ``"secret-key"`` or ``"public-key"``.
+    """
+    try:
+        with path.open("rb") as file:
+            text = file.read(LARGEST).decode()
+            mode = os.fstat(file.fileno()).st_mode
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else "not a text"
+        raise ConfigurationError(f"{what}: the key file {path} cannot be read: {why}") from None
+    if kind == "secret-key" and mode & 0o007:
+        log.warning("zmon: everybody can read the secret key file %s; chmod 600 it", path)
+    found: str = dict(_LINE.findall(text)).get(kind, text.strip())
+    if not is_key(found):
+        raise ConfigurationError(f"{what}: {path} holds no {kind} of 40 characters; write one with `zmon keygen`")
+    return found
+
+
+def _read(what: str, variable: str, value: Given | None, kind: str) -> str | None:
+    if value is None:
+        named = os.environ.get(variable)
+        if not named:
+            return None
+        if is_key(named):  # not repeated: it may be the secret
+            raise ConfigurationError(f"{variable} holds a key; it must name a file that holds it")
+        return read_file(variable, Path(named), kind)
+    if isinstance(value, os.PathLike):
+        return read_file(what, Path(value), kind)
+    try:
+        text = value.decode() if isinstance(value, bytes) else value
+        if is_key(text):
+            return text
+        if text and len(text) < 4096 and Path(text).is_file():
+            return read_file(what, Path(text), kind)
+    except (AttributeError, TypeError, ValueError, OSError):
+        pass
+    # What was passed is not repeated: it may be a secret with a letter missing.
+    raise ConfigurationError(f"{what} is neither a key (40 characters of z85) nor the path of a file that holds one")

@@ -1,0 +1,137 @@
+"""One collector as the publisher's thread sees it: two sockets, a cursor over the ring, and what it has been told."""
+
+from __future__ import annotations
+
+import logging
+import random
+
+import zmq
+from zmq.utils.monitor import recv_monitor_message
+
+from zmon.buffer import Cursor
+from zmon.keys import Keys
+from zmon.settings import Endpoint
+
+log = logging.getLogger("zmon")
+
+RETRY_AFTER = 1.0  # seconds without an acknowledgement that advances; doubled up to the transport's RETRY_MAX
+REOPEN_AFTER = 0.5  # seconds after a refused handshake; doubled up to REOPEN_MAX, shortened at random
+REOPEN_MAX = 10.0
+FAILURES = 3  # handshakes that break off before the log speaks of it: a collector that restarts breaks off one
+LOG_EVERY = 300.0
+REFUSED = zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+WATCHED = REFUSED | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_CONNECTED | zmq.EVENT_DISCONNECTED
+
+Socket = zmq.Socket[bytes]
+
+
+class Link:
+    """One collector: its two sockets, its cursor, and what it has been told.
+
+    After a refused handshake libzmq never tries again, not even when the key is allowed later: so the sockets'
+    monitors are watched, and both sockets are made anew.
+    """
+
+    def __init__(self, context: zmq.Context[Socket], poller: zmq.Poller, endpoint: Endpoint, keys: Keys | None) -> None:
+        self.cursor = Cursor()
+        self.subscriptions: set[bytes] = set()
+        self.reached = False  # the connection for data is up, or its handshake under way
+        self.greeted = False  # the collector answered our hello of this subscription
+        self.schemas: set[bytes] = set()  # sent on this subscription
+        self.hello_due = 0.0
+        self.ping_due = 0.0
+        self.heard = 0.0
+        self.progress = 0.0
+        self.retry = RETRY_AFTER
+        self.answers = 0
+        self._context = context
+        self._poller = poller
+        self._endpoint = endpoint
+        self._keys = keys
+        self._pause = REOPEN_AFTER
+        self._reopen_at: float | None = None
+        self._failures = 0
+        self._logged = -LOG_EVERY
+        self._open()
+
+    @property
+    def subscribed(self) -> bool:
+        return bool(self.subscriptions)
+
+    def close(self) -> None:
+        for socket in (*self._monitors, self.data, self.control):
+            self._poller.unregister(socket)
+            socket.close(0)
+
+    def hear(self, now: float) -> None:
+        """The collector answered: whatever was refused before is past."""
+        self.heard = now
+        self.answers += 1
+        self._pause, self._failures = REOPEN_AFTER, 0
+
+    def mend(self, ready: set[Socket], now: float) -> bool:
+        """Look at the monitors; True when the sockets were made anew."""
+        for monitor in self._monitors:
+            if monitor in ready:
+                self._take_events(monitor, now)
+        if self._reopen_at is None or now < self._reopen_at:
+            return False
+        self.close()
+        self.subscriptions.clear()
+        self.schemas.clear()
+        self.reached = self.greeted = False
+        self._open()
+        return True
+
+    def _open(self) -> None:
+        self._reopen_at = None
+        self.data = self._socket(zmq.XPUB)
+        self.data.setsockopt(zmq.XPUB_NODROP, 1)
+        self.data.setsockopt(zmq.XPUB_VERBOSER, 1)
+        self.control = self._socket(zmq.DEALER)
+        self._monitors = [socket.get_monitor_socket(WATCHED) for socket in (self.data, self.control)]
+        for socket in (*self._monitors, self.data, self.control):
+            self._poller.register(socket, zmq.POLLIN)
+        self.data.connect(self._endpoint.data)
+        self.control.connect(self._endpoint.control)
+
+    def _socket(self, kind: int) -> Socket:
+        socket: Socket = self._context.socket(kind)
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.setsockopt(zmq.IMMEDIATE, 1)
+        socket.setsockopt(zmq.HEARTBEAT_IVL, 1000)
+        socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 3000)
+        socket.setsockopt(zmq.RECONNECT_IVL, 100)
+        socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
+        if self._keys is not None:
+            socket.setsockopt(zmq.CURVE_SECRETKEY, self._keys.secret)
+            socket.setsockopt(zmq.CURVE_PUBLICKEY, self._keys.public)
+            socket.setsockopt(zmq.CURVE_SERVERKEY, self._keys.server)
+        return socket
+
+    def _take_events(self, monitor: Socket, now: float) -> None:
+        while monitor.poll(0):
+            event = recv_monitor_message(monitor, zmq.DONTWAIT)["event"]
+            if monitor is self._monitors[0]:
+                self.reached = event == zmq.EVENT_CONNECTED
+            if event in (zmq.EVENT_CONNECTED, zmq.EVENT_DISCONNECTED):
+                continue
+            self._failures += 1
+            if event & REFUSED and self._reopen_at is None:
+                self._reopen_at = now + self._pause * random.uniform(0.5, 1.0)
+                self._pause = min(2 * self._pause, REOPEN_MAX)
+            denied = event == zmq.EVENT_HANDSHAKE_FAILED_AUTH
+            if (denied or self._failures >= FAILURES) and now - self._logged >= LOG_EVERY:
+                self._logged = now
+                log.warning("zmon: %s; it is tried again, and rows wait meanwhile", self._reason(denied))
+
+    def _reason(self, denied: bool) -> str:
+        where = self._endpoint.data
+        if self._keys is None:
+            return f"the handshake with the collector at {where} fails: it may ask for secret_key and server_key"
+        if denied:
+            return (
+                f"the collector at {where} does not allow this publisher's key {self._keys.public.decode()}; "
+                "add it to its [security.clients] and reload it"
+            )
+        return f"the handshake with the collector at {where} fails: server_key may be another one's, or it has no CURVE"
