@@ -136,6 +136,7 @@ def write_closed(
 class Found:
     """What an earlier run left, but for the rows: those are read one chunk after the other."""
 
+    store: bytes
     streams: list[StreamRow] = field(default_factory=list)
     windows: list[WindowRow] = field(default_factory=list)
     schemas: list[tuple[int, bytes, bytes]] = field(default_factory=list)
@@ -152,6 +153,7 @@ def load(connection: sqlite3.Connection) -> Found:
     """Everything but the rows."""
     rows = connection.execute
     found = Found(
+        store=rows("SELECT name FROM store").fetchone()[0],
         streams=[StreamRow(*row) for row in rows("SELECT * FROM streams")],
         windows=[WindowRow(*row) for row in rows("SELECT * FROM windows ORDER BY number")],
         schemas=rows("SELECT * FROM schemas").fetchall(),

@@ -119,6 +119,8 @@ class Service:
 
     def _restore(self) -> None:
         found = self.store.call(journal.load)
+        if self._durable:
+            self.desk.store = found.store
         self._recovery = Recovery(found, self.desk, self.engine, self.store, self.telemetry, self._wakeup.set)
         self._recovery.restore(self._now())
         readers = [delivery.name for delivery in self._deliveries]
@@ -273,7 +275,7 @@ class Service:
     def _acknowledge(self, acks: list[Ack]) -> None:
         share = max(LEAST_WINDOW, self.config.limits.inflight_bytes // max(1, self.desk.connected))
         for ack in acks:
-            self.receiver.reply("control", ack.peer, encode_ack(ack.stream, ack.row, share, need=ack.need))
+            self.receiver.reply("control", ack.peer, encode_ack(ack.stream, ack.row, share, need=ack.need, store=self.desk.store))
         self.receiver.flush()
 
     def _checkpoint(self, turn: Turn) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from itertools import count
+from secrets import token_bytes
 from typing import NamedTuple
 
 from zmon.batch import Schema
@@ -75,6 +76,7 @@ class Desk:
         self.pending: dict[int, Pending] = {}
         self.tags: dict[Model, dict[str, Mapping[str, str]]] = {}
         self.numbers = count(1)
+        self.store = token_bytes(8)  # names what acknowledgements are kept in; a journal has a name of its own
         self.turn = Turn(1)
         self._telemetry = telemetry
         self._engine = engine
@@ -102,7 +104,7 @@ class Desk:
             return
         stream = self.streams.get(greeting.stream)
         if stream is None:
-            stream = first_contact(greeting, stream_seed(greeting.stream))
+            stream = first_contact(greeting, stream_seed(greeting.stream), self.store)
             self._remember(greeting.stream, stream, now)
         _check_topic(stream, greeting.topic)
         self._check_user(greeting.stream, user)
