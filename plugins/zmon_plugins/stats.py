@@ -96,7 +96,10 @@ def _apart(block: Array, buffer: Array, gone: Array, n: Array, axis: int) -> Mom
     """Moments of a block without the entries in `gone`, `n` of each column are left; changes the block."""
     with np.errstate(all="ignore"):
         np.copyto(block, 0.0, where=gone)
-        mean = block.sum(axis=axis) / np.maximum(n, 1)
+        safe = np.maximum(n, 1)
+        mean = block.sum(axis=axis) / safe
+        if not np.isfinite(mean).all():  # finite values whose sum is too large
+            mean = (block / np.expand_dims(safe, axis)).sum(axis=axis)
         np.subtract(block, np.expand_dims(mean, axis), out=buffer)
         np.copyto(buffer, 0.0, where=gone)
         m2 = np.einsum("ij,ij->j" if axis == 0 else "ij,ij->i", buffer, buffer)
@@ -113,6 +116,8 @@ def merge(left: Moments, right: Moments) -> Moments:
     with np.errstate(all="ignore"):
         delta = right["mean"] - left["mean"]
         both = left["mean"] + delta * (right["n"] / safe)
+        if not np.isfinite(both).all():  # means so far apart that their difference is too large
+            both = left["mean"] * (left["n"] / safe) + right["mean"] * (right["n"] / safe)
         mean = np.where(left["n"] == 0, right["mean"], np.where(right["n"] == 0, left["mean"], both))
         between = delta * delta * left["n"] * (right["n"] / safe)
         m2 = left["m2"] + right["m2"] + np.where((left["n"] == 0) | (right["n"] == 0), 0.0, between)
