@@ -220,16 +220,37 @@ def _declared(names: Sequence[str] | None, there: Sequence[str]) -> tuple[str, .
 def _frame(value: Any, names: Sequence[str] | None) -> Matrix | Table:
     import narwhals.stable.v1 as nw  # here: a service that publishes arrays need not load it
 
+    if nw.dependencies.is_pandas_dataframe(value):
+        return _pandas(value, names)
     frame = nw.from_native(value, eager_only=True, pass_through=True)
     if not isinstance(frame, nw.DataFrame):
         raise Rejected("inputs_dtype", f"inputs of type {type(value).__name__} are no frame that narwhals knows")
     if names is not None:
         frame = frame.select(list(_declared(names, frame.columns)))
-    columns, dtypes = tuple(map(str, frame.columns)), list(frame.schema.values())
-    if len(set(dtypes)) == 1 and frame.implementation.is_pandas() and value.dtypes.iloc[0].kind in NUMBERS:
-        return Matrix(columns, frame.to_numpy())  # one plain dtype throughout: a single copy
-    series = zip(frame.iter_columns(), dtypes, strict=True)
-    return Table(columns, [_of_series(each, dtype) for each, dtype in series], len(frame))
+    series = zip(frame.iter_columns(), frame.schema.values(), strict=True)
+    return Table(tuple(frame.columns), [_of_series(each, dtype) for each, dtype in series], len(frame))
+
+
+def _pandas(frame: Any, names: Sequence[str] | None) -> Matrix | Table:
+    """A pandas frame without a layer between: most batches are small, and a layer costs more than they hold."""
+    there = tuple(map(str, frame.columns))
+    wanted = _declared(names, there)
+    if wanted != there:
+        frame = frame.iloc[:, [there.index(name) for name in wanted]]
+    dtypes = set(frame.dtypes)
+    if len(dtypes) == 1:
+        (dtype,) = dtypes
+        if isinstance(dtype, np.dtype) and dtype.kind in NUMBERS:
+            return Matrix(wanted, frame.to_numpy())  # one plain dtype throughout: a single copy
+    return Table(wanted, [_of_pandas(series) for _, series in frame.items()], len(frame))
+
+
+def _of_pandas(series: Any) -> Column:
+    dtype = series.dtype
+    if isinstance(dtype, np.dtype):
+        return _of_array(series.to_numpy())
+    kind = getattr(dtype, "kind", "O")  # an extension: nullable, arrow, categories, zones
+    return Column("numeric" if kind in NUMBERS else "boolean" if kind == "b" else "", None, series.tolist)
 
 
 def _of_series(series: Any, dtype: Any) -> Column:

@@ -129,7 +129,7 @@ def _seconds(value: Any) -> float:
         return float(value.astype("datetime64[ns]").astype(np.int64) / 1e9) if value == value else np.nan
     if isinstance(value, np.timedelta64):
         return float(value / np.timedelta64(1, "s")) if value == value else np.nan
-    if type(value).__name__ in _ABSENT or value != value:
+    if missing(value):
         return np.nan
     if isinstance(value, dt.timedelta):
         return value.total_seconds()
