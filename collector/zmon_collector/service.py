@@ -275,7 +275,9 @@ class Service:
     def _acknowledge(self, acks: list[Ack]) -> None:
         share = max(LEAST_WINDOW, self.config.limits.inflight_bytes // max(1, self.desk.connected))
         for ack in acks:
-            self.receiver.reply("control", ack.peer, encode_ack(ack.stream, ack.row, share, need=ack.need, store=self.desk.store))
+            self.receiver.reply(
+                "control", ack.peer, encode_ack(ack.stream, ack.row, share, need=ack.need, store=self.desk.store)
+            )
         self.receiver.flush()
 
     def _checkpoint(self, turn: Turn) -> None:

@@ -16,8 +16,9 @@ def message(first: int, rows: int, base: int) -> Message:
     return Message(TOPIC, "batch", b"s" * 16, b"h" * 8, first, rows, base)
 
 
-def greeting(acked: int, issued: int, base: int = 1) -> Greeting:
-    return Greeting("hello", TOPIC, b"s" * 16, base, acked, issued, 0, {"sampled_out": 3, "rejected": {"x": 2}})
+def greeting(acked: int, issued: int, base: int = 1, store: bytes = b"") -> Greeting:
+    tally = {"sampled_out": 3, "rejected": {"x": 2}}
+    return Greeting("hello", TOPIC, b"s" * 16, base, acked, issued, 0, tally, store)
 
 
 def test_in_order() -> None:
