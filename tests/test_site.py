@@ -17,7 +17,7 @@ from tests.conftest import require
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
-NEEDS = {"watching": ("pandas", "tensorflow", "torch"), "servers": ("tensorflow",), "quickstart": ("pandas",)}
+NEEDS = {"watching": ("pandas", "tensorflow", "torch"), "servers": ("tensorflow",)}
 
 
 def blocks(page: Path) -> list[str]:
@@ -59,7 +59,6 @@ def test_every_code_block_says_what_it_is() -> None:
 
 
 def test_the_quick_start_does_what_it_says() -> None:
-    require("pandas")
     script = ROOT / "tests/wheel/quickstart.py"
     done = subprocess.run(
         [sys.executable, str(script), str(ROOT / "docs/quickstart.md")],

@@ -222,25 +222,34 @@ SCRIPT = """
     while not agent._publisher.stats.acknowledged:
         time.sleep(0.05)
     agent.run_local_server()  # it is there already
-    print(agent._publisher.stats.published)
-    {then}
+    print(agent._publisher.stats.published, flush=True)
+    try:
+        time.sleep({wait})
+    finally:
+        time.sleep(0.5)
+        agent.collect_data(p)  # the last rows, as the script ends
 """
 
 
-@pytest.mark.parametrize("then", ["pass", "time.sleep(60)"])
-def test_the_local_server_runs_with_the_script(then: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("wait", [0, 60])
+def test_the_local_server_runs_with_the_script(wait: int, tmp_path: Path) -> None:
     """It starts, takes everything, and writes its last windows when the script ends, by itself or by Ctrl-C."""
     port = free_port()
-    script = textwrap.dedent(SCRIPT).format(port=port, then=then)
-    options: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+    script = textwrap.dedent(SCRIPT).format(port=port, wait=wait)
+    options: dict[str, Any] = {
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.DEVNULL,
+        "text": True,
+        "start_new_session": True,
+    }
     with subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path, **options) as process:
-        published = int(process.stdout.readline())
-        if then != "pass":
-            process.send_signal(signal.SIGINT)
-        assert process.wait(40) == (0 if then == "pass" else -signal.SIGINT)
+        published = int(process.stdout.readline()) + 10
+        if wait:
+            os.killpg(process.pid, signal.SIGINT)  # Ctrl-C goes to everything the terminal runs
+        assert process.wait(40) == (-signal.SIGINT if wait else 0)
     points = [p for path in (tmp_path / "zmon-data/anodot").glob("*.json") for p in json.loads(path.read_text())]
     rows = [p["value"] for p in points if p["properties"]["what"] == "buffer_count" and "agent_id" in p["properties"]]
-    assert sum(rows) == published > 0
+    assert sum(rows) == published
     assert oct((tmp_path / "zmon-data").stat().st_mode)[-3:] == "700"
     assert "sample_rows = 7" in (tmp_path / "zmon-data/mlwatcher.toml").read_text()
 
