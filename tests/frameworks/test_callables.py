@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import doctest
 import inspect
 import pickle
 import subprocess
@@ -210,6 +211,10 @@ def test_softmax_does_not_overflow(publisher: Make) -> None:
     watched(np.array([[np.nan, 1.0]]))
     watched(np.array([["a", "b"]]))
     assert dict(pub.stats.rejected) == {"probabilities_dtype": 1}
+
+
+def test_the_examples_in_docstrings_run() -> None:
+    assert doctest.testmod(sys.modules["zmon.watch.call"]) == (0, 1)
 
 
 def test_watching_imports_no_framework() -> None:
