@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import copy
 import doctest
 import inspect
@@ -125,6 +126,23 @@ def test_a_context_belongs_to_its_thread_and_block(publisher: Make) -> None:
             assert each["labels"] == [0], "the inner block adds to the outer"
     assert [len(each) for each in sorted(listening.kept, key=len)] == [2] * 4 + [5] * 4
     assert all("ids" not in each for each in elsewhere.kept), "another publisher has its own"
+
+
+def test_a_block_that_ends_in_another_context_raises_nothing(publisher: Make) -> None:
+    pub = publisher()
+    block = pub.context(ids=[1])
+    contextvars.copy_context().run(block.__enter__)
+    contextvars.copy_context().run(block.__exit__, None, None, None)
+
+    @pub.capture
+    async def score(rows: Any) -> Any:
+        await asyncio.sleep(0)
+        return two(rows)
+
+    half = score(ROWS)
+    contextvars.copy_context().run(half.send, None)
+    contextvars.copy_context().run(half.close)
+    assert pub.stats.published == 0
 
 
 def test_publish_by_hand_takes_no_notice_of_a_context(publisher: Make) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -26,7 +26,17 @@ def context(publisher: Publisher, given: Mapping[str, Any]) -> Iterator[None]:
     try:
         yield
     finally:
-        _known.reset(token)
+        leave(_known, token)
+
+
+def leave(variable: ContextVar[Any], token: Token[Any]) -> None:
+    """Take back what was set, where that can be.
+
+    A block may end in another context than it began, as when a half-run coroutine is collected; then there is nothing
+    to take back, and no reason to raise into the model.
+    """
+    with suppress(ValueError):
+        variable.reset(token)
 
 
 def known(publisher: Publisher) -> Mapping[str, Any]:

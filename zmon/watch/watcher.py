@@ -10,7 +10,7 @@ import numpy as np
 
 from zmon.errors import ConfigurationError, Rejected
 from zmon.watch import call
-from zmon.watch.known import known, running
+from zmon.watch.known import known, leave, running
 
 if TYPE_CHECKING:
     from zmon.publisher import Publisher
@@ -108,7 +108,7 @@ class Watcher:
         try:
             result = await coroutine
         finally:
-            running.reset(token)
+            leave(running, token)
         self._record(name, result, args, kwargs)
         return result
 
