@@ -4,7 +4,7 @@ BIN = .venv/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 TESTS ?= tests
 
-.PHONY: demo test faults bench lint docs clean
+.PHONY: demo test faults bench lint docs site clean
 
 demo: .venv/collector
 	$(BIN)/zmon demo $(ARGS)
@@ -27,6 +27,9 @@ lint: .venv/dev
 # The pages that are generated from the code; a test fails when they are stale.
 docs: .venv/dev
 	$(BIN)/python -m tests.pages
+
+site: .venv/dev
+	$(BIN)/mkdocs build --strict
 
 clean:
 	rm -rf .venv dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -9,6 +9,7 @@ from zmon.contract import Context, Ledger, Metric, Point, Refused, Report, RowCo
 from zmon.counters import Stats
 from zmon.errors import ConfigurationError, MissingExtraError, RetryLater, WireError, ZmonError
 from zmon.publisher import Publisher
+from zmon.watch import watch
 
 __version__ = "0.1.0"
 
@@ -34,4 +35,5 @@ __all__ = [
     "WireError",
     "ZmonError",
     "__version__",
+    "watch",
 ]
