@@ -16,7 +16,14 @@ from zmon_collector.plugins import Registry
 
 ROOT = Path(__file__).parents[1]
 HEAD = "<!-- Made by `make docs`; edit the code instead. -->\n\n"
-SECTIONS = (sections.CollectorSection, sections.MetricsSection, sections.ModelSection, sections.LimitsSection)
+SECTIONS = (
+    sections.CollectorSection,
+    sections.MetricsSection,
+    sections.ModelSection,
+    sections.LimitsSection,
+    sections.WebSection,
+    sections.HealthSection,
+)
 
 
 def metrics() -> str:

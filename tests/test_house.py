@@ -14,7 +14,6 @@ from pathlib import Path
 import click
 import pytest
 from zmon_collector.cli import cli
-from zmon_collector.config import sections
 
 import zmon
 import zmon.hooks
@@ -129,7 +128,7 @@ def test_every_public_name_and_hook_is_documented() -> None:
 
 
 def test_every_key_of_the_configuration_says_what_it_means() -> None:
-    for section in (sections.CollectorSection, sections.MetricsSection, sections.ModelSection, sections.LimitsSection):
+    for section in pages.SECTIONS:
         for each in fields(section):
             assert each.metadata["doc"], each.name
 

@@ -20,6 +20,7 @@ from zmon_collector.choice import chooser
 from zmon_collector.config import Config
 from zmon_collector.dispatch import Delivery, ObserverDelivery, SinkDelivery
 from zmon_collector.engine import Closed, Engine
+from zmon_collector.live import Live
 from zmon_collector.outbox import Outbox
 from zmon_collector.plugins import Registry, check_names
 from zmon_collector.receive import Received, Receiver
@@ -86,12 +87,15 @@ class Service:
             if sink_is_on(config, name)
         ]
         self._deliveries.append(ObserverDelivery(self.registry.announce, self.outbox, self.telemetry))
+        self.live = Live(config, self.outbox, self.telemetry)
+        self._deliveries += self.live.deliveries
 
     # --- life --------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Bind the sockets and start the threads; ConfigurationError when that cannot be."""
         self.config.collector.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.live.start()
         self.receiver.start()
         for delivery in self._deliveries:
             delivery.start()
@@ -124,6 +128,7 @@ class Service:
         self._acknowledge()
         self._close_due(now)
         self._deliver(self.engine.completed())
+        self.live.turn(now.mono, self.health)
 
     def _finish(self) -> None:
         """Settle what was received, close every window, and give the sinks time to write."""
@@ -148,6 +153,7 @@ class Service:
         late = [each.name for each in self._deliveries if not each.join(max(0.0, until - time.monotonic()))]
         if late:
             log.error("gave up waiting for %s; reports not written: %d", ", ".join(late), len(self.outbox))
+        self.live.stop()
         self.engine.shutdown()
         log.info("stopped: %s", ", ".join(f"{name} {count}" for name, count in self.telemetry.snapshot().items()))
 
@@ -339,7 +345,7 @@ class Service:
             return {"plugins": self.registry.table()}
         if ask == "health":
             return self.health()
-        return {"error": f"unknown question {ask!r:.40}; known are 'health' and 'plugins'"}
+        return self.live.answer(ask)
 
     def health(self) -> dict[str, Any]:
         """How the collector fares: endpoints, counters, sinks, and what limits its samples."""

@@ -11,17 +11,27 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from zmon.errors import ConfigurationError
-from zmon_collector.config.sections import CollectorSection, LimitsSection, MetricsSection, ModelSection
+from zmon_collector.config.sections import (
+    CollectorSection,
+    HealthSection,
+    LimitsSection,
+    MetricsSection,
+    ModelSection,
+    WebSection,
+)
 from zmon_collector.config.toml import dump
-from zmon_collector.config.values import duration, endpoint, period, tables
+from zmon_collector.config.values import address, duration, endpoint, period, tables
 from zmon_collector.window import Rules
 
 __all__ = [
     "CollectorSection",
     "Config",
+    "HealthSection",
     "LimitsSection",
     "MetricsSection",
     "ModelSection",
+    "WebSection",
+    "address",
     "dump",
     "duration",
     "endpoint",
@@ -30,7 +40,7 @@ __all__ = [
     "period",
 ]
 
-LATER = {"notify", "alerts", "web", "health", "security"}  # sections of the format that this release does not have
+LATER = {"notify", "alerts", "security"}  # sections of the format that this release does not have
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
 
@@ -41,6 +51,8 @@ class Config:
     collector: CollectorSection = CollectorSection()
     metrics: MetricsSection = MetricsSection()
     limits: LimitsSection = LimitsSection()
+    web: WebSection = WebSection()
+    health: HealthSection = HealthSection()
     models: Mapping[str, ModelSection] = field(default_factory=dict)
     plugins: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     sinks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -72,8 +84,10 @@ class Config:
         return {**self.plugins.get(plugin, {}), **own}
 
 
-def load(path: Path | None, **options: Any) -> Config:
+def load(path: Path | None, *, web: str | None = None, no_web: bool = False, **options: Any) -> Config:
     """The configuration of a file, if any, with the command line's [collector] options over it.
+
+    `web` is where the page is served, over the file's; `no_web` serves none.
 
     Raises
     ------
@@ -94,6 +108,10 @@ def load(path: Path | None, **options: Any) -> Config:
         raise ConfigurationError(f"{path}: {error}") from None
     given = {name: value for name, value in options.items() if value is not None}
     config = replace(config, collector=replace(config.collector, **given))
+    if web is not None:
+        config = replace(config, web=replace(config.web, bind=web, enabled=True))
+    if no_web:
+        config = replace(config, web=replace(config.web, enabled=False))
     _check_bind(config.collector)
     return config
 
@@ -115,6 +133,8 @@ def parse(data: Mapping[str, Any]) -> Config:
         collector=_section(CollectorSection, data.get("collector", {}), "collector"),
         metrics=_section(MetricsSection, data.get("metrics", {}), "metrics"),
         limits=_section(LimitsSection, data.get("limits", {}), "limits"),
+        web=_section(WebSection, data.get("web", {}), "web"),
+        health=_section(HealthSection, data.get("health", {}), "health"),
         models={name: _section(ModelSection, each, f"models.{name}") for name, each in models.items()},
         plugins=plugins,
         sinks=sinks,

@@ -8,7 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from zmon.settings import DEFAULT_COLLECTOR
-from zmon_collector.config.values import duration, endpoint, flag, period, positive, preset, tables, text, texts
+from zmon_collector.config.values import (
+    address,
+    duration,
+    endpoint,
+    flag,
+    period,
+    positive,
+    preset,
+    tables,
+    text,
+    texts,
+)
 
 Parse = Callable[[object], Any]
 
@@ -19,6 +30,10 @@ def key(parse: Parse, default: Any, doc: str) -> Any:
     return (
         field(default_factory=dict, metadata=metadata) if default == {} else field(default=default, metadata=metadata)
     )
+
+
+def _path(value: object) -> Path:
+    return Path(text(value))
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +48,7 @@ class CollectorSection:
     idle: float = key(duration, 10.0, "an agent that sends nothing for so long is not waited for")
     max_wait: float = key(duration, 30.0, "longest wait for agents that lag behind the first")
     max_skew: float = key(duration, 300.0, "timestamps further ahead than this are taken as the time of receipt")
-    data_dir: Path = key(lambda value: Path(text(value)), Path("zmon-data"), "folder for everything that is written")
+    data_dir: Path = key(_path, Path("zmon-data"), "folder for everything that is written")
     sample_rows: int = key(positive, 5000, "rows of a window kept for quantiles")
     metric_timeout: float = key(duration, 30.0, "a metric that takes longer for one step is left behind")
     workers: int = key(positive, 2, "threads for the built-in metrics")
@@ -59,6 +74,27 @@ class ModelSection:
     sample_rows: int | None = key(positive, None, "as in [collector]")
     preset: str | None = key(preset, None, "as in [metrics]")
     metrics: Mapping[str, Mapping[str, Any]] = key(tables, {}, "[models.NAME.metrics.METRIC]: options of a metric")
+
+
+@dataclass(frozen=True, slots=True)
+class WebSection:
+    """[web]"""
+
+    enabled: bool = key(flag, True, "serve the live page and its API")
+    bind: str | None = key(address, None, "HOST:PORT of the page; default 127.0.0.1:8787, and no page if that is taken")
+    token_file: Path | None = key(_path, None, "file with the token that viewers need; required beyond loopback")
+    token_env: str | None = key(text, None, "environment variable with the token, instead of a file")
+    hosts: tuple[str, ...] | None = key(texts, None, "further host names under which the page is reached")
+    viewers: int = key(positive, 200, "live viewers at a time")
+    keep: float = key(duration, 7 * 86400.0, "how long the history keeps windows")
+    history_bytes: int = key(positive, 512 * 2**20, "size of the history; the oldest windows go first")
+
+
+@dataclass(frozen=True, slots=True)
+class HealthSection:
+    """[health]"""
+
+    bind: str | None = key(address, None, "HOST:PORT for /healthz and /readyz on their own, without a token")
 
 
 @dataclass(frozen=True, slots=True)

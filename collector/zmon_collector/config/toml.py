@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def dump(config: Config) -> str:
     """The configuration in force, as TOML."""
     lines: list[str] = []
-    for name in ("collector", "metrics", "limits"):
+    for name in ("collector", "metrics", "limits", "web", "health"):
         lines += [f"[{name}]", *_lines(getattr(config, name)), ""]
     for model, section in config.models.items():
         own = replace(section, metrics={})

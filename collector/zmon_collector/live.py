@@ -1,0 +1,153 @@
+"""What people look at, behind one object: the history, the board, the page and its API."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+from zmon.contract import Report
+from zmon_collector import recall
+from zmon_collector.board import KEPT, MEASURES, Board
+from zmon_collector.config import Config
+from zmon_collector.dispatch import Delivery
+from zmon_collector.history import History
+from zmon_collector.outbox import Outbox
+from zmon_collector.telemetry import Telemetry
+
+log = logging.getLogger("zmon.collector")
+T = TypeVar("T")
+
+LOOK_EVERY = 1.0  # seconds between two looks at the collector's own health
+BEATS = 900  # looks kept: a quarter of an hour
+TAPPED = 64  # newest reports kept for `zmon tap`
+TAP_POINTS = 2000  # points of a report that `zmon tap` shows
+
+
+class Memory:
+    """The history and the one thread that uses it."""
+
+    def __init__(self, path: Path, keep: float, limit: int) -> None:
+        self.history = History(path, keep, limit)
+        self._thread = ThreadPoolExecutor(1, "zmon-history")
+
+    def start(self) -> None:
+        self._thread.submit(self.history.open).result()
+
+    def read(self, question: Callable[[sqlite3.Connection], T]) -> Future[T]:
+        """Ask a function of recall.py; the answer comes from the history's thread."""
+        return self._thread.submit(self.history.read, question)
+
+    def append(self, report: Report, wall: float) -> None:
+        self._thread.submit(self.history.append, report, wall).result()
+
+    def stop(self) -> None:
+        self._thread.submit(self.history.close)
+        self._thread.shutdown(wait=True)
+
+
+class HistoryDelivery(Delivery):
+    """Reports into the history and onto the board; then whoever looks is told."""
+
+    def __init__(self, live: Live, outbox: Outbox, telemetry: Telemetry) -> None:
+        super().__init__("history", outbox, telemetry)
+        self._live = live
+
+    def _deliver(self, report: Report) -> None:
+        try:
+            self._live.take(report)
+            self.state = "ok"
+        except sqlite3.Error as error:  # disk full: the page lacks a window, the files do not
+            if self.state == "ok":
+                log.error("the history cannot keep report %d: %s; the files are not affected", report.sequence, error)
+            self.state = "failing"
+            self._telemetry.count("history_failed")
+
+
+class Live:
+    """Everything for people who look at a running collector.
+
+    Parameters
+    ----------
+    config : Config
+    outbox : Outbox
+        Reports are read from it like a sink does.
+    telemetry : Telemetry
+    """
+
+    def __init__(self, config: Config, outbox: Outbox, telemetry: Telemetry) -> None:
+        web = config.web
+        self.config = config
+        self.memory = Memory(config.collector.data_dir / "history.sqlite", web.keep, web.history_bytes)
+        self.board = Board()
+        self.beats: deque[dict[str, Any]] = deque(maxlen=BEATS)  # the collector's health, newest last
+        self.tapped: deque[Report] = deque(maxlen=TAPPED)
+        self.ready = False
+        self.deliveries: list[Delivery] = [HistoryDelivery(self, outbox, telemetry)]
+        self.changed: list[Callable[[], None]] = []  # called when there is something new to see
+        self._looked = 0.0
+
+    def start(self) -> None:
+        """Open the history and remember how the models fared."""
+        self.memory.start()
+        for known in self.memory.read(recall.models).result():
+            question = recall.Question(
+                known.model,
+                known.version,
+                agents=None,
+                what=sorted({what for what, _ in MEASURES}),
+                stat=sorted({stat for _, stat in MEASURES}),
+                start=known.newest - KEPT * known.period,
+            )
+            lines = self.memory.read(lambda db, question=question: recall.lines(db, question)).result()  # type: ignore[misc]
+            self.board.restore(known.model, known.version, lines, known.period, float(known.newest + known.period))
+        self.ready = True
+
+    def stop(self) -> None:
+        """After the last report: the history is closed."""
+        self.ready = False
+        self.memory.stop()
+
+    def take(self, report: Report) -> None:
+        """A window has closed: remember it and tell."""
+        wall = time.time()
+        self.board.take(report, wall)
+        self.tapped.append(report)
+        self.memory.append(report, wall)
+        self._tell()
+
+    def turn(self, mono: float, health: Callable[[], Mapping[str, Any]]) -> None:
+        """Called by the collector's thread at every turn: looks at its health now and again."""
+        if mono - self._looked >= LOOK_EVERY:
+            self._looked = mono
+            self.beats.append({"time": time.time(), "mono": mono, **health()})
+            self._tell()
+
+    def answer(self, ask: object) -> dict[str, Any]:
+        """What `zmon top` and `zmon tap` ask over the admin socket."""
+        if ask == "overview":
+            return {"models": self.board.view(time.time()), "now": time.time()}
+        if isinstance(ask, str) and ask.startswith("reports "):
+            after = int(ask.removeprefix("reports ") or 0)
+            return {"reports": [_plain(report) for report in list(self.tapped) if report.sequence > after]}
+        return {"error": f"unknown question {ask!r:.40}; known are 'health', 'plugins', 'overview' and 'reports N'"}
+
+    def _tell(self) -> None:
+        for tell in self.changed:
+            tell()
+
+
+def _plain(report: Report) -> dict[str, Any]:
+    points = report.points[:TAP_POINTS]
+    return {
+        "sequence": report.sequence,
+        "start": report.window.start,
+        "end": report.window.end,
+        "points": [[report.properties(point), point.value.value] for point in points],
+        "left_out": len(report.points) - len(points),
+    }
