@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from zmon.contract import Report
+from zmon.errors import ConfigurationError
 from zmon_collector import recall
 from zmon_collector.board import KEPT, MEASURES, Board
 from zmon_collector.config import Config
@@ -42,6 +43,10 @@ class Memory:
     def read(self, question: Callable[[sqlite3.Connection], T]) -> Future[T]:
         """Ask a function of recall.py; the answer comes from the history's thread."""
         return self._thread.submit(self.history.read, question)
+
+    def read_bytes(self) -> int:
+        """Bytes the history uses."""
+        return self._thread.submit(lambda: self.history.nbytes).result()
 
     def append(self, report: Report, wall: float) -> None:
         self._thread.submit(self.history.append, report, wall).result()
@@ -78,9 +83,19 @@ class Live:
     outbox : Outbox
         Reports are read from it like a sink does.
     telemetry : Telemetry
+    plugins : callable
+        How each plugin fares, see `Registry.table`.
     """
 
-    def __init__(self, config: Config, outbox: Outbox, telemetry: Telemetry) -> None:
+    watches_alerts = False  # whether alerts are computed at all
+
+    def __init__(
+        self,
+        config: Config,
+        outbox: Outbox,
+        telemetry: Telemetry,
+        plugins: Callable[[], list[dict[str, Any]]] = list,
+    ) -> None:
         web = config.web
         self.config = config
         self.memory = Memory(config.collector.data_dir / "history.sqlite", web.keep, web.history_bytes)
@@ -89,7 +104,10 @@ class Live:
         self.tapped: deque[Report] = deque(maxlen=TAPPED)
         self.ready = False
         self.deliveries: list[Delivery] = [HistoryDelivery(self, outbox, telemetry)]
-        self.changed: list[Callable[[], None]] = []  # called when there is something new to see
+        self.changed: list[Callable[[str], None]] = []  # told of what is new: a model's name, or "" for health
+        self.plugins = plugins
+        self.page: Any = None
+        self._probes: Any = None
         self._looked = 0.0
 
     def start(self) -> None:
@@ -106,11 +124,33 @@ class Live:
             )
             lines = self.memory.read(lambda db, question=question: recall.lines(db, question)).result()  # type: ignore[misc]
             self.board.restore(known.model, known.version, lines, known.period, float(known.newest + known.period))
+        self._serve()
         self.ready = True
+
+    def _serve(self) -> None:
+        """The page, and the probes. Where they listen was given, or a taken port costs the page and nothing else."""
+        from zmon_collector.web.site import probe_server, site  # only who shows a page pays for a web server
+
+        web, health = self.config.web, self.config.health
+        if web.enabled:
+            try:
+                self.page = site(self)
+                self.page.start()
+                log.info("live page on %s", self.page.url)
+            except ConfigurationError as error:
+                if web.bind is not None or web.token_file is not None or web.token_env is not None:
+                    raise
+                log.warning("no live page: %s", error)
+        if health.bind is not None:
+            self._probes = probe_server(self, health.bind)
+            self._probes.start()
 
     def stop(self) -> None:
         """After the last report: the history is closed."""
         self.ready = False
+        for server in (self.page, self._probes):
+            if server is not None:
+                server.stop()
         self.memory.stop()
 
     def take(self, report: Report) -> None:
@@ -119,14 +159,14 @@ class Live:
         self.board.take(report, wall)
         self.tapped.append(report)
         self.memory.append(report, wall)
-        self._tell()
+        self._tell(report.model)
 
     def turn(self, mono: float, health: Callable[[], Mapping[str, Any]]) -> None:
         """Called by the collector's thread at every turn: looks at its health now and again."""
         if mono - self._looked >= LOOK_EVERY:
             self._looked = mono
             self.beats.append({"time": time.time(), "mono": mono, **health()})
-            self._tell()
+            self._tell("")
 
     def answer(self, ask: object) -> dict[str, Any]:
         """What `zmon top` and `zmon tap` ask over the admin socket."""
@@ -137,9 +177,18 @@ class Live:
             return {"reports": [_plain(report) for report in list(self.tapped) if report.sequence > after]}
         return {"error": f"unknown question {ask!r:.40}; known are 'health', 'plugins', 'overview' and 'reports N'"}
 
-    def _tell(self) -> None:
+    @property
+    def url(self) -> str:
+        """Where the page is; empty when there is none."""
+        return self.page.url if self.page is not None else ""
+
+    def alerts(self) -> list[dict[str, Any]]:
+        """Alerts with their history, the newest first: the one place where they come in."""
+        return []
+
+    def _tell(self, model: str) -> None:
         for tell in self.changed:
-            tell()
+            tell(model)
 
 
 def _plain(report: Report) -> dict[str, Any]:

@@ -10,9 +10,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from zmon.contract import DIMENSIONS
 from zmon.errors import ZmonError
 from zmon_collector.lines import Line, as_lines, coarser, is_counter
 
+OWN = frozenset(DIMENSIONS) - {"stat"}  # names within a bundle
 MOST_VALUES = 4_000_000  # that one question may read
 
 
@@ -44,6 +46,7 @@ class Question:
     start: int = 0
     end: int = 2**62
     step: int = 0
+    exact: bool = False  # only series without further names than those in `names`
 
 
 def models(db: sqlite3.Connection) -> list[Known]:
@@ -134,8 +137,7 @@ def _unpacked(
         number: {**names, **_own(text)}
         for number, text in db.execute("SELECT id, names FROM series WHERE bundle = ? ORDER BY id", (bundle,))
     }
-    wanted = question.names or {}
-    order = [i for i, each in own.items() if all(each.get(key, "") == value for key, value in wanted.items())]
+    order = [i for i, each in own.items() if _fits(each, question)]
     if not order:
         return []
     column = {number: i for i, number in enumerate(order)}
@@ -157,6 +159,13 @@ def _unpacked(
     if question.step:
         times, by_line = coarser(times, by_line, question.step, counter=counter)
     return as_lines([own[number] for number in order], times, by_line)
+
+
+def _fits(names: Mapping[str, str], question: Question) -> bool:
+    wanted = question.names or {}
+    if any(names.get(key, "") != value for key, value in wanted.items()):
+        return False
+    return not question.exact or not (names.keys() & OWN) - wanted.keys()
 
 
 def _names(model: str, version: str, agent: str, what: str, stat: str, text: str = "{}") -> dict[str, str]:

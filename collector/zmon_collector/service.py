@@ -87,7 +87,7 @@ class Service:
             if sink_is_on(config, name)
         ]
         self._deliveries.append(ObserverDelivery(self.registry.announce, self.outbox, self.telemetry))
-        self.live = Live(config, self.outbox, self.telemetry)
+        self.live = Live(config, self.outbox, self.telemetry, self.registry.table)
         self._deliveries += self.live.deliveries
 
     # --- life --------------------------------------------------------------------------------------------------------
@@ -353,6 +353,7 @@ class Service:
             "pid": os.getpid(),
             "data": self.receiver.data,
             "control": self.receiver.control,
+            "web": self.live.url,
             "streams": len(self._streams),
             "models": sorted(f"{model} {version}".strip() for model, version in self._books),
             "open_windows": sum(len(book.open) for book in self._books.values()),

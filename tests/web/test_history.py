@@ -1,4 +1,4 @@
-"""The history: what goes in comes out, whatever the layout; bounded; a newer file is refused, a damaged one set aside."""
+"""The history: what goes in comes out, whatever the layout; bounded; newer files are refused, damaged ones kept."""
 
 from __future__ import annotations
 

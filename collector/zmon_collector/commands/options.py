@@ -36,6 +36,7 @@ class _Read(click.ParamType[Any]):
 
 DURATION = _Read("duration", configuration.duration)
 PERIOD = _Read("duration", configuration.period)
+ADDRESS = _Read("host:port", configuration.address)
 ENDPOINT = _Read("endpoint", configuration.endpoint)
 
 
