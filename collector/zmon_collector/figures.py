@@ -171,7 +171,7 @@ def quality(lines: Sequence[Line]) -> Figure | None:
     ]
     if not traces or all(each["name"] == "labelled rows" for each in traces):
         return None
-    return figure(traces, xaxis=TIME, yaxis=UNIT)
+    return figure(traces[::-1], xaxis=TIME, yaxis=UNIT, legend={"traceorder": "reversed"})  # accuracy on top
 
 
 def errors(lines: Sequence[Line]) -> Figure | None:

@@ -8,6 +8,7 @@ import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -39,7 +40,7 @@ def plotly_js() -> Path:
 class Files(StaticFiles):
     """The page's own files, looked at again each time: they change with the release, not with the browser's mind."""
 
-    def file_response(self, *args: object, **kwargs: object) -> Response:
+    def file_response(self, *args: Any, **kwargs: Any) -> Response:
         response = super().file_response(*args, **kwargs)
         response.headers["cache-control"] = "no-cache"
         return response

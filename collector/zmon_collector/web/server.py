@@ -17,6 +17,7 @@ from zmon_collector.web.security import split
 
 GRACE = 1  # seconds that viewers get at the end
 START_WAIT = 10.0
+SEND_BYTES = 131_072
 HEADER_BYTES = 131_072  # a name of ten thousand characters fits into an address
 
 
@@ -98,6 +99,7 @@ def _bound(host: str, port: int, what: str) -> socket.socket:
     bound = socket.socket(family, socket.SOCK_STREAM)
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES)  # what a slow viewer may lag behind
         bound.bind((host, port))
         bound.listen(256)
     except OSError as error:

@@ -165,7 +165,7 @@ function movers(view) {
   }
   card.view = view;
   const { rows: found, features = 0 } = view.movers;
-  card.note.textContent = features > found.length ? `${found.length} of ${features}; search finds the others` : features ? `${features} features` : "";
+  card.note.textContent = features > found.length ? `${found.length} of ${features}; search finds the others` : features ? `${features} features, by their peak` : "";
   rows(card);
 }
 
@@ -175,9 +175,9 @@ function rows(card) {
   const unit = view.movers.kind === "psi" ? "" : " σ";
   const found = view.movers.rows.filter((row) => row.name.toLowerCase().includes(wanted));
   fill(card.list, found.length ? found.map((row) =>
-    el("a", { href: address(seriesOf({ what: "feature_value", model: view.model, model_version: view.version, agent_id: view.agent, feat_name: row.name })), title: shortened(row.name, 400) },
+    el("a", { href: address(seriesOf({ what: "feature_value", model: view.model, model_version: view.version, agent_id: view.agent, feat_name: row.name })), title: `${shortened(row.name, 400)}: now ${row.now ?? "–"}${unit}` },
       el("span", { class: "cut" }, shortened(row.name)), spark(row.trend),
-      el("span", { class: "num" }, row.now === null ? "–" : `${row.now.toFixed(2)}${unit}`)))
+      el("span", { class: "num" }, `${row.peak.toFixed(2)}${unit}`)))
     : el("div", { class: "empty" }, el("span", {}, view.movers.rows.length ? "No such feature among these; the search finds all." : "No inputs yet.")));
 }
 
