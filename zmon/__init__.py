@@ -8,6 +8,7 @@ from zmon.batch import Batch, Schema
 from zmon.contract import Context, Metric, Point, Report, RowCounts, Series, Sink, Value, Window
 from zmon.counters import Stats
 from zmon.errors import ConfigurationError, MissingExtraError, RetryLater, WireError, ZmonError
+from zmon.points import read_points
 from zmon.publisher import Publisher
 
 __version__ = "0.1.0"
@@ -32,4 +33,5 @@ __all__ = [
     "WireError",
     "ZmonError",
     "__version__",
+    "read_points",
 ]

@@ -13,6 +13,9 @@ from zmon_collector.commands.collect import collect
 from zmon_collector.commands.demo import demo
 from zmon_collector.commands.options import WRONG
 from zmon_collector.commands.plugins import plugins
+from zmon_collector.commands.report import report
+from zmon_collector.commands.tap import tap
+from zmon_collector.commands.top import top
 from zmon_collector.commands.validate import validate
 
 
@@ -28,7 +31,7 @@ def cli() -> None:
     """
 
 
-for command in (collect, demo, plugins, validate):
+for command in (collect, demo, plugins, report, tap, top, validate):
     cli.add_command(command)
 
 

@@ -100,3 +100,14 @@ def as_lines(names: Sequence[Mapping[str, str]], times: Times, values: Values) -
         elif present.any():
             lines.append(Line(each, times[present], row[present]))
     return lines
+
+
+def of_frame(frame: Any) -> list[Line]:
+    """The series of a table that `zmon.read_points` gave."""
+    names = [column for column in frame.columns if column not in ("time", "value")]
+    times = frame["time"].dt.tz_localize(None).to_numpy().astype("datetime64[s]").astype(np.int64)
+    values = frame["value"].to_numpy(dtype=float)
+    return [
+        Line({name: value for name, value in zip(names, key, strict=True) if value}, times[rows], values[rows])
+        for key, rows in frame.groupby(names, observed=True, sort=False).indices.items()
+    ]

@@ -27,7 +27,8 @@ T = TypeVar("T")
 LOOK_EVERY = 1.0  # seconds between two looks at the collector's own health
 BEATS = 900  # looks kept: a quarter of an hour
 TAPPED = 64  # newest reports kept for `zmon tap`
-TAP_POINTS = 2000  # points of a report that `zmon tap` shows
+TAP_POINTS = 5000  # points of a report that `zmon tap` may see
+ANSWERED = 10_000  # points in one answer
 
 
 class Memory:
@@ -173,9 +174,16 @@ class Live:
         if ask == "overview":
             return {"models": self.board.view(time.time()), "now": time.time()}
         if isinstance(ask, str) and ask.startswith("reports "):
-            after = int(ask.removeprefix("reports ") or 0)
-            return {"reports": [_plain(report) for report in list(self.tapped) if report.sequence > after]}
+            return {"reports": self._newer(int(ask.removeprefix("reports ") or 0))}
         return {"error": f"unknown question {ask!r:.40}; known are 'health', 'plugins', 'overview' and 'reports N'"}
+
+    def _newer(self, sequence: int) -> list[dict[str, Any]]:
+        """Reports after one, oldest first, as many as an answer holds."""
+        found: list[dict[str, Any]] = []
+        for report in list(self.tapped):
+            if report.sequence > sequence and sum(len(each["points"]) for each in found) < ANSWERED:
+                found.append(_plain(report))
+        return found
 
     @property
     def url(self) -> str:

@@ -40,6 +40,15 @@ ADDRESS = _Read("host:port", configuration.address)
 ENDPOINT = _Read("endpoint", configuration.endpoint)
 
 
+def printable(text: str) -> str:
+    """Text that comes from a publisher, without what would steer a terminal.
+
+    >>> printable("a\\x1b[2J")
+    'a?[2J'
+    """
+    return "".join(char if char.isprintable() else "?" for char in text)
+
+
 def loaded(config: Config) -> Registry:
     """The plugins, without their complaints in the log: the caller shows them."""
     logging.getLogger("zmon.collector").addHandler(logging.NullHandler())
