@@ -6,14 +6,14 @@ Everything here happens on the collector's thread; lanes do the work and report 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 from zmon.batch import Batch
 from zmon.contract import Context, Metric, Point, RowCounts, Value, Window
 from zmon_collector import accumulate as step
-from zmon_collector import merge
+from zmon_collector import merge, preview
 from zmon_collector.accumulate import Numbers, Partial, Progress
 from zmon_collector.lanes import Lane, Task
 from zmon_collector.plugins import Registry
@@ -239,6 +239,19 @@ class Engine:
         for model in list(self._closing):
             self._advance(model, ready)
         return ready
+
+    def preview(self, models: Container[str], take: preview.Take) -> None:
+        """Give what open windows of these models hold so far to `take`, soon; see preview.py."""
+        lane = self.lanes[""]
+        for share in self._shares.values():
+            if share.model[0] not in models or share.closing or share.outstanding:
+                continue
+            if any(cell.partials for cell in share.cells.values()):
+                contexts = {agent: self._contexts(share, agent, lane, closing=True) for agent in [*share.cells, None]}
+                size = min(self._sample_size(share, cell) for cell in share.cells.values())
+                lane.submit(preview.task(share, contexts, size, partial(self._choose, share.model[0]), take))
+            for agent, cell in share.cells.items():
+                self._flush(share, agent, cell)
 
     # --- closing -----------------------------------------------------------------------------------------------------
 

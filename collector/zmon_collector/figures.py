@@ -69,6 +69,19 @@ def _milliseconds(times: Iterable[int]) -> list[int]:
     return [int(time) * 1000 for time in times]
 
 
+def mark(made: Figure, start: int, end: int) -> None:
+    """Mark the window that is still being filled: its values are those so far."""
+    made["layout"]["shapes"] = [
+        {"type": "line", "xref": "x", "yref": "paper", "x0": start * 1000, "x1": start * 1000, "y0": 0, "y1": 1,
+         "line": {"color": style.QUIET, "width": 1, "dash": "dot"}},
+    ]  # fmt: skip
+    made["layout"]["annotations"] = [
+        {"xref": "x", "yref": "paper", "x": start * 1000, "y": 1, "xanchor": "right", "yanchor": "top", "xshift": -3,
+         "text": "so far", "showarrow": False, "font": {"size": 10, "color": style.QUIET}},
+    ]  # fmt: skip
+    made["layout"]["meta"] = {"partial": [start, end]}
+
+
 def _gapped(line: Line) -> tuple[list[int], list[float | None]]:
     """A line's points, with a hole where windows are missing, so that nothing is drawn where nothing is known."""
     times, values = _milliseconds(line.times), numbers(line.values)
@@ -115,6 +128,7 @@ def _band(low: Line, high: Line, name: str, fill: str) -> list[dict[str, Any]]:
 
 
 TIME = {"type": "date"}
+BARE = {"t": 12}  # above a chart without a legend
 SHARE = {"tickformat": ".0%", "rangemode": "tozero"}
 UNIT = {"range": [0, 1.02], "tickformat": ".0%"}
 
@@ -226,7 +240,7 @@ def heat(
                      "tickfont": {"size": 10}},
     }  # fmt: skip
     axis = {"type": "category", "autorange": "reversed", "showgrid": False, "tickfont": {"size": 10}}
-    return figure([data], xaxis={**TIME, "showgrid": False}, yaxis=axis, hovermode="closest")
+    return figure([data], xaxis={**TIME, "showgrid": False}, yaxis=axis, hovermode="closest", margin=BARE)
 
 
 def confusion(lines: Sequence[Line]) -> Figure | None:
@@ -259,6 +273,7 @@ def confusion(lines: Sequence[Line]) -> Figure | None:
         xaxis={**ticks, "title": {"text": "predicted"}, "showline": False},
         yaxis={**ticks, "title": {"text": "true class"}, "autorange": "reversed"},
         hovermode="closest",
+        margin=BARE,
     )
 
 

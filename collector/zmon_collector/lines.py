@@ -102,6 +102,18 @@ def as_lines(names: Sequence[Mapping[str, str]], times: Times, values: Values) -
     return lines
 
 
+def extended(lines: Sequence[Line], partial: Sequence[Line]) -> list[Line]:
+    """Lines with one more point each, where `partial` has one that is newer."""
+    newest = {tuple(sorted(line.names.items())): line for line in partial}
+    found = []
+    for line in lines:
+        more = newest.pop(tuple(sorted(line.names.items())), None)
+        if more is not None and more.times[0] > line.times[-1]:
+            line = Line(line.names, np.append(line.times, more.times), np.append(line.values, more.values))
+        found.append(line)
+    return [*found, *newest.values()]
+
+
 def of_frame(frame: Any) -> list[Line]:
     """The series of a table that `zmon.read_points` gave."""
     names = [column for column in frame.columns if column not in ("time", "value")]

@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from zmon.contract import Report
+from zmon.contract import Point, Report, RowCounts, Window
 from zmon.errors import ConfigurationError
 from zmon_collector import recall
 from zmon_collector.board import KEPT, MEASURES, Board
@@ -25,6 +25,7 @@ log = logging.getLogger("zmon.collector")
 T = TypeVar("T")
 
 LOOK_EVERY = 1.0  # seconds between two looks at the collector's own health
+PREVIEW_SHARE = 0.05  # of a core for copying open windows; computing on them costs about as much again
 BEATS = 900  # looks kept: a quarter of an hour
 TAPPED = 64  # newest reports kept for `zmon tap`
 TAP_POINTS = 5000  # points of a report that `zmon tap` may see
@@ -109,7 +110,9 @@ class Live:
         self.plugins = plugins
         self.page: Any = None
         self._probes: Any = None
-        self._looked = 0.0
+        self.watched: frozenset[str] = frozenset()  # models that somebody looks at
+        self.partials: dict[tuple[str, str], Report] = {}  # open windows of those, as far as they are
+        self._looked = self._preview_at = 0.0
 
     def start(self) -> None:
         """Open the history and remember how the models fared."""
@@ -160,14 +163,30 @@ class Live:
         self.board.take(report, wall)
         self.tapped.append(report)
         self.memory.append(report, wall)
+        partial = self.partials.get((report.model, report.version))
+        if partial is not None and partial.window.start <= report.window.start:
+            del self.partials[report.model, report.version]
         self._tell(report.model)
 
-    def turn(self, mono: float, health: Callable[[], Mapping[str, Any]]) -> None:
-        """Called by the collector's thread at every turn: looks at its health now and again."""
+    def turn(self, mono: float, health: Callable[[], Mapping[str, Any]], preview: Callable[..., None]) -> None:
+        """Called by the collector's thread at every turn: looks at its health and at open windows now and again."""
         if mono - self._looked >= LOOK_EVERY:
             self._looked = mono
             self.beats.append({"time": time.time(), "mono": mono, **health()})
             self._tell("")
+        if self.watched and mono >= self._preview_at:
+            started = time.thread_time()
+            preview(self.watched, self._take_partial)
+            self._preview_at = mono + max(LOOK_EVERY, (time.thread_time() - started) / PREVIEW_SHARE)
+
+    def _take_partial(
+        self, model: tuple[str, str], window: Window, points: list[Point], rows: Mapping[str, RowCounts]
+    ) -> None:
+        """What an open window holds so far; shown until it closes, and kept nowhere."""
+        known = self.partials.get(model)
+        if points and (known is None or known.window.start <= window.start):
+            self.partials[model] = Report(0, *model, window, points, rows)
+            self._tell(model[0])
 
     def answer(self, ask: object) -> dict[str, Any]:
         """What `zmon top` and `zmon tap` ask over the admin socket."""

@@ -47,6 +47,7 @@ class Question:
     end: int = 2**62
     step: int = 0
     exact: bool = False  # only series without further names than those in `names`
+    frozen: bool = False  # without what open windows hold so far
 
 
 def models(db: sqlite3.Connection) -> list[Known]:
@@ -112,6 +113,21 @@ def lines(db: sqlite3.Connection, question: Question) -> list[Line]:
         if rows:
             found += _unpacked(db, bundle, names, rows, question)
     return found
+
+
+def fits(names: Mapping[str, str], question: Question) -> bool:
+    """Whether the question is about a series of these names."""
+    if names.get("model") != question.model:
+        return False
+    for name, wanted in (
+        ("model_version", None if question.version is None else (question.version,)),
+        ("agent_id", question.agents),
+        ("what", question.what),
+        ("stat", question.stat),
+    ):
+        if wanted is not None and names.get(name, "") not in wanted:
+            return False
+    return _fits(names, question)
 
 
 def _asked(db: sqlite3.Connection, question: Question) -> Iterator[tuple[int, dict[str, str]]]:

@@ -128,7 +128,7 @@ class Service:
         self._acknowledge()
         self._close_due(now)
         self._deliver(self.engine.completed())
-        self.live.turn(now.mono, self.health)
+        self.live.turn(now.mono, self.health, self.engine.preview)
 
     def _finish(self) -> None:
         """Settle what was received, close every window, and give the sinks time to write."""

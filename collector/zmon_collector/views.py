@@ -60,11 +60,11 @@ def model(lines: Sequence[Line], replicas: Sequence[Line], versions: Sequence[Li
         panel("by_class", "Performance per class", "F1 of one class against the rest", figures.by_class(lines),
               NO_LABELS, what="f1,precision,recall"),
         panel("confusion", "Confusion matrix", "Newest window; shares along the true class", figures.confusion(lines),
-              "Needs labels and confusion_count: [metrics] preset = \"full\".", span=4, what="confusion_count"),
+              "Needs labels and confusion_count: [metrics] preset = \"full\".", what="confusion_count"),
         panel("calibration", "Calibration", "Confidence against accuracy, 15 bins", figures.calibration(lines),
-              "No calibration_ece yet: it needs labels.", span=4, what="calibration_ece"),
+              "No calibration_ece yet: it needs labels.", what="calibration_ece"),
         panel("rows", "Rows", "A second, and what is missing", figures.rows([*lines, *replicas], period),
-              "No rows in this range.", span=4, what="buffer_count,rows_lost,rows_late"),
+              "No rows in this range.", span=12, what="buffer_count,rows_lost,rows_late"),
         *_compared("replica", "agent_id", replicas, period),
         *_compared("version", "model_version", versions, period),
     ]  # fmt: skip
@@ -97,6 +97,14 @@ def _compared(what: str, key: str, lines: Sequence[Line], period: int) -> list[P
               figures.side_by_side(rows, key, percent=False, rate=float(max(1, period))), "No rows in this range.",
               span=4, what="buffer_count"),
     ]  # fmt: skip
+
+
+def marked(panels: list[Panel], window: tuple[int, int] | None) -> list[Panel]:
+    """The panels with the window that is still being filled marked in every chart over time."""
+    for each in panels if window else []:
+        if each["figure"] is not None and each["figure"]["layout"].get("xaxis", {}).get("type") == "date":
+            figures.mark(each["figure"], *window)  # type: ignore[misc]
+    return panels
 
 
 def movers(found: Moved | None) -> dict[str, Any]:

@@ -17,11 +17,11 @@ Start = Callable[..., Collector]
 
 @pytest.fixture
 def paged(collect: Start) -> Start:
-    """Start collectors with a page on a free port; keyword arguments are those of [web]."""
+    """Start collectors with a page on a free port; further keyword arguments are those of [web]."""
 
-    def start(*, folder: str = "data", health: str | None = None, **web: Any) -> Collector:
+    def start(*, folder: str = "data", health: str | None = None, window: int = 60, **web: Any) -> Collector:
         section = WebSection(**{"bind": "127.0.0.1:0", **web})
-        return collect(config=Config(web=section, health=HealthSection(bind=health)), folder=folder)
+        return collect(config=Config(web=section, health=HealthSection(bind=health)), folder=folder, window=window)
 
     return start
 

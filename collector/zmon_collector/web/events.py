@@ -66,10 +66,15 @@ class Hub:
         Gives a view as plain data; runs in a worker thread.
     viewers : int
         Most viewers at a time.
+    watch : callable
+        Told of the models that somebody looks at, whenever they change.
     """
 
-    def __init__(self, render: Callable[[Asked], Any], viewers: int) -> None:
+    def __init__(
+        self, render: Callable[[Asked], Any], viewers: int, watch: Callable[[frozenset[str]], None] = lambda _: None
+    ) -> None:
         self._render = render
+        self._watch = watch
         self._most = viewers
         self._topics: dict[Asked, Topic] = {}
         self._wake = asyncio.Event()
@@ -98,6 +103,14 @@ class Hub:
             if topic.asked.view in HEALTH or (model and topic.asked.model == model):
                 topic.stale = True
         self._wake.set()
+
+    def count(self, topic: Topic, change: int) -> None:
+        """A viewer has come or gone."""
+        topic.viewers += change
+        self.viewers += change
+        topic.used = time.monotonic()
+        live = [each.asked for each in self._topics.values() if each.viewers and each.asked.until is None]
+        self._watch(frozenset(asked.model for asked in live if asked.model))
 
     def topic(self, asked: Asked) -> Topic:
         found = self._topics.get(asked)
@@ -160,17 +173,14 @@ class Stream:
         ]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         topic = self._hub.topic(self._asked)
-        topic.viewers += 1
-        self._hub.viewers += 1
+        self._hub.count(topic, 1)
         ends = [asyncio.create_task(_gone(receive)), asyncio.create_task(self._hub.closed.wait())]
         try:
             await self._follow(topic, send, ends)
         except TimeoutError:
             log.info("a viewer did not read for %g s and is let go", STUCK)
         finally:
-            topic.viewers -= 1
-            topic.used = time.monotonic()
-            self._hub.viewers -= 1
+            self._hub.count(topic, -1)
             for end in ends:
                 end.cancel()
 

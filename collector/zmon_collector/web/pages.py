@@ -7,8 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from zmon_collector import recall, views
-from zmon_collector.lines import Line
+from zmon_collector.lines import Line, extended
 from zmon_collector.live import Live
 from zmon_collector.movers import moved
 from zmon_collector.recall import Known, Question
@@ -45,7 +47,7 @@ class Pages:
         stretch = span(asked.range, asked.until, known, self._clock())
         period = stretch.step or known.period
         ask = self._question(asked, known, stretch)
-        lines = _alone(self._lines(replace(ask, what=views.MODEL_WHAT, stat=views.MODEL_STAT)))
+        lines = _alone(self._so_far(replace(ask, what=views.MODEL_WHAT, stat=views.MODEL_STAT)))
         agents = self._read(lambda db: recall.agents(db, known.model, known.version))
         shared = replace(ask, what=(*views.SHARED_WHAT, *views.ROW_COUNTS), stat=("", "mean"), agents=agents)
         versions = replace(shared, version=None, agents=("",), what=views.SHARED_WHAT)
@@ -58,7 +60,10 @@ class Pages:
             "summary": _chosen(entry, asked.agent),
             "from": stretch.start,
             "to": stretch.end,
-            "panels": views.model(lines, self._lines(shared) if agents else [], self._lines(versions), period),
+            "panels": views.marked(
+                views.model(lines, self._so_far(shared) if agents else [], self._so_far(versions), period),
+                self._partial(known, ask),
+            ),
             "movers": views.movers(moved(lines)),
         }
 
@@ -79,11 +84,14 @@ class Pages:
             "names": {"what": asked.what, **dict(asked.names)},
             "from": stretch.start,
             "to": stretch.end,
-            "panels": views.series(
-                _alone(self._lines(ask)),
-                self._lines(centre) if agents else [],
-                _alone(self._lines(drift)) if drift else [],
-                {"what": asked.what},
+            "panels": views.marked(
+                views.series(
+                    _alone(self._so_far(ask)),
+                    self._so_far(centre) if agents else [],
+                    _alone(self._so_far(drift)) if drift else [],
+                    {"what": asked.what},
+                ),
+                self._partial(known, ask),
             ),
         }
 
@@ -131,7 +139,12 @@ class Pages:
 
     def _known(self, asked: Asked) -> Known | None:
         found: Sequence[Known] = self._read(recall.models)
-        return next((each for each in found if (each.model, each.version) == (asked.model, asked.version)), None)
+        partial = self._live.partials.get((asked.model, asked.version))
+        first = None
+        if partial is not None:  # its first window is still open
+            start, end = partial.window.start, partial.window.end
+            first = Known(asked.model, asked.version, start, start, end - start, 1)
+        return next((each for each in found if (each.model, each.version) == (asked.model, asked.version)), first)
 
     def _question(self, asked: Asked, known: Known, stretch: Span) -> Question:
         return Question(
@@ -141,6 +154,7 @@ class Pages:
             start=stretch.start,
             end=stretch.end,
             step=stretch.step,
+            frozen=asked.until is not None,
         )
 
     def _read(self, question: Callable[[Any], Any]) -> Any:
@@ -149,6 +163,25 @@ class Pages:
     def _lines(self, question: Question) -> list[Line]:
         found: list[Line] = self._read(lambda db: recall.lines(db, question))
         return found
+
+    def _so_far(self, question: Question) -> list[Line]:
+        """The same, with what the open window holds so far; not where several windows are shown as one."""
+        found = self._lines(question)
+        partials = [] if question.step or question.frozen else list(self._live.partials.values())
+        for report in partials:
+            if question.start <= report.window.start and report.model == question.model:
+                start = np.array([report.window.start], dtype=np.int64)
+                named = ((report.properties(point), point.value.value) for point in report.points)
+                fitting = [Line(own, start, np.array([value])) for own, value in named if recall.fits(own, question)]
+                found = extended(found, fitting)
+        return found
+
+    def _partial(self, known: Known, question: Question) -> tuple[int, int] | None:
+        """The open window that is shown."""
+        report = self._live.partials.get((known.model, known.version))
+        if report is None or question.step or question.frozen:
+            return None
+        return report.window.start, report.window.end
 
 
 def _identity(known: Known) -> dict[str, Any]:

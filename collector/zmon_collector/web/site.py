@@ -21,7 +21,11 @@ def site(live: Live) -> WebServer:
     web = live.config.web
     token = token_of(web)
     pages = Pages(live)
-    hub = Hub(pages.render, web.viewers)
+
+    def watch(models: frozenset[str]) -> None:
+        live.watched = models
+
+    hub = Hub(pages.render, web.viewers, watch)
     bind = web.bind or DEFAULT_BIND
     hosts = {split(bind)[0], *(web.hosts or ())}
     server = WebServer(build(pages, hub, lambda: live.ready, token, hosts), bind, "[web]")

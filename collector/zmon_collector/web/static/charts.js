@@ -52,11 +52,15 @@ export function forget() {
 function paint(node, entry) {
   entry.dirty = false;
   const { data, layout } = structuredClone(entry.figure);
-  if (layout.xaxis?.type === "date") data.forEach(local);
+  if (layout.xaxis?.type === "date") {
+    data.forEach((trace) => { trace.x = trace.x.map(local); });
+    for (const shape of layout.shapes ?? []) Object.assign(shape, { x0: local(shape.x0), x1: local(shape.x1) });
+    for (const note of layout.annotations ?? []) note.x = local(note.x);
+  }
   window.Plotly.react(node, data, { ...layout, template: templates[theme()], uirevision: entry.key, autosize: true }, CONFIG);
 }
 
 // plotly draws dates in UTC; people think in their own time.
-function local(trace) {
-  trace.x = trace.x.map((time) => time - 60000 * new Date(time).getTimezoneOffset());
+function local(time) {
+  return time - 60000 * new Date(time).getTimezoneOffset();
 }
