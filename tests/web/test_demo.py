@@ -1,7 +1,8 @@
-"""The real demonstration in a real browser: it stays until it is interrupted, and its inversion is there to see."""
+"""The real demonstration: its inversion is there to see in a browser and in the files, and it ends when it is told."""
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import subprocess
@@ -9,6 +10,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
+import pytest
+from zmon_collector.demo.run import PERIOD, Plan
+from zmon_collector.demo.verdict import changed, read
+
+from tests.plugins.test_anodot import legal
 from tests.web.test_page import browser, figure  # noqa: F401 - browser is a fixture
 
 VIEWS = ("#/overview", "#/alerts", "#/health", "#/series?model=digits&what=feature_value&feat_name=pixel_3_3")
@@ -17,7 +24,8 @@ SURE = "t => t.name === 'mean confidence'"
 
 def test_the_inversion_is_seen_live(browser: Any, tmp_path: Path) -> None:  # noqa: F811
     process = subprocess.Popen(
-        [sys.executable, "-m", "zmon_collector", "demo", "--no-browser", "--data-dir", str(tmp_path / "demo")],
+        [sys.executable, "-m", "zmon_collector", "demo", "--no-browser", "--duration", "20s", "--data-dir",
+         str(tmp_path / "demo")],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
     try:
@@ -48,11 +56,39 @@ def test_the_inversion_is_seen_live(browser: Any, tmp_path: Path) -> None:  # no
         assert max(abs(value) for row in heat["z"] for value in row[-2:] if value is not None) > 1.0
         page.close()
         assert wrong == []
-        process.send_signal(signal.SIGINT)
+        said, _ = process.communicate(timeout=60)
+        assert process.returncode == 0, said
+        assert "The model changed in 3 of 10 windows" in said
+        assert "Traceback" not in said + (tmp_path / "demo/log").read_text()
+        views = [read(path) for path in sorted((tmp_path / "demo/anodot").glob("*.json"))]
+        assert all(view.rows >= 200 for view in views)
+        named = [(view.start - views[0].start) // PERIOD for view in changed(views)]
+        assert named == list(Plan.of(20.0).inverted)
+        for path in (tmp_path / "demo/anodot").glob("*.json"):
+            for sample in json.loads(path.read_text()):
+                legal(sample)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_stays_until_it_is_interrupted(number: int, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "zmon_collector", "demo", "--no-browser", "--data-dir", str(tmp_path / "demo")],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        next(line for line in process.stdout if "rows" in line)
+        children = psutil.Process(process.pid).children()
+        assert len(children) == 3
+        process.send_signal(number)
         said, _ = process.communicate(timeout=30)
         assert process.returncode == 0, said
-        assert "The model changed in" in said
-        assert "Traceback" not in said + (tmp_path / "demo/log").read_text()
+        assert "The model did not change" in said
+        assert "Traceback" not in said
+        assert not any(child.is_running() for child in children), "nothing is left behind"
     finally:
         process.kill()
         process.communicate()

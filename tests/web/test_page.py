@@ -97,21 +97,26 @@ def figure(page: Any, panel: str) -> list[dict[str, Any]]:
     return found
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("view", VIEWS)
-def test_every_view_opens_without_an_error(
-    served: Collector, opened: Open, view: str, scheme: str, tmp_path: Path
-) -> None:
-    page = opened(served, VIEWS[view].format(model="m", feature="age"), color_scheme=scheme)
+def whole(page: Any) -> None:
+    """Scroll through all panels, so that each is drawn or says why it is empty; back to the top."""
     page.wait_for_selector("main h1")
     page.wait_for_selector("#connection[data-state=live]")
-    assert page.evaluate("document.documentElement.dataset.theme") == scheme
     for panel in page.query_selector_all("[data-panel]"):
         panel.scroll_into_view_if_needed()
         page.wait_for_function("node => node.querySelector('.main-svg, .empty, table, .list')", arg=panel)
+    page.evaluate("() => scrollTo(0, 0)")
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_every_view_opens_without_an_error(served: Collector, opened: Open, view: str, tmp_path: Path) -> None:
+    page = opened(served, VIEWS[view].format(model="m", feature="age"), color_scheme="light")
     folder = Path(os.environ.get("ZMON_SCREENSHOTS", tmp_path))
     folder.mkdir(parents=True, exist_ok=True)
-    page.screenshot(path=folder / f"{view}-{scheme}.png", full_page=True)
+    for theme in ("light", "dark"):
+        whole(page)
+        assert page.evaluate("() => document.documentElement.dataset.theme") == theme
+        page.screenshot(path=folder / f"{view}-{theme}.png", full_page=True)
+        page.keyboard.press("t")
 
 
 def test_a_change_shows_in_confidence_classes_and_features(served: Collector, opened: Open) -> None:
@@ -240,11 +245,7 @@ def test_names_are_text_whatever_they_hold(paged: Start, opened: Open) -> None:
     }.items():
         page.evaluate("hash => { location.hash = hash }", page.evaluate(
             "([view, own]) => `#/${view}?${new URLSearchParams(own)}`", [view, own]))  # fmt: skip
-        page.wait_for_selector("main h1")
-        page.wait_for_selector("#connection[data-state=live]")
-        for panel in page.query_selector_all("[data-panel]"):
-            panel.scroll_into_view_if_needed()
-            page.wait_for_function("node => node.querySelector('.main-svg, .empty, table, .list')", arg=panel)
+        whole(page)
         assert page.locator("main img, main b, main i, main u, svg a, svg image[href^=x]").count() == 0, view
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{view} is too wide"
     page.fill("#search", "onerror")
