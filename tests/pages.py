@@ -22,6 +22,8 @@ SECTIONS = (
     sections.ModelSection,
     sections.LimitsSection,
     sections.SecuritySection,
+    sections.WebSection,
+    sections.HealthSection,
 )
 
 

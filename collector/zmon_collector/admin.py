@@ -28,9 +28,7 @@ class Admin:
         """The answer to ``{"ask": question}``."""
         ask = unpack(frames[-1], "admin").get("ask")
         question = self._questions.get(ask) if isinstance(ask, str) else None
-        if question is None:
-            return {"error": f"unknown question {ask!r:.40}; known are {', '.join(sorted(self._questions))}"}
-        return question()
+        return self._service.live.answer(ask) if question is None else question()
 
     def _plugins(self) -> dict[str, Any]:
         return {"plugins": self._service.registry.table()}
@@ -51,6 +49,7 @@ class Admin:
             "pid": os.getpid(),
             "data": service.receiver.data,
             "control": service.receiver.control,
+            "web": service.live.url,
             "streams": len(service.desk.streams),
             "models": sorted(f"{model} {version}".strip() for model, version in service.desk.books),
             "open_windows": sum(len(book.open) for book in service.desk.books.values()),

@@ -21,6 +21,7 @@ from zmon_collector.config import Config
 from zmon_collector.dispatch import Delivery, ObserverDelivery, SinkDelivery
 from zmon_collector.engine import Engine
 from zmon_collector.journal import Turn
+from zmon_collector.live import Live
 from zmon_collector.outbox import Outbox
 from zmon_collector.plugins import Registry, check_names
 from zmon_collector.receive import Received, Receiver
@@ -98,6 +99,8 @@ class Service:
         ]
         self._deliveries.append(ObserverDelivery(self.registry.announce, self.outbox, self.telemetry))
         self.admin = Admin(self)
+        self.live = Live(config, self.outbox, self.telemetry, self.registry.table)
+        self._deliveries += self.live.deliveries
 
     # --- life --------------------------------------------------------------------------------------------------------
 
@@ -108,6 +111,7 @@ class Service:
         self.store.start()
         try:
             self._restore()
+            self.live.start()
             self.receiver.start()
         except BaseException:
             self.store.close(1.0)
@@ -183,6 +187,7 @@ class Service:
         self._close_due(now)
         self._commit(now)
         self._deliver(self.engine.completed())
+        self.live.turn(now.mono, self.admin.health, self.engine.preview)
 
     def _has_room(self) -> bool:
         """Whether more may be taken in. What is not taken stays with its publishers."""
@@ -224,6 +229,7 @@ class Service:
         late = [each.name for each in self._deliveries if not each.join(max(0.0, until - time.monotonic()))]
         if late:
             log.warning("did not wait for %s; reports that go on waiting: %d", ", ".join(late), len(self.outbox))
+        self.live.stop()
         self.engine.shutdown()
         if not self.store.close(EXIT_WAIT):
             log.error("the last rows could not be written; their publishers send them again")

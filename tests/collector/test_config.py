@@ -21,7 +21,7 @@ WRONG = {
     "a preset": ("[metrics]\npreset = 'all'", "not one of minimal, default, full"),
     "an endpoint": ("[collector]\nbind = 'localhost'", "neither 'tcp://HOST:PORT' nor 'ipc://PATH'"),
     "a bind to the network": ("[collector]\nbind = 'tcp://0.0.0.0:5757'", "set insecure = true"),
-    "a section of a later release": ("[web]\nbind = 'x'", "[web] is not part of this release"),
+    "a section of a later release": ("[notify.ops]\nkind = 'slack'", "[notify] is not part of this release"),
     "models without tables": ("[models]\nfraud = 1", "hold tables"),
     "no TOML": ("[collector", "not valid TOML"),
 }

@@ -14,32 +14,38 @@ from zmon.errors import ConfigurationError
 from zmon_collector.choice import Choice, matches
 from zmon_collector.config.sections import (
     CollectorSection,
+    HealthSection,
     LimitsSection,
     MetricsSection,
     ModelSection,
     SecuritySection,
+    WebSection,
 )
 from zmon_collector.config.toml import dump
+from zmon_collector.config.values import address as host_and_port
 from zmon_collector.config.values import duration, endpoint, period, tables
 from zmon_collector.window import Rules
 
 __all__ = [
     "CollectorSection",
     "Config",
+    "HealthSection",
     "LimitsSection",
     "MetricsSection",
     "ModelSection",
     "SecuritySection",
+    "WebSection",
     "dump",
     "duration",
     "endpoint",
     "exposed",
+    "host_and_port",
     "load",
     "parse",
     "period",
 ]
 
-LATER = {"notify", "alerts", "web", "health"}  # sections of the format that this release does not have
+LATER = {"notify", "alerts"}  # sections of the format that this release does not have
 EXPECTED = {"agents": 10, "features": 20, "classes": 2, "categorical": 0, "categories": 10, "segments": 0}
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
@@ -52,6 +58,8 @@ class Config:
     metrics: MetricsSection = MetricsSection()
     limits: LimitsSection = LimitsSection()
     security: SecuritySection = SecuritySection()
+    web: WebSection = WebSection()
+    health: HealthSection = HealthSection()
     models: Mapping[str, ModelSection] = field(default_factory=dict)
     plugins: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     sinks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -104,8 +112,10 @@ class Config:
         return getattr(self.metrics, name) if own is None else own
 
 
-def load(path: Path | None, **options: Any) -> Config:
+def load(path: Path | None, *, web: str | None = None, no_web: bool = False, **options: Any) -> Config:
     """The configuration of a file, if any, with the command line's [collector] options over it.
+
+    `web` is where the page is served, over the file's; `no_web` serves none.
 
     Raises
     ------
@@ -126,6 +136,10 @@ def load(path: Path | None, **options: Any) -> Config:
         raise ConfigurationError(f"{path}: {error}") from None
     given = {name: value for name, value in options.items() if value is not None}
     config = replace(config, collector=replace(config.collector, **given))
+    if web is not None:
+        config = replace(config, web=replace(config.web, bind=web, enabled=True))
+    if no_web:
+        config = replace(config, web=replace(config.web, enabled=False))
     _check_bind(config)
     return config
 
@@ -148,6 +162,8 @@ def parse(data: Mapping[str, Any]) -> Config:
         metrics=_section(MetricsSection, data.get("metrics", {}), "metrics"),
         limits=_section(LimitsSection, data.get("limits", {}), "limits"),
         security=_section(SecuritySection, data.get("security", {}), "security"),
+        web=_section(WebSection, data.get("web", {}), "web"),
+        health=_section(HealthSection, data.get("health", {}), "health"),
         models={name: _section(ModelSection, each, f"models.{name}") for name, each in models.items()},
         plugins=plugins,
         sinks=sinks,

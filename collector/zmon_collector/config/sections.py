@@ -9,6 +9,7 @@ from typing import Any
 
 from zmon.settings import DEFAULT_COLLECTOR
 from zmon_collector.config.values import (
+    address,
     clients,
     duration,
     endpoint,
@@ -23,6 +24,7 @@ from zmon_collector.config.values import (
     texts,
 )
 from zmon_collector.config.values import preset as one_preset
+from zmon_collector.config.values import text as one_text
 
 SEGMENT_METRICS = ("rows", "predicted_classes", "confidence", "performance", "regression")
 
@@ -101,6 +103,27 @@ class ModelSection:
     max_segments: int | None = key(positive, None, "as in [metrics]")
     expect: Mapping[str, int] = key(expectations, {}, "as in [metrics], key by key")
     metrics: Mapping[str, Mapping[str, Any]] = key(tables, {}, "[models.NAME.metrics.METRIC]: options of a metric")
+
+
+@dataclass(frozen=True, slots=True)
+class WebSection:
+    """[web]"""
+
+    enabled: bool = key(flag, True, "serve the live page and its API")
+    bind: str | None = key(address, None, "HOST:PORT of the page; default 127.0.0.1:8787, and no page if that is taken")
+    token_file: Path | None = key(file, None, "file with the token that viewers need; required beyond loopback")
+    token_env: str | None = key(one_text, None, "environment variable with the token, instead of a file")
+    hosts: tuple[str, ...] | None = key(texts, None, "further host names under which the page is reached")
+    viewers: int = key(positive, 200, "live viewers at a time")
+    keep: float = key(duration, 7 * 86400.0, "how long the history keeps windows")
+    history_bytes: int = key(positive, 512 * 2**20, "size of the history; the oldest windows go first")
+
+
+@dataclass(frozen=True, slots=True)
+class HealthSection:
+    """[health]"""
+
+    bind: str | None = key(address, None, "HOST:PORT for /healthz and /readyz on their own, without a token")
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def dump(config: Config) -> str:
     """The configuration in force, as TOML."""
     lines: list[str] = []
-    for name in ("collector", "metrics", "limits", "security"):
+    for name in ("collector", "metrics", "limits", "security", "web", "health"):
         lines += [f"[{name}]", *_lines(getattr(config, name)), ""]
     for name, client in config.security.clients.items():
         lines += [f"[security.clients.{_quoted(name)}]", *_table(client), ""]

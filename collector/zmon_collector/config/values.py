@@ -98,6 +98,18 @@ def endpoint(value: object) -> str:
     return address
 
 
+def address(value: object) -> str:
+    """``"HOST:PORT"``; port 0 takes any free one.
+
+    >>> address("[::1]:8787")
+    '[::1]:8787'
+    """
+    host, _, port = text(value).rpartition(":")
+    if not host or not port.isdigit() or int(port) > 65535:
+        raise ValueError(f"{value!r} is not HOST:PORT")
+    return f"{host}:{port}"
+
+
 def table(value: object) -> Mapping[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"{value!r:.60} is not a table")
