@@ -153,6 +153,24 @@ def test_more_values_than_are_tracked_stay_bounded_and_do_not_depend_on_the_spli
     assert len(part["user"]["values"]) == segments.TRACKED
 
 
+def test_a_part_that_tracked_fewer_values_bounds_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a checkpoint of another release might: a value is counted apart only where all of its rows are known."""
+    rows = random_rows(5, 300, 2)
+    user = np.random.default_rng(0).choice([f"user {i}" for i in range(20)], 300)
+    batch = with_segments(rows, user=user)
+    used = [METRICS["performance"]]
+    contexts = {"performance": Context("m", "", "a", batch.schema, Window(0, 60))}
+    monkeypatch.setattr(segments, "TRACKED", 4)
+    few = segments.split(batch.take(slice(0, 150)), used, contexts, Progress().guard)
+    monkeypatch.setattr(segments, "TRACKED", 256)
+    many = segments.split(batch.take(slice(150, 300)), used, contexts, Progress().guard)
+    folded = segments.fold(used, [many, few], Progress().guard)["user"]
+    assert {name: part["rows"] for name, part in folded["values"].items()} == {
+        name: np.count_nonzero(user == name) for name in few["user"]["values"]
+    }
+    assert folded["other"]["rows"] == 300 - sum(part["rows"] for part in folded["values"].values())
+
+
 def test_which_metrics_are_split_is_configured() -> None:
     config = parse({"metrics": {"segment_metrics": ["scores"]}, "models": {"fraud": {"segment_metrics": []}}})
     assert [config.options("m", name, "x")["segments"] for name in ("scores", "performance")] == [True, False]

@@ -202,6 +202,13 @@ def test_areas_of_many_classes_are_left_out_beyond_the_sample() -> None:
     assert computed(metric, as_batch(rows), [100], [0], 500) == {}
 
 
+def test_confidences_on_the_edges_of_bins_belong_to_the_lower_bin() -> None:
+    confidence = np.repeat(np.linspace(0, 1, 16)[8:], 5)
+    rows = Rows(("no", "yes"), np.column_stack([1 - confidence, confidence]), labels=np.arange(40) % 3 % 2)
+    found = computed(METRICS["calibration"], as_batch(rows), [7], [0])
+    assert differences(found, ORACLES["calibration"](rows)) == []
+
+
 def test_a_column_of_many_categories_is_bounded_and_estimated() -> None:
     random = np.random.default_rng(8)
     names = [f"user {i}" for i in range(20_000)]

@@ -69,7 +69,8 @@ def _budget(config: Config, registry: Registry, sinks: list[str]) -> Iterator[st
             return config.options(model, metric.name, registry.metrics[metric.name].plugin)
 
         load = budget.load(metrics, config.choice(model), expect, options)
-        numbers = ", ".join(f"{name} {number}" for name, number in expect.items() if number)
+        told = expect if expect["categorical"] else {k: v for k, v in expect.items() if k != "categories"}
+        numbers = ", ".join(f"{name} {number}" for name, number in told.items() if number)
         yield (
             f"{model or 'any model'}: windows of {period} s, expecting {numbers}: "
             f"at most {load.rollup:,} samples of the rollup, {load.agent:,} per agent"
