@@ -52,9 +52,14 @@ class Periods:
 
     def change(self, length: int, after: int) -> None:
         """Windows of another length from the first boundary of both at or after `after`, in epoch seconds."""
-        if length != self.newest:
-            common = lcm(length, self.newest)
-            self._since.append(max(self._since[-1] + 1, -(-after // common) * common))
+        if length == self.newest:
+            return
+        common = lcm(length, self.newest)
+        since = -(-max(after, self._since[-1]) // common) * common
+        if since == self._since[-1]:  # no window of the last length has begun
+            self._lengths[-1] = length
+        else:
+            self._since.append(since)
             self._lengths.append(length)
 
     def length(self, start: int) -> int:

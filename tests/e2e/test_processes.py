@@ -44,11 +44,11 @@ def command(*arguments: str, path: Path | None = None, **options: Any) -> subpro
 class Running:
     """`zmon collect` as a process."""
 
-    def __init__(self, folder: Path, *arguments: str, path: Path | None = None) -> None:
+    def __init__(self, folder: Path, *arguments: str, path: Path | None = None, flush: bool = True) -> None:
         self.folder = folder
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "zmon_collector", "collect", "--bind", "tcp://127.0.0.1:0", "--flush-on-exit",
-             *arguments, "--data-dir", str(folder)],
+            [sys.executable, "-m", "zmon_collector", "collect", "--bind", "tcp://127.0.0.1:0", "--no-web",
+             *(["--flush-on-exit"] if flush else []), *arguments, "--data-dir", str(folder)],
             stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(path or "")},
         )  # fmt: skip
         self.health = until(lambda: ask(folder, "health"), timeout=30, what="the collector's answer")
