@@ -14,6 +14,8 @@ from zmon_collector.config.toml import toml
 from zmon_collector.config.values import clients, duration, period, tables
 from zmon_collector.plugins import Registry
 
+from tests import wire_page
+
 ROOT = Path(__file__).parents[1]
 HEAD = "<!-- Made by `make docs`; edit the code instead. -->\n\n"
 SECTIONS = (
@@ -76,7 +78,12 @@ def commands() -> str:
 
 def generated() -> dict[str, str]:
     """Text by path."""
-    return {"docs/metrics.md": metrics(), "docs/configuration.md": configuration(), "docs/commands.md": commands()}
+    return {
+        "docs/metrics.md": metrics(),
+        "docs/configuration.md": configuration(),
+        "docs/commands.md": commands(),
+        "docs/wire.md": wire_page.page(),
+    }
 
 
 if __name__ == "__main__":

@@ -11,16 +11,24 @@ from zmq.utils.monitor import recv_monitor_message
 from zmon.buffer import Cursor
 from zmon.keys import Keys
 from zmon.settings import Endpoint
+from zmon.wire import MAX_HEADER
 
 log = logging.getLogger("zmon")
 
 RETRY_AFTER = 1.0  # seconds without an acknowledgement that advances; doubled up to the transport's RETRY_MAX
-REOPEN_AFTER = 0.5  # seconds after a refused handshake; doubled up to REOPEN_MAX, shortened at random
+REOPEN_AFTER = 0.5  # seconds after libzmq gave a connection up; doubled up to REOPEN_MAX, shortened at random
 REOPEN_MAX = 10.0
 FAILURES = 3  # handshakes that break off before the log speaks of it: a collector that restarts breaks off one
 LOG_EVERY = 300.0
-REFUSED = zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
-WATCHED = REFUSED | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_CONNECTED | zmq.EVENT_DISCONNECTED
+TAKEN = 256  # messages from a collector before looking at the others and at the ring
+WATCHED = (
+    zmq.EVENT_CONNECTED
+    | zmq.EVENT_DISCONNECTED
+    | zmq.EVENT_CONNECT_RETRIED
+    | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+    | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+)
 
 Socket = zmq.Socket[bytes]
 
@@ -28,8 +36,9 @@ Socket = zmq.Socket[bytes]
 class Link:
     """One collector: its two sockets, its cursor, and what it has been told.
 
-    After a refused handshake libzmq never tries again, not even when the key is allowed later: so the sockets'
-    monitors are watched, and both sockets are made anew.
+    After a refused handshake libzmq never tries again, not even when the key is allowed later; nor after bytes that
+    are no ZMTP, as a broken proxy may send them. So the sockets' monitors are watched: a disconnection that no attempt
+    to reconnect follows is the end of a socket, and both are made anew.
     """
 
     def __init__(self, context: zmq.Context[Socket], poller: zmq.Poller, endpoint: Endpoint, keys: Keys | None) -> None:
@@ -50,9 +59,10 @@ class Link:
         self._endpoint = endpoint
         self._keys = keys
         self._pause = REOPEN_AFTER
-        self._reopen_at: float | None = None
+        self._given_up: set[Socket] = set()  # monitors of sockets that do not try any more
+        self._reopen_at = 0.0
         self._failures = 0
-        self._logged = -LOG_EVERY
+        self._logged = self._complained = -LOG_EVERY
         self._open()
 
     @property
@@ -70,12 +80,18 @@ class Link:
         self.answers += 1
         self._pause, self._failures = REOPEN_AFTER, 0
 
+    def complain(self, error: Exception, now: float) -> None:
+        """An answer that is none: logged, but not as often as somebody may send it."""
+        if now - self._complained >= LOG_EVERY:
+            self._complained = now
+            log.warning("zmon: an answer of the collector at %s is not understood: %s", self._endpoint.control, error)
+
     def mend(self, ready: set[Socket], now: float) -> bool:
         """Look at the monitors; True when the sockets were made anew."""
         for monitor in self._monitors:
             if monitor in ready:
                 self._take_events(monitor, now)
-        if self._reopen_at is None or now < self._reopen_at:
+        if not self._given_up or now < self._reopen_at:
             return False
         self.close()
         self.subscriptions.clear()
@@ -85,7 +101,7 @@ class Link:
         return True
 
     def _open(self) -> None:
-        self._reopen_at = None
+        self._given_up.clear()
         self.data = self._socket(zmq.XPUB)
         self.data.setsockopt(zmq.XPUB_NODROP, 1)
         self.data.setsockopt(zmq.XPUB_VERBOSER, 1)
@@ -100,6 +116,7 @@ class Link:
         socket: Socket = self._context.socket(kind)
         socket.setsockopt(zmq.LINGER, 0)
         socket.setsockopt(zmq.IMMEDIATE, 1)
+        socket.setsockopt(zmq.MAXMSGSIZE, MAX_HEADER)  # the model's memory is no hostile collector's
         socket.setsockopt(zmq.HEARTBEAT_IVL, 1000)
         socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 3000)
         socket.setsockopt(zmq.RECONNECT_IVL, 100)
@@ -115,16 +132,21 @@ class Link:
             event = recv_monitor_message(monitor, zmq.DONTWAIT)["event"]
             if monitor is self._monitors[0]:
                 self.reached = event == zmq.EVENT_CONNECTED
-            if event in (zmq.EVENT_CONNECTED, zmq.EVENT_DISCONNECTED):
-                continue
-            self._failures += 1
-            if event & REFUSED and self._reopen_at is None:
-                self._reopen_at = now + self._pause * random.uniform(0.5, 1.0)
-                self._pause = min(2 * self._pause, REOPEN_MAX)
-            denied = event == zmq.EVENT_HANDSHAKE_FAILED_AUTH
-            if (denied or self._failures >= FAILURES) and now - self._logged >= LOG_EVERY:
-                self._logged = now
-                log.warning("zmon: %s; it is tried again, and rows wait meanwhile", self._reason(denied))
+            if event == zmq.EVENT_DISCONNECTED:
+                if not self._given_up:
+                    self._reopen_at = now + self._pause * random.uniform(0.5, 1.0)
+                    self._pause = min(2 * self._pause, REOPEN_MAX)
+                self._given_up.add(monitor)
+            elif event == zmq.EVENT_CONNECT_RETRIED:
+                self._given_up.discard(monitor)
+            elif event != zmq.EVENT_CONNECTED:
+                self._take_failure(now, denied=event == zmq.EVENT_HANDSHAKE_FAILED_AUTH)
+
+    def _take_failure(self, now: float, *, denied: bool) -> None:
+        self._failures += 1
+        if (denied or self._failures >= FAILURES) and now - self._logged >= LOG_EVERY:
+            self._logged = now
+            log.warning("zmon: %s; it is tried again, and rows wait meanwhile", self._reason(denied))
 
     def _reason(self, denied: bool) -> str:
         where = self._endpoint.data

@@ -19,7 +19,7 @@ from zmon import control, native, wire
 from zmon.buffer import Entry, Ring
 from zmon.errors import WireError
 from zmon.keys import Keys
-from zmon.link import RETRY_AFTER, Link
+from zmon.link import RETRY_AFTER, TAKEN, Link
 from zmon.settings import Endpoint
 
 log = logging.getLogger("zmon")
@@ -144,7 +144,7 @@ class Transport:
         return now >= self._stop_at or all(link.cursor.acked >= self._ring.issued for link in subscribed)
 
     def _take_subscriptions(self, link: Link) -> None:
-        while True:
+        for _ in range(TAKEN):
             try:
                 notice = link.data.recv(zmq.DONTWAIT)
             except zmq.Again:
@@ -162,13 +162,13 @@ class Transport:
         self._publish_state()
 
     def _take_acks(self, link: Link, now: float) -> None:
-        while True:
+        for _ in range(TAKEN):
             try:
                 ack = control.decode_ack(link.control.recv(zmq.DONTWAIT))
             except zmq.Again:
                 break
             except WireError as error:
-                log.warning("zmon: the collector's answer is not understood: %s", error)
+                link.complain(error, now)
                 continue
             if ack.stream != self._stream:
                 continue

@@ -299,6 +299,32 @@ def test_under_gevent_without_a_collector(child: Start) -> None:
     assert float(gap) < 0.4
 
 
+def test_under_gevent_a_forked_worker_has_a_thread_of_its_own(collector: Collector, child: Start) -> None:
+    """As gunicorn does it with gevent workers and --preload."""
+    require("gevent")
+    one = child(
+        collector.data,
+        """
+        import gevent
+        shared = publisher()
+        shared.publish(TEN)
+        assert shared.flush(10)
+        workers = []
+        for _ in range(3):
+            pid = os.fork()
+            if not pid:
+                gevent.joinall([gevent.spawn(shared.publish, TEN) for _ in range(10)])
+                sys.exit(0 if shared.flush(10) else 1)
+            workers.append(pid)
+        shared.publish(TEN)
+        print([os.waitpid(pid, 0)[1] for pid in workers])
+        """,
+        start=PATCH + START,
+    )
+    assert one.end().strip() == "[0, 0, 0]", one.said
+    delivered(collector, 2 * 10 + 3 * 100)
+
+
 def test_in_an_asyncio_loop(collector: Collector, child: Start) -> None:
     one = child(
         collector.data,

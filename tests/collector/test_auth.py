@@ -17,6 +17,7 @@ import zmq.auth
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
+from zmon_collector.admin import ask
 from zmon_collector.auth import DOMAIN, Allow, Client, Gate, verdict
 from zmon_collector.commands.keygen import keygen
 from zmon_collector.config import Config, SecuritySection, dump, load, parse
@@ -80,6 +81,9 @@ def test_whoever_is_allowed_publishes(secured: Callable[..., Collector]) -> None
     with publisher(collector, POD) as one:
         one.publish(P)
         assert one.flush(10)
+    health = ask(collector.folder, "health", 10)
+    assert health is not None, "the admin socket is the folder's, and asks for no key"
+    assert not any(pair.secret in str(health) for pair in (SERVER, POD))
     collector.stop()
     assert collector.counts("buffer_count", agent_id="a") == 5
     assert collector.service.telemetry.get("refused_clients") == 0
