@@ -186,7 +186,8 @@ class Live:
         if self.watched and mono >= self._preview_at:
             started = time.thread_time()
             preview(self.watched, self._take_partial)
-            self._preview_at = mono + max(LOOK_EVERY, (time.thread_time() - started) / PREVIEW_SHARE)
+            every = min(LOOK_EVERY, self.config.collector.window / 4)  # short windows are filled in a few looks
+            self._preview_at = mono + max(every, (time.thread_time() - started) / PREVIEW_SHARE)
 
     def _take_partial(
         self, model: tuple[str, str], window: Window, points: list[Point], rows: Mapping[str, RowCounts]
