@@ -46,6 +46,15 @@ class Memory:
         """Ask a function of recall.py; the answer comes from the history's thread."""
         return self._thread.submit(self.history.read, question)
 
+    def timed(self, question: Callable[[sqlite3.Connection], T]) -> Future[tuple[T, float]]:
+        """The same, with the seconds of a core that it took."""
+
+        def run() -> tuple[T, float]:
+            started = time.thread_time()
+            return self.history.read(question), time.thread_time() - started
+
+        return self._thread.submit(run)
+
     def read_bytes(self) -> int:
         """Bytes the history uses."""
         return self._thread.submit(lambda: self.history.nbytes).result()
@@ -178,7 +187,8 @@ class Live:
         if self.watched and mono >= self._preview_at:
             started = time.thread_time()
             preview(self.watched, self._take_partial)
-            self._preview_at = mono + max(LOOK_EVERY, (time.thread_time() - started) / PREVIEW_SHARE)
+            every = min(LOOK_EVERY, self.config.collector.window / 4)  # short windows are filled in a few looks
+            self._preview_at = mono + max(every, (time.thread_time() - started) / PREVIEW_SHARE)
 
     def _take_partial(
         self, model: tuple[str, str], window: Window, points: list[Point], rows: Mapping[str, RowCounts]
