@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from zmon.contract import Point, Report, RowCounts, Window
-from zmon.errors import ConfigurationError
 from zmon_collector import recall
 from zmon_collector.board import KEPT, MEASURES, Board
 from zmon_collector.config import Config
@@ -142,29 +141,27 @@ class Live:
         self.ready = True
 
     def _serve(self) -> None:
-        """The page, and the probes. Where they listen was given, or a taken port costs the page and nothing else."""
+        """The page, and the probes."""
         from zmon_collector.web.site import probe_server, site  # only who shows a page pays for a web server
 
         web, health = self.config.web, self.config.health
         if web.enabled:
-            try:
-                self.page = site(self)
-                self.page.start()
-                log.info("live page on %s", self.page.url)
-            except ConfigurationError as error:
-                if web.bind is not None or web.token_file is not None or web.token_env is not None:
-                    raise
-                log.warning("no live page: %s", error)
+            self.page = site(self)
+            self.page.start()
+            log.info("live page on %s", self.page.url)
         if health.bind is not None:
             self._probes = probe_server(self, health.bind)
             self._probes.start()
 
-    def stop(self) -> None:
-        """After the last report: the history is closed."""
+    def leave(self) -> None:
+        """Send viewers away: they are not to wait for sinks that take their time at the end."""
         self.ready = False
         for server in (self.page, self._probes):
             if server is not None:
                 server.stop()
+
+    def stop(self) -> None:
+        """After the last report: the history is closed."""
         self.memory.stop()
 
     def take(self, report: Report) -> None:
