@@ -4,13 +4,17 @@ BIN = .venv/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 TESTS ?= tests
 
-.PHONY: demo test bench lint docs clean
+.PHONY: demo test faults bench lint docs site clean
 
 demo: .venv/collector
 	$(BIN)/zmon demo $(ARGS)
 
 test: .venv/dev
 	$(BIN)/python -m pytest $(TESTS) $(ARGS)
+
+# Every fault at full length: 50 kills, a million mutants, a thousand publishers, 1.5 GB windows. Takes some minutes.
+faults: .venv/dev
+	ZMON_FAULTS=1 ZMON_REQUIRE_ALL=1 $(BIN)/python -m pytest tests/faults -s $(ARGS)
 
 bench: .venv/dev
 	$(BIN)/python -m tests.bench $(ARGS)
@@ -23,6 +27,9 @@ lint: .venv/dev
 # The pages that are generated from the code; a test fails when they are stale.
 docs: .venv/dev
 	$(BIN)/python -m tests.pages
+
+site: .venv/dev
+	$(BIN)/mkdocs build --strict
 
 clean:
 	rm -rf .venv dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis

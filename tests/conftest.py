@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
-from zmon_collector.config import CollectorSection, Config
+from zmon_collector.config import CollectorSection, Config, WebSection
 from zmon_collector.service import Service, load_plugins
 
 import zmon
@@ -106,7 +106,9 @@ def collect(tmp_path: Path) -> Iterator[Callable[..., Collector]]:
                     **options,
                 }
             )
-            collector = Collector(path, replace(config or Config(), collector=section), plugins or {})
+            collector = Collector(
+                path, replace(config or Config(web=WebSection(enabled=False)), collector=section), plugins or {}
+            )
             stack.callback(collector.stop)
             return collector
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ SECTIONS = (
     sections.ModelSection,
     sections.LimitsSection,
     sections.SecuritySection,
+    sections.WebSection,
+    sections.HealthSection,
 )
 
 
@@ -55,7 +57,7 @@ def configuration() -> str:
         lines += [f"## {section.__doc__}\n", "| key | default | meaning |", "|---|---|---|"]
         for each in fields(section):
             read, value = each.metadata["parse"], each.default
-            if read in (clients, tables) or value is None:
+            if read in (clients, tables) or value is None or value is MISSING:
                 shown = ""
             else:
                 value = f"{value:g}s" if read in (duration, period) else value

@@ -36,11 +36,15 @@ PURE = {  # no sockets, no clock, no threads
     "zmon.buffer": set(),
     "zmon.batch": set(),
     "zmon.state": set(),
+    "zmon.categories": set(),
+    "zmon.kinds": set(),
+    "zmon.inputs": set(),
     "zmon_collector.window": set(),
     "zmon_collector.sample": set(),
     "zmon_collector.streams": set(),
     "zmon_collector.intake": set(),
     "zmon_collector.merge": set(),
+    "zmon_collector.segments": set(),
     "zmon_collector.choice": set(),
 }
 IMPURE = {"zmq", "socket", "time", "threading", "asyncio", "os", "subprocess", "logging"}

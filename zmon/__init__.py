@@ -8,7 +8,9 @@ from zmon.batch import Batch, Schema
 from zmon.contract import Context, Ledger, Metric, Point, Refused, Report, RowCounts, Series, Sink, Value, Window
 from zmon.counters import Stats
 from zmon.errors import ConfigurationError, MissingExtraError, RetryLater, WireError, ZmonError
+from zmon.points import read_points
 from zmon.publisher import Publisher
+from zmon.watch import watch
 
 __version__ = "0.1.0"
 
@@ -34,4 +36,6 @@ __all__ = [
     "WireError",
     "ZmonError",
     "__version__",
+    "read_points",
+    "watch",
 ]

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from zmon import categories
+from zmon.categories import Dictionaries
+
 Array = NDArray[Any]
+KINDS = ("numeric", "boolean", "categorical", "text", "vector")  # the last two are named, and not captured
+CODED = ("codes", "segments")  # columns of codes, which have dictionaries
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +30,18 @@ class Schema:
     features : tuple of str
         Names of the inputs' columns; empty while no inputs were published.
     kinds : tuple of str
-        Kind of each feature; ``"numeric"`` for all of them in this release.
+        Kind of each feature: ``"numeric"``, ``"boolean"`` or ``"categorical"``; ``"text"`` and ``"vector"`` are
+        reserved: such columns are named here and their values are not captured.
     threshold : float
         Binary classification: class 1 is predicted when ``p[1] > threshold``.
     tags : mapping of str to str
         The publisher's free tags; they describe series and are not part of their identity.
+    segments : tuple of str
+        Names of the columns by whose values series are split.
+    numeric : tuple of str
+        Derived: the features that are columns of `Batch.inputs`, in order.
+    categorical : tuple of str
+        Derived: the features that are columns of `Batch.codes`, boolean ones included, in order.
     """
 
     task: str = "classification"
@@ -38,6 +50,18 @@ class Schema:
     kinds: tuple[str, ...] = ()
     threshold: float = 0.5
     tags: Mapping[str, str] = field(default_factory=dict)
+    segments: tuple[str, ...] = ()
+    numeric: tuple[str, ...] = field(init=False, repr=False, compare=False)
+    categorical: tuple[str, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        numeric, categorical = self.features, self.features[:0]
+        if set(self.kinds) - {"numeric"}:
+            named = list(zip(self.features, self.kinds, strict=True))
+            numeric = tuple(name for name, kind in named if kind == "numeric")
+            categorical = tuple(name for name, kind in named if kind in ("boolean", "categorical"))
+        object.__setattr__(self, "numeric", numeric)
+        object.__setattr__(self, "categorical", categorical)
 
     def conflict(self, other: Schema) -> str:
         """Why rows of `other` cannot stand beside rows of this schema; empty when they can."""
@@ -55,15 +79,14 @@ class Schema:
         """This schema with the columns that only `other` has behind its own."""
         known = set(self.features)
         new = [i for i, feature in enumerate(other.features) if feature not in known]
-        if not new:
+        segments = tuple(name for name in other.segments if name not in self.segments)
+        if not new and not segments:
             return self
-        return Schema(
-            task=self.task,
-            classes=self.classes,
+        return replace(
+            self,
             features=self.features + tuple(other.features[i] for i in new),
             kinds=self.kinds + tuple(other.kinds[i] for i in new),
-            threshold=self.threshold,
-            tags=self.tags,
+            segments=self.segments + segments,
         )
 
 
@@ -76,9 +99,12 @@ class Batch:
     columns : mapping of str to ndarray
         Any of ``probabilities`` (n, n_classes), ``predictions`` (n,) class indices or regression values,
         ``labels`` (n,) class indices with −1 where unlabelled, or regression targets with NaN where unlabelled,
-        ``inputs`` (n, n_features), ``ids`` (n,), ``timestamps`` (n,) int64 nanoseconds since the epoch.
+        ``inputs`` (n, n_numeric), ``codes`` (n, n_categorical), ``segments`` (n, n_segments), ``ids`` (n,),
+        ``timestamps`` (n,) int64 nanoseconds since the epoch.
     rows : int, optional
         Number of rows, where no column tells.
+    dictionaries : mapping of str to tuple of tuple of str, optional
+        For ``codes`` and ``segments``, where present: the names behind the codes, column by column.
 
     Examples
     --------
@@ -87,11 +113,20 @@ class Batch:
     (2, ['predicted', 'probabilities'], [0, 1])
     """
 
-    __slots__ = ("_columns", "rows", "schema")
+    __slots__ = ("_columns", "dictionaries", "rows", "schema")
 
-    def __init__(self, schema: Schema, columns: Mapping[str, Array], rows: int | None = None) -> None:
+    def __init__(
+        self,
+        schema: Schema,
+        columns: Mapping[str, Array],
+        rows: int | None = None,
+        dictionaries: Mapping[str, Dictionaries] | None = None,
+    ) -> None:
         self.schema = schema
         self._columns = dict(columns)
+        self.dictionaries = dictionaries or {}
+        if any(name in columns and name not in self.dictionaries for name in CODED):
+            raise ValueError("codes and segments need their dictionaries; Batch.having() keeps a batch's own")
         self.rows = len(next(iter(columns.values()))) if rows is None else rows
 
     @property
@@ -118,8 +153,23 @@ class Batch:
 
     @property
     def inputs(self) -> Array:
-        """(n, n_features) numbers, NaN where missing."""
+        """(n, n_numeric) numbers, NaN where missing; the columns are ``schema.numeric``."""
         return self._columns["inputs"]
+
+    @property
+    def codes(self) -> Array:
+        """(n, n_categorical) indices into `categories`, −1 where missing; the columns are ``schema.categorical``."""
+        return self._columns["codes"]
+
+    @property
+    def categories(self) -> Dictionaries:
+        """The names behind `codes`, column by column; some may occur in no row."""
+        return self.dictionaries["codes"]
+
+    @property
+    def segments(self) -> Array:
+        """(n, n_segments) indices into ``dictionaries["segments"]``, −1 where missing."""
+        return self._columns["segments"]
 
     @property
     def ids(self) -> Array:
@@ -147,27 +197,62 @@ class Batch:
         """The columns held, derived ones that were asked for included."""
         return self._columns
 
+    def having(self, **columns: Array) -> Batch:
+        """The same rows with these columns beside or instead of their own."""
+        return Batch(self.schema, {**self._columns, **columns}, self.rows, self.dictionaries)
+
+    def only(self, names: Collection[str]) -> Batch:
+        """The same rows with no other columns than these."""
+        columns = {name: column for name, column in self._columns.items() if name in names}
+        return Batch(self.schema, columns, self.rows, self.dictionaries)
+
     def take(self, index: Any) -> Batch:
         """The rows that a mask, a slice or an index array selects."""
         columns = {name: column[index] for name, column in self._columns.items()}
         rows = None if columns else len(np.arange(self.rows)[index])
-        return Batch(self.schema, columns, rows)
+        return Batch(self.schema, columns, rows, self.dictionaries)
 
     def aligned(self, schema: Schema) -> Batch:
-        """The same rows under another schema: inputs by name, NaN where this batch lacks a column."""
+        """The same rows under another schema: features and segments by name, missing where this batch lacks one."""
         if self.schema is schema:
             return self
-        columns = dict(self._columns)
-        inputs = columns.get("inputs")
+        columns, dictionaries = dict(self._columns), dict(self.dictionaries)
         if "predicted" not in columns and "predicted" in self.columns:
             columns["predicted"] = self.predicted  # by this schema's own threshold
-        if inputs is not None and self.schema.features != schema.features:
-            place = {feature: i for i, feature in enumerate(self.schema.features)}
-            where = np.array([place.get(feature, -1) for feature in schema.features], dtype=np.intp)
-            if (where < 0).any():
-                inputs = np.column_stack([inputs, np.full(self.rows, np.nan)])  # index −1 is then the missing column
-            columns["inputs"] = inputs[:, where]
-        return Batch(schema, columns, self.rows)
+        if ("inputs" in columns or "codes" in columns) and self.schema.features != schema.features:
+            if schema.numeric:
+                inputs = columns.get("inputs", np.empty((self.rows, 0)))
+                where = _places(self.schema.numeric if "inputs" in columns else (), schema.numeric)
+                if (where < 0).any():
+                    inputs = np.column_stack([inputs, np.full(self.rows, np.nan)])  # −1 is then the missing column
+                columns["inputs"] = inputs[:, where]
+            self._align(columns, dictionaries, "codes", self.schema.categorical, schema.categorical)
+        if "segments" in columns and self.schema.segments != schema.segments:
+            self._align(columns, dictionaries, "segments", self.schema.segments, schema.segments)
+        return Batch(schema, columns, self.rows, dictionaries)
+
+    def _align(
+        self,
+        columns: dict[str, Array],
+        dictionaries: dict[str, Dictionaries],
+        name: str,
+        own: tuple[str, ...],
+        wanted: tuple[str, ...],
+    ) -> None:
+        if not wanted:
+            columns.pop(name, None)
+            return
+        codes, names = columns.get(name), dictionaries.get(name, ())
+        where = _places(own if codes is not None else (), wanted)
+        lacking, _ = categories.nothing(self.rows, 1)
+        stacked = lacking if codes is None else np.column_stack([codes, lacking])
+        columns[name] = stacked[:, where]
+        dictionaries[name] = tuple((*names, ())[i] for i in where.tolist())
+
+
+def _places(own: tuple[str, ...], wanted: tuple[str, ...]) -> Array:
+    place = {name: i for i, name in enumerate(own)}
+    return np.array([place.get(name, -1) for name in wanted], dtype=np.intp)
 
 
 def concat(schema: Schema, batches: Sequence[Batch]) -> Batch:
@@ -181,16 +266,27 @@ def concat(schema: Schema, batches: Sequence[Batch]) -> Batch:
                 batch.predicted  # noqa: B018 - kept by being asked for
     names = dict.fromkeys(name for batch in batches for name in batch.raw())
     columns: dict[str, Array] = {}
+    dictionaries: dict[str, Dictionaries] = {}
     for name in names:
         parts = [batch.raw().get(name) for batch in batches]
         present = next(part for part in parts if part is not None)
+        if name in CODED:
+            columns[name], dictionaries[name] = categories.join(
+                [
+                    categories.nothing(batch.rows, present.shape[1])
+                    if part is None
+                    else (part, batch.dictionaries[name])
+                    for part, batch in zip(parts, batches, strict=True)
+                ]
+            )
+            continue
         columns[name] = np.concatenate(
             [
                 _missing(present, batch.rows) if part is None else part
                 for part, batch in zip(parts, batches, strict=True)
             ]
         )
-    return Batch(schema, columns, rows)
+    return Batch(schema, columns, rows, dictionaries)
 
 
 def _missing(like: Array, rows: int) -> Array:

@@ -5,27 +5,41 @@ What a check costs is paid by the model, so only what is cheap is settled here; 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from zmon.batch import Array, Schema
+from zmon import categories, inputs
+from zmon.batch import KINDS, Array, Schema
 from zmon.buffer import Layout, Piece
+from zmon.categories import Dictionaries
 from zmon.columns import as_array, class_labels, identifiers, nanoseconds, targets
 from zmon.errors import ConfigurationError, Rejected
-from zmon.inputs import FeaturePlan, matrix
+from zmon.inputs import FeaturePlan
+from zmon.kinds import categorical
 from zmon.settings import name
-from zmon.wire import MAX_COLUMNS, MAX_ROWS, encode_schema, schema_hash
+from zmon.wire import BLOBS, MAX_COLUMNS, MAX_ROWS, encode_schema, schema_hash
 
 MESSAGE_BYTES = 4 * 2**20  # a larger batch travels as several messages
-SCHEMA_LIMIT = 64  # schemas one publisher may go through; a column set that changes with every call is a mistake
+SCHEMA_LIMIT = 64  # sets of columns one publisher may go through; one that changes with every call is a mistake
+SEGMENTS = 8  # columns of segments
 
 _FLOATS = frozenset("efd")
 _WIRE_DTYPES: dict[np.dtype[Any], str] = {
     np.dtype(code): np.dtype(code).newbyteorder("<").str
     for code in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1")
 }
+
+
+class Rows(NamedTuple):
+    """Columns of one length, and the dictionaries of those that hold codes."""
+
+    columns: list[tuple[str, Array]]
+    dictionaries: dict[str, Dictionaries]
+
+    def take(self, index: Any) -> Rows:
+        return Rows([(each, array[index]) for each, array in self.columns], self.dictionaries)
 
 
 class Capture:
@@ -42,6 +56,7 @@ class Capture:
         threshold: float,
         tags: dict[str, str],
         sample_rate: float,
+        kinds: Mapping[str, str] | None = None,
     ) -> None:
         self.task = task
         self.threshold = threshold
@@ -49,10 +64,15 @@ class Capture:
         self.include, self.exclude = include, exclude
         self.features = None if features is None else tuple(features)
         self.rate = sample_rate
+        self.kinds = dict(kinds or {})
+        wrong = {each: kind for each, kind in self.kinds.items() if kind not in KINDS}
+        if wrong:
+            raise ConfigurationError(f"kinds are {', '.join(KINDS)}; got {dict(list(wrong.items())[:3])}")
         self.random = np.random.default_rng()
         self.schemas: dict[bytes, bytes] = {}  # body by hash: what the transport sends
-        self._latest: bytes | None = None
-        self._plans: dict[tuple[str, ...] | int | None, tuple[FeaturePlan | None, bytes]] = {}
+        self._latest = FeaturePlan((), (), ())
+        self._plans: dict[tuple[str, ...] | int, FeaturePlan] = {}
+        self._better: dict[tuple[FeaturePlan, tuple[str, ...]], FeaturePlan] = {}
         self.classes: tuple[str, ...] = ()
         self._indices: dict[object, int] = {}
         if task == "classification" and classes is not None:
@@ -89,12 +109,14 @@ class Capture:
         ids: Any,
         timestamps: Any,
         now: int,
+        segments: Any = None,
     ) -> tuple[list[tuple[Layout, Piece, int]], int]:
         """Snapshots of the rows, each with its layout and size in bytes, and the number of rows sampled out.
 
         Raises Rejected with the reason when the arguments cannot be a batch.
         """
         columns: list[tuple[str, Array]] = []
+        dictionaries: dict[str, Dictionaries] = {}
         if probabilities is not None:
             columns.append(("probabilities", self._probabilities(probabilities)))
         if predictions is not None:
@@ -104,11 +126,11 @@ class Capture:
         rows = len(columns[0][1])
         if not rows:
             return [], 0
-        plan, schema = None, self._latest
+        plan = self._latest
         if inputs is not None:
-            array, plan, schema = self._inputs(inputs)
-            self._latest = schema  # a later call without inputs then speaks of the same columns
-            columns.append(("inputs", array))
+            plan = self._inputs(inputs, columns, dictionaries)
+            self._latest = plan  # a later call without inputs then speaks of the same columns
+        segment_names = () if segments is None else _segments(segments, rows, columns, dictionaries)
         if labels is not None:
             columns.append(("labels", self._labels(labels)))
         if ids is not None:
@@ -122,42 +144,13 @@ class Capture:
         for column, array in columns:
             if len(array) != rows:
                 raise Rejected("length_mismatch", f"{column} of {len(array)} rows beside {columns[0][0]} of {rows}")
-        if plan is not None and plan.where is not None:
-            columns = [(n, array[:, plan.where] if n == "inputs" else array) for n, array in columns]
-        kept = rows
+        taken, kept = Rows(columns, dictionaries), rows
         if self.rate < 1.0:
             mask = self.random.random(rows) < self.rate
             kept = int(np.count_nonzero(mask))
-            columns = [(n, array[mask]) for n, array in columns]
-        if schema is None:
-            schema = self._plan(None)[1]
-        return self._snapshots(schema, columns, kept, now), rows - kept
-
-    def _snapshots(
-        self, schema: bytes, columns: list[tuple[str, Array]], rows: int, now: int
-    ) -> list[tuple[Layout, Piece, int]]:
-        if not rows:
-            return []
-        arrays = []
-        nbytes = 0
-        for i, (column, array) in enumerate(columns):
-            code = _WIRE_DTYPES.get(array.dtype)
-            if code is None:
-                array = _native(array)
-                columns[i] = (column, array)
-                code = _WIRE_DTYPES.get(array.dtype, array.dtype.str)
-            arrays.append((column, code, array.shape[1] if array.ndim == 2 else None))
-            nbytes += array.nbytes
-        layout = Layout(schema, tuple(arrays))
-        if nbytes <= MESSAGE_BYTES and rows <= MAX_ROWS:
-            return [(layout, Piece(rows, now, [array.tobytes() for _, array in columns]), nbytes)]
-        step = min(MESSAGE_BYTES * rows // nbytes, MAX_ROWS)
-        cut = []
-        for start in range(0, rows, step):
-            buffers = [array[start : start + step].tobytes() for _, array in columns]
-            count = min(step, rows - start)
-            cut.append((layout, Piece(count, now, buffers), sum(map(len, buffers))))
-        return cut
+            taken = taken.take(mask)
+        schema = plan.schemas.get(segment_names) or self._schema(plan, segment_names)
+        return _snapshots(schema, taken, kept, now), rows - kept
 
     # --- columns -----------------------------------------------------------------------------------------------------
 
@@ -214,46 +207,123 @@ class Capture:
             return targets(value, "labels")
         return class_labels(value, self.classes, self._indices)
 
-    def _inputs(self, value: Any) -> tuple[Array, FeaturePlan, bytes]:
-        array, names = matrix(value, self.features)
-        known = self._plans.get(array.shape[1] if names is None else names)
-        plan, schema = known if known is not None else self._plan(array.shape[1] if names is None else names)
-        if plan is None or plan.width != array.shape[1]:
+    def _inputs(
+        self, value: Any, columns: list[tuple[str, Array]], dictionaries: dict[str, Dictionaries]
+    ) -> FeaturePlan:
+        """Add the captured inputs to the columns; the plan they follow."""
+        given = inputs.read(value, self.features)
+        width = given.array.shape[1] if isinstance(given, inputs.Matrix) else len(given.columns)
+        key = width if given.names is None else given.names
+        plan = self._plans.get(key)
+        if plan is None:
+            plan = self._plans.setdefault(key, self._plan(key, isinstance(given, inputs.Matrix)))
+        if plan.width != width:
             expected = self.features and len(self.features)
-            raise Rejected("inputs_shape", f"inputs of {array.shape[1]} columns; {expected} features were declared")
-        if array.dtype not in _WIRE_DTYPES:
-            array = _native(array)
-        return array, plan, schema
+            raise Rejected("inputs_shape", f"inputs of {width} columns; {expected} features were declared")
+        if isinstance(given, inputs.Matrix):
+            if plan.plain:
+                array = given.array
+                columns.append(("inputs", array if plan.where is None else array[:, plan.where]))
+                return plan
+            given = inputs.of_matrix(given)
+        converted, found = inputs.convert(given, plan, self.kinds)
+        while found != plan.kinds and len(self._better) < SCHEMA_LIMIT:
+            # The first values of a column settled its kind. Of two threads that do so at once one wins.
+            better = FeaturePlan(plan.given, plan.places(), found)
+            plan = self._plans[key] = self._better.setdefault((plan, found), better)
+            converted, found = inputs.convert(given, plan, self.kinds)
+        matrix, codes, names = inputs.assembled(converted, plan.kinds, given.rows)
+        if matrix is not None:
+            columns.append(("inputs", matrix))
+        if codes is not None:
+            columns.append(("codes", codes))
+            dictionaries["codes"] = names
+        return plan
 
-    def _plan(self, key: tuple[str, ...] | int | None) -> tuple[FeaturePlan | None, bytes]:
-        """The column plan and schema for inputs of these names, of this width, or for no inputs at all (None)."""
-        known = self._plans.get(key)
-        if known is not None:
-            return known
+    def _plan(self, key: tuple[str, ...] | int, numeric: bool) -> FeaturePlan:
+        """What is captured of inputs of these names, or of this width."""
         if len(self._plans) >= SCHEMA_LIMIT:
             raise Rejected("schema_changes", f"inputs changed columns {SCHEMA_LIMIT} times; name features=[…]")
         if self.features is not None:
             given = self.features
-        elif isinstance(key, int):
-            given = tuple(f"feat_{i}" for i in range(key))
         else:
-            given = key or ()
-        if not given and key is None:
-            plan = None
-        else:
-            if not 1 <= len(given) <= MAX_COLUMNS or len(set(given)) != len(given):
-                raise Rejected("inputs_columns", f"{len(given)} features, or two of one name")
-            plan = FeaturePlan(given, self.include, self.exclude)
-            if not plan.names:
-                raise Rejected("inputs_columns", "include and exclude leave no feature")
-        names = plan.names if plan else ()
-        body = encode_schema(
-            Schema(self.task, self.classes, names, ("numeric",) * len(names), self.threshold, self.tags)
-        )
+            given = tuple(f"feat_{i}" for i in range(key)) if isinstance(key, int) else key
+        if not 1 <= len(given) <= MAX_COLUMNS or len(set(given)) != len(given):
+            raise Rejected("inputs_columns", f"{len(given)} features, or two of one name")
+        where = inputs.chosen(given, self.include, self.exclude)
+        if not where:
+            raise Rejected("inputs_columns", "include and exclude leave no feature")
+        return FeaturePlan(given, where, [self.kinds.get(given[i], "numeric" if numeric else "") for i in where])
+
+    def _schema(self, plan: FeaturePlan, segments: tuple[str, ...]) -> bytes:
+        """The hash of the schema for this plan, kept for the transport. Columns of no known kind are not in it."""
+        known = [(feature, kind) for feature, kind in zip(plan.names, plan.kinds, strict=True) if kind]
+        names, kinds = zip(*known, strict=True) if known else ((), ())
+        body = encode_schema(Schema(self.task, self.classes, names, kinds, self.threshold, self.tags, segments))
         digest = schema_hash(body)
+        if digest not in self.schemas and len(self.schemas) >= 2 * SCHEMA_LIMIT:
+            raise Rejected("schema_changes", f"columns, kinds or segments changed {SCHEMA_LIMIT} times; name features=")
         self.schemas[digest] = body
-        self._plans[key] = (plan, digest)
-        return plan, digest
+        plan.schemas[segments] = digest
+        return digest
+
+
+def _segments(
+    value: Any, rows: int, columns: list[tuple[str, Array]], dictionaries: dict[str, Dictionaries]
+) -> tuple[str, ...]:
+    """Add the segments' codes to the columns; their names."""
+    if not isinstance(value, Mapping) or not all(isinstance(each, str) and 0 < len(each) <= 150 for each in value):
+        raise Rejected("segments_invalid", "segments are no mapping of names, at most 150 characters, to columns")
+    if not 1 <= len(value) <= SEGMENTS:
+        raise Rejected("segments_invalid", f"{len(value)} segments; from 1 to {SEGMENTS}")
+    coded = []
+    for each, column in value.items():
+        array = as_array(column, "segments")
+        if array.ndim != 1:
+            raise Rejected("segments_invalid", f"segment {each!r} of shape {array.shape}; expected (n,)")
+        if len(array) != rows:
+            raise Rejected("length_mismatch", f"segment {each!r} of {len(array)} values for {rows} rows")
+        coded.append(categorical(array.tolist(), each))
+    columns.append(("segments", np.column_stack([each.codes for each in coded])))
+    dictionaries["segments"] = tuple(each.names for each in coded)
+    return tuple(value)
+
+
+def _snapshots(schema: bytes, taken: Rows, rows: int, now: int) -> list[tuple[Layout, Piece, int]]:
+    """The rows as bytes, in as many pieces as their size asks for."""
+    if not rows:
+        return []
+    nbytes = sum(array.nbytes for _, array in taken.columns)
+    if rows == 1 or (nbytes <= MESSAGE_BYTES and rows <= MAX_ROWS):
+        layout, buffers = _bytes(schema, taken)
+        nbytes = sum(map(len, buffers))
+        if nbytes <= MESSAGE_BYTES or rows == 1:
+            return [(layout, Piece(rows, now, buffers), nbytes)]
+    step = max(1, min(MESSAGE_BYTES * rows // nbytes, MAX_ROWS))
+    cut = []
+    for start in range(0, rows, step):
+        part = taken.take(slice(start, start + step))
+        cut += _snapshots(schema, part, min(step, rows - start), now)
+    return cut
+
+
+def _bytes(schema: bytes, taken: Rows) -> tuple[Layout, list[bytes]]:
+    arrays: list[tuple[str, str, int | None]] = []
+    buffers: list[bytes] = []
+    for column, array in taken.columns:
+        if column in taken.dictionaries:
+            array, names = categories.compact(array, taken.dictionaries[column])
+            array = categories.narrow(array, names)
+            blob = next(each for each, of in BLOBS.items() if of == column)
+            arrays.append((blob, "|u1", None))
+            buffers.append(categories.encode(len(array), names))
+        code = _WIRE_DTYPES.get(array.dtype)
+        if code is None:
+            array = _native(array)
+            code = _WIRE_DTYPES.get(array.dtype, array.dtype.str)
+        arrays.append((column, code, array.shape[1] if array.ndim == 2 else None))
+        buffers.append(array.tobytes())
+    return Layout(schema, tuple(arrays)), buffers
 
 
 def _floats(array: Array) -> Array:

@@ -92,7 +92,8 @@ class Context:
         The window's: every batch of the window is aligned to it.
     window : Window
     options : mapping
-        The plugin's table of the configuration, [plugins.NAME] with [models.MODEL.metrics.NAME] over it.
+        The plugin's table of the configuration, [plugins.NAME] with [models.MODEL.metrics.NAME] over it; beside it
+        ``segments``, whether the metric is given per segment, and ``max_segments``.
     reference : object or None
         The model's reference profile; None in this release.
     memory : dict
@@ -102,6 +103,9 @@ class Context:
     sample : Batch or None
         The window's uniform row sample, all rows when they are no more than ``sample_rows``. In `result` and `compare`
         only; None when the window has no rows.
+    segment : tuple of (str, str) or None
+        In `result`: name and value of the segment whose rows these are; None for all rows. `rows` then counts
+        `received` rows only, `memory` is empty, `sample` holds the segment's rows.
     """
 
     model: str
@@ -114,6 +118,7 @@ class Context:
     memory: dict[str, Any] = field(default_factory=dict)
     rows: RowCounts = RowCounts()
     sample: Batch | None = None
+    segment: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,8 +154,9 @@ class Metric(Protocol[A]):
     float rounding. `update` and `merge` are deterministic. `result` does not change the accumulator and leaves an
     undefined value out (never 0.0 for unknown, never NaN).
 
-    Optional members: ``series``, a sequence of `Series` (a metric without it is emitted in every preset), and
-    ``compare(by_agent, ctx)``, which sees the agents' accumulators side by side when a window closes.
+    Optional members: ``series``, a sequence of `Series` (a metric without it is emitted in every preset); ``task``,
+    the only task it is for (it does not see batches of another); and ``compare(by_agent, ctx)``, which sees the
+    agents' accumulators side by side when a window closes.
 
     Attributes
     ----------

@@ -23,8 +23,12 @@ def encode_greeting(
     issued: int,
     clock: int,
     tally: Mapping[str, Any],
+    store: bytes = b"",
 ) -> bytes:
-    """``hello`` (on a subscription), ``ping`` (each second) or ``bye``: where this stream stands."""
+    """``hello`` (on a subscription), ``ping`` (each second) or ``bye``: where this stream stands.
+
+    `store` names the collector's store that gave the last acknowledgement.
+    """
     return pack(
         {
             "v": MAJOR,
@@ -36,6 +40,7 @@ def encode_greeting(
             "issued": issued,
             "clock": clock,
             "tally": tally,
+            "store": store,
         }
     )
 
@@ -52,6 +57,7 @@ class Greeting:
     issued: int
     clock: int
     tally: Mapping[str, Any]
+    store: bytes = b""
 
 
 def decode_greeting(frame: bytes) -> Greeting:
@@ -66,15 +72,18 @@ def decode_greeting(frame: bytes) -> Greeting:
     base, acked, issued, clock = (count(data, key) for key in ("base", "acked", "issued", "clock"))
     if acked > issued or not 1 <= base <= issued + 1:
         raise WireError("control", f"base {base}, acked {acked}, issued {issued}")
-    return Greeting(kind, Topic.decode(topic), stream, base, acked, issued, clock, check_tally(data.get("tally", {})))
+    tally = check_tally(data.get("tally", {}))
+    return Greeting(kind, Topic.decode(topic), stream, base, acked, issued, clock, tally, _store(data))
 
 
-def encode_ack(stream: bytes, row: int, window: int, *, need: bytes = b"") -> bytes:
-    """The collector's answer: everything up to `row` has arrived, `window` bytes may be under way.
+def encode_ack(stream: bytes, row: int, window: int, *, need: bytes = b"", store: bytes = b"") -> bytes:
+    """The collector's answer: everything up to `row` is settled in its `store`, `window` bytes may be under way.
 
     `need` names a schema that the collector lacks.
     """
-    return pack({"v": MAJOR, "kind": "ack", "stream": stream, "row": row, "window": window, "need": need})
+    return pack(
+        {"v": MAJOR, "kind": "ack", "stream": stream, "row": row, "window": window, "need": need, "store": store}
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +94,7 @@ class Ack:
     row: int
     window: int
     need: bytes
+    store: bytes = b""
 
 
 def decode_ack(frame: bytes) -> Ack:
@@ -94,4 +104,11 @@ def decode_ack(frame: bytes) -> Ack:
     stream, need = data.get("stream"), data.get("need", b"")
     if data.get("kind") != "ack" or not isinstance(stream, bytes) or not isinstance(need, bytes):
         raise WireError("control", "not an acknowledgement")
-    return Ack(stream, count(data, "row"), count(data, "window"), need)
+    return Ack(stream, count(data, "row"), count(data, "window"), need, _store(data))
+
+
+def _store(data: Mapping[str, Any]) -> bytes:
+    store = data.get("store", b"")
+    if not isinstance(store, bytes) or len(store) > STREAM_BYTES:
+        raise WireError("control", "store")
+    return store

@@ -53,6 +53,7 @@ class Link:
         self.progress = 0.0
         self.retry = RETRY_AFTER
         self.answers = 0
+        self.store = b""  # where the collector keeps what it acknowledged, as its last answer named it
         self._context = context
         self._poller = poller
         self._endpoint = endpoint

@@ -8,9 +8,10 @@ import secrets
 import sys
 import time
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import Any, NoReturn, Self
+from typing import Any, NoReturn, Self, TypeVar, overload
 
 import numpy as np
 
@@ -20,9 +21,11 @@ from zmon.capture import Capture
 from zmon.counters import Counters, Stats
 from zmon.errors import ConfigurationError, Rejected
 from zmon.transport import Transport
+from zmon.watch import captured, known
 from zmon.wire import STREAM_BYTES, Topic
 
 FLUSH_POLL, FLUSH_POLL_MAX = 0.0005, 0.01  # seconds between looks at the acknowledgements
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class Publisher:
@@ -67,6 +70,9 @@ class Publisher:
     server_key : str, bytes or path, optional
         CURVE: the collectors' public key, or the path of a file that holds it. Default: the file that
         ``ZMON_SERVER_KEY_FILE`` names.
+    kinds : mapping of str to str, optional
+        Kinds of features by name: ``"numeric"``, ``"categorical"``, ``"boolean"``; ``"text"`` and ``"vector"`` columns
+        are not captured. What is not declared is inferred once, from the first values.
 
     Raises
     ------
@@ -101,6 +107,7 @@ class Publisher:
         buffer_bytes: int = 32 * 2**20,
         secret_key: keys.Given | None = None,
         server_key: keys.Given | None = None,
+        kinds: Mapping[str, str] | None = None,
     ) -> None:
         if task not in ("classification", "regression"):
             raise ConfigurationError(f"task is {task!r}; this release knows 'classification' and 'regression'")
@@ -128,6 +135,7 @@ class Publisher:
             threshold=threshold,
             tags={settings.name("a tag", k): settings.name("a tag's value", v) for k, v in (tags or {}).items()},
             sample_rate=sample_rate,
+            kinds=kinds,
         )
         self._buffer_bytes = buffer_bytes
         self._enabled = settings.enabled()
@@ -166,7 +174,8 @@ class Publisher:
         probabilities : array_like
             (n, n_classes), or (n,) for the probability of class 1 of a binary model; in [0, 1].
         inputs : array_like or frame, optional
-            (n, n_features) numbers, as an array, a pandas, polars or pyarrow frame, a tensor or a list of dicts.
+            n rows of features, as an array, a pandas, polars or pyarrow frame, a tensor or a list of dicts: numbers,
+            truth values, categories, with missing values.
         labels : array_like, optional
             Ground truth: (n,) indices or names, None or NaN where unknown; or (n, n_classes) one-hot.
         predictions : array_like, optional
@@ -175,8 +184,8 @@ class Publisher:
             (n,) integers or texts that name the rows.
         timestamps : optional
             One time or one per row: epoch seconds, datetime or datetime64; without a zone they are UTC. Default: now.
-        segments : optional
-            Reserved; a batch that has them is rejected in this release.
+        segments : mapping of str to array_like, optional
+            Columns by whose values series are given apart, for instance ``{"country": [...]}``; at most 8.
         """
         if not self._enabled:
             return
@@ -184,10 +193,8 @@ class Publisher:
             if self._closed:
                 self._counters.drop("closed", _rows(probabilities, predictions))
                 return
-            if segments is not None:
-                raise Rejected("segments_unsupported", "segments are not part of this release; leave them out")
             pieces, sampled_out = self._capture.pieces(
-                probabilities, inputs, labels, predictions, ids, timestamps, time.time_ns()
+                probabilities, inputs, labels, predictions, ids, timestamps, time.time_ns(), segments
             )
             with self._lock:
                 for layout, piece, nbytes in pieces:
@@ -206,6 +213,55 @@ class Publisher:
         if self._enabled:
             text = "labels that arrive later are not part of this release; pass labels= to publish()"
             self._reject("late_labels_unsupported", text, _rows(labels, ids))
+
+    @overload
+    def capture(self, function: Function) -> Function: ...
+
+    @overload
+    def capture(self, *, output: str | None = None, inputs: bool = True) -> Callable[[Function], Function]: ...
+
+    def capture(
+        self, function: Callable[..., Any] | None = None, *, output: str | None = None, inputs: bool = True
+    ) -> Callable[..., Any]:
+        """Decorate a function, plain or async, so that what it returns is published; see `zmon.watch`.
+
+        Parameters
+        ----------
+        output : {"proba", "logits", "label", "value"}, optional
+            What the function returns. Default: probabilities; for a regression, values.
+        inputs : bool
+            Publish its first argument as inputs, where that has columns.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> with Publisher("coin", classes=["tails", "heads"], collector="tcp://127.0.0.1:59999") as publisher:
+        ...     @publisher.capture(output="proba")
+        ...     def score(rows):
+        ...         return np.full((len(rows), 2), 0.5)
+        ...     score([[1.0], [2.0]]).shape, publisher.stats.published
+        ((2, 2), 2)
+        """
+        if function is None:
+            return lambda each: captured(each, self, output, inputs)
+        return captured(function, self, output, inputs)
+
+    def context(
+        self, *, ids: Any = None, timestamps: Any = None, labels: Any = None, segments: Any = None
+    ) -> AbstractContextManager[None]:
+        """Until the block ends, watched calls in this thread or task also publish what is given here.
+
+        The arguments are those of `publish`; they belong to the rows of one call. `publish` itself takes no notice.
+
+        Examples
+        --------
+        ::
+
+            with publisher.context(ids=[row["order"] for row in rows]):
+                model.predict_proba(frame)
+        """
+        given = {"ids": ids, "timestamps": timestamps, "labels": labels, "segments": segments}
+        return known.context(self, given)
 
     def flush(self, timeout: float = 5.0) -> bool:
         """Wait until everything published so far is acknowledged.
@@ -302,6 +358,12 @@ class Publisher:
         self._counters.reject(reason, detail, rows)
         if self._transport is None:
             self._start()  # so that the collector hears of it
+
+    def _classes(self, default: Sequence[object]) -> list[object]:
+        """The classes as they were given; those of a watched model where none were."""
+        if not self._capture.classes:
+            self._capture._name_classes(default)
+        return list(self._capture._indices)
 
     def _after_fork(self) -> None:
         """In a forked child: the parent's thread and sockets are not here, and its rows are the parent's to send."""

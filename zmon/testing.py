@@ -25,24 +25,31 @@ NAME = re.compile(r"[a-z][a-z0-9_]*")
 Results = dict[tuple[str, ...], float]
 
 
-def example_batches(rows: Sequence[int] = (40, 1, 25), seed: int = 0) -> list[Batch]:
-    """Batches of a classifier with three classes and four features, with labels, gaps, NaN and infinities."""
+def example_batches(rows: Sequence[int] = (40, 1, 25), seed: int = 0, task: str = "classification") -> list[Batch]:
+    """Batches of a classifier with three classes, or a regression: labels, inputs of all kinds, gaps, infinities."""
     random = np.random.default_rng(seed)
-    features = ("age", "income", "empty", "constant")
-    schema = Schema(classes=("red", "green", "blue"), features=features, kinds=("numeric",) * len(features))
+    features = ("age", "income", "empty", "constant", "city", "vip", "essay")
+    kinds = ("numeric",) * 4 + ("categorical", "boolean", "text")
+    classes = ("red", "green", "blue") if task == "classification" else ()
+    schema = Schema(task=task, classes=classes, features=features, kinds=kinds, segments=("zone",))
     batches = []
     for n in rows:
-        inputs = random.normal(100.0, 5.0, (n, len(features)))
-        inputs[random.random((n, len(features))) < 0.1] = np.nan
+        inputs = random.normal(100.0, 5.0, (n, 4))
+        inputs[random.random((n, 4)) < 0.1] = np.nan
         inputs[random.random(n) < 0.1, 1] = np.inf
         inputs[:, 2], inputs[:, 3] = np.nan, 7.0
-        columns = {
-            "probabilities": random.dirichlet((1.0, 2.0, 3.0), n),
-            "labels": random.integers(-1, 3, n),
-            "inputs": inputs,
-            "timestamps": random.integers(0, 60_000_000_000, n),
-        }
-        batches.append(Batch(schema, columns))
+        columns = {"inputs": inputs, "timestamps": random.integers(0, 60_000_000_000, n)}
+        columns["codes"] = np.column_stack([random.integers(-1, 3, n), random.integers(-1, 2, n)])
+        columns["segments"] = random.integers(-1, 2, (n, 1))
+        cities = tuple(random.choice(["Rome", "Oslo", "Bonn", "Lima"], 3, replace=False).tolist())
+        dictionaries = {"codes": (cities, ("False", "True")), "segments": (("east", "west"),)}
+        if task == "classification":
+            columns["probabilities"] = random.dirichlet((1.0, 2.0, 3.0), n)
+            columns["labels"] = random.integers(-1, 3, n)
+        else:
+            columns["predictions"] = random.normal(10.0, 2.0, n)
+            columns["labels"] = np.where(random.random(n) < 0.2, np.nan, random.integers(0, 9, n))
+        batches.append(Batch(schema, columns, dictionaries=dictionaries))
     return batches
 
 
@@ -53,11 +60,11 @@ def check_metric(metric: Metric[Any], batches: Sequence[Batch] | None = None, ct
     ----------
     metric : Metric
     batches : sequence of Batch, optional
-        At least three that the metric can read; by default `example_batches`.
+        At least three that the metric can read; by default `example_batches` of its task.
     ctx : Context, optional
         By default one that fits the batches.
     """
-    batches = list(batches or example_batches())
+    batches = list(batches or example_batches(task=getattr(metric, "task", "classification")))
     assert len(batches) >= 3, "give at least three batches"
     assert NAME.fullmatch(metric.name), f"name {metric.name!r} is not lower_snake"
     assert isinstance(metric.needs, frozenset), "needs is not a frozenset"

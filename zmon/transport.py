@@ -173,6 +173,7 @@ class Transport:
             if ack.stream != self._stream:
                 continue
             link.hear(now)
+            link.store = ack.store
             link.schemas.discard(ack.need)
             with self._lock:
                 if link.cursor.acknowledge(min(ack.row, self._ring.issued), ack.window):
@@ -225,6 +226,7 @@ class Transport:
             issued=issued,
             clock=time.time_ns(),
             tally=tally,
+            store=link.store,
         )
         try:
             link.control.send(frame, zmq.DONTWAIT)

@@ -18,7 +18,8 @@ from urllib.parse import quote, unquote
 import msgpack
 import numpy as np
 
-from zmon.batch import Array, Schema
+from zmon import categories
+from zmon.batch import KINDS, Array, Schema
 from zmon.errors import WireError
 
 MAJOR = 1
@@ -43,7 +44,11 @@ _COLUMNS: Mapping[str, tuple[tuple[int, ...], str]] = {
     "labels": ((1,), "if"),
     "ids": ((1,), "iuS"),
     "timestamps": ((1,), "i"),
+    "codes": ((2,), "i"),
+    "segments": ((2,), "i"),
 }
+# Of each column of codes the array that carries its dictionaries: as bytes, whose number has nothing to do with rows.
+BLOBS = {"categories": "codes", "segment_values": "segments"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +106,7 @@ class Message:
     base: int = 0
     ts: int = 0
     columns: Mapping[str, Array] = field(default_factory=dict)
+    dictionaries: Mapping[str, categories.Dictionaries] = field(default_factory=dict)
     tally: Mapping[str, Any] = field(default_factory=dict)
     body: bytes = b""
     nbytes: int = 0
@@ -131,16 +137,17 @@ def unpack(data: bytes, reason: str, limit: int = MAX_HEADER) -> dict[str, Any]:
 
 def encode_schema(schema: Schema) -> bytes:
     """The body of a schema message; its hash is the schema's name on the wire."""
-    return pack(
-        {
-            "task": schema.task,
-            "classes": list(schema.classes),
-            "features": list(schema.features),
-            "kinds": list(schema.kinds),
-            "threshold": schema.threshold,
-            "tags": dict(schema.tags),
-        }
-    )
+    body: dict[str, Any] = {
+        "task": schema.task,
+        "classes": list(schema.classes),
+        "features": list(schema.features),
+        "kinds": list(schema.kinds),
+        "threshold": schema.threshold,
+        "tags": dict(schema.tags),
+    }
+    if schema.segments:
+        body["segments"] = list(schema.segments)
+    return pack(body)
 
 
 def schema_hash(body: bytes) -> bytes:
@@ -158,7 +165,7 @@ def decode_schema(body: bytes, declared: bytes) -> Schema:
     task, threshold, tags = data.get("task"), data.get("threshold", 0.5), data.get("tags", {})
     if task not in TASKS:
         raise WireError("task", repr(task)[:60])
-    if len(kinds) != len(features) or set(kinds) - {"numeric"}:
+    if len(kinds) != len(features) or set(kinds) - set(KINDS):
         raise WireError("schema", "kinds do not fit the features")
     if (task == "classification") != (len(classes) >= 2):
         raise WireError("schema", f"{len(classes)} classes for a {task}")
@@ -166,7 +173,7 @@ def decode_schema(body: bytes, declared: bytes) -> Schema:
         raise WireError("schema", "threshold")
     if not isinstance(tags, dict) or len(tags) > 64 or not all(_is_name(t) for kv in tags.items() for t in kv):
         raise WireError("schema", "tags")
-    return Schema(task, classes, features, kinds, float(threshold), tags)
+    return Schema(task, classes, features, kinds, float(threshold), tags, _names(data, "segments"))
 
 
 def _names(data: Mapping[str, Any], key: str, *, unique: bool = True) -> tuple[str, ...]:
@@ -223,7 +230,7 @@ def encode_schema_message(topic: bytes, stream: bytes, body: bytes) -> list[byte
 def decode(frames: Sequence[bytes]) -> Message:
     """Read a data message; WireError with a reason for anything that is not one.
 
-    Nothing is copied: the columns are read-only views of the frames.
+    Nothing but codes is copied: the columns are read-only views of the frames.
     """
     if not 2 <= len(frames) <= MAX_ARRAYS + 2:
         raise WireError("frames", f"{len(frames)} frames")
@@ -245,23 +252,42 @@ def decode(frames: Sequence[bytes]) -> Message:
     first, rows, base = (count(header, key) for key in ("first", "rows", "base"))
     if not 1 <= base <= first or not 1 <= rows <= MAX_ROWS:
         raise WireError("header", f"first {first}, rows {rows}, base {base}")
-    columns = _columns(header.get("arrays"), frames[2:], rows)
-    tally = check_tally(header.get("tally", {}))
-    return Message(topic, "batch", stream, schema, first, rows, base, count(header, "ts"), columns, tally, b"", nbytes)
+    columns, blobs = _columns(header.get("arrays"), frames[2:], rows)
+    dictionaries = {}
+    for name in BLOBS.values():
+        if name in columns:
+            columns[name], dictionaries[name] = categories.decode(columns[name], blobs.get(name, b""))
+    return Message(
+        topic,
+        "batch",
+        stream,
+        schema,
+        first,
+        rows,
+        base,
+        count(header, "ts"),
+        columns,
+        dictionaries,
+        check_tally(header.get("tally", {})),
+        nbytes=nbytes,
+    )
 
 
-def _columns(described: object, buffers: Sequence[bytes], rows: int) -> dict[str, Array]:
+def _columns(described: object, buffers: Sequence[bytes], rows: int) -> tuple[dict[str, Array], dict[str, bytes]]:
     if not isinstance(described, list) or len(described) != len(buffers):
         raise WireError("arrays", f"{len(buffers)} buffers for another number of descriptions")
     columns: dict[str, Array] = {}
+    blobs: dict[str, bytes] = {}
     for each, buffer in zip(described, buffers, strict=True):
         if not isinstance(each, list) or len(each) != 3:
             raise WireError("arrays", "a description is not [name, dtype, shape]")
         name, dtype, shape = each
         if not isinstance(name, str) or not isinstance(dtype, str) or not isinstance(shape, list):
             raise WireError("arrays", "a description is not [name, dtype, shape]")
-        if name in columns:
+        if name in columns or BLOBS.get(name) in blobs:
             raise WireError("arrays", f"{name} twice")
+        if name in BLOBS:
+            blobs[BLOBS[name]] = bytes(buffer)
         if name not in _COLUMNS:
             continue
         dimensions, kinds = _COLUMNS[name]
@@ -277,7 +303,7 @@ def _columns(described: object, buffers: Sequence[bytes], rows: int) -> dict[str
         columns[name] = np.frombuffer(buffer, dtype=dtype).reshape(shape)
     if not columns:
         raise WireError("arrays", "none that this release knows")
-    return columns
+    return columns, blobs
 
 
 def _itemsize(dtype: str) -> int:

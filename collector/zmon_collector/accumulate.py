@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from zmon.batch import Batch, concat
 from zmon.contract import Context, Metric
-from zmon_collector import sample
+from zmon_collector import sample, segments
 from zmon_collector.sample import Sample
 
 Numbers = int | NDArray[np.uint64]
@@ -47,9 +47,10 @@ class Progress:
 
 @dataclass(slots=True)
 class Partial:
-    """Accumulators by metric, of some of an agent's rows in a window."""
+    """Accumulators by metric, of some of an agent's rows in a window; and those by segment, see segments.py."""
 
     accumulators: dict[str, Any] = field(default_factory=dict)
+    segments: dict[str, Any] = field(default_factory=dict)
     sample: Sample | None = None
 
 
@@ -60,9 +61,9 @@ def accumulate(
     context = next(iter(contexts.values()))
     batch = concat(batches[0].schema, batches).aligned(context.schema)
     partial = Partial()
-    for metric in metrics:
-        if not metric.needs <= batch.columns:
-            continue
+    task = batch.schema.task
+    reading = [each for each in metrics if each.needs <= batch.columns and getattr(each, "task", task) == task]
+    for metric in reading:
 
         def step(metric: Metric[Any] = metric) -> Any:
             ctx = contexts[metric.name]
@@ -71,6 +72,9 @@ def accumulate(
         accumulator = progress.guard(metric.name, step)
         if metric.name not in progress.failures:
             partial.accumulators[metric.name] = accumulator
+    split = segments.chosen(reading, contexts)
+    if split and "segments" in batch.columns:
+        partial.segments = segments.split(batch, split, contexts, progress.guard)
     return partial
 
 
@@ -89,8 +93,7 @@ def draw(
     batch = concat(batches[0].schema, batches)
     if "predicted" in batch.columns:
         batch.predicted  # noqa: B018 - derived here, by the publisher's own threshold, and kept with the rows
-    columns = {name: column for name, column in batch.raw().items() if name != "ids"}
-    return sample.draw(Batch(batch.schema, columns, batch.rows).aligned(ctx.schema), keys, size, bound)
+    return sample.draw(batch.only(batch.raw().keys() - {"ids"}).aligned(ctx.schema), keys, size, bound)
 
 
 def _where(error: BaseException) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import zmq
 
+from zmon.errors import ConfigurationError
 from zmon.wire import pack, unpack
 
 if TYPE_CHECKING:
@@ -21,18 +22,22 @@ class Admin:
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._questions = {"health": self.health, "plugins": self._plugins}
+        self._questions = {"health": self.health, "plugins": self._plugins, "reload": self._reload}
 
     def answer(self, frames: list[bytes]) -> dict[str, Any]:
         """The answer to ``{"ask": question}``."""
         ask = unpack(frames[-1], "admin").get("ask")
         question = self._questions.get(ask) if isinstance(ask, str) else None
-        if question is None:
-            return {"error": f"unknown question {ask!r:.40}; known are {', '.join(sorted(self._questions))}"}
-        return question()
+        return self._service.live.answer(ask) if question is None else question()
 
     def _plugins(self) -> dict[str, Any]:
         return {"plugins": self._service.registry.table()}
+
+    def _reload(self) -> dict[str, Any]:
+        try:
+            return {"waiting": self._service.reload()}
+        except ConfigurationError as error:
+            return {"error": str(error)}
 
     def health(self) -> dict[str, Any]:
         """How the collector fares: what is wrong, endpoints, counters, sinks, and what limits its samples."""
@@ -44,10 +49,12 @@ class Admin:
             "pid": os.getpid(),
             "data": service.receiver.data,
             "control": service.receiver.control,
+            "web": service.live.url,
             "streams": len(service.desk.streams),
             "models": sorted(f"{model} {version}".strip() for model, version in service.desk.books),
             "open_windows": sum(len(book.open) for book in service.desk.books.values()),
-            "backlog_bytes": service.engine.backlog + service.receiver.inbox_bytes,
+            "inbox_bytes": service.receiver.inbox_bytes,
+            "backlog_bytes": service.engine.backlog,
             "uncommitted_bytes": service.store.pending_bytes,
             "journal_bytes": service.store.used_bytes,
             "outbox": len(service.outbox),
@@ -64,6 +71,8 @@ class Admin:
         found = []
         if service.store.full:
             found.append("the disk is full: nothing is acknowledged, publishers keep their rows")
+        if service.store.used_bytes > service.config.limits.journal_bytes:
+            found.append("the journal is at limits.journal_bytes: nothing is taken until windows close")
         found += [f"a damaged file was set aside as {name}" for name in service.store.set_aside]
         for name, state in service.sink_states().items():
             if state != "ok":

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from itertools import count
 
 from zmon.batch import Schema
-from zmon_collector.window import NO_WINDOW, OTHER, Changes, Now, OpenWindow, Rules, Spans, Tally
+from zmon_collector.window import NANO, NO_WINDOW, OTHER, Changes, Now, OpenWindow, Periods, Rules, Spans, Tally
 
 
 class _Agent:
@@ -26,6 +26,7 @@ class Book:
 
     def __init__(self, rules: Rules, numbers: Iterator[int] | None = None) -> None:
         self.rules = rules
+        self.periods = Periods(rules.period)
         self.changes = Changes()
         self._numbers = numbers or count(1)
         self.open: dict[int, OpenWindow] = {}
@@ -40,6 +41,14 @@ class Book:
         """What has changed since the last call."""
         changes, self.changes = self.changes, Changes()
         return changes
+
+    def change(self, rules: Rules) -> None:
+        """Follow other rules. A changed period takes effect behind what is open and what has been closed."""
+        if rules.period != self.periods.newest:
+            newest = [agent.newest + 1 for agent in self._agents.values() if agent.newest > 0]
+            ends = [window.end for window in self.open.values()]
+            self.periods.change(rules.period, int(max([0, *newest, *ends])))
+        self.rules = rules
 
     # --- agents ------------------------------------------------------------------------------------------------------
 
@@ -121,7 +130,7 @@ class Book:
         return schema if seen is None or seen.conflict(schema) else seen.union(schema)
 
     def _open(self, start: int, schema: Schema) -> OpenWindow:
-        window = OpenWindow(start, start + self.rules.period, next(self._numbers), schema)
+        window = OpenWindow(start, start + self.periods.length(start), next(self._numbers), schema)
         self.changes.opened.append(window)
         for agent, tally in self.waiting.items():
             window.tally(agent).absorb(tally)
@@ -189,8 +198,8 @@ class Book:
         """Counts for which no window opened within a period, as a window of their own without rows."""
         if not self.waiting or (not force and now.mono - self._waiting_since < self.rules.period):
             return None
-        start = int(now.wall // self.rules.period) * self.rules.period
-        window = OpenWindow(start, start + self.rules.period, next(self._numbers), tallies=self.waiting)
+        start = int(self.periods.starts(int(now.wall) * NANO))
+        window = OpenWindow(start, start + self.periods.length(start), next(self._numbers), tallies=self.waiting)
         self.changes.opened.append(window)
         for agent in self.waiting:
             self.changes.counts.add((NO_WINDOW, agent))
@@ -204,7 +213,9 @@ class Book:
         self._numbers = numbers
 
     def restore_window(self, window: OpenWindow) -> None:
-        """Go on with a window that was open when the collector ended."""
+        """Go on with a window that was open when the collector ended, perhaps under another period."""
+        if window.end - window.start != self.periods.newest:
+            self.periods = Periods(window.end - window.start)
         self.open[window.start] = window
 
     def restore_counts(self, agent: str, tally: Tally, now: Now) -> None:

@@ -37,7 +37,8 @@ def encode(checkpoint: Checkpoint, failures: dict[str, str]) -> bytes:
     agents = {
         agent: {
             "rows": state.rows,
-            "partials": {lane: _packed(partial, failures) for lane, partial in state.partials.items()},
+            "partials": {lane: _packed(partial.accumulators, failures) for lane, partial in state.partials.items()},
+            "segments": {lane: _segments(partial.segments, failures) for lane, partial in state.partials.items()},
             "sample": None if state.sample is None else _sample(state.sample),
         }
         for agent, state in checkpoint.agents.items()
@@ -52,9 +53,28 @@ def encode(checkpoint: Checkpoint, failures: dict[str, str]) -> bytes:
     )
 
 
-def _packed(partial: Partial, failures: dict[str, str]) -> dict[str, bytes]:
+def _segments(segments: Mapping[str, Any], failures: Mapping[str, str]) -> bytes:
+    """Without the metrics that failed: what one of them keeps might be no plain data here either."""
+
+    def sound(part: Mapping[str, Any]) -> dict[str, Any]:
+        kept = {name: each for name, each in part["accumulators"].items() if name not in failures}
+        return {**part, "accumulators": kept}
+
+    return pack_state(
+        {
+            name: {
+                **found,
+                "values": {value: sound(part) for value, part in found["values"].items()},
+                "other": sound(found["other"]),
+            }
+            for name, found in segments.items()
+        }
+    )
+
+
+def _packed(accumulators: Mapping[str, Any], failures: dict[str, str]) -> dict[str, bytes]:
     packed = {}
-    for name, accumulator in partial.accumulators.items():
+    for name, accumulator in accumulators.items():
         try:
             packed[name] = pack_state(accumulator)
         except (TypeError, ValueError, OverflowError) as error:
@@ -70,7 +90,10 @@ def decode(data: bytes, schema: Schema) -> Checkpoint:
     agents = {}
     for agent, state in found["agents"].items():
         partials = {
-            lane: Partial({name: unpack_state(packed) for name, packed in accumulators.items()})
+            lane: Partial(
+                {name: unpack_state(packed) for name, packed in accumulators.items()},
+                unpack_state(state["segments"][lane]),
+            )
             for lane, accumulators in state["partials"].items()
         }
         agents[agent] = AgentState(state["rows"], partials, _restored(state["sample"], schema))
@@ -78,10 +101,19 @@ def decode(data: bytes, schema: Schema) -> Checkpoint:
 
 
 def _sample(sample: Sample) -> dict[str, Any]:
-    return {"keys": sample.keys, "bound": sample.bound, "columns": dict(sample.batch.raw()), "rows": sample.batch.rows}
+    batch = sample.batch
+    dictionaries = {name: [list(column) for column in found] for name, found in batch.dictionaries.items()}
+    return {
+        "keys": sample.keys,
+        "bound": sample.bound,
+        "columns": dict(batch.raw()),
+        "dictionaries": dictionaries,
+        "rows": batch.rows,
+    }
 
 
 def _restored(kept: Mapping[str, Any] | None, schema: Schema) -> Sample | None:
     if kept is None:
         return None
-    return Sample(kept["keys"], Batch(schema, kept["columns"], kept["rows"]), kept["bound"])
+    dictionaries = {name: tuple(map(tuple, found)) for name, found in kept["dictionaries"].items()}
+    return Sample(kept["keys"], Batch(schema, kept["columns"], kept["rows"], dictionaries), kept["bound"])

@@ -1,37 +1,153 @@
-"""Which values are emitted: the presets, by what each metric declares of its series. Pure."""
+"""Which values are emitted: presets, by what each metric declares of its series, and what is chosen on top. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import Any
 
-from zmon.contract import DIMENSIONS, PRESETS, Metric, Value
+from zmon_plugins.stats import STATS
+
+from zmon.contract import DIMENSIONS, PRESETS, Metric, Series, Value
 
 Identity = tuple[str, tuple[bool, ...], str]
-_KEYS = tuple(name for name in DIMENSIONS if name != "stat")
+_KEYS = tuple(name for name in DIMENSIONS if name not in ("stat", "segment_name", "segment_value"))
+_WHERE = tuple(Value._fields.index(name) for name in _KEYS)
 
 
-def chooser(preset: Callable[[str], str]) -> Callable[[str, Metric[Any], Value], bool]:
-    """A function that says whether a value of a metric is emitted for a model, given each model's preset.
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What is emitted for a model.
 
-    What a metric does not declare in its `series` is emitted always.
+    Attributes
+    ----------
+    preset : str
+        The preset of the series over all rows.
+    segment_preset : str
+        The preset of the series per segment value.
+    add, drop : tuple of str
+        Globs of `what`, or ``what:stat``: emitted whatever the preset, or never.
+    stats : tuple of str
+        Globs: of a series that has statistics, exactly these; empty leaves it to the preset.
+    classes, features : tuple of str
+        Globs of names: series of other classes or features are not emitted; empty means all.
     """
-    declared: dict[str, dict[Identity, int]] = {}
+
+    preset: str = "default"
+    segment_preset: str = "minimal"
+    add: tuple[str, ...] = ()
+    drop: tuple[str, ...] = ()
+    stats: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
+    features: tuple[str, ...] = ()
+
+    def takes(self, what: str, stat: str, rank: int, least: int, *, segment: bool = False) -> bool:
+        """Whether a series is emitted that a preset of at least `rank` emits; `least` is the rank of its first stat."""
+        if any(_fits(pattern, what, stat) for pattern in self.drop):
+            return False
+        if any(_fits(pattern, what, stat) for pattern in self.add):
+            return True
+        if self.stats and stat in STATS:
+            rank = least if matches(self.stats, stat) else len(PRESETS)
+        return rank <= PRESETS.index(self.segment_preset if segment else self.preset)
+
+    def emitted(self, metric: Metric[Any], *, segment: bool = False) -> Iterator[tuple[Series, list[str]]]:
+        """The series that a metric declares and this choice takes, each with its stats ("" for none)."""
+        ranks = Ranks(metric)
+        for series in getattr(metric, "series", ()):
+            named = tuple(key in series.keys for key in _KEYS)
+            stats = [
+                stat
+                for stat in series.stats or ("",)
+                if self.takes(series.what, stat, *ranks.of(series.what, named, stat), segment=segment)
+            ]
+            if stats:
+                yield series, stats
+
+
+def matches(globs: Sequence[str], name: str) -> bool:
+    """Whether one of the globs fits."""
+    return any(fnmatchcase(name, glob) for glob in globs)
+
+
+def _fits(pattern: str, what: str, stat: str) -> bool:
+    of, _, with_stat = pattern.partition(":")
+    return fnmatchcase(what, of) and (not with_stat or fnmatchcase(stat, with_stat))
+
+
+def unknown(choice: Choice, metrics: Sequence[Metric[Any]]) -> list[str]:
+    """Patterns of `add` and `drop` that fit no series of these metrics."""
+    known = [
+        (series.what, stat)
+        for metric in metrics
+        for series in getattr(metric, "series", ())
+        for stat in series.stats or ("",)
+    ]
+    return [each for each in (*choice.add, *choice.drop) if not any(_fits(each, *names) for names in known)]
+
+
+class Ranks:
+    """The smallest preset that emits each series of a metric, as its place in PRESETS."""
+
+    def __init__(self, metric: Metric[Any]) -> None:
+        self._ranks: dict[Identity, int] = {}
+        self._least: dict[tuple[str, tuple[bool, ...]], int] = {}
+        for series in getattr(metric, "series", ()):
+            named, rank = tuple(key in series.keys for key in _KEYS), PRESETS.index(series.preset)
+            self._least[series.what, named] = min(rank, self._least.get((series.what, named), rank))
+            for stat in series.stats or ("",):
+                self._ranks[series.what, named, stat] = rank
+
+    def of(self, what: str, named: tuple[bool, ...], stat: str) -> tuple[int, int]:
+        """The rank of a series, and that of the first of its stats; 0 for what is not declared."""
+        return self._ranks.get((what, named, stat), 0), self._least.get((what, named), 0)
+
+
+@dataclass(slots=True)
+class _Known:
+    """What a model's choice has answered before: a window may have half a million values."""
+
+    choice: Choice
+    series: dict[tuple[str, Identity, bool], bool] = field(default_factory=dict)
+    classes: dict[str, bool] = field(default_factory=dict)
+    features: dict[str, bool] = field(default_factory=dict)
+
+
+def chooser(choice: Callable[[str], Choice]) -> Callable[[str, Metric[Any], Value], bool]:
+    """A function that says whether a value of a metric is emitted for a model, given each model's choice.
+
+    What a metric does not declare in its `series` is emitted unless it is dropped.
+    """
+    ranks: dict[str, Ranks] = {}
+    models: dict[str, _Known] = {}
 
     def choose(model: str, metric: Metric[Any], value: Value) -> bool:
-        ranks = declared.get(metric.name)
-        if ranks is None:
-            ranks = declared[metric.name] = _ranks(metric)
-        named = tuple(bool(getattr(value, key)) for key in _KEYS)
-        return ranks.get((value.what, named, value.stat), 0) <= PRESETS.index(preset(model))
+        own = choice(model)
+        known = models.get(model)
+        if known is None or known.choice is not own:
+            known = models[model] = _Known(own)
+        named = tuple([value[i] != "" for i in _WHERE])
+        key = (metric.name, (value.what, named, value.stat), value.segment_name != "")
+        taken = known.series.get(key)
+        if taken is None:
+            if metric.name not in ranks:
+                ranks[metric.name] = Ranks(metric)
+            rank, least = ranks[metric.name].of(value.what, named, value.stat)
+            taken = known.series[key] = own.takes(value.what, value.stat, rank, least, segment=key[2])
+        return (
+            taken
+            and (not own.classes or not value.class_name or _name(known.classes, own.classes, value.class_name))
+            and (not own.features or not value.feat_name or _name(known.features, own.features, value.feat_name))
+        )
 
     return choose
 
 
-def _ranks(metric: Metric[Any]) -> dict[Identity, int]:
-    ranks = {}
-    for series in getattr(metric, "series", ()):
-        named = tuple(key in series.keys for key in _KEYS)
-        for stat in series.stats or ("",):
-            ranks[series.what, named, stat] = PRESETS.index(series.preset)
-    return ranks
+def _name(known: dict[str, bool], globs: Sequence[str], name: str) -> bool:
+    taken = known.get(name)
+    if taken is None:
+        if len(known) > 2**17:  # names come from publishers
+            known.clear()
+        taken = known[name] = matches(globs, name)
+    return taken

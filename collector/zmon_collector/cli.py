@@ -14,6 +14,10 @@ from zmon_collector.commands.demo import demo
 from zmon_collector.commands.keygen import keygen
 from zmon_collector.commands.options import WRONG
 from zmon_collector.commands.plugins import plugins
+from zmon_collector.commands.reload import reload
+from zmon_collector.commands.report import report
+from zmon_collector.commands.tap import tap
+from zmon_collector.commands.top import top
 from zmon_collector.commands.validate import validate
 
 
@@ -29,7 +33,7 @@ def cli() -> None:
     """
 
 
-for command in (collect, demo, keygen, plugins, validate):
+for command in (collect, demo, keygen, plugins, reload, report, tap, top, validate):
     cli.add_command(command)
 
 

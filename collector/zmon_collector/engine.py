@@ -6,14 +6,14 @@ Everything here happens on the collector's thread; lanes do the work and report 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from zmon.batch import Batch
 from zmon.contract import Context, Metric, RowCounts, Value, Window
 from zmon_collector import accumulate as step
-from zmon_collector import merge
+from zmon_collector import merge, preview
 from zmon_collector.accumulate import Numbers, Partial, Progress
 from zmon_collector.checkpoint import Checkpoint
 from zmon_collector.checkpointing import Checkpoints
@@ -72,6 +72,7 @@ class Engine:
         self._wake = wake
         self._ended: deque[tuple[Lane, Task]] = deque()
         self._shares: dict[tuple[Model, int], Share] = {}
+        self._choose = choose
         self._closings = Closings(self, registry, choose)
         self._checkpoints = Checkpoints(self, registry)
         self._memory: dict[Model, dict[tuple[str, str | None], dict[str, Any]]] = {}
@@ -239,6 +240,19 @@ class Engine:
                     share.failed.setdefault(state.metric.name, state.error)
         self._checkpoints.advance()
         return self._closings.advance()
+
+    def preview(self, models: Container[str], take: preview.Take) -> None:
+        """Give what open windows of these models hold so far to `take`, soon; see preview.py."""
+        lane = self.lanes[""]
+        for share in self._shares.values():
+            if share.model[0] not in models or share.closing or share.held or share.outstanding.total():
+                continue
+            if any(cell.partials for cell in share.cells.values()):
+                contexts = {agent: self.contexts(share, agent, lane, closing=True) for agent in [*share.cells, None]}
+                size = min(self.sample_size(share, cell) for cell in share.cells.values())
+                lane.submit(preview.task(share, contexts, size, partial(self._choose, share.model[0]), take))
+            for agent, cell in share.cells.items():
+                self._flush(share, agent, cell)
 
     # --- closing -----------------------------------------------------------------------------------------------------
 

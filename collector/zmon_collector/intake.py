@@ -51,10 +51,11 @@ def checked(message: Message, schema: Schema) -> Batch:
         raise WireError("predictions_missing", "a regression publishes float predictions and labels")
     elif not np.isfinite(columns["predictions"]).all():
         raise WireError("predictions_nan")
-    inputs = columns.get("inputs")
-    if inputs is not None and inputs.shape[1] != len(schema.features):
-        raise WireError("inputs_shape", f"{inputs.shape[1]} columns for {len(schema.features)} features")
-    return Batch(schema, columns, message.rows)
+    for name, known in (("inputs", schema.numeric), ("codes", schema.categorical), ("segments", schema.segments)):
+        column = columns.get(name)
+        if column is not None and column.shape[1] != len(known):
+            raise WireError(f"{name}_shape", f"{column.shape[1]} columns, {len(known)} in the schema")
+    return Batch(schema, columns, message.rows, message.dictionaries)
 
 
 def _indices(name: str, column: Array, least: int, classes: int) -> Array:
@@ -78,27 +79,34 @@ def settled(message: Message, wall: float, max_skew: float) -> tuple[int | Array
     return (np.where(ahead, now, times) if skewed else times), skewed
 
 
-def split(batch: Batch, first: int, skip: int, times: int | Array, period: int) -> Iterator[Part]:
+def spread(starts: int | Array, most: int) -> None:
+    """WireError ``timestamp_span`` when the rows lie in more than `most` windows: no publisher of batches does that."""
+    if not isinstance(starts, int):
+        distinct = len(np.unique(starts))
+        if distinct > most:
+            raise WireError("timestamp_span", f"rows of {distinct} windows in one batch, at most {most}")
+
+
+def split(batch: Batch, first: int, skip: int, times: int | Array, starts: int | Array) -> Iterator[Part]:
     """The rows from `skip` on, by window, oldest window first.
 
-    `first` is the stream number of the batch's first row; the numbers stay with the rows.
+    `first` is the stream number of the batch's first row; the numbers stay with the rows. `starts` are the windows of
+    the batch's rows.
     """
     if skip:
         batch = batch.take(slice(skip, None))
         first += skip
         times = times if isinstance(times, int) else times[skip:]
-    step = period * NANO
-    if isinstance(times, int):
-        whole = Batch(batch.schema, {**batch.raw(), "timestamps": np.full(batch.rows, times)}, batch.rows)
-        yield Part(times // step * period, whole, first, times / NANO)
+        starts = starts if isinstance(starts, int) else starts[skip:]
+    if isinstance(times, int) or isinstance(starts, int):
+        yield Part(int(starts), batch.having(timestamps=np.full(batch.rows, times)), first, int(times) / NANO)
         return
-    batch = Batch(batch.schema, {**batch.raw(), "timestamps": times}, batch.rows)
-    windows = times // step
-    low, high = int(windows.min()), int(windows.max())
+    batch = batch.having(timestamps=times)
+    low, high = int(starts.min()), int(starts.max())
     if low == high:
-        yield Part(low * period, batch, first, int(times.max()) / NANO)
+        yield Part(low, batch, first, int(times.max()) / NANO)
         return
-    for window in np.unique(windows).tolist():
-        rows = np.flatnonzero(windows == window)
+    for start in np.unique(starts).tolist():
+        rows = np.flatnonzero(starts == start)
         part = batch.take(rows)
-        yield Part(window * period, part, rows.astype(np.uint64) + np.uint64(first), int(part.timestamps.max()) / NANO)
+        yield Part(start, part, rows.astype(np.uint64) + np.uint64(first), int(part.timestamps.max()) / NANO)

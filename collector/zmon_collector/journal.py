@@ -136,6 +136,7 @@ def write_closed(
 class Found:
     """What an earlier run left, but for the rows: those are read one chunk after the other."""
 
+    store: bytes
     streams: list[StreamRow] = field(default_factory=list)
     windows: list[WindowRow] = field(default_factory=list)
     schemas: list[tuple[int, bytes, bytes]] = field(default_factory=list)
@@ -152,6 +153,7 @@ def load(connection: sqlite3.Connection) -> Found:
     """Everything but the rows."""
     rows = connection.execute
     found = Found(
+        store=rows("SELECT name FROM store").fetchone()[0],
         streams=[StreamRow(*row) for row in rows("SELECT * FROM streams")],
         windows=[WindowRow(*row) for row in rows("SELECT * FROM windows ORDER BY number")],
         schemas=rows("SELECT * FROM schemas").fetchall(),
@@ -168,10 +170,11 @@ def load(connection: sqlite3.Connection) -> Found:
     return found
 
 
-def chunk_ids(window: WindowRow, connection: sqlite3.Connection) -> list[int]:
-    """The chunks to replay, oldest first."""
+def chunk_ids(window: WindowRow, newest: int, connection: sqlite3.Connection) -> list[int]:
+    """The chunks to replay, oldest first: those of turns up to `newest`, for this run writes some already."""
     found = connection.execute(
-        "SELECT id FROM chunks WHERE window = ? AND turn > ? ORDER BY turn", (window.number, window.through)
+        "SELECT id FROM chunks WHERE window = ? AND turn > ? AND turn <= ? ORDER BY turn",
+        (window.number, window.through, newest),
     )
     return [number for (number,) in found]
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from zmon.contract import Context, Metric, Point, Value
-from zmon_collector import sample
+from zmon_collector import sample, segments
 from zmon_collector.accumulate import Partial, Progress
 from zmon_collector.sample import Sample
 
@@ -27,6 +27,7 @@ def fold(metrics: Sequence[Metric[Any]], partials: Sequence[Partial], progress: 
         accumulator = progress.guard(metric.name, lambda m=metric, p=parts: _merged(m, p))  # type: ignore[misc]
         if metric.name not in progress.failures:
             merged.accumulators[metric.name] = accumulator
+    merged.segments = segments.fold(metrics, [each.segments for each in partials], progress.guard)
     return merged
 
 
@@ -82,21 +83,31 @@ def _one(
     # The last window's memory stays as it is until this one has closed: plugins work on a copy.
     contexts = {agent: replace(ctx, memory=copy.deepcopy(ctx.memory)) for agent, ctx in contexts.items()}
     by_agent: dict[str, Any] = {}
+    split: dict[str, segments.Segments] = {}
     for agent, parts in partials.items():
         ctx = contexts[agent]
         own = [part.accumulators[metric.name] for part in parts if metric.name in part.accumulators]
         if own or not metric.needs:
             by_agent[agent] = _merged(metric, own or [metric.create(ctx)])
+        split[agent] = segments.fold([metric], [part.segments for part in parts], _call)
     points: list[Point] = []
     for agent, accumulator in by_agent.items():
         _add(points, metric, agent, metric.result(accumulator, contexts[agent]), choose)
+        _add(points, metric, agent, segments.values(metric, split[agent], contexts[agent]), choose)
     rollup = contexts[None]
     compare = getattr(metric, "compare", None)
     if compare is not None and len(by_agent) > 1:
         _add(points, metric, None, compare(by_agent, rollup), choose)
     if by_agent:  # last, because merging may change the first agent's accumulator
         _add(points, metric, None, metric.result(_merged(metric, list(by_agent.values())), rollup), choose)
+        folded = segments.fold([metric], list(split.values()), _call)
+        _add(points, metric, None, segments.values(metric, folded, rollup), choose)
     return points, {agent: ctx.memory for agent, ctx in contexts.items() if ctx.memory}
+
+
+def _call(_: str, call: Callable[[], Any]) -> Any:
+    """No guard: the whole of a metric's finish is guarded."""
+    return call()
 
 
 def _merged(metric: Metric[Any], parts: Sequence[Any]) -> Any:

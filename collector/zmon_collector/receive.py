@@ -27,6 +27,7 @@ from zmon_collector.telemetry import Telemetry
 log = logging.getLogger("zmon.collector")
 
 BURST = 512  # messages taken from one socket before looking at the others
+DESCRIPTORS = 256
 WAKE = "inproc://wake"
 LINGER = 200  # ms that the last acknowledgements get
 IPC_PATH = 100  # bytes that a unix socket's path may have, with room to spare
@@ -75,7 +76,12 @@ class Receiver:
     def start(self) -> None:
         """Bind; ConfigurationError when an endpoint cannot be had."""
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        if soft < hard:  # one descriptor and a half per connection; libzmq spins when they run out
+        if hard < DESCRIPTORS:  # libzmq spins when they run out, so it is said before
+            raise ConfigurationError(
+                f"this process may open {hard} files; a collector needs {DESCRIPTORS} and two more for each publisher: "
+                "raise it (ulimit -n, LimitNOFILE=)"
+            )
+        if soft < hard:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         self._context.set(zmq.MAX_SOCKETS, 65_535)
         section = self._config.collector

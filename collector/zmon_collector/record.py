@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zmon.batch import Array
+from zmon.categories import Dictionaries
 
 MAGIC = b"ZC"
 VERSION = 1
@@ -30,6 +31,7 @@ class Record(NamedTuple):
     numbers: Numbers
     rows: int
     columns: dict[str, Array]
+    dictionaries: dict[str, Dictionaries] = {}  # noqa: RUF012 - never changed
 
 
 def encode(records: Sequence[Record]) -> bytes:
@@ -51,7 +53,8 @@ def encode(records: Sequence[Record]) -> bytes:
             padding = -native.nbytes % 8
             if padding:
                 buffers.append(bytes(padding))
-        described.append([record.agent, record.stream, record.schema, first, record.rows, shapes])
+        names = {name: [list(column) for column in found] for name, found in record.dictionaries.items()}
+        described.append([record.agent, record.stream, record.schema, first, record.rows, shapes, names])
     header: bytes = msgpack.packb(described, use_bin_type=True)
     header += bytes(-len(header) % 8)
     return b"".join([MAGIC, bytes([VERSION, 0]), len(header).to_bytes(4, "little"), header, *buffers])
@@ -67,7 +70,7 @@ def decode(data: bytes) -> Iterator[Record]:
     unpacker = msgpack.Unpacker(use_list=True, raw=False)
     unpacker.feed(data[_HEAD : _HEAD + length])
     at = _HEAD + length
-    for agent, stream, schema, first, rows, shapes in unpacker.unpack():
+    for agent, stream, schema, first, rows, shapes, names in unpacker.unpack():
         columns: dict[str, Array] = {}
         for name, dtype, shape in shapes:
             kind = np.dtype(dtype)
@@ -75,4 +78,5 @@ def decode(data: bytes) -> Iterator[Record]:
             columns[name] = np.frombuffer(data, kind, count, at).reshape(shape)
             at += count * kind.itemsize + -(count * kind.itemsize) % 8
         numbers: Numbers = columns.pop("\0numbers") if first is None else first
-        yield Record(agent, stream, schema, numbers, rows, columns)
+        dictionaries = {name: tuple(tuple(column) for column in found) for name, found in names.items()}
+        yield Record(agent, stream, schema, numbers, rows, columns, dictionaries)

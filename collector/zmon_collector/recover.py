@@ -83,6 +83,8 @@ class Recovery:
                 windows[number].tallies[agent] = tally
                 if tally.received:
                     windows[number].contributors.add(agent)
+        for (model, _), book in self._desk.books.items():
+            book.change(self._desk.config.rules(model))
         newest = max([0, *windows, *found.leftovers])
         self._desk.numbers = count(newest + 1)
         for book in self._desk.books.values():
@@ -144,7 +146,7 @@ class Recovery:
                 self._take(self._arrived.popleft(), row, window)
             if self._chunks is None:
                 if not self._asked:
-                    self._ask(partial(journal.chunk_ids, row))
+                    self._ask(partial(journal.chunk_ids, row, self._found.turn))
                 return
             while self._chunks and self._asked < AHEAD:
                 number = self._chunks.popleft()
@@ -186,7 +188,7 @@ class Recovery:
         schema = self._schemas.get((row.number, record.schema))
         if schema is None:
             return  # it then counts as lost
-        batch = Batch(schema, record.columns, record.rows)
+        batch = Batch(schema, record.columns, record.rows, record.dictionaries)
         seed = stream_seed(record.stream)
         self._engine.add((row.model, row.version), window, record.agent, batch, seed, record.numbers)
         self._desk.pending[row.number].nbytes += sum(column.nbytes for column in record.columns.values())

@@ -5,25 +5,29 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from zmon.control import decode_greeting, encode_ack
-from zmon.errors import WireError
+from zmon.errors import ConfigurationError, WireError
 from zmon.state import pack_state
 from zmon.wire import decode, pack
 from zmon_collector import journal
 from zmon_collector.admin import Admin
+from zmon_collector.auth import Allow
 from zmon_collector.choice import chooser
 from zmon_collector.closing import Closed
 from zmon_collector.config import Config
 from zmon_collector.dispatch import Delivery, ObserverDelivery, SinkDelivery
 from zmon_collector.engine import Engine
 from zmon_collector.journal import Turn
+from zmon_collector.live import Live
 from zmon_collector.outbox import Outbox
 from zmon_collector.plugins import Registry, check_names
 from zmon_collector.receive import Received, Receiver
 from zmon_collector.recover import Recovery
+from zmon_collector.reload import merged
 from zmon_collector.settle import Ack, Desk
 from zmon_collector.store import Store
 from zmon_collector.telemetry import Telemetry
@@ -50,10 +54,17 @@ class Service:
     config : Config
     registry : Registry, optional
         Plugins already loaded; by default all that are installed.
+    read : callable, optional
+        Reads the configuration anew, for `reload`.
     """
 
-    def __init__(self, config: Config, registry: Registry | None = None) -> None:
+    def __init__(
+        self, config: Config, registry: Registry | None = None, read: Callable[[], Config] | None = None
+    ) -> None:
         self.config = config
+        self._choose = chooser(config.choice)
+        self._read = read or (lambda: config)
+        self._reloading = False
         self.telemetry = Telemetry()
         self.registry = registry or load_plugins(config)
         self._wakeup = threading.Event()
@@ -64,7 +75,7 @@ class Service:
         self._recovery: Recovery | None = None
         self.engine = Engine(
             self.registry,
-            choose=chooser(lambda model: self.config.preset(model)),
+            choose=lambda *value: self._choose(*value),
             options=lambda *names: self.config.options(*names),
             sample_rows=lambda model: self.config.sample_rows(model),
             sample_bytes=config.limits.sample_bytes,
@@ -89,6 +100,8 @@ class Service:
         ]
         self._deliveries.append(ObserverDelivery(self.registry.announce, self.outbox, self.telemetry))
         self.admin = Admin(self)
+        self.live = Live(config, self.outbox, self.telemetry, self.registry.table)
+        self._deliveries += self.live.deliveries
 
     # --- life --------------------------------------------------------------------------------------------------------
 
@@ -99,6 +112,7 @@ class Service:
         self.store.start()
         try:
             self._restore()
+            self.live.start()
             self.receiver.start()
         except BaseException:
             self.store.close(1.0)
@@ -110,6 +124,8 @@ class Service:
 
     def _restore(self) -> None:
         found = self.store.call(journal.load)
+        if self._durable:
+            self.desk.store = found.store
         self._recovery = Recovery(found, self.desk, self.engine, self.store, self.telemetry, self._wakeup.set)
         self._recovery.restore(self._now())
         readers = [delivery.name for delivery in self._deliveries]
@@ -126,6 +142,27 @@ class Service:
         self._stopping = True
         self._wakeup.set()
 
+    def ask_to_reload(self) -> None:
+        """Ask `run` to reload. Safe in a signal handler."""
+        self._reloading = True
+        self._wakeup.set()
+
+    def reload(self) -> list[str]:
+        """Take over a changed configuration, from the next window on; the changed keys that need a restart.
+
+        Raises ConfigurationError, and changes nothing, when the file is not valid.
+        """
+        new = self._read()
+        check_names(self.registry, new.plugins, "plugins")
+        check_names(self.registry, new.sinks, "sinks")
+        allow = Allow.of(new.security)
+        self.config, waiting = merged(self.config, new)
+        self._choose = chooser(self.config.choice)
+        self.desk.reload(self.config)
+        self.receiver.gate.permit(allow)
+        log.info("configuration reloaded%s", f"; these wait for a restart: {', '.join(waiting)}" if waiting else "")
+        return waiting
+
     @property
     def failed(self) -> bool:
         """The store cannot be written: the process must end with an error, so that somebody looks."""
@@ -135,6 +172,12 @@ class Service:
         self._wakeup.wait(TICK)
         self._wakeup.clear()
         now = self._now()
+        if self._reloading:
+            self._reloading = False
+            try:
+                self.reload()
+            except ConfigurationError as error:
+                log.error("the configuration is not valid and nothing is changed: %s", error)
         if self._has_room():
             self._replay()
             for _ in range(TURN):
@@ -147,9 +190,19 @@ class Service:
         self._close_due(now)
         self._commit(now)
         self._deliver(self.engine.completed())
+        self.live.turn(now.mono, self.admin.health, self.engine.preview)
 
     def _has_room(self) -> bool:
-        return self.engine.backlog < ENGINE_BYTES and self.store.pending_bytes < STORE_BYTES
+        """Whether more may be taken in. What is not taken stays with its publishers."""
+        for what, is_over in (
+            ("metrics", self.engine.backlog > ENGINE_BYTES),
+            ("disk", self.store.pending_bytes > STORE_BYTES),
+            ("journal_bytes", self.store.used_bytes > self.config.limits.journal_bytes),
+        ):
+            if is_over:
+                self.telemetry.count("paused", what)
+                return False
+        return True
 
     def _now(self) -> Now:
         return Now(time.time(), time.monotonic())
@@ -179,6 +232,7 @@ class Service:
         late = [each.name for each in self._deliveries if not each.join(max(0.0, until - time.monotonic()))]
         if late:
             log.warning("did not wait for %s; reports that go on waiting: %d", ", ".join(late), len(self.outbox))
+        self.live.stop()
         self.engine.shutdown()
         if not self.store.close(EXIT_WAIT):
             log.error("the last rows could not be written; their publishers send them again")
@@ -230,7 +284,9 @@ class Service:
     def _acknowledge(self, acks: list[Ack]) -> None:
         share = max(LEAST_WINDOW, self.config.limits.inflight_bytes // max(1, self.desk.connected))
         for ack in acks:
-            self.receiver.reply("control", ack.peer, encode_ack(ack.stream, ack.row, share, need=ack.need))
+            self.receiver.reply(
+                "control", ack.peer, encode_ack(ack.stream, ack.row, share, need=ack.need, store=self.desk.store)
+            )
         self.receiver.flush()
 
     def _checkpoint(self, turn: Turn) -> None:
@@ -239,7 +295,8 @@ class Service:
             return  # not all rows of the window are there yet
         for number in turn.chunks:
             pending = self.desk.pending[number]
-            if pending.nbytes < CHECKPOINT_BYTES:
+            tight = self.store.used_bytes > self.config.limits.journal_bytes // 2
+            if pending.nbytes < (CHECKPOINT_BYTES // 16 if tight else CHECKPOINT_BYTES):
                 continue
             made = self._checkpointed(number, turn.number)
             if self.engine.checkpoint(pending.model, pending.window, made):

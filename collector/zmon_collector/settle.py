@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from itertools import count
+from secrets import token_bytes
 from typing import NamedTuple
 
 from zmon.batch import Schema
@@ -75,6 +76,7 @@ class Desk:
         self.pending: dict[int, Pending] = {}
         self.tags: dict[Model, dict[str, Mapping[str, str]]] = {}
         self.numbers = count(1)
+        self.store = token_bytes(8)  # names what acknowledgements are kept in; a journal has a name of its own
         self.turn = Turn(1)
         self._telemetry = telemetry
         self._engine = engine
@@ -88,6 +90,12 @@ class Desk:
         self._acks: dict[bytes, bytes] = {}  # streams to acknowledge after this turn, and the schema each lacks
         self._alarmed: set[Model] = set()
 
+    def reload(self, config: Config) -> None:
+        """Other rules, from the next window on."""
+        self.config = config
+        for (model, _), book in self.books.items():
+            book.change(config.rules(model))
+
     # --- receive -----------------------------------------------------------------------------------------------------
 
     def take_greeting(self, greeting: Greeting, peer: bytes, now: Now, user: str = "") -> None:
@@ -96,7 +104,7 @@ class Desk:
             return
         stream = self.streams.get(greeting.stream)
         if stream is None:
-            stream = first_contact(greeting, stream_seed(greeting.stream))
+            stream = first_contact(greeting, stream_seed(greeting.stream), self.store)
             self._remember(greeting.stream, stream, now)
         _check_topic(stream, greeting.topic)
         self._check_user(greeting.stream, user)
@@ -169,13 +177,15 @@ class Desk:
         try:
             batch = intake.checked(message, schema)
             times, skewed = intake.settled(message, now.wall, self.config.collector.max_skew)
+            starts = book.periods.starts(times)
+            intake.spread(starts, book.rules.open_windows)
         except WireError as error:
             self._count(book, agent, "rejected", fresh, now, error.reason)
             return
         if skewed:
             self._telemetry.count("skewed", by=skewed)
         model = (topic.model, topic.version)
-        for part in intake.split(batch, message.first, skip, times, book.rules.period):
+        for part in intake.split(batch, message.first, skip, times, starts):
             rows = part.batch.rows
             window = book.put(agent, message.stream, schema, part.start, rows, part.newest, now)
             if window is None:
@@ -183,8 +193,9 @@ class Desk:
                 continue
             self._engine.add(model, window, agent, part.batch, stream.seed, part.numbers)
             if self._journal:
-                self._write(model, window, body, Record(agent, message.stream, message.schema, part.numbers, rows,
-                                                        dict(part.batch.raw())))  # fmt: skip
+                columns, dictionaries = dict(part.batch.raw()), dict(part.batch.dictionaries)
+                record = Record(agent, message.stream, message.schema, part.numbers, rows, columns, dictionaries)
+                self._write(model, window, body, record)
         if schema.tags:
             self.tags.setdefault(model, {})[agent] = schema.tags
 

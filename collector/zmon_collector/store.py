@@ -220,6 +220,7 @@ class Store:
             return group
 
     def _commit(self, group: list[_Job]) -> None:
+        tried = False
         while True:
             try:
                 results = self._transact(group)
@@ -232,10 +233,14 @@ class Store:
                     self._connection = self._connect()
                 if _name(error) != "SQLITE_FULL":
                     raise
+                if not tried and self._empty_log():
+                    tried = True
+                    continue
                 self._is_full(True)
                 if self._closing:
                     raise
                 time.sleep(FULL_WAIT)
+                tried = False
         self._is_full(False)
         for job, result in zip(group, results, strict=True):
             if isinstance(result, Exception):
@@ -268,6 +273,14 @@ class Store:
         self._connection.execute("COMMIT")
         self._measure()
         return results
+
+    def _empty_log(self) -> bool:
+        """Make room on a small disk: move what is in the write-ahead log into the file, and cut the log."""
+        try:
+            busy, _, _ = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        except sqlite3.Error:
+            return False
+        return not busy
 
     def _roll_back(self) -> None:
         if self._connection.in_transaction:

@@ -63,9 +63,13 @@ class Stream:
         return [each for each in news if each[2] > 0]
 
 
-def first_contact(greeting: Greeting, seed: int) -> Stream:
-    """A stream met by its hello: a fresh collector begins where the stream's last one had acknowledged."""
-    stream = Stream(greeting.topic, greeting.acked, seed)
+def first_contact(greeting: Greeting, seed: int, store: bytes) -> Stream:
+    """A stream met by its hello: a fresh collector begins where the stream's last one had acknowledged.
+
+    If that was this collector's own `store`, which knows nothing of it any more, then the store has lost it: the rows
+    that the publisher does not hold any more are lost.
+    """
+    stream = Stream(greeting.topic, 0 if greeting.store == store else greeting.acked, seed)
     stream.issued = greeting.issued
     if greeting.acked:
         stream.tally = greeting.tally  # counted by the collector that acknowledged

@@ -9,6 +9,8 @@ VERSION = 1
 PAGE = 16 * 2**10  # bytes; large enough that a megabyte of rows is few pages, small enough for single counters
 
 TABLES = """
+CREATE TABLE store (name BLOB);  -- told to publishers with each acknowledgement
+INSERT INTO store VALUES (randomblob(8));
 CREATE TABLE streams (            -- positions: everything up to `row` is settled
     id BLOB PRIMARY KEY, topic BLOB, row INTEGER, issued INTEGER, tally BLOB, gone INTEGER, heard REAL
 ) WITHOUT ROWID;
@@ -66,4 +68,5 @@ def create(connection: sqlite3.Connection) -> None:
     """Make the tables of this version in an empty file."""
     connection.executescript(
         f"BEGIN; {TABLES} PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {VERSION}; COMMIT;"
+        "PRAGMA wal_checkpoint(TRUNCATE);"  # a log that is lost later must not take the store's name with it
     )

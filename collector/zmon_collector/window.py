@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from dataclasses import dataclass, field
+from math import lcm
 from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from zmon.batch import Schema
 from zmon.contract import RowCounts
 
+NANO = 1_000_000_000
 OTHER = "__other__"  # the rows of agents beyond the limit, together: they count for the rollup only
 NO_WINDOW = 0  # the number under which counts stand that wait for a window to open
 SPANS = 10_000  # closed spans remembered; beyond that the gap between the two oldest counts as closed too
@@ -31,6 +36,46 @@ class Rules:
     max_wait: float = 30.0
     open_windows: int = 64
     agents: int = 100
+
+
+class Periods:
+    """How long windows are, from when on: a changed period takes effect where old and new windows meet."""
+
+    def __init__(self, length: int) -> None:
+        self._since = [0]
+        self._lengths = [length]
+
+    @property
+    def newest(self) -> int:
+        """The length of windows to come, in seconds."""
+        return self._lengths[-1]
+
+    def change(self, length: int, after: int) -> None:
+        """Windows of another length from the first boundary of both at or after `after`, in epoch seconds."""
+        if length == self.newest:
+            return
+        common = lcm(length, self.newest)
+        since = -(-max(after, self._since[-1]) // common) * common
+        if since == self._since[-1]:  # no window of the last length has begun
+            self._lengths[-1] = length
+        else:
+            self._since.append(since)
+            self._lengths.append(length)
+
+    def length(self, start: int) -> int:
+        """Seconds of the window that begins at `start`."""
+        return self._lengths[bisect_right(self._since, start) - 1]
+
+    def starts(self, times: int | NDArray[np.int64]) -> int | NDArray[np.int64]:
+        """Where the windows of these times (epoch nanoseconds) begin, in epoch seconds."""
+        if isinstance(times, int):
+            return times // NANO // self.length(times // NANO) * self.length(times // NANO)
+        seconds = times // NANO
+        if len(self._lengths) == 1:
+            return seconds // self._lengths[0] * self._lengths[0]
+        lengths = np.array(self._lengths)[np.searchsorted(self._since, seconds, side="right") - 1]
+        starts: NDArray[np.int64] = seconds // lengths * lengths
+        return starts
 
 
 class Tally:

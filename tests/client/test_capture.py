@@ -13,8 +13,9 @@ import zmon
 from tests.conftest import require
 from zmon.batch import Schema
 from zmon.capture import Capture
+from zmon.categories import decode
 from zmon.errors import Rejected
-from zmon.wire import decode_schema
+from zmon.wire import BLOBS, decode_schema
 
 NOW = 1_700_000_000_123_456_789
 
@@ -42,17 +43,33 @@ def columns(
     predictions: Any = None,
     ids: Any = None,
     timestamps: Any = None,
-) -> tuple[dict[str, np.ndarray], Schema, int]:
-    """The arrays that would travel, read back from the snapshot."""
-    pieces, _ = one.pieces(probabilities, inputs, labels, predictions, ids, timestamps, NOW)
+    segments: Any = None,
+) -> tuple[dict[str, Any], Schema, int]:
+    """The arrays that would travel, read back from the snapshot; codes as lists of names, by column."""
+    pieces, _ = one.pieces(probabilities, inputs, labels, predictions, ids, timestamps, NOW, segments)
     found: dict[str, list[np.ndarray]] = {}
     for layout, piece, _ in pieces:
         for (name, dtype, width), buffer in zip(layout.arrays, piece.buffers, strict=True):
+            if name in BLOBS:
+                found.setdefault(name, []).append(np.frombuffer(buffer, np.uint8))
+                continue
             shape = (piece.rows,) if width is None else (piece.rows, width)
             found.setdefault(name, []).append(np.frombuffer(buffer, dtype=dtype).reshape(shape))
     layout, piece, _ = pieces[0]
     schema = decode_schema(one.schemas[layout.schema], layout.schema)
-    return {name: np.concatenate(parts) for name, parts in found.items()}, schema, piece.ts
+    whole: dict[str, Any] = {name: np.concatenate(parts) for name, parts in found.items()}
+    for blob, coded, named in (
+        ("categories", "codes", schema.categorical),
+        ("segment_values", "segments", schema.segments),
+    ):
+        if coded in whole:
+            joined = [np.concatenate([each.astype(np.int32) for each in found[coded]])]
+            codes, names = decode(joined[0], whole.pop(blob).tobytes())
+            whole[coded] = {
+                feature: [names[i][code] if code >= 0 else None for code in codes[:, i]]
+                for i, feature in enumerate(named)
+            }
+    return whole, schema, piece.ts
 
 
 def proba(rows: int, classes: int = 3, seed: int = 0) -> np.ndarray:
@@ -69,7 +86,6 @@ AWKWARD = {
     "int64": BASE.astype(np.int64),
     "uint8": BASE.astype(np.uint8),
     "uint64": BASE.astype(np.uint64),
-    "bool": BASE > 10,
     "big-endian floats": BASE.astype(">f8"),
     "big-endian ints": BASE.astype(">i4"),
     "fortran": np.asfortranarray(BASE),
@@ -219,7 +235,7 @@ def test_ids() -> None:
 def test_frames_bring_their_names() -> None:
     pandas, polars, pyarrow = require("pandas"), require("polars"), require("pyarrow")
     data = {"age": [30, None, 50], "rate": [0.5, 1.5, None], "vip": [True, False, True]}
-    expected = np.array([[30, 0.5, 1], [np.nan, 1.5, 0], [50, np.nan, 1]])
+    expected = np.array([[30, 0.5], [np.nan, 1.5], [50, np.nan]])
     frames = {
         "pandas": pandas.DataFrame(data),
         "pandas nullable": pandas.DataFrame(data).convert_dtypes(),
@@ -231,7 +247,9 @@ def test_frames_bring_their_names() -> None:
     for name, frame in frames.items():
         found, schema, _ = columns(capture(), proba(3), inputs=frame)
         np.testing.assert_array_equal(found["inputs"], expected, err_msg=name)
+        assert found["codes"] == {"vip": ["True", "False", "True"]}, name
         assert schema.features == ("age", "rate", "vip"), name
+        assert schema.kinds == ("numeric", "numeric", "boolean"), name
 
 
 def test_a_plain_frame_keeps_its_dtype() -> None:
@@ -321,9 +339,12 @@ REJECTED: dict[str, tuple[str, dict[str, Any]]] = {
     "labels too short": ("length_mismatch", {"probabilities": P, "labels": [1]}),
     "ids too long": ("length_mismatch", {"probabilities": P, "ids": [1, 2, 3]}),
     "times too short": ("length_mismatch", {"probabilities": P, "timestamps": [1.7e9]}),
-    "inputs of text": ("inputs_dtype", {"probabilities": P, "inputs": [["a"], ["b"]]}),
-    "inputs of objects": ("inputs_dtype", {"probabilities": P, "inputs": np.array([[1], [None]], dtype=object)}),
-    "inputs of dicts with text": ("inputs_dtype", {"probabilities": P, "inputs": [{"a": "x"}, {"a": "y"}]}),
+    "inputs of mixed kinds": ("inputs_kind", {"probabilities": P, "inputs": [["a"], [1]]}),
+    "inputs of dicts of mixed kinds": ("inputs_kind", {"probabilities": P, "inputs": [{"a": "x"}, {"a": 2.5}]}),
+    "inputs of complex numbers": ("inputs_dtype", {"probabilities": P, "inputs": np.ones((2, 1), dtype=complex)}),
+    "inputs of ragged rows": ("inputs_dtype", {"probabilities": P, "inputs": [[1, 2], [1]]}),
+    "inputs of strange objects": ("inputs_dtype", {"probabilities": P, "inputs": [{"a": object()}, {"a": object()}]}),
+    "a number too large": ("inputs_dtype", {"probabilities": P, "inputs": [{"a": 10**400}, {"a": 1}]}),
     "inputs of three dimensions": ("inputs_shape", {"probabilities": P, "inputs": np.zeros((2, 2, 2))}),
     "inputs of another kind": ("inputs_dtype", {"probabilities": P, "inputs": {"a": 1}}),
     "unknown label": ("label_unknown", {"probabilities": P, "labels": ["a", "z"]}),
@@ -348,7 +369,11 @@ REJECTED: dict[str, tuple[str, dict[str, Any]]] = {
     "a long id": ("ids_invalid", {"probabilities": P, "ids": ["a" * 300, "b"]}),
     "predictions unknown": ("prediction_unknown", {"predictions": ["a", "z"]}),
     "predictions missing": ("predictions_nan", {"predictions": ["a", None]}),
-    "segments": ("segments_unsupported", {"probabilities": P, "segments": {"country": ["de", "fr"]}}),
+    "segments without names": ("segments_invalid", {"probabilities": P, "segments": ["de", "fr"]}),
+    "segments without columns": ("segments_invalid", {"probabilities": P, "segments": {}}),
+    "too many segments": ("segments_invalid", {"probabilities": P, "segments": {f"s{i}": [1, 2] for i in range(9)}}),
+    "segments of two dimensions": ("segments_invalid", {"probabilities": P, "segments": {"a": [[1], [2]]}}),
+    "segments too short": ("length_mismatch", {"probabilities": P, "segments": {"a": [1]}}),
     "too many columns": ("inputs_columns", {"probabilities": P, "inputs": np.zeros((2, 70_000))}),
 }
 

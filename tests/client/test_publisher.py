@@ -126,11 +126,10 @@ def test_after_close_batches_are_dropped_and_counted() -> None:
     assert dict(publisher.stats.dropped) == {"closed": 2}
 
 
-def test_late_labels_and_segments_are_refused_clearly(caplog: pytest.LogCaptureFixture) -> None:
+def test_late_labels_are_refused_clearly(caplog: pytest.LogCaptureFixture) -> None:
     with zmon.Publisher("m", classes=3, collector=NOWHERE) as publisher:
         publisher.publish_labels([1, 2, 3], ["a", "b", "c"])
-        publisher.publish(P, segments={"country": ["de", "fr"]})
-        assert dict(publisher.stats.rejected) == {"late_labels_unsupported": 3, "segments_unsupported": 2}
+        assert dict(publisher.stats.rejected) == {"late_labels_unsupported": 3}
     assert "not part of this release" in caplog.text
 
 

@@ -21,7 +21,7 @@ WRONG = {
     "a preset": ("[metrics]\npreset = 'all'", "not one of minimal, default, full"),
     "an endpoint": ("[collector]\nbind = 'localhost'", "neither 'tcp://HOST:PORT' nor 'ipc://PATH'"),
     "a bind to the network": ("[collector]\nbind = 'tcp://0.0.0.0:5757'", "set insecure = true"),
-    "a section of a later release": ("[web]\nbind = 'x'", "[web] is not part of this release"),
+    "a section of a later release": ("[notify.ops]\nkind = 'slack'", "[notify] is not part of this release"),
     "models without tables": ("[models]\nfraud = 1", "hold tables"),
     "no TOML": ("[collector", "not valid TOML"),
 }
@@ -59,9 +59,10 @@ def test_models_differ_where_they_say_so() -> None:
     )
     assert (config.rules("fraud").period, config.rules("other").period) == (10, 60)
     assert (config.rules("fraud").grace, config.rules("other").grace) == (1.0, 6.0)
-    assert (config.preset("fraud"), config.preset("other")) == ("full", "minimal")
-    assert config.options("fraud", "performance", "performance") == {"x": 1, "y": 2}
-    assert config.options("other", "performance", "performance") == {"x": 0, "y": 2}
+    assert (config.choice("fraud").preset, config.choice("other").preset) == ("full", "minimal")
+    split = {"segments": True, "max_segments": 20}
+    assert config.options("fraud", "performance", "performance") == {"x": 1, "y": 2, **split}
+    assert config.options("other", "performance", "performance") == {"x": 0, "y": 2, **split}
 
 
 def test_grace_is_a_tenth_and_at_most_ten_seconds() -> None:
@@ -80,7 +81,16 @@ def test_what_is_printed_is_read_back_the_same(tmp_path: Path) -> None:
     config = parse(
         {
             "collector": {"window": "5m", "models": ["a*", "b"], "data_dir": 'some "odd" folder\n'},
-            "models": {"a.b c": {"idle": "500ms", "metrics": {"m": {"deep": {"x": [1, 2.5, True]}}}}},
+            "metrics": {"add": ["mcc", "feature_value:q*"], "expect": {"agents": 50}},
+            "models": {
+                "a.b c": {
+                    "idle": "500ms",
+                    "drop": [],
+                    "stats": ["mean"],
+                    "expect": {"features": 784},
+                    "metrics": {"m": {"deep": {"x": [1, 2.5, True]}}},
+                }
+            },
             "sinks": {"anodot_file": {"keep": "12h"}},
         }
     )

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from zmon_collector.intake import NANO, checked, settled, split
+from zmon_collector.window import Periods
 
 from zmon.batch import Batch, Schema
 from zmon.errors import WireError
@@ -71,7 +72,7 @@ def test_a_split_keeps_every_row_with_its_number(seconds: list[int], skip: int, 
     x = np.arange(len(seconds), dtype=np.float64)
     batch = Batch(BINARY, {"inputs": x[:, np.newaxis]})
     seen: dict[int, int] = {}
-    for part in split(batch, 11, skip, times, period):
+    for part in split(batch, 11, skip, times, Periods(period).starts(times)):
         numbers = part.numbers
         if isinstance(numbers, int):
             numbers = np.arange(numbers, numbers + part.batch.rows, dtype=np.uint64)
@@ -85,6 +86,6 @@ def test_a_split_keeps_every_row_with_its_number(seconds: list[int], skip: int, 
 
 
 def test_one_time_for_all_rows() -> None:
-    (part,) = split(Batch(BINARY, {"probabilities": P}), 1, 0, 125 * NANO, 60)
+    (part,) = split(Batch(BINARY, {"probabilities": P}), 1, 0, 125 * NANO, Periods(60).starts(125 * NANO))
     assert (part.start, part.numbers, part.newest) == (120, 1, 125.0)
     assert part.batch.timestamps.tolist() == [125 * NANO] * 2

@@ -16,8 +16,9 @@ def message(first: int, rows: int, base: int) -> Message:
     return Message(TOPIC, "batch", b"s" * 16, b"h" * 8, first, rows, base)
 
 
-def greeting(acked: int, issued: int, base: int = 1) -> Greeting:
-    return Greeting("hello", TOPIC, b"s" * 16, base, acked, issued, 0, {"sampled_out": 3, "rejected": {"x": 2}})
+def greeting(acked: int, issued: int, base: int = 1, store: bytes = b"") -> Greeting:
+    tally = {"sampled_out": 3, "rejected": {"x": 2}}
+    return Greeting("hello", TOPIC, b"s" * 16, base, acked, issued, 0, tally, store)
 
 
 def test_in_order() -> None:
@@ -49,7 +50,7 @@ def test_rows_below_the_base_are_lost_exactly() -> None:
 
 
 def test_a_fresh_collector_does_not_count_history_as_lost() -> None:
-    stream = first_contact(greeting(acked=100, issued=150), 1)
+    stream = first_contact(greeting(acked=100, issued=150), 1, b"mine")
     assert stream.row == 100
     assert stream.news({"sampled_out": 3, "rejected": {"x": 2}}) == []
     assert stream.news({"sampled_out": 5, "rejected": {"x": 2, "y": 1}}) == [
@@ -59,7 +60,7 @@ def test_a_fresh_collector_does_not_count_history_as_lost() -> None:
 
 
 def test_a_new_stream_tells_all_it_has_counted() -> None:
-    stream = first_contact(greeting(acked=0, issued=5), 1)
+    stream = first_contact(greeting(acked=0, issued=5), 1, b"mine")
     assert stream.news({"sampled_out": 3, "rejected": {"x": 2}}) == [("sampled_out", "", 3), ("rejected", "x", 2)]
     assert stream.news({"sampled_out": 3, "rejected": {"x": 2}}) == []
 
@@ -96,3 +97,9 @@ def test_every_row_is_taken_once_or_lost_once(data: st.DataObject) -> None:
     lost += stream.advance(issued)
     assert taken == sorted(set(taken))
     assert len(taken) + lost == issued
+
+
+def test_what_this_store_had_acknowledged_and_lost_is_counted() -> None:
+    stream = first_contact(greeting(acked=100, issued=150, store=b"mine"), 1, b"mine")
+    assert stream.row == 0
+    assert stream.advance(greeting(acked=100, issued=150, base=101).base - 1) == 100

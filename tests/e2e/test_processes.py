@@ -44,11 +44,11 @@ def command(*arguments: str, path: Path | None = None, **options: Any) -> subpro
 class Running:
     """`zmon collect` as a process."""
 
-    def __init__(self, folder: Path, *arguments: str, path: Path | None = None) -> None:
+    def __init__(self, folder: Path, *arguments: str, path: Path | None = None, flush: bool = True) -> None:
         self.folder = folder
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "zmon_collector", "collect", "--bind", "tcp://127.0.0.1:0", "--flush-on-exit",
-             *arguments, "--data-dir", str(folder)],
+            [sys.executable, "-m", "zmon_collector", "collect", "--bind", "tcp://127.0.0.1:0", "--no-web",
+             *(["--flush-on-exit"] if flush else []), *arguments, "--data-dir", str(folder)],
             stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(path or "")},
         )  # fmt: skip
         self.health = until(lambda: ask(folder, "health"), timeout=30, what="the collector's answer")
@@ -185,6 +185,8 @@ def test_validate(tmp_path: Path) -> None:
         (["collect", "--window", "60"], "no duration"),
         (["collect", "--bind", "0.0.0.0"], "tcp://HOST:PORT"),
         (["collect", "--bind", "tcp://0.0.0.0:5757"], "insecure = true"),
+        (["collect", "--bind", "tcp://127.0.0.1:0", "--web", "127.0.0.1"], "HOST:PORT"),
+        (["collect", "--bind", "tcp://127.0.0.1:0", "--web", "0.0.0.0:0"], "set token_file or token_env"),
         (["demo", "--duration", "1s"], "too short"),
         (["colect"], "No such command"),
     ],
@@ -198,7 +200,7 @@ def test_wrong_usage_is_told_in_a_line(arguments: list[str], says: str) -> None:
 
 def test_help_stands_alone() -> None:
     assert all(name in command("--help").stdout for name in ("collect", "demo", "plugins", "validate", "Exit codes"))
-    for name in ("collect", "demo", "plugins", "validate"):
+    for name in ("collect", "demo", "plugins", "report", "tap", "top", "validate"):
         done = command(name, "--help")
         assert done.returncode == 0
         assert len(done.stdout) > 200
@@ -224,16 +226,6 @@ def shown(plan: Plan, folder: Path) -> tuple[str, list[int], int]:
     first = views[0].start
     assert all(view.rows >= 200 for view in views)
     return console.export_text(), [(view.start - first) // PERIOD for view in changed(views)], len(views)
-
-
-def test_the_demonstration_live(tmp_path: Path) -> None:
-    plan = Plan.of(20.0)
-    said, named, windows = shown(plan, tmp_path)
-    assert (windows, named) == (10, list(plan.inverted))
-    assert "The model changed in 3 of 10 windows" in said
-    for path in (tmp_path / "anodot").glob("*.json"):
-        for sample in json.loads(path.read_text()):
-            legal(sample)
 
 
 def test_a_minutes_plan_is_twelve_ten_eight() -> None:

@@ -6,21 +6,24 @@ Rows of one window are published by two agents as many uneven batches, in every 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from sklearn.datasets import load_breast_cancer, load_digits, load_wine
-from sklearn.linear_model import LogisticRegression
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_wine
+from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from zmon_collector.config import Config, parse
 
 from tests.conftest import Collector, require
-from tests.plugins.oracles import Expected, Rows, differences, everything, key, plain
+from tests.plugins.oracles import ORACLES, Expected, Rows, differences, everything, key, plain
 
 START = 1_600_000_020  # a minute in 2020
 FULL: Config = parse({"metrics": {"preset": "full"}})
+
+SEGMENTED = [ORACLES[name] for name in ("predicted_classes", "confidence", "performance")]
 
 LAYOUTS: list[Callable[[np.ndarray], Any]] = [
     lambda a: a,
@@ -49,7 +52,8 @@ def publish(
     publishers = {
         agent: collector.publisher(
             "m",
-            classes=rows.classes,
+            classes=rows.classes or None,
+            task=rows.task,
             agent_id=agent,
             features=rows.features or None,
             threshold=rows.threshold,
@@ -69,7 +73,7 @@ def publish(
             column = getattr(rows, name)
             if column is not None:
                 arguments[name] = layout(column[part])
-        if rows.labels is not None:
+        if rows.labels is not None and rows.classes:
             names = [None if label < 0 else rows.classes[label] for label in rows.labels[part]]
             arguments["labels"] = names
         publishers[agent].publish(**arguments)
@@ -88,7 +92,9 @@ def subset(rows: Rows, numbers: np.ndarray) -> Rows:
         name: None if getattr(rows, name) is None else getattr(rows, name)[numbers]
         for name in ("probabilities", "inputs", "labels", "predictions")
     }
-    return Rows(rows.classes, features=rows.features, threshold=rows.threshold, **picked)
+    if rows.coded is not None:
+        picked["coded"] = rows.coded.iloc[numbers]
+    return replace(rows, **picked)
 
 
 def agrees(collector: Collector, rows: Rows, owner: dict[str, np.ndarray]) -> None:
@@ -166,6 +172,129 @@ def test_integers_and_a_class_that_never_occurs(collect: Any) -> None:
     rows = Rows(tuple("abcde"), p, None, random.integers(-1, 4, 300), random.integers(-9, 9, (300, 3)), ("x", "y", "z"))
     collector = collect(config=FULL)
     agrees(collector, rows, publish(collector, rows, ("a", "b"), seed=3))
+
+
+def test_a_regression(collect: Any) -> None:
+    data = load_diabetes()
+    target = data.target.astype(np.float64)
+    predictions = Ridge().fit(data.data[:200], target[:200]).predict(data.data)
+    target[np.random.default_rng(0).random(len(target)) < 0.2] = np.nan
+    rows = Rows((), None, predictions, target, data.data, tuple(data.feature_names), task="regression")
+    collector = collect(config=FULL)
+    agrees(collector, rows, publish(collector, rows, ("a", "b"), seed=7))
+
+
+def mixed(n: int, seed: int) -> tuple[Rows, Any]:
+    """A model with 20 inputs of all kinds, and the frame they stand in."""
+    pandas = require("pandas")
+    random = np.random.default_rng(seed)
+    numeric = {f"n{i}": random.normal(10.0**i, 1.0, n) for i in range(8)}
+    for i in range(1, 8, 2):
+        numeric[f"n{i}"][random.random(n) < 0.1 * i] = np.nan
+    numeric["count"] = random.integers(0, 9, n)
+    gaps = [None] * 9
+    coded = {
+        "city": random.choice(["Rome", "Oslo", "Bonn", "ünïcode"], n),
+        "plan": random.choice(["free", "paid", None], n),
+        "code": [f"{i:04}" for i in random.zipf(1.6, n).clip(0, 9000)],
+        "gone": random.choice(["once", *gaps], n),
+        "vip": random.random(n) < 0.1,
+        "opted": random.choice([True, False, None], n),
+        **{f"c{i}": random.choice([f"v{j}" for j in range(i + 1)], n) for i in range(4)},
+    }
+    coded = {name: [v.item() if isinstance(v, np.generic) else v for v in column] for name, column in coded.items()}
+    coded["gone"][0], coded["plan"][0], coded["opted"][0] = "once", "free", True
+    essays = ["word " * 90] * n
+    frame = pandas.DataFrame({"essay": pandas.Series(essays, dtype=object), **numeric, **coded})
+    for name in ("plan", "gone", "opted"):
+        frame[name] = pandas.Series(coded[name], dtype=object)
+    frame = frame[random.permutation(frame.columns)]
+    features = tuple(name for name in frame.columns if name in numeric)
+    rows = Rows(("a", "b", "c"), random.dirichlet(np.ones(3), n), None, random.integers(-1, 3, n))
+    rows.inputs, rows.features = frame[list(features)].to_numpy(dtype=np.float64), features
+    rows.coded = pandas.DataFrame({name: pandas.Series(coded[name], dtype=object) for name in frame if name in coded})
+    rows.skipped = ("essay",)
+    return rows, frame
+
+
+def test_twenty_columns_of_all_kinds_in_frames_of_all_kinds(collect: Any) -> None:
+    polars, pyarrow = require("polars"), require("pyarrow")
+    rows, frame = mixed(900, 0)
+    assert rows.coded is not None
+    assert len(frame.columns) == 20
+    kinds = {name: "boolean" if name in ("vip", "opted") else "categorical" for name in rows.coded}
+    forms: list[Callable[[Any], Any]] = [
+        lambda part: part,
+        lambda part: part.convert_dtypes(),
+        lambda part: polars.DataFrame(part.to_dict("list"), strict=False),
+        lambda part: pyarrow.Table.from_pandas(part),
+        lambda part: part.to_dict("records"),
+        lambda part: [tuple(row) for row in part.itertuples(index=False)],
+    ]
+    collector = collect(config=FULL)
+    random = np.random.default_rng(1)
+    publishers = [
+        collector.publisher("m", classes=rows.classes, agent_id="declared", kinds={**kinds, "essay": "text"}),
+        collector.publisher("m", classes=rows.classes, agent_id="inferred", features=list(frame.columns)),
+    ]
+    owner: dict[str, list[int]] = {"declared": [], "inferred": []}
+    at = 0
+    while at < rows.n:
+        which = at and int(random.integers(2))
+        size = 90 if at < 90 else int(random.choice([1, 2, 7, 33, 90]))
+        part = slice(at, min(at + size, rows.n))
+        form = forms[int(random.integers(len(forms) if which else len(forms) - 1))]
+        publishers[which].publish(
+            rows.probabilities[part], form(frame.iloc[part]), rows.labels[part].astype(float).tolist()
+            if (rows.labels[part] >= 0).all() else [None if each < 0 else int(each) for each in rows.labels[part]],
+            timestamps=START + 1,
+        )  # fmt: skip
+        owner["inferred" if which else "declared"] += range(part.start, part.stop)
+        at = part.stop
+    for publisher in publishers:
+        assert publisher.flush(20)
+        assert not publisher.stats.rejected, publisher.stats.rejected
+        publisher.close()
+    collector.stop()
+    agrees(collector, rows, {agent: np.array(numbers) for agent, numbers in owner.items()})
+
+
+def test_segments(collect: Any) -> None:
+    random = np.random.default_rng(11)
+    n = 600
+    rows = Rows(("a", "b", "c"), random.dirichlet(np.ones(3), n), None, random.integers(-1, 3, n))
+    country = random.choice(["de", "fr", "us", "va"], n, p=[0.5, 0.3, 0.15, 0.05])
+    config = parse({"metrics": {"preset": "full", "segment_preset": "full", "max_segments": 2}})
+    collector = collect(config=config)
+    owner: dict[str, list[int]] = {"p": [], "q": []}
+    for i, agent in enumerate(owner):
+        with collector.publisher("m", classes=rows.classes, agent_id=agent) as publisher:
+            for start in range(i * 25, n, 50):
+                part = slice(start, start + 25)
+                publisher.publish(
+                    rows.probabilities[part], labels=rows.labels[part].clip(0), timestamps=START + 1,
+                    segments={"country": country[part].tolist()},
+                )  # fmt: skip
+                owner[agent] += range(start, start + 25)
+            assert publisher.flush(20)
+            assert not publisher.stats.rejected
+    collector.stop()
+    rows.labels = rows.labels.clip(0)
+    points = collector.points()
+    for agent, numbers in [*owner.items(), (None, np.arange(n))]:
+        own = [point for point in points if point["properties"].get("agent_id") == agent]
+        found = plain([point for point in own if "segment_name" in point["properties"]])
+        expected: Expected = {}
+        common = sorted(set(country), key=lambda value: -np.count_nonzero(country[list(numbers)] == value))
+        for value in (*common[:2], "__other__"):
+            where = np.isin(country, common[2:] if value == "__other__" else [value])
+            part = subset(rows, np.intersect1d(np.flatnonzero(where), numbers))
+            whole = {k: v for oracle in SEGMENTED for k, v in oracle(part).items()} | {
+                key("buffer_count"): float(part.n)
+            }
+            names = (("segment_name", "country"), ("segment_value", value))
+            expected |= {tuple(sorted((*k, *names))): v for k, v in whole.items()}
+        assert differences(found, expected) == [], agent
 
 
 def test_a_window_of_one_row(collect: Any) -> None:

@@ -1,7 +1,7 @@
-"""A collector that dies at a chosen point: ``python -m tests.faults.collector POINT:N …`` (then zmon's arguments).
+"""A collector that dies at a chosen point: ``python -m tests.faults.collector BYTES POINT:N`` and zmon's arguments.
 
 SIGKILLs itself when the code comes to the point for the N-th time; ``-`` never does. The production code knows
-nothing of this: its functions are wrapped from outside. Checkpoints are made often and windows close soon, so that they are met.
+nothing of this: its functions are wrapped from outside. A checkpoint is made every BYTES of a window.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from typing import Any
 
 from zmon_collector import cli, journal, service
 
-CHECKPOINT_BYTES = 150_000
 AGENTS = 3  # of the tests that kill
 
 POINTS: dict[str, tuple[Any, str, bool]] = {  # (owner, attribute, whether to die after it rather than before)
@@ -60,7 +59,7 @@ def streams_known(path: Path) -> int:
 
 
 if __name__ == "__main__":
-    service.CHECKPOINT_BYTES = CHECKPOINT_BYTES
+    service.CHECKPOINT_BYTES = int(sys.argv.pop(1))
     if streams_known(Path(sys.argv[-1]) / "state.sqlite") >= AGENTS:
         service.SETTLE = 0.1  # or no life would be long enough to close a window
     where = sys.argv.pop(1)

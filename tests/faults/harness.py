@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas
 from zmon_collector.admin import ask
 
 import zmon
@@ -58,12 +59,14 @@ class Mortal:
         self.config.write_text(config)
         self.log = folder / "log"
         self.endpoint = f"tcp://127.0.0.1:{free_port()}"
+        self.checkpoint_bytes = 150_000
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self, point: str = "-", *arguments: str) -> None:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "tests.faults.collector", point, "collect", "--config", str(self.config),
+                [sys.executable, "-m", "tests.faults.collector", str(self.checkpoint_bytes), point, "collect",
+                 "--config", str(self.config),
                  "--bind", self.endpoint, *arguments, "--data-dir", str(self.folder)],
                 stderr=log,
             )  # fmt: skip
@@ -113,12 +116,14 @@ class Mortal:
                 value
                 for window in self.points().values()
                 for names, value in window.items()
-                if dict(names)["what"] == what and ("agent_id" in dict(names)) == agents
+                if dict(names)["what"] == what
+                and ("agent_id" in dict(names)) == agents
+                and "segment_name" not in dict(names)
             )
         )
 
-    def publisher(self, agent: str, **options: Any) -> zmon.Publisher:
-        return zmon.Publisher("m", classes=3, collector=self.endpoint, agent_id=agent, **options)
+    def publisher(self, agent: str, model: str = "m", **options: Any) -> zmon.Publisher:
+        return zmon.Publisher(model, classes=3, collector=self.endpoint, agent_id=agent, **options)
 
     @contextmanager
     def running(self, *arguments: str) -> Iterator[Mortal]:
@@ -131,6 +136,13 @@ class Mortal:
                 self.kill()
 
 
+def table(random: np.random.Generator, rows: int) -> pandas.DataFrame:
+    """Numeric columns and a categorical one."""
+    frame = pandas.DataFrame(random.normal(size=(rows, FEATURES)), columns=[f"x{i}" for i in range(FEATURES)])
+    frame["colour"] = random.choice(["red", "green", "blue"], rows)
+    return frame
+
+
 def batches(agent: int, windows: int, per_window: int, rows: int) -> Iterator[tuple[dict[str, Any], int]]:
     """What an agent publishes: the same in every run, in order of time, some batches across a window's end."""
     random = np.random.default_rng(agent)
@@ -140,7 +152,8 @@ def batches(agent: int, windows: int, per_window: int, rows: int) -> Iterator[tu
         yield (
             {
                 "probabilities": random.dirichlet(np.ones(3), rows),
-                "inputs": random.normal(size=(rows, FEATURES)),
+                "inputs": table(random, rows),
+                "segments": {"country": random.choice(["de", "fr", "it"], rows)},
                 "labels": [None if label < 0 else label for label in labels.tolist()],
                 "timestamps": np.minimum(times, OLD + windows * 60 - 0.001),
             },
@@ -155,6 +168,45 @@ def same(left: dict[int, dict[Any, float]], right: dict[int, dict[Any, float]]) 
         assert window.keys() == right[start].keys(), start
         for names, value in window.items():
             assert math.isclose(value, right[start][names], rel_tol=1e-9, abs_tol=1e-12), (start, names)
+
+
+class Timed:
+    """A publisher whose calls are timed: whatever happens to the collector, the model must not notice."""
+
+    BUDGET = 0.002  # seconds, p99; the bench measures what it really is, on a quiet machine
+
+    def __init__(self, publisher: zmon.Publisher) -> None:
+        self.publisher = publisher
+        self.seconds: list[float] = []
+        self.issued = 0
+
+    def publish(self, rows: int, **arguments: Any) -> None:
+        p = np.full((rows, 3), 1 / 3)
+        started = time.perf_counter()
+        self.publisher.publish(p, **arguments)
+        self.seconds.append(time.perf_counter() - started)
+        self.issued += rows
+
+    def for_a_while(self, seconds: float, rows: int = 20, pause: float = 0.002) -> None:
+        """Publish now and again."""
+        until_ = time.monotonic() + seconds
+        while time.monotonic() < until_:
+            self.publish(rows)
+            time.sleep(pause)
+
+    def stays_in_budget(self) -> None:
+        assert float(np.quantile(self.seconds, 0.99)) < self.BUDGET, (
+            f"p99 of publish {np.quantile(self.seconds, 0.99)} s"
+        )
+
+
+def settled(collector: Mortal, issued: int) -> dict[str, int]:
+    """The oracle: rows issued = rows in points + rows counted."""
+    kinds = ("buffer_count", "rows_late", "rows_lost", "rows_rejected", "rows_sampled_out")
+    counts = {kind: collector.total(kind) for kind in kinds}
+    assert sum(counts.values()) == issued, (counts, issued)
+    assert collector.total("buffer_count", agents=False) == counts["buffer_count"]
+    return counts
 
 
 def feed(publishers: list[zmon.Publisher], sources: list[Iterator[tuple[dict[str, Any], int]]], pause: float) -> int:

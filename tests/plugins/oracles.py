@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas
 from scipy.stats import entropy
 from sklearn import metrics as sk
 
@@ -29,6 +30,9 @@ class Rows:
     inputs: np.ndarray | None = None
     features: tuple[str, ...] = ()
     threshold: float = 0.5
+    coded: pandas.DataFrame | None = None  # categorical and boolean columns, None where missing
+    skipped: tuple[str, ...] = ()
+    task: str = "classification"  # a regression's labels are targets, NaN for none
 
     @property
     def n(self) -> int:
@@ -37,8 +41,8 @@ class Rows:
     @property
     def p(self) -> np.ndarray:
         assert self.probabilities is not None
-        p = self.probabilities.astype(np.float64)
-        return np.column_stack([1 - p, p]) if p.ndim == 1 else p
+        p = self.probabilities
+        return (np.column_stack([1 - p, p]) if p.ndim == 1 else p).astype(np.float64)
 
     @property
     def predicted(self) -> np.ndarray:
@@ -78,6 +82,8 @@ def stats(values: np.ndarray) -> dict[str, float]:
 
 
 def predicted_classes(rows: Rows) -> Expected:
+    if rows.task != "classification":
+        return {}
     counts = np.bincount(rows.predicted, minlength=len(rows.classes))
     found = {key("prediction_count", class_name=name): float(n) for name, n in zip(rows.classes, counts, strict=True)}
     return found | {
@@ -116,8 +122,32 @@ def numeric_features(rows: Rows) -> Expected:
     return found
 
 
+def categorical_features(rows: Rows, most: int = 50) -> Expected:
+    if rows.coded is None:
+        return {}
+    found: Expected = {}
+    for name, column in rows.coded.items():
+        text = column.map(str, na_action="ignore")
+        counts, shares = text.value_counts(), text.value_counts(normalize=True)
+        ordered = sorted(counts.index, key=lambda each: (-counts[each], each))
+        for category in ordered[:most]:
+            found[key("feature_count", feat_name=name, category=category)] = float(counts[category])
+            found[key("feature_freq", feat_name=name, category=category)] = shares[category]
+        if ordered[most:]:
+            rest = counts[ordered[most:]].sum()
+            found[key("feature_count", feat_name=name, category="__other__")] = float(rest)
+            found[key("feature_freq", feat_name=name, category="__other__")] = rest / counts.sum()
+        found[key("feature_unique", feat_name=name)] = float(text.nunique())
+        found[key("feature_missing_freq", feat_name=name)] = column.isna().mean()
+    return found
+
+
+def skipped_features(rows: Rows) -> Expected:
+    return {key("feature_skipped_count", feat_name=name): float(rows.n) for name in rows.skipped}
+
+
 def performance(rows: Rows) -> Expected:
-    if rows.labels is None or not (rows.labels >= 0).any():
+    if rows.task != "classification" or rows.labels is None or not (rows.labels >= 0).any():
         return {}
     known = rows.labels >= 0
     truth, said = rows.labels[known], rows.predicted[known]
@@ -145,6 +175,102 @@ def performance(rows: Rows) -> Expected:
     for i, true in enumerate(rows.classes):
         for j, predicted in enumerate(rows.classes):
             found[key("confusion_count", class_name=true, predicted=predicted)] = float(matrix[i, j])
+    vary = len(set(truth)) > 1 and len(set(said)) > 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of predicted classes without a label
+        found[key("balanced_accuracy")] = sk.balanced_accuracy_score(truth, said)
+        if vary:
+            found[key("mcc")] = sk.matthews_corrcoef(truth, said)
+        if len(set(truth) | set(said)) > 1:
+            found[key("cohen_kappa")] = sk.cohen_kappa_score(truth, said)
+    return found
+
+
+def _labelled(rows: Rows) -> tuple[np.ndarray, np.ndarray] | None:
+    if rows.probabilities is None or rows.labels is None or not (rows.labels >= 0).any():
+        return None
+    known = rows.labels >= 0
+    return rows.labels[known], rows.p[known]
+
+
+def scores(rows: Rows) -> Expected:
+    given = _labelled(rows)
+    if given is None:
+        return {}
+    truth, p = given
+    labels = range(len(rows.classes))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of float32 rows that do not sum to one
+        loss = sk.log_loss(truth, p, labels=list(labels))
+        if len(labels) == 2:
+            brier = sk.brier_score_loss(truth, p[:, 1], pos_label=1)
+        else:
+            brier = sk.brier_score_loss(truth, p, labels=list(labels))
+    return {key("log_loss"): loss, key("brier"): brier}
+
+
+def calibration(rows: Rows) -> Expected:
+    given = _labelled(rows)
+    if given is None:
+        return {}
+    truth, p = given
+    confidence, right = p.max(axis=1), p.argmax(axis=1) == truth
+    bins = pandas.cut(confidence, np.linspace(0, 1, 16), labels=False, include_lowest=True)
+    table = pandas.DataFrame({"confidence": confidence, "right": right, "bin": bins}).groupby("bin")
+    gap = (table["right"].mean() - table["confidence"].mean()).abs()
+    return {
+        key("calibration_ece"): float((gap * table.size()).sum() / len(truth)),
+        key("calibration_mce"): float(gap.max()),
+    }
+
+
+def ranking(rows: Rows) -> Expected:
+    given = _labelled(rows)
+    if given is None:
+        return {}
+    truth, p = given
+    found: Expected = {}
+    for what, score in (("roc_auc", sk.roc_auc_score), ("pr_auc", sk.average_precision_score)):
+        if len(rows.classes) == 2:
+            if len(set(truth)) == 2:
+                found[key(what)] = score(truth, p[:, 1])
+            continue
+        values, weights = [], []
+        for i, name in enumerate(rows.classes):
+            if 0 < (truth == i).sum() < len(truth):
+                values.append(score(truth == i, p[:, i]))
+                weights.append((truth == i).sum())
+                found[key(what, class_name=name)] = values[-1]
+        if values:
+            found[key(what, stat="macro")] = float(np.mean(values))
+            found[key(what, stat="weighted")] = float(np.average(values, weights=weights))
+    return found
+
+
+def labels(rows: Rows) -> Expected:
+    if rows.labels is None:
+        return {key("label_coverage"): 0.0}
+    known = np.isfinite(rows.labels) if rows.task == "regression" else rows.labels >= 0
+    return {key("label_coverage"): float(known.mean())}
+
+
+def regression(rows: Rows) -> Expected:
+    if rows.task != "regression":
+        return {}
+    assert rows.predictions is not None
+    found = {key("prediction_value", stat=s): v for s, v in stats(rows.predictions).items()}
+    if rows.labels is None or not np.isfinite(rows.labels).any():
+        return found
+    known = np.isfinite(rows.labels)
+    truth, said = rows.labels[known].astype(np.float64), rows.predictions[known].astype(np.float64)
+    found |= {key("target_value", stat=s): v for s, v in stats(truth).items()}
+    found[key("mae")] = sk.mean_absolute_error(truth, said)
+    found[key("rmse")] = sk.root_mean_squared_error(truth, said)
+    found[key("bias")] = float(np.mean(said - truth))
+    if np.ptp(truth):
+        found[key("r2")] = sk.r2_score(truth, said)
+    if (truth != 0).any():
+        found[key("mape")] = sk.mean_absolute_percentage_error(truth[truth != 0], said[truth != 0])
     return found
 
 
@@ -156,7 +282,14 @@ ORACLES: dict[str, Callable[[Rows], Expected]] = {
     "predicted_classes": predicted_classes,
     "confidence": confidence,
     "numeric_features": numeric_features,
+    "categorical_features": categorical_features,
+    "skipped_features": skipped_features,
     "performance": performance,
+    "scores": scores,
+    "calibration": calibration,
+    "ranking": ranking,
+    "labels": labels,
+    "regression": regression,
     "rows": rows,
 }
 
@@ -169,12 +302,12 @@ def everything(given: Rows) -> Expected:
     return found
 
 
-def differences(found: dict[Key, float], expected: Expected, rtol: float = 1e-9) -> list[str]:
+def differences(found: dict[Key, float], expected: Expected, rtol: float = 1e-9, atol: float = 1e-12) -> list[str]:
     """Where the found series differ from the expected ones, for an assertion to show."""
     wrong: list[str] = [f"missing {k}" for k in expected.keys() - found.keys()]
     wrong += [f"unexpected {k} = {found[k]}" for k in found.keys() - expected.keys()]
     for k in expected.keys() & found.keys():
-        if not np.isclose(found[k], expected[k], rtol=rtol, atol=1e-12):
+        if not np.isclose(found[k], expected[k], rtol=rtol, atol=atol):
             wrong.append(f"{k}: {found[k]!r}, not {expected[k]!r}")
     return sorted(wrong)
 

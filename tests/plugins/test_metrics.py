@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import doctest
 import importlib
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
+import pandas
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,7 +16,9 @@ from zmon_collector.plugins import Registry, builtin_modules
 
 from tests.plugins.oracles import ORACLES, Key, Rows, differences, key
 from zmon.batch import Batch, Schema, concat
+from zmon.categories import compact
 from zmon.contract import DIMENSIONS, PRESETS, Context, Metric, RowCounts, Window
+from zmon.kinds import categorical
 from zmon.state import pack_state, unpack_state
 from zmon.testing import check_metric, example_batches
 
@@ -28,20 +32,37 @@ def discovered() -> dict[str, Metric[Any]]:
 METRICS = discovered()
 
 
+def task_of(name: str) -> str:
+    return getattr(METRICS[name], "task", "classification")
+
+
+def reads(name: str, batch: Batch) -> bool:
+    return METRICS[name].needs <= batch.columns and task_of(name) == batch.schema.task
+
+
 def as_batch(rows: Rows) -> Batch:
+    coded = {} if rows.coded is None else {name: categorical(c.tolist(), name) for name, c in rows.coded.items()}
     schema = Schema(
-        classes=rows.classes, features=rows.features, kinds=("numeric",) * len(rows.features), threshold=rows.threshold
+        task=rows.task,
+        classes=rows.classes,
+        features=(*rows.features, *coded, *rows.skipped),
+        kinds=("numeric",) * len(rows.features) + ("categorical",) * len(coded) + ("text",) * len(rows.skipped),
+        threshold=rows.threshold,
     )
     columns = {
         "probabilities": None if rows.probabilities is None else rows.p.astype(rows.probabilities.dtype),
         "predictions": rows.predictions,
         "labels": rows.labels,
         "inputs": rows.inputs,
+        "codes": np.column_stack([each.codes for each in coded.values()]) if coded else None,
     }
-    return Batch(schema, {name: column for name, column in columns.items() if column is not None}, rows.n)
+    there = {name: column for name, column in columns.items() if column is not None}
+    return Batch(schema, there, rows.n, {"codes": tuple(each.names for each in coded.values())})
 
 
-def computed(metric: Metric[Any], batch: Batch, cuts: list[int], order: list[int]) -> dict[Key, float]:
+def computed(
+    metric: Metric[Any], batch: Batch, cuts: list[int], order: list[int], sample_rows: int | None = None
+) -> dict[Key, float]:
     """The metric's values when the rows are cut at `cuts` and the pieces merged in `order`."""
     running = Context("model", "", "agent", batch.schema, Window(0, 60))
     pieces = [batch.take(slice(a, b)) for a, b in zip([0, *cuts], [*cuts, batch.rows], strict=True) if b > a]
@@ -55,11 +76,16 @@ def computed(metric: Metric[Any], batch: Batch, cuts: list[int], order: list[int
     left = [part for part in parts if part is not acc]
     for part in left:
         acc = metric.merge(acc, part)
-    closing = Context("model", "", None, batch.schema, Window(0, 60), rows=RowCounts(received=batch.rows), sample=batch)
+    counts, sample = RowCounts(received=batch.rows), batch.take(slice(0, sample_rows))
+    closing = Context("model", "", None, batch.schema, Window(0, 60), rows=counts, sample=sample)
     return {
         key(value.what, **{name: getattr(value, name) for name in DIMENSIONS if getattr(value, name)}): value.value
         for value in metric.result(acc, closing)
     }
+
+
+def digest(text: str) -> str:
+    return blake2b(text.encode(), digest_size=4).hexdigest()
 
 
 def random_rows(seed: int, n: int, classes: int, *, labels_only: bool = False, dtype: Any = np.float64) -> Rows:
@@ -73,6 +99,13 @@ def random_rows(seed: int, n: int, classes: int, *, labels_only: bool = False, d
     inputs[random.random((n, 5)) < 0.1] = np.nan
     inputs[random.random(n) < 0.1, 1] = -np.inf
     inputs[:, 3], inputs[:, 4] = np.nan, 7.25
+    coded = {
+        "city": random.choice(["Rome", "Oslo", "Bonn", "", "ä" * 300, None], n),
+        "vip": random.choice([True, False, None], n),
+        "rare": random.zipf(1.5, n).clip(0, 900),
+        "gone": np.full(n, None),
+    }
+    coded = pandas.DataFrame({name: pandas.Series(column, dtype=object) for name, column in coded.items()})
     return Rows(
         classes=names,
         probabilities=None if labels_only else p.astype(dtype),
@@ -81,7 +114,16 @@ def random_rows(seed: int, n: int, classes: int, *, labels_only: bool = False, d
         inputs=inputs.astype(dtype),
         features=tuple(f"feat_{i}" for i in range(5)),
         threshold=0.3,
+        coded=coded.replace({"city": {"": "(empty)", "ä" * 300: "ä" * 247 + "…" + digest("ä" * 300)}}),
+        skipped=("essay",),
     )
+
+
+def random_regression(seed: int, n: int) -> Rows:
+    random = np.random.default_rng(seed)
+    labels = random.integers(-2, 6, n).astype(np.float64)
+    labels[random.random(n) < 0.2] = np.nan
+    return Rows((), None, random.normal(1e3, 3.0, n), labels, task="regression")
 
 
 def test_every_metric_has_an_oracle() -> None:
@@ -91,7 +133,7 @@ def test_every_metric_has_an_oracle() -> None:
 @pytest.mark.parametrize("name", METRICS)
 def test_laws(name: str) -> None:
     check_metric(METRICS[name])
-    check_metric(METRICS[name], example_batches((1, 300, 2, 7), seed=3))
+    check_metric(METRICS[name], example_batches((1, 300, 2, 7), seed=3, task=task_of(name)))
 
 
 @pytest.mark.parametrize("name", METRICS)
@@ -99,34 +141,117 @@ def test_laws(name: str) -> None:
 @given(data=st.data())
 def test_oracle_however_the_rows_are_split(name: str, data: st.DataObject) -> None:
     n = data.draw(st.integers(1, 60))
-    rows = random_rows(
-        data.draw(st.integers(0, 2**32)),
-        n,
-        data.draw(st.integers(2, 6)),
-        labels_only=data.draw(st.booleans()),
-        dtype=data.draw(st.sampled_from([np.float64, np.float32])),
-    )
+    seed = data.draw(st.integers(0, 2**32))
+    if task_of(name) == "regression":
+        rows = random_regression(seed, n)
+    else:
+        rows = random_rows(
+            seed,
+            n,
+            data.draw(st.integers(2, 6)),
+            labels_only=data.draw(st.booleans()),
+            dtype=data.draw(st.sampled_from([np.float64, np.float32])),
+        )
     cuts = sorted(data.draw(st.lists(st.integers(0, n), max_size=5)))
     order = data.draw(st.lists(st.integers(0, 10), min_size=1, max_size=1))
     batch = as_batch(rows)
-    if not METRICS[name].needs <= batch.columns:
+    if not reads(name, batch):
         return
     assert differences(computed(METRICS[name], batch, cuts, order), ORACLES[name](rows)) == []
 
 
 @pytest.mark.parametrize("name", METRICS)
-@pytest.mark.parametrize("n", [1, 2, 10, 5000, 100_000])
+@pytest.mark.parametrize("n", [1, 2, 10, 5000, 200_000])
 def test_oracle_at_any_size(name: str, n: int) -> None:
-    rows = random_rows(n, n, 10)
+    rows = random_regression(n, n) if task_of(name) == "regression" else random_rows(n, n, 10)
     found = computed(METRICS[name], as_batch(rows), sorted({n // 3, n // 2}), [0])
     assert differences(found, ORACLES[name](rows)) == []
+
+
+SHAPES: dict[str, Any] = {
+    "spread": lambda random, n, hit: np.clip(random.normal(0.4 + 0.2 * hit, 0.15, n), 0, 1),
+    "rare events": lambda random, n, hit: 1 / (1 + np.exp(-random.normal(-9 + 2 * hit, 1.5, n))),
+    "near one": lambda random, n, hit: 1 / (1 + np.exp(-random.normal(9 + 2 * hit, 1.5, n))),
+    "heavily tied": lambda random, n, hit: np.round(np.clip(random.normal(0.4 + 0.2 * hit, 0.3, n), 0, 1), 1),
+    "all equal": lambda random, n, hit: np.full(n, 0.25),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("share", [0.001, 0.3])
+def test_areas_from_histograms_are_near_and_do_not_depend_on_the_split(shape: str, dtype: Any, share: float) -> None:
+    random = np.random.default_rng(4)
+    n = 200_000
+    labels = (random.random(n) < share).astype(np.int64)
+    score = SHAPES[shape](random, n, labels).astype(dtype)
+    rows = Rows(("no", "yes"), np.column_stack([1 - score, score]), labels=labels)
+    batch = as_batch(rows)
+    found = [computed(METRICS["ranking"], batch, cuts, order, 5000) for cuts, order in (([], [0]), ([9, 70_000], [2]))]
+    assert found[0] == found[1]
+    expected = ORACLES["ranking"](rows)
+    assert differences(found[0], expected, rtol=0, atol=1e-3) == []
+    if shape in ("all equal", "heavily tied"):
+        assert differences(found[0], expected) == [], "no two scores share a bin"
+
+
+def test_areas_of_many_classes_are_left_out_beyond_the_sample() -> None:
+    rows = random_rows(5, 600, 101)
+    metric = METRICS["ranking"]
+    assert differences(computed(metric, as_batch(rows), [100], [0]), ORACLES["ranking"](rows)) == []
+    assert computed(metric, as_batch(rows), [100], [0], 500) == {}
+
+
+def test_confidences_on_the_edges_of_bins_belong_to_the_lower_bin() -> None:
+    confidence = np.repeat(np.linspace(0, 1, 16)[8:], 5)
+    rows = Rows(("no", "yes"), np.column_stack([1 - confidence, confidence]), labels=np.arange(40) % 3 % 2)
+    found = computed(METRICS["calibration"], as_batch(rows), [7], [0])
+    assert differences(found, ORACLES["calibration"](rows)) == []
+
+
+def test_a_column_of_many_categories_is_bounded_and_estimated() -> None:
+    random = np.random.default_rng(8)
+    names = [f"user {i}" for i in range(20_000)]
+    rows = Rows(("a", "b"), predictions=np.zeros(50_000, dtype=np.int64))
+    rows.coded = pandas.DataFrame({"user": random.choice(names, 50_000), "plan": random.choice(["x", "y"], 50_000)})
+    metric, batch = METRICS["categorical_features"], as_batch(rows)
+    whole = computed(metric, batch, [], [0])
+    assert computed(metric, batch, [10, 20_000, 20_001], [2]) == whole, "the same whatever the split"
+    expected = ORACLES["categorical_features"](rows)
+    unique = key("feature_unique", feat_name="user")
+    assert abs(whole[unique] / expected[unique] - 1) < 0.1
+    known = {k: v for k, v in whole.items() if dict(k).get("category", "").startswith("user")}
+    counts = rows.coded["user"].value_counts()
+    assert len(known) == 100
+    assert all(v == counts[dict(k)["category"]] for k, v in known.items() if ("what", "feature_count") in k)
+    total = sum(v for k, v in whole.items() if ("what", "feature_count") in k and ("feat_name", "user") in k)
+    assert total == 50_000
+    plan = {k: v for k, v in expected.items() if ("feat_name", "plan") in k}
+    assert differences({k: v for k, v in whole.items() if ("feat_name", "plan") in k}, plan) == []
+
+
+def test_batches_of_different_dictionaries_join() -> None:
+    random = np.random.default_rng(3)
+    rows = [random_rows(int(random.integers(1e9)), int(n), 3) for n in random.integers(1, 40, 12)]
+    batches = [as_batch(each) for each in rows]
+    for i in (2, 5):
+        batches[i] = Batch(
+            batches[i].schema,
+            {**batches[i].raw(), "codes": compact(batches[i].codes, batches[i].categories)[0]},
+            dictionaries={"codes": compact(batches[i].codes, batches[i].categories)[1]},
+        )
+    joined = concat(batches[0].schema, batches)
+    whole = Rows(rows[0].classes, np.concatenate([each.p for each in rows]))
+    whole.coded = pandas.concat([each.coded for each in rows], ignore_index=True)
+    found = computed(METRICS["categorical_features"], joined, [7, 50], [1])
+    assert differences(found, ORACLES["categorical_features"](whole)) == []
 
 
 @pytest.mark.parametrize("name", METRICS)
 def test_a_binary_tie_is_not_above_the_threshold(name: str) -> None:
     rows = Rows(("no", "yes"), np.array([[0.5, 0.5], [0.4, 0.6], [0.5, 0.5]]), labels=np.array([0, 1, 1]))
     batch = as_batch(rows)
-    if METRICS[name].needs <= batch.columns:
+    if reads(name, batch):
         assert differences(computed(METRICS[name], batch, [1], [0]), ORACLES[name](rows)) == []
 
 
@@ -136,6 +261,8 @@ def test_huge_and_tiny_numbers_give_no_nan_and_no_warning(name: str) -> None:
     assert rows.inputs is not None
     rows.inputs[:, 0] = [1e308, -1e308, 1e308, 1e-308, 0, 5e-324, -1e308, 1e308]
     rows.inputs[:, 2] = 1e15 + np.arange(8)
+    if task_of(name) == "regression":
+        rows = Rows((), None, rows.inputs[:, 0], rows.inputs[::-1, 0], task="regression")
     found = computed(METRICS[name], as_batch(rows), [4], [0])
     assert all(np.isfinite(value) for value in found.values())
     if name == "numeric_features":
@@ -149,7 +276,8 @@ def test_every_value_is_of_a_declared_and_documented_series(name: str) -> None:
     metric = METRICS[name]
     declared = {(s.what, frozenset(s.keys), stat) for s in metric.series for stat in s.stats or ("",)}  # type: ignore[attr-defined]
     assert all(s.preset in PRESETS and s.definition for s in metric.series)  # type: ignore[attr-defined]
-    batch = concat(example_batches()[0].schema, example_batches())
+    batches = example_batches(task=task_of(name))
+    batch = concat(batches[0].schema, batches)
     rows = RowCounts(batch.rows, 1, 2, 3, {"label_index": 4})
     for agent in ("pod", None):
         ctx = Context("model", "", agent, batch.schema, Window(0, 60), rows=rows, sample=batch)

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from zmon_collector import config as configuration
-from zmon_collector.commands.options import CONFIG, ENDPOINT, FAILED, FOLDER, PERIOD
+from zmon_collector.commands.options import ADDRESS, CONFIG, ENDPOINT, FAILED, FOLDER, PERIOD
 from zmon_collector.service import Service
 
 
@@ -22,9 +22,10 @@ from zmon_collector.service import Service
 @click.option("--window", type=PERIOD, help="Length of a window, whole seconds.")
 @click.option("--data-dir", type=FOLDER, help="Folder for everything written.")
 @click.option("--flush-on-exit", is_flag=True, default=None, help="Close and write open windows at the end.")
-@click.option("--no-web", is_flag=True, help="Serve no live page. This release has none.")
+@click.option("--web", type=ADDRESS, help="Where the live page is served; 127.0.0.1:8787 if that is free.")
+@click.option("--no-web", is_flag=True, help="Serve no live page.")
 @click.option("--print-config", is_flag=True, help="Print the configuration in force as TOML, and end.")
-def collect(path: Path | None, no_web: bool, print_config: bool, **options: Any) -> None:
+def collect(path: Path | None, print_config: bool, **options: Any) -> None:
     """Receive from publishers, compute metrics, write Anodot JSON files to DATA_DIR/anodot.
 
     Options given here win over the file's. SIGTERM and Ctrl-C end it: open windows stay in the journal and go on after
@@ -35,13 +36,14 @@ def collect(path: Path | None, no_web: bool, print_config: bool, **options: Any)
         click.echo(configuration.dump(config))
         return
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    service = Service(config)
+    service = Service(config, read=lambda: configuration.load(path, **options))
     service.start()
 
     def end(number: int, _: object) -> None:
         signal.signal(number, signal.SIG_DFL)
         service.stop()
 
+    signal.signal(signal.SIGHUP, lambda number, frame: service.ask_to_reload())
     signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGINT, end)
     service.run()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -12,14 +14,17 @@ from zmon_collector.demo.run import Plan, run_demo
 
 
 @click.command()
-@click.option("--duration", type=DURATION, default="60s", show_default=True, help="How long the model serves.")
+@click.option("--duration", type=DURATION, help="How long the model serves.  [default: until Ctrl-C]")
 @click.option("--data-dir", type=FOLDER, help="Default: zmon-data/demo-TIME.")
-@click.option("--no-browser", is_flag=True, help="Do not open the live page. This release has none.")
-def demo(duration: float, data_dir: Path | None, no_browser: bool) -> None:
+@click.option("--no-browser", is_flag=True, help="Do not open the live page; its address is said.")
+def demo(duration: float | None, data_dir: Path | None, no_browser: bool) -> None:
     """Serve the digits data set from two replicas, break their inputs for a while, and watch it show.
 
-    A scikit-learn classifier answers in two processes, a collector in a third. For a third of the time the pixels
-    are inverted: confidence falls, class frequencies move, accuracy drops. The summary at the end names the windows
-    in which the model changed, from the written points alone.
+    A scikit-learn classifier answers in two processes, a collector in a third. For a third of every minute, or of
+    DURATION, the pixels are inverted: confidence falls, class frequencies move, accuracy drops; the live page shows
+    it. The summary at the end names the windows in which the model changed, from the written points alone.
     """
-    sys.exit(FAILED if not run_demo(Plan.of(duration), data_dir) else 0)
+    plan = replace(Plan.of(60.0), endless=True) if duration is None else Plan.of(duration)
+    for number in (signal.SIGTERM, signal.SIGHUP):  # end what was started, as Ctrl-C does
+        signal.signal(number, signal.default_int_handler)
+    sys.exit(FAILED if not run_demo(plan, data_dir, browser=not no_browser) else 0)

@@ -36,7 +36,17 @@ class _Read(click.ParamType[Any]):
 
 DURATION = _Read("duration", configuration.duration)
 PERIOD = _Read("duration", configuration.period)
+ADDRESS = _Read("host:port", configuration.host_and_port)
 ENDPOINT = _Read("endpoint", configuration.endpoint)
+
+
+def printable(text: str) -> str:
+    """Text that comes from a publisher, without what would steer a terminal.
+
+    >>> printable("a\\x1b[2J")
+    'a?[2J'
+    """
+    return "".join(char if char.isprintable() else "?" for char in text)
 
 
 def loaded(config: Config) -> Registry:

@@ -1,15 +1,22 @@
-"""``zmon validate``: would a collector start with this file?"""
+"""``zmon validate``: would a collector start with this file, and can its sinks carry what it emits?"""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
+from zmon.errors import ConfigurationError
+from zmon_collector import budget
 from zmon_collector import config as configuration
 from zmon_collector.auth import Gate
+from zmon_collector.choice import unknown
 from zmon_collector.commands.options import CONFIG, FAILED, loaded
+from zmon_collector.config import Config
+from zmon_collector.plugins import Registry
 from zmon_collector.service import sink_is_on
 from zmon_collector.telemetry import Telemetry
 
@@ -19,17 +26,83 @@ from zmon_collector.telemetry import Telemetry
 def validate(path: Path) -> None:
     """Check a configuration file and the plugins it speaks of, without starting anything.
 
-    Exit code 0 when a collector would start with it, 2 when it would refuse, 1 when it would start without one of its
-    plugins.
+    Prints how many samples a window of each model will emit to each sink, for the numbers of agents, features and
+    classes that `expect` names in [metrics] and [models.NAME]: at most, when every class and category shows up.
+
+    Exit code 0 when a collector would start with it, 2 when it would refuse or when a sink's quota cannot carry a
+    window's samples in one period, 1 when it would start without one of its plugins.
     """
     config = configuration.load(path)
     Gate(config.security, Telemetry())  # reads the keys and the clients, as a collector does
     registry = loaded(config)
     sinks = [name for name in registry.sinks if sink_is_on(config, name)]
+    _check_choices(config, registry)
     click.echo(f"{path}: valid; windows of {config.collector.window} s on {config.collector.bind}, "
                f"{len(registry.metrics)} metrics, preset {config.metrics.preset}, "
                f"sinks: {', '.join(sinks) or 'none'}")  # fmt: skip
+    for line in _budget(config, registry, sinks):
+        click.echo(line)
     bad = [plugin for plugin in registry.plugins.values() if plugin.state != "ok"]
     for plugin in bad:
         click.echo(f"plugin {plugin.name!r} ({plugin.origin}) is quarantined: {plugin.error}", err=True)
     sys.exit(FAILED if bad else 0)
+
+
+def _check_choices(config: Config, registry: Registry) -> None:
+    metrics = [state.metric for state in registry.metrics.values()]
+    for model in ("", *config.models):
+        wrong = unknown(config.choice(model), metrics)
+        if wrong:
+            where = f"models.{model}" if model else "metrics"
+            raise ConfigurationError(f"[{where}] add, drop: {wrong[0]!r} fits no series; docs/metrics.md lists them")
+
+
+def _budget(config: Config, registry: Registry, sinks: list[str]) -> Iterator[str]:
+    """Lines that say what each model's windows emit to each sink; ConfigurationError when that is too much."""
+    metrics = [state.metric for state in registry.metrics.values()]
+    rates = dict.fromkeys(sinks, 0.0)
+    models = list(config.models) or [""]
+    for model in models:
+        expect, period = config.expected(model), config.rules(model).period
+
+        def options(metric: Any, model: str = model) -> Mapping[str, Any]:
+            return config.options(model, metric.name, registry.metrics[metric.name].plugin)
+
+        load = budget.load(metrics, config.choice(model), expect, options)
+        told = expect if expect["categorical"] else {k: v for k, v in expect.items() if k != "categories"}
+        numbers = ", ".join(f"{name} {number}" for name, number in told.items() if number)
+        yield (
+            f"{model or 'any model'}: windows of {period} s, expecting {numbers}: "
+            f"at most {load.rollup:,} samples of the rollup, {load.agent:,} per agent"
+        )
+        for name in sinks:
+            table = config.sinks.get(name, {})
+            agents, per_second = budget.quota(registry.sinks[name], table)
+            total = load.total(expect["agents"], agents)
+            rates[name] += total / period
+            limit = (
+                "no quota" if per_second is None else f"quota {per_second:,g}/s, {total / period / per_second:.0%} used"
+            )
+            yield f"  {name}: {total:,} samples a window, {total / period:,.1f}/s (agents = {agents}; {limit})"
+            if per_second is not None and total > per_second * period:
+                raise ConfigurationError(
+                    f"sink {name!r}: a window of {model or 'any model'!r} emits up to {total:,} samples, and "
+                    f"{per_second:,g}/s carry {per_second * period:,.0f} in {period} s; "
+                    + _remedies(name, model, agents)
+                )
+    for name in sinks:
+        per_second = budget.quota(registry.sinks[name], config.sinks.get(name, {})).per_second
+        if per_second is not None and rates[name] > per_second:
+            raise ConfigurationError(
+                f"sink {name!r}: {len(models)} models together emit up to {rates[name]:,.0f} samples/s, its quota is "
+                f"{per_second:,g}/s; " + _remedies(name, models[0], "all")
+            )
+    silent = budget.undeclared(metrics)
+    if silent:
+        yield f"  not counted, because they declare no series: {', '.join(silent)}"
+
+
+def _remedies(sink: str, model: str, agents: str) -> str:
+    where = f"models.{model}" if model else "metrics"
+    fewer = f'set agents = "health" in [sinks.{sink}], ' if agents == "all" else ""
+    return f"{fewer}narrow preset, stats, features or classes in [{where}], lengthen its window, or correct its expect"

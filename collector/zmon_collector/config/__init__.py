@@ -11,34 +11,42 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from zmon.errors import ConfigurationError
+from zmon_collector.choice import Choice, matches
 from zmon_collector.config.sections import (
     CollectorSection,
+    HealthSection,
     LimitsSection,
     MetricsSection,
     ModelSection,
     SecuritySection,
+    WebSection,
 )
 from zmon_collector.config.toml import dump
+from zmon_collector.config.values import address as host_and_port
 from zmon_collector.config.values import duration, endpoint, period, tables
 from zmon_collector.window import Rules
 
 __all__ = [
     "CollectorSection",
     "Config",
+    "HealthSection",
     "LimitsSection",
     "MetricsSection",
     "ModelSection",
     "SecuritySection",
+    "WebSection",
     "dump",
     "duration",
     "endpoint",
     "exposed",
+    "host_and_port",
     "load",
     "parse",
     "period",
 ]
 
-LATER = {"notify", "alerts", "web", "health"}  # sections of the format that this release does not have
+LATER = {"notify", "alerts"}  # sections of the format that this release does not have
+EXPECTED = {"agents": 10, "features": 20, "classes": 2, "categorical": 0, "categories": 10, "segments": 0}
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
 
@@ -50,9 +58,12 @@ class Config:
     metrics: MetricsSection = MetricsSection()
     limits: LimitsSection = LimitsSection()
     security: SecuritySection = SecuritySection()
+    web: WebSection = WebSection()
+    health: HealthSection = HealthSection()
     models: Mapping[str, ModelSection] = field(default_factory=dict)
     plugins: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     sinks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    _choices: dict[str, Choice] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def rules(self, model: str) -> Rules:
         """How this model's windows open and close."""
@@ -72,18 +83,39 @@ class Config:
         """Rows of the sample of this model's windows."""
         return self.models.get(model, ModelSection()).sample_rows or self.collector.sample_rows
 
-    def preset(self, model: str) -> str:
-        """What is emitted for this model."""
-        return self.models.get(model, ModelSection()).preset or self.metrics.preset
+    def choice(self, model: str) -> Choice:
+        """What is emitted for this model; the same object every time."""
+        known = self._choices.get(model)
+        if known is None:
+            known = self._choices[model] = Choice(
+                **{each.name: self._chosen(model, each.name) for each in fields(Choice)}
+            )
+        return known
+
+    def expected(self, model: str) -> Mapping[str, int]:
+        """What `zmon validate` reckons with for this model."""
+        own = self.models.get(model, ModelSection()).expect
+        return {**EXPECTED, **self.metrics.expect, **own}
 
     def options(self, model: str, metric: str, plugin: str) -> Mapping[str, Any]:
-        """A metric's options: its plugin's table, and the model's own over it."""
+        """A metric's options: its plugin's table, the model's own over it, and what holds for segments."""
         own = self.models.get(model, ModelSection()).metrics.get(metric, {})
-        return {**self.plugins.get(plugin, {}), **own}
+        split = {
+            "segments": matches(self._chosen(model, "segment_metrics"), metric),
+            "max_segments": self._chosen(model, "max_segments"),
+        }
+        return {**split, **self.plugins.get(plugin, {}), **own}
+
+    def _chosen(self, model: str, name: str) -> Any:
+        """A key of [models.NAME], or of [metrics] when the model has none of its own."""
+        own = getattr(self.models.get(model), name, None)
+        return getattr(self.metrics, name) if own is None else own
 
 
-def load(path: Path | None, **options: Any) -> Config:
+def load(path: Path | None, *, web: str | None = None, no_web: bool = False, **options: Any) -> Config:
     """The configuration of a file, if any, with the command line's [collector] options over it.
+
+    `web` is where the page is served, over the file's; `no_web` serves none.
 
     Raises
     ------
@@ -104,13 +136,17 @@ def load(path: Path | None, **options: Any) -> Config:
         raise ConfigurationError(f"{path}: {error}") from None
     given = {name: value for name, value in options.items() if value is not None}
     config = replace(config, collector=replace(config.collector, **given))
+    if web is not None:
+        config = replace(config, web=replace(config.web, bind=web, enabled=True))
+    if no_web:
+        config = replace(config, web=replace(config.web, enabled=False))
     _check_bind(config)
     return config
 
 
 def parse(data: Mapping[str, Any]) -> Config:
     """The configuration of a parsed file."""
-    known = {each.name for each in fields(Config)}
+    known = {each.name for each in fields(Config) if each.init}
     for name in data:
         if name in LATER:
             raise ConfigurationError(f"[{name}] is not part of this release; remove it")
@@ -126,6 +162,8 @@ def parse(data: Mapping[str, Any]) -> Config:
         metrics=_section(MetricsSection, data.get("metrics", {}), "metrics"),
         limits=_section(LimitsSection, data.get("limits", {}), "limits"),
         security=_section(SecuritySection, data.get("security", {}), "security"),
+        web=_section(WebSection, data.get("web", {}), "web"),
+        health=_section(HealthSection, data.get("health", {}), "health"),
         models={name: _section(ModelSection, each, f"models.{name}") for name, each in models.items()},
         plugins=plugins,
         sinks=sinks,

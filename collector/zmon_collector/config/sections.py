@@ -9,18 +9,24 @@ from typing import Any
 
 from zmon.settings import DEFAULT_COLLECTOR
 from zmon_collector.config.values import (
+    address,
     clients,
     duration,
     endpoint,
+    expectations,
     file,
     flag,
+    globs,
     journal,
     period,
     positive,
-    preset,
     tables,
     texts,
 )
+from zmon_collector.config.values import preset as one_preset
+from zmon_collector.config.values import text as one_text
+
+SEGMENT_METRICS = ("rows", "predicted_classes", "confidence", "performance", "regression")
 
 Parse = Callable[[object], Any]
 
@@ -58,7 +64,23 @@ class CollectorSection:
 class MetricsSection:
     """[metrics]"""
 
-    preset: str = key(preset, "default", "what is emitted: minimal, default or full")
+    preset: str = key(one_preset, "default", "what is emitted: minimal, default or full")
+    add: tuple[str, ...] = key(globs, (), "globs of series, `what` or `what:stat`, emitted whatever the preset")
+    drop: tuple[str, ...] = key(globs, (), "globs of series, `what` or `what:stat`, never emitted")
+    stats: tuple[str, ...] = key(globs, (), "globs: of series with statistics exactly these; empty: the preset's")
+    classes: tuple[str, ...] = key(globs, (), "globs: per class, series of these only; empty: of all")
+    features: tuple[str, ...] = key(globs, (), "globs: per feature, series of these only; empty: of all")
+    segment_metrics: tuple[str, ...] = key(
+        globs, SEGMENT_METRICS, "globs of metrics (docs/metrics.md) that are also given per segment value"
+    )
+    segment_preset: str = key(one_preset, "minimal", "what is emitted of them per segment value")
+    max_segments: int = key(positive, 20, "most frequent values of a segment that are named; the rest is `__other__`")
+    expect: Mapping[str, int] = key(
+        expectations,
+        {},
+        "for `zmon validate`: numbers of agents (10), features (20; of these categorical: 0, each with 10 categories), "
+        "classes (2; 0 for a regression) and segments (0: values of all segment columns together)",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +92,38 @@ class ModelSection:
     idle: float | None = key(duration, None, "as in [collector]")
     max_wait: float | None = key(duration, None, "as in [collector]")
     sample_rows: int | None = key(positive, None, "as in [collector]")
-    preset: str | None = key(preset, None, "as in [metrics]")
+    preset: str | None = key(one_preset, None, "as in [metrics]")
+    add: tuple[str, ...] | None = key(globs, None, "as in [metrics]")
+    drop: tuple[str, ...] | None = key(globs, None, "as in [metrics]")
+    stats: tuple[str, ...] | None = key(globs, None, "as in [metrics]")
+    classes: tuple[str, ...] | None = key(globs, None, "as in [metrics]")
+    features: tuple[str, ...] | None = key(globs, None, "as in [metrics]")
+    segment_metrics: tuple[str, ...] | None = key(globs, None, "as in [metrics]")
+    segment_preset: str | None = key(one_preset, None, "as in [metrics]")
+    max_segments: int | None = key(positive, None, "as in [metrics]")
+    expect: Mapping[str, int] = key(expectations, {}, "as in [metrics], key by key")
     metrics: Mapping[str, Mapping[str, Any]] = key(tables, {}, "[models.NAME.metrics.METRIC]: options of a metric")
+
+
+@dataclass(frozen=True, slots=True)
+class WebSection:
+    """[web]"""
+
+    enabled: bool = key(flag, True, "serve the live page and its API")
+    bind: str | None = key(address, None, "HOST:PORT of the page; default 127.0.0.1:8787, and no page if that is taken")
+    token_file: Path | None = key(file, None, "file with the token that viewers need; required beyond loopback")
+    token_env: str | None = key(one_text, None, "environment variable with the token, instead of a file")
+    hosts: tuple[str, ...] | None = key(texts, None, "further host names under which the page is reached")
+    viewers: int = key(positive, 200, "live viewers at a time")
+    keep: float = key(duration, 7 * 86400.0, "how long the history keeps windows")
+    history_bytes: int = key(positive, 512 * 2**20, "size of the history; the oldest windows go first")
+
+
+@dataclass(frozen=True, slots=True)
+class HealthSection:
+    """[health]"""
+
+    bind: str | None = key(address, None, "HOST:PORT for /healthz and /readyz on their own, without a token")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +134,9 @@ class LimitsSection:
     sample_bytes: int = key(positive, 256 * 2**20, "all samples together")
     inflight_bytes: int = key(positive, 64 * 2**20, "unacknowledged bytes of all publishers together")
     message_bytes: int = key(positive, 16 * 2**20, "one frame of a message; a larger one disconnects its sender")
+    journal_bytes: int = key(
+        positive, 8 * 2**30, "rows of open windows on disk; beyond it nothing is taken until some close"
+    )
     outbox_bytes: int = key(positive, 256 * 2**20, "reports that wait for a sink; beyond it the oldest go")
     outbox_age: float = key(duration, 7 * 86400.0, "a report that waits for longer goes")
     schema_bytes: int = key(positive, 64 * 2**20, "schemas kept in memory; further ones are asked for again")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def dump(config: Config) -> str:
     """The configuration in force, as TOML."""
     lines: list[str] = []
-    for name in ("collector", "metrics", "limits", "security"):
+    for name in ("collector", "metrics", "limits", "security", "web", "health"):
         lines += [f"[{name}]", *_lines(getattr(config, name)), ""]
     for name, client in config.security.clients.items():
         lines += [f"[security.clients.{_quoted(name)}]", *_table(client), ""]
@@ -35,7 +35,7 @@ def _lines(section: Any) -> list[str]:
     lines = []
     for each in fields(section):
         value, read = getattr(section, each.name), each.metadata["parse"]
-        if value is None or read in (clients, tables):
+        if value is None or value == {} or read in (clients, tables):
             continue
         lines.append(f"{each.name} = {toml(f'{value:g}s' if read in (duration, period) else value)}")
     return lines

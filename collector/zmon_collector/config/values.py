@@ -60,6 +60,25 @@ def texts(value: object) -> tuple[str, ...]:
     return tuple(value)
 
 
+def globs(value: object) -> tuple[str, ...]:
+    """A list of texts, or an empty one."""
+    return () if value == [] else texts(value)
+
+
+EXPECTED = ("agents", "features", "classes", "categorical", "categories", "segments")
+
+
+def expectations(value: object) -> Mapping[str, int]:
+    """Numbers for the budget: how many agents, features, classes, categories and segment values a model has."""
+    found = table(value)
+    for name, number in found.items():
+        if name not in EXPECTED:
+            raise ValueError(f"unknown key {name!r}; known are {', '.join(EXPECTED)}")
+        if type(number) is not int or number < 0:
+            raise ValueError(f"{name} = {number!r} is not a whole number from 0")
+    return found
+
+
 def preset(value: object) -> str:
     if value not in PRESETS:
         raise ValueError(f"{value!r} is not one of {', '.join(PRESETS)}")
@@ -77,6 +96,18 @@ def endpoint(value: object) -> str:
     if not address.endswith(":0"):  # port 0: any free one
         control_of(address)
     return address
+
+
+def address(value: object) -> str:
+    """``"HOST:PORT"``; port 0 takes any free one.
+
+    >>> address("[::1]:8787")
+    '[::1]:8787'
+    """
+    host, _, port = text(value).rpartition(":")
+    if not host or not port.isdigit() or int(port) > 65535:
+        raise ValueError(f"{value!r} is not HOST:PORT")
+    return f"{host}:{port}"
 
 
 def table(value: object) -> Mapping[str, Any]:

@@ -7,6 +7,7 @@ said ``ready``.
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from collections.abc import Iterator
@@ -74,9 +75,9 @@ def main() -> None:
         agent_id=agent,
         features=[f"pixel_{row}_{column}" for row in range(8) for column in range(8)],
     ) as publisher:
-        for moment in moments(plan["start"], plan["end"], replay=plan["replay"]):
+        for moment in moments(plan["start"], plan["end"] or math.inf, replay=plan["replay"]):
             window = int(moment // plan["period"]) - plan["start"] // plan["period"]
-            images, labels = traffic.batch(inverted=window in plan["inverted"])
+            images, labels = traffic.batch(inverted=window % plan["cycle"] in plan["inverted"])
             publisher.publish(traffic.model.predict_proba(images), images, labels, timestamps=moment)
         if not publisher.flush(10.0):
             sys.exit("the collector did not acknowledge everything")

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import signal
+import socket
 import subprocess
 import sys
 import time
+import webbrowser
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,24 +24,28 @@ from zmon.errors import ConfigurationError
 from zmon_collector.admin import ask
 from zmon_collector.demo import show
 from zmon_collector.demo.verdict import WindowView, changed, read
+from zmon_collector.web.security import DEFAULT_BIND, split
 
 PERIOD = 2  # seconds
 REPLICAS = ("replica-1", "replica-2")
 START_WAIT = 60.0  # a loaded machine takes its time to import scikit-learn
 CLOSE_WAIT = 30.0
 LOOK_EVERY = 0.25
+KEPT = 1000  # windows at hand
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """How many windows are served, in which of them (by number, from 0) the inputs are inverted.
 
-    `replay` serves history that ends now, as fast as it can, instead of the present.
+    `replay` serves history that ends now, as fast as it can, instead of the present. `endless` begins again after the
+    last window, until it is interrupted.
     """
 
     windows: int
     inverted: range
     replay: bool = False
+    endless: bool = False
 
     @staticmethod
     def of(duration: float) -> Plan:
@@ -49,7 +57,9 @@ class Plan:
         return Plan(windows, range(start, start + round(windows / 3)))
 
 
-def run_demo(plan: Plan, data_dir: Path | None = None, console: Console | None = None) -> bool:
+def run_demo(
+    plan: Plan, data_dir: Path | None = None, console: Console | None = None, *, browser: bool = False
+) -> bool:
     """Run it; True when everything that was served arrived and was shown."""
     console = console or Console()
     folder = data_dir or Path("zmon-data") / f"demo-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
@@ -59,6 +69,8 @@ def run_demo(plan: Plan, data_dir: Path | None = None, console: Console | None =
         collector = stack.enter_context(_collector(folder))
         replicas = [stack.enter_context(_replica(agent, seed)) for seed, agent in enumerate(REPLICAS)]
         endpoints = _endpoints(folder, collector)
+        if endpoints["web"]:
+            console.print(f"Live page: [bold]{endpoints['web']}[/bold]")
         for replica in replicas:
             if replica.stdout is None or replica.stdout.readline().strip() != "ready":
                 raise ConfigurationError("a replica of the demonstration did not start; its error stands above")
@@ -68,19 +80,41 @@ def run_demo(plan: Plan, data_dir: Path | None = None, console: Console | None =
             first, last = (start + i * PERIOD for i in (inverted.start, inverted.stop))
             said = f"{show.clock(WindowView(first))} to {show.clock(WindowView(last))}"
             console.print(f"{plan.windows} windows of {PERIOD} s; pixels are inverted from {said}")
-        views = _follow(folder / "anodot", plan, console, replicas)
-        served = [replica.wait(CLOSE_WAIT) == 0 for replica in replicas]
+        if plan.endless:
+            console.print("Then it begins again, until Ctrl-C.")
+        if browser and endpoints["web"]:
+            _open(endpoints["web"])
+        served = _served(folder, plan, console, replicas)
         collector.terminate()
         collector.wait(CLOSE_WAIT)
         views = [read(path) for path in _files(folder / "anodot")]
     show.summary(console, views, changed(views))
     console.print(f"{len(views)} files in {folder / 'anodot'}, one JSON sample a line; the log is {folder / 'log'}")
-    return all(served) and len(views) == plan.windows
+    return served and (plan.endless or len(views) == plan.windows)
+
+
+def _served(folder: Path, plan: Plan, console: Console, replicas: list[subprocess.Popen[str]]) -> bool:
+    """Show what comes until all has been served, or somebody interrupts; whether the replicas could serve it."""
+    try:
+        _follow(folder / "anodot", plan, console, replicas)
+        return all(replica.wait(CLOSE_WAIT) == 0 for replica in replicas)
+    except KeyboardInterrupt:
+        console.print()
+        for replica in replicas:
+            replica.terminate()
+        return all(replica.wait(CLOSE_WAIT) in (0, -signal.SIGTERM) for replica in replicas)
+
+
+def _open(page: str) -> None:
+    """Show the page where there is a screen; elsewhere its address has been said."""
+    if os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
+        webbrowser.open(page)
 
 
 @contextlib.contextmanager
 def _process(*command: str, **options: Any) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen([sys.executable, "-m", *command], text=True, **options)
+    # A group of its own: Ctrl-C reaches the demonstration alone, which then ends them in order.
+    process = subprocess.Popen([sys.executable, "-m", *command], text=True, process_group=0, **options)
     try:
         yield process
     finally:
@@ -98,12 +132,27 @@ def _process(*command: str, **options: Any) -> Iterator[subprocess.Popen[str]]:
 
 @contextlib.contextmanager
 def _collector(folder: Path) -> Iterator[subprocess.Popen[str]]:
-    options = ("--bind", "tcp://127.0.0.1:0", "--window", f"{PERIOD}s", "--flush-on-exit", "--data-dir", str(folder))
+    config = folder / "zmon.toml"
+    config.write_text('[metrics]\npreset = "full"\n', encoding="utf-8")
+    options = ("--config", str(config), "--bind", "tcp://127.0.0.1:0", "--window", f"{PERIOD}s", "--data-dir",
+               str(folder), "--web", _free(DEFAULT_BIND))  # fmt: skip
     with (
         (folder / "log").open("w", encoding="utf-8") as log,
         _process("zmon_collector", "collect", *options, stderr=log) as process,
     ):
         yield process
+
+
+def _free(address: str) -> str:
+    """The page's usual address, or any free port where another collector has it."""
+    host, port = split(address)
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return f"{host}:0"
+    return address
 
 
 def _replica(agent: str, seed: int) -> contextlib.AbstractContextManager[subprocess.Popen[str]]:
@@ -115,7 +164,7 @@ def _endpoints(folder: Path, collector: subprocess.Popen[str]) -> dict[str, str]
     while time.monotonic() < until and collector.poll() is None:
         health = ask(folder, "health")
         if health is not None:
-            return {"data": health["data"], "control": health["control"]}
+            return {name: health[name] for name in ("data", "control", "web")}
         time.sleep(LOOK_EVERY)
     raise ConfigurationError(f"the collector of the demonstration did not start; see {folder / 'log'}")
 
@@ -127,7 +176,8 @@ def _tell(plan: Plan, replicas: list[subprocess.Popen[str]], endpoints: dict[str
     told = {
         **endpoints,
         "start": start,
-        "end": start + plan.windows * PERIOD,
+        "end": None if plan.endless else start + plan.windows * PERIOD,
+        "cycle": plan.windows,
         "period": PERIOD,
         "inverted": list(plan.inverted),
         "replay": plan.replay,
@@ -148,15 +198,17 @@ def _follow(folder: Path, plan: Plan, console: Console, replicas: list[subproces
     views: list[WindowView] = []
     seen: set[Path] = set()
     quiet_since: float | None = None
-    live = Live(show.table(views, plan.windows), console=console) if console.is_terminal else None
+    total = 0 if plan.endless else plan.windows
+    live = Live(show.table(views, total), console=console) if console.is_terminal else None
     with live or contextlib.nullcontext():
-        while len(views) < plan.windows:
+        while plan.endless or len(seen) < plan.windows:
             for path in _files(folder):
                 if path not in seen:
                     seen.add(path)
                     views.append(read(path))
+                    del views[:-KEPT]
                     if live is not None:
-                        live.update(show.table(views, plan.windows))
+                        live.update(show.table(views, total))
                     else:
                         console.print(show.line(views[-1]), markup=False)
                     quiet_since = None

@@ -18,9 +18,9 @@ SHOWN = 16  # windows in the table
 
 
 def table(views: Sequence[WindowView], total: int) -> Table:
-    """The newest windows, oldest first."""
+    """The newest windows, oldest first; `total` of 0 is without end."""
     made = Table(
-        title=f"digits, two replicas: window {len(views)} of {total}",
+        title=f"digits, two replicas: window {len(views)}" + (f" of {total}" if total else ""),
         caption="each block is a class's share of the predictions",
         title_style="bold",
     )

@@ -51,17 +51,13 @@ class NumericFeatures:
     )
 
     def create(self, ctx: Context) -> dict[str, Any]:
-        columns = len(ctx.schema.features)
+        columns = len(ctx.schema.numeric)
         zeros = np.zeros(columns, dtype=np.int64)
         return {"moments": stats.empty(columns), "rows": 0, "missing": zeros, "infinite": zeros.copy()}
 
     def update(self, acc: dict[str, Any], batch: Batch, ctx: Context) -> dict[str, Any]:
-        values = batch.inputs.astype(np.float64)
-        finite = _finite(values)
-        new = {"moments": stats.of(values, finite), "rows": batch.rows, "missing": 0, "infinite": 0}
-        if finite is not None:
-            new["missing"] = np.isnan(values).sum(axis=0)
-            new["infinite"] = np.isinf(values).sum(axis=0)
+        moments, missing, infinite = stats.tally(batch.inputs)
+        new = {"moments": moments, "rows": batch.rows, "missing": missing, "infinite": infinite}
         return self.merge(acc, new)
 
     def merge(self, left: dict[str, Any], right: dict[str, Any]) -> dict[str, Any]:
@@ -73,9 +69,8 @@ class NumericFeatures:
     def result(self, acc: dict[str, Any], ctx: Context) -> Iterable[Value]:
         found: dict[str, Array] = {}
         if ctx.sample is not None and "inputs" in ctx.sample.columns:
-            values = ctx.sample.inputs.astype(np.float64)
-            found = stats.quantiles(values, _finite(values))
-        for i, name in enumerate(ctx.schema.features):
+            found = stats.quantiles(ctx.sample.inputs, _finite(ctx.sample.inputs))
+        for i, name in enumerate(ctx.schema.numeric):
             for stat, value in stats.describe(acc["moments"], found, i):
                 yield Value("feature_value", value, feat_name=name, stat=stat)
             if acc["rows"]:

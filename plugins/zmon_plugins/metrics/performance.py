@@ -14,13 +14,20 @@ precision, recall,
 f1                stat = macro            mean over the classes present in labels or   n = 0
                                           predictions; a 0/0 counts as 0
 the same          stat = weighted         mean weighted by the classes' labels         n = 0
+balanced_accuracy –                       mean recall over the classes with a label    n = 0
+mcc               –                       (n Σ TP_c − Σ L_c P_c) / √((n² − Σ P_c²)     labels or predictions
+                                          (n² − Σ L_c²)), L_c labels and P_c           hold one class only
+                                          predictions of class c (Gorodkin, 2004)
+cohen_kappa       –                       (p_o − p_e) / (1 − p_e), p_o = Σ TP_c / n,   both hold one and the
+                                          p_e = Σ L_c P_c / n² (Cohen, 1960)           same class
 confusion_count   class_name, predicted   rows with that label and that prediction;    –
                                           zeros only up to 50 classes
 label_count       class_name              rows with that label                         –
 label_freq        class_name              label_count / n                              n = 0
 ================= ======================= ============================================ ==================
 
-All but the counts lie in [0, 1]. Definitions: scikit-learn's, with zero_division=0 in the means. The first four: the
+All but the counts lie in [0, 1], mcc and cohen_kappa in [−1, 1]. Definitions: scikit-learn's, with zero_division=0
+in the means. The first four: the
 earlier MLWatcher agent.
 
 >>> import numpy as np
@@ -36,6 +43,7 @@ earlier MLWatcher agent.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -45,6 +53,7 @@ from numpy.typing import NDArray
 from zmon.batch import Batch
 from zmon.contract import Context, Metric, Series, Value
 from zmon.hooks import hookimpl
+from zmon_plugins import counts as sparse
 
 Array = NDArray[Any]
 DENSE_CLASSES = 50  # up to here the zeros of the confusion matrix are emitted too
@@ -57,6 +66,7 @@ class Performance:
     """
 
     name = "performance"
+    task = "classification"
     needs = frozenset({"predicted", "labels"})
     series = (
         Series("accuracy", "share of labelled rows predicted right", preset="minimal"),
@@ -68,30 +78,29 @@ class Performance:
         Series("f1", "mean weighted by the classes' labels", stats=("weighted",), preset="full"),
         Series("precision", "mean over the classes present, or weighted", stats=("macro", "weighted"), preset="full"),
         Series("recall", "mean over the classes present, or weighted", stats=("macro", "weighted"), preset="full"),
+        Series("balanced_accuracy", "mean recall over the classes with a label", preset="full"),
+        Series("mcc", "Matthews correlation of labels and predictions", preset="full"),
+        Series("cohen_kappa", "(p_o − p_e) / (1 − p_e): agreement beyond chance", preset="full"),
         Series("confusion_count", "rows with that label and prediction", ("class_name", "predicted"), preset="full"),
         Series("label_count", "rows with that label", ("class_name",), preset="full"),
         Series("label_freq", "share of the labelled rows with that label", ("class_name",), preset="full"),
     )
 
-    def create(self, ctx: Context) -> dict[str, Array]:
-        return {"codes": np.empty(0, dtype=np.int64), "counts": np.empty(0, dtype=np.int64)}
+    def create(self, ctx: Context) -> sparse.Counts:
+        return sparse.empty()
 
-    def update(self, acc: dict[str, Array], batch: Batch, ctx: Context) -> dict[str, Array]:
+    def update(self, acc: sparse.Counts, batch: Batch, ctx: Context) -> sparse.Counts:
         labelled = batch.labels >= 0
         codes = batch.labels[labelled].astype(np.int64) * len(ctx.schema.classes) + batch.predicted[labelled]
-        found, counts = np.unique(codes, return_counts=True)
-        return self.merge(acc, {"codes": found, "counts": counts})
+        return sparse.merge(acc, sparse.of(codes))
 
-    def merge(self, left: dict[str, Array], right: dict[str, Array]) -> dict[str, Array]:
-        codes, where = np.unique(np.concatenate([left["codes"], right["codes"]]), return_inverse=True)
-        counts = np.zeros(len(codes), dtype=np.int64)
-        np.add.at(counts, where, np.concatenate([left["counts"], right["counts"]]))
-        return {"codes": codes, "counts": counts}
+    def merge(self, left: sparse.Counts, right: sparse.Counts) -> sparse.Counts:
+        return sparse.merge(left, right)
 
-    def result(self, acc: dict[str, Array], ctx: Context) -> Iterable[Value]:
+    def result(self, acc: sparse.Counts, ctx: Context) -> Iterable[Value]:
         names = ctx.schema.classes
         k = len(names)
-        label, prediction = np.divmod(acc["codes"], k)
+        label, prediction = np.divmod(acc["keys"], k)
         counts = acc["counts"]
         n = int(counts.sum())
         if not n:
@@ -101,6 +110,7 @@ class Performance:
         labels, predictions = _by_class(label, counts, k), _by_class(prediction, counts, k)
         yield Value("accuracy", int(tp.sum()) / n)
         yield from _averages(tp, labels, predictions)
+        yield from _agreement(tp, labels, predictions)
         for i, name in enumerate(names):
             good, of_label, of_prediction = int(tp[i]), int(labels[i]), int(predictions[i])
             yield Value("accuracy", (n - of_label - of_prediction + 2 * good) / n, class_name=name)
@@ -112,7 +122,7 @@ class Performance:
                 yield Value("f1", 2 * good / (of_label + of_prediction), class_name=name)
             yield Value("label_count", of_label, class_name=name)
             yield Value("label_freq", of_label / n, class_name=name)
-        yield from _confusion(names, acc["codes"], counts)
+        yield from _confusion(names, acc["keys"], counts)
 
 
 def _by_class(which: Array, counts: Array, classes: int) -> Array:
@@ -131,6 +141,18 @@ def _averages(tp: Array, labels: Array, predictions: Array) -> Iterator[Value]:
     for what, score in scores.items():
         yield Value(what, float(score[present].mean()), stat="macro")
         yield Value(what, float((score * labels).sum() / labels.sum()), stat="weighted")
+
+
+def _agreement(tp: Array, labels: Array, predictions: Array) -> Iterator[Value]:
+    known = labels > 0
+    yield Value("balanced_accuracy", float((tp[known] / labels[known]).mean()))
+    n, right = int(labels.sum()), int(tp.sum())
+    chance = int(labels @ predictions)
+    vary = (n * n - int(labels @ labels)) * (n * n - int(predictions @ predictions))
+    if vary:
+        yield Value("mcc", (n * right - chance) / math.sqrt(vary))
+    if n * n != chance:
+        yield Value("cohen_kappa", (n * right - chance) / (n * n - chance))
 
 
 def _confusion(names: tuple[str, ...], codes: Array, counts: Array) -> Iterator[Value]:

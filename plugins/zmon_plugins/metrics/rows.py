@@ -56,6 +56,8 @@ class Rows:
         rows = ctx.rows
         if rows.received:
             yield Value("buffer_count", rows.received)
+        if ctx.segment is not None:
+            return
         if ctx.agent_id is None:
             yield Value("rows_late", rows.late)
             return

@@ -1,6 +1,7 @@
 """Anodot JSON files: one per closed window of a (model, version), a valid JSON array with one sample a line.
 
-Configured by ``[sinks.anodot_file]``: ``keep`` (a duration, default ``"30d"``: older files are deleted), ``enabled``.
+Configured by ``[sinks.anodot_file]``: ``keep`` (a duration, default ``"30d"``: older files are deleted), ``keep_bytes``
+(default 10 GiB: beyond it the oldest are deleted), ``enabled``.
 """
 
 from __future__ import annotations
@@ -36,14 +37,18 @@ class AnodotFile:
     folder : Path
     keep : float
         Seconds after which a file is deleted.
+    keep_bytes : int
+        Bytes of files; beyond it the oldest are deleted.
     """
 
     name = "anodot_file"
 
-    def __init__(self, folder: Path, keep: float) -> None:
+    def __init__(self, folder: Path, keep: float, keep_bytes: int = 10 * 2**30) -> None:
         self.invalid = 0  # samples left out because Anodot would refuse them
         self._folder = folder
         self._keep = keep
+        self._keep_bytes = keep_bytes
+        self.swept = 0  # files deleted
         self._names = Names()
         self._swept = 0.0
 
@@ -91,10 +96,14 @@ class AnodotFile:
         if now - self._swept < SWEEP_EVERY:
             return
         self._swept = now
-        for path in self._folder.glob("*.json"):
+        total = 0
+        for path in sorted(self._folder.glob("*.json"), key=_sequence, reverse=True):
             with contextlib.suppress(FileNotFoundError):
-                if path.stat().st_mtime < now - self._keep:
+                found = path.stat()
+                total += found.st_size
+                if found.st_mtime < now - self._keep or total > self._keep_bytes:
                     path.unlink()
+                    self.swept += 1
 
 
 def file_name(report: Report) -> str:
@@ -103,18 +112,27 @@ def file_name(report: Report) -> str:
     return f"{start:%Y%m%dT%H%M%SZ}-{report.sequence:012d}.json"
 
 
-def _options(table: Mapping[str, Any]) -> float:
-    unknown = set(table) - {"keep", "enabled"}
+def _sequence(path: Path) -> str:
+    return path.stem.rpartition("-")[2]
+
+
+def _options(table: Mapping[str, Any]) -> tuple[float, int]:
+    unknown = set(table) - {"keep", "keep_bytes", "enabled"}
     if unknown:
-        raise ConfigurationError(f"[sinks.anodot_file] has unknown keys {sorted(unknown)}; known are enabled, keep")
+        raise ConfigurationError(
+            f"[sinks.anodot_file] has unknown keys {sorted(unknown)}; known are enabled, keep, keep_bytes"
+        )
+    keep_bytes = table.get("keep_bytes", 10 * 2**30)
+    if type(keep_bytes) is not int or keep_bytes < 1:
+        raise ConfigurationError(f"[sinks.anodot_file] keep_bytes: {keep_bytes!r} is not a whole number from 1")
     keep = table.get("keep", "30d")
     match = re.fullmatch(r"(\d+)([hd])", keep) if isinstance(keep, str) else None
     if match is None or int(match[1]) == 0:
         raise ConfigurationError(f'[sinks.anodot_file] keep: {keep!r} is no duration; write it as "30d" or "12h"')
-    return int(match[1]) * _UNITS[match[2]]
+    return int(match[1]) * _UNITS[match[2]], keep_bytes
 
 
 @hookimpl
 def register_sinks(register: Callable[[Sink], None], options: Mapping[str, Any]) -> None:
-    keep = _options(options.get("sinks", {}).get("anodot_file", {}))
-    register(AnodotFile(Path(options.get("data_dir", "zmon-data")) / "anodot", keep))
+    limits = _options(options.get("sinks", {}).get("anodot_file", {}))
+    register(AnodotFile(Path(options.get("data_dir", "zmon-data")) / "anodot", *limits))

@@ -1,0 +1,296 @@
+"""Recent windows' points in a SQLite file of their own, for whoever looks: bounded by age and by bytes.
+
+Points that share all but class, feature, category and the like lie together as one array per window, because they are
+asked for together; a window of ten thousand series is some hundred rows. One connection, used by one thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from zmon.contract import DIMENSIONS, Point, Report
+from zmon.errors import ConfigurationError
+
+log = logging.getLogger("zmon.collector")
+T = TypeVar("T")
+
+APPLICATION = 0x7A6D6F6E  # "zmon"
+SCHEMA = 1
+REMEMBERED = 500_000  # names kept at hand to find a series' number
+TRIM_EVERY = 60.0  # seconds
+NAMES = tuple(name for name in DIMENSIONS if name != "stat")
+
+_TABLES = """
+CREATE TABLE bundle (id INTEGER PRIMARY KEY, model TEXT NOT NULL, version TEXT NOT NULL, agent TEXT NOT NULL,
+    what TEXT NOT NULL, stat TEXT NOT NULL, UNIQUE (model, version, agent, what, stat));
+CREATE TABLE series (id INTEGER PRIMARY KEY, bundle INTEGER NOT NULL, names TEXT NOT NULL, UNIQUE (bundle, names));
+CREATE TABLE layout (id INTEGER PRIMARY KEY, bundle INTEGER NOT NULL, ids BLOB NOT NULL, UNIQUE (bundle, ids));
+CREATE TABLE frame (bundle INTEGER NOT NULL, start INTEGER NOT NULL, report INTEGER NOT NULL, layout INTEGER NOT NULL,
+    numbers BLOB NOT NULL);
+CREATE UNIQUE INDEX frame_time ON frame (bundle, start, report);
+CREATE INDEX frame_report ON frame (report);
+CREATE TABLE report (sequence INTEGER PRIMARY KEY, model TEXT NOT NULL, version TEXT NOT NULL, start INTEGER NOT NULL,
+    end INTEGER NOT NULL, written REAL NOT NULL);
+CREATE INDEX report_model ON report (model, version, start);
+"""
+
+
+class History:
+    """The store. Every method is called by the thread that opened it.
+
+    Parameters
+    ----------
+    path : Path
+    keep : float
+        Seconds after which a window is dropped, by the time it was written.
+    limit : int
+        Bytes of the file; the oldest windows go first.
+    """
+
+    def __init__(self, path: Path, keep: float, limit: int) -> None:
+        self.path = path
+        self.set_aside = 0
+        self._keep, self._limit = keep, limit
+        self._db: sqlite3.Connection | None = None
+        self._bundles: dict[tuple[str, ...], int] = {}
+        self._series: dict[tuple[int, tuple[str, ...]], int] = {}
+        self._layouts: dict[tuple[int, bytes], int] = {}
+        self._trimmed = 0.0
+
+    # --- the file ----------------------------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Open or create the file.
+
+        Raises
+        ------
+        ConfigurationError
+            A newer release wrote it; it is left untouched.
+        """
+        _refuse_newer(self.path)
+        try:
+            self._connect()
+        except sqlite3.DatabaseError as error:
+            self._begin_anew(error)
+
+    def _connect(self) -> None:
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        db = sqlite3.connect(self.path, isolation_level=None)
+        try:
+            fresh = not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+            if not fresh and db.execute("PRAGMA application_id").fetchone()[0] != APPLICATION:
+                raise sqlite3.DatabaseError("the file belongs to another program")
+            db.execute("PRAGMA auto_vacuum = INCREMENTAL")
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("PRAGMA synchronous = NORMAL")  # the files are the record; a lost tail of history is none
+            db.execute("PRAGMA journal_size_limit = 4194304")
+            if fresh:
+                db.executescript(
+                    f"BEGIN; {_TABLES} PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {SCHEMA}; COMMIT;"
+                )
+            db.execute("SELECT count(*) FROM bundle, report").fetchone()
+        except BaseException:
+            db.close()
+            raise
+        self.path.chmod(0o600)
+        self._db = db
+        self._forget_numbers()
+
+    def _begin_anew(self, error: sqlite3.DatabaseError) -> None:
+        """The file is damaged: keep it for whoever wants to look, under another name, and start with an empty one."""
+        aside = self.path.with_suffix(".sqlite.corrupt")
+        log.error("%s is damaged (%s): it is kept as %s, the history starts anew", self.path, error, aside.name)
+        self.close()
+        self.set_aside += 1
+        self.path.replace(aside)
+        for leftover in ("-wal", "-shm"):
+            Path(f"{self.path}{leftover}").unlink(missing_ok=True)
+        self._connect()
+
+    def close(self) -> None:
+        """Safe twice, and without `open`."""
+        if self._db is not None:
+            with contextlib.suppress(sqlite3.Error):
+                self._db.close()
+            self._db = None
+
+    def _forget_numbers(self) -> None:
+        self._bundles.clear()
+        self._series.clear()
+        self._layouts.clear()
+
+    @property
+    def _open(self) -> sqlite3.Connection:
+        if self._db is None:
+            raise sqlite3.ProgrammingError("the history is not open")
+        return self._db
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in use."""
+        pages, free, size = (
+            self._open.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
+        )
+        return int((pages - free) * size)
+
+    # --- in ----------------------------------------------------------------------------------------------------------
+
+    def append(self, report: Report, now: float) -> None:
+        """Keep a report's points; the same report again changes nothing."""
+        try:
+            self._append(report, now)
+        except sqlite3.DatabaseError as error:
+            self._forget_numbers()  # what was rolled back is no longer there
+            if isinstance(error, sqlite3.OperationalError | sqlite3.ProgrammingError):
+                raise  # disk full, locked: nothing is wrong with the file
+            self._begin_anew(error)
+            self._append(report, now)
+        if now - self._trimmed > TRIM_EVERY:
+            self._trimmed = now
+            self.trim(now)
+
+    def _append(self, report: Report, now: float) -> None:
+        db = self._open
+        with _transaction(db):
+            db.execute("DELETE FROM frame WHERE report = ?", (report.sequence,))
+            db.execute(
+                "INSERT OR REPLACE INTO report VALUES (?, ?, ?, ?, ?, ?)",
+                (report.sequence, report.model, report.version, report.window.start, report.window.end, now),
+            )
+            frames = [
+                (bundle, report.window.start, report.sequence, self._layout(bundle, ids), numbers.tobytes())
+                for bundle, ids, numbers in self._bundled(report)
+            ]
+            db.executemany("INSERT INTO frame VALUES (?, ?, ?, ?, ?)", frames)
+
+    def _bundled(self, report: Report) -> Iterator[tuple[int, bytes, Any]]:
+        by_bundle: dict[tuple[str, str, str, str, str], list[Point]] = {}
+        for point in report.points:
+            key = (report.model, report.version, point.agent_id or "", point.value.what, point.value.stat)
+            by_bundle.setdefault(key, []).append(point)
+        for key, points in by_bundle.items():
+            bundle = self._bundle(key)
+            numbers: dict[int, float] = {}
+            for point in points:
+                value = point.value
+                names = tuple(getattr(value, name) for name in NAMES)
+                numbers[self._number(bundle, names)] = value.value
+            ids = np.fromiter(numbers, dtype="<u4", count=len(numbers))
+            yield bundle, ids.tobytes(), np.fromiter(numbers.values(), dtype="<f8", count=len(numbers))
+
+    def _bundle(self, key: tuple[str, ...]) -> int:
+        found = self._bundles.get(key)
+        if found is None:
+            self._open.execute(
+                "INSERT OR IGNORE INTO bundle (model, version, agent, what, stat) VALUES (?,?,?,?,?)", key
+            )
+            row = self._open.execute(
+                "SELECT id FROM bundle WHERE model = ? AND version = ? AND agent = ? AND what = ? AND stat = ?", key
+            ).fetchone()
+            found = self._bundles[key] = int(row[0])
+        return found
+
+    def _number(self, bundle: int, names: tuple[str, ...]) -> int:
+        found = self._series.get((bundle, names))
+        if found is None:
+            if len(self._series) >= REMEMBERED:
+                self._series.clear()
+            text = json.dumps({key: name for key, name in zip(NAMES, names, strict=True) if name})
+            self._open.execute("INSERT OR IGNORE INTO series (bundle, names) VALUES (?, ?)", (bundle, text))
+            row = self._open.execute("SELECT id FROM series WHERE bundle = ? AND names = ?", (bundle, text)).fetchone()
+            found = self._series[bundle, names] = int(row[0])
+        return found
+
+    def _layout(self, bundle: int, ids: bytes) -> int:
+        found = self._layouts.get((bundle, ids))
+        if found is None:
+            if len(self._layouts) >= REMEMBERED // 100:
+                self._layouts.clear()
+            self._open.execute("INSERT OR IGNORE INTO layout (bundle, ids) VALUES (?, ?)", (bundle, ids))
+            row = self._open.execute("SELECT id FROM layout WHERE bundle = ? AND ids = ?", (bundle, ids)).fetchone()
+            found = self._layouts[bundle, ids] = int(row[0])
+        return found
+
+    # --- out of it again: age and bytes -------------------------------------------------------------------------------
+
+    def trim(self, now: float) -> None:
+        """Drop what is older than `keep`, and the oldest while the file holds more than `limit` bytes."""
+        db = self._open
+        dropped = self._drop("written < ?", now - self._keep)
+        while self.nbytes > self._limit:
+            count = db.execute("SELECT count(*) FROM report").fetchone()[0]
+            if count <= 1:
+                break
+            oldest = "sequence IN (SELECT sequence FROM report ORDER BY written, sequence LIMIT ?)"
+            dropped += self._drop(oldest, max(1, count // 10))
+        if dropped:
+            db.execute("PRAGMA incremental_vacuum").fetchall()
+
+    def _drop(self, which: str, value: float) -> int:
+        db = self._open
+        with _transaction(db):
+            db.execute(f"DELETE FROM frame WHERE report IN (SELECT sequence FROM report WHERE {which})", (value,))
+            dropped = db.execute(f"DELETE FROM report WHERE {which}", (value,)).rowcount
+            if dropped:
+                db.execute("DELETE FROM layout WHERE id NOT IN (SELECT layout FROM frame)")
+                db.execute("DELETE FROM bundle WHERE id NOT IN (SELECT bundle FROM layout)")
+                self._drop_series()
+        if dropped:
+            self._forget_numbers()
+        return dropped
+
+    def _drop_series(self) -> None:
+        """Drop series that no layout names any more: categories and features come and go."""
+        db = self._open
+        used = [np.frombuffer(ids, dtype="<u4") for (ids,) in db.execute("SELECT ids FROM layout")]
+        kept = set(np.unique(np.concatenate(used)).tolist()) if used else set()
+        gone = [(each,) for (each,) in db.execute("SELECT id FROM series") if each not in kept]
+        db.executemany("DELETE FROM series WHERE id = ?", gone)
+
+    # --- questions ---------------------------------------------------------------------------------------------------
+
+    def read(self, question: Callable[[sqlite3.Connection], T]) -> T:
+        """What a function of recall.py finds; a file that turns out to be damaged is set aside first."""
+        try:
+            return question(self._open)
+        except sqlite3.DatabaseError as error:
+            if isinstance(error, sqlite3.OperationalError | sqlite3.ProgrammingError):
+                raise
+            self._begin_anew(error)
+            return question(self._open)
+
+
+@contextlib.contextmanager
+def _transaction(db: sqlite3.Connection) -> Iterator[None]:
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(sqlite3.Error):
+            db.execute("ROLLBACK")
+        raise
+    db.execute("COMMIT")
+
+
+def _refuse_newer(path: Path) -> None:
+    """Look at the header's bytes, because opening a database already writes beside it."""
+    try:
+        with path.open("rb") as file:
+            header = file.read(100)
+    except FileNotFoundError:
+        return
+    version = int.from_bytes(header[60:64], "big")
+    ours = int.from_bytes(header[68:72], "big") == APPLICATION
+    if header.startswith(b"SQLite format 3\0") and ours and version > SCHEMA:
+        raise ConfigurationError(
+            f"{path} was written by a newer release (schema {version}, this one knows {SCHEMA}); it is left untouched: "
+            "use that release, or move the file away"
+        )

@@ -1,0 +1,199 @@
+"""The views as data: asks the history and the board, and builds panels. Called by worker threads, never by the loop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from zmon_collector import recall, views
+from zmon_collector.lines import Line, extended
+from zmon_collector.live import Live
+from zmon_collector.movers import moved
+from zmon_collector.recall import Known, Question
+from zmon_collector.web.asked import Asked, Span, span
+
+
+class Pages:
+    """Renders what is asked for as plain data, ready to be written as JSON.
+
+    Parameters
+    ----------
+    live : Live
+    clock : callable
+    """
+
+    def __init__(self, live: Live, clock: Callable[[], float] = time.time) -> None:
+        self._live = live
+        self._clock = clock
+
+    def render(self, asked: Asked) -> dict[str, Any]:
+        """One view."""
+        found = getattr(self, f"_{asked.view}")(asked)
+        return {"view": asked.view, **found}
+
+    # --- views -------------------------------------------------------------------------------------------------------
+
+    def _overview(self, _: Asked) -> dict[str, Any]:
+        return {"models": self.models()}
+
+    def _model(self, asked: Asked) -> dict[str, Any]:
+        known = self._known(asked)
+        if known is None:
+            return {"model": asked.model, "version": asked.version, "panels": [], "missing": True}
+        stretch = span(asked.range, asked.until, known, self._clock())
+        period = stretch.step or known.period
+        ask = self._question(asked, known, stretch)
+        lines = _alone(self._so_far(replace(ask, what=views.MODEL_WHAT, stat=views.MODEL_STAT)))
+        agents = self._read(lambda db: recall.agents(db, known.model, known.version))
+        shared = replace(ask, what=(*views.SHARED_WHAT, *views.ROW_COUNTS), stat=("", "mean"), agents=agents)
+        versions = replace(shared, version=None, agents=("",), what=views.SHARED_WHAT)
+        entry = self._entry(known)
+        return {
+            **_identity(known),
+            "agent": asked.agent,
+            "agents": agents,
+            "versions": [each.version for each in self._read(recall.models) if each.model == known.model],
+            "summary": _chosen(entry, asked.agent),
+            "from": stretch.start,
+            "to": stretch.end,
+            "panels": views.marked(
+                views.model(lines, self._so_far(shared) if agents else [], self._so_far(versions), period),
+                self._partial(known, ask),
+            ),
+            "movers": views.movers(moved(lines)),
+        }
+
+    def _series(self, asked: Asked) -> dict[str, Any]:
+        known = self._known(asked)
+        if known is None:
+            return {"model": asked.model, "version": asked.version, "panels": [], "missing": True}
+        stretch = span(asked.range, asked.until, known, self._clock())
+        ask = replace(self._question(asked, known, stretch), what=(asked.what,), names=dict(asked.names), exact=True)
+        agents = self._read(lambda db: recall.agents(db, known.model, known.version))
+        centre = replace(ask, agents=agents, stat=("", "mean", "macro"))
+        feature = dict(asked.names).get("feat_name")
+        drift = replace(ask, what=("feature_drift",)) if feature else None
+        return {
+            **_identity(known),
+            "agent": asked.agent,
+            "agents": agents,
+            "names": {"what": asked.what, **dict(asked.names)},
+            "from": stretch.start,
+            "to": stretch.end,
+            "panels": views.marked(
+                views.series(
+                    _alone(self._so_far(ask)),
+                    self._so_far(centre) if agents else [],
+                    _alone(self._so_far(drift)) if drift else [],
+                    {"what": asked.what},
+                ),
+                self._partial(known, ask),
+            ),
+        }
+
+    def _alerts(self, _: Asked) -> dict[str, Any]:
+        return {"alerts": self._live.alerts(), "watching": self._live.watches_alerts}
+
+    def _health(self, _: Asked) -> dict[str, Any]:
+        beats = list(self._live.beats)
+        plugins = self._live.plugins()
+        newest = beats[-1] if beats else {}
+        lag: list[Line] = []
+        for known in self._read(recall.models)[:5]:
+            question = Question(
+                known.model, known.version, what=("transport_delay_seconds",), start=known.newest - 3600
+            )
+            lag += self._lines(question)
+        return {
+            "health": {name: value for name, value in newest.items() if name not in ("mono", "time")},
+            "plugins": plugins,
+            "history": {"bytes": self._live.memory.read_bytes(), "set_aside": self._live.memory.history.set_aside},
+            "panels": views.health(beats, plugins, lag),
+        }
+
+    # --- data --------------------------------------------------------------------------------------------------------
+
+    def models(self) -> list[dict[str, Any]]:
+        return self._live.board.view(self._clock(), self._live.alerts())
+
+    def alerts(self) -> list[dict[str, Any]]:
+        return self._live.alerts()
+
+    def health(self) -> dict[str, Any]:
+        beats = self._live.beats
+        return dict(beats[-1]) if beats else {}
+
+    def series(self, model: str, version: str | None, search: str, limit: int) -> list[dict[str, str]]:
+        found: list[dict[str, str]] = self._read(lambda db: recall.series(db, model, version, search, limit))
+        return found
+
+    def points(self, question: Question) -> list[Line]:
+        return self._lines(question)
+
+    def _entry(self, known: Known) -> dict[str, Any]:
+        return next((e for e in self.models() if (e["model"], e["version"]) == (known.model, known.version)), {})
+
+    def _known(self, asked: Asked) -> Known | None:
+        found: Sequence[Known] = self._read(recall.models)
+        partial = self._live.partials.get((asked.model, asked.version))
+        first = None
+        if partial is not None:  # its first window is still open
+            start, end = partial.window.start, partial.window.end
+            first = Known(asked.model, asked.version, start, start, end - start, 1)
+        return next((each for each in found if (each.model, each.version) == (asked.model, asked.version)), first)
+
+    def _question(self, asked: Asked, known: Known, stretch: Span) -> Question:
+        return Question(
+            known.model,
+            known.version,
+            agents=(asked.agent,),
+            start=stretch.start,
+            end=stretch.end,
+            step=stretch.step,
+            frozen=asked.until is not None,
+        )
+
+    def _read(self, question: Callable[[Any], Any]) -> Any:
+        return self._live.memory.read(question).result()
+
+    def _lines(self, question: Question) -> list[Line]:
+        found: list[Line] = self._read(lambda db: recall.lines(db, question))
+        return found
+
+    def _so_far(self, question: Question) -> list[Line]:
+        """The same, with what the open window holds so far; not where several windows are shown as one."""
+        found = self._lines(question)
+        partials = [] if question.step or question.frozen else list(self._live.partials.values())
+        for report in partials:
+            if question.start <= report.window.start and report.model == question.model:
+                start = np.array([report.window.start], dtype=np.int64)
+                named = ((report.properties(point), point.value.value) for point in report.points)
+                fitting = [Line(own, start, np.array([value])) for own, value in named if recall.fits(own, question)]
+                found = extended(found, fitting)
+        return found
+
+    def _partial(self, known: Known, question: Question) -> tuple[int, int] | None:
+        """The open window that is shown."""
+        report = self._live.partials.get((known.model, known.version))
+        if report is None or question.step or question.frozen:
+            return None
+        return report.window.start, report.window.end
+
+
+def _identity(known: Known) -> dict[str, Any]:
+    return {"model": known.model, "version": known.version, "period": known.period}
+
+
+def _chosen(entry: Mapping[str, Any], agent: str) -> Mapping[str, Any]:
+    if not agent:
+        return {name: value for name, value in entry.items() if name != "agents"}
+    return next((each for each in entry.get("agents", []) if each["agent"] == agent), {})
+
+
+def _alone(lines: Sequence[Line]) -> list[Line]:
+    """Lines of one replica as if it were the only one: figures of the rollup show them."""
+    return [line._replace(names={k: v for k, v in line.names.items() if k != "agent_id"}) for line in lines]

@@ -1,0 +1,172 @@
+"""Who may look: Host and Origin are checked, a token is required beyond loopback, and headers that keep a page in."""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+import os
+import re
+import secrets
+from base64 import b64encode
+from collections.abc import Mapping
+from hashlib import sha256
+from http.cookies import CookieError, SimpleCookie
+from urllib.parse import urlsplit
+
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from zmon.errors import ConfigurationError
+from zmon_collector.config import WebSection
+
+COOKIE = "zmon"
+DEFAULT_BIND = "127.0.0.1:8787"
+SHORTEST_TOKEN = 16
+OPEN_PATHS = {"/", "/healthz", "/readyz", "/login"}  # the page itself holds no data
+EMPTY = "sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="  # of a style element that is filled by script
+HEADERS = {
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "x-frame-options": "DENY",
+    "cross-origin-resource-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+}
+
+
+def policy(script: str) -> str:
+    """The page's Content-Security-Policy: own scripts and styles, and the style elements that plotly.js makes."""
+    texts = re.findall(r"""createElement\("style"\)[^']{0,200}textContent='((?:[^'\\]|\\.)*)'""", script)
+    hashes = [f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'" for text in texts]
+    return (
+        "default-src 'none'; script-src 'self'; connect-src 'self'; img-src 'self' data: blob:; "
+        f"style-src 'self' '{EMPTY}' {' '.join(hashes)}; style-src-attr 'unsafe-inline'; "
+        "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+    )
+
+
+def split(bind: str) -> tuple[str, int]:
+    """Host and port."""
+    host, _, port = bind.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+def is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def token_of(section: WebSection, environment: Mapping[str, str] = os.environ) -> str | None:
+    """The token that viewers need, if any.
+
+    Raises
+    ------
+    ConfigurationError
+        It is required and missing, or cannot be read, or is too short to be a secret.
+    """
+    token = None
+    if section.token_file is not None:
+        try:
+            token = section.token_file.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigurationError(f"[web] token_file {section.token_file} cannot be read: {error}") from None
+    elif section.token_env is not None:
+        token = environment.get(section.token_env, "").strip()
+        if not token:
+            raise ConfigurationError(
+                f"[web] token_env: the environment has no {section.token_env}; set it to the token"
+            )
+    if token is not None and len(token) < SHORTEST_TOKEN:
+        raise ConfigurationError(
+            f"[web] the token has {len(token)} characters; give at least {SHORTEST_TOKEN}, for instance from "
+            "python -c 'import secrets; print(secrets.token_urlsafe())'"
+        )
+    host, _ = split(section.bind or DEFAULT_BIND)
+    if token is None and not is_loopback(host):
+        raise ConfigurationError(
+            f"[web] bind = {section.bind!r} is open to the network: set token_file or token_env, or bind to 127.0.0.1"
+        )
+    return token
+
+
+class Guard:
+    """An ASGI layer in front of everything.
+
+    Parameters
+    ----------
+    app : ASGI application
+    token : str or None
+        None lets everybody look who can connect.
+    hosts : set of str
+        Names under which the page may be asked for; so a foreign name that points here (DNS rebinding) gets nothing.
+    policy : str
+        The Content-Security-Policy.
+    """
+
+    def __init__(self, app: ASGIApp, token: str | None, hosts: set[str], policy: str) -> None:
+        self._app = app
+        self._headers = {**HEADERS, "content-security-policy": policy}
+        self._token = token
+        self._hosts = hosts
+        self._session = secrets.token_bytes(32)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def sent(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                given = {name for name, _ in message["headers"]}
+                message["headers"] = [*message["headers"]] + [
+                    (name.encode(), value.encode())
+                    for name, value in self._headers.items()
+                    if name.encode() not in given
+                ]
+            await send(message)
+
+        refused = self._refuse(scope)
+        await (refused or self._app)(scope, receive, sent)
+
+    def _refuse(self, scope: Scope) -> Response | None:
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        host = headers.get("host", "")
+        name = urlsplit(f"//{host}").hostname or ""
+        if name not in self._hosts and not is_loopback(name):
+            return _no(403, f"this page is not served as {name!r:.80}; add the name to [web] hosts")
+        origin = headers.get("origin")
+        if origin is not None and urlsplit(origin).netloc != host:
+            return _no(403, "requests of other pages are refused")
+        path = scope["path"]
+        if path in OPEN_PATHS or path.startswith("/static/") or self.allows(headers):
+            return None
+        return _no(401, "a token is needed: Authorization: Bearer …, or log in on the page")
+
+    def allows(self, headers: Mapping[str, str]) -> bool:
+        """Whether the request carries the token, or the cookie of a login."""
+        if self._token is None:
+            return True
+        scheme, _, given = headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer" and self.matches(given):
+            return True
+        try:
+            cookie = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
+        except CookieError:
+            return False
+        return cookie is not None and hmac.compare_digest(cookie.value.encode(), self.cookie.encode())
+
+    def matches(self, given: str) -> bool:
+        """Whether it is the token, in constant time."""
+        return self._token is None or hmac.compare_digest(given.strip().encode(), self._token.encode())
+
+    @property
+    def cookie(self) -> str:
+        """What a login gives: it does not reveal the token, and ends with the process."""
+        return hmac.new(self._session, (self._token or "").encode(), sha256).hexdigest()
+
+
+def _no(status: int, error: str) -> Response:
+    return JSONResponse({"error": error}, status)

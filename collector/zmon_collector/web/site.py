@@ -1,0 +1,39 @@
+"""The page of one collector: application, hub and server put together."""
+
+from __future__ import annotations
+
+from zmon_collector.live import Live
+from zmon_collector.web.app import build, probes
+from zmon_collector.web.events import Hub
+from zmon_collector.web.pages import Pages
+from zmon_collector.web.security import DEFAULT_BIND, split, token_of
+from zmon_collector.web.server import WebServer
+
+
+def site(live: Live) -> WebServer:
+    """The live page's server, bound and not yet started.
+
+    Raises
+    ------
+    ConfigurationError
+        The address is taken, or a token is required and missing.
+    """
+    web = live.config.web
+    token = token_of(web)
+    pages = Pages(live)
+
+    def watch(models: frozenset[str]) -> None:
+        live.watched = models
+
+    hub = Hub(pages.render, web.viewers, watch)
+    bind = web.bind or DEFAULT_BIND
+    hosts = {split(bind)[0], *(web.hosts or ())}
+    server = WebServer(build(pages, hub, lambda: live.ready, token, hosts), bind, "[web]")
+    live.changed.append(lambda model: server.call(lambda: hub.mark(model)))
+    server.before_stop(hub.close)
+    return server
+
+
+def probe_server(live: Live, bind: str) -> WebServer:
+    """/healthz and /readyz on their own."""
+    return WebServer(probes(lambda: live.ready), bind, "[health]")

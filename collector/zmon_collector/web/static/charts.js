@@ -1,0 +1,66 @@
+// Figures come from the collector as plotly JSON; here they get the theme's colours, local time, and a place to be.
+
+const CONFIG = { displayModeBar: false, responsive: true, displaylogo: false, showTips: false };
+
+let templates = null;
+const drawn = new Map(); // element: the figure it shows or will show when it is seen
+
+const seen = new IntersectionObserver((entries) => {
+  for (const { target, isIntersecting } of entries) {
+    const entry = drawn.get(target);
+    if (!entry) continue;
+    entry.visible = isIntersecting;
+    if (isIntersecting && entry.dirty) paint(target, entry);
+  }
+}, { rootMargin: "200px" });
+
+export async function prepare() {
+  templates = await (await fetch("/static/templates.json")).json();
+}
+
+const theme = () => document.documentElement.dataset.theme;
+
+// Show a figure in an element, now or as soon as it is scrolled to. `key` is what a zoom belongs to.
+export function draw(node, figure, key) {
+  let entry = drawn.get(node);
+  if (!entry) {
+    entry = { visible: false };
+    drawn.set(node, entry);
+    seen.observe(node);
+  }
+  const text = JSON.stringify(figure);
+  if (entry.text === text && entry.key === key) return;
+  Object.assign(entry, { figure, text, key, dirty: true });
+  if (entry.visible) paint(node, entry);
+}
+
+export function repaint() {
+  for (const [node, entry] of drawn) {
+    entry.dirty = true;
+    if (entry.visible) paint(node, entry);
+  }
+}
+
+export function forget() {
+  for (const node of drawn.keys()) {
+    seen.unobserve(node);
+    window.Plotly.purge(node);
+  }
+  drawn.clear();
+}
+
+function paint(node, entry) {
+  entry.dirty = false;
+  const { data, layout } = structuredClone(entry.figure);
+  if (layout.xaxis?.type === "date") {
+    data.forEach((trace) => { trace.x = trace.x.map(local); });
+    for (const shape of layout.shapes ?? []) Object.assign(shape, { x0: local(shape.x0), x1: local(shape.x1) });
+    for (const note of layout.annotations ?? []) note.x = local(note.x);
+  }
+  window.Plotly.react(node, data, { ...layout, template: templates[theme()], uirevision: entry.key, autosize: true }, CONFIG);
+}
+
+// plotly draws dates in UTC; people think in their own time.
+function local(time) {
+  return time - 60000 * new Date(time).getTimezoneOffset();
+}

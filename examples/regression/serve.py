@@ -1,0 +1,31 @@
+"""A regressor: what it predicts is published as values, with the truth where it is known."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from sklearn.datasets import load_diabetes
+from sklearn.ensemble import HistGradientBoostingRegressor
+
+import zmon
+
+
+def main(seconds: float) -> None:
+    data = load_diabetes(as_frame=True)
+    bare = HistGradientBoostingRegressor(random_state=0).fit(data.data[:300], data.target[:300])
+    serve, truth = data.data[300:], data.target[300:]
+
+    with zmon.Publisher("diabetes", task="regression") as publisher:
+        model = zmon.watch(bare, publisher)
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            rows = serve.sample(20)
+            with publisher.context(labels=truth[rows.index]):
+                model.predict(rows)
+            time.sleep(0.1)
+        print(f"{publisher.stats.published} rows published")
+
+
+if __name__ == "__main__":
+    main(float(sys.argv[1]) if len(sys.argv) > 1 else 15.0)

@@ -1,0 +1,45 @@
+"""Sparse counts: whole-number keys in ascending order and how often each occurred. Mergeable and exact. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Counts = dict[str, Array]
+
+
+def empty(dtype: Any = np.int64) -> Counts:
+    """Counts of nothing."""
+    return {"keys": np.empty(0, dtype=dtype), "counts": np.empty(0, dtype=np.int64)}
+
+
+def of(keys: Array) -> Counts:
+    """How often each key occurs in a one-dimensional array.
+
+    >>> of(np.array([7, 3, 7]))
+    {'keys': array([3, 7]), 'counts': array([1, 2])}
+    """
+    ordered = np.sort(keys)
+    starts = _starts(ordered)
+    return {"keys": ordered[starts], "counts": np.diff(starts, append=len(ordered)).astype(np.int64)}
+
+
+def merge(left: Counts, right: Counts) -> Counts:
+    """Counts of both."""
+    if not len(left["keys"]) or not len(right["keys"]):
+        return left if len(left["keys"]) else right
+    keys = np.concatenate([left["keys"], right["keys"]])
+    order = np.argsort(keys, kind="stable")  # two ascending runs: linear
+    keys = keys[order]
+    starts = _starts(keys)
+    counts = np.concatenate([left["counts"], right["counts"]])[order]
+    return {"keys": keys[starts], "counts": np.add.reduceat(counts, starts)}
+
+
+def _starts(ordered: Array) -> Array:
+    if not len(ordered):
+        return np.empty(0, dtype=np.intp)
+    return np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))

@@ -1,0 +1,60 @@
+"""How much of the window is labelled: what the scores beside it rest on.
+
+=============== ======================================================= =======
+series          definition                                              range
+=============== ======================================================= =======
+label_coverage  rows with a label / rows in the window                  [0, 1]
+=============== ======================================================= =======
+
+Left out when the window has no rows. A regression's row has a label when its target is a finite number.
+
+>>> import numpy as np
+>>> from zmon import Batch, Context, Schema, Window
+>>> schema = Schema(classes=("no", "yes"))
+>>> ctx = Context("fraud", "", None, schema, Window(0, 60))
+>>> batch = Batch(schema, {"predictions": np.array([0, 1, 1, 1]), "labels": np.array([0, 1, -1, -1])})
+>>> metric = Labels()
+>>> [(v.what, v.value) for v in metric.result(metric.update(metric.create(ctx), batch, ctx), ctx)]
+[('label_coverage', 0.5)]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from zmon.batch import Batch
+from zmon.contract import Context, Metric, Series, Value
+from zmon.hooks import hookimpl
+
+
+class Labels:
+    """Share of labelled rows. Accumulator: rows, and those with a label."""
+
+    name = "labels"
+    needs: frozenset[str] = frozenset()
+    series = (Series("label_coverage", "share of the rows that have a label"),)
+
+    def create(self, ctx: Context) -> dict[str, int]:
+        return {"rows": 0, "labelled": 0}
+
+    def update(self, acc: dict[str, int], batch: Batch, ctx: Context) -> dict[str, int]:
+        labelled = 0
+        if "labels" in batch.columns:
+            known = np.isfinite(batch.labels) if ctx.schema.task == "regression" else batch.labels >= 0
+            labelled = int(np.count_nonzero(known))
+        return {"rows": acc["rows"] + batch.rows, "labelled": acc["labelled"] + labelled}
+
+    def merge(self, left: dict[str, int], right: dict[str, int]) -> dict[str, int]:
+        return {key: left[key] + right[key] for key in left}
+
+    def result(self, acc: dict[str, int], ctx: Context) -> Iterable[Value]:
+        if acc["rows"]:
+            yield Value("label_coverage", acc["labelled"] / acc["rows"])
+
+
+@hookimpl
+def register_metrics(register: Callable[[Metric[Any]], None], options: Mapping[str, Any]) -> None:
+    register(Labels())

@@ -1,0 +1,402 @@
+"""What the collector keeps on disk: each codec there and back, and the store under every fault a file can have."""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+import threading
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from zmon_collector import checkpoint, record, reports, tables
+from zmon_collector.accumulate import Partial
+from zmon_collector.checkpoint import AgentState, Checkpoint
+from zmon_collector.closing import Closed
+from zmon_collector.outbox import Outbox
+from zmon_collector.record import Record
+from zmon_collector.sample import Sample
+from zmon_collector.store import Store
+from zmon_collector.telemetry import Telemetry
+
+from tests.conftest import until
+from zmon.batch import Batch, Schema
+from zmon.contract import Point, Refused, RowCounts, Value, Window
+from zmon.errors import ConfigurationError
+from zmon.testing import example_report
+
+DTYPES = ["<f4", "<f8", "<f2", "<i8", "|u1", "|b1", "|S7"]
+
+
+# --- codecs ---------------------------------------------------------------------------------------------------------
+
+
+@given(st.data())
+def test_a_chunk_comes_back(data: st.DataObject) -> None:
+    seed = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+    records = []
+    for _ in range(data.draw(st.integers(0, 5))):
+        rows = data.draw(st.integers(0, 40))
+        columns = {}
+        for name in data.draw(st.lists(st.sampled_from("abcdef"), unique=True, max_size=4)):
+            shape = (rows, data.draw(st.integers(1, 5))) if data.draw(st.booleans()) else (rows,)
+            columns[name] = seed.integers(0, 100, shape).astype(data.draw(st.sampled_from(DTYPES)))
+        numbers: Any = 7 if data.draw(st.booleans()) else seed.integers(1, 2**60, rows).astype(np.uint64)
+        records.append(Record("pod/1 ä", seed.bytes(16), seed.bytes(8), numbers, rows, columns))
+    back = list(record.decode(record.encode(records)))
+    assert len(back) == len(records)
+    for left, right in zip(records, back, strict=True):
+        assert (left.agent, left.stream, left.schema, left.rows) == (
+            right.agent,
+            right.stream,
+            right.schema,
+            right.rows,
+        )
+        assert np.array_equal(left.numbers, right.numbers)
+        assert left.columns.keys() == right.columns.keys()
+        for name, column in left.columns.items():
+            assert column.dtype == right.columns[name].dtype
+            assert np.array_equal(column, right.columns[name])
+
+
+def test_a_strided_column_comes_back() -> None:
+    column = np.arange(24.0).reshape(6, 4)[::2, ::-1]
+    codes = {"codes": (("red", "grün"), ()), "segments": (("a", "b", "c"),)}
+    (back,) = record.decode(record.encode([Record("a", b"s", b"h", 1, 3, {"inputs": column}, codes)]))
+    assert np.array_equal(back.columns["inputs"], column)
+    assert back.dictionaries == codes
+
+
+def test_a_chunk_of_a_newer_version_is_refused() -> None:
+    data = bytearray(record.encode([]))
+    data[2] += 1
+    with pytest.raises(ValueError, match="version"):
+        list(record.decode(bytes(data)))
+
+
+def test_a_checkpoint_comes_back() -> None:
+    schema = Schema(classes=("a", "b"), features=("x",), kinds=("numeric",))
+    batch = Batch(schema, {"inputs": np.arange(3.0)[:, None], "probabilities": np.full((3, 2), 0.5)})
+    sample = Sample(np.array([1, 2, 2**64 - 2], dtype=np.uint64), batch, 2**64 - 1)
+    state = AgentState(3, {"": Partial({"m": {"n": 3, "sum": np.array([1.5])}}), "lane": Partial({})}, sample)
+    failures: dict[str, str] = {}
+    data = checkpoint.encode(Checkpoint(["m", "n"], {"n": "broke"}, {"pod": state, "new": AgentState()}), failures)
+    back = checkpoint.decode(data, schema)
+    assert not failures
+    assert (back.metrics, back.failed) == (["m", "n"], {"n": "broke"})
+    assert back.agents["pod"].rows == 3
+    assert back.agents["pod"].partials[""].accumulators["m"]["sum"].tolist() == [1.5]
+    found = back.agents["pod"].sample
+    assert found is not None
+    assert (found.keys.tolist(), found.bound, found.batch.rows) == ([1, 2, 2**64 - 2], 2**64 - 1, 3)
+    assert back.agents["new"].sample is None
+    with pytest.raises(ValueError, match="not a checkpoint"):
+        checkpoint.decode(data.replace(b"version\x01", b"version\x02"), schema)
+
+
+def test_a_metric_whose_accumulator_is_no_plain_data_loses_only_itself() -> None:
+    failures: dict[str, str] = {}
+    state = AgentState(1, {"": Partial({"good": 1, "bad": object()})})
+    back = checkpoint.decode(checkpoint.encode(Checkpoint(["good", "bad"], {}, {"a": state}), failures), Schema())
+    assert list(failures) == list(back.failed) == ["bad"]
+    assert back.agents["a"].partials[""].accumulators == {"good": 1}
+
+
+def test_a_report_comes_back() -> None:
+    report = example_report(7)
+    back = reports.decode(reports.encode(report))
+    assert back == report
+    with pytest.raises(ValueError, match="not a report"):
+        reports.decode(reports.encode(report).replace(b"version\x01", b"version\x02"))
+
+
+# --- the store ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state.sqlite"
+
+
+def opened(path: Path) -> Store:
+    store = Store(path, Telemetry())
+    store.open()
+    store.start()
+    return store
+
+
+def put(number: int) -> Any:
+    return lambda connection: connection.execute("INSERT INTO cursors VALUES (?, 1)", (str(number),))
+
+
+def stored(path: Path) -> set[int]:
+    store = opened(path)
+    found = store.call(lambda connection: connection.execute("SELECT reader FROM cursors").fetchall())
+    store.close(5)
+    return {int(each) for (each,) in found}
+
+
+def test_done_is_called_in_order_and_only_when_it_is_on_disk(path: Path) -> None:
+    store = opened(path)
+    seen: list[int] = []
+    for number in range(500):
+        store.submit(put(number), lambda _, number=number: seen.append(number), 1000)
+    assert store.wait(10)
+    assert seen == list(range(500))
+    assert store.pending_bytes == 0
+    assert store.close(5)
+    assert stored(path) == set(range(500))
+    assert oct(path.stat().st_mode)[-3:] == "600"
+
+
+def test_one_jobs_fault_is_not_the_others(path: Path) -> None:
+    store = opened(path)
+
+    def wrong(connection: Any) -> None:
+        put(99)(connection)
+        raise KeyError("mine")
+
+    store.submit(put(1))
+    with pytest.raises(KeyError, match="mine"):
+        store.call(wrong)
+    store.submit(put(2))
+    assert store.close(5)
+    assert stored(path) == {1, 2}
+
+
+def test_a_second_collector_is_refused(path: Path) -> None:
+    store = opened(path)
+    store.call(put(1))
+    with pytest.raises(ConfigurationError, match="another collector"):
+        Store(path, Telemetry()).open()
+    store.close(5)
+
+
+def test_a_newer_file_is_refused_untouched(path: Path) -> None:
+    opened(path).close(5)
+    with sqlite3.connect(path) as connection:
+        connection.execute(f"PRAGMA user_version = {tables.VERSION + 1}")
+    connection.close()
+    before = path.read_bytes()
+    with pytest.raises(ConfigurationError, match="newer zmon"):
+        Store(path, Telemetry()).open()
+    assert path.read_bytes() == before
+    assert list(path.parent.glob("*damaged*")) == []
+
+
+def test_a_file_of_another_program_is_refused_untouched(path: Path) -> None:
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE theirs (x)")
+    connection.close()
+    before = path.read_bytes()
+    with pytest.raises(ConfigurationError, match="another program"):
+        Store(path, Telemetry()).open()
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_damaged_file_never_stops_the_start(seed: int, path: Path) -> None:
+    """Bytes flipped, or the end cut off, in the file or its log: it opens, with or without what it held."""
+    chance = random.Random(seed)
+    store = opened(path)
+    for number in range(200):
+        row = (number, b"x" * 3000)
+        store.call(
+            lambda c, row=row: c.execute("INSERT INTO chunks (window, turn, crc, data) VALUES (1, ?, 0, ?)", row)
+        )
+    log = path.with_name(path.name + "-wal").read_bytes()
+    main = path.read_bytes()
+    store.close(5)
+    path.write_bytes(damaged(main, chance) if seed % 2 else main)
+    path.with_name(path.name + "-wal").write_bytes(log if seed % 2 else damaged(log, chance))
+    again = Store(path, Telemetry())
+    again.open()
+    again.start()
+    again.call(put(1))
+    assert again.close(5)
+    assert len(again.set_aside) <= 1
+    assert stored(path) == {1}
+
+
+def damaged(data: bytes, chance: random.Random) -> bytes:
+    if chance.random() < 0.4:
+        return data[: chance.randrange(len(data))]
+    flipped = bytearray(data)
+    for _ in range(chance.choice([1, 10, 1000])):
+        flipped[chance.randrange(len(flipped))] ^= 1 << chance.randrange(8)
+    return bytes(flipped)
+
+
+def test_rubbish_is_set_aside_and_counted(path: Path) -> None:
+    path.write_bytes(b"this is no database" * 1000)
+    telemetry = Telemetry()
+    store = Store(path, telemetry)
+    store.open()
+    store.close(5)
+    (name,) = store.set_aside
+    assert (path.parent / name).read_bytes().startswith(b"this is no")
+    assert telemetry.get("files_set_aside") == 1
+
+
+def test_only_some_damaged_files_are_kept(path: Path) -> None:
+    for number in range(6):
+        path.write_bytes(b"%d" % number * 9999)
+        store = Store(path, Telemetry())
+        store.open()
+        store.close(5)
+    assert len(list(path.parent.glob("*damaged*"))) <= 6  # at most three files, each with its log
+
+
+def test_rows_of_closed_windows_are_deleted_while_other_work_goes_on(path: Path) -> None:
+    store = opened(path)
+    blob = bytes(300_000)
+    for turn in range(100):
+        store.call(
+            lambda c, t=turn: c.execute("INSERT INTO chunks (window, turn, crc, data) VALUES (5, ?, 0, ?)", (t, blob))
+        )
+    before = store.used_bytes
+    store.sweep(5, 49)
+    until(lambda: count(store) == 50, what="the older half to go")
+    store.sweep(5, 99)
+    until(lambda: count(store) == 0, what="the rest to go")
+    store.call(put(1))
+    assert store.used_bytes < before / 10
+    store.close(5)
+
+
+def count(store: Store) -> int:
+    return int(store.call(lambda c: c.execute("SELECT count(*) FROM chunks").fetchone()[0]))
+
+
+# --- the outbox -----------------------------------------------------------------------------------------------------
+
+
+def outbox(store: Store, *readers: str, limit: int = 2**30, keep: float = 3600.0) -> Outbox:
+    made = Outbox(store, Telemetry(), limit=limit, keep=keep, first=1)
+    store.call(lambda connection: made.load(connection, readers))
+    return made
+
+
+def close_window(box: Outbox, store: Store, start: int, points: int = 3) -> None:
+    values = [Point(None, Value("accuracy", 0.5, class_name=f"class {i}")) for i in range(points)]
+    closed = Closed(("m", ""), Window(start, start + 60), 1, values, {"a": RowCounts(1)}, {})
+    write, written = box.prepare(closed, {})
+    written(store.call(write))
+
+
+def test_each_reader_sees_every_report_in_order_across_a_restart(path: Path) -> None:
+    store = opened(path)
+    box = outbox(store, "files", "api")
+    for start in range(0, 600, 60):
+        close_window(box, store, start)
+    for expected in range(1, 6):
+        report = box.wait("files", 1.0)
+        assert report is not None
+        assert (report.sequence, report.window.start) == (expected, 60 * (expected - 1))
+        box.done("files", expected)
+    store.close(5)
+    store = opened(path)
+    box = outbox(store, "files", "api")
+    assert box.behind() == {"files": 5, "api": 10}
+    report = box.wait("files", 1.0)
+    assert report is not None
+    assert report.sequence == 6
+    assert report.points[2].value.class_name == "class 2"
+    for reader in ("files", "api"):
+        box.done(reader, 10)
+    store.wait(5)
+    assert store.call(lambda c: c.execute("SELECT count(*) FROM reports").fetchone()[0]) == 0
+    close_window(box, store, 6000)
+    last = box.wait("api", 1.0)
+    assert last is not None
+    assert last.sequence == 11
+    box.end()
+    box.done("api", 11)
+    assert box.wait("api", 1.0) is None
+    store.close(5)
+
+
+def test_beyond_its_bytes_the_oldest_go_and_are_counted(path: Path) -> None:
+    store = opened(path)
+    telemetry = Telemetry()
+    box = Outbox(store, telemetry, limit=20_000, keep=3600.0, first=1)
+    store.call(lambda connection: box.load(connection, ["slow", "quick"]))
+    for start in range(0, 60 * 40, 60):
+        close_window(box, store, start, points=20)
+        box.done("quick", 1 + start // 60)
+    store.wait(5)
+    assert box.nbytes <= 20_000
+    dropped = telemetry.get("outbox_dropped", "slow")
+    assert dropped == 40 - len(box) > 0
+    assert telemetry.get("outbox_dropped", "quick") == 0
+    report = box.wait("slow", 1.0)
+    assert report is not None
+    assert report.sequence == dropped + 1
+    store.close(5)
+
+
+def test_a_report_that_waits_too_long_goes(path: Path) -> None:
+    store = opened(path)
+    box = outbox(store, "slow", keep=0.0)
+    close_window(box, store, 0)
+    close_window(box, store, 60)
+    store.wait(5)
+    assert len(box) == 1
+    store.close(5)
+
+
+def test_a_damaged_report_is_passed_over(path: Path) -> None:
+    store = opened(path)
+    box = outbox(store, "files")
+    close_window(box, store, 0)
+    close_window(box, store, 60)
+    store.call(lambda c: c.execute("UPDATE reports SET data = ? WHERE sequence = 1", (b"rubbish",)))
+    store.close(5)
+    store = opened(path)
+    box = outbox(store, "files")
+    report = box.wait("files", 1.0)
+    assert report is not None
+    assert report.sequence == 2
+    store.close(5)
+
+
+def test_a_sink_notes_how_far_it_has_come(path: Path) -> None:
+    store = opened(path)
+    ledger = outbox(store, "api").ledger("api")
+    assert ledger.settled(3) == 0
+    ledger.settle(3, 1000, [Refused({"value": float("nan")}, "2026", "NaN")])
+    store.close(5)
+    store = opened(path)
+    box = outbox(store, "api")
+    ledger = box.ledger("api")
+    assert (ledger.settled(3), ledger.settled(4)) == (1000, 0)
+    assert store.call(lambda c: c.execute("SELECT code, description FROM refused").fetchall()) == [("2026", "NaN")]
+    box.done("api", 3)
+    store.wait(5)
+    assert ledger.settled(3) == 0
+    store.close(5)
+
+
+def test_a_waiting_reader_is_woken_by_the_end(path: Path) -> None:
+    store = opened(path)
+    box = outbox(store, "files")
+    got: list[object] = []
+    thread = threading.Thread(target=lambda: got.append(box.wait("files")))
+    thread.start()
+    box.end()
+    thread.join(5)
+    assert got == [None]
+    store.close(5)
+
+
+def test_checksums_are_of_what_is_stored(path: Path) -> None:
+    store = opened(path)
+    box = outbox(store, "files")
+    close_window(box, store, 0)
+    crc, data = store.call(lambda c: c.execute("SELECT crc, data FROM reports").fetchone())
+    assert crc == zlib.crc32(data)
+    store.close(5)

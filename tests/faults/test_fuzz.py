@@ -1,0 +1,197 @@
+"""Mutated messages and raw bytes on both ports: the collector stays up and flat, a good publisher is untouched."""
+
+from __future__ import annotations
+
+import random
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import numpy as np
+import psutil
+import pytest
+import zmq
+from zmon_collector.admin import ask
+
+from tests.conftest import until
+from tests.faults.harness import FULL, Mortal, Timed, settled
+from tests.faults.test_links import LIVE
+from zmon import control, wire
+from zmon.batch import Schema
+
+MESSAGES = 1_000_000 if FULL else 30_000
+CONNECTIONS = 2000 if FULL else 100
+ODD: list[Any] = [
+       None, -1, 0, 2**63, 2**64 - 1, 1.5, float("nan"), "", "x" * 70_000, b"", b"\0" * 16, [], {}, [[]], True,
+       {"a": {"b": []}}, [["inputs", "<f8", [2, 2]]] * 40, [["labels", "<i8", [-1]]], "batch", "schema"]  # fmt: skip
+
+
+def corpus() -> tuple[list[list[bytes]], list[bytes]]:
+    """Valid data messages and valid control messages."""
+    topic = wire.Topic("m", "", "fuzz").encode()
+    schema = wire.encode_schema(Schema(classes=("a", "b", "c"), features=("x", "y"), kinds=("numeric",) * 2))
+    digest, stream = wire.schema_hash(schema), b"f" * 16
+    p, x, labels = np.full((4, 3), 1 / 3), np.zeros((4, 2)), np.zeros(4, dtype=np.int64)
+    batch = wire.encode_batch(
+        topic, stream=stream, schema=digest, first=1, rows=4, base=1, ts=time.time_ns(),
+        arrays=[("probabilities", "<f8", [4, 3]), ("inputs", "<f8", [4, 2]), ("labels", "<i8", [4])],
+        buffers=[p.tobytes(), x.tobytes(), labels.tobytes()], tally={"sampled_out": 1, "rejected": {"x": 1}},
+    )  # fmt: skip
+    data = [wire.encode_schema_message(topic, stream, schema), batch]
+    greetings = [
+        control.encode_greeting(
+            kind, topic=topic, stream=stream, base=1, acked=0, issued=4, clock=time.time_ns(), tally={}
+        )
+        for kind in ("hello", "ping", "bye")
+    ]
+    return data, greetings
+
+
+def bent(frame: bytes, chance: random.Random) -> bytes:
+    """The frame with bytes changed, cut, doubled or put in; or, if it is a map, with one of its values replaced."""
+    if chance.random() < 0.5:
+        try:
+            found = msgpack.unpackb(frame, raw=False)
+        except Exception:
+            found = None
+        if isinstance(found, dict):
+            key = chance.choice([*found, "new"])
+            found[key] = chance.choice(ODD)
+            if chance.random() < 0.1:
+                del found[key]
+            return bytes(msgpack.packb(found))
+    data = bytearray(frame)
+    for _ in range(chance.choice([1, 1, 2, 8])):
+        at = chance.randrange(len(data) + 1)
+        match chance.randrange(4):
+            case 0 if at < len(data):
+                data[at] ^= 1 << chance.randrange(8)
+            case 1:
+                del data[at:]
+            case 2:
+                data[at:at] = chance.randbytes(chance.choice([1, 4, 100]))
+            case _:
+                data += data[at:]
+    return bytes(data)
+
+
+def mutants(data: list[list[bytes]], chance: random.Random) -> Iterator[list[bytes]]:
+    while True:
+        frames = list(chance.choice(data))
+        match chance.randrange(6):
+            case 0:
+                del frames[chance.randrange(1, len(frames)) :]
+            case 1:
+                frames.insert(chance.randrange(1, len(frames) + 1), chance.randbytes(chance.choice([0, 8, 1000])))
+            case _:
+                for _ in range(chance.choice([1, 1, 2])):
+                    at = chance.randrange(len(frames))
+                    frames[at] = (b"z1/" + bent(frames[at], chance)[3:]) if at == 0 else bent(frames[at], chance)
+        yield frames
+
+
+@pytest.mark.timeout(3600 if FULL else 180)
+def test_mutated_messages(tmp_path: Path) -> None:
+    chance = random.Random(5)
+    collector = Mortal(tmp_path, LIVE)
+    data, greetings = corpus()
+    context = zmq.Context()
+    with collector.running(), context, context.socket(zmq.XPUB) as bad, context.socket(zmq.DEALER) as worse:
+        assert collector.process is not None
+        for each in (bad, worse):
+            each.setsockopt(zmq.LINGER, 0)
+        bad.setsockopt(zmq.XPUB_NODROP, 1)
+        bad.connect(collector.endpoint)
+        port = int(collector.endpoint.rpartition(":")[2])
+        worse.connect(f"tcp://127.0.0.1:{port + 1}")
+        assert bad.poll(5000), "no subscription"
+        timed = Timed(collector.publisher("good"))
+        timed.publish(20)
+        assert timed.publisher.flush(10)
+        memory = psutil.Process(collector.process.pid).memory_info
+        stream = mutants(data, chance)
+        begun = 0
+        for number in range(MESSAGES):
+            try:
+                bad.send_multipart(next(stream), zmq.DONTWAIT)
+            except zmq.Again:  # the collector is slower than this loop
+                time.sleep(0.001)
+            if number % 4 == 0:
+                worse.send(bent(chance.choice(greetings), chance), zmq.DONTWAIT)
+                while worse.poll(0):
+                    worse.recv()
+            if number % 500 == 0:
+                timed.publish(20)
+            if number == MESSAGES // 4:
+                begun = memory().rss
+        assert timed.publisher.flush(60), timed.publisher.stats
+
+        def drained() -> dict[str, Any] | None:
+            health = ask(collector.folder, "health", 5.0)
+            return health if health and health["inbox_bytes"] == 0 else None
+
+        health = until(drained, 120, "the inbox to be empty")
+        grown = (memory().rss - begun) / 2**20
+        rejected = {key: n for key, n in health["counters"].items() if key.startswith("rejected_messages")}
+        print(
+            f"{MESSAGES} mutants: {sum(rejected.values())} rejected for {len(rejected)} reasons, {grown:.0f} MB grown"
+        )
+        assert len(rejected) >= 12, rejected
+        assert grown < 64
+        assert collector.alive
+        timed.publish(20)
+        assert timed.publisher.flush(10), "fresh data flows"
+        timed.publisher.close()
+        collector.end()
+    assert "Traceback" not in collector.said()
+    good = [
+        value
+        for window in collector.points().values()
+        for names, value in window.items()
+        if dict(names)["what"] == "buffer_count" and dict(names).get("agent_id") == "good"
+    ]
+    assert sum(good) == timed.issued
+
+
+def test_raw_bytes_on_both_ports(tmp_path: Path) -> None:
+    """Rubbish, half a handshake, a handshake and then rubbish, HTTP, and connections that say nothing."""
+    chance = random.Random(6)
+    greeting = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"NULL" + bytes(16) + b"\x00" + bytes(31)
+    ready = b"\x04\x19\x05READY\x0bSocket-Type\x00\x00\x00\x03PUB"
+    collector = Mortal(tmp_path, LIVE)
+    with collector.running():
+        assert collector.process is not None
+        port = int(collector.endpoint.rpartition(":")[2])
+        timed = Timed(collector.publisher("a"))
+        timed.publish(20)
+        assert timed.publisher.flush(10)
+        silent = []
+        for number in range(CONNECTIONS):
+            with socket.create_connection(("127.0.0.1", port + number % 2), 5) as connection:
+                said = [
+                    chance.randbytes(chance.choice([1, 64, 5000])),
+                    greeting[: chance.randrange(len(greeting))],
+                    greeting + ready + chance.randbytes(200),
+                    greeting + ready + b"\x02" + (2**62).to_bytes(8, "big") + b"x" * 1000,  # of 4 EiB
+                    b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+                ][number % 5]
+                try:
+                    connection.sendall(said)
+                    if number % 3 == 0:
+                        connection.settimeout(0.02)
+                        connection.recv(1000)
+                except OSError:
+                    pass
+            if number % 50 == 0:
+                silent.append(socket.create_connection(("127.0.0.1", port), 5))
+                timed.publish(20)
+        timed.publish(20)
+        assert timed.publisher.flush(20), timed.publisher.stats
+        for each in silent:
+            each.close()
+        timed.publisher.close()
+        collector.end()
+    assert settled(collector, timed.issued)["buffer_count"] == timed.issued

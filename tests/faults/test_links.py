@@ -1,0 +1,240 @@
+"""What happens between publisher and collector: stopped, cut, slow, torn, too much. The oracle holds every time."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from zmon_collector.admin import ask
+
+import zmon
+from tests.conftest import until
+from tests.faults.harness import FULL, Mortal, Timed, free_port, settled
+
+LIVE = """
+[collector]
+window = "1h"
+grace = "0s"
+"""
+
+
+def test_a_stopped_collector_costs_nothing(tmp_path: Path) -> None:
+    collector = Mortal(tmp_path, LIVE)
+    with collector.running():
+        timed = Timed(collector.publisher("a"))
+        timed.for_a_while(0.5)
+        assert collector.process is not None
+        collector.process.send_signal(signal.SIGSTOP)
+        timed.for_a_while(10.0 if FULL else 4.0)
+        collector.process.send_signal(signal.SIGCONT)
+        timed.for_a_while(0.5)
+        assert timed.publisher.flush(30), timed.publisher.stats
+        timed.publisher.close()
+        timed.stays_in_budget()
+        collector.end()
+    assert settled(collector, timed.issued)["buffer_count"] == timed.issued
+
+
+def test_a_ring_that_overflows_loses_exactly_what_it_says(tmp_path: Path) -> None:
+    collector = Mortal(tmp_path, LIVE)
+    with collector.running():
+        timed = Timed(collector.publisher("a", buffer_bytes=100_000))
+        timed.for_a_while(0.3)
+        assert timed.publisher.flush(10)
+        collector.kill()
+        for _ in range(2000):
+            timed.publish(20)
+        dropped = timed.publisher.stats.dropped["buffer_full"]
+        assert dropped > 10_000
+        collector.start()
+        assert timed.publisher.flush(30), timed.publisher.stats
+        timed.publish(20)  # fresh data flows
+        assert timed.publisher.flush(10)
+        assert timed.publisher.stats.dropped["buffer_full"] == dropped
+        timed.publisher.close()
+        timed.stays_in_budget()
+        collector.end()
+    assert settled(collector, timed.issued)["rows_lost"] == dropped
+
+
+def test_of_two_collectors_one_stops_reading(tmp_path: Path) -> None:
+    reads, stops = Mortal(tmp_path / "reads", LIVE), Mortal(tmp_path / "stops", LIVE)
+    with reads.running(), stops.running():
+        both = [reads.endpoint, stops.endpoint]
+        timed = Timed(zmon.Publisher("m", classes=3, collector=both, agent_id="a", buffer_bytes=400_000))
+        timed.for_a_while(0.5)
+        assert timed.publisher.flush(10)
+        assert stops.process is not None
+        stops.process.send_signal(signal.SIGSTOP)
+        for _ in range(60):  # 6 MB, many times the ring: it runs over for one, and stays empty for the other
+            timed.for_a_while(0.05, rows=100)
+            until(lambda: rows_of(reads) == timed.issued, 20, "the reading collector to have everything")
+        slow = max(timed.seconds)
+        stops.process.send_signal(signal.SIGCONT)
+        assert timed.publisher.flush(30)
+        timed.publisher.close()
+        timed.stays_in_budget()
+        assert slow < 0.5
+        reads.end()
+        stops.end()
+    assert settled(reads, timed.issued)["buffer_count"] == timed.issued
+    assert settled(stops, timed.issued)["rows_lost"] > 0
+
+
+def rows_of(collector: Mortal) -> int:
+    health = ask(collector.folder, "health")
+    return int(health["counters"].get("rows", 0)) if health else -1
+
+
+class Proxy:
+    """A TCP relay that delays, cuts off in the middle of a message, and resets, as told by chance."""
+
+    def __init__(self, target: int, chance: random.Random) -> None:
+        self.listener = socket.create_server(("127.0.0.1", free_port()))
+        self.port: int = self.listener.getsockname()[1]
+        self.target = target
+        self.chance = chance
+        self.calm = False
+        self.cuts = 0
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self.listener.accept()
+                server = socket.create_connection(("127.0.0.1", self.target), 2)
+            except OSError:
+                continue
+            for here, there in ((client, server), (server, client)):
+                threading.Thread(target=self._relay, args=(here, there), daemon=True).start()
+
+    def _relay(self, here: socket.socket, there: socket.socket) -> None:
+        left = self.chance.expovariate(1 / 60_000)
+        try:
+            while data := here.recv(4096):
+                if not self.calm:
+                    time.sleep(self.chance.random() * 0.003)
+                    left -= len(data)
+                    if left < 0:
+                        self.cuts += 1
+                        there.sendall(data[: len(data) // 2])
+                        if self.chance.random() < 0.5:  # a reset instead of an end
+                            there.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+                        break
+                there.sendall(data)
+        except OSError:
+            pass
+        finally:
+            for each in (here, there):
+                with contextlib.suppress(OSError):
+                    each.shutdown(socket.SHUT_RDWR)
+                each.close()
+
+
+def test_a_link_that_delays_cuts_and_resets(tmp_path: Path) -> None:
+    collector = Mortal(tmp_path, LIVE)
+    chance = random.Random(3)
+    with collector.running():
+        port = int(collector.endpoint.rpartition(":")[2])
+        data, control = Proxy(port, chance), Proxy(port + 1, chance)
+        timed = Timed(
+            zmon.Publisher(
+                "m",
+                classes=3,
+                collector=f"tcp://127.0.0.1:{data.port}",
+                control=f"tcp://127.0.0.1:{control.port}",
+                agent_id="a",
+            )
+        )
+        timed.for_a_while(20.0 if FULL else 6.0)
+        data.calm = control.calm = True
+        assert timed.publisher.flush(30), timed.publisher.stats
+        timed.publisher.close()
+        timed.stays_in_budget()
+        print(f"{data.cuts + control.cuts} cuts")
+        assert data.cuts > 5
+        collector.end()
+    assert settled(collector, timed.issued)["buffer_count"] == timed.issued
+
+
+def test_a_restart_under_the_load_of_fifty_publishers(tmp_path: Path) -> None:
+    collector = Mortal(tmp_path, LIVE)
+    with collector.running():
+        crowd = [Timed(collector.publisher(f"pod-{i}")) for i in range(50)]
+        stop = threading.Event()
+
+        def serve(timed: Timed) -> None:
+            while not stop.is_set():
+                timed.publish(20)
+                time.sleep(0.02)
+
+        threads = [threading.Thread(target=serve, args=(timed,)) for timed in crowd]
+        for thread in threads:
+            thread.start()
+        for _ in range(3):
+            time.sleep(1.0)
+            collector.kill(random.choice([signal.SIGKILL, signal.SIGTERM]))
+            collector.start()
+            collector.wait_until_up()
+        time.sleep(1.0)
+        stop.set()
+        for thread in threads:
+            thread.join()
+        for timed in crowd:
+            assert timed.publisher.flush(60), timed.publisher.stats
+            timed.publisher.close()
+        collector.end()
+    issued = sum(timed.issued for timed in crowd)
+    assert settled(collector, issued)["buffer_count"] == issued
+
+
+DOWN = """
+import subprocess, sys, time
+import numpy as np
+import zmon
+from tests.faults.harness import Mortal, Timed, settled
+from tests.faults.test_links import LIVE
+from pathlib import Path
+
+def link(state):
+    subprocess.run(["ip", "link", "set", "lo", state], check=True)
+
+link("up")
+collector = Mortal(Path(sys.argv[1]), LIVE)
+with collector.running():
+    timed = Timed(collector.publisher("a"))
+    timed.for_a_while(0.5)
+    assert timed.publisher.flush(10)
+    link("down")
+    timed.for_a_while(float(sys.argv[2]))
+    assert not timed.publisher.flush(0.1)
+    link("up")
+    timed.for_a_while(0.3)
+    assert timed.publisher.flush(40), timed.publisher.stats
+    timed.publisher.close()
+    timed.stays_in_budget()
+    collector.end()
+assert settled(collector, timed.issued)["buffer_count"] == timed.issued
+print("the link was down and nothing was lost")
+"""
+
+
+def test_a_link_that_goes_down(tmp_path: Path) -> None:
+    """In a network namespace of its own, whose only link is taken down."""
+    probe = subprocess.run(["unshare", "-Urn", "ip", "link", "set", "lo", "up"], capture_output=True, check=False)
+    if probe.returncode and not os.environ.get("ZMON_REQUIRE_ALL"):
+        pytest.skip("no network namespaces here")
+    done = subprocess.run(
+        ["unshare", "-Urn", sys.executable, "-c", DOWN, str(tmp_path), "10" if FULL else "5"],
+        capture_output=True, text=True, timeout=120, check=False, cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    assert "nothing was lost" in done.stdout, done.stderr

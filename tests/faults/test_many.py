@@ -1,0 +1,122 @@
+"""Very many publishers at once, and all of them coming back at the same moment after a restart of the collector."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from zmon_collector.admin import ask
+
+from tests.conftest import until
+from tests.faults.harness import FULL, Mortal, settled
+
+PUBLISHERS = 1000 if FULL else 120
+PROCESSES = 4
+CONFIG = """
+[collector]
+window = "1h"
+grace = "0s"
+[limits]
+agents = 2000
+"""
+
+CROWD = """
+import json, sys, threading, time
+import numpy as np
+import zmon
+
+endpoint, first, count, seconds = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
+crowd = [zmon.Publisher("m", classes=3, collector=endpoint, agent_id=f"pod-{first + i}") for i in range(count)]
+p = np.full((5, 3), 1 / 3)
+until = time.monotonic() + seconds
+slowest = 0.0
+while time.monotonic() < until:
+    for publisher in crowd:
+        started = time.perf_counter()
+        publisher.publish(p)
+        slowest = max(slowest, time.perf_counter() - started)
+    time.sleep(0.5)
+done = [publisher.flush(90) for publisher in crowd]
+stats = [publisher.stats for publisher in crowd]
+print(json.dumps({"issued": sum(s.published for s in stats), "dropped": sum(sum(s.dropped.values()) for s in stats),
+                  "done": sum(done), "slowest": slowest}), flush=True)
+threads = [threading.Thread(target=publisher.close) for publisher in crowd]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+"""
+
+
+@pytest.mark.timeout(400)
+def test_a_thousand_publishers_and_a_restart(tmp_path: Path) -> None:
+    collector = Mortal(tmp_path, CONFIG)
+    with collector.running():
+        share = PUBLISHERS // PROCESSES
+        started = time.monotonic()
+        crowd = [
+            subprocess.Popen(
+                [sys.executable, "-c", CROWD, collector.endpoint, str(i * share), str(share), "12"],
+                stdout=subprocess.PIPE, text=True,
+            )
+            for i in range(PROCESSES)
+        ]  # fmt: skip
+        until(lambda: streams(collector) == PUBLISHERS, 90, "all to have said hello")
+        served = time.monotonic() - started
+        collector.kill()
+        restarted = time.monotonic()
+        collector.start()
+        collector.wait_until_up()
+        assert collector.process is not None
+        process = psutil.Process(collector.process.pid)
+        results = []
+        most = 0
+        while any(each.poll() is None for each in crowd):
+            most = max(most, process.memory_info().rss)
+            time.sleep(0.1)
+        for each in crowd:
+            said, _ = each.communicate(timeout=120)
+            assert each.returncode == 0
+            results.append(json.loads(said))
+        cpu = sum(process.cpu_times()[:2])
+        took = time.monotonic() - restarted
+        collector.end()
+    issued = sum(each["issued"] for each in results)
+    slowest = max(each["slowest"] for each in results) * 1e3
+    print(f"{PUBLISHERS} publishers: all known after {served:.1f} s; after the restart {took:.1f} s, "
+          f"{cpu:.1f} CPU seconds, {most >> 20} MB at most; slowest publish {slowest:.1f} ms")  # fmt: skip
+    assert sum(each["done"] for each in results) == PUBLISHERS
+    assert sum(each["dropped"] for each in results) == 0
+    assert settled(collector, issued)["buffer_count"] == issued
+    assert most < 600 * 2**20
+
+
+def streams(collector: Mortal) -> int:
+    health = ask(collector.folder, "health", 2.0)
+    return int(health["streams"]) if health else -1
+
+
+def test_an_agent_id_for_each_request_is_stopped_with_an_alarm(tmp_path: Path) -> None:
+    collector = Mortal(tmp_path, '[collector]\nwindow = "1h"\n[limits]\nagents = 10\nstreams = 60\n')
+    with collector.running():
+        issued = 0
+        for number in range(50):
+            with collector.publisher(f"request-{number}") as publisher:
+                publisher.publish([[0.2, 0.3, 0.5]] * 4)
+                issued += 4
+                assert publisher.flush(10)
+        health = ask(collector.folder, "health")
+        assert health is not None
+        assert any("limits.agents" in problem for problem in health["problems"])
+        collector.end()
+    assert settled(collector, issued)["buffer_count"] == issued
+    (window,) = collector.points().values()
+    agents = {dict(names).get("agent_id") for names in window}
+    assert len(agents) == 12, "ten of their own, the others together, and the rollup"
+    others = {dict(names)["what"] for names in window if dict(names).get("agent_id") == "__other__"}
+    assert "buffer_count" in others
+    assert not any(what.startswith(("max_", "class_", "accuracy")) for what in others), others
+    assert collector.said().count("more than limits.agents") == 1

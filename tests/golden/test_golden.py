@@ -1,0 +1,72 @@
+"""Everything that earlier releases wrote is read: frames, database, files."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from pathlib import Path
+
+import pytest
+
+import zmon
+from tests.conftest import by_names, require
+from tests.e2e.test_processes import Running
+from zmon import control, wire
+
+RELEASES = sorted(path for path in Path(__file__).parent.iterdir() if (path / "frames.json").exists())
+
+
+def test_this_release_has_its_copies() -> None:
+    assert zmon.__version__ in [path.name for path in RELEASES], "run python -m tests.golden before it is published"
+
+
+@pytest.mark.parametrize("release", RELEASES, ids=lambda path: path.name)
+def test_frames(release: Path) -> None:
+    frames = {
+        name: [bytes.fromhex(each) for each in kept]
+        for name, kept in json.loads((release / "frames.json").read_text()).items()
+    }
+    schema_message = wire.decode(frames["schema"])
+    schema = wire.decode_schema(schema_message.body, schema_message.schema)
+    assert (schema.classes, schema.kinds, schema.threshold) == (("ok", "fraud"), ("numeric", "categorical"), 0.3)
+    batch = wire.decode(frames["batch"])
+    assert (batch.topic, batch.first, batch.rows, batch.base) == (wire.Topic("fraud", "2.0", "pod/1"), 7, 2, 5)
+    assert batch.columns["labels"].tolist() == [0, -1]
+    assert batch.tally == {"sampled_out": 3, "rejected": {"label_unknown": 1}}
+    hello = control.decode_greeting(frames["hello"][0])
+    assert (hello.kind, hello.base, hello.acked, hello.issued, hello.store) == ("hello", 5, 4, 8, b"12345678")
+    ack = control.decode_ack(frames["ack"][0])
+    assert (ack.row, ack.window, ack.store) == (8, 65536, b"12345678")
+
+
+@pytest.mark.parametrize("release", RELEASES, ids=lambda path: path.name)
+def test_the_database_of_a_killed_collector(release: Path, tmp_path: Path) -> None:
+    """It goes on with the open windows, and their points are those that release itself gave."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for name in ("state.sqlite", "state.sqlite-wal", "history.sqlite"):
+        shutil.copy(release / name, folder / name)
+    config = tmp_path / "zmon.toml"
+    config.write_text('[collector]\nwindow = "60s"\n[metrics]\npreset = "full"\n')
+    running = Running(folder, "--config", str(config))
+    said = running.end()
+    assert "damaged" not in said
+    found = {each[0]["timestamp"]: by_names(each) for each in read(folder / "anodot")}
+    kept = {each[0]["timestamp"]: by_names(each) for each in read(release / "anodot")}
+    assert found.keys() == kept.keys()
+    for start, window in kept.items():
+        for names, value in window.items():
+            assert math.isclose(found[start][names], value, rel_tol=1e-9, abs_tol=1e-12), names
+
+
+@pytest.mark.parametrize("release", RELEASES, ids=lambda path: path.name)
+def test_files(release: Path) -> None:
+    require("pandas")
+    frame = zmon.read_points(release / "anodot")
+    assert set(frame["agent_id"]) == {"a", "b", ""}
+    assert (frame["what"] == "buffer_count").sum() >= 6
+
+
+def read(folder: Path) -> list[list[dict[str, object]]]:
+    return [json.loads(path.read_text()) for path in sorted(folder.glob("2*.json"))]

@@ -1,0 +1,85 @@
+"""A collector with a live page, and points for it that are made, not received."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import httpx
+import pytest
+from zmon_collector.config import Config, HealthSection, WebSection
+
+from tests.conftest import Collector
+from zmon import Point, Report, Value, Window
+
+Start = Callable[..., Collector]
+
+
+@pytest.fixture
+def paged(collect: Start) -> Start:
+    """Start collectors with a page on a free port; further keyword arguments are those of [web]."""
+
+    def start(*, folder: str = "data", health: str | None = None, window: int = 60, **web: Any) -> Collector:
+        section = WebSection(**{"bind": "127.0.0.1:0", **web})
+        return collect(config=Config(web=section, health=HealthSection(bind=health)), folder=folder, window=window)
+
+    return start
+
+
+@pytest.fixture
+def client() -> Iterator[Callable[[Collector], httpx.Client]]:
+    opened: list[httpx.Client] = []
+
+    def connect(collector: Collector, **options: Any) -> httpx.Client:
+        made = httpx.Client(base_url=collector.service.live.url, timeout=20, **options)
+        opened.append(made)
+        return made
+
+    yield connect
+    for each in opened:
+        each.close()
+
+
+def window(
+    sequence: int,
+    start: int,
+    *,
+    model: str = "m",
+    version: str = "",
+    agents: tuple[str, ...] = ("a", "b"),
+    classes: tuple[str, ...] = ("no", "yes"),
+    features: tuple[str, ...] = ("age", "amount"),
+    shares: Mapping[str, float] | None = None,
+    confidence: float = 0.9,
+    shift: float = 0.0,
+    period: int = 10,
+    lost: int = 0,
+) -> Report:
+    """A report with every series that the page draws."""
+    points = []
+    for agent in (None, *agents):
+        own = [
+            Value("buffer_count", 100 if agent else 100 * len(agents)),
+            Value("accuracy", confidence - 0.05),
+            Value("f1", confidence - 0.1, stat="macro"),
+            Value("prediction_entropy", 1 - confidence, stat="mean"),
+            *(Value("max_prediction_proba", confidence + add, stat=stat)
+              for stat, add in (("mean", 0.0), ("median", 0.01), ("q25", -0.1), ("q75", 0.05))),
+        ]  # fmt: skip
+        for name in classes:
+            own.append(Value("prediction_freq", (shares or {}).get(name, 1 / len(classes)), class_name=name))
+            own += [Value(what, confidence, class_name=name) for what in ("f1", "precision", "recall")]
+            own += [Value("confusion_count", 5, class_name=name, predicted=other) for other in classes]
+        for i, name in enumerate(features):
+            stats = {"mean": i + shift, "std": 1.0, "median": float(i), "q25": i - 1.0, "q75": i + 1.0}
+            own += [Value("feature_value", value, feat_name=name, stat=stat) for stat, value in stats.items()]
+        if agent:
+            own.append(Value("rows_lost", lost))
+        points += [Point(agent, value) for value in own]
+    return Report(sequence, model, version, Window(start, start + period), points)
+
+
+def shown(collector: Collector, *reports: Report) -> None:
+    """Let the page have these reports, as if their windows had closed now."""
+    for report in reports:
+        collector.service.live.take(report)

@@ -1,0 +1,192 @@
+"""Without a browser: `zmon top`, `zmon tap`, `zmon report`, `zmon.read_points`, and the notebook."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from zmon_collector.cli import cli
+from zmon_collector.lines import of_frame
+from zmon_plugins.sinks.anodot_file import AnodotFile
+
+import zmon
+from tests.conftest import Collector, require, until
+from tests.web.conftest import Start, shown, window
+from tests.web.test_page import browser  # noqa: F401 - a fixture
+from zmon.errors import MissingExtraError
+
+ROOT = Path(__file__).parents[2]
+EVIL = "<img src=x onerror=alert(1)>"
+
+
+def command(*arguments: str) -> Result:
+    return CliRunner().invoke(cli, arguments, catch_exceptions=False)
+
+
+def now() -> int:
+    return int(time.time()) // 10 * 10
+
+
+@pytest.fixture
+def running(paged: Start) -> Collector:
+    collector = paged()
+    shown(collector, *(window(i + 1, now() - 100 + 10 * i, model="fraud\x1b[2J") for i in range(10)))
+    return collector
+
+
+def test_top_once(running: Collector) -> None:
+    done = command("top", "--data-dir", str(running.folder), "--once")
+    lines = done.output.splitlines()
+    assert done.exit_code == 0
+    assert [part in lines[1] for part in ("fraud?[2J", "ok", "20", "90.0%", "85.0%", "▇▇▇")] == [True] * 6
+    assert [line.split()[0] for line in lines[2:4]] == ["a", "b"]
+
+
+def test_tap_prints_points_as_windows_close(running: Collector) -> None:
+    done: list[Result] = []
+    arguments = ("--data-dir", str(running.folder), "--windows", "2", "--what", "prediction_*", "--most", "3")
+    thread = threading.Thread(target=lambda: done.append(command("tap", *arguments)))
+    thread.start()
+    for i in range(100):  # what closed before it looked is not shown: go on until it has seen two
+        if not thread.is_alive():
+            break
+        shown(running, window(100 + i, now() + 10 * i))
+        time.sleep(0.1)
+    thread.join(10)
+    (result,) = done
+    lines = result.output.splitlines()
+    assert result.exit_code == 0
+    assert sum("prediction_freq class_name=no  0.5" in line for line in lines) >= 2
+    assert not any("accuracy" in line for line in lines)
+
+
+def test_tap_as_json(running: Collector) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "zmon_collector", "tap", "--data-dir", str(running.folder), "--json", "--agents",
+         "--windows", "1", "--most", "1000"],
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    sequence = iter(range(100, 10_000))
+
+    def feed() -> bool:
+        shown(running, window(next(sequence), now()))
+        time.sleep(0.1)
+        return process.poll() is not None
+
+    until(feed, what="the end of the tap")
+    assert process.stdout is not None
+    points = [json.loads(line) for line in process.stdout]
+    process.stdout.close()
+    assert len(points) == len(window(1, 0).points)
+    assert {point["properties"].get("agent_id") for point in points} == {None, "a", "b"}
+
+
+@pytest.mark.parametrize("name", ["top", "tap"])
+def test_no_collector_is_told(name: str, tmp_path: Path) -> None:
+    done = command(name, "--data-dir", str(tmp_path))
+    assert done.exit_code == 1
+    assert "no collector runs" in done.output
+
+
+# --- files ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Path:
+    sink = AnodotFile(tmp_path / "anodot", 1e9)
+    sink.open()
+    for i in range(6):
+        sink.write(
+            window(
+                i + 1,
+                1_700_000_000 + 10 * i,
+                shift=4.0 * (i > 3),
+                confidence=0.4 if i > 3 else 0.9,
+                classes=("no", EVIL),
+            )
+        )
+    return tmp_path
+
+
+def test_read_points_is_tidy(written: Path) -> None:
+    pandas = require("pandas")
+    frame = zmon.read_points(written)
+    assert len(frame) == 6 * len(window(1, 0).points)
+    assert str(frame.time.dtype).startswith("datetime64[") and "UTC" in str(frame.time.dtype)
+    assert frame.time.is_monotonic_increasing
+    rollup = frame[(frame.what == "accuracy") & (frame.agent_id == "") & (frame.class_name == "")]
+    assert rollup.value.tolist() == [pytest.approx(0.85)] * 4 + [pytest.approx(0.35)] * 2
+    assert zmon.read_points(written / "anodot", what="f1").what.unique().tolist() == ["f1"]
+    (first, *_) = sorted((written / "anodot").glob("*.json"))
+    assert zmon.read_points(first).time.unique().tolist() == [pandas.Timestamp(1_700_000_000, unit="s", tz="UTC")]
+    lines = of_frame(frame)
+    assert sum(len(line.times) for line in lines) == len(frame)
+    (count,) = (line for line in lines if line.names == {"what": "buffer_count", "model": "m"})
+    assert (count.times.tolist(), set(count.values)) == ([1_700_000_000 + 10 * i for i in range(6)], {200.0})
+
+
+def test_read_points_of_nothing_and_of_something_else(tmp_path: Path) -> None:
+    require("pandas")
+    assert zmon.read_points(tmp_path).empty
+    with pytest.raises(FileNotFoundError, match="neither a file nor a folder"):
+        zmon.read_points(tmp_path / "nowhere")
+    for text in ('{"a": 1}', "[1]", "no json", '[{"value": 1}]'):
+        (tmp_path / "other.json").write_text(text)
+        with pytest.raises(ValueError, match=r"other\.json is not a file of Anodot samples"):
+            zmon.read_points(tmp_path)
+
+
+def test_without_pandas_it_says_what_to_install(written: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(MissingExtraError, match=r'pip install "zmon-agent\[notebook\]"'):
+        zmon.read_points(written)
+    assert command("report", str(written)).exit_code == 3
+
+
+def test_the_report_is_one_file_that_needs_nothing_else(written: Path, tmp_path: Path, browser: Any) -> None:  # noqa: F811
+    out = tmp_path / "report.html"
+    done = command("report", str(written), "--out", str(out), "--title", f"a {EVIL}")
+    assert done.exit_code == 0, done.output
+    wrong: list[str] = []
+    page = browser.new_page(viewport={"width": 1400, "height": 900})
+    page.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("request", lambda asked: wrong.append(asked.url) if not asked.url.startswith(("file:", "data:")) else None)
+    page.goto(out.as_uri())
+    page.wait_for_selector(".main-svg")
+    assert page.evaluate("document.querySelectorAll('.js-plotly-plot').length") > 6
+    assert page.locator("h1").inner_text() == f"a {EVIL}"
+    assert page.locator("img").count() == 0
+    page.close()
+    assert wrong == []
+
+
+def test_the_report_of_nothing_is_refused(tmp_path: Path) -> None:
+    require("pandas")
+    done = command("report", str(tmp_path))
+    assert (done.exit_code, "no points" in done.output) == (1, True)
+
+
+def test_the_notebook_runs(written: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nbformat, nbclient = require("nbformat"), require("nbclient")
+    monkeypatch.setenv("ZMON_DATA", str(written))
+    notebook = nbformat.read(ROOT / "examples/analysis.ipynb", as_version=4)
+    nbformat.validate(notebook)
+    assert all(not cell.get("outputs") for cell in notebook.cells), "kept without outputs"
+    done = nbclient.NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
+    shown_figures = {
+        cell["id"]: output["data"]["application/vnd.plotly.v1+json"]
+        for cell in done.cells
+        for output in cell.get("outputs", [])
+        if "application/vnd.plotly.v1+json" in output.get("data", {})
+    }
+    assert {"classes", "rows", "movement", "movers", "confidence", "quality", "by-class"} <= shown_figures.keys()
+    mean = next(t for t in shown_figures["confidence"]["data"] if t["name"] == "mean confidence")["y"]
+    assert mean == [0.9] * 4 + [0.4] * 2

@@ -1,0 +1,170 @@
+"""The history: what goes in comes out, whatever the layout; bounded; newer files are refused, damaged ones kept."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from zmon_collector import recall
+from zmon_collector.history import SCHEMA, History
+from zmon_collector.lines import coarser
+from zmon_collector.recall import Question
+
+from zmon import ConfigurationError, Point, Report, Value, Window
+
+
+def report(sequence: int, start: int, values: dict[str, float], agent: str | None = None, **names: str) -> Report:
+    points = [
+        Point(agent, Value("feature_value", value, feat_name=name, stat="mean")) for name, value in values.items()
+    ]
+    return Report(sequence, names.get("model", "m"), names.get("version", ""), Window(start, start + 10), points)
+
+
+@pytest.fixture
+def history(tmp_path: Path) -> Iterator[History]:
+    store = History(tmp_path / "history.sqlite", 3600.0, 2**30)
+    store.open()
+    yield store
+    store.close()
+
+
+def asked(history: History, **names: object) -> dict[str, list[tuple[int, float]]]:
+    question = Question("m", **names)  # type: ignore[arg-type]
+    lines = history.read(lambda db: recall.lines(db, question))
+    return {line.get("feat_name"): list(zip(line.times.tolist(), line.values.tolist(), strict=True)) for line in lines}
+
+
+def test_points_come_back_by_series_and_time(history: History) -> None:
+    history.append(report(1, 0, {"a": 1.0, "b": 2.0}), 0.0)
+    history.append(report(2, 10, {"b": 4.0, "c": 5.0}), 10.0)  # another layout
+    history.append(report(3, 10, {"a": 9.0}, agent="pod"), 10.0)
+    assert asked(history) == {"a": [(0, 1.0)], "b": [(0, 2.0), (10, 4.0)], "c": [(10, 5.0)]}
+    assert asked(history, agents=("pod",)) == {"a": [(10, 9.0)]}
+    assert asked(history, names={"feat_name": "b"}) == {"b": [(0, 2.0), (10, 4.0)]}
+    assert asked(history, start=5) == {"b": [(10, 4.0)], "c": [(10, 5.0)]}
+    assert asked(history, what=("other",)) == {}
+    assert asked(history, version="2") == {}
+
+
+@given(st.lists(st.dictionaries(st.text(max_size=4), st.floats(-1e9, 1e9), min_size=1, max_size=5), max_size=6))
+def test_any_names_and_layouts_round_trip(windows: list[dict[str, float]]) -> None:
+    history = History(Path("file::memory:"), 3600.0, 2**30)
+    history._db = sqlite3.connect(":memory:", isolation_level=None)
+    history._db.executescript(__import__("zmon_collector.history", fromlist=["_TABLES"])._TABLES)
+    wanted: dict[str, list[tuple[int, float]]] = {}
+    for i, values in enumerate(windows):
+        history.append(report(i + 1, 10 * i, values), 10.0 * i)
+        for name, value in values.items():
+            wanted.setdefault(name, []).append((10 * i, value))
+    assert asked(history) == wanted
+    history.close()
+
+
+def test_the_same_report_again_changes_nothing(history: History) -> None:
+    for _ in range(2):
+        history.append(report(1, 0, {"a": 1.0}), 0.0)
+    assert asked(history) == {"a": [(0, 1.0)]}
+    history.append(report(1, 20, {"a": 2.0}), 0.0)  # the numbers began anew: the old report of that number is gone
+    assert asked(history) == {"a": [(20, 2.0)]}
+
+
+def test_counts_noticed_later_are_added_to_their_window(history: History) -> None:
+    for sequence in (1, 2):
+        points = [Point(None, Value("rows_late", 3)), Point(None, Value("accuracy", sequence / 2))]
+        history.append(Report(sequence, "m", "", Window(0, 10), points), 0.0)
+    lines = {
+        line.get("what"): line.values.tolist() for line in history.read(lambda db: recall.lines(db, Question("m")))
+    }
+    assert lines == {"rows_late": [6.0], "accuracy": [1.0]}
+
+
+def test_steps_add_counters_and_average_gauges() -> None:
+    times, values = np.arange(0, 60, 10), np.array([[1.0, 2.0, 3.0, np.nan, np.nan, 6.0]])
+    for counter, wanted in ((True, [6.0, 6.0]), (False, [2.0, 6.0])):
+        steps, found = coarser(times, values, 30, counter=counter)
+        assert (steps.tolist(), found[0].tolist()) == ([0, 30], wanted)
+
+
+def test_it_forgets_by_age(history: History) -> None:
+    history.append(report(1, 0, {"old": 1.0}), 0.0)
+    history.append(report(2, 5000, {"new": 1.0}), 5000.0)
+    assert asked(history) == {"new": [(5000, 1.0)]}
+    assert history.read(lambda db: db.execute("SELECT names FROM series").fetchall()) == [('{"feat_name": "new"}',)]
+
+
+def test_it_forgets_by_size(tmp_path: Path) -> None:
+    history = History(tmp_path / "history.sqlite", 1e9, 400_000)
+    history.open()
+    for i in range(300):
+        history.append(report(i + 1, 10 * i, {f"f{j}": float(j) for j in range(500)}), 61.0 * i)
+        assert history.nbytes < 500_000
+    kept = asked(history)["f0"]
+    assert kept[-1][0] == 2990, "the newest stay"
+    assert 20 < len(kept) < 200
+    history.close()
+    assert (tmp_path / "history.sqlite").stat().st_size < 800_000
+
+
+def test_a_newer_file_is_refused_untouched(tmp_path: Path) -> None:
+    path = tmp_path / "history.sqlite"
+    history = History(path, 3600.0, 2**30)
+    history.open()
+    history.close()
+    db = sqlite3.connect(path)
+    db.execute(f"PRAGMA user_version = {SCHEMA + 1}")
+    db.close()
+    before = path.read_bytes()
+    with pytest.raises(ConfigurationError, match="newer release"):
+        history.open()
+    assert path.read_bytes() == before
+    assert [each.name for each in tmp_path.iterdir()] == ["history.sqlite"]
+
+
+@pytest.mark.parametrize("damage", ["text", "half", "foreign"])
+def test_a_damaged_file_is_set_aside_and_counted(damage: str, tmp_path: Path) -> None:
+    path = tmp_path / "history.sqlite"
+    history = History(path, 3600.0, 2**30)
+    history.open()
+    history.append(report(1, 0, {f"f{i}": 1.0 for i in range(3000)}), 0.0)
+    history.close()
+    whole = path.read_bytes()
+    if damage == "text":
+        path.write_text("this is no database\n" * 100)
+    elif damage == "half":
+        path.write_bytes(whole[:8192] + b"\xff" * (len(whole) - 8192))
+    else:
+        path.unlink()
+        other = sqlite3.connect(path)
+        other.executescript("CREATE TABLE theirs (x); PRAGMA application_id = 7;")
+        other.close()
+    damaged = path.read_bytes()
+    history.open()
+    history.append(report(2, 10, {"a": 1.0}), 1.0)
+    assert asked(history) == {"a": [(10, 1.0)]}
+    assert history.set_aside == 1
+    history.close()
+    assert path.with_suffix(".sqlite.corrupt").stat().st_size == len(damaged)
+
+
+def test_a_question_without_measure_is_bounded(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recall, "MOST_VALUES", 10)
+    for i in range(6):
+        history.append(report(i + 1, 10 * i, {"a": 1.0, "b": 2.0}), 0.0)
+    with pytest.raises(recall.TooMuch, match="shorter time"):
+        asked(history)
+
+
+def test_models_agents_and_series(history: History) -> None:
+    history.append(report(1, 0, {"amount €": 1.0, "age": 2.0}, version="7"), 0.0)
+    history.append(report(2, 0, {"age": 2.0}, agent="pod", version="7"), 0.0)
+    assert [known[:5] for known in history.read(recall.models)] == [("m", "7", 0, 0, 10)]
+    assert history.read(lambda db: recall.agents(db, "m", "7")) == ["pod"]
+    found = history.read(lambda db: recall.series(db, "m", search="mean AMOUNT"))
+    assert found == [
+        {"what": "feature_value", "model": "m", "model_version": "7", "stat": "mean", "feat_name": "amount €"}
+    ]

@@ -1,0 +1,140 @@
+"""Columns of codes, each with a dictionary of category names: joined, cut down, brought into bytes and back. Pure.
+
+A code is an index into its column's dictionary; −1 is a missing value. On the wire a dictionary blob says for how many
+rows it holds, so that messages of several publish calls are joined by putting their blobs behind each other.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from hashlib import blake2b
+from typing import Any
+
+import msgpack
+import numpy as np
+
+from zmon.errors import WireError
+
+Array = np.ndarray[Any, Any]
+Dictionaries = tuple[tuple[str, ...], ...]
+
+MISSING = -1
+NAME_LENGTH = 256  # characters of a category's name
+_HEAD = struct.Struct("<II")  # rows, bytes of the dictionaries that follow
+
+
+def category(name: str) -> str:
+    """A category's name in the length and form that travels: never empty; a long one ends in its hash.
+
+    >>> category(""), len(category("x" * 1000))
+    ('(empty)', 256)
+    """
+    if not name:
+        return "(empty)"
+    if len(name) <= NAME_LENGTH:
+        return name
+    digest = blake2b(name.encode(errors="replace"), digest_size=4).hexdigest()
+    return f"{name[: NAME_LENGTH - 9]}…{digest}"
+
+
+def nothing(rows: int, columns: int) -> tuple[Array, Dictionaries]:
+    """Columns in which every value is missing."""
+    return np.full((rows, columns), MISSING, dtype=np.int8), ((),) * columns
+
+
+def join(parts: Sequence[tuple[Array, Dictionaries]]) -> tuple[Array, Dictionaries]:
+    """The rows of all parts under common dictionaries.
+
+    >>> codes, names = join([(np.array([[0], [1]]), (("a", "b"),)), (np.array([[0], [-1]]), (("b",),))])
+    >>> codes.ravel().tolist(), names
+    ([0, 1, 1, -1], (('a', 'b'),))
+    """
+    first = parts[0][1]
+    if all(names is first or names == first for _, names in parts):
+        return np.concatenate([codes for codes, _ in parts]), first
+    offsets = np.empty((len(parts), len(first)), dtype=np.int32)
+    table = [MISSING]  # code under the common dictionary, of each entry of each part's; the first stands for missing
+    common: list[dict[str, int]] = [{} for _ in first]
+    for offset, (_, dictionaries) in zip(offsets, parts, strict=True):
+        for column, names in enumerate(dictionaries):
+            known = common[column]
+            offset[column] = len(table)
+            table += [known.setdefault(name, len(known)) for name in names]
+    codes = np.concatenate([codes.astype(np.int32) for codes, _ in parts])
+    codes = np.where(codes < 0, 0, codes + np.repeat(offsets, [len(codes) for codes, _ in parts], axis=0))
+    return compact(np.array(table, dtype=np.int32)[codes], tuple(map(tuple, common)))
+
+
+def compact(codes: Array, dictionaries: Dictionaries) -> tuple[Array, Dictionaries]:
+    """The same rows without names that no row has, where there are more names than rows."""
+    if all(len(names) <= len(codes) for names in dictionaries):
+        return codes, dictionaries
+    codes, kept = codes.astype(np.int32), list(dictionaries)
+    for column, names in enumerate(dictionaries):
+        if len(names) > len(codes):
+            used = np.unique(codes[:, column])
+            used = used[used >= 0]
+            place = np.full(len(names) + 1, MISSING, dtype=np.int32)  # the last is for missing
+            place[used] = np.arange(len(used))
+            codes[:, column] = place[codes[:, column]]
+            kept[column] = tuple(names[i] for i in used.tolist())
+    return codes, tuple(kept)
+
+
+def narrow(codes: Array, dictionaries: Dictionaries) -> Array:
+    """The codes in the smallest integer type that holds them."""
+    longest = max(map(len, dictionaries), default=0)
+    return codes.astype(np.int8 if longest < 2**7 else np.int16 if longest < 2**15 else np.int32)
+
+
+# --- bytes ----------------------------------------------------------------------------------------------------------
+
+
+def encode(rows: int, dictionaries: Dictionaries) -> bytes:
+    """The blob that goes with the codes of `rows` rows."""
+    body: bytes = msgpack.packb(dictionaries, use_bin_type=True)
+    return _HEAD.pack(rows, len(body)) + body
+
+
+def decode(codes: Array, blob: bytes) -> tuple[Array, Dictionaries]:
+    """Codes under common dictionaries, out of one blob or several; WireError ``categories`` if they do not fit."""
+    parts: list[tuple[Array, Dictionaries]] = []
+    at, row, body = 0, 0, b""
+    dictionaries: Dictionaries = ()
+    while at < len(blob):
+        if len(blob) - at < _HEAD.size:
+            raise WireError("categories", "a blob is cut off")
+        rows, length = _HEAD.unpack_from(blob, at)
+        at += _HEAD.size
+        if not 1 <= rows <= len(codes) - row or length > len(blob) - at:
+            raise WireError("categories", f"a blob for {rows} rows with {length} bytes of names")
+        if blob[at : at + length] != body or not parts:
+            body = blob[at : at + length]
+            dictionaries = _dictionaries(body, codes.shape[1])
+        parts.append((codes[row : row + rows], dictionaries))
+        at, row = at + length, row + rows
+    if row != len(codes):
+        raise WireError("categories", f"names for {row} of {len(codes)} rows")
+    sizes = np.array([[len(names) for names in dictionaries] for _, dictionaries in parts])
+    limits = np.repeat(sizes, [len(part) for part, _ in parts], axis=0)
+    if codes.size and ((codes < MISSING) | (codes >= limits)).any():
+        raise WireError("categories", "a code is beyond its dictionary")
+    return join(parts)
+
+
+def _dictionaries(body: bytes, columns: int) -> Dictionaries:
+    try:
+        found = msgpack.unpackb(body, raw=False, use_list=False)
+    except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
+        raise WireError("categories", type(error).__name__) from error
+    if not isinstance(found, tuple) or len(found) != columns:
+        raise WireError("categories", f"not {columns} dictionaries")
+    for names in found:
+        if not isinstance(names, tuple) or not all(
+            isinstance(name, str) and 0 < len(name) <= NAME_LENGTH for name in names
+        ):
+            raise WireError("categories", f"names are no texts of 1 to {NAME_LENGTH} characters")
+        if len(set(names)) != len(names):
+            raise WireError("categories", "a name stands twice in a dictionary")
+    return found

@@ -1,0 +1,78 @@
+"""A callback for Keras that publishes evaluation data with their labels, as an evaluation ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from zmon.errors import Rejected
+from zmon.watch.known import known
+from zmon.watch.watcher import Watcher, rows_of
+
+if TYPE_CHECKING:
+    from zmon.publisher import Publisher
+
+
+class EvaluationCallback:
+    """Publishes what the model says of evaluation data, batch by batch, beside the labels.
+
+    It runs after each ``evaluate``, and after each epoch of a ``fit`` with validation data. Keras gives callbacks
+    neither the rows nor the predictions, so the data are named here and predicted once more.
+
+    Parameters
+    ----------
+    publisher : Publisher
+    x, y : array_like
+        Rows and their labels: indices, names or one-hot.
+    output : {"proba", "logits", "value"}, optional
+        What the model returns, as in `zmon.watch`.
+    batch_size : int
+        Rows of a batch.
+
+    Examples
+    --------
+    ::
+
+        model.evaluate(x_test, y_test, callbacks=[EvaluationCallback(publisher, x_test, y_test)])
+    """
+
+    async_safe = True  # nothing here happens per batch of Keras
+
+    def __init__(self, publisher: Publisher, x: Any, y: Any, output: str | None = None, batch_size: int = 256) -> None:
+        self.model: Any = None
+        self.params: Any = None
+        self._publisher = publisher
+        self._x, self._y = x, y
+        self._output = output
+        self._batch_size = batch_size
+
+    def set_model(self, model: Any) -> None:
+        """Called by Keras."""
+        self.model = getattr(model, "__wrapped__", model)
+
+    def set_params(self, params: Any) -> None:
+        """Called by Keras."""
+        self.params = params
+
+    def on_test_end(self, logs: Any = None) -> None:
+        """Called by Keras when an evaluation ends."""
+        try:
+            watcher = Watcher(self.model, self._publisher, self._output, True)
+            for start in range(0, len(self._x), self._batch_size):
+                rows = slice(start, start + self._batch_size)
+                x = self._x[rows]
+                extra = {**known(self._publisher), "labels": self._y[rows]}
+                watcher.publish(watcher.output, self.model.predict_on_batch(x), x, extra)
+        except Rejected as error:
+            self._publisher._reject(error.reason, str(error), rows_of(self._y))
+        except Exception as error:  # noqa: BLE001 - a training run must not end for it
+            self._publisher._reject("internal", f"{type(error).__name__}: {error}", rows_of(self._y))
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        if name.startswith("on_"):  # all other moments of a run
+            return _nothing
+        raise AttributeError(name)
+
+
+def _nothing(*args: Any, **kwargs: Any) -> None:
+    return None

@@ -1,0 +1,162 @@
+"""The agent of MLWatcher, as its users call it, with zmon underneath: change the import and nothing else."""
+
+from __future__ import annotations
+
+import atexit
+import importlib.util
+import logging
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zmon._main import NEEDED
+from zmon.errors import ConfigurationError, MissingExtraError
+from zmon.publisher import Publisher
+
+log = logging.getLogger("zmon")
+
+DATA_DIR = Path("zmon-data")
+LOOPBACK = ("127.0.0.1", "localhost")
+STOP_AFTER = 15.0  # seconds for the local collector to write its last windows
+
+
+class MonitoringAgent:
+    """Publishes what a classifier predicts, under the names of MLWatcher's series.
+
+    The publisher's model and agent are both named `agent_id`. For what it does not offer (rollups over replicas, model
+    versions, ids, timestamps, class names) use `zmon.Publisher`.
+
+    Parameters
+    ----------
+    frequency : float
+        Minutes of a window, for the collector that `run_local_server` starts; a whole number of seconds.
+    max_buffer_size : int
+        Rows of a window kept for quantiles by that collector. Counts, means and scores are of all rows.
+    n_classes : int
+        Columns of the probabilities; at least 2.
+    agent_id : str
+        Name of this model.
+    server_IP : str
+        Host of the collector.
+    server_port : int
+        Its data port; control is the next one.
+
+    Raises
+    ------
+    ConfigurationError
+        When an argument is wrong.
+
+    Examples
+    --------
+    >>> agent = MonitoringAgent(frequency=5, max_buffer_size=500, n_classes=3, server_port=59998)
+    >>> agent.collect_data(predict_proba_matrix=np.array([[0.7, 0.2, 0.1]]), label_matrix=np.array([[1, 0, 0]]))
+    """
+
+    def __init__(
+        self,
+        frequency: float,
+        max_buffer_size: int,
+        n_classes: int,
+        agent_id: str = "1",
+        server_IP: str = "127.0.0.1",  # noqa: N803 - the name its users type
+        server_port: int = 8000,
+    ) -> None:
+        try:
+            self._window, self._sample_rows = round(frequency * 60), int(max_buffer_size)
+        except (TypeError, ValueError):
+            self._window = self._sample_rows = 0
+        if self._window < 1 or self._sample_rows < 1:
+            raise ConfigurationError(
+                f"frequency is {frequency!r} and max_buffer_size {max_buffer_size!r}; "
+                "they are minutes, at least 1/60, and rows, at least 1"
+            )
+        self._host, self._port = server_IP, server_port
+        self._server: subprocess.Popen[bytes] | None = None
+        self._n_classes = n_classes
+        self._publisher = Publisher(
+            str(agent_id), classes=n_classes, agent_id=str(agent_id), collector=f"tcp://{server_IP}:{server_port}"
+        )
+
+    def collect_data(
+        self, predict_proba_matrix: Any, input_matrix: Any = None, label_matrix: Any = None, threshold: float = 0.5
+    ) -> None:
+        """Publish one batch. Returns at once, never raises.
+
+        Parameters
+        ----------
+        predict_proba_matrix : array_like or DataFrame
+            (n, n_classes) probabilities. None publishes nothing.
+        input_matrix : array_like or DataFrame, optional
+            (n, n_features) numbers; the features are named feat_0, feat_1, …
+        label_matrix : array_like or DataFrame, optional
+            (n, n_classes) with a single 1 per row, or (n,) or (n, 1) class indices.
+        threshold : float
+            Two classes: class 1 is predicted when its probability is above.
+        """
+        if predict_proba_matrix is None:
+            return
+        try:
+            # As arrays, frames would bring the names of their columns along.
+            probabilities = np.asarray(predict_proba_matrix)
+            inputs = None if input_matrix is None else np.asarray(input_matrix)
+            predictions = None
+            if threshold != 0.5 and self._n_classes == 2 and probabilities.ndim == 2 and probabilities.shape[1] == 2:
+                predictions = (probabilities[:, 1] > threshold).astype(np.int64)
+        except Exception as error:  # noqa: BLE001 - ragged lists, a threshold that is no number: the model goes on
+            self._publisher._reject("matrix_invalid", f"{type(error).__name__}: {error}", 1)
+            return
+        self._publisher.publish(probabilities, inputs, label_matrix, predictions=predictions)
+
+    def run_local_server(self, n_sockets: int = 5) -> None:
+        """Start a collector on this host that ends with this process, unless something listens at the port already.
+
+        It writes Anodot files to ``zmon-data/anodot`` in the working directory.
+
+        Parameters
+        ----------
+        n_sockets : int
+            Without effect: a collector takes any number of agents.
+
+        Raises
+        ------
+        MissingExtraError
+            When the collector is not installed.
+        """
+        if self._host not in LOOPBACK:
+            log.warning("zmon: run_local_server: server_IP is %s; start `zmon collect` on that host", self._host)
+            return
+        with socket.socket() as probe:
+            probe.settimeout(1.0)
+            if probe.connect_ex((self._host, self._port)) == 0:
+                log.info("zmon: a collector listens at %s:%s already", self._host, self._port)
+                return
+        for module in sorted(NEEDED):
+            if importlib.util.find_spec(module) is None:
+                raise MissingExtraError(f"{module}, which run_local_server needs,", "collector")
+        DATA_DIR.mkdir(mode=0o700, exist_ok=True)
+        config = DATA_DIR / "mlwatcher.toml"
+        config.write_text(
+            f'[collector]\nbind = "tcp://127.0.0.1:{self._port}"\nwindow = "{self._window}s"\n'
+            f'data_dir = "{DATA_DIR}"\nsample_rows = {self._sample_rows}\n'
+        )
+        # A session of its own: Ctrl-C reaches the model first, and its last rows still find the collector.
+        self._server = subprocess.Popen(
+            [sys.executable, "-m", "zmon_collector", "collect", "--config", str(config)], start_new_session=True
+        )
+        log.info("zmon: collector %s listens at 127.0.0.1:%s", self._server.pid, self._port)
+        atexit.register(self._stop_server, os.getpid())
+
+    def _stop_server(self, owner: int) -> None:
+        if self._server is None or os.getpid() != owner:  # a forked child leaves its parent's collector alone
+            return
+        self._publisher.close()
+        self._server.terminate()
+        try:
+            self._server.wait(STOP_AFTER)
+        except subprocess.TimeoutExpired:
+            log.warning("zmon: collector %s is still writing; it goes on by itself", self._server.pid)
