@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from zmon.contract import Point, Report, RowCounts, Window
-from zmon.errors import ConfigurationError
 from zmon_collector import recall
 from zmon_collector.board import KEPT, MEASURES, Board
 from zmon_collector.config import Config
@@ -45,6 +44,15 @@ class Memory:
     def read(self, question: Callable[[sqlite3.Connection], T]) -> Future[T]:
         """Ask a function of recall.py; the answer comes from the history's thread."""
         return self._thread.submit(self.history.read, question)
+
+    def timed(self, question: Callable[[sqlite3.Connection], T]) -> Future[tuple[T, float]]:
+        """The same, with the seconds of a core that it took."""
+
+        def run() -> tuple[T, float]:
+            started = time.thread_time()
+            return self.history.read(question), time.thread_time() - started
+
+        return self._thread.submit(run)
 
     def read_bytes(self) -> int:
         """Bytes the history uses."""
@@ -133,29 +141,27 @@ class Live:
         self.ready = True
 
     def _serve(self) -> None:
-        """The page, and the probes. Where they listen was given, or a taken port costs the page and nothing else."""
+        """The page, and the probes."""
         from zmon_collector.web.site import probe_server, site  # only who shows a page pays for a web server
 
         web, health = self.config.web, self.config.health
         if web.enabled:
-            try:
-                self.page = site(self)
-                self.page.start()
-                log.info("live page on %s", self.page.url)
-            except ConfigurationError as error:
-                if web.bind is not None or web.token_file is not None or web.token_env is not None:
-                    raise
-                log.warning("no live page: %s", error)
+            self.page = site(self)
+            self.page.start()
+            log.info("live page on %s", self.page.url)
         if health.bind is not None:
             self._probes = probe_server(self, health.bind)
             self._probes.start()
 
-    def stop(self) -> None:
-        """After the last report: the history is closed."""
+    def leave(self) -> None:
+        """Send viewers away: they are not to wait for sinks that take their time at the end."""
         self.ready = False
         for server in (self.page, self._probes):
             if server is not None:
                 server.stop()
+
+    def stop(self) -> None:
+        """After the last report: the history is closed."""
         self.memory.stop()
 
     def take(self, report: Report) -> None:
@@ -178,7 +184,8 @@ class Live:
         if self.watched and mono >= self._preview_at:
             started = time.thread_time()
             preview(self.watched, self._take_partial)
-            self._preview_at = mono + max(LOOK_EVERY, (time.thread_time() - started) / PREVIEW_SHARE)
+            every = min(LOOK_EVERY, self.config.collector.window / 4)  # short windows are filled in a few looks
+            self._preview_at = mono + max(every, (time.thread_time() - started) / PREVIEW_SHARE)
 
     def _take_partial(
         self, model: tuple[str, str], window: Window, points: list[Point], rows: Mapping[str, RowCounts]

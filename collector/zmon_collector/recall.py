@@ -77,7 +77,7 @@ def series(
         "SELECT model, version, what, stat, names FROM bundle JOIN series ON series.bundle = bundle.id"
         " WHERE model = ? AND agent = ''"
         + ("" if version is None else " AND version = ?")
-        + " ORDER BY what, series.id",
+        + " ORDER BY what != 'feature_value', what, series.id",
         (model,) if version is None else (model, version),
     )
     found = []

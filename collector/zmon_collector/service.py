@@ -210,6 +210,7 @@ class Service:
     def _finish(self) -> None:
         """Settle what was received; close every window if asked to; give the sinks time to write."""
         now = self._now()
+        self.live.leave()
         while (received := self.receiver.take()) is not None:
             self._take(received, now)
         while self._recovery is not None and not self._recovery.finished and self._flushes and not self.store.broken:

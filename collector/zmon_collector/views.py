@@ -20,10 +20,12 @@ Panel = dict[str, Any]
 MODEL_WHAT = (
     "prediction_freq", "max_prediction_proba", "prediction_entropy", "accuracy", "estimated_accuracy", "f1",
     "precision", "recall", "balanced_accuracy", "roc_auc", "label_coverage", "confusion_count", "calibration_ece",
-    "calibration_mce", "feature_value", "feature_drift", "buffer_count", "mae", "rmse", "bias", "prediction_value",
+    "calibration_mce", "buffer_count", "mae", "rmse", "bias", "prediction_value",
     "target_value",
 )  # fmt: skip
-MODEL_STAT = ("", "mean", "std", "q25", "q75", "macro", "psi", "median", "q05", "q95")
+MODEL_STAT = ("", "mean", "q25", "q75", "macro", "median", "q05", "q95")
+FEATURE_WHAT = ("feature_value", "feature_drift")  # of all features: only what the map of them needs
+FEATURE_STAT = ("mean", "std", "psi")
 SHARED_WHAT = ("buffer_count", "max_prediction_proba", "accuracy", "estimated_accuracy", "mae")
 ROW_COUNTS = ("rows_lost", "rows_late", "rows_rejected", "rows_sampled_out")
 TREND = 48  # points of a mover's small line

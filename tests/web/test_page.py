@@ -222,6 +222,19 @@ def test_points_are_exported(served: Collector, opened: Open) -> None:
     assert len(re.findall(r"max_prediction_proba,m,mean", text)) == 12
 
 
+def test_an_alert_appears(served: Collector, opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    live = served.service.live
+    page = opened(served, "#/alerts")
+    page.wait_for_selector("text=not part of this release")
+    alert = {"state": "firing", "model": "m", "version": "", "text": f"confidence {EVIL}", "since": now(), "value": 0.3}
+    monkeypatch.setattr(live, "alerts", lambda: [alert])
+    page.wait_for_selector("main td .state[data-state=degraded]")
+    assert EVIL in page.locator("table").inner_text()
+    page.keyboard.press("1")
+    page.wait_for_selector("tr.lead .state[data-state=drifting]")
+    assert page.locator("tr.lead td").last.inner_text() == "1"
+
+
 def test_two_versions_stand_side_by_side(served: Collector, opened: Open) -> None:
     shown(served, *(window(100 + i, now() - 60 + 10 * i, version="canary", confidence=0.6) for i in range(5)))
     page = opened(served, "#/model?model=m")

@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 from zmon_collector.config import WebSection
+from zmon_collector.web import site
 from zmon_collector.web.app import probes
 from zmon_collector.web.security import is_loopback, policy, token_of
 from zmon_collector.web.server import WebServer
@@ -125,3 +126,11 @@ def test_a_taken_port_is_told(paged: Start) -> None:
     taken = paged().service.live.url.removeprefix("http://").rstrip("/")
     with pytest.raises(ConfigurationError, match=r"\[web\] bind = '127.*cannot bind.*--web"):
         WebServer(probes(lambda: True), taken, "[web]")
+
+
+def test_the_usual_port_gives_way_to_any_free_one(paged: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = paged(folder="first").service.live.url
+    monkeypatch.setattr(site, "DEFAULT_BIND", taken.removeprefix("http://").rstrip("/"))
+    second = paged(folder="second", bind=None).service.live.url
+    assert second != taken
+    assert httpx.get(f"{second}healthz").status_code == 200

@@ -22,7 +22,7 @@ from zmon_collector.service import Service
 @click.option("--window", type=PERIOD, help="Length of a window, whole seconds.")
 @click.option("--data-dir", type=FOLDER, help="Folder for everything written.")
 @click.option("--flush-on-exit", is_flag=True, default=None, help="Close and write open windows at the end.")
-@click.option("--web", type=ADDRESS, help="Where the live page is served; 127.0.0.1:8787 if that is free.")
+@click.option("--web", type=ADDRESS, help="Where the live page is served; 127.0.0.1:8787, or any free port.")
 @click.option("--no-web", is_flag=True, help="Serve no live page.")
 @click.option("--print-config", is_flag=True, help="Print the configuration in force as TOML, and end.")
 def collect(path: Path | None, print_config: bool, **options: Any) -> None:

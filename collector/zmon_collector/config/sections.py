@@ -110,7 +110,9 @@ class WebSection:
     """[web]"""
 
     enabled: bool = key(flag, True, "serve the live page and its API")
-    bind: str | None = key(address, None, "HOST:PORT of the page; default 127.0.0.1:8787, and no page if that is taken")
+    bind: str | None = key(
+        address, None, "HOST:PORT of the page; default 127.0.0.1:8787, or any free port if that is taken"
+    )
     token_file: Path | None = key(file, None, "file with the token that viewers need; required beyond loopback")
     token_env: str | None = key(one_text, None, "environment variable with the token, instead of a file")
     hosts: tuple[str, ...] | None = key(texts, None, "further host names under which the page is reached")

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -24,7 +23,6 @@ from zmon.errors import ConfigurationError
 from zmon_collector.admin import ask
 from zmon_collector.demo import show
 from zmon_collector.demo.verdict import WindowView, changed, read
-from zmon_collector.web.security import DEFAULT_BIND, split
 
 PERIOD = 2  # seconds
 REPLICAS = ("replica-1", "replica-2")
@@ -134,25 +132,21 @@ def _process(*command: str, **options: Any) -> Iterator[subprocess.Popen[str]]:
 def _collector(folder: Path) -> Iterator[subprocess.Popen[str]]:
     config = folder / "zmon.toml"
     config.write_text('[metrics]\npreset = "full"\n', encoding="utf-8")
-    options = ("--config", str(config), "--bind", "tcp://127.0.0.1:0", "--window", f"{PERIOD}s", "--data-dir",
-               str(folder), "--web", _free(DEFAULT_BIND))  # fmt: skip
+    options = (
+        "--config",
+        str(config),
+        "--bind",
+        "tcp://127.0.0.1:0",
+        "--window",
+        f"{PERIOD}s",
+        "--data-dir",
+        str(folder),
+    )
     with (
         (folder / "log").open("w", encoding="utf-8") as log,
         _process("zmon_collector", "collect", *options, stderr=log) as process,
     ):
         yield process
-
-
-def _free(address: str) -> str:
-    """The page's usual address, or any free port where another collector has it."""
-    host, port = split(address)
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError:
-            return f"{host}:0"
-    return address
 
 
 def _replica(agent: str, seed: int) -> contextlib.AbstractContextManager[subprocess.Popen[str]]:

@@ -25,7 +25,7 @@ LEAST_PAUSE = 0.1  # seconds between two rounds of rendering
 PING_EVERY = 10.0  # seconds; a proxy closes what is silent, and a viewer that has gone is noticed
 STUCK = 30.0  # seconds for which a viewer may not read before it is let go
 LINGER = 60.0  # seconds that a rendered view is kept without viewers
-HEALTH = {"health", "overview"}
+HEALTH = {"health", "overview", "alerts"}  # views that every look at the collector may change
 
 
 def written(data: Any) -> bytes:
@@ -63,7 +63,7 @@ class Hub:
     Parameters
     ----------
     render : callable
-        Gives a view as plain data; runs in a worker thread.
+        Gives a view as plain data, and the seconds of a core it took in other threads; runs in a worker thread.
     viewers : int
         Most viewers at a time.
     watch : callable
@@ -71,7 +71,10 @@ class Hub:
     """
 
     def __init__(
-        self, render: Callable[[Asked], Any], viewers: int, watch: Callable[[frozenset[str]], None] = lambda _: None
+        self,
+        render: Callable[[Asked], tuple[Any, float]],
+        viewers: int,
+        watch: Callable[[frozenset[str]], None] = lambda _: None,
     ) -> None:
         self._render = render
         self._watch = watch
@@ -140,7 +143,8 @@ class Hub:
 
         def work() -> tuple[bytes, float]:
             begun = time.thread_time()
-            return written(self._render(topic.asked)), time.thread_time() - begun
+            view, elsewhere = self._render(topic.asked)
+            return written(view), time.thread_time() - begun + elsewhere
 
         try:
             body, busy = await asyncio.to_thread(work)

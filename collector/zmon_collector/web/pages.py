@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -29,11 +30,13 @@ class Pages:
     def __init__(self, live: Live, clock: Callable[[], float] = time.time) -> None:
         self._live = live
         self._clock = clock
+        self._spent = threading.local()
 
-    def render(self, asked: Asked) -> dict[str, Any]:
-        """One view."""
+    def render(self, asked: Asked) -> tuple[dict[str, Any], float]:
+        """One view, and the seconds of a core that the history spent on it."""
+        self._spent.seconds = 0.0
         found = getattr(self, f"_{asked.view}")(asked)
-        return {"view": asked.view, **found}
+        return {"view": asked.view, **found}, self._spent.seconds
 
     # --- views -------------------------------------------------------------------------------------------------------
 
@@ -47,7 +50,12 @@ class Pages:
         stretch = span(asked.range, asked.until, known, self._clock())
         period = stretch.step or known.period
         ask = self._question(asked, known, stretch)
-        lines = _alone(self._so_far(replace(ask, what=views.MODEL_WHAT, stat=views.MODEL_STAT)))
+        lines = _alone(
+            [
+                *self._so_far(replace(ask, what=views.MODEL_WHAT, stat=views.MODEL_STAT)),
+                *self._so_far(replace(ask, what=views.FEATURE_WHAT, stat=views.FEATURE_STAT)),
+            ]
+        )
         agents = self._read(lambda db: recall.agents(db, known.model, known.version))
         shared = replace(ask, what=(*views.SHARED_WHAT, *views.ROW_COUNTS), stat=("", "mean"), agents=agents)
         versions = replace(shared, version=None, agents=("",), what=views.SHARED_WHAT)
@@ -158,7 +166,9 @@ class Pages:
         )
 
     def _read(self, question: Callable[[Any], Any]) -> Any:
-        return self._live.memory.read(question).result()
+        found, seconds = self._live.memory.timed(question).result()
+        self._spent.seconds = getattr(self._spent, "seconds", 0.0) + seconds
+        return found
 
     def _lines(self, question: Question) -> list[Line]:
         found: list[Line] = self._read(lambda db: recall.lines(db, question))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from zmon.errors import ConfigurationError
 from zmon_collector.live import Live
 from zmon_collector.web.app import build, probes
 from zmon_collector.web.events import Hub
 from zmon_collector.web.pages import Pages
 from zmon_collector.web.security import DEFAULT_BIND, split, token_of
 from zmon_collector.web.server import WebServer
+
+ANY_PORT = "127.0.0.1:0"
 
 
 def site(live: Live) -> WebServer:
@@ -16,7 +19,7 @@ def site(live: Live) -> WebServer:
     Raises
     ------
     ConfigurationError
-        The address is taken, or a token is required and missing.
+        The address that was given is taken, or a token is required and missing.
     """
     web = live.config.web
     token = token_of(web)
@@ -26,9 +29,14 @@ def site(live: Live) -> WebServer:
         live.watched = models
 
     hub = Hub(pages.render, web.viewers, watch)
-    bind = web.bind or DEFAULT_BIND
-    hosts = {split(bind)[0], *(web.hosts or ())}
-    server = WebServer(build(pages, hub, lambda: live.ready, token, hosts), bind, "[web]")
+    hosts = {split(web.bind or DEFAULT_BIND)[0], *(web.hosts or ())}
+    app = build(pages, hub, lambda: live.ready, token, hosts)
+    try:
+        server = WebServer(app, web.bind or DEFAULT_BIND, "[web]")
+    except ConfigurationError:
+        if web.bind is not None:
+            raise
+        server = WebServer(app, ANY_PORT, "[web]")  # another collector has the usual one
     live.changed.append(lambda model: server.call(lambda: hub.mark(model)))
     server.before_stop(hub.close)
     return server
