@@ -6,6 +6,7 @@ import configparser
 import re
 import shlex
 import tomllib
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from zmon_collector.config.values import clients
 
 import zmon
 from tests.conftest import require
+from tests.e2e.test_processes import Running, command
+from tests.faults.harness import free_port
 
 FOLDER = Path(__file__).parents[1] / "examples/deploy"
 PORTS = [5757, 5758]
@@ -81,7 +84,7 @@ def commands() -> dict[str, list[str]]:
     found = {"ExecStart": shlex.split(unit["ExecStart"])[1:]}
     found["CMD"] = tomllib.loads(f"x = {instruction('CMD')}")["x"]
     for name in ("README.md", "zmon.toml", "clients.toml"):
-        for number, line in enumerate(re.findall(r"(?:^    |# |`)zmon (\w[^#`\n]*)", read(name), re.M)):
+        for number, line in enumerate(re.findall(r"\bzmon ((?:collect|keygen|validate|reload)\b[^#`\n]*)", read(name))):
             found[f"{name} {number}"] = shlex.split(line)
     return found
 
@@ -117,6 +120,23 @@ def test_the_configuration_is_valid_and_not_open(tmp_path: Path) -> None:
     allow = Allow.of(SecuritySection(None, FOLDER / "clients.toml"))
     assert [client.name for client in allow.clients.values()] == ["fraud-serving"]
     assert clients(tomllib.loads(read("clients.toml"))["clients"])
+
+
+def test_a_collector_runs_with_it_and_answers_the_probes(tmp_path: Path) -> None:
+    """As it stands, but for paths and ports."""
+    assert command("keygen", "--collector", "zmon", "--out", str(tmp_path)).returncode == 0
+    text, port = read("zmon.toml"), free_port()
+    for path in ("/run/zmon", "/etc/zmon"):
+        text = text.replace(path, str(tmp_path))
+    (tmp_path / "zmon.toml").write_text(text.replace(f"0.0.0.0:{HEALTH}", f"127.0.0.1:{port}"))
+    (tmp_path / "clients.toml").write_text(read("clients.toml"))
+    running = Running(tmp_path / "data", "--config", str(tmp_path / "zmon.toml"))
+    for path in ("/healthz", "/readyz"):
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+            assert answer.status == 200
+    said = running.end()
+    assert running.process.returncode == 0, said
+    assert "insecure" not in said
 
 
 def test_the_memory_limits_hold_what_the_configuration_lets_in(

@@ -6,16 +6,21 @@ import re
 import struct
 from pathlib import Path
 
-from zmon import control, wire
+from zmon import categories, control, wire
 from zmon.batch import Schema
 
 PAGE = Path(__file__).parents[1] / "docs/wire.md"
 TOPIC = wire.Topic("fraud", "2", "pod/1").encode()
 STREAM = bytes(range(16))
+STORE = bytes(range(0xA0, 0xA8))
 TS = 1_700_000_000_000_000_000
-BODY = wire.encode_schema(Schema("classification", ("ok", "fraud"), ("amount",), ("numeric",), 0.5, {"zone": "eu"}))
+BODY = wire.encode_schema(
+    Schema("classification", ("ok", "fraud"), ("amount",), ("numeric",), 0.5, {"zone": "eu"}, ("country",))
+)
 PROBABILITIES = struct.pack("<4d", 0.9, 0.1, 0.25, 0.75)
 LABELS = struct.pack("<2i", 0, -1)
+CODES = struct.pack("<2b", 0, -1)
+VALUES = categories.encode(2, (("de", "fr"),))
 _BLOCK = re.compile(r"<!-- bytes: ([a-z ]+) -->\n(?:```text\n.*?```\n)?", re.S)
 
 
@@ -33,8 +38,13 @@ def batch_frames() -> list[bytes]:
         rows=2,
         base=40,
         ts=TS,
-        arrays=[("probabilities", "<f8", [2, 2]), ("labels", "<i4", [2])],
-        buffers=[PROBABILITIES, LABELS],
+        arrays=[
+            ("probabilities", "<f8", [2, 2]),
+            ("labels", "<i4", [2]),
+            ("segments", "|i1", [2, 1]),
+            ("segment_values", "|u1", [len(VALUES)]),
+        ],
+        buffers=[PROBABILITIES, LABELS, CODES, VALUES],
         tally={"sampled_out": 0, "rejected": {"probabilities_nan": 3}},
     )
 
@@ -42,7 +52,7 @@ def batch_frames() -> list[bytes]:
 def frames() -> dict[str, bytes]:
     """Every worked frame by its mark."""
     topic, schema_header, body = schema_frames()
-    _, batch_header, probabilities, labels = batch_frames()
+    _, batch_header, probabilities, labels, segments, values = batch_frames()
     return {
         "topic": topic,
         "schema header": schema_header,
@@ -50,10 +60,12 @@ def frames() -> dict[str, bytes]:
         "batch header": batch_header,
         "probabilities": probabilities,
         "labels": labels,
+        "segments": segments,
+        "segment values": values,
         "hello": control.encode_greeting(
-            "hello", topic=TOPIC, stream=STREAM, base=40, acked=39, issued=42, clock=TS, tally={}
+            "hello", topic=TOPIC, stream=STREAM, base=40, acked=39, issued=42, clock=TS, tally={}, store=STORE
         ),
-        "ack": control.encode_ack(STREAM, 42, 65_536),
+        "ack": control.encode_ack(STREAM, 42, 65_536, store=STORE),
     }
 
 

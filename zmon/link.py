@@ -97,6 +97,7 @@ class Link:
         self.subscriptions.clear()
         self.schemas.clear()
         self.reached = self.greeted = False
+        self._pause = min(2 * self._pause, REOPEN_MAX)
         self._open()
         return True
 
@@ -135,7 +136,6 @@ class Link:
             if event == zmq.EVENT_DISCONNECTED:
                 if not self._given_up:
                     self._reopen_at = now + self._pause * random.uniform(0.5, 1.0)
-                    self._pause = min(2 * self._pause, REOPEN_MAX)
                 self._given_up.add(monitor)
             elif event == zmq.EVENT_CONNECT_RETRIED:
                 self._given_up.discard(monitor)

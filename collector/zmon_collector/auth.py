@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import tomllib
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -31,8 +30,8 @@ log = logging.getLogger("zmon.collector")
 DOMAIN = b"zmon"
 ZAP = "inproc://zeromq.zap.01"
 BROKEN = zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
-LOG_EVERY = 300.0  # seconds between two log lines about one key
-LOGGED_KEYS = 1000
+LOG_EVERY = 300.0  # seconds in which there is at most one log line about a key
+LOGGED_KEYS = 50  # that have a line in that time
 
 Socket = zmq.Socket[bytes]
 
@@ -89,7 +88,8 @@ class Gate:
         self._secret = b"" if path is None else read_file("[security] secret_key_file", path, "secret-key").encode()
         self._allow = Allow.of(section)
         self._telemetry = telemetry
-        self._logged: OrderedDict[str, float] = OrderedDict()
+        self._period = monotonic()
+        self._logged: set[str] = set()  # keys, in this period
         self._zap: Socket | None = None
         self._monitors: list[Socket] = []
 
@@ -150,14 +150,14 @@ class Gate:
         raise WireError("forbidden", f"{name} as {topic.model!r}, {topic.agent_id!r}")
 
     def _warn(self, key: str, text: str, *arguments: object) -> None:
+        """Once for each key and period, and for so many keys only: anybody can make new ones."""
         now = monotonic()
-        if now - self._logged.get(key, -LOG_EVERY) < LOG_EVERY:
-            return
-        self._logged[key] = now
-        self._logged.move_to_end(key)
-        if len(self._logged) > LOGGED_KEYS:
-            self._logged.popitem(last=False)
-        log.warning(text, *arguments)
+        if now - self._period >= LOG_EVERY:
+            self._period = now
+            self._logged.clear()
+        if key not in self._logged and len(self._logged) < LOGGED_KEYS:
+            self._logged.add(key)
+            log.warning(text, *arguments)
 
 
 def verdict(frames: Sequence[bytes], allow: Allow) -> tuple[list[bytes], str, str]:

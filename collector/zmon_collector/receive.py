@@ -60,7 +60,7 @@ class Receiver:
 
     def __init__(self, config: Config, telemetry: Telemetry, wake: Callable[[], None]) -> None:
         self.inbox: deque[Received] = deque()
-        self.inbox_bytes = 0  # written by both threads; exact enough to pause by
+        self._taken_in = self._given_out = 0  # bytes; each is written by one thread only
         self.data = self.control = ""  # endpoints as bound
         self.gate = Gate(config.security, telemetry)
         self._config = config
@@ -136,6 +136,11 @@ class Receiver:
         self._bind(self._admin, f"ipc://{path}")
         path.chmod(0o600)
 
+    @property
+    def inbox_bytes(self) -> int:
+        """Bytes that wait to be taken."""
+        return self._taken_in - self._given_out
+
     # --- called by other threads ----------------------------------------------------------------------------
 
     def take(self) -> Received | None:
@@ -143,7 +148,7 @@ class Receiver:
         if not self.inbox:
             return None
         received = self.inbox.popleft()
-        self.inbox_bytes -= sum(map(len, received.frames))
+        self._given_out += sum(map(len, received.frames))
         return received
 
     def reply(self, kind: str, peer: bytes, frame: bytes) -> None:
@@ -207,7 +212,7 @@ class Receiver:
                 frames, user = self._take(self._sub)
             except zmq.Again:
                 return count
-            self.inbox_bytes += sum(map(len, frames))
+            self._taken_in += sum(map(len, frames))
             self.inbox.append(Received("data", frames, user=user))
         return BURST
 
@@ -217,7 +222,7 @@ class Receiver:
                 (peer, *frames), user = self._take(socket)
             except zmq.Again:
                 return count
-            self.inbox_bytes += sum(map(len, frames))
+            self._taken_in += sum(map(len, frames))
             self.inbox.append(Received(kind, frames, peer, user))
         return BURST
 

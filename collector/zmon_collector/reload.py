@@ -12,6 +12,7 @@ AT_ONCE = {  # keys that take effect without a restart; the others keep their ol
     "metrics": None,
     "models": None,
     "limits": {"open_windows", "agents", "features", "classes", "models", "streams", "inflight_bytes", "schema_bytes"},
+    "security": {"clients", "clients_file"},
 }
 
 

@@ -15,6 +15,7 @@ from zmon.state import pack_state
 from zmon.wire import decode, pack
 from zmon_collector import journal
 from zmon_collector.admin import Admin
+from zmon_collector.auth import Allow
 from zmon_collector.choice import chooser
 from zmon_collector.closing import Closed
 from zmon_collector.config import Config
@@ -154,9 +155,11 @@ class Service:
         new = self._read()
         check_names(self.registry, new.plugins, "plugins")
         check_names(self.registry, new.sinks, "sinks")
+        allow = Allow.of(new.security)
         self.config, waiting = merged(self.config, new)
         self._choose = chooser(self.config.choice)
         self.desk.reload(self.config)
+        self.receiver.gate.permit(allow)
         log.info("configuration reloaded%s", f"; these wait for a restart: {', '.join(waiting)}" if waiting else "")
         return waiting
 

@@ -16,6 +16,7 @@ from tests import wire_page
 from tests.conftest import Collector, until
 from zmon import control, wire
 
+ARRAYS = ("probabilities", "labels", "segments", "segment values")
 TEXT = wire_page.PAGE.read_text()
 BYTES = {name: wire_page.undump(block) for name, block in wire_page.blocks(TEXT).items()}
 
@@ -31,12 +32,15 @@ def test_the_bytes_are_messages() -> None:
     decoded = wire.decode_schema(schema.body, schema.schema)
     assert (schema.topic.model, schema.topic.version, schema.topic.agent_id) == ("fraud", "2", "pod/1")
     assert (decoded.classes, decoded.features, dict(decoded.tags)) == (("ok", "fraud"), ("amount",), {"zone": "eu"})
-    batch = wire.decode([BYTES["topic"], BYTES["batch header"], BYTES["probabilities"], BYTES["labels"]])
+    batch = wire.decode([BYTES["topic"], BYTES["batch header"], *(BYTES[name] for name in ARRAYS)])
     assert (batch.first, batch.rows, batch.base, batch.schema) == (41, 2, 40, schema.schema)
     np.testing.assert_array_equal(batch.columns["probabilities"], [[0.9, 0.1], [0.25, 0.75]])
     assert batch.columns["labels"].tolist() == [0, -1]
+    assert batch.columns["segments"].tolist() == [[0], [-1]]
+    assert batch.dictionaries["segments"][0][0] == "de"
     hello = control.decode_greeting(BYTES["hello"])
     assert (hello.kind, hello.base, hello.acked, hello.issued) == ("hello", 40, 39, 42)
+    assert hello.store == control.decode_ack(BYTES["ack"]).store == wire_page.STORE
     ack = control.decode_ack(BYTES["ack"])
     assert (ack.row, ack.window, ack.need) == (42, 65_536, b"")
 

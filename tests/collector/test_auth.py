@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from zmon_collector.admin import ask
-from zmon_collector.auth import DOMAIN, Allow, Client, Gate, verdict
+from zmon_collector.auth import DOMAIN, LOGGED_KEYS, Allow, Client, Gate, verdict
 from zmon_collector.commands.keygen import keygen
 from zmon_collector.config import Config, SecuritySection, dump, load, parse
 from zmon_collector.telemetry import Telemetry
@@ -28,7 +28,7 @@ import zmon
 from tests.conftest import Collector, until
 from zmon import control, wire
 from zmon.batch import Schema
-from zmon.errors import ConfigurationError
+from zmon.errors import ConfigurationError, WireError
 
 P = np.full((5, 2), 0.5)
 
@@ -266,6 +266,19 @@ def test_a_stream_belongs_to_the_key_that_began_it(secured: Callable[..., Collec
     second.batch(topic, b"s" * 16, first=6)
     until(lambda: counted(collector, "rejected_messages", "forbidden") == 1, what="the refused batch")
     assert collector.service.telemetry.get("rows") == 5
+
+
+def test_keys_without_end_do_not_fill_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "key"
+    path.write_text(SERVER.secret)
+    path.chmod(0o600)
+    gate = Gate(SecuritySection(path, None, clients(pod=(POD, "m", "*"))), Telemetry())
+    for number in range(1000):
+        for _ in range(2):
+            with pytest.raises(WireError, match="forbidden"):
+                gate.check(f"key {number}", wire.Topic("m", "", "a"))
+    assert len(caplog.messages) == LOGGED_KEYS
+    gate.check(POD.public, wire.Topic("m", "", "a"))
 
 
 # --- ZAP, alone -----------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from zmon_collector.window import NANO, Periods
 
 from tests.conftest import until
 from tests.e2e.test_processes import OLD, Running, command
+from zmon.keys import read_file
 
 P = np.array([[0.9, 0.1]])
 
@@ -80,6 +81,30 @@ def test_sighup_reloads_and_a_wrong_file_changes_nothing(tmp_path: Path) -> None
     assert said.count("configuration reloaded") == 1
     first, second = (json.loads(path.read_text()) for path in sorted((running.folder / "anodot").glob("*.json")))
     assert len(second) > len(first), "the full preset has more"
+
+
+def test_a_client_that_is_allowed_by_a_reload_gets_in(tmp_path: Path) -> None:
+    for name, role in (("server", "--collector"), ("pod", "--out=.")):
+        assert command("keygen", role, name, "--out", str(tmp_path)).returncode == 0
+    config, clients = tmp_path / "zmon.toml", tmp_path / "clients.toml"
+    config.write_text(f"[security]\nsecret_key_file = '{tmp_path}/server.key_secret'\nclients_file = '{clients}'\n")
+    clients.write_text("")
+    running = Running(tmp_path / "data", "--config", str(config))
+    keys = {"secret_key": tmp_path / "pod.key_secret", "server_key": tmp_path / "server.key"}
+    with running.publisher(agent_id="a", **keys) as publisher:
+        publisher.publish(P)
+        until(lambda: any("refused_clients" in name for name in (ask(running.folder, "health") or {})["counters"]))
+        clients.write_text("[clients.pod]\nkey = 'short'\nmodels = ['*']")
+        refused = command("reload", "--data-dir", str(running.folder))
+        assert refused.returncode == 2
+        assert "pod: key is not a public key" in refused.stderr
+        public = read_file("test", tmp_path / "pod.key", "public-key")
+        clients.write_text(f"[clients.pod]\nkey = '{public}'\nmodels = ['m']")
+        done = command("reload", "--data-dir", str(running.folder))
+        assert done.returncode == 0, done.stderr
+        assert "restart" not in done.stdout
+        assert publisher.flush(30)
+    assert "secret" not in running.end().replace("key_secret", "")
 
 
 def test_no_collector_to_reload(tmp_path: Path) -> None:
