@@ -195,3 +195,47 @@ def test_raw_bytes_on_both_ports(tmp_path: Path) -> None:
         timed.publisher.close()
         collector.end()
     assert settled(collector, timed.issued)["buffer_count"] == timed.issued
+
+
+def test_frames_without_end_from_a_client_that_is_not_allowed(tmp_path: Path) -> None:
+    """libzmq would hold a message of ever more frames in memory: with CURVE on, a stranger never gets so far."""
+    public, secret = zmq.curve_keypair()
+    (tmp_path / "zmon.key_secret").write_bytes(secret)
+    pod_public, pod_secret = zmq.curve_keypair()
+    collector = Mortal(
+        tmp_path,
+        f"{LIVE}[security]\nsecret_key_file = '{tmp_path}/zmon.key_secret'\n"
+        f"[security.clients.pod]\nkey = '{pod_public.decode()}'\nmodels = ['*']\nagents = ['*']\n",
+    )
+    with collector.running():
+        assert collector.process is not None
+        memory = psutil.Process(collector.process.pid).memory_info
+        timed = Timed(collector.publisher("a", secret_key=pod_secret.decode(), server_key=public.decode()))
+        timed.publish(20)
+        assert timed.publisher.flush(20), timed.publisher.stats
+        before = memory().rss
+        sent = 0
+        context = zmq.Context()
+        with context, context.socket(zmq.PUB) as stranger:
+            stranger.setsockopt(zmq.LINGER, 0)
+            stranger.connect(collector.endpoint)
+            frame = bytes(2**20)
+            for _ in range(300):
+                stranger.send(b"z1/" + frame, zmq.SNDMORE)
+                sent += len(frame)
+        greeting = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"NULL" + bytes(16) + b"\x00" + bytes(31)
+        port = int(collector.endpoint.rpartition(":")[2])
+        for each in (port, port + 1):
+            with socket.create_connection(("127.0.0.1", each), 5) as connection:
+                try:
+                    connection.sendall(greeting + b"\x04\x19\x05READY\x0bSocket-Type\x00\x00\x00\x03PUB")
+                    for _ in range(300):
+                        connection.sendall(b"\x03" + (2**20).to_bytes(8, "big") + bytes(2**20))  # MORE, and long
+                except OSError:
+                    pass  # it hangs up
+        assert memory().rss - before < 32 * 2**20, f"{(memory().rss - before) >> 20} MB after {sent >> 20} MB"
+        timed.publish(20)
+        assert timed.publisher.flush(20)
+        timed.publisher.close()
+        collector.end()
+    assert settled(collector, timed.issued)["buffer_count"] == timed.issued
