@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from zmon.contract import DIMENSIONS, PRESETS, Metric, Value
@@ -26,6 +26,27 @@ def chooser(preset: Callable[[str], str]) -> Callable[[str, Metric[Any], Value],
         return ranks.get((value.what, named, value.stat), 0) <= PRESETS.index(preset(model))
 
     return choose
+
+
+def smallest(metrics: Callable[[], Iterable[Metric[Any]]]) -> Callable[[Value], str]:
+    """A function that names the smallest preset that emits a value, whichever metric gave it.
+
+    What no metric declares is emitted always: ``"minimal"``. The metrics are asked for at the first value.
+    """
+    ranks: dict[Identity, int] = {}
+    known = False
+
+    def preset_of(value: Value) -> str:
+        nonlocal known
+        if not known:
+            for metric in metrics():
+                for identity, rank in _ranks(metric).items():
+                    ranks[identity] = min(rank, ranks.get(identity, rank))
+            known = True
+        named = tuple(bool(getattr(value, key)) for key in _KEYS)
+        return PRESETS[ranks.get((value.what, named, value.stat), 0)]
+
+    return preset_of
 
 
 def _ranks(metric: Metric[Any]) -> dict[Identity, int]:

@@ -15,7 +15,7 @@ from zmon.state import pack_state
 from zmon.wire import decode, pack
 from zmon_collector import journal
 from zmon_collector.admin import Admin
-from zmon_collector.choice import chooser
+from zmon_collector.choice import chooser, smallest
 from zmon_collector.closing import Closed
 from zmon_collector.config import Config
 from zmon_collector.dispatch import Delivery, ObserverDelivery, SinkDelivery
@@ -346,7 +346,8 @@ def sink_is_on(config: Config, name: str) -> bool:
 
 def load_plugins(config: Config) -> Registry:
     """All installed plugins; ConfigurationError when the configuration names one that is not there."""
-    common = {"sinks": config.sinks, "data_dir": config.collector.data_dir}
+    preset_of = smallest(lambda: [state.metric for state in registry.metrics.values()])
+    common = {"sinks": config.sinks, "data_dir": config.collector.data_dir, "preset_of": preset_of}
     registry = Registry(lambda name: {**config.plugins.get(name, {}), **common})
     registry.load()
     check_names(registry, config.plugins, "plugins")
