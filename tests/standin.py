@@ -258,7 +258,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.owner.exchanges.append(exchange)
         if over:
             return self.answer(429, {"errors": [{"error": "1004", "description": "rate"}]}, {"Retry-After": "1"})
-        return self.play(fault, samples, exchange)
+        try:
+            return self.play(fault, samples, exchange)
+        except OSError:
+            exchange.answered = False
+            raise
 
     def play(self, fault: str, samples: list[Sample], exchange: Exchange) -> None:
         owner = self.owner

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from zmon.state import pack_state
 from zmon.wire import decode, pack
 from zmon_collector import journal
 from zmon_collector.admin import Admin
+from zmon_collector.aside import Aside
 from zmon_collector.choice import chooser, smallest
 from zmon_collector.closing import Closed
 from zmon_collector.config import Config
@@ -90,8 +92,9 @@ class Service:
             keep=config.limits.outbox_age,
             first=next_sequence(config.collector.data_dir),
         )
+        self.aside = Aside(self.store, self.telemetry, rows=config.limits.refused_rows, keep=config.limits.refused_age)
         self._deliveries: list[Delivery] = [
-            SinkDelivery(sink, self.outbox, self.telemetry)
+            SinkDelivery(sink, self.outbox, self.aside, self.telemetry)
             for name, sink in self.registry.sinks.items()
             if sink_is_on(config, name)
         ]
@@ -122,6 +125,7 @@ class Service:
         self._recovery.restore(self._now())
         readers = [delivery.name for delivery in self._deliveries]
         self.store.call(lambda connection: self.outbox.load(connection, readers))
+        self.store.call(self.aside.measure)
 
     def run(self) -> None:
         """Work until stopped, then finish what is open."""
@@ -234,6 +238,14 @@ class Service:
         """``ok`` or ``failing``, by reader."""
         return {each.name: each.state for each in self._deliveries}
 
+    def sink_errors(self) -> dict[str, str]:
+        """What failing readers last said."""
+        return {each.name: each.error for each in self._deliveries if each.error}
+
+    def resending(self) -> set[str]:
+        """The sinks that can send again what was set aside."""
+        return {each.name for each in self._deliveries if isinstance(each, SinkDelivery) and each.resends}
+
     # --- receive and settle ------------------------------------------------------------------------------------------
 
     def _take(self, received: Received, now: Now) -> None:
@@ -245,11 +257,14 @@ class Service:
                     raise WireError("frames", f"{len(received.frames)} frames on the control socket")
                 self.desk.take_greeting(decode_greeting(received.frames[0]), received.peer, now)
             else:
-                self.receiver.reply("admin", received.peer, pack(self.admin.answer(received.frames)))
-                self.receiver.flush()
+                self.admin.answer(received.frames, partial(self._reply, received.peer))
         except WireError as error:
             self.telemetry.count("rejected_messages", error.reason)
             log.debug("message rejected: %s", error)
+
+    def _reply(self, peer: bytes, answer: dict[str, Any]) -> None:
+        self.receiver.reply("admin", peer, pack(answer))
+        self.receiver.flush()
 
     # --- journal -----------------------------------------------------------------------------------------------------
 

@@ -86,6 +86,10 @@ class LimitsSection:
     )
     outbox_bytes: int = key(positive, 256 * 2**20, "reports that wait for a sink; beyond it the oldest go")
     outbox_age: float = key(duration, 7 * 86400.0, "a report that waits for longer goes")
+    refused_rows: int = key(
+        positive, 100_000, "samples set aside because a target refused them; beyond it the oldest go"
+    )
+    refused_age: float = key(duration, 30 * 86400.0, "a sample set aside for longer goes")
     schema_bytes: int = key(positive, 64 * 2**20, "schemas kept in memory; further ones are asked for again")
     models: int = key(positive, 1000, "models times versions")
     agents: int = key(positive, 100, "agents a model; those beyond count for the rollup only")

@@ -48,8 +48,8 @@ class Chunk:
         return [*(self.refused[position] for position in sorted(self.refused)), *self.stray]
 
 
-def chunk_of(samples: Sequence[Sample], now: float) -> Chunk:
-    """A chunk whose invalid samples are already refused."""
+def chunk_of(samples: Sequence[Sample], now: float, size: int = 1000) -> Chunk:
+    """A chunk whose invalid samples are already refused; the others go in requests of at most `size`."""
     chunk = Chunk(samples)
     valid = []
     for position, sample in enumerate(samples):
@@ -58,8 +58,7 @@ def chunk_of(samples: Sequence[Sample], now: float) -> Chunk:
             valid.append(position)
         else:
             chunk.refused[position] = refused
-    if valid:
-        chunk.groups.append(valid)
+    chunk.groups = [valid[start : start + size] for start in range(0, len(valid), size)]
     return chunk
 
 

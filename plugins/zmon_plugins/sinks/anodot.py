@@ -102,11 +102,15 @@ class Anodot:
 
     def resend(self, samples: Sequence[Sample]) -> list[Refused | None]:
         """Send samples that were set aside; for each None, or why it is refused again."""
-        if self._again is None or self._again.samples != samples:
-            self._again = chunk_of(samples, time.time())
+        if self._again is None or repr(self._again.samples) != repr(samples):  # a NaN does not equal itself
+            self._again = chunk_of(samples, time.time(), self._target.chunk)
         self._courier.send(self._again)
-        refused, self._again = self._again.refused, None
-        return [refused.get(position) for position in range(len(samples))]
+        chunk, self._again = self._again, None
+        unsure = chunk.stray[0] if chunk.stray else None  # it may be any of them: they all stay
+        return [
+            chunk.refused.get(position) or (unsure and Refused(sample, unsure.code, unsure.description))
+            for position, sample in enumerate(samples)
+        ]
 
     def close(self) -> None:
         if self._client is not None:
