@@ -14,6 +14,7 @@ from zmon_collector.commands.demo import demo
 from zmon_collector.commands.options import WRONG
 from zmon_collector.commands.outbox import outbox
 from zmon_collector.commands.plugins import plugins
+from zmon_collector.commands.push import push
 from zmon_collector.commands.reload import reload
 from zmon_collector.commands.validate import validate
 
@@ -30,7 +31,7 @@ def cli() -> None:
     """
 
 
-for command in (collect, demo, outbox, plugins, reload, validate):
+for command in (collect, demo, outbox, plugins, push, reload, validate):
     cli.add_command(command)
 
 

@@ -128,8 +128,10 @@ def fixed_properties(value: object) -> dict[str, str]:
     return dict(value)
 
 
-def refusal(sample: Mapping[str, Any], now: float) -> Refused | None:
+def refusal(sample: object, now: float) -> Refused | None:
     """The sample with the first of its `violations` as code and all of them as description; None when it is valid."""
+    if not isinstance(sample, Mapping):
+        return Refused({"text": f"{sample!r:.200}"}, "1001", f"no JSON object: {sample!r:.80}")
     faults = violations(sample, now)
     return Refused(sample, faults[0][:4], "; ".join(fault[5:] for fault in faults)) if faults else None
 
@@ -172,6 +174,7 @@ def violations(sample: Mapping[str, Any], now: float) -> list[str]:
 def _name_faults(key: object, value: object, codes: tuple[int, ...]) -> list[str]:
     key_empty, key_long, value_empty, value_long, key_illegal, value_illegal = codes
     found = []
+    value = str(value) if type(value) is int else value  # the vendor's own client sends `ver` as a number
     for what, text, limit, empty, long, illegal in (
         ("key", key, KEY_LIMIT, key_empty, key_long, key_illegal),
         ("value", value, VALUE_LIMIT, value_empty, value_long, value_illegal),
@@ -200,4 +203,7 @@ def _value_faults(value: object) -> list[str]:
         return ["2024 no value"]
     if isinstance(value, bool) or not isinstance(value, int | float):
         return [f"2025 value {value!r} is not a number"]
-    return [] if math.isfinite(value) else [f"2026 value {value} is not finite"]
+    try:
+        return [] if math.isfinite(value) else [f"2026 value {value} is not finite"]
+    except OverflowError:
+        return ["2026 value is a whole number beyond a double's range"]
