@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -50,17 +51,24 @@ def configuration() -> str:
             if read is tables or value is None:
                 shown = ""
             else:
-                value = f"{value:g}s" if read in (duration, period) else value
+                value = f"{value:.12g}s" if read in (duration, period) else value
                 shown = f"`{toml(value)}`"
             lines.append(f"| {each.name} | {shown} | {each.metadata['doc']} |")
         lines.append("")
     return HEAD + "\n".join(lines)
 
 
+def every_command(name: str, command: click.Command) -> Iterator[tuple[str, click.Command]]:
+    """A command and those below it, with their full names."""
+    yield name, command
+    for below, each in sorted(getattr(command, "commands", {}).items()):
+        yield from every_command(f"{name} {below}", each)
+
+
 def commands() -> str:
     """The help of every command."""
     lines = ["# The command line\n"]
-    for name, command in [("zmon", cli), *((f"zmon {n}", c) for n, c in sorted(cli.commands.items()))]:
+    for name, command in every_command("zmon", cli):
         context = click.Context(command, info_name=name, max_content_width=100, terminal_width=100)
         lines += [f"## {name}\n", "```text", command.get_help(context), "```", ""]
     return HEAD + "\n".join(lines)

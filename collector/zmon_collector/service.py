@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from zmon.contract import Report
 from zmon.control import decode_greeting, encode_ack
 from zmon.errors import ConfigurationError, WireError
 from zmon.state import pack_state
@@ -25,6 +26,7 @@ from zmon_collector.engine import Engine
 from zmon_collector.journal import Turn
 from zmon_collector.outbox import Outbox
 from zmon_collector.plugins import Registry, check_names
+from zmon_collector.prometheus import Newest
 from zmon_collector.receive import Received, Receiver
 from zmon_collector.recover import Recovery
 from zmon_collector.reload import merged
@@ -98,8 +100,13 @@ class Service:
             for name, sink in self.registry.sinks.items()
             if sink_is_on(config, name)
         ]
-        self._deliveries.append(ObserverDelivery(self.registry.announce, self.outbox, self.telemetry))
+        self.newest = Newest()
+        self._deliveries.append(ObserverDelivery(self._announce, self.outbox, self.telemetry))
         self.admin = Admin(self)
+
+    def _announce(self, report: Report) -> None:
+        self.newest.take(report)
+        self.registry.announce(report)
 
     # --- life --------------------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import zmq
 
-from tests.bench import capture, collector, metrics, scaling
+from tests.bench import api, capture, collector, metrics, scaling
 
 
 def main() -> None:
@@ -35,6 +35,8 @@ def main() -> None:
         print(capture.show(captured), flush=True)
         collected = collector.run(Path(folder), given.quick)
         print(collector.show(collected), flush=True)
+        sent = api.run(Path(folder), given.quick)
+        print(api.show(sent), flush=True)
     computed = metrics.run(given.quick)
     print(metrics.show(computed), flush=True)
     scaled = scaling.run(given.quick)
@@ -44,6 +46,7 @@ def main() -> None:
             "machine": machine,
             "capture": captured,
             "collector": collected,
+            "api": sent,
             "metrics": computed,
             "scaling": scaled,
         }
