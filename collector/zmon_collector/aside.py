@@ -10,6 +10,7 @@ from typing import Any
 import msgpack
 
 from zmon.contract import Refused
+from zmon.errors import RetryLater
 from zmon_collector.store import Store
 from zmon_collector.telemetry import Telemetry
 
@@ -37,9 +38,9 @@ class Aside:
         self._keep = keep
         self.counts: dict[str, int] = {}  # by sink, as of the last change
 
-    def ledger(self, reader: str) -> SinkLedger:
-        """Where a sink notes down how far it has come in a report."""
-        return SinkLedger(reader, self, self._store)
+    def ledger(self, reader: str, ends: Callable[[], bool] = lambda: False) -> SinkLedger:
+        """Where a sink notes down how far it has come in a report; `ends` says whether it should go no further."""
+        return SinkLedger(reader, self, self._store, ends)
 
     # --- in the store's transactions ---------------------------------------------------------------------------------
 
@@ -141,8 +142,9 @@ def _among(ids: Sequence[int]) -> str:
 class SinkLedger:
     """One sink's `zmon.Ledger`, kept in the store."""
 
-    def __init__(self, reader: str, aside: Aside, store: Store) -> None:
+    def __init__(self, reader: str, aside: Aside, store: Store, ends: Callable[[], bool]) -> None:
         self._reader = reader
+        self._ends = ends
         self._aside = aside
         self._store = store
 
@@ -162,3 +164,5 @@ class SinkLedger:
                 self._aside.add(connection, self._reader, sequence, refused)
 
         self._store.call(write)
+        if self._ends():  # between two pieces: what is noted is not sent again
+            raise RetryLater("the collector ends; the rest of the report goes on after a restart")

@@ -16,6 +16,7 @@ from zmon_collector.telemetry import Telemetry
 log = logging.getLogger("zmon.collector")
 
 LONGEST_WAIT = 60.0  # seconds between tries, whatever a sink asks for
+LAST_PIECE = 2.0  # seconds to come to the end of what is being sent and note it down
 ATTEMPTS = 5  # for a report on which a sink fails without asking to be called again
 
 
@@ -26,6 +27,7 @@ class Delivery(ABC):
         self.name = name
         self.state = "ok"
         self.error = ""  # while it is failing
+        self._told = ""  # the kind of error last logged
         self._outbox = outbox
         self._telemetry = telemetry
         self._stop = threading.Event()
@@ -35,9 +37,10 @@ class Delivery(ABC):
         self._thread.start()
 
     def join(self, timeout: float) -> bool:
-        """Wait for the last report; False when it is not done in time."""
+        """Wait for the last report; False when it is not done in time and goes on in the next run."""
         self._thread.join(timeout)
         self._stop.set()
+        self._thread.join(LAST_PIECE)
         return not self._thread.is_alive()
 
     def _run(self) -> None:
@@ -79,7 +82,7 @@ class SinkDelivery(Delivery):
     def _run(self) -> None:
         attach = getattr(self._sink, "attach", None)
         if attach is not None:
-            attach(self._aside.ledger(self.name))
+            attach(self._aside.ledger(self.name, self._stop.is_set))
         wait = 1.0
         while not self._stop.is_set():
             try:
@@ -132,10 +135,12 @@ class SinkDelivery(Delivery):
         return None
 
     def _failed(self, what: str, error: Exception) -> None:
-        if self.state == "ok":
-            log.warning("sink %r %s: %s: %s", self.name, what, type(error).__name__, error)
+        kind = type(error).__name__
+        if self.state == "ok" or kind != self._told:  # a token that is no longer taken must not hide behind an outage
+            self._told = kind
+            log.warning("sink %r %s: %s: %s", self.name, what, kind, error)
         self.state = "failing"
-        self.error = f"{type(error).__name__}: {error}"
+        self.error = f"{kind}: {error}"
         self._telemetry.count("sink_errors", self.name)
 
 

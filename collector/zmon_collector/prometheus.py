@@ -35,12 +35,7 @@ _GAUGES = {
     "journal_bytes": "state on disk",
     "outbox_bytes": "reports that wait for a sink",
 }
-_LABELS = {  # of counters that have one
-    "rejected_messages": "reason",
-    "paused": "reason",
-    "lost": "reason",
-    "answers_dropped": "kind",
-}
+_OF_SINKS = {"sink_written", "sink_errors", "sink_failed", "outbox_dropped", "samples_refused", "refused_dropped"}
 _ILLEGAL = re.compile(r"[^a-zA-Z0-9_]")
 
 
@@ -104,17 +99,16 @@ class _Health(Collector):
 
 def _counters(counters: dict[str, int]) -> Iterator[Metric]:
     """``name`` or ``name{label}`` by count, as the collector's telemetry gives them."""
+    labelled = {key.partition("{")[0] for key in counters if "{" in key}
     families: dict[str, CounterMetricFamily] = {}
     for key, count in counters.items():
         name, _, label = key.partition("{")
-        has_label = bool(label)
-        family = families.get(name)
-        if family is None:
-            label_name = _LABELS.get(name, "sink") if has_label else ""
-            family = families[name] = CounterMetricFamily(
-                f"zmon_{_ILLEGAL.sub('_', name)}", name.replace("_", " "), labels=[label_name] if has_label else []
+        if name not in families:
+            labels = [("sink" if name in _OF_SINKS else "reason")] if name in labelled else []
+            families[name] = CounterMetricFamily(
+                f"zmon_{_ILLEGAL.sub('_', name)}", name.replace("_", " "), labels=labels
             )
-        family.add_metric([label.removesuffix("}")] if has_label else [], count)
+        families[name].add_metric([label.removesuffix("}")] if name in labelled else [], count)
     yield from families.values()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,17 @@ from click.testing import CliRunner
 from zmon_collector.admin import ask
 from zmon_collector.aside import Aside
 from zmon_collector.cli import cli
+from zmon_collector.closing import Closed
 from zmon_collector.config import Config
+from zmon_collector.dispatch import SinkDelivery
+from zmon_collector.outbox import Outbox
 from zmon_collector.store import Store
 from zmon_collector.telemetry import Telemetry
+from zmon_plugins.api.courier import Paused
 
 from tests.conftest import Collector, until
 from tests.standin import TOKEN, StandIn
-from zmon.contract import Refused
+from zmon.contract import Point, Refused, Report, Value, Window
 from zmon.errors import RetryLater
 
 OLD = 1_000_000_020
@@ -161,3 +166,80 @@ def test_nothing_is_forgotten_when_sending_again_fails(store: Store) -> None:
     aside.send_again(ids, lambda samples: [None, Refused(samples[1], "2003", "slow"), None])
     (row,) = store.call(lambda c: aside.listed(c, None, 0))
     assert (row["id"], row["code"], row["description"]) == (ids[1], "2003", "slow")
+
+
+# --- the sink's thread --------------------------------------------------------------------------------------------
+
+
+class Piecemeal:
+    """A sink that delivers a report in ten pieces, and fails as it is told."""
+
+    name = "piecemeal"
+
+    def __init__(self) -> None:
+        self.sent: list[int] = []
+        self.errors: list[Exception] = []
+        self.gate = threading.Event()
+
+    def attach(self, ledger: Any) -> None:
+        self.ledger = ledger
+
+    def open(self) -> None: ...
+
+    def write(self, report: Report) -> None:
+        for piece in range(self.ledger.settled(report.sequence), 10):
+            self.gate.wait(20)
+            if self.errors:
+                raise self.errors.pop(0)
+            self.sent.append(piece)
+            self.ledger.settle(report.sequence, piece + 1)
+
+    def close(self) -> None: ...
+
+
+def delivery(store: Store, sink: Piecemeal, first: int = 1) -> tuple[SinkDelivery, Outbox]:
+    telemetry = Telemetry()
+    box = Outbox(store, telemetry, limit=2**30, keep=3600.0, first=first)
+    store.call(lambda connection: box.load(connection, [sink.name]))
+    return SinkDelivery(sink, box, Aside(store, telemetry, rows=10, keep=3600.0), telemetry), box
+
+
+def test_at_the_end_it_stops_between_two_pieces_and_goes_on_after_a_restart(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sink = Piecemeal()
+    thread, box = delivery(store, sink)
+    closed = Closed(("m", ""), Window(OLD, OLD + 60), 1, [Point(None, Value("a", 1.0))], {}, {})
+    write, written = box.prepare(closed, {})
+    written(store.call(write))
+    thread.start()
+    until(lambda: box.behind() == {"piecemeal": 1})
+    box.end()
+    threading.Timer(0.3, sink.gate.set).start()
+    assert thread.join(0.05), "it ends once the piece under way is noted"
+    assert sink.sent == [0]
+    thread, box = delivery(store, sink)
+    thread.start()
+    until(lambda: box.behind() == {"piecemeal": 0})
+    box.end()
+    assert thread.join(5)
+    assert sink.sent == list(range(10))
+
+
+def test_another_kind_of_failure_is_told_though_the_sink_was_failing(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    sink = Piecemeal()
+    sink.gate.set()
+    sink.errors = [RetryLater("status 500", after=0.0)] * 5 + [Paused("status 401", after=0.0)] * 5
+    thread, box = delivery(store, sink)
+    closed = Closed(("m", ""), Window(OLD, OLD + 60), 1, [Point(None, Value("a", 1.0))], {}, {})
+    write, written = box.prepare(closed, {})
+    written(store.call(write))
+    thread.start()
+    until(lambda: box.behind() == {"piecemeal": 0})
+    box.end()
+    assert thread.join(5)
+    told = [record.getMessage() for record in caplog.records if "piecemeal" in record.getMessage()]
+    assert [("500" in each, "401" in each) for each in told] == [(True, False), (False, True)]
+    assert (thread.state, thread.error) == ("ok", "")
