@@ -58,19 +58,22 @@ def configuration() -> str:
     return HEAD + "\n".join(lines)
 
 
-def every_command(name: str, command: click.Command) -> Iterator[tuple[str, click.Command]]:
-    """A command and those below it, with their full names."""
-    yield name, command
+def every_command(
+    name: str, command: click.Command, above: click.Context | None = None
+) -> Iterator[tuple[click.Context, click.Command]]:
+    """A command and those below it, each in the context that it has on the command line."""
+    settings: Any = {**command.context_settings, "max_content_width": 100, "terminal_width": 100}
+    context = click.Context(command, info_name=name, parent=above, **settings)
+    yield context, command
     for below, each in sorted(getattr(command, "commands", {}).items()):
-        yield from every_command(f"{name} {below}", each)
+        yield from every_command(below, each, context)
 
 
 def commands() -> str:
     """The help of every command."""
     lines = ["# The command line\n"]
-    for name, command in every_command("zmon", cli):
-        context = click.Context(command, info_name=name, max_content_width=100, terminal_width=100)
-        lines += [f"## {name}\n", "```text", command.get_help(context), "```", ""]
+    for context, command in every_command("zmon", cli):
+        lines += [f"## {context.command_path}\n", "```text", command.get_help(context), "```", ""]
     return HEAD + "\n".join(lines)
 
 

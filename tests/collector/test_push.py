@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import itertools
 import json
 import os
@@ -20,7 +21,7 @@ from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 from zmon_collector.cli import cli
-from zmon_collector.push import plan, run
+from zmon_collector.push import plan, run, written
 from zmon_collector.push.plan import Span
 from zmon_collector.push.written import parsed, read
 from zmon_plugins.sinks.anodot_file import AnodotFile
@@ -146,6 +147,12 @@ def test_groups_never_overlap(spans: list[tuple[int, int]]) -> None:
 @given(st.text(alphabet='{}[],:"\\ \n1aen.-', max_size=60))
 def test_whatever_a_file_holds_reading_ends(text: str) -> None:
     assert len(list(parsed(text))) <= len(text)
+
+
+@pytest.mark.parametrize("module", [plan, written])
+def test_examples_in_docstrings_run(module: Any) -> None:
+    result = doctest.testmod(module)
+    assert (result.failed, result.attempted > 0) == (0, True)
 
 
 def test_a_wrong_token_stops_at_once_and_is_not_told(tmp_path: Path, api: StandIn) -> None:

@@ -42,8 +42,8 @@ agents = "all"
 chunk = {chunk}
 requests_per_second = 400
 samples_per_second = 100000
-read_timeout = "500ms"
-connect_timeout = "500ms"
+read_timeout = "2s"
+connect_timeout = "1s"
 """
 
 
