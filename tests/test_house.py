@@ -15,6 +15,7 @@ import click
 import pytest
 from zmon_collector.cli import cli
 from zmon_collector.config import sections
+from zmon_plugins.api.table import Target
 
 import zmon
 import zmon.hooks
@@ -136,6 +137,12 @@ def test_every_key_of_the_configuration_says_what_it_means() -> None:
     for section in (sections.CollectorSection, sections.MetricsSection, sections.ModelSection, sections.LimitsSection):
         for each in fields(section):
             assert each.metadata["doc"], each.name
+
+
+def test_every_key_of_the_api_sink_is_documented() -> None:
+    text = (ROOT / "docs/sinks.md").read_text()
+    for each in fields(Target):
+        assert each.name in text, each.name
 
 
 def test_every_option_has_help() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-NEEDED = {"click", "pluggy", "rich", "scipy", "sklearn"}
+NEEDED = {"click", "pluggy", "prometheus_client", "requests", "rich", "scipy", "sklearn"}
 
 
 def main() -> None:
