@@ -5,6 +5,7 @@ Its rules are written from the vendor's page, not from the project's validator.
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 import random
@@ -25,6 +26,7 @@ from urllib.parse import parse_qs, urlsplit
 Sample = dict[str, Any]
 Errors = list[tuple[int, str, str]]  # index, code, description
 
+ACCESS_KEY = "acc3ss-k3y-of-the-account"
 TOKEN = "s3cr3t-d4ta-c0llection-key"
 SHAPES = ("text", "number", "no_index", "plain", "list")
 UNANSWERED = {"hang_accepted", "reset_answer", "trickle_forever", "half_json"}  # accepted, and no whole answer
@@ -118,6 +120,11 @@ class StandIn:
         self.exchanges: list[Exchange] = []
         self.out_of_order: list[Sample] = []
         self.connections = 0
+        self.access_key = ACCESS_KEY
+        self.bearer_lasts = 3600.0
+        self.bearers: dict[str, float] = {}  # until when
+        self.schemas: dict[str, dict[str, Any]] = {}
+        self.watermarks: dict[str, int] = {}
         self.chance = random.Random(seed)
         self.quota = (requests_per_second, samples_per_second)
         self._newest: dict[Any, int] = {}
@@ -183,10 +190,54 @@ class StandIn:
         with self._lock:
             return self.faults.popleft() if self.faults else self.choose()
 
+    def issue(self) -> str:
+        """A bearer token, as the API gives it: quoted by being JSON."""
+        ends = time.time() + self.bearer_lasts
+        claims = base64.urlsafe_b64encode(json.dumps({"exp": int(ends), "n": len(self.bearers)}).encode())
+        bearer = f"e30.{claims.decode().rstrip('=')}.signature"
+        self.bearers[bearer] = ends
+        return bearer
+
     def over_quota(self, samples: int) -> bool:
         with self._lock:
             recent = [each for each in self.exchanges if each.at > time.monotonic() - 1.0]
             return len(recent) >= self.quota[0] or sum(len(each.samples) for each in recent) + samples > self.quota[1]
+
+    def verdict3(self, sample: Sample) -> tuple[str, str] | None:
+        """The rules of protocol 3.0 for a sample."""
+        known = self.schemas.get(sample.get("schemaId", ""))
+        if known is None:
+            return "2004", "no such schema"
+        if not set(sample["dimensions"]) <= set(known["dimensions"]):
+            return "2010", "no such dimension"
+        if not set(sample["measurements"]) <= set(known["measurements"]) or not sample["measurements"]:
+            return "2012", "no such measurement"
+        if sample["timestamp"] < self.watermarks.get(sample["schemaId"], 0):
+            return "2021", "before the watermark"
+        (value,) = sample["measurements"].values()
+        as2 = {"properties": {"what": "w", **sample["dimensions"]}, "tags": sample.get("tags"), "value": value}
+        return verdict({**as2, "timestamp": sample["timestamp"]}, time.time())
+
+    def create(self, wanted: Any) -> tuple[int, Any]:
+        """A schema, if the rules allow it."""
+        good = (
+            isinstance(wanted, dict)
+            and 1 <= len(wanted["name"]) <= 200
+            and len(wanted["dimensions"]) <= 30
+            and all(1 <= len(name) <= 30 for name in wanted["dimensions"])
+            and 1 <= len(wanted["measurements"]) <= 200
+            and all(
+                each["aggregation"] in ("average", "sum") and each["countBy"] == "none"
+                for each in wanted["measurements"].values()
+            )
+            and wanted["missingDimPolicy"]["action"] in ("fill", "fail", "ignore")
+            and wanted["name"] not in [each["name"] for each in self.schemas.values()]
+        )
+        if not good:
+            return 400, {"message": "not a schema"}
+        made = {**wanted, "id": f"schema-{len(self.schemas)}"}
+        self.schemas[made["id"]] = made
+        return 200, {"schema": made}
 
     def judge(self, samples: list[Sample], *, throttle: bool = False, all_or_none: bool = False) -> tuple[Errors, int]:
         """Take the valid samples; what is wrong with the others, and how many were taken."""
@@ -194,7 +245,7 @@ class StandIn:
         errors: Errors = []
         taken = []
         for index, sample in enumerate(samples):
-            found = verdict(sample, now) or self.refuses(sample)
+            found = (self.verdict3(sample) if "schemaId" in sample else verdict(sample, now)) or self.refuses(sample)
             if found is not None:
                 errors.append((index, *found))
             elif throttle and self.chance.random() < 0.3:
@@ -239,12 +290,25 @@ class _Handler(BaseHTTPRequestHandler):
             self.rfile.read(length // 2)
             return self.abort()
         body = self.rfile.read(length)
-        if address.path != "/api/v1/metrics":
+        if fault in REFUSING and address.path != "/api/v1/metrics":
+            return self.play(fault, [], Exchange(fault, []))
+        if address.path == "/api/v2/access-token":
+            if json.loads(body).get("refreshToken") != self.owner.access_key:
+                return self.answer(401, {"message": "access key"})
+            return self.answer(200, self.owner.issue())
+        if address.path == "/api/v2/stream-schemas":
+            return self.answer(*self.owner.create(json.loads(body))) if self.known() else self.answer(401, {})
+        if address.path not in ("/api/v1/metrics", "/api/v1/metrics/watermark"):
             return self.answer(404, {"message": "no such page"})
-        if query.get("protocol") != ["anodot20"]:
+        if query.get("protocol") not in (["anodot20"], ["anodot30"]):
             return self.answer(400, {"errors": [{"error": "2029", "description": "protocol"}]})
         if query.get("token") != [self.owner.token]:
             return self.answer(401, {"errors": [{"error": "2001", "description": "token"}]})
+        if address.path.endswith("watermark"):
+            mark = json.loads(body)
+            assert self.owner.watermarks.get(mark["schemaId"], 0) <= mark["watermark"]
+            self.owner.watermarks[mark["schemaId"]] = mark["watermark"]
+            return self.answer(200, None)
         if "application/json" not in self.headers.get("Content-Type", ""):
             return self.answer(415, {"message": "no JSON"})
         try:
@@ -263,6 +327,20 @@ class _Handler(BaseHTTPRequestHandler):
         except OSError:
             exchange.answered = False
             raise
+
+    def do_GET(self) -> None:
+        address = urlsplit(self.path)
+        if address.path != "/api/v2/stream-schemas/schemas":
+            return self.answer(404, {"message": "no such page"})
+        if not self.known():
+            return self.answer(401, {"message": "bearer"})
+        found = [{"streamSchemaWrapper": {"schema": each}} for each in self.owner.schemas.values()]
+        return self.answer(200, found)
+
+    def known(self) -> bool:
+        """Whether the request carries a bearer token that still holds."""
+        bearer = self.headers.get("Authorization", "").removeprefix("Bearer ")
+        return self.owner.bearers.get(bearer, 0.0) > time.time()
 
     def play(self, fault: str, samples: list[Sample], exchange: Exchange) -> None:
         owner = self.owner
@@ -349,8 +427,8 @@ def shaped(errors: Iterable[tuple[int, str, str]], shape: str) -> Any:
 
 
 def identity(sample: Sample) -> Any:
-    return tuple(sorted(sample["properties"].items()))
+    return tuple(sorted((sample.get("properties") or {**sample["dimensions"], "": sample["schemaId"]}).items()))
 
 
 def key(sample: Sample) -> Any:
-    return identity(sample), sample["timestamp"], sample["value"]
+    return identity(sample), sample["timestamp"], sample.get("value", str(sample.get("measurements")))

@@ -162,7 +162,12 @@ def test_every_value_is_of_a_declared_and_documented_series(name: str) -> None:
         assert what in module.__doc__, f"{module.__name__} does not document {what}"
 
 
-WITH_EXAMPLES = ["zmon_plugins.anodot", "zmon_plugins.api.answers", "zmon_plugins.api.pace"]
+WITH_EXAMPLES = [
+    "zmon_plugins.anodot",
+    "zmon_plugins.api.answers",
+    "zmon_plugins.api.pace",
+    "zmon_plugins.api.protocol3",
+]
 
 
 @pytest.mark.parametrize("module", [*builtin_modules(), "zmon_plugins.stats", *WITH_EXAMPLES])

@@ -41,6 +41,10 @@ class Redact(logging.Filter):
         super().__init__()
         self._forms = {token, quote(token, safe=""), quote_plus(token)}
 
+    def add(self, secret: str) -> None:
+        """One more to take out."""
+        self._forms = {*self._forms, secret}
+
     def filter(self, record: logging.LogRecord) -> bool:
         text = record.getMessage()
         clean = self.clean(text)
@@ -104,9 +108,12 @@ class Client:
     ----------
     target : Target
     token : str
+    protocol : str
+        Of the samples: ``"anodot20"`` or ``"anodot30"``.
     """
 
-    def __init__(self, target: Target, token: str) -> None:
+    def __init__(self, target: Target, token: str, protocol: str = "anodot20") -> None:
+        self._protocol = protocol
         self._target = target
         self._token = token
         self._redact = Redact(token)
@@ -123,24 +130,44 @@ class Client:
             logging.getLogger(name).removeFilter(self._redact)
 
     def send(self, samples: Sequence[Mapping[str, Any]]) -> Answer:
-        """Post Anodot 2.0 samples; Unreachable when there is no whole answer in time."""
-        data = json.dumps(samples, separators=(",", ":"), allow_nan=False).encode()
-        query = {"token": self._token, "protocol": "anodot20"}
+        """Post samples; Unreachable when there is no whole answer in time."""
+        return self.post("/api/v1/metrics", samples)
+
+    def post(self, path: str, body: Any) -> Answer:
+        """Post JSON under the token."""
+        return self._exchange("POST", path, {"token": self._token, "protocol": self._protocol}, body, {})
+
+    def as_bearer(self, method: str, path: str, query: Mapping[str, str], body: Any, bearer: str) -> Answer:
+        """A request under a bearer token instead."""
+        headers = {"Authorization": f"Bearer {bearer}"} if bearer else {}
+        return self._exchange(method, path, query, body, headers)
+
+    def keep_secret(self, secret: str) -> None:
+        """Take this out of everything that is logged, too."""
+        self._redact.add(secret)
+
+    def _exchange(
+        self, method: str, path: str, query: Mapping[str, str], body: Any, headers: Mapping[str, str]
+    ) -> Answer:
+        data = None if body is None else json.dumps(body, separators=(",", ":"), allow_nan=False).encode()
         with self._deadline() as expired:
-            answer = self._post("/api/v1/metrics", query, data)
+            answer = self._request(method, path, query, data, headers)
         if isinstance(answer, str):  # raised here: outside of the handler no exception that holds the address hangs on
             raise Unreachable(f"no answer within {self._target.read_timeout:g} s" if expired.is_set() else answer)
         return answer
 
-    def _post(self, path: str, query: Mapping[str, str], data: bytes) -> Answer | str:
+    def _request(
+        self, method: str, path: str, query: Mapping[str, str], data: bytes | None, headers: Mapping[str, str]
+    ) -> Answer | str:
         """The answer, or why there is none."""
         target = self._target
         try:
-            with self._session.post(
+            with self._session.request(
+                method,
                 target.url + path,
                 params=query,
                 data=data,
-                headers={"Content-Type": "application/json"},
+                headers={"Content-Type": "application/json", **headers},
                 timeout=(target.connect_timeout, target.read_timeout),
                 allow_redirects=False,  # the token would go wherever the answer points
                 stream=True,

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 from zmon.contract import Refused
@@ -48,12 +49,17 @@ class Chunk:
         return [*(self.refused[position] for position in sorted(self.refused)), *self.stray]
 
 
-def chunk_of(samples: Sequence[Sample], now: float, size: int = 1000) -> Chunk:
+def chunk_of(
+    samples: Sequence[Sample],
+    now: float,
+    size: int = 1000,
+    refuses: Callable[[Sample, float], Refused | None] = refusal,
+) -> Chunk:
     """A chunk whose invalid samples are already refused; the others go in requests of at most `size`."""
     chunk = Chunk(samples)
     valid = []
     for position, sample in enumerate(samples):
-        refused = refusal(sample, now)
+        refused = refuses(sample, now)
         if refused is None:
             valid.append(position)
         else:
@@ -99,20 +105,10 @@ class Courier:
             Call again with the same chunk: what has been dealt with is not sent again. `Paused` when only an
             operator can help.
         """
-        wait = self._not_before - self._clock()
-        if wait > 0:
-            raise RetryLater("waiting before the next try", after=wait)
         while chunk.groups:
             group = chunk.groups[0]
-            self._pace(len(group))
             samples = [chunk.samples[position] for position in group]
-            try:
-                answer: Answer | None = self._client.send(samples)
-                why = ""
-            except Unreachable as error:
-                answer, why = None, str(error)
-            if answer is None:
-                raise self._later(Verdict(Outcome.LATER, why))
+            answer = self._call(partial(self._client.send, samples), len(group))
             verdict = answers.read(answer.status, answer.headers, answer.body, len(group), time.time())
             if verdict.outcome is Outcome.SPLIT:
                 half = len(group) // 2
@@ -124,6 +120,29 @@ class Courier:
             if verdict.again and verdict.why:
                 raise self._later(verdict)
             self._backoff.succeeded()
+
+    def ask(self, call: Callable[[], Answer]) -> Answer:
+        """The answer to another request than samples, at the same pace; RetryLater or Paused when it is no success."""
+        answer = self._call(call, 0)
+        if not 200 <= answer.status < 300:
+            verdict = answers.read(answer.status, answer.headers, answer.body, 1, time.time())
+            outcome = Outcome.LATER if verdict.outcome is Outcome.LATER else Outcome.PAUSE
+            why = verdict.why or answer.body[:200].decode(errors="replace")
+            raise self._later(Verdict(outcome, f"status {answer.status}: {why}", verdict.after))
+        self._backoff.succeeded()
+        return answer
+
+    def _call(self, call: Callable[[], Answer], samples: int) -> Answer:
+        """One request, when its time has come; RetryLater when there is no answer."""
+        wait = self._not_before - self._clock()
+        if wait > 0:
+            raise RetryLater("waiting before the next try", after=wait)
+        self._pace(samples)
+        try:
+            return call()
+        except Unreachable as error:
+            why = str(error)
+        raise self._later(Verdict(Outcome.LATER, why))
 
     def _note(self, chunk: Chunk, group: list[int], verdict: Verdict) -> None:
         for index, (code, description) in verdict.refused.items():

@@ -37,6 +37,8 @@ class Target:
         ``"health"``: rollups, and per agent what the minimal preset has; ``"all"``; ``"none"``: rollups only.
     properties : mapping of str to str
         Added to every sample.
+    protocol : str
+        ``"2.0"``, or ``"3.0"``: schemas and watermarks, which need an access key beside the token.
     """
 
     url: str = "https://app.anodot.com"
@@ -49,6 +51,9 @@ class Target:
     read_timeout: float = 30.0
     agents: str = "health"
     properties: Mapping[str, str] = field(default_factory=dict)
+    protocol: str = "2.0"
+    access_key_env: str = "ANODOT_ACCESS_KEY"
+    access_key_file: str = ""
     enabled: bool = True
 
 
@@ -75,18 +80,27 @@ def read(table: Mapping[str, Any], where: str = "[sinks.anodot]") -> Target:
 
 def token_of(target: Target, where: str = "[sinks.anodot]") -> str:
     """The token, from the file or the environment; ConfigurationError, without it, when it cannot be had."""
-    if target.token_file:
+    return _secret(target.token_file, target.token_env, "data collection key", where)
+
+
+def access_key_of(target: Target, where: str = "[sinks.anodot]") -> str:
+    """The access key of protocol 3.0, in the same way."""
+    return _secret(target.access_key_file, target.access_key_env, "access key", where)
+
+
+def _secret(file: str, variable: str, what: str, where: str) -> str:
+    if file:
         try:
-            token = Path(target.token_file).read_text(encoding="utf-8").strip()
+            token = Path(file).read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "it is no text"
-            raise ConfigurationError(f"{where} token_file {target.token_file!r}: {reason}") from None
-        source = f"the file {target.token_file!r}"
+            raise ConfigurationError(f"{where} file {file!r}: {reason}") from None
+        source = f"the file {file!r}"
     else:
-        token = os.environ.get(target.token_env, "").strip()
-        source = f"the environment variable {target.token_env}"
+        token = os.environ.get(variable, "").strip()
+        source = f"the environment variable {variable}"
     if not token:
-        raise ConfigurationError(f"{where}: {source} holds no token; put the account's data collection key there")
+        raise ConfigurationError(f"{where}: {source} holds no token; put the account's {what} there")
     if not _TOKEN.fullmatch(token):
         raise ConfigurationError(f"{where}: {source} holds characters that no token has")
     return token
@@ -130,6 +144,12 @@ def _agents(value: object) -> str:
     return str(value)
 
 
+def _protocol(value: object) -> str:
+    if value not in ("2.0", "3.0"):
+        raise ValueError(f'{value!r} is neither "2.0" nor "3.0"')
+    return str(value)
+
+
 def _flag(value: object) -> bool:
     if not isinstance(value, bool):
         raise ValueError(f"{value!r} is neither true nor false")
@@ -147,5 +167,8 @@ _READ: Mapping[str, Any] = {
     "read_timeout": _duration,
     "agents": _agents,
     "properties": fixed_properties,
+    "protocol": _protocol,
+    "access_key_env": _text,
+    "access_key_file": _text,
     "enabled": _flag,
 }
