@@ -294,10 +294,12 @@ class _Handler(BaseHTTPRequestHandler):
             return self.play(fault, [], Exchange(fault, []))
         if address.path == "/api/v2/access-token":
             if json.loads(body).get("refreshToken") != self.owner.access_key:
-                return self.answer(401, {"message": "access key"})
+                return self.answer(401, {"message": f"who is {body.decode()}?"})
             return self.answer(200, self.owner.issue())
         if address.path == "/api/v2/stream-schemas":
-            return self.answer(*self.owner.create(json.loads(body))) if self.known() else self.answer(401, {})
+            if not self.known():
+                return self.answer(401, {"message": f"who is {self.headers.get('Authorization')}?"})
+            return self.answer(*self.owner.create(json.loads(body)))
         if address.path not in ("/api/v1/metrics", "/api/v1/metrics/watermark"):
             return self.answer(404, {"message": "no such page"})
         if query.get("protocol") not in (["anodot20"], ["anodot30"]):

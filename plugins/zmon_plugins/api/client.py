@@ -39,11 +39,11 @@ class Redact(logging.Filter):
 
     def __init__(self, token: str) -> None:
         super().__init__()
-        self._forms = {token, quote(token, safe=""), quote_plus(token)}
+        self._forms = {form: form for form in (token, quote(token, safe=""), quote_plus(token))}
 
-    def add(self, secret: str) -> None:
-        """One more to take out."""
-        self._forms = {*self._forms, secret}
+    def add(self, what: str, secret: str) -> None:
+        """One more to take out, in the place of the last of its kind."""
+        self._forms = {**self._forms, what: secret}
 
     def filter(self, record: logging.LogRecord) -> bool:
         text = record.getMessage()
@@ -53,7 +53,7 @@ class Redact(logging.Filter):
         return True
 
     def clean(self, text: str) -> str:
-        for form in self._forms:
+        for form in self._forms.values():
             text = text.replace(form, "***")
         return text
 
@@ -142,9 +142,9 @@ class Client:
         headers = {"Authorization": f"Bearer {bearer}"} if bearer else {}
         return self._exchange(method, path, query, body, headers)
 
-    def keep_secret(self, secret: str) -> None:
-        """Take this out of everything that is logged, too."""
-        self._redact.add(secret)
+    def keep_secret(self, what: str, secret: str) -> None:
+        """Take this out of everything that is told, too; `what` names its kind."""
+        self._redact.add(what, secret)
 
     def _exchange(
         self, method: str, path: str, query: Mapping[str, str], body: Any, headers: Mapping[str, str]

@@ -87,7 +87,7 @@ class Schemas:
     """
 
     def __init__(self, client: Client, courier: Courier, access_key: str, now: Callable[[], float]) -> None:
-        client.keep_secret(access_key)
+        client.keep_secret("the access key", access_key)
         self._client = client
         self._courier = courier
         self._access_key = access_key
@@ -133,7 +133,7 @@ class Schemas:
         answer = self._courier.ask(lambda: self._client.as_bearer("POST", "/api/v2/access-token", {}, body, ""))
         found = _json(answer.body)
         self._bearer = found if isinstance(found, str) else answer.body.decode("utf-8", "replace").strip().strip('"')
-        self._client.keep_secret(self._bearer)
+        self._client.keep_secret("the bearer", self._bearer)
         self._ends = expiry(self._bearer) or self._now() + LASTS
 
 
