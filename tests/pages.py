@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
@@ -60,19 +61,29 @@ def configuration() -> str:
             if read in (clients, tables) or value is None or value is MISSING:
                 shown = ""
             else:
-                value = f"{value:g}s" if read in (duration, period) else value
+                value = f"{value:.12g}s" if read in (duration, period) else value
                 shown = f"`{toml(value)}`"
             lines.append(f"| {each.name} | {shown} | {each.metadata['doc']} |")
         lines.append("")
     return HEAD + "\n".join(lines)
 
 
+def every_command(
+    name: str, command: click.Command, above: click.Context | None = None
+) -> Iterator[tuple[click.Context, click.Command]]:
+    """A command and those below it, each in the context that it has on the command line."""
+    settings: Any = {**command.context_settings, "max_content_width": 100, "terminal_width": 100}
+    context = click.Context(command, info_name=name, parent=above, **settings)
+    yield context, command
+    for below, each in sorted(getattr(command, "commands", {}).items()):
+        yield from every_command(below, each, context)
+
+
 def commands() -> str:
     """The help of every command."""
     lines = ["# The command line\n"]
-    for name, command in [("zmon", cli), *((f"zmon {n}", c) for n, c in sorted(cli.commands.items()))]:
-        context = click.Context(command, info_name=name, max_content_width=100, terminal_width=100)
-        lines += [f"## {name}\n", "```text", command.get_help(context), "```", ""]
+    for context, command in every_command("zmon", cli):
+        lines += [f"## {context.command_path}\n", "```text", command.get_help(context), "```", ""]
     return HEAD + "\n".join(lines)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import click
 import pytest
 from zmon_collector.cli import cli
+from zmon_plugins.api.table import Target
 
 import zmon
 import zmon.hooks
@@ -46,6 +47,10 @@ PURE = {  # no sockets, no clock, no threads
     "zmon_collector.merge": set(),
     "zmon_collector.segments": set(),
     "zmon_collector.choice": set(),
+    "zmon_collector.push.plan": set(),
+    "zmon_collector.push.written": set(),
+    "zmon_plugins.api.answers": set(),
+    "zmon_plugins.api.pace": set(),
 }
 IMPURE = {"zmq", "socket", "time", "threading", "asyncio", "os", "subprocess", "logging"}
 LIGHT = {"zmq", "msgpack", "numpy", "narwhals"}
@@ -137,8 +142,14 @@ def test_every_key_of_the_configuration_says_what_it_means() -> None:
             assert each.metadata["doc"], each.name
 
 
+def test_every_key_of_the_api_sink_is_documented() -> None:
+    text = (ROOT / "docs/sinks.md").read_text()
+    for each in fields(Target):
+        assert each.name in text, each.name
+
+
 def test_every_option_has_help() -> None:
-    for command in cli.commands.values():
+    for _, command in pages.every_command("zmon", cli):
         assert command.help
         for option in command.params:
             assert isinstance(option, click.Argument) or option.help, f"{command.name} {option.name}"  # type: ignore[attr-defined]

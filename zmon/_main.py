@@ -5,7 +5,18 @@ from __future__ import annotations
 import importlib
 import sys
 
-NEEDED = {"click", "pluggy", "rich", "scipy", "sklearn", "starlette", "uvicorn"}
+NEEDED = {
+    "click",
+    "plotly",
+    "pluggy",
+    "prometheus_client",
+    "requests",
+    "rich",
+    "scipy",
+    "sklearn",
+    "starlette",
+    "uvicorn",
+}
 
 
 def main() -> None:

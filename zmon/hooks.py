@@ -28,7 +28,10 @@ def register_metrics(register: Callable[[Metric[Any]], None], options: Mapping[s
 
 @hookspec
 def register_sinks(register: Callable[[Sink], None], options: Mapping[str, Any]) -> None:
-    """Call ``register(sink)`` for each sink; `options` is [plugins.NAME], and ``options["sinks"]`` all of [sinks]."""
+    """Call ``register(sink)`` for each sink; `options` is [plugins.NAME], and ``options["sinks"]`` all of [sinks].
+
+    ``options["preset_of"]`` is a function that names the smallest preset that emits a `Value`.
+    """
 
 
 @hookspec

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sqlite3
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from zmon_collector.service import Service
 
 ANSWER_LIMIT = 16 * 2**20
+MOST_IDS = 1000  # of one question
+Question = Mapping[str, Any]
 
 
 class Admin:
@@ -22,13 +26,53 @@ class Admin:
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._questions = {"health": self.health, "plugins": self._plugins, "reload": self._reload}
+        self._questions: dict[str, Callable[[Question], dict[str, Any]]] = {
+            "health": lambda question: self.health(),
+            "plugins": lambda question: self._plugins(),
+            "reload": lambda question: self._reload(),
+        }
+        self._stored: dict[str, Callable[[sqlite3.Connection, Question], dict[str, Any]]] = {
+            "outbox": self._outbox,
+            "outbox-show": self._show,
+            "outbox-retry": self._retry,
+            "outbox-drop": self._drop,
+        }
 
-    def answer(self, frames: list[bytes]) -> dict[str, Any]:
-        """The answer to ``{"ask": question}``."""
-        ask = unpack(frames[-1], "admin").get("ask")
-        question = self._questions.get(ask) if isinstance(ask, str) else None
-        return self._service.live.answer(ask) if question is None else question()
+    def answer(self, frames: list[bytes], reply: Callable[[dict[str, Any]], None]) -> None:
+        """Answer ``{"ask": question, …}``: now, or from the store's thread for what must be looked up there."""
+        question = unpack(frames[-1], "admin")
+        ask = question.get("ask")
+        if isinstance(ask, str) and ask in self._questions:
+            reply(self._questions[ask](question))
+        elif isinstance(ask, str) and ask in self._stored:
+            look = self._stored[ask]
+            self._service.store.submit(lambda connection: _guarded(look, connection, question), reply)
+        else:
+            reply(self._service.live.answer(ask))
+
+    # --- what was set aside ------------------------------------------------------------------------------------------
+
+    def _outbox(self, connection: sqlite3.Connection, question: Question) -> dict[str, Any]:
+        rows = self._service.aside.listed(connection, _sink(question), int(question.get("after", 0)))
+        return {"rows": rows, "behind": self._service.outbox.behind(), "aside": self._service.aside.counts}
+
+    def _show(self, connection: sqlite3.Connection, question: Question) -> dict[str, Any]:
+        return {"rows": self._service.aside.shown(connection, _ids(question) or [])}
+
+    def _retry(self, connection: sqlite3.Connection, question: Question) -> dict[str, Any]:
+        found = self._service.aside.ids(connection, _ids(question), _sink(question))
+        able = self._service.resending()
+        for sink in found.keys() & able:
+            self._service.outbox.ask_again(sink, found[sink])
+        return {
+            "asked": {sink: len(found[sink]) for sink in sorted(found.keys() & able)},
+            "unable": sorted(found.keys() - able),
+        }
+
+    def _drop(self, connection: sqlite3.Connection, question: Question) -> dict[str, Any]:
+        return {"dropped": self._service.aside.drop(connection, _ids(question), _sink(question))}
+
+    # --- the collector -----------------------------------------------------------------------------------------------
 
     def _plugins(self) -> dict[str, Any]:
         return {"plugins": self._service.registry.table()}
@@ -51,8 +95,8 @@ class Admin:
             "control": service.receiver.control,
             "web": service.live.url,
             "streams": len(service.desk.streams),
-            "models": sorted(f"{model} {version}".strip() for model, version in service.desk.books),
-            "open_windows": sum(len(book.open) for book in service.desk.books.values()),
+            "models": sorted(f"{model} {version}".strip() for model, version in list(service.desk.books)),
+            "open_windows": sum(len(book.open) for book in list(service.desk.books.values())),
             "inbox_bytes": service.receiver.inbox_bytes,
             "backlog_bytes": service.engine.backlog,
             "uncommitted_bytes": service.store.pending_bytes,
@@ -60,6 +104,7 @@ class Admin:
             "outbox": len(service.outbox),
             "outbox_bytes": service.outbox.nbytes,
             "behind": service.outbox.behind(),
+            "aside": dict(service.aside.counts),
             "sinks": service.sink_states(),
             "sample_rows_lowered_to": service.engine.smallest_sample,
             "counters": dict(service.telemetry.snapshot()),
@@ -74,9 +119,10 @@ class Admin:
         if service.store.used_bytes > service.config.limits.journal_bytes:
             found.append("the journal is at limits.journal_bytes: nothing is taken until windows close")
         found += [f"a damaged file was set aside as {name}" for name in service.store.set_aside]
-        for name, state in service.sink_states().items():
-            if state != "ok":
-                found.append(f"sink {name} is failing; its reports wait")
+        for name, error in service.sink_errors().items():
+            found.append(f"sink {name} is failing, its reports wait: {error}")
+        for name, count in service.aside.counts.items():
+            found.append(f"{count} samples were refused by the target of sink {name} and set aside: zmon outbox ls")
         for metric in service.registry.metrics.values():
             if metric.state != "ok":
                 found.append(f"metric {metric.metric.name} is {metric.state}: {metric.error}")
@@ -87,6 +133,7 @@ class Admin:
         for counter, text in (
             ("agents_over_limit", "more agents than limits.agents: the newer ones count for the rollup only"),
             ("outbox_dropped", "reports were dropped before every sink had them"),
+            ("refused_dropped", "samples that were set aside went: limits.refused_rows or refused_age"),
             ("chunks_damaged", "damaged rows were found in the journal and count as lost"),
         ):
             if counters.get(counter):
@@ -94,7 +141,25 @@ class Admin:
         return found
 
 
-def ask(data_dir: Path, question: str, timeout: float = 1.0) -> dict[str, Any] | None:
+def _guarded(look: Any, connection: sqlite3.Connection, question: Question) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = look(connection, question)
+    except (ValueError, TypeError) as error:
+        return {"error": f"the question cannot be understood: {error}"}
+    return found
+
+
+def _ids(question: Question) -> list[int] | None:
+    ids = question.get("ids")
+    return None if ids is None else [int(each) for each in ids][:MOST_IDS]
+
+
+def _sink(question: Question) -> str | None:
+    sink = question.get("sink")
+    return None if sink is None else str(sink)
+
+
+def ask(data_dir: Path, question: str, timeout: float = 1.0, **more: Any) -> dict[str, Any] | None:
     """The answer of the collector that runs on `data_dir`; None when none answers within `timeout` seconds."""
     path = data_dir.absolute() / "admin.sock"
     if not path.exists():
@@ -103,7 +168,7 @@ def ask(data_dir: Path, question: str, timeout: float = 1.0) -> dict[str, Any] |
     with context, context.socket(zmq.DEALER) as socket:
         socket.setsockopt(zmq.LINGER, 0)
         socket.connect(f"ipc://{path}")
-        socket.send(pack({"ask": question}))
+        socket.send(pack({"ask": question, **more}))
         if not socket.poll(int(timeout * 1000)):
             return None
         return unpack(socket.recv(), "admin", ANSWER_LIMIT)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
@@ -91,17 +91,17 @@ class Ranks:
     """The smallest preset that emits each series of a metric, as its place in PRESETS."""
 
     def __init__(self, metric: Metric[Any]) -> None:
-        self._ranks: dict[Identity, int] = {}
+        self.ranks: dict[Identity, int] = {}
         self._least: dict[tuple[str, tuple[bool, ...]], int] = {}
         for series in getattr(metric, "series", ()):
             named, rank = tuple(key in series.keys for key in _KEYS), PRESETS.index(series.preset)
             self._least[series.what, named] = min(rank, self._least.get((series.what, named), rank))
             for stat in series.stats or ("",):
-                self._ranks[series.what, named, stat] = rank
+                self.ranks[series.what, named, stat] = rank
 
     def of(self, what: str, named: tuple[bool, ...], stat: str) -> tuple[int, int]:
         """The rank of a series, and that of the first of its stats; 0 for what is not declared."""
-        return self._ranks.get((what, named, stat), 0), self._least.get((what, named), 0)
+        return self.ranks.get((what, named, stat), 0), self._least.get((what, named), 0)
 
 
 @dataclass(slots=True)
@@ -151,3 +151,21 @@ def _name(known: dict[str, bool], globs: Sequence[str], name: str) -> bool:
             known.clear()
         taken = known[name] = matches(globs, name)
     return taken
+
+
+def smallest(metrics: Callable[[], Iterable[Metric[Any]]]) -> Callable[[Value], str]:
+    """A function that names the smallest preset that emits a value, whichever metric gave it.
+
+    What no metric declares is emitted always: ``"minimal"``. The metrics are asked for at the first value.
+    """
+    known: dict[Identity, int] = {}
+
+    def preset_of(value: Value) -> str:
+        if not known:
+            for metric in metrics():
+                for identity, rank in Ranks(metric).ranks.items():
+                    known[identity] = min(rank, known.get(identity, rank))
+        named = tuple([value[i] != "" for i in _WHERE])
+        return PRESETS[known.get((value.what, named, value.stat), 0)]
+
+    return preset_of

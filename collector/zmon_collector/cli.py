@@ -13,7 +13,9 @@ from zmon_collector.commands.collect import collect
 from zmon_collector.commands.demo import demo
 from zmon_collector.commands.keygen import keygen
 from zmon_collector.commands.options import WRONG
+from zmon_collector.commands.outbox import outbox
 from zmon_collector.commands.plugins import plugins
+from zmon_collector.commands.push import push
 from zmon_collector.commands.reload import reload
 from zmon_collector.commands.report import report
 from zmon_collector.commands.tap import tap
@@ -33,7 +35,7 @@ def cli() -> None:
     """
 
 
-for command in (collect, demo, keygen, plugins, reload, report, tap, top, validate):
+for command in (collect, demo, keygen, outbox, plugins, push, reload, report, tap, top, validate):
     cli.add_command(command)
 
 

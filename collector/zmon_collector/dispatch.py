@@ -9,12 +9,14 @@ from collections.abc import Callable
 
 from zmon.contract import Report, Sink
 from zmon.errors import RetryLater
-from zmon_collector.outbox import Outbox
+from zmon_collector.aside import Aside
+from zmon_collector.outbox import Again, Outbox
 from zmon_collector.telemetry import Telemetry
 
 log = logging.getLogger("zmon.collector")
 
 LONGEST_WAIT = 60.0  # seconds between tries, whatever a sink asks for
+LAST_PIECE = 2.0  # seconds to come to the end of what is being sent and note it down
 ATTEMPTS = 5  # for a report on which a sink fails without asking to be called again
 
 
@@ -24,6 +26,8 @@ class Delivery(ABC):
     def __init__(self, name: str, outbox: Outbox, telemetry: Telemetry) -> None:
         self.name = name
         self.state = "ok"
+        self.error = ""  # while it is failing
+        self._told = ""  # the kind of error last logged
         self._outbox = outbox
         self._telemetry = telemetry
         self._stop = threading.Event()
@@ -33,19 +37,26 @@ class Delivery(ABC):
         self._thread.start()
 
     def join(self, timeout: float) -> bool:
-        """Wait for the last report; False when it is not done in time."""
+        """Wait for the last report; False when it is not done in time and goes on in the next run."""
         self._thread.join(timeout)
         self._stop.set()
+        self._thread.join(LAST_PIECE)
         return not self._thread.is_alive()
 
     def _run(self) -> None:
         while not self._stop.is_set():
-            report = self._outbox.wait(self.name)
-            if report is None:
+            found = self._outbox.wait(self.name)
+            if found is None:
                 break
-            if not self._deliver(report):
+            if isinstance(found, Again):
+                self._send_again(found)
+                continue
+            if not self._deliver(found):
                 break  # it stays in the outbox for the next run
-            self._outbox.done(self.name, report.sequence)
+            self._outbox.done(self.name, found.sequence)
+
+    def _send_again(self, again: Again) -> None:
+        raise NotImplementedError(f"{self.name} sends nothing again; it must not be asked to")
 
     @abstractmethod
     def _deliver(self, report: Report) -> bool:
@@ -58,14 +69,20 @@ class Delivery(ABC):
 class SinkDelivery(Delivery):
     """A sink's thread: opens it, retries, closes it."""
 
-    def __init__(self, sink: Sink, outbox: Outbox, telemetry: Telemetry) -> None:
+    def __init__(self, sink: Sink, outbox: Outbox, aside: Aside, telemetry: Telemetry) -> None:
         super().__init__(sink.name, outbox, telemetry)
         self._sink = sink
+        self._aside = aside
+
+    @property
+    def resends(self) -> bool:
+        """Whether it can send again what was set aside."""
+        return hasattr(self._sink, "resend")
 
     def _run(self) -> None:
         attach = getattr(self._sink, "attach", None)
         if attach is not None:
-            attach(self._outbox.ledger(self.name))
+            attach(self._aside.ledger(self.name, self._stop.is_set))
         wait = 1.0
         while not self._stop.is_set():
             try:
@@ -84,32 +101,46 @@ class SinkDelivery(Delivery):
                 self._failed("failed to close", error)
 
     def _deliver(self, report: Report) -> bool:
+        done = self._until_done(lambda: self._sink.write(report), f"report {report.sequence}")
+        if done:
+            self._telemetry.count("sink_written", self.name)
+        return done is not None
+
+    def _send_again(self, again: Again) -> None:
+        resend = getattr(self._sink, "resend", None)
+        if resend is not None:
+            self._until_done(lambda: self._aside.send_again(again.ids, resend), f"{len(again.ids)} set-aside samples")
+
+    def _until_done(self, call: Callable[[], None], what: str) -> bool | None:
+        """Call until it succeeds: True; False when it is given up, None when `stop` came in between."""
         attempt, wait = 0, 1.0
         while not self._stop.is_set():
             try:
-                self._sink.write(report)
+                call()
             except RetryLater as error:
                 self._failed("asks to be called again", error)
                 self._pause(error.after)
             except Exception as error:  # noqa: BLE001
                 attempt += 1
                 if attempt == ATTEMPTS:
-                    self._failed(f"gives up report {report.sequence} after {ATTEMPTS} tries", error)
+                    self._failed(f"gives up {what} after {ATTEMPTS} tries", error)
                     self._telemetry.count("sink_failed", self.name)
-                    return True
+                    return False
                 self._failed("failed, trying again", error)
                 self._pause(wait)
                 wait = min(wait * 2, LONGEST_WAIT)
             else:
-                self.state = "ok"
-                self._telemetry.count("sink_written", self.name)
+                self.state, self.error = "ok", ""
                 return True
-        return False
+        return None
 
     def _failed(self, what: str, error: Exception) -> None:
-        if self.state == "ok":
-            log.warning("sink %r %s: %s: %s", self.name, what, type(error).__name__, error)
+        kind = type(error).__name__
+        if self.state == "ok" or kind != self._told:  # a token that is no longer taken must not hide behind an outage
+            self._told = kind
+            log.warning("sink %r %s: %s: %s", self.name, what, kind, error)
         self.state = "failing"
+        self.error = f"{kind}: {error}"
         self._telemetry.count("sink_errors", self.name)
 
 

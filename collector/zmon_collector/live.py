@@ -96,6 +96,8 @@ class Live:
     telemetry : Telemetry
     plugins : callable
         How each plugin fares, see `Registry.table`.
+    metrics : callable
+        The text of /metrics.
     """
 
     watches_alerts = False  # whether alerts are computed at all
@@ -106,6 +108,7 @@ class Live:
         outbox: Outbox,
         telemetry: Telemetry,
         plugins: Callable[[], list[dict[str, Any]]] = list,
+        metrics: Callable[[], bytes] = bytes,
     ) -> None:
         web = config.web
         self.config = config
@@ -117,6 +120,7 @@ class Live:
         self.deliveries: list[Delivery] = [HistoryDelivery(self, outbox, telemetry)]
         self.changed: list[Callable[[str], None]] = []  # told of what is new: a model's name, or "" for health
         self.plugins = plugins
+        self.metrics = metrics
         self.page: Any = None
         self._probes: Any = None
         self.watched: frozenset[str] = frozenset()  # models that somebody looks at

@@ -10,14 +10,12 @@ import sqlite3
 import threading
 import time
 import zlib
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import NamedTuple
 
-import msgpack
-
-from zmon.contract import Refused, Report
+from zmon.contract import Report
 from zmon_collector import reports
 from zmon_collector.closing import Closed
 from zmon_collector.store import Store
@@ -26,6 +24,13 @@ from zmon_collector.telemetry import Telemetry
 log = logging.getLogger("zmon.collector")
 
 CACHED = 64  # newest reports kept in memory for their readers
+AT_ONCE = 500  # samples that were set aside in one go
+
+
+class Again(NamedTuple):
+    """Samples that were set aside and are to be sent again, by id."""
+
+    ids: tuple[int, ...]
 
 
 class Outbox:
@@ -54,6 +59,7 @@ class Outbox:
         self._nbytes = 0
         self._cursors: dict[str, int] = {}
         self._changed = threading.Condition()
+        self._asked: dict[str, deque[Again]] = {}
         self._ended = False
 
     def load(self, connection: sqlite3.Connection, readers: Sequence[str]) -> None:
@@ -104,18 +110,23 @@ class Outbox:
 
     # --- reading, from the readers' threads --------------------------------------------------------------------------
 
-    def wait(self, reader: str, timeout: float | None = None) -> Report | None:
-        """The oldest report the reader has not done, as soon as there is one; None at the end, or in time."""
+    def wait(self, reader: str, timeout: float | None = None) -> Report | Again | None:
+        """The oldest report the reader has not done, as soon as there is one; None at the end, or in time.
+
+        `Again` comes before it, when somebody asked for that.
+        """
         until = None if timeout is None else time.monotonic() + timeout
         while True:
             with self._changed:
                 sequence = self._next_for(reader)
-                while sequence is None and not self._ended:
+                while sequence is None and not self._ended and not self._asked.get(reader):
                     left = None if until is None else until - time.monotonic()
                     if left is not None and left <= 0:
                         return None
                     self._changed.wait(left)
                     sequence = self._next_for(reader)
+                if self._asked.get(reader) and not self._ended:
+                    return self._asked[reader].popleft()
                 if sequence is None:
                     return None
                 report = self._cache.get(sequence)
@@ -153,6 +164,13 @@ class Outbox:
             self._let_go(connection)
 
         self._store.submit(write)
+
+    def ask_again(self, reader: str, ids: Sequence[int]) -> None:
+        """Let the reader send these samples, which were set aside, again. Forgotten when the collector ends before."""
+        with self._changed:
+            asked = self._asked.setdefault(reader, deque())
+            asked.extend(Again(tuple(ids[start : start + AT_ONCE])) for start in range(0, len(ids), AT_ONCE))
+            self._changed.notify_all()
 
     def end(self) -> None:
         """No more reports will come in this run."""
@@ -202,40 +220,3 @@ class Outbox:
                 self._nbytes -= nbytes
         if gone:
             connection.execute("DELETE FROM reports WHERE sequence <= ?", (gone[-1],))
-
-    # --- what was refused --------------------------------------------------------------------------------------------
-
-    def ledger(self, reader: str) -> SinkLedger:
-        """Where a sink notes down how far it has come in a report."""
-        return SinkLedger(reader, self._store)
-
-
-class SinkLedger:
-    """One sink's `zmon.Ledger`, kept in the store."""
-
-    def __init__(self, reader: str, store: Store) -> None:
-        self._reader = reader
-        self._store = store
-
-    def settled(self, sequence: int) -> int:
-        def read(connection: sqlite3.Connection) -> Any:
-            found = connection.execute(
-                "SELECT done FROM settled WHERE reader = ? AND sequence = ?", (self._reader, sequence)
-            ).fetchone()
-            return found[0] if found else 0
-
-        return int(self._store.call(read))
-
-    def settle(self, sequence: int, samples: int, refused: Sequence[Refused] = ()) -> None:
-        rows = [
-            (self._reader, sequence, time.time(), each.code, each.description, msgpack.packb(dict(each.sample)))
-            for each in refused
-        ]
-
-        def write(connection: sqlite3.Connection) -> None:
-            connection.execute("INSERT OR REPLACE INTO settled VALUES (?, ?, ?)", (self._reader, sequence, samples))
-            connection.executemany(
-                "INSERT INTO refused (reader, sequence, at, code, description, sample) VALUES (?, ?, ?, ?, ?, ?)", rows
-            )
-
-        self._store.call(write)

@@ -6,17 +6,20 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from zmon.contract import Report
 from zmon.control import decode_greeting, encode_ack
 from zmon.errors import ConfigurationError, WireError
 from zmon.state import pack_state
 from zmon.wire import decode, pack
 from zmon_collector import journal
 from zmon_collector.admin import Admin
+from zmon_collector.aside import Aside
 from zmon_collector.auth import Allow
-from zmon_collector.choice import chooser
+from zmon_collector.choice import chooser, smallest
 from zmon_collector.closing import Closed
 from zmon_collector.config import Config
 from zmon_collector.dispatch import Delivery, ObserverDelivery, SinkDelivery
@@ -25,6 +28,7 @@ from zmon_collector.journal import Turn
 from zmon_collector.live import Live
 from zmon_collector.outbox import Outbox
 from zmon_collector.plugins import Registry, check_names
+from zmon_collector.prometheus import Newest, exposition
 from zmon_collector.receive import Received, Receiver
 from zmon_collector.recover import Recovery
 from zmon_collector.reload import merged
@@ -93,15 +97,24 @@ class Service:
             keep=config.limits.outbox_age,
             first=next_sequence(config.collector.data_dir),
         )
+        self.aside = Aside(self.store, self.telemetry, rows=config.limits.refused_rows, keep=config.limits.refused_age)
         self._deliveries: list[Delivery] = [
-            SinkDelivery(sink, self.outbox, self.telemetry)
+            SinkDelivery(sink, self.outbox, self.aside, self.telemetry)
             for name, sink in self.registry.sinks.items()
             if sink_is_on(config, name)
         ]
-        self._deliveries.append(ObserverDelivery(self.registry.announce, self.outbox, self.telemetry))
+        self.newest = Newest()
+        self._deliveries.append(ObserverDelivery(self._announce, self.outbox, self.telemetry))
         self.admin = Admin(self)
-        self.live = Live(config, self.outbox, self.telemetry, self.registry.table)
+        self.live = Live(config, self.outbox, self.telemetry, self.registry.table, self._metrics)
         self._deliveries += self.live.deliveries
+
+    def _metrics(self) -> bytes:
+        return exposition(self, self.config.health.series)
+
+    def _announce(self, report: Report) -> None:
+        self.newest.take(report)
+        self.registry.announce(report)
 
     # --- life --------------------------------------------------------------------------------------------------------
 
@@ -130,6 +143,7 @@ class Service:
         self._recovery.restore(self._now())
         readers = [delivery.name for delivery in self._deliveries]
         self.store.call(lambda connection: self.outbox.load(connection, readers))
+        self.store.call(self.aside.measure)
 
     def run(self) -> None:
         """Work until stopped, then finish what is open."""
@@ -248,6 +262,14 @@ class Service:
         """``ok`` or ``failing``, by reader."""
         return {each.name: each.state for each in self._deliveries}
 
+    def sink_errors(self) -> dict[str, str]:
+        """What failing readers last said."""
+        return {each.name: each.error for each in self._deliveries if each.error}
+
+    def resending(self) -> set[str]:
+        """The sinks that can send again what was set aside."""
+        return {each.name for each in self._deliveries if isinstance(each, SinkDelivery) and each.resends}
+
     # --- receive and settle ------------------------------------------------------------------------------------------
 
     def _take(self, received: Received, now: Now) -> None:
@@ -263,11 +285,14 @@ class Service:
                 self.receiver.gate.check(received.user, greeting.topic)
                 self.desk.take_greeting(greeting, received.peer, now, received.user)
             else:
-                self.receiver.reply("admin", received.peer, pack(self.admin.answer(received.frames)))
-                self.receiver.flush()
+                self.admin.answer(received.frames, partial(self._reply, received.peer))
         except WireError as error:
             self.telemetry.count("rejected_messages", error.reason)
             log.debug("message rejected: %s", error)
+
+    def _reply(self, peer: bytes, answer: dict[str, Any]) -> None:
+        self.receiver.reply("admin", peer, pack(answer))
+        self.receiver.flush()
 
     # --- journal -----------------------------------------------------------------------------------------------------
 
@@ -366,7 +391,8 @@ def sink_is_on(config: Config, name: str) -> bool:
 
 def load_plugins(config: Config) -> Registry:
     """All installed plugins; ConfigurationError when the configuration names one that is not there."""
-    common = {"sinks": config.sinks, "data_dir": config.collector.data_dir}
+    preset_of = smallest(lambda: [state.metric for state in registry.metrics.values()])
+    common = {"sinks": config.sinks, "data_dir": config.collector.data_dir, "preset_of": preset_of}
     registry = Registry(lambda name: {**config.plugins.get(name, {}), **common})
     registry.load()
     check_names(registry, config.plugins, "plugins")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any
 
-from zmon.contract import Point, Report, target_type
+from zmon.contract import DIMENSIONS, Point, Refused, Report, target_type
 
 log = logging.getLogger("zmon.anodot")
 
@@ -20,6 +20,7 @@ TAG_LIMIT = 40
 FUTURE_LIMIT = 3600  # seconds
 REMEMBERED = 100_000  # names a key may have before every changed name gets its hash
 TARGET_TYPES = ("gauge", "counter")
+OWN = ("what", "model", "model_version", "agent_id", *DIMENSIONS, "ver", "target_type")  # the most a point has
 
 _ILLEGAL = re.compile(r"[.=\s]")
 
@@ -68,18 +69,22 @@ def _hashed(name: str, form: str) -> str:
     return f"{form[: VALUE_LIMIT - 9]}_{blake2b(name.encode(errors='surrogatepass'), digest_size=4).hexdigest()}"
 
 
-def samples(report: Report, names: Names) -> Iterator[dict[str, Any]]:
-    """The report's points as Anodot 2.0 samples, in order, with legal names."""
-    properties = [report.properties(point) for point in report.points]
+def samples(
+    report: Report, names: Names, points: Sequence[Point] | None = None, fixed: Mapping[str, str] | None = None
+) -> Iterator[dict[str, Any]]:
+    """The report's points, or some of them, as Anodot 2.0 samples in order: legal names, and the `fixed` properties."""
+    points = report.points if points is None else points
+    properties = [report.properties(point) for point in points]
     by_key: dict[str, dict[str, None]] = {}
     for each in properties:
         for key, name in each.items():
             by_key.setdefault(key, {})[name] = None
     legal = {key: names.legal(key, list(found)) for key, found in by_key.items()}
     tags = {agent: _tags(given) for agent, given in report.tags.items()}
-    for point, each in zip(report.points, properties, strict=True):
+    for point, each in zip(points, properties, strict=True):
         yield {
             "properties": {
+                **(fixed or {}),
                 **{key: legal[key][name] for key, name in each.items()},
                 "ver": "1",
                 "target_type": target_type(point.value),
@@ -96,7 +101,39 @@ def _number(point: Point) -> float:
 
 
 def _tags(tags: Mapping[str, str]) -> dict[str, list[str]]:
-    return {_plain(key)[:KEY_LIMIT]: [_plain(value)] for key, value in list(tags.items())[:TAG_LIMIT]}
+    named = [(key, value) for key, value in tags.items() if key and value]  # what is empty is left out
+    return {_plain(key)[:KEY_LIMIT]: [_plain(value)] for key, value in named[:TAG_LIMIT]}
+
+
+def fixed_properties(value: object) -> dict[str, str]:
+    """Properties of a configuration, added to every sample; ValueError when Anodot would refuse them, or too many.
+
+    >>> fixed_properties({"env": "prod"})
+    {'env': 'prod'}
+    """
+    if not isinstance(value, dict):
+        raise ValueError(f'{value!r:.60} is not a table of texts; write it as {{ env = "prod" }}')
+    taken = sorted(set(value) & set(OWN))
+    if taken:
+        raise ValueError(f"{', '.join(taken)}: a point has it already; choose another name")
+    for key, text in value.items():
+        faults = _name_faults(key, text, (2006, 2007, 2008, 2009, 2010, 2011))
+        if faults:
+            raise ValueError(faults[0])
+    if len(value) + len(OWN) > PROPERTY_LIMIT:
+        raise ValueError(
+            f"{len(value)} properties beside the {len(OWN)} that a point may have, Anodot takes {PROPERTY_LIMIT}; "
+            f"leave {len(value) + len(OWN) - PROPERTY_LIMIT} out"
+        )
+    return dict(value)
+
+
+def refusal(sample: object, now: float) -> Refused | None:
+    """The sample with the first of its `violations` as code and all of them as description; None when it is valid."""
+    if not isinstance(sample, Mapping):
+        return Refused({"text": f"{sample!r:.200}"}, "1001", f"no JSON object: {sample!r:.80}")
+    faults = violations(sample, now)
+    return Refused(sample, faults[0][:4], "; ".join(fault[5:] for fault in faults)) if faults else None
 
 
 def violations(sample: Mapping[str, Any], now: float) -> list[str]:
@@ -137,6 +174,7 @@ def violations(sample: Mapping[str, Any], now: float) -> list[str]:
 def _name_faults(key: object, value: object, codes: tuple[int, ...]) -> list[str]:
     key_empty, key_long, value_empty, value_long, key_illegal, value_illegal = codes
     found = []
+    value = str(value) if type(value) is int else value  # the vendor's own client sends `ver` as a number
     for what, text, limit, empty, long, illegal in (
         ("key", key, KEY_LIMIT, key_empty, key_long, key_illegal),
         ("value", value, VALUE_LIMIT, value_empty, value_long, value_illegal),
@@ -165,4 +203,7 @@ def _value_faults(value: object) -> list[str]:
         return ["2024 no value"]
     if isinstance(value, bool) or not isinstance(value, int | float):
         return [f"2025 value {value!r} is not a number"]
-    return [] if math.isfinite(value) else [f"2026 value {value} is not finite"]
+    try:
+        return [] if math.isfinite(value) else [f"2026 value {value} is not finite"]
+    except OverflowError:
+        return ["2026 value is a whole number beyond a double's range"]

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import zmq
 
-from tests.bench import capture, collector, metrics, page, scaling
+from tests.bench import api, capture, collector, metrics, page, scaling
 
 
 def main() -> None:
@@ -37,6 +37,8 @@ def main() -> None:
         print(collector.show(collected), flush=True)
         looked = page.run(Path(folder), given.quick)
         print(page.show(looked), flush=True)
+        sent = api.run(Path(folder), given.quick)
+        print(api.show(sent), flush=True)
     computed = metrics.run(given.quick)
     print(metrics.show(computed), flush=True)
     scaled = scaling.run(given.quick)
@@ -47,6 +49,7 @@ def main() -> None:
             "capture": captured,
             "collector": collected,
             "page": looked,
+            "api": sent,
             "metrics": computed,
             "scaling": scaled,
         }

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from zmon_collector import checkpoint, record, reports, tables
 from zmon_collector.accumulate import Partial
+from zmon_collector.aside import Aside
 from zmon_collector.checkpoint import AgentState, Checkpoint
 from zmon_collector.closing import Closed
 from zmon_collector.outbox import Outbox
@@ -281,6 +282,10 @@ def outbox(store: Store, *readers: str, limit: int = 2**30, keep: float = 3600.0
     return made
 
 
+def aside(store: Store) -> Aside:
+    return Aside(store, Telemetry(), rows=100, keep=3600.0)
+
+
 def close_window(box: Outbox, store: Store, start: int, points: int = 3) -> None:
     values = [Point(None, Value("accuracy", 0.5, class_name=f"class {i}")) for i in range(points)]
     closed = Closed(("m", ""), Window(start, start + 60), 1, values, {"a": RowCounts(1)}, {})
@@ -366,13 +371,14 @@ def test_a_damaged_report_is_passed_over(path: Path) -> None:
 
 def test_a_sink_notes_how_far_it_has_come(path: Path) -> None:
     store = opened(path)
-    ledger = outbox(store, "api").ledger("api")
+    outbox(store, "api")
+    ledger = aside(store).ledger("api")
     assert ledger.settled(3) == 0
     ledger.settle(3, 1000, [Refused({"value": float("nan")}, "2026", "NaN")])
     store.close(5)
     store = opened(path)
     box = outbox(store, "api")
-    ledger = box.ledger("api")
+    ledger = aside(store).ledger("api")
     assert (ledger.settled(3), ledger.settled(4)) == (1000, 0)
     assert store.call(lambda c: c.execute("SELECT code, description FROM refused").fetchall()) == [("2026", "NaN")]
     box.done("api", 3)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from zmon_plugins.anodot import Names, samples, violations
 from zmon_plugins.sinks.anodot_file import AnodotFile, _options, file_name
 
-from zmon.contract import Point, Report, Value, Window
+from zmon.contract import Point, Refused, Report, Value, Window
 from zmon.errors import ConfigurationError, RetryLater
 from zmon.testing import check_sink, example_report
 
@@ -180,6 +180,29 @@ def test_what_anodot_would_refuse_is_left_out_and_counted(tmp_path: Path, caplog
     assert caplog.text.count("2022") == 1
 
 
+def test_what_is_left_out_of_the_files_is_set_aside_once(tmp_path: Path) -> None:
+    done: dict[int, list[Refused]] = {}
+
+    class Noted:
+        def settled(self, sequence: int) -> int:
+            return len(done.get(sequence, []))
+
+        def settle(self, sequence: int, samples: int, refused: Any = ()) -> None:
+            done.setdefault(sequence, []).extend(refused)
+
+    ahead = int(time.time()) + 7200
+    sink = AnodotFile(tmp_path, 3600, properties={"env": "prod"})
+    sink.attach(Noted())
+    sink.open()
+    for _ in range(2):
+        sink.write(Report(1, "m", "", Window(ahead, ahead + 60), [Point(None, Value("accuracy", 0.5))]))
+        sink.write(example_report(2))
+    assert [each.code for each in done[1]] == ["2022"]
+    assert 2 not in done
+    (path,) = tmp_path.iterdir()
+    assert all(sample["properties"]["env"] == "prod" for sample in json.loads(path.read_text()))
+
+
 def test_a_folder_that_cannot_be_written_asks_for_patience(tmp_path: Path) -> None:
     sink = AnodotFile(tmp_path / "gone", 3600)
     sink.open()
@@ -199,7 +222,17 @@ def test_old_files_are_deleted(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == [file_name(example_report(2))]
 
 
-@pytest.mark.parametrize("table", [{"keep": "soon"}, {"keep": 30}, {"keep": "0d"}, {"kep": "30d"}])
+@pytest.mark.parametrize(
+    "table",
+    [
+        {"keep": "soon"},
+        {"keep": 30},
+        {"keep": "0d"},
+        {"kep": "30d"},
+        {"properties": {"a": ""}},
+        {"properties": {f"k{i}": "v" for i in range(7)}},
+    ],
+)
 def test_wrong_options_refuse_to_start(table: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match=r"\[sinks.anodot_file\]"):
         _options(table)

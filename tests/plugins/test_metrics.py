@@ -290,10 +290,18 @@ def test_every_value_is_of_a_declared_and_documented_series(name: str) -> None:
         assert what in module.__doc__, f"{module.__name__} does not document {what}"
 
 
-@pytest.mark.parametrize("module", [*builtin_modules(), "zmon_plugins.stats", "zmon_plugins.anodot"])
+WITH_EXAMPLES = [
+    "zmon_plugins.anodot",
+    "zmon_plugins.api.answers",
+    "zmon_plugins.api.pace",
+    "zmon_plugins.api.protocol3",
+]
+
+
+@pytest.mark.parametrize("module", [*builtin_modules(), "zmon_plugins.stats", *WITH_EXAMPLES])
 def test_examples_in_docstrings_run(module: str) -> None:
     loaded = importlib.import_module(module)
     result = doctest.testmod(loaded)
     assert result.failed == 0
-    if ".metrics." in module or module.endswith(".anodot"):
+    if ".metrics." in module or module in WITH_EXAMPLES:
         assert result.attempted > 0, f"{module} has no example"

@@ -1,4 +1,4 @@
-"""``zmon validate``: would a collector start with this file, and can its sinks carry what it emits?"""
+"""``zmon validate``: would a collector start with this file and its sinks carry it; would Anodot take these samples?"""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from zmon_collector import config as configuration
 from zmon_collector.auth import Gate
 from zmon_collector.choice import unknown
 from zmon_collector.commands.options import CONFIG, FAILED, loaded
+from zmon_collector.commands.push import show
 from zmon_collector.config import Config
 from zmon_collector.plugins import Registry
+from zmon_collector.push.run import check
 from zmon_collector.service import sink_is_on
 from zmon_collector.telemetry import Telemetry
 
@@ -31,7 +33,13 @@ def validate(path: Path) -> None:
 
     Exit code 0 when a collector would start with it, 2 when it would refuse or when a sink's quota cannot carry a
     window's samples in one period, 1 when it would start without one of its plugins.
+
+    A written file (.json) is checked against Anodot's rules instead, as `zmon push --dry-run` does.
     """
+    if path.suffix == ".json":
+        summary = check([path], lambda n: None)
+        show(summary, "valid")
+        sys.exit(FAILED if summary.refused else 0)
     config = configuration.load(path)
     Gate(config.security, Telemetry())  # reads the keys and the clients, as a collector does
     registry = loaded(config)

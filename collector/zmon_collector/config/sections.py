@@ -22,6 +22,7 @@ from zmon_collector.config.values import (
     positive,
     tables,
     texts,
+    whole,
 )
 from zmon_collector.config.values import preset as one_preset
 from zmon_collector.config.values import text as one_text
@@ -125,7 +126,8 @@ class WebSection:
 class HealthSection:
     """[health]"""
 
-    bind: str | None = key(address, None, "HOST:PORT for /healthz and /readyz on their own, without a token")
+    bind: str | None = key(address, None, "HOST:PORT for /healthz, /readyz and /metrics on their own, without a token")
+    series: int = key(whole, 2000, "most series of models in /metrics; 0 shows the collector's own health only")
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +143,10 @@ class LimitsSection:
     )
     outbox_bytes: int = key(positive, 256 * 2**20, "reports that wait for a sink; beyond it the oldest go")
     outbox_age: float = key(duration, 7 * 86400.0, "a report that waits for longer goes")
+    refused_rows: int = key(
+        positive, 100_000, "samples set aside because a target refused them; beyond it the oldest go"
+    )
+    refused_age: float = key(duration, 30 * 86400.0, "a sample set aside for longer goes")
     schema_bytes: int = key(positive, 64 * 2**20, "schemas kept in memory; further ones are asked for again")
     models: int = key(positive, 1000, "models times versions")
     agents: int = key(positive, 100, "agents a model; those beyond count for the rollup only")

@@ -37,7 +37,7 @@ def _lines(section: Any) -> list[str]:
         value, read = getattr(section, each.name), each.metadata["parse"]
         if value is None or value == {} or read in (clients, tables):
             continue
-        lines.append(f"{each.name} = {toml(f'{value:g}s' if read in (duration, period) else value)}")
+        lines.append(f"{each.name} = {toml(f'{value:.12g}s' if read in (duration, period) else value)}")
     return lines
 
 

@@ -18,6 +18,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from zmon.errors import MissingExtraError
+from zmon_collector.prometheus import CONTENT_TYPE
 from zmon_collector.style import TEMPLATES
 from zmon_collector.web.api import ERRORS, Api
 from zmon_collector.web.events import Hub
@@ -46,7 +47,14 @@ class Files(StaticFiles):
         return response
 
 
-def build(pages: Pages, hub: Hub, ready: Callable[[], bool], token: str | None, hosts: set[str]) -> ASGIApp:
+def build(
+    pages: Pages,
+    hub: Hub,
+    ready: Callable[[], bool],
+    metrics: Callable[[], bytes],
+    token: str | None,
+    hosts: set[str],
+) -> ASGIApp:
     """The page and its API behind the guard."""
     api = Api(pages, hub, ready)
     script = plotly_js()
@@ -97,6 +105,7 @@ def build(pages: Pages, hub: Hub, ready: Callable[[], bool], token: str | None, 
         Route("/api/v1/health", api.health),
         Route("/healthz", api.healthz),
         Route("/readyz", api.readyz),
+        Route("/metrics", _text(metrics)),
         Route("/openapi.json", api.openapi),
         Route("/static/plotly.js", plotly),
         Route("/static/templates.json", templates),
@@ -107,8 +116,17 @@ def build(pages: Pages, hub: Hub, ready: Callable[[], bool], token: str | None, 
     return guard
 
 
-def probes(ready: Callable[[], bool]) -> ASGIApp:
-    """Only /healthz and /readyz, for an orchestrator."""
+def _text(metrics: Callable[[], bytes]) -> Callable[[Request], Response]:
+    """/metrics; made in a worker thread, as Starlette does with what is no coroutine."""
+
+    def answer(_: Request) -> Response:
+        return Response(metrics(), media_type=CONTENT_TYPE)
+
+    return answer
+
+
+def probes(ready: Callable[[], bool], metrics: Callable[[], bytes]) -> ASGIApp:
+    """Only /healthz, /readyz and /metrics, for an orchestrator and Prometheus."""
 
     async def healthz(_: Request) -> Response:
         return JSONResponse({"status": "ok"})
@@ -116,4 +134,4 @@ def probes(ready: Callable[[], bool]) -> ASGIApp:
     async def readyz(_: Request) -> Response:
         return JSONResponse({"status": "ready" if ready() else "not ready"}, 200 if ready() else 503)
 
-    return Starlette(routes=[Route("/healthz", healthz), Route("/readyz", readyz)])
+    return Starlette(routes=[Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", _text(metrics))])

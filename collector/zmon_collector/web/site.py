@@ -30,7 +30,7 @@ def site(live: Live) -> WebServer:
 
     hub = Hub(pages.render, web.viewers, watch)
     hosts = {split(web.bind or DEFAULT_BIND)[0], *(web.hosts or ())}
-    app = build(pages, hub, lambda: live.ready, token, hosts)
+    app = build(pages, hub, lambda: live.ready, live.metrics, token, hosts)
     try:
         server = WebServer(app, web.bind or DEFAULT_BIND, "[web]")
     except ConfigurationError:
@@ -43,5 +43,5 @@ def site(live: Live) -> WebServer:
 
 
 def probe_server(live: Live, bind: str) -> WebServer:
-    """/healthz and /readyz on their own."""
-    return WebServer(probes(lambda: live.ready), bind, "[health]")
+    """/healthz, /readyz and /metrics on their own."""
+    return WebServer(probes(lambda: live.ready, live.metrics), bind, "[health]")

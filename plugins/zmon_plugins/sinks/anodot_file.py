@@ -1,7 +1,7 @@
 """Anodot JSON files: one per closed window of a (model, version), a valid JSON array with one sample a line.
 
 Configured by ``[sinks.anodot_file]``: ``keep`` (a duration, default ``"30d"``: older files are deleted), ``keep_bytes``
-(default 10 GiB: beyond it the oldest are deleted), ``enabled``.
+(default 10 GiB: beyond it the oldest are deleted), ``properties`` (added to every sample), ``enabled``.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from zmon.contract import Report, Sink
+from zmon.contract import Ledger, Report, Sink
 from zmon.errors import ConfigurationError, RetryLater
 from zmon.hooks import hookimpl
-from zmon_plugins.anodot import Names, samples, violations
+from zmon_plugins.anodot import Names, fixed_properties, refusal, samples
 
 log = logging.getLogger("zmon.anodot")
 
@@ -39,18 +39,27 @@ class AnodotFile:
         Seconds after which a file is deleted.
     keep_bytes : int
         Bytes of files; beyond it the oldest are deleted.
+    properties : mapping of str to str
+        Added to every sample.
     """
 
     name = "anodot_file"
 
-    def __init__(self, folder: Path, keep: float, keep_bytes: int = 10 * 2**30) -> None:
+    def __init__(
+        self, folder: Path, keep: float, keep_bytes: int = 10 * 2**30, properties: Mapping[str, str] | None = None
+    ) -> None:
         self.invalid = 0  # samples left out because Anodot would refuse them
         self._folder = folder
         self._keep = keep
         self._keep_bytes = keep_bytes
+        self._properties = properties
+        self._ledger: Ledger | None = None
         self.swept = 0  # files deleted
         self._names = Names()
         self._swept = 0.0
+
+    def attach(self, ledger: Ledger) -> None:
+        self._ledger = ledger
 
     def open(self) -> None:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -59,15 +68,20 @@ class AnodotFile:
 
     def write(self, report: Report) -> None:
         lines = []
+        left_out = []
         now = time.time()
-        for sample in samples(report, self._names):
-            faults = violations(sample, now)
-            if faults:
-                if not self.invalid:
-                    log.warning("a sample is left out of the files: %s: %s", sample["properties"], "; ".join(faults))
-                self.invalid += 1
-            else:
+        for sample in samples(report, self._names, fixed=self._properties):
+            refused = refusal(sample, now)
+            if refused is None:
                 lines.append(json.dumps(sample, separators=(",", ":"), allow_nan=False))
+            else:
+                if not self.invalid:
+                    log.warning("a sample is left out of the files: %s: %s %s",
+                                sample["properties"], refused.code, refused.description)  # fmt: skip
+                self.invalid += 1
+                left_out.append(refused)
+        if left_out and self._ledger is not None and not self._ledger.settled(report.sequence):
+            self._ledger.settle(report.sequence, len(report.points), left_out)
         if not lines:
             return
         try:
@@ -116,11 +130,11 @@ def _sequence(path: Path) -> str:
     return path.stem.rpartition("-")[2]
 
 
-def _options(table: Mapping[str, Any]) -> tuple[float, int]:
-    unknown = set(table) - {"keep", "keep_bytes", "enabled"}
+def _options(table: Mapping[str, Any]) -> tuple[float, int, dict[str, str]]:
+    unknown = set(table) - {"keep", "keep_bytes", "properties", "enabled"}
     if unknown:
         raise ConfigurationError(
-            f"[sinks.anodot_file] has unknown keys {sorted(unknown)}; known are enabled, keep, keep_bytes"
+            f"[sinks.anodot_file] has unknown keys {sorted(unknown)}; known are enabled, keep, keep_bytes, properties"
         )
     keep_bytes = table.get("keep_bytes", 10 * 2**30)
     if type(keep_bytes) is not int or keep_bytes < 1:
@@ -129,7 +143,11 @@ def _options(table: Mapping[str, Any]) -> tuple[float, int]:
     match = re.fullmatch(r"(\d+)([hd])", keep) if isinstance(keep, str) else None
     if match is None or int(match[1]) == 0:
         raise ConfigurationError(f'[sinks.anodot_file] keep: {keep!r} is no duration; write it as "30d" or "12h"')
-    return int(match[1]) * _UNITS[match[2]], keep_bytes
+    try:
+        properties = fixed_properties(table.get("properties", {}))
+    except ValueError as error:
+        raise ConfigurationError(f"[sinks.anodot_file] properties: {error}") from None
+    return int(match[1]) * _UNITS[match[2]], keep_bytes, properties
 
 
 @hookimpl

@@ -1,0 +1,169 @@
+"""/metrics: the collector's own health, and if asked each model's newest window, in Prometheus' text format.
+
+Each answer is made afresh from what is there now, so a series whose source is gone disappears.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from zmon.contract import DIMENSIONS, Point, Report
+
+if TYPE_CHECKING:
+    from zmon_collector.service import Service
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+SERIES = 2000  # of models, in one answer
+STALE = 5  # windows; a model that has closed none for so long, and at least STALE_LEAST seconds, is not shown
+STALE_LEAST = 600.0
+NAMES = ("model", "model_version", "agent_id", *DIMENSIONS)
+
+_GAUGES = {
+    "streams": "publishers known",
+    "open_windows": "windows that take rows",
+    "inbox_bytes": "received and not yet looked at",
+    "backlog_bytes": "rows that wait for metrics",
+    "uncommitted_bytes": "rows that wait for the disk",
+    "journal_bytes": "state on disk",
+    "outbox_bytes": "reports that wait for a sink",
+}
+_OF_SINKS = {"sink_written", "sink_errors", "sink_failed", "outbox_dropped", "samples_refused", "refused_dropped"}
+_ILLEGAL = re.compile(r"[^a-zA-Z0-9_]")
+
+
+class Newest:
+    """The newest report of each (model, version), until it is stale."""
+
+    def __init__(self) -> None:
+        self._reports: dict[tuple[str, str], tuple[Report, float]] = {}
+
+    def take(self, report: Report) -> None:
+        """Called for each report, in order."""
+        kept = self._reports.get((report.model, report.version))
+        if kept is None or kept[0].window.start <= report.window.start:
+            points = sorted(report.points, key=lambda point: point.agent_id is not None)[:SERIES]  # rollups first
+            self._reports[report.model, report.version] = (replace(report, points=points), time.monotonic())
+
+    def reports(self) -> list[Report]:
+        """Those that are not stale; the others are forgotten."""
+        now = time.monotonic()
+        for key, (report, taken) in list(self._reports.items()):
+            if now - taken > max(STALE_LEAST, STALE * (report.window.end - report.window.start)):
+                self._reports.pop(key, None)
+        return [report for report, _ in list(self._reports.values())]
+
+
+class _Health(Collector):
+    def __init__(self, health: dict[str, Any], plugins: list[dict[str, Any]]) -> None:
+        self._health = health
+        self._plugins = plugins
+
+    def collect(self) -> Iterator[Metric]:
+        health = self._health
+        yield GaugeMetricFamily("zmon_up", "1 while the collector answers", 1)
+        yield GaugeMetricFamily("zmon_problems", "things an operator should look at", len(health["problems"]))
+        for name, text in _GAUGES.items():
+            yield GaugeMetricFamily(f"zmon_{name}", text, health[name])
+        yield GaugeMetricFamily("zmon_outbox_reports", "reports that wait for a sink", health["outbox"])
+        yield GaugeMetricFamily("zmon_models", "models times versions", len(health["models"]))
+        behind = GaugeMetricFamily("zmon_sink_behind", "reports that wait for this sink", labels=["sink"])
+        works = GaugeMetricFamily("zmon_sink_ok", "1 while the sink delivers, 0 while it fails", labels=["sink"])
+        aside = GaugeMetricFamily("zmon_sink_refused_samples", "samples set aside (zmon outbox ls)", labels=["sink"])
+        for sink, state in health["sinks"].items():
+            behind.add_metric([sink], health["behind"].get(sink, 0))
+            works.add_metric([sink], state == "ok")
+            aside.add_metric([sink], health["aside"].get(sink, 0))
+        yield from (behind, works, aside)
+        metrics = GaugeMetricFamily(
+            "zmon_metric_ok", "1 while the metric runs, 0 when disabled or stuck", labels=["metric"]
+        )
+        seconds = CounterMetricFamily("zmon_metric_seconds", "time spent in the metric", labels=["metric"])
+        plugins = GaugeMetricFamily("zmon_plugin_quarantined", "plugins that cannot be used", labels=["plugin"])
+        for row in self._plugins:
+            if row["kind"] == "metric":
+                metrics.add_metric([row["name"]], row["state"] == "ok")
+                seconds.add_metric([row["name"]], row["seconds"])
+            elif row["state"] == "quarantined":
+                plugins.add_metric([row["plugin"]], 1)
+        yield from (metrics, seconds, plugins)
+        yield from _counters(health["counters"])
+
+
+def _counters(counters: dict[str, int]) -> Iterator[Metric]:
+    """``name`` or ``name{label}`` by count, as the collector's telemetry gives them."""
+    labelled = {key.partition("{")[0] for key in counters if "{" in key}
+    families: dict[str, CounterMetricFamily] = {}
+    for key, count in counters.items():
+        name, _, label = key.partition("{")
+        if name not in families:
+            labels = [("sink" if name in _OF_SINKS else "reason")] if name in labelled else []
+            families[name] = CounterMetricFamily(
+                f"zmon_{_ILLEGAL.sub('_', name)}", name.replace("_", " "), labels=labels
+            )
+        families[name].add_metric([label.removesuffix("}")] if name in labelled else [], count)
+    yield from families.values()
+
+
+class _Models(Collector):
+    """The newest windows: rollups first, then agents, so that what is beyond the bound is detail."""
+
+    def __init__(self, reports: list[Report], limit: int) -> None:
+        self._reports = reports
+        self._limit = limit
+
+    def collect(self) -> Iterator[Metric]:
+        ends = GaugeMetricFamily(
+            "zmon_window_end_seconds", "end of the newest closed window, epoch", labels=["model", "model_version"]
+        )
+        families: dict[str, GaugeMetricFamily] = {}
+        left, out = self._limit, 0
+        for report in self._reports:
+            ends.add_metric([report.model, report.version], report.window.end)
+        for report, point in _rollups_first(self._reports):
+            if left == 0:
+                out += 1
+                continue
+            left -= 1
+            name = f"zmon_model_{_ILLEGAL.sub('_', point.value.what)}"
+            family = families.get(name)
+            if family is None:
+                family = families[name] = GaugeMetricFamily(
+                    name, f"{point.value.what} of the newest closed window", labels=NAMES
+                )
+            names = report.properties(point)
+            family.add_metric([names.get(key, "") for key in NAMES], float(point.value.value))
+        yield ends
+        yield GaugeMetricFamily("zmon_series_left_out", "series beyond the bound of this page", out)
+        yield from families.values()
+
+
+def _rollups_first(reports: list[Report]) -> Iterator[tuple[Report, Point]]:
+    for wants_rollup in (True, False):
+        for report in reports:
+            for point in report.points:
+                if (point.agent_id is None) == wants_rollup:
+                    yield report, point
+
+
+def exposition(service: Service, series: int = SERIES) -> bytes:
+    """The text of /metrics, of type `CONTENT_TYPE`.
+
+    Parameters
+    ----------
+    service : Service
+    series : int
+        The most series of models to show; 0 shows the collector's own health only.
+    """
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Health(service.admin.health(), service.registry.table()))
+    if series:
+        registry.register(_Models(service.newest.reports(), series))
+    return generate_latest(registry)

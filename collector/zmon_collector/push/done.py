@@ -1,0 +1,107 @@
+"""What earlier runs of `zmon push` have dealt with, on disk: each file by its content, each sample by its place."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from hashlib import blake2b
+from pathlib import Path
+from typing import NamedTuple
+
+from zmon.errors import ConfigurationError
+
+APPLICATION, VERSION = 0x7A6D7073, 1  # "zmps"
+TABLES = """
+CREATE TABLE dealt (target TEXT, digest TEXT, places BLOB, PRIMARY KEY (target, digest)) WITHOUT ROWID;
+CREATE TABLE refused (target TEXT, digest TEXT, place INTEGER, code TEXT, description TEXT,
+    PRIMARY KEY (target, digest, place)) WITHOUT ROWID;
+"""
+
+
+class Reason(NamedTuple):
+    """Why samples were refused, how many, and one of them."""
+
+    code: str
+    samples: int
+    description: str
+    digest: str
+    place: int
+
+
+class Done:
+    """The file push.sqlite: for one target, an address and a token (of which only a hash is kept).
+
+    Parameters
+    ----------
+    path : Path
+    url, token : str
+    """
+
+    def __init__(self, path: Path, url: str, token: str) -> None:
+        self._target = blake2b(f"{url}\0{token}".encode(), digest_size=16).hexdigest()
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            self._connection = sqlite3.connect(path, isolation_level=None, timeout=0.5)
+            self._prepare(path)
+        except sqlite3.Error as error:
+            if "locked" in str(error):
+                raise ConfigurationError(
+                    f"{path} is in use: another push runs with this data folder; wait for it"
+                ) from None
+            raise ConfigurationError(f"{path} cannot be used: {error}; choose another --data-dir") from None
+
+    def _prepare(self, path: Path) -> None:
+        connection = self._connection
+        connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("BEGIN EXCLUSIVE")
+        (application,) = connection.execute("PRAGMA application_id").fetchone()
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if not version and not application:
+            for statement in TABLES.split(";"):
+                connection.execute(statement)
+            connection.execute(f"PRAGMA application_id = {APPLICATION}")
+            connection.execute(f"PRAGMA user_version = {VERSION}")
+            path.chmod(0o600)
+        elif application != APPLICATION or version > VERSION:
+            raise ConfigurationError(f"{path} is another program's or a newer zmon's; choose another --data-dir")
+        connection.execute("COMMIT")
+
+    def places(self, digest: str) -> int:
+        """The places dealt with, a bit each."""
+        row = self._connection.execute(
+            "SELECT places FROM dealt WHERE target = ? AND digest = ?", (self._target, digest)
+        ).fetchone()
+        return int.from_bytes(row[0], "little") if row else 0
+
+    def settle(self, places: Iterable[tuple[str, int]], refused: Sequence[tuple[str, int, str, str]]) -> None:
+        """Note down (digest, place) of samples that are dealt with, and (…, code, description) of the refused ones."""
+        by_file: dict[str, int] = {}
+        for digest, place in places:
+            by_file[digest] = by_file.get(digest, 0) | 1 << place
+        self._connection.execute("BEGIN")
+        for digest, bits in by_file.items():
+            bits |= self.places(digest)
+            data = bits.to_bytes((bits.bit_length() + 7) // 8, "little")
+            self._connection.execute("INSERT OR REPLACE INTO dealt VALUES (?, ?, ?)", (self._target, digest, data))
+        self._connection.executemany(
+            "INSERT OR REPLACE INTO refused VALUES (?, ?, ?, ?, ?)", [(self._target, *each) for each in refused]
+        )
+        self._connection.execute("COMMIT")
+
+    def reasons(self, digests: Iterable[str]) -> list[Reason]:
+        """Why samples of these files were refused, most frequent first."""
+        counts: Counter[str] = Counter()
+        first: dict[str, tuple[str, str, int]] = {}
+        for digest in digests:
+            for place, code, description in self._connection.execute(
+                "SELECT place, code, description FROM refused WHERE target = ? AND digest = ? ORDER BY place",
+                (self._target, digest),
+            ):
+                counts[code] += 1
+                first.setdefault(code, (description, digest, place))
+        return [Reason(code, count, *first[code]) for code, count in counts.most_common()]
+
+    def close(self) -> None:
+        self._connection.close()

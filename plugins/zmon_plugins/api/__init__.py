@@ -1,0 +1,1 @@
+"""How samples reach Anodot's API: table → pace → client → answers → courier. For the sink and `zmon push`."""

@@ -1,0 +1,174 @@
+"""What [sinks.anodot] says: each key read, or an error that says what is wrong and how to mend it."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from zmon.errors import ConfigurationError
+from zmon_plugins.anodot import fixed_properties
+
+TOKEN_ENV = "ANODOT_TOKEN"
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_TOKEN = re.compile(r"[\x21-\x7e]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where samples go and how fast. The token is kept apart: it is in no configuration and in no `repr`.
+
+    Attributes
+    ----------
+    url : str
+        The API's base.
+    requests_per_second, samples_per_second : float
+        The account's quota.
+    chunk : int
+        Samples a request, at most 1,000.
+    connect_timeout, read_timeout : float
+        Seconds until a connection stands, and until the whole answer is there.
+    agents : str
+        ``"health"``: rollups, and per agent what the minimal preset has; ``"all"``; ``"none"``: rollups only.
+    properties : mapping of str to str
+        Added to every sample.
+    protocol : str
+        ``"2.0"``, or ``"3.0"``: schemas and watermarks, which need an access key beside the token.
+    """
+
+    url: str = "https://app.anodot.com"
+    token_env: str = TOKEN_ENV
+    token_file: str = ""
+    requests_per_second: float = 2.0
+    samples_per_second: float = 2000.0
+    chunk: int = 1000
+    connect_timeout: float = 5.0
+    read_timeout: float = 30.0
+    agents: str = "health"
+    properties: Mapping[str, str] = field(default_factory=dict)
+    protocol: str = "2.0"
+    access_key_env: str = "ANODOT_ACCESS_KEY"
+    access_key_file: str = ""
+    enabled: bool = True
+
+
+def read(table: Mapping[str, Any], where: str = "[sinks.anodot]") -> Target:
+    """The target of a configuration table; ConfigurationError when a key or a value cannot be."""
+    values = {}
+    known = {each.name for each in fields(Target)}
+    for name, value in table.items():
+        if name == "token":
+            raise ConfigurationError(
+                f"{where} holds a token; put it into the environment and name the variable: "
+                f'token_env = "{TOKEN_ENV}", or into a file: token_file = "PATH"'
+            )
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(sorted(known))}"
+            raise ConfigurationError(f"{where} has an unknown key {name!r}; {hint}")
+        try:
+            values[name] = _READ[name](value)
+        except ValueError as error:
+            raise ConfigurationError(f"{where} {name}: {error}") from None
+    return Target(**values)
+
+
+def token_of(target: Target, where: str = "[sinks.anodot]") -> str:
+    """The token, from the file or the environment; ConfigurationError, without it, when it cannot be had."""
+    return _secret(target.token_file, target.token_env, "data collection key", where)
+
+
+def access_key_of(target: Target, where: str = "[sinks.anodot]") -> str:
+    """The access key of protocol 3.0, in the same way."""
+    return _secret(target.access_key_file, target.access_key_env, "access key", where)
+
+
+def _secret(file: str, variable: str, what: str, where: str) -> str:
+    if file:
+        try:
+            token = Path(file).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "it is no text"
+            raise ConfigurationError(f"{where} file {file!r}: {reason}") from None
+        source = f"the file {file!r}"
+    else:
+        token = os.environ.get(variable, "").strip()
+        source = f"the environment variable {variable}"
+    if not token:
+        raise ConfigurationError(f"{where}: {source} holds no token; put the account's {what} there")
+    if not _TOKEN.fullmatch(token):
+        raise ConfigurationError(f"{where}: {source} holds characters that no token has")
+    return token
+
+
+def _url(value: object) -> str:
+    parts = urlsplit(_text(value))
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.username:
+        raise ValueError(f'{value!r} is no base address; write it as "https://app.anodot.com"')
+    return str(value).rstrip("/")
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"{value!r} is not a text")
+    return value
+
+
+def _rate(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
+        raise ValueError(f"{value!r} is not a number above 0")
+    return float(value)
+
+
+def _chunk(value: object) -> int:
+    if type(value) is not int or not 1 <= value <= 1000:
+        raise ValueError(f"{value!r} is not a whole number from 1 to 1000, the most that the API takes")
+    return value
+
+
+def _duration(value: object) -> float:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", value) if isinstance(value, str) else None
+    if match is None or float(match[1]) == 0:
+        raise ValueError(f'{value!r} is no duration; write it as "500ms", "30s" or "2m"')
+    return float(match[1]) * _UNITS[match[2]]
+
+
+def _agents(value: object) -> str:
+    if value not in ("health", "all", "none"):
+        raise ValueError(f'{value!r} is none of "health", "all", "none"')
+    return str(value)
+
+
+def _protocol(value: object) -> str:
+    if value not in ("2.0", "3.0"):
+        raise ValueError(f'{value!r} is neither "2.0" nor "3.0"')
+    return str(value)
+
+
+def _flag(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"{value!r} is neither true nor false")
+    return value
+
+
+_READ: Mapping[str, Any] = {
+    "url": _url,
+    "token_env": _text,
+    "token_file": _text,
+    "requests_per_second": _rate,
+    "samples_per_second": _rate,
+    "chunk": _chunk,
+    "connect_timeout": _duration,
+    "read_timeout": _duration,
+    "agents": _agents,
+    "properties": fixed_properties,
+    "protocol": _protocol,
+    "access_key_env": _text,
+    "access_key_file": _text,
+    "enabled": _flag,
+}

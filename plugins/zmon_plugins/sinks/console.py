@@ -1,0 +1,72 @@
+"""Prints each report's rollup to standard output: what is in the windows, while you try things out.
+
+Configured by ``[sinks.console]``: ``agents = true`` prints each agent's points too; ``what`` is a list of globs over
+the series' names, default all.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from fnmatch import fnmatchcase
+from typing import Any, TextIO
+
+from zmon.contract import Report, Sink
+from zmon.errors import ConfigurationError
+from zmon.hooks import hookimpl
+
+
+class Console:
+    """One line a point: time, what, value, names.
+
+    Parameters
+    ----------
+    what : sequence of str
+        Globs over `what`.
+    agents : bool
+        Print agents' points beside the rollup's.
+    stream : file, optional
+        By default standard output.
+    """
+
+    name = "console"
+
+    def __init__(self, what: Sequence[str] = ("*",), agents: bool = False, stream: TextIO | None = None) -> None:
+        self._what = tuple(what)
+        self._agents = agents
+        self._stream = stream
+
+    def open(self) -> None:
+        """Nothing to get ready."""
+
+    def write(self, report: Report) -> None:
+        stream = self._stream or sys.stdout
+        start = datetime.fromtimestamp(report.window.start, UTC)
+        for point in report.points:
+            value = point.value
+            if (point.agent_id is None or self._agents) and any(fnmatchcase(value.what, glob) for glob in self._what):
+                names = report.properties(point)
+                del names["what"]
+                told = " ".join(f"{key}={name}" for key, name in names.items())
+                stream.write(f"{start:%Y-%m-%dT%H:%M:%SZ} {value.what:<28} {value.value:<12.6g} {told}\n")
+        stream.flush()
+
+    def close(self) -> None:
+        """Standard output is not ours to close."""
+
+
+@hookimpl
+def register_sinks(register: Callable[[Sink], None], options: Mapping[str, Any]) -> None:
+    table = options.get("sinks", {}).get("console", {})
+    unknown = set(table) - {"what", "agents", "enabled"}
+    if unknown:
+        raise ConfigurationError(f"[sinks.console] has unknown keys {sorted(unknown)}; known are agents, enabled, what")
+    what, agents = table.get("what", ["*"]), table.get("agents", False)
+    if not isinstance(what, list) or not what or not all(isinstance(each, str) for each in what):
+        raise ConfigurationError(
+            f'[sinks.console] what: {what!r} is not a list of globs; write it as ["accuracy", "f1*"]'
+        )
+    if not isinstance(agents, bool):
+        raise ConfigurationError(f"[sinks.console] agents: {agents!r} is neither true nor false")
+    register(Console(what, agents))
