@@ -112,7 +112,7 @@ def test_history_survives_a_restart(paged: Start, client: Client) -> None:
 
 
 def test_the_description_is_that_of_the_routes() -> None:
-    app = build(None, Hub(lambda asked: (None, 0.0), 1), lambda: True, None, set())  # type: ignore[arg-type]
+    app = build(None, Hub(lambda asked: (None, 0.0), 1), lambda: True, bytes, None, set())  # type: ignore[arg-type]
     routes = {route.path for route in app._app.routes if isinstance(route, Route)}  # type: ignore[attr-defined]
     described = set(openapi.DOCUMENT["paths"])
     assert routes - {"/", "/static/plotly.js", "/static/templates.json"} == described
@@ -137,5 +137,7 @@ def test_probes_answer_without_token_on_their_own(paged: Start, tmp_path_factory
     assert httpx.get(f"{probes.url}healthz").json() == {"status": "ok"}
     assert httpx.get(f"{probes.url}readyz").status_code == 200
     assert httpx.get(f"{probes.url}api/v1/models").status_code == 404
+    assert "zmon_streams 0.0" in httpx.get(f"{probes.url}metrics").text
+    assert httpx.get(f"{collector.service.live.url}metrics").status_code == 401
     collector.service.live.ready = False
     assert httpx.get(f"{probes.url}readyz").status_code == 503
