@@ -146,7 +146,8 @@ class MonitoringAgent:
         )
         # A session of its own: Ctrl-C reaches the model first, and its last rows still find the collector.
         self._server = subprocess.Popen(
-            [sys.executable, "-m", "zmon_collector", "collect", "--config", str(config)], start_new_session=True
+            [sys.executable, "-m", "zmon_collector", "collect", "--config", str(config), "--flush-on-exit"],
+            start_new_session=True,
         )
         log.info("zmon: collector %s listens at 127.0.0.1:%s", self._server.pid, self._port)
         atexit.register(self._stop_server, os.getpid())

@@ -23,7 +23,7 @@ SECONDS = "1.5"
 TABLE = (EXAMPLES / "README.md").read_text()
 SCENARIOS = ("good", "inverted", "unbalanced")
 SERVED_ELSEWHERE = {"fastapi", "flask"}  # tests/servers
-INSTALLED_ELSEWHERE = {"plugin", "deploy"}  # tests/e2e/test_processes.py, tests/test_deploy.py
+INSTALLED_ELSEWHERE = {"plugin", "deploy", "grafana"}  # test_processes.py, test_deploy.py, test_prometheus.py
 
 
 def run(line: str, collector: Collector, *more: str) -> str:
