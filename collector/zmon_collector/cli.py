@@ -8,12 +8,13 @@ from typing import NoReturn
 import click
 
 import zmon
-from zmon.errors import ConfigurationError
+from zmon.errors import ConfigurationError, MissingExtraError
 from zmon_collector.commands.collect import collect
 from zmon_collector.commands.demo import demo
 from zmon_collector.commands.keygen import keygen
-from zmon_collector.commands.options import WRONG
+from zmon_collector.commands.options import MISSING, WRONG
 from zmon_collector.commands.plugins import plugins
+from zmon_collector.commands.profile import profile
 from zmon_collector.commands.reload import reload
 from zmon_collector.commands.report import report
 from zmon_collector.commands.tap import tap
@@ -33,7 +34,7 @@ def cli() -> None:
     """
 
 
-for command in (collect, demo, keygen, plugins, reload, report, tap, top, validate):
+for command in (collect, demo, keygen, plugins, profile, reload, report, tap, top, validate):
     cli.add_command(command)
 
 
@@ -44,4 +45,7 @@ def main() -> NoReturn:
     except ConfigurationError as error:
         click.echo(f"zmon: {error}", err=True)
         sys.exit(WRONG)
+    except MissingExtraError as error:
+        click.echo(f"zmon: {error}", err=True)
+        sys.exit(MISSING)
     raise AssertionError("click ends the process")

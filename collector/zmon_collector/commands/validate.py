@@ -17,6 +17,7 @@ from zmon_collector.choice import unknown
 from zmon_collector.commands.options import CONFIG, FAILED, loaded
 from zmon_collector.config import Config
 from zmon_collector.plugins import Registry
+from zmon_collector.references import References
 from zmon_collector.service import sink_is_on
 from zmon_collector.telemetry import Telemetry
 
@@ -33,6 +34,7 @@ def validate(path: Path) -> None:
     window's samples in one period, 1 when it would start without one of its plugins.
     """
     config = configuration.load(path)
+    References(config)
     Gate(config.security, Telemetry())  # reads the keys and the clients, as a collector does
     registry = loaded(config)
     sinks = [name for name in registry.sinks if sink_is_on(config, name)]

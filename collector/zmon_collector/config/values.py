@@ -42,6 +42,13 @@ def positive(value: object) -> int:
     return value
 
 
+def whole(value: object) -> int:
+    """A whole number from 0."""
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{value!r} is not a whole number from 0")
+    return value
+
+
 def flag(value: object) -> bool:
     if not isinstance(value, bool):
         raise ValueError(f"{value!r} is neither true nor false")
