@@ -22,6 +22,7 @@ from rich.live import Live
 
 from zmon.errors import ConfigurationError
 from zmon_collector.admin import ask
+from zmon_collector.config.toml import toml
 from zmon_collector.demo import show
 from zmon_collector.demo.verdict import WindowView, changed, read
 from zmon_collector.web.security import DEFAULT_BIND, split
@@ -133,7 +134,13 @@ def _process(*command: str, **options: Any) -> Iterator[subprocess.Popen[str]]:
 @contextlib.contextmanager
 def _collector(folder: Path) -> Iterator[subprocess.Popen[str]]:
     config = folder / "zmon.toml"
-    config.write_text('[metrics]\npreset = "full"\n', encoding="utf-8")
+    from zmon_collector.demo.replica import Traffic  # here: scikit-learn takes a second to import
+
+    reference = folder / "digits.zmon"
+    Traffic(0).reference().save(reference)
+    config.write_text(
+        f'[metrics]\npreset = "full"\n\n[models.digits]\nreference = {toml(str(reference))}\n', encoding="utf-8"
+    )
     options = ("--config", str(config), "--bind", "tcp://127.0.0.1:0", "--window", f"{PERIOD}s", "--data-dir",
                str(folder), "--web", _free(DEFAULT_BIND))  # fmt: skip
     with (

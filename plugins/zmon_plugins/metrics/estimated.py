@@ -15,8 +15,8 @@ q is each class's probability through the isotonic calibration that the referenc
 calibration error, and then divided by the row's sum. Without a reference that was labelled there are no values: nobody
 knows then what a probability of this model is worth.
 
-**It is blind to concept drift.** It sees which rows come and how sure the model is of them; when the same inputs come to
-mean something else, q is wrong, and the estimate stays where it was. See docs/drift.md.
+**It is blind to concept drift.** It sees which rows come and how sure the model is of them; when the same inputs come
+to mean something else, q is wrong, and the estimate stays where it was. See docs/drift.md.
 
 standard_error: accuracy √(Σ q(1 − q)) / n; F1 by the delta method on TP and FN, macro as if classes were independent;
 ROC-AUC after Hanley and McNeil (1982). Sources: Garg et al. (2022), NannyML's description of CBPE.

@@ -6,8 +6,8 @@ series          definition                                              range
 reference_rows  rows of the reference that drift is measured against    0 …
 =============== ======================================================= =======
 
-Option ``reference_windows`` (from [metrics] or [models.NAME]): so many windows with rows are gathered, each with its row
-sample, at most 16 MiB together; then they become a profile, which is kept from window to window and through restarts.
+Option ``reference_windows`` (from [metrics] or [models.NAME]): so many windows with rows are gathered, each with its
+row sample, at most 16 MiB together; then they become a profile, which is kept from window to window, through restarts.
 Until then their rows lie in the data folder, as those of open windows do.
 
 >>> import numpy as np
@@ -27,6 +27,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
+
+import numpy as np
 
 from zmon.batch import Batch, Schema
 from zmon.contract import Context, Metric, Series, Value
@@ -71,14 +73,14 @@ class Reference:
 
 
 def _packed(sample: Batch, limit: int) -> dict[str, Any]:
-    """As many rows as fit; the sample's order says nothing about them, so its first ones are as good as any."""
+    """As many rows as fit, evenly from all of the sample."""
     columns = {name: column for name, column in sample.raw().items() if name in KEPT}
     row = sum(column.nbytes for column in columns.values()) / max(1, sample.rows)
     rows = min(sample.rows, max(1, int(limit / max(1.0, row))))
-    schema = sample.schema
+    schema, even = sample.schema, np.arange(rows) * sample.rows // max(1, rows)
     return {
         "rows": rows,
-        "columns": {name: column[:rows] for name, column in columns.items()},
+        "columns": {name: column[even] for name, column in columns.items()},
         "dictionaries": [list(names) for names in sample.dictionaries.get("codes", ())],
         "schema": [schema.task, list(schema.classes), list(schema.features), list(schema.kinds), schema.threshold],
     }
