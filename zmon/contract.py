@@ -140,6 +140,8 @@ class Series:
         Values of `stat`; empty when it has none.
     preset : str
         The smallest preset that emits it: ``"minimal"``, ``"default"`` or ``"full"``.
+    reference : bool
+        It is given only where the model has a reference profile.
     """
 
     what: str
@@ -147,6 +149,7 @@ class Series:
     keys: tuple[str, ...] = ()
     stats: tuple[str, ...] = ()
     preset: str = "default"
+    reference: bool = False
 
 
 @runtime_checkable

@@ -188,9 +188,10 @@ def _chunks(path: Path, wanted: Sequence[str], columns: Columns) -> Iterator[Map
     arrow = _arrow()
     try:
         if path.suffix == ".parquet":
-            with arrow.parquet.ParquetFile(path) as file:
-                for batch in file.iter_batches(ROWS, columns=list(dict.fromkeys(wanted))):
-                    yield dict(zip(batch.schema.names, batch.columns, strict=True))
+            with arrow.parquet.ParquetFile(path, pre_buffer=False) as file:
+                for group in range(file.num_row_groups):  # all at once, pyarrow would come to hold the whole file
+                    for batch in file.iter_batches(ROWS, [group], list(dict.fromkeys(wanted))):
+                        yield dict(zip(batch.schema.names, batch.columns, strict=True))
             return
         with arrow.csv.open_csv(path, arrow.csv.ReadOptions(block_size=CSV_BLOCK)) as reader:
             schema = reader.schema

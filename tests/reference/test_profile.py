@@ -94,6 +94,15 @@ def test_the_same_numbers_in_float32_share_their_bins() -> None:
     assert (bins.count(narrow, profile.numeric.edges)[:, i] == profile.numeric.counts[:, i]).all()
 
 
+def test_rows_that_travel_in_several_pieces_are_all_counted() -> None:
+    random = np.random.default_rng(0)
+    inputs, p = random.normal(size=(3000, 400)), random.dirichlet((1, 1, 1), 3000)  # more than one message may hold
+    profile = zmon.profile(p, inputs, classes=3)
+    assert profile.predicted is not None
+    assert profile.predicted.tolist() == np.bincount(p.argmax(axis=1), minlength=3).tolist()
+    assert (profile.numeric.counts.sum(axis=0) == 3000).all()
+
+
 def test_parts_merge_to_the_whole() -> None:
     p, frame, labels = rows(4000)
     reader = Reader(classes=["a", "b", "c"])

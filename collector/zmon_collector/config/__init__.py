@@ -93,9 +93,10 @@ class Config:
         return known
 
     def expected(self, model: str) -> Mapping[str, int]:
-        """What `zmon validate` reckons with for this model."""
-        own = self.models.get(model, ModelSection()).expect
-        return {**EXPECTED, **self.metrics.expect, **own}
+        """What `zmon validate` reckons with for this model; `reference` is 1 where drift will be measured."""
+        own = self.models.get(model, ModelSection())
+        measured = own.reference is not None or self._chosen(model, "reference_windows") > 0
+        return {**EXPECTED, **self.metrics.expect, **own.expect, "reference": int(measured)}
 
     def options(self, model: str, metric: str, plugin: str) -> Mapping[str, Any]:
         """A metric's options: its plugin's table, the model's own over it, and what holds for several metrics."""

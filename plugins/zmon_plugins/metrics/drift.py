@@ -70,25 +70,76 @@ class Drift:
     name = "drift"
     needs: frozenset[str] = frozenset()
     series = (
-        Series("feature_drift", "population stability index against the reference", ("feat_name",), ("psi",)),
-        Series("feature_drift", "further distances from the reference", ("feat_name",), (*NUMERIC, *CATEGORICAL[1:]),
-               "full"),
-        Series("drifted_feature_freq", "share of the features whose psi is over its threshold"),
-        Series("feature_drifted", "1: the feature's psi is over its threshold", ("feat_name",), preset="full"),
-        Series("prediction_drift", "psi of the predicted classes against the reference", stats=("psi",)),
-        Series("prediction_drift", "further distances of the predicted classes", stats=CATEGORICAL, preset="full"),
-        Series("prediction_drift", "psi of max_prediction_proba, or of prediction_value", ("feat_name",), ("psi",)),
-        Series("prediction_drift", "further distances of that number", ("feat_name",), NUMERIC, "full"),
-        Series("prediction_drifted", "1: a psi of the predictions is over its threshold"),
-        Series("label_drift", "psi of the labels against the reference", stats=("psi",)),
-        Series("label_drift", "further distances of the labels", stats=CATEGORICAL, preset="full"),
-        Series("label_drifted", "1: the labels' psi is over its threshold"),
-        Series("feature_out_of_range_freq", "share of rows beyond the reference's", ("feat_name",), preset="full"),
-        Series("feature_new_category_freq", "share of rows whose category the reference does not have", ("feat_name",)),
+        Series(
+            "feature_drift",
+            "population stability index against the reference",
+            ("feat_name",),
+            ("psi",),
+            reference=True,
+        ),
+        Series(
+            "feature_drift",
+            "further distances from the reference",
+            ("feat_name",),
+            (*NUMERIC, *CATEGORICAL[1:]),
+            "full",
+            reference=True,
+        ),
+        Series("drifted_feature_freq", "share of the features whose psi is over its threshold", reference=True),
+        Series(
+            "feature_drifted",
+            "1: the feature's psi is over its threshold",
+            ("feat_name",),
+            preset="full",
+            reference=True,
+        ),
+        Series(
+            "prediction_drift", "psi of the predicted classes against the reference", stats=("psi",), reference=True
+        ),
+        Series(
+            "prediction_drift",
+            "further distances of the predicted classes",
+            stats=CATEGORICAL,
+            preset="full",
+            reference=True,
+        ),
+        Series(
+            "prediction_drift",
+            "psi of max_prediction_proba, or of prediction_value",
+            ("feat_name",),
+            ("psi",),
+            reference=True,
+        ),
+        Series("prediction_drift", "further distances of that number", ("feat_name",), NUMERIC, "full", reference=True),
+        Series("prediction_drifted", "1: a psi of the predictions is over its threshold", reference=True),
+        Series("label_drift", "psi of the labels against the reference", stats=("psi",), reference=True),
+        Series("label_drift", "further distances of the labels", stats=CATEGORICAL, preset="full", reference=True),
+        Series("label_drifted", "1: the labels' psi is over its threshold", reference=True),
+        Series(
+            "feature_out_of_range_freq",
+            "share of rows beyond the reference's",
+            ("feat_name",),
+            preset="full",
+            reference=True,
+        ),
+        Series(
+            "feature_new_category_freq",
+            "share of rows whose category the reference does not have",
+            ("feat_name",),
+            preset="full",
+            reference=True,
+        ),
         Series("replica_drift", "psi of an agent's predicted classes against all others'", stats=("psi",)),
-        Series("replica_drift", "psi of a number or category against all others'", ("feat_name",), ("psi",), "full"),
+        Series(
+            "replica_drift",
+            "psi of a number or category against all others'",
+            ("feat_name",),
+            ("psi",),
+            "full",
+            reference=True,
+        ),
         Series("replica_stands_out", "1: the agent differs from the others", preset="minimal"),
-    )  # fmt: skip
+    )
 
     def create(self, ctx: Context) -> dict[str, Any]:
         return yardstick(ctx).empty()

@@ -60,14 +60,16 @@ class Estimated:
     task = "classification"
     needs = frozenset({"probabilities"})
     series = (
-        Series("estimated_accuracy", "mean calibrated probability of the predicted class"),
-        Series("estimated_accuracy", "σ of the realised value around it", stats=("standard_error",)),
-        Series("estimated_f1", "mean over the classes, of the expected confusion", stats=("macro",)),
-        Series("estimated_f1", "σ of the realised value around it", stats=("standard_error",)),
-        Series("estimated_f1", "of the expected confusion", ("class_name",), preset="full"),
-        Series("estimated_roc_auc", "binary: of class 1, every row counting by its calibrated probability"),
-        Series("estimated_roc_auc", "mean over classes, more than two", stats=("macro",)),
-        Series("estimated_roc_auc", "σ of the realised value around it", stats=("standard_error",)),
+        Series("estimated_accuracy", "mean calibrated probability of the predicted class", reference=True),
+        Series("estimated_accuracy", "σ of the realised value around it", stats=("standard_error",), reference=True),
+        Series("estimated_f1", "mean over the classes, of the expected confusion", stats=("macro",), reference=True),
+        Series("estimated_f1", "σ of the realised value around it", stats=("standard_error",), reference=True),
+        Series("estimated_f1", "of the expected confusion", ("class_name",), preset="full", reference=True),
+        Series(
+            "estimated_roc_auc", "binary: of class 1, every row counting by its calibrated probability", reference=True
+        ),
+        Series("estimated_roc_auc", "mean over classes, more than two", stats=("macro",), reference=True),
+        Series("estimated_roc_auc", "σ of the realised value around it", stats=("standard_error",), reference=True),
     )
 
     def create(self, ctx: Context) -> dict[str, Any]:

@@ -44,7 +44,9 @@ class Reference:
 
     name = "reference"
     needs: frozenset[str] = frozenset()
-    series = (Series("reference_rows", "rows of the reference that drift is measured against", preset="full"),)
+    series = (
+        Series("reference_rows", "rows of the reference that drift is measured against", preset="full", reference=True),
+    )
 
     def create(self, ctx: Context) -> dict[str, Any]:
         return {}
@@ -59,7 +61,8 @@ class Reference:
         if ctx.reference is not None:
             yield Value("reference_rows", ctx.reference.rows)
         wanted = ctx.options.get("reference_windows", 0)
-        if ctx.agent_id is None and wanted and ctx.sample is not None and "profile" not in ctx.memory:
+        whole = ctx.agent_id is None and ctx.segment is None
+        if wanted and whole and ctx.sample is not None and "profile" not in ctx.memory:
             self._learn(ctx.sample, wanted, ctx)
 
     def _learn(self, sample: Batch, wanted: int, ctx: Context) -> None:
