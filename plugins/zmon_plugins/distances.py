@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import chi2 as chi2_distribution
+from scipy.stats import kstwo
 
 from zmon.reference import bins
 
 Array = NDArray[Any]
 FALSE_ALARMS = 0.001  # windows in which chance alone takes a statistic that far, over all columns together
 LEAST_STD = 0.001
+FEW = 1000  # rows; with more, every difference is significant and a p-value tells nothing
 
 psi = bins.psi
 
@@ -74,15 +76,18 @@ def ks_and_wasserstein(sample: Array, grid: Array) -> tuple[float, float]:
     return float(gap.max()), float((gap[:-1] * np.diff(points)).sum())
 
 
-def by_sample(values: Array, quantiles: Array, std: Array) -> Iterator[tuple[int, float, float]]:
-    """(column, D, W1 / max(σ, 0.001)) of each column that has finite values on both sides."""
+def by_sample(values: Array, quantiles: Array, std: Array) -> Iterator[tuple[int, dict[str, float]]]:
+    """(column, {ks, wasserstein}) of each column that has finite values on both sides; ks_p where they are few."""
     for i in range(values.shape[1]):
         column = values[:, i].astype(np.float64)
         finite = column[np.isfinite(column)]
         grid = quantiles[:, i]
         if len(finite) and np.isfinite(grid).all():
             d, w = ks_and_wasserstein(finite, grid)
-            yield i, d, w / max(float(std[i]), LEAST_STD)
+            found = {"ks": d, "wasserstein": w / max(float(std[i]), LEAST_STD)}
+            if len(finite) < FEW:
+                found["ks_p"] = float(kstwo.sf(d, max(1, round(len(finite) * len(grid) / (len(finite) + len(grid))))))
+            yield i, found
 
 
 def chance(reference: Array, counts: Array, tests: int) -> Array:

@@ -105,9 +105,11 @@ def test_statistics_of_counts_are_those_of_scipy(k: int, seed: int) -> None:
 def test_statistics_of_samples_are_those_of_scipy(seed: int, n: int) -> None:
     random = np.random.default_rng(seed)
     sample, grid = random.normal(0.3, 1, n).round(2), bins.grid_of(random.normal(0, 1, 5000))
-    d, w = distances.ks_and_wasserstein(sample, grid)
-    assert d == pytest.approx(scipy_stats.ks_2samp(sample, grid, method="asymp").statistic)
-    assert w == pytest.approx(scipy_stats.wasserstein_distance(sample, grid))
+    ((_, found),) = distances.by_sample(sample[:, np.newaxis], grid[:, np.newaxis], np.array([0.5]))
+    expected = scipy_stats.ks_2samp(sample, grid, method="asymp")
+    assert found["ks"] == pytest.approx(expected.statistic)
+    assert found["ks_p"] == pytest.approx(expected.pvalue, abs=1e-9)
+    assert found["wasserstein"] == pytest.approx(scipy_stats.wasserstein_distance(sample, grid) / 0.5)
 
 
 def test_the_metric_gives_the_statistics_of_its_counts(reference: Profile) -> None:

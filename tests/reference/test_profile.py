@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
 
 import numpy as np
 import pandas
@@ -175,6 +176,13 @@ def test_the_file_keeps_everything_and_no_row(tmp_path) -> None:  # type: ignore
     assert path.stat().st_size < 100_000
     for word in ("Rome", "mostly_zero", "isotonic", "own windows", "5,000 rows"):
         assert word in text(again) or word == "isotonic"
+
+
+def test_a_profile_that_version_1_wrote_is_read() -> None:
+    golden = Profile.load(Path(__file__).parent / "golden_v1.zmon")
+    assert (golden.rows, golden.schema.classes, golden.categorical[0].name) == (600, ("a", "b", "c"), "city")
+    assert golden.numeric.counts.sum() == 6 * 600
+    assert golden.own is None, "600 rows are less than two windows"
 
 
 def test_a_newer_version_is_refused() -> None:

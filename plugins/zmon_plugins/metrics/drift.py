@@ -5,7 +5,8 @@ series                       keys              definition (p: the reference's sh
 ============================ ================= ======================================================================
 feature_drift                feat_name, stat   psi = Σ (p − q) ln(p / q), shares (n_b + ½) / (N + k/2);
                                                js = √(½ KL(p‖m) + ½ KL(q‖m)), base 2, m = (p + q)/2;
-                                               numeric: ks = max |F − F_ref|, wasserstein = W₁ / max(σ_ref, 0.001);
+                                               numeric: ks = max |F − F_ref|, below 1,000 rows with its p-value
+                                               ks_p; wasserstein = W₁ / max(σ_ref, 0.001);
                                                categorical: chi2, cramers_v (Bergsma), linf = max |p − q|
 prediction_drift             stat; feat_name   the same of the predicted classes; with feat_name
                                                max_prediction_proba (regression: prediction_value) of that number
@@ -55,7 +56,7 @@ from zmon_plugins import distances, replicas
 from zmon_plugins.yardstick import Yardstick, yardstick
 
 Array = NDArray[Any]
-NUMERIC = ("js", "ks", "wasserstein")
+NUMERIC = ("js", "ks", "wasserstein", "ks_p")
 CATEGORICAL = ("js", "chi2", "cramers_v", "linf")
 THRESHOLD = 0.1  # of psi, beyond what chance gives
 MIN_ROWS = 100
@@ -233,9 +234,9 @@ class Drift:
         """Kolmogorov–Smirnov and Wasserstein, on the rollup: they need sorted rows of every column."""
         if ctx.agent_id is not None or values is None:
             return
-        for i, d, w in distances.by_sample(values, table.quantiles, table.std):
-            yield Value(what, d, feat_name=table.names[i], stat="ks")
-            yield Value(what, w, feat_name=table.names[i], stat="wasserstein")
+        for i, found in distances.by_sample(values, table.quantiles, table.std):
+            for stat, value in found.items():
+                yield Value(what, value, feat_name=table.names[i], stat=stat)
 
     def compare(self, by_agent: Mapping[str, dict[str, Any]], ctx: Context) -> Iterable[Point]:
         """Each agent against its siblings."""
