@@ -10,6 +10,7 @@ from zmon.counters import Stats
 from zmon.errors import ConfigurationError, MissingExtraError, RetryLater, WireError, ZmonError
 from zmon.points import read_points
 from zmon.publisher import Publisher
+from zmon.reference import Profile, profile
 from zmon.watch import watch
 
 __version__ = "0.1.0"
@@ -22,6 +23,7 @@ __all__ = [
     "Metric",
     "MissingExtraError",
     "Point",
+    "Profile",
     "Publisher",
     "Refused",
     "Report",
@@ -36,6 +38,7 @@ __all__ = [
     "WireError",
     "ZmonError",
     "__version__",
+    "profile",
     "read_points",
     "watch",
 ]

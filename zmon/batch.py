@@ -260,7 +260,7 @@ def concat(schema: Schema, batches: Sequence[Batch]) -> Batch:
     if len(batches) == 1:
         return batches[0]
     rows = sum(batch.rows for batch in batches)
-    if len({batch.columns for batch in batches}) > 1:  # no prediction may be derived from filled-in values
+    if len({frozenset(batch.raw()) for batch in batches}) > 1:  # no prediction may be derived from filled-in values
         for batch in batches:
             if "predicted" in batch.columns:
                 batch.predicted  # noqa: B018 - kept by being asked for

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from zmon.batch import Batch, Schema
+
+if TYPE_CHECKING:
+    from zmon.reference import Profile
 
 A = TypeVar("A")
 PRESETS = ("minimal", "default", "full")
@@ -94,8 +97,9 @@ class Context:
     options : mapping
         The plugin's table of the configuration, [plugins.NAME] with [models.MODEL.metrics.NAME] over it; beside it
         ``segments``, whether the metric is given per segment, and ``max_segments``.
-    reference : object or None
-        The model's reference profile; None in this release.
+    reference : Profile or None
+        The model's reference profile, the same for the whole window; None when it has none. An accumulator that
+        counts against it keeps its ``digest``: after a restart the rest of a window may come under another one.
     memory : dict
         Plain data a metric keeps from window to window for this agent (or rollup). What `result` leaves in it is kept
         when the window closes; `update` and `merge` must not touch it.
@@ -114,7 +118,7 @@ class Context:
     schema: Schema
     window: Window
     options: Mapping[str, Any] = field(default_factory=dict)
-    reference: object | None = None
+    reference: Profile | None = None
     memory: dict[str, Any] = field(default_factory=dict)
     rows: RowCounts = RowCounts()
     sample: Batch | None = None
@@ -136,6 +140,8 @@ class Series:
         Values of `stat`; empty when it has none.
     preset : str
         The smallest preset that emits it: ``"minimal"``, ``"default"`` or ``"full"``.
+    reference : bool
+        It is given only where the model has a reference profile.
     """
 
     what: str
@@ -143,6 +149,7 @@ class Series:
     keys: tuple[str, ...] = ()
     stats: tuple[str, ...] = ()
     preset: str = "default"
+    reference: bool = False
 
 
 @runtime_checkable

@@ -37,6 +37,11 @@ class Book:
         self.waiting: dict[str, Tally] = {}  # counts noticed while no window was open
         self._waiting_since = 0.0
 
+    @property
+    def columns(self) -> Schema | None:
+        """The schema of the rows that came since the last window opened; None before any came."""
+        return self._columns
+
     def take_changes(self) -> Changes:
         """What has changed since the last call."""
         changes, self.changes = self.changes, Changes()

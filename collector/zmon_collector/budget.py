@@ -1,7 +1,8 @@
 """How many samples a window will emit, and whether a sink's quota carries them. Pure; for ``zmon validate``.
 
 Counts are of the series that metrics declare, with the numbers of agents, features and classes that the configuration
-expects: what comes when every class, category and segment shows up in every window, so an upper bound of the usual.
+expects, and whether there is a reference: what comes when every class, category and segment shows up in every window,
+so an upper bound of the usual.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from zmon_collector.choice import Choice
 from zmon_collector.segments import MAX_SEGMENTS
 
 NOT_EXPECTED = {"feature_skipped_count"}  # of columns that are not captured
+OF_SCORES = {"prediction_drift"}  # feat_name is the one number that stands for a prediction
 Options = Callable[[Metric[Any]], Mapping[str, Any]]
 
 
@@ -77,7 +79,7 @@ def _names(
     metric: Metric[Any], series: Series, choice: Choice, expect: Mapping[str, int], options: Mapping[str, Any]
 ) -> int:
     """How many combinations of names a series has."""
-    if series.what in NOT_EXPECTED:
+    if series.what in NOT_EXPECTED or (series.reference and not expect.get("reference")):
         return 0
     categorical = min(expect["categorical"], expect["features"])
     features = expect["features"]
@@ -88,7 +90,7 @@ def _names(
     numbers = {
         "class_name": _literal(choice.classes, expect["classes"]),
         "predicted": expect["classes"],
-        "feat_name": _literal(choice.features, features),
+        "feat_name": 1 if series.what in OF_SCORES else _literal(choice.features, features),
         "category": _bounded(expect["categories"], options.get("max_categories", 50)),
     }
     return prod(numbers.get(key, 1) for key in series.keys)

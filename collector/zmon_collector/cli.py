@@ -8,13 +8,14 @@ from typing import NoReturn
 import click
 
 import zmon
-from zmon.errors import ConfigurationError
+from zmon.errors import ConfigurationError, MissingExtraError
 from zmon_collector.commands.collect import collect
 from zmon_collector.commands.demo import demo
 from zmon_collector.commands.keygen import keygen
-from zmon_collector.commands.options import WRONG
+from zmon_collector.commands.options import MISSING, WRONG
 from zmon_collector.commands.outbox import outbox
 from zmon_collector.commands.plugins import plugins
+from zmon_collector.commands.profile import profile
 from zmon_collector.commands.push import push
 from zmon_collector.commands.reload import reload
 from zmon_collector.commands.report import report
@@ -35,7 +36,7 @@ def cli() -> None:
     """
 
 
-for command in (collect, demo, keygen, outbox, plugins, push, reload, report, tap, top, validate):
+for command in (collect, demo, keygen, outbox, plugins, profile, push, reload, report, tap, top, validate):
     cli.add_command(command)
 
 
@@ -46,4 +47,7 @@ def main() -> NoReturn:
     except ConfigurationError as error:
         click.echo(f"zmon: {error}", err=True)
         sys.exit(WRONG)
+    except MissingExtraError as error:
+        click.echo(f"zmon: {error}", err=True)
+        sys.exit(MISSING)
     raise AssertionError("click ends the process")

@@ -12,6 +12,7 @@ from typing import Any
 
 from zmon.batch import Batch
 from zmon.contract import Context, Metric, RowCounts, Value, Window
+from zmon.reference import Profile
 from zmon_collector import accumulate as step
 from zmon_collector import merge, preview
 from zmon_collector.accumulate import Numbers, Partial, Progress
@@ -46,6 +47,8 @@ class Engine:
         Bound over all samples.
     workers : int
         Threads for the built-in metrics.
+    reference : callable
+        The profile for a window that opens: ``reference(model, schema, memory)``; None for none.
     timeout : float
         Seconds a metric may take for one step.
     wake : callable
@@ -63,6 +66,7 @@ class Engine:
         workers: int,
         timeout: float,
         wake: Callable[[], None],
+        reference: Callable[..., Profile | None] = lambda *_: None,
     ) -> None:
         self._registry = registry
         self._options = options
@@ -70,6 +74,7 @@ class Engine:
         self._sample_bytes = sample_bytes
         self._timeout = timeout
         self._wake = wake
+        self._reference = reference
         self._ended: deque[tuple[Lane, Task]] = deque()
         self._shares: dict[tuple[Model, int], Share] = {}
         self._choose = choose
@@ -147,7 +152,8 @@ class Engine:
         key = (model, window.start)
         share = self._shares.get(key)
         if share is None:
-            share = self._shares[key] = Share(model, window)
+            reference = self._reference(model, window.schema, self.memory(model))
+            share = self._shares[key] = Share(model, window, reference)
         return share
 
     def _submit(self, share: Share, agent: str, cell: Cell, group: Group) -> None:
@@ -353,6 +359,7 @@ class Engine:
                 window.schema,
                 Window(window.start, window.end),
                 options=self._options(model, state.metric.name, state.plugin),
+                reference=share.reference,
                 memory=memory.get((state.metric.name, agent), {}) if closing else {},
                 rows=rows,
                 sample=sample,

@@ -31,6 +31,7 @@ from zmon_collector.plugins import Registry, check_names
 from zmon_collector.prometheus import Newest, exposition
 from zmon_collector.receive import Received, Receiver
 from zmon_collector.recover import Recovery
+from zmon_collector.references import References
 from zmon_collector.reload import merged
 from zmon_collector.settle import Ack, Desk
 from zmon_collector.store import Store
@@ -75,6 +76,7 @@ class Service:
         self._stopping = False
         self._started = 0.0
         self._holding = True
+        self.references = References(config)
         self._durable = config.collector.journal == "on"
         self._recovery: Recovery | None = None
         self.engine = Engine(
@@ -86,6 +88,7 @@ class Service:
             workers=config.collector.workers,
             timeout=config.collector.metric_timeout,
             wake=self._wakeup.set,
+            reference=lambda *window: self.references.of(*window),
         )
         self.desk = Desk(config, self.telemetry, self.engine, journal=self._durable)
         self.store = Store(config.collector.data_dir / "state.sqlite", self.telemetry, self._wakeup.set)
@@ -170,7 +173,10 @@ class Service:
         check_names(self.registry, new.plugins, "plugins")
         check_names(self.registry, new.sinks, "sinks")
         allow = Allow.of(new.security)
+        references = References(new)
+        references.check((model, book.columns) for model, book in self.desk.books.items() if book.columns)
         self.config, waiting = merged(self.config, new)
+        self.references = references
         self._choose = chooser(self.config.choice)
         self.desk.reload(self.config)
         self.receiver.gate.permit(allow)

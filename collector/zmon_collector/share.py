@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from zmon.batch import Batch
+from zmon.reference import Profile
 from zmon_collector import merge
 from zmon_collector.accumulate import Numbers, Partial
 from zmon_collector.sample import TOP, Sample
@@ -43,6 +44,7 @@ class Share:
 
     model: Model
     window: OpenWindow
+    reference: Profile | None = None
     cells: dict[str, Cell] = field(default_factory=dict)
     outstanding: Counter[str] = field(default_factory=Counter)  # steps under way, by lane
     failed: dict[str, str] = field(default_factory=dict)  # metric: error

@@ -68,6 +68,14 @@ def test_features_and_agents_by_default_fit_a_vendors_quota() -> None:
     assert found.total(50, "all") > 2000 * 60
 
 
+def test_a_reference_adds_its_drift() -> None:
+    without, measured = (load(Choice(), features=784, classes=10, reference=each) for each in (0, 1))
+    assert 784 < measured.rollup - without.rollup < 784 + 30
+    assert measured.health == without.health
+    assert parse({"models": {"a": {"reference": "a.zmon"}}}).expected("a")["reference"] == 1
+    assert parse({}).expected("a")["reference"] == 0
+
+
 def test_choices_lower_the_estimate() -> None:
     whole = load(Choice("full"), classes=10).rollup
     assert load(Choice("full", classes=("a", "b")), classes=10).rollup < whole
@@ -81,7 +89,7 @@ def test_choices_lower_the_estimate() -> None:
 
 def test_a_regression_has_its_own_series() -> None:
     found = load(Choice("minimal"), classes=0, features=0)
-    assert found.rollup == 5 + 3 + 2  # rows; prediction_value; mae and rmse
+    assert found.rollup == 5 + 3 + 2 + 1  # rows; prediction_value; mae and rmse; replica_stands_out
 
 
 @pytest.mark.parametrize(

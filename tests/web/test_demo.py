@@ -15,6 +15,7 @@ import pytest
 from zmon_collector.demo.run import PERIOD, Plan
 from zmon_collector.demo.verdict import changed, read
 
+import zmon
 from tests.plugins.test_anodot import legal
 from tests.web.test_page import browser, figure  # noqa: F401 - browser is a fixture
 
@@ -64,6 +65,11 @@ def test_the_inversion_is_seen_live(browser: Any, tmp_path: Path) -> None:  # no
         assert all(view.rows >= 200 for view in views)
         named = [(view.start - views[0].start) // PERIOD for view in changed(views)]
         assert named == list(Plan.of(20.0).inverted)
+        points = zmon.read_points(tmp_path / "demo", what=["drifted_feature_freq", "prediction_drifted"])
+        rollup = points[points["agent_id"] == ""].pivot(index="time", columns="what", values="value")
+        drifted = [i for i, row in enumerate(rollup.itertuples()) if row.drifted_feature_freq > 0.5]
+        assert drifted == named == [i for i, each in enumerate(rollup["prediction_drifted"]) if each]
+        assert (rollup["drifted_feature_freq"].drop(rollup.index[named]) == 0).all()
         for path in (tmp_path / "demo/anodot").glob("*.json"):
             for sample in json.loads(path.read_text()):
                 legal(sample)

@@ -17,7 +17,7 @@ from zmon_collector.service import load_plugins
 
 CONFIG = click.Path(exists=True, dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
-FAILED, WRONG = 1, 2
+FAILED, WRONG, MISSING = 1, 2, 3
 
 
 class _Read(click.ParamType[Any]):

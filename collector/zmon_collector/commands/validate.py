@@ -19,6 +19,7 @@ from zmon_collector.commands.push import show
 from zmon_collector.config import Config
 from zmon_collector.plugins import Registry
 from zmon_collector.push.run import check
+from zmon_collector.references import References
 from zmon_collector.service import sink_is_on
 from zmon_collector.telemetry import Telemetry
 
@@ -41,6 +42,7 @@ def validate(path: Path) -> None:
         show(summary, "valid")
         sys.exit(FAILED if summary.refused else 0)
     config = configuration.load(path)
+    References(config)
     Gate(config.security, Telemetry())  # reads the keys and the clients, as a collector does
     registry = loaded(config)
     sinks = [name for name in registry.sinks if sink_is_on(config, name)]

@@ -93,18 +93,26 @@ class Config:
         return known
 
     def expected(self, model: str) -> Mapping[str, int]:
-        """What `zmon validate` reckons with for this model."""
-        own = self.models.get(model, ModelSection()).expect
-        return {**EXPECTED, **self.metrics.expect, **own}
+        """What `zmon validate` reckons with for this model; `reference` is 1 where drift will be measured."""
+        own = self.models.get(model, ModelSection())
+        measured = own.reference is not None or self._chosen(model, "reference_windows") > 0
+        return {**EXPECTED, **self.metrics.expect, **own.expect, "reference": int(measured)}
 
     def options(self, model: str, metric: str, plugin: str) -> Mapping[str, Any]:
-        """A metric's options: its plugin's table, the model's own over it, and what holds for segments."""
+        """A metric's options: its plugin's table, the model's own over it, and what holds for several metrics."""
         own = self.models.get(model, ModelSection()).metrics.get(metric, {})
-        split = {
+        split: dict[str, Any] = {
             "segments": matches(self._chosen(model, "segment_metrics"), metric),
             "max_segments": self._chosen(model, "max_segments"),
         }
+        windows = self._chosen(model, "reference_windows")
+        if windows and not self._has_reference(model):
+            split["reference_windows"] = windows
         return {**split, **self.plugins.get(plugin, {}), **own}
+
+    def _has_reference(self, model: str) -> bool:
+        own = self.models.get(model)
+        return own is not None and own.reference is not None
 
     def _chosen(self, model: str, name: str) -> Any:
         """A key of [models.NAME], or of [metrics] when the model has none of its own."""

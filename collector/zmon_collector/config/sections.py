@@ -76,6 +76,9 @@ class MetricsSection:
     )
     segment_preset: str = key(one_preset, "minimal", "what is emitted of them per segment value")
     max_segments: int = key(positive, 20, "most frequent values of a segment that are named; the rest is `__other__`")
+    reference_windows: int = key(
+        whole, 0, "drift is measured against the first so many windows of each model version; 0: of none"
+    )
     expect: Mapping[str, int] = key(
         expectations,
         {},
@@ -103,6 +106,8 @@ class ModelSection:
     segment_preset: str | None = key(one_preset, None, "as in [metrics]")
     max_segments: int | None = key(positive, None, "as in [metrics]")
     expect: Mapping[str, int] = key(expectations, {}, "as in [metrics], key by key")
+    reference: Path | None = key(file, None, "the reference profile (.zmon) that `zmon profile` writes")
+    reference_windows: int | None = key(whole, None, "as in [metrics]; not with a reference")
     metrics: Mapping[str, Mapping[str, Any]] = key(tables, {}, "[models.NAME.metrics.METRIC]: options of a metric")
 
 

@@ -22,6 +22,7 @@ import zmon
 
 BATCH = 20  # rows
 EVERY = 0.1  # seconds
+FEATURES = [f"pixel_{row}_{column}" for row in range(8) for column in range(8)]
 WHITE = 16.0  # the brightest pixel
 
 Images = NDArray[np.float64]
@@ -43,6 +44,12 @@ class Traffic:
         rows = self._random.integers(0, len(self._images), BATCH)
         images = self._images[rows]
         return (WHITE - images if inverted else images), self._labels[rows]
+
+    def reference(self) -> zmon.Profile:
+        """What the images it has not seen look like to it: the reference of the demonstration."""
+        return zmon.profile(
+            self.model.predict_proba(self._images), self._images, self._labels, classes=10, features=FEATURES
+        )
 
 
 def moments(start: float, end: float, *, replay: bool) -> Iterator[float]:
@@ -73,7 +80,7 @@ def main() -> None:
         collector=plan["data"],
         control=plan["control"],
         agent_id=agent,
-        features=[f"pixel_{row}_{column}" for row in range(8) for column in range(8)],
+        features=FEATURES,
     ) as publisher:
         for moment in moments(plan["start"], plan["end"] or math.inf, replay=plan["replay"]):
             window = int(moment // plan["period"]) - plan["start"] // plan["period"]

@@ -21,6 +21,7 @@ from rich.live import Live
 
 from zmon.errors import ConfigurationError
 from zmon_collector.admin import ask
+from zmon_collector.config.toml import toml
 from zmon_collector.demo import show
 from zmon_collector.demo.verdict import WindowView, changed, read
 
@@ -130,8 +131,14 @@ def _process(*command: str, **options: Any) -> Iterator[subprocess.Popen[str]]:
 
 @contextlib.contextmanager
 def _collector(folder: Path) -> Iterator[subprocess.Popen[str]]:
+    from zmon_collector.demo.replica import Traffic  # here: scikit-learn takes a second to import
+
     config = folder / "zmon.toml"
-    config.write_text('[metrics]\npreset = "full"\n', encoding="utf-8")
+    reference = folder / "digits.zmon"
+    Traffic(0).reference().save(reference)
+    config.write_text(
+        f'[metrics]\npreset = "full"\n\n[models.digits]\nreference = {toml(str(reference))}\n', encoding="utf-8"
+    )
     options = (
         "--config",
         str(config),
@@ -141,6 +148,7 @@ def _collector(folder: Path) -> Iterator[subprocess.Popen[str]]:
         f"{PERIOD}s",
         "--data-dir",
         str(folder),
+        "--flush-on-exit",
     )
     with (
         (folder / "log").open("w", encoding="utf-8") as log,

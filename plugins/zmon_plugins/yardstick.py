@@ -1,0 +1,122 @@
+"""What a window's rows are counted against: the bins of its reference, matched to the window's columns. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zmon.batch import Schema
+from zmon.contract import Context
+from zmon.reference import Categorical, Profile
+from zmon.reference.bins import SLACK
+from zmon.reference.build import BINNED
+
+Array = NDArray[Any]
+EQUAL = np.linspace(0, 1, 21)[1:-1, np.newaxis]  # of the highest probability, where there is no reference
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Column:
+    """A categorical feature: bins of its most frequent categories, of all others, and of missing values."""
+
+    name: str
+    at: int  # among the batch's columns of codes
+    known: dict[str, int]
+    binned: int
+    reference: Array
+    complete: bool  # every category of the reference is named
+
+    def count(self, codes: Array, names: Sequence[str]) -> tuple[Array, int]:
+        """Rows in each bin, and rows of categories that the reference does not name."""
+        place = [self.known.get(name, -1) for name in names]
+        bins = np.array([*(at if 0 <= at < self.binned else self.binned for at in place), self.binned + 1])
+        rows = np.bincount(codes + 1, minlength=len(names) + 1)
+        found = np.zeros(self.binned + 2, dtype=np.int64)
+        np.add.at(found, bins, np.append(rows[1:], rows[0]))
+        return found, sum(int(n) for n, at in zip(rows[1:], place, strict=True) if at < 0)
+
+
+class Yardstick:
+    """The reference's bins for windows of one schema; without a reference, those of the predictions only."""
+
+    def __init__(self, profile: Profile | None, schema: Schema) -> None:
+        self.digest = "" if profile is None else profile.digest
+        self.classes = len(schema.classes)
+        self.numeric: tuple[str, ...] = ()
+        self.categorical: list[Column] = []
+        self.edges = np.empty((0, 0))
+        self.bins = np.empty((2, 0), dtype=np.int64)
+        self.score: Array | None = EQUAL if profile is None and schema.classes else None
+        self.score_name = "max_prediction_proba"
+        self.score_bins = np.zeros((len(EQUAL) + 2, 1), dtype=np.int64)
+        if profile is None:
+            return
+        if profile.score is not None:
+            self.score, self.score_name, self.score_bins = (
+                profile.score.edges,
+                profile.score.names[0],
+                profile.score.bins,
+            )
+        if not schema.features:
+            return
+        table = profile.numeric
+        self.numeric, self.edges, self.bins = table.names, table.edges, table.bins
+        self._where = None if table.names == schema.numeric else [schema.numeric.index(name) for name in table.names]
+        self.low, self.high = (
+            table.low - np.abs(table.low) * SLACK, table.high + np.abs(table.high) * SLACK
+        )  # fmt: skip
+        place = {name: i for i, name in enumerate(schema.categorical)}
+        self.categorical = [_column(each, place[each.name]) for each in profile.categorical]
+
+    def inputs(self, values: Array) -> Array:
+        """The reference's numeric columns of a batch's inputs."""
+        return values if self._where is None else values[:, self._where]
+
+    def empty(self) -> dict[str, Any]:
+        """Counts of nothing."""
+        score = 0 if self.score is None else len(self.score) + 2
+        return {
+            "of": self.digest,
+            "predicted": np.zeros((self.classes, 1), dtype=np.int64),
+            "labels": np.zeros((self.classes, 1), dtype=np.int64),
+            "score": np.zeros((score, 1), dtype=np.int64),
+            "numeric": np.zeros((len(self.edges) + 2, len(self.numeric)), dtype=np.int64),
+            "outside": np.zeros(len(self.numeric), dtype=np.int64),
+            "codes": [np.zeros(column.binned + 2, dtype=np.int64) for column in self.categorical],
+            "new": np.zeros(len(self.categorical), dtype=np.int64),
+        }
+
+
+def _column(each: Categorical, at: int) -> Column:
+    binned = min(BINNED, len(each.categories))
+    rest = int(each.counts[binned:].sum()) + each.other
+    reference = np.concatenate([each.counts[:binned], [rest, each.missing]])[:, np.newaxis]
+    return Column(each.name, at, each.place, binned, reference, not each.other)
+
+
+def yardstick(ctx: Context) -> Yardstick:
+    """That of a context; made once for each reference and schema."""
+    return _made(ctx.reference, _Named(ctx.schema))
+
+
+class _Named:
+    """A schema as a key of the cache: by its object, which a window has one of."""
+
+    def __init__(self, schema: Schema) -> None:
+        self.schema = schema
+
+    def __hash__(self) -> int:
+        return id(self.schema)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Named) and other.schema is self.schema
+
+
+@lru_cache(maxsize=64)
+def _made(profile: Profile | None, named: _Named) -> Yardstick:
+    return Yardstick(profile, named.schema)
