@@ -289,12 +289,12 @@ def test_small_windows_and_skewed_categories_raise_no_verdict_either(n: int, ref
 
 
 def replicas(
-    broken: int | None, profile: Profile | None, rows: int = 300, seed: int = 0, agents: int = 5
+    broken: int | set[int] | None, profile: Profile | None, rows: int = 300, seed: int = 0, agents: int = 5
 ) -> list[Point]:
     accs, ctx = {}, None
     for agent in range(agents):
         frame, p = world(rows, seed * 100 + agent), probabilities(rows, seed * 100 + agent)
-        if agent == broken:  # a preprocessing step that scales twice
+        if agent in (broken if isinstance(broken, set) else {broken}):  # a preprocessing step that scales twice
             frame["normal"] *= 3
             p = p[:, [2, 0, 1]]
         batch = as_batch(frame, p)
@@ -315,6 +315,11 @@ def test_the_broken_replica_is_named_and_no_sound_one(with_reference: bool, refe
         for broken in (None, seed % 5):
             expected = set() if broken is None else {f"pod-{broken}"}
             assert named(replicas(broken, profile, seed=seed)) == expected
+
+
+def test_two_broken_replicas_are_both_named_and_half_of_them_are_not(reference: Profile) -> None:
+    assert named(replicas({1, 4}, reference, agents=7)) == {"pod-1", "pod-4"}
+    assert named(replicas({0, 1}, reference, agents=4)) == set(), "there is no majority to differ from"
 
 
 def test_five_sound_replicas_are_never_named(reference: Profile) -> None:

@@ -116,6 +116,7 @@ def test_a_profile_that_does_not_fit_costs_its_drift_and_says_so_once(
     assert len(said) == 1 and "'salary' is not there" in said[0] and "'fraud'" in said[0]
     assert series(collector, "drifted_feature_freq") == {}
     assert series(collector, "buffer_count") == {0: 400, 1: 400}
+    assert collector.registry.metrics["drift"].errors == 0
 
 
 def test_a_file_that_is_no_profile_refuses_the_start(collect: Any, tmp_path: Path) -> None:
