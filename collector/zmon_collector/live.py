@@ -53,6 +53,20 @@ class Memory:
     def append(self, report: Report, wall: float) -> None:
         self._thread.submit(self.history.append, report, wall).result()
 
+    def restate(self, make: Callable[[], list[Report]], done: Callable[[], None]) -> None:
+        """Compute restated windows on the history's thread and keep them; `done` is called whatever happens."""
+
+        def work() -> None:
+            try:
+                for report in make():
+                    self.history.append(report, time.time())
+            except Exception as error:  # noqa: BLE001 - a metric may raise anything; the files are not affected
+                log.error("a window cannot be restated: %s: %s", type(error).__name__, error)
+            finally:
+                done()
+
+        self._thread.submit(work)
+
     def stop(self) -> None:
         self._thread.submit(self.history.close)
         self._thread.shutdown(wait=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from zmon.control import decode_greeting, encode_ack
 from zmon.errors import ConfigurationError, WireError
 from zmon.state import pack_state
 from zmon.wire import decode, pack
-from zmon_collector import journal
+from zmon_collector import journal, labels
 from zmon_collector.admin import Admin
 from zmon_collector.choice import chooser
 from zmon_collector.closing import Closed
@@ -27,6 +28,7 @@ from zmon_collector.plugins import Registry, check_names
 from zmon_collector.receive import Received, Receiver
 from zmon_collector.recover import Recovery
 from zmon_collector.reload import merged
+from zmon_collector.restate import Restater
 from zmon_collector.settle import Ack, Desk
 from zmon_collector.store import Store
 from zmon_collector.telemetry import Telemetry
@@ -70,6 +72,8 @@ class Service:
         self._stopping = False
         self._started = 0.0
         self._holding = True
+        self._joined: deque[tuple[frozenset[int], labels.Joined]] = deque()
+        self._postponed: set[int] = set()  # windows whose checkpoint waits for a join
         self._durable = config.collector.journal == "on"
         self._recovery: Recovery | None = None
         self.engine = Engine(
@@ -101,6 +105,13 @@ class Service:
         self.admin = Admin(self)
         self.live = Live(config, self.outbox, self.telemetry, self.registry.table)
         self._deliveries += self.live.deliveries
+        self.restater = Restater(
+            self.store,
+            self.live.memory.restate,
+            self.registry,
+            choose=lambda *value: self._choose(*value),
+            options=lambda *names: self.config.options(*names),
+        )
 
     # --- life --------------------------------------------------------------------------------------------------------
 
@@ -175,6 +186,7 @@ class Service:
                 self.reload()
             except ConfigurationError as error:
                 log.error("the configuration is not valid and nothing is changed: %s", error)
+        self._take_joined()
         if self._has_room():
             self._replay()
             for _ in range(TURN):
@@ -187,6 +199,8 @@ class Service:
         self._close_due(now)
         self._commit(now)
         self._deliver(self.engine.completed())
+        if self.desk.late.used:
+            self.restater.turn(now.mono)
         self.live.turn(now.mono, self.admin.health, self.engine.preview)
 
     def _has_room(self) -> bool:
@@ -194,6 +208,7 @@ class Service:
         for what, is_over in (
             ("metrics", self.engine.backlog > ENGINE_BYTES),
             ("disk", self.store.pending_bytes > STORE_BYTES),
+            ("labels", bool(self._postponed)),  # for a moment, so that a checkpoint finds no join under way
             ("journal_bytes", self.store.used_bytes > self.config.limits.journal_bytes),
         ):
             if is_over:
@@ -217,9 +232,10 @@ class Service:
             self.desk.close_all(now)
         self._commit(now)
         until = time.monotonic() + (self.config.collector.metric_timeout + EXIT_WAIT if self._flushes else 0.0)
-        while not self.engine.idle and time.monotonic() < until:
+        while not (self.engine.idle and self.desk.late.idle) and time.monotonic() < until:
             self._wakeup.wait(TICK)
             self._wakeup.clear()
+            self._take_joined()
             self._deliver(self.engine.completed())
         if not self.store.broken:
             self.store.wait(EXIT_WAIT)  # so that the last acknowledgements are sent
@@ -269,14 +285,24 @@ class Service:
 
     def _commit(self, now: Now) -> None:
         """Hand over what this turn decided; acknowledge when it is on disk."""
-        turn, acks = self.desk.end_turn(now)
+        turn, acks, waiting = self.desk.end_turn(now)
         if turn:
-            self.store.submit(
-                lambda connection: journal.write(turn, connection), lambda _: self._acknowledge(acks), turn.nbytes
-            )
+
+            def done(joined: labels.Joined) -> None:
+                if waiting:
+                    self._joined.append((waiting, joined))
+                    self._wakeup.set()
+                self._acknowledge(acks)
+
+            self.store.submit(lambda connection: journal.write(turn, connection), done, turn.nbytes)
         elif acks:
             self.store.submit(None, lambda _: self._acknowledge(acks))
         self._checkpoint(turn)
+
+    def _take_joined(self) -> None:
+        """What the labels of earlier turns have completed, now on disk."""
+        while self._joined:
+            self.desk.take_joined(*self._joined.popleft())
 
     def _acknowledge(self, acks: list[Ack]) -> None:
         share = max(LEAST_WINDOW, self.config.limits.inflight_bytes // max(1, self.desk.connected))
@@ -290,11 +316,18 @@ class Service:
         """Replace the journaled rows of windows that have many by what they have come to."""
         if self._recovery is not None:
             return  # not all rows of the window are there yet
-        for number in turn.chunks:
-            pending = self.desk.pending[number]
+        for number in {*turn.chunks, *self._postponed}:
+            pending = self.desk.pending.get(number)
+            if pending is None:  # it has closed meanwhile
+                self._postponed.discard(number)
+                continue
             tight = self.store.used_bytes > self.config.limits.journal_bytes // 2
             if pending.nbytes < (CHECKPOINT_BYTES // 16 if tight else CHECKPOINT_BYTES):
                 continue
+            if self.desk.late.is_joining(number):  # what it gives is in this turn's chunks, and not with the engine
+                self._postponed.add(number)
+                continue
+            self._postponed.discard(number)
             made = self._checkpointed(number, turn.number)
             if self.engine.checkpoint(pending.model, pending.window, made):
                 pending.nbytes = 0
