@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 from zmon_collector.cli import cli
-from zmon_collector.config import sections
+from zmon_collector.config import alerting, sections
 from zmon_collector.config.toml import toml
 from zmon_collector.config.values import clients, duration, period, tables
 from zmon_collector.plugins import Registry
@@ -24,6 +24,8 @@ SECTIONS = (
     sections.SecuritySection,
     sections.WebSection,
     sections.HealthSection,
+    alerting.AlertRule,
+    alerting.NotifySection,
 )
 
 
@@ -60,7 +62,8 @@ def configuration() -> str:
             else:
                 value = f"{value:g}s" if read in (duration, period) else value
                 shown = f"`{toml(value)}`"
-            lines.append(f"| {each.name} | {shown} | {each.metadata['doc']} |")
+            name = "for" if section is alerting.AlertRule and each.name == "windows" else each.name
+            lines.append(f"| {name} | {shown} | {each.metadata['doc']} |")
         lines.append("")
     return HEAD + "\n".join(lines)
 

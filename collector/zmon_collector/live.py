@@ -104,7 +104,7 @@ class Live:
         How each plugin fares, see `Registry.table`.
     """
 
-    watches_alerts = False  # whether alerts are computed at all
+    watches_alerts = True  # whether alerts are computed at all
 
     def __init__(
         self,
@@ -123,6 +123,7 @@ class Live:
         self.deliveries: list[Delivery] = [HistoryDelivery(self, outbox, telemetry)]
         self.changed: list[Callable[[str], None]] = []  # told of what is new: a model's name, or "" for health
         self.plugins = plugins
+        self.alerts: Callable[[], list[dict[str, Any]]] = list  # with their history, the newest first
         self.page: Any = None
         self._probes: Any = None
         self.watched: frozenset[str] = frozenset()  # models that somebody looks at
@@ -223,10 +224,6 @@ class Live:
     def url(self) -> str:
         """Where the page is; empty when there is none."""
         return self.page.url if self.page is not None else ""
-
-    def alerts(self) -> list[dict[str, Any]]:
-        """Alerts with their history, the newest first: the one place where they come in."""
-        return []
 
     def _tell(self, model: str) -> None:
         for tell in self.changed:

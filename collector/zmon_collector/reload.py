@@ -11,6 +11,8 @@ AT_ONCE = {  # keys that take effect without a restart; the others keep their ol
     "collector": {"window", "grace", "idle", "max_wait", "max_skew", "sample_rows", "label_horizon", "label_wait"},
     "metrics": None,
     "models": None,
+    "alerts": None,
+    "notify": None,
     "limits": {
         "open_windows",
         "agents",

@@ -16,6 +16,7 @@ from zmon.state import pack_state
 from zmon.wire import decode, pack
 from zmon_collector import journal, labels
 from zmon_collector.admin import Admin
+from zmon_collector.alerting import Alerting
 from zmon_collector.choice import chooser
 from zmon_collector.closing import Closed
 from zmon_collector.config import Config
@@ -104,6 +105,9 @@ class Service:
         self._deliveries.append(ObserverDelivery(self.registry.announce, self.outbox, self.telemetry))
         self.admin = Admin(self)
         self.live = Live(config, self.outbox, self.telemetry, self.registry.table)
+        self.alerting = Alerting(config, self.store, self.outbox, self.telemetry, lambda: self.live.url)
+        self.live.alerts = self.alerting.entries
+        self._deliveries.append(self.alerting)
         self._deliveries += self.live.deliveries
         self.restater = Restater(
             self.store,
@@ -140,6 +144,7 @@ class Service:
         self._recovery.restore(self._now())
         readers = [delivery.name for delivery in self._deliveries]
         self.store.call(lambda connection: self.outbox.load(connection, readers))
+        self.store.call(self.alerting.load)
 
     def run(self) -> None:
         """Work until stopped, then finish what is open."""
@@ -168,6 +173,7 @@ class Service:
         self.config, waiting = merged(self.config, new)
         self._choose = chooser(self.config.choice)
         self.desk.reload(self.config)
+        self.alerting.reload(self.config)
         log.info("configuration reloaded%s", f"; these wait for a restart: {', '.join(waiting)}" if waiting else "")
         return waiting
 
