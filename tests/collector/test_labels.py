@@ -13,10 +13,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics
-from zmon_collector import labels, recall, tables
+from zmon_collector import labels, recall, service, tables
+from zmon_collector.intake import Part
+from zmon_collector.journal import Turn
 from zmon_collector.labels import Joined, Labelled, Predicted, Sweep, Window, Work
+from zmon_collector.late import LateLabels
+from zmon_collector.window import Now, OpenWindow
 
 from tests.conftest import Collector, until
+from zmon import Batch, Schema
 
 OPEN = Window(7, 60)
 NAMES = {name: getattr(labels, name) for name in ("JOINED", "UNKNOWN", "DUPLICATE", "CONFLICT", "REPEATED")}
@@ -155,6 +160,25 @@ def test_an_older_file_is_brought_up_to_date() -> None:
     assert names == {name for (name,) in database().execute("SELECT name FROM sqlite_master")}
 
 
+def test_a_window_closes_after_its_joins_and_in_order() -> None:
+    closed: list[int] = []
+    late = LateLabels(lambda model, window: closed.append(window.number), journal=True)
+    model, now = ("m", ""), Now(1000.0, 0.0)
+    first, second, other = (OpenWindow(at, at + 60, number) for number, at in ((1, 0), (2, 60), (3, 0)))
+    turn = Turn(1)
+    batch = Batch(
+        Schema(classes=("a", "b")), {"probabilities": np.eye(2), "ids": np.arange(2), "timestamps": np.arange(2)}
+    )
+    late.keep(turn, model, first, "pod", Part(0, batch, 1, 0.0), now)
+    late.close(model, first)  # in the turn that brought the rows
+    waiting = late.end_turn(turn, 1, 1.0, 1000.0, {}, now)
+    late.close(model, second)  # nothing is joined for it, but it comes after
+    late.close(("n", ""), other)
+    assert (closed, late.idle) == ([3], False)
+    late.joined(waiting)
+    assert (closed, late.idle) == ([3, 1, 2], True)
+
+
 # --- through a collector ------------------------------------------------------------------------------------------
 
 
@@ -253,6 +277,29 @@ def test_labels_that_open_a_window_take_no_columns_from_its_rows(collect: Callab
     collector.stop()
     assert value(collector, "feature_value", feat_name="feat_2", stat="mean") == 1.0
     assert value(collector, "accuracy") == 0.0
+
+
+def test_a_checkpoint_holds_what_was_joined(collect: Callable[..., Collector], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each batch completes pairs in the turn that also asks for a checkpoint, which replaces that turn's rows."""
+    monkeypatch.setattr(service, "CHECKPOINT_BYTES", 1)
+    collector = collect(window=3600, flush_on_exit=False)
+    p = np.eye(2)[np.zeros(10, dtype=int)]
+    times = 1_700_000_000.0
+    with collector.publisher(classes=2, agent_id="truth") as truth, collector.publisher(classes=2, agent_id="a") as pod:
+        pod.publish(p[:1], ids=["first"], timestamps=times)
+        assert pod.flush(20)
+        truth.publish_labels(np.arange(200), np.zeros(200, dtype=int), timestamps=times)
+        assert truth.flush(20)
+        for at in range(0, 200, 10):
+            pod.publish(p, ids=np.arange(at, at + 10), timestamps=times)
+            assert pod.flush(20)
+        until(lambda: collector.service.telemetry.get("checkpoints") > 2, 20, "checkpoints")
+        collector.stop()
+    again = collect(window=3600)
+    until(lambda: again.service.telemetry.get("replayed") or again.service._recovery is None, 20, "the replay")
+    again.stop()
+    assert again.counts("late_label_count", agent_id=None, reason="joined") == 200
+    assert again.counts("buffer_count", agent_id=None) == 201
 
 
 def test_what_ids_cost(collect: Callable[..., Collector]) -> None:
