@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 from zmon_collector.cli import cli
-from zmon_collector.config import sections
+from zmon_collector.config import alerting, sections
 from zmon_collector.config.toml import toml
 from zmon_collector.config.values import clients, duration, period, tables
 from zmon_collector.plugins import Registry
@@ -27,6 +27,8 @@ SECTIONS = (
     sections.SecuritySection,
     sections.WebSection,
     sections.HealthSection,
+    alerting.AlertRule,
+    alerting.NotifySection,
 )
 
 
@@ -63,7 +65,8 @@ def configuration() -> str:
             else:
                 value = f"{value:.12g}s" if read in (duration, period) else value
                 shown = f"`{toml(value)}`"
-            lines.append(f"| {each.name} | {shown} | {each.metadata['doc']} |")
+            name = "for" if section is alerting.AlertRule and each.name == "windows" else each.name
+            lines.append(f"| {name} | {shown} | {each.metadata['doc']} |")
         lines.append("")
     return HEAD + "\n".join(lines)
 

@@ -100,7 +100,10 @@ class Batch:
         Any of ``probabilities`` (n, n_classes), ``predictions`` (n,) class indices or regression values,
         ``labels`` (n,) class indices with −1 where unlabelled, or regression targets with NaN where unlabelled,
         ``inputs`` (n, n_numeric), ``codes`` (n, n_categorical), ``segments`` (n, n_segments), ``ids`` (n,),
-        ``timestamps`` (n,) int64 nanoseconds since the epoch.
+        ``timestamps`` (n,) int64 nanoseconds since the epoch. A batch with ``label_outcomes`` holds labels that came
+        after their predictions, which are no rows of the window: metrics that need ``labels`` see it, with
+        ``predictions``, ``labels``, ``probabilities``, ``label_delays`` (ns) and ``label_own`` (whether the prediction
+        is of this window); no other metric does.
     rows : int, optional
         Number of rows, where no column tells.
     dictionaries : mapping of str to tuple of tuple of str, optional

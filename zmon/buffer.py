@@ -20,6 +20,7 @@ class Layout(NamedTuple):
 
     schema: bytes
     arrays: tuple[tuple[str, str, int | None], ...]
+    kind: str = "batch"  # or "labels"
 
 
 class Piece(NamedTuple):

@@ -152,6 +152,30 @@ class Capture:
         schema = plan.schemas.get(segment_names) or self._schema(plan, segment_names)
         return _snapshots(schema, taken, kept, now), rows - kept
 
+    def label_pieces(self, ids: Any, labels: Any, timestamps: Any, now: int) -> list[tuple[Layout, Piece, int]]:
+        """Snapshots of labels that come after their predictions, as `pieces` gives them.
+
+        Raises Rejected with the reason when the arguments cannot be ids with their labels.
+        """
+        if self.task == "classification" and not self.classes:
+            raise Rejected("classes_missing", "publish_labels() of a classifier needs classes=[…] in the constructor")
+        columns = [("ids", identifiers(ids)), ("labels", self._labels(labels))]
+        if timestamps is not None:
+            when = nanoseconds(timestamps)
+            if isinstance(when, int):
+                now = when
+            else:
+                columns.append(("timestamps", when))
+        rows = len(columns[0][1])
+        for column, array in columns:
+            if len(array) != rows:
+                raise Rejected("length_mismatch", f"{column} of {len(array)} rows beside ids of {rows}")
+        schema = self._latest.schemas.get(()) or self._schema(self._latest, ())
+        return [
+            (layout._replace(kind="labels"), piece, nbytes)
+            for layout, piece, nbytes in _snapshots(schema, Rows(columns, {}), rows, now)
+        ]
+
     # --- columns -----------------------------------------------------------------------------------------------------
 
     def _probabilities(self, value: Any) -> Array:

@@ -162,8 +162,9 @@ class Metric(Protocol[A]):
     undefined value out (never 0.0 for unknown, never NaN).
 
     Optional members: ``series``, a sequence of `Series` (a metric without it is emitted in every preset); ``task``,
-    the only task it is for (it does not see batches of another); and ``compare(by_agent, ctx)``, which sees the
-    agents' accumulators side by side when a window closes.
+    the only task it is for (it does not see batches of another); ``late_labels``, True for a metric that does not need
+    ``labels`` and yet wants to see those that come after their predictions (see `Batch`); and
+    ``compare(by_agent, ctx)``, which sees the agents' accumulators side by side when a window closes.
 
     Attributes
     ----------

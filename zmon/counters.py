@@ -24,7 +24,7 @@ class Stats:
     Attributes
     ----------
     published : int
-        Rows taken in and numbered.
+        Rows taken in and numbered, those of `publish_labels` included.
     acknowledged : int
         Rows that every collector has acknowledged.
     queued_bytes : int
@@ -38,6 +38,8 @@ class Stats:
         have been under way. The collector's own count of lost rows is exact.
     rejected : mapping of str to int
         Rows refused, by reason; docs/publisher.md lists the reasons.
+    labels : int
+        How many of the published rows came by `publish_labels`.
     """
 
     published: int
@@ -47,6 +49,7 @@ class Stats:
     sampled_out: int
     dropped: Mapping[str, int]
     rejected: Mapping[str, int]
+    labels: int = 0
 
 
 class Counters:
@@ -79,7 +82,9 @@ class Counters:
         with self._lock:
             return {"sampled_out": self._sampled_out, "rejected": dict(self._rejected)}
 
-    def stats(self, *, published: int, delivered: int, queued: int, overflowed: int, connected: bool) -> Stats:
+    def stats(
+        self, *, published: int, labels: int, delivered: int, queued: int, overflowed: int, connected: bool
+    ) -> Stats:
         """The snapshot, completed by what the ring and the transport know."""
         with self._lock:
             dropped = dict(self._dropped)
@@ -94,6 +99,7 @@ class Counters:
             sampled_out=self._sampled_out,
             dropped=MappingProxyType(dropped),
             rejected=MappingProxyType(rejected),
+            labels=labels,
         )
 
     def _count(self, counts: dict[str, int], reason: str, rows: int) -> None:

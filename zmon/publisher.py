@@ -129,9 +129,9 @@ class Publisher:
         self._capture = Capture(
             task=task,
             classes=classes,
-            features=_texts("features", features),
-            include=_texts("include", include),
-            exclude=_texts("exclude", exclude),
+            features=settings.texts("features", features),
+            include=settings.texts("include", include),
+            exclude=settings.texts("exclude", exclude),
             threshold=threshold,
             tags={settings.name("a tag", k): settings.name("a tag's value", v) for k, v in (tags or {}).items()},
             sample_rate=sample_rate,
@@ -151,6 +151,7 @@ class Publisher:
         self._lock = native.lock()
         self._stream = secrets.token_bytes(STREAM_BYTES)
         self._ring = Ring(self._buffer_bytes)
+        self._label_rows = 0
         self._counters = Counters(self._topic.model)
         self._transport: Transport | None = None
 
@@ -209,10 +210,33 @@ class Publisher:
             self._reject("internal", f"{type(error).__name__}: {error}", _rows(probabilities, predictions))
 
     def publish_labels(self, ids: Any, labels: Any, timestamps: Any = None) -> None:
-        """Ground truth that arrives later: not part of this release; counted as rejected, never raises."""
-        if self._enabled:
-            text = "labels that arrive later are not part of this release; pass labels= to publish()"
-            self._reject("late_labels_unsupported", text, _rows(labels, ids))
+        """Ground truth that comes later, from any process that names the same model, version and classes. Never raises.
+
+        Parameters
+        ----------
+        ids : array_like
+            (n,) integers or texts: those that the predictions were published with. 7 and "7" are the same id.
+        labels : array_like
+            (n,) indices or names, or one-hot; for a regression the targets.
+        timestamps : optional
+            When the truth was known, as in `publish`. Default: now.
+
+        """
+        if not self._enabled:
+            return
+        try:
+            if self._closed:
+                self._counters.drop("closed", _rows(ids))
+                return
+            pieces = self._capture.label_pieces(ids, labels, timestamps, time.time_ns())
+            with self._lock:
+                for layout, piece, nbytes in pieces:
+                    self._ring.append(layout, piece, nbytes)
+                    self._label_rows += piece.rows
+            if self._transport is None:
+                self._start()
+        except Exception as error:  # noqa: BLE001 - nobody must notice, whatever it was
+            self._reject(getattr(error, "reason", "internal"), f"{type(error).__name__}: {error}", _rows(ids, labels))
 
     @overload
     def capture(self, function: Function) -> Function: ...
@@ -297,6 +321,7 @@ class Publisher:
         with self._lock:
             return self._counters.stats(
                 published=self._ring.issued,
+                labels=self._label_rows,
                 delivered=self._ring.delivered,
                 queued=self._ring.nbytes,
                 overflowed=self._ring.dropped,
@@ -382,16 +407,6 @@ def _rows(*values: Any) -> int:
             except Exception:  # noqa: BLE001 - whatever was passed as a batch may do anything here
                 return 1
     return 1
-
-
-def _texts(what: str, value: Sequence[str] | None) -> tuple[str, ...] | None:
-    if value is None:
-        return None
-    if isinstance(value, str) or not all(isinstance(each, str) and each for each in value):
-        raise ConfigurationError(f"{what} must be a sequence of texts, got {value!r:.60}")
-    if len(set(value)) != len(value):
-        raise ConfigurationError(f"{what} repeat a name")
-    return tuple(value)
 
 
 _publishers: weakref.WeakSet[Publisher] = weakref.WeakSet()

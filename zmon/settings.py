@@ -71,3 +71,14 @@ def name(what: str, value: object) -> str:
         shown = repr(value)[:60]
         raise ConfigurationError(f"{what} must be a printable text of 1 to {NAME_LIMIT} characters, got {shown}")
     return value
+
+
+def texts(what: str, value: Sequence[str] | None) -> tuple[str, ...] | None:
+    """A sequence of different names, or none; ConfigurationError for anything else."""
+    if value is None:
+        return None
+    if isinstance(value, str) or not all(isinstance(each, str) and each for each in value):
+        raise ConfigurationError(f"{what} must be a sequence of texts, got {value!r:.60}")
+    if len(set(value)) != len(value):
+        raise ConfigurationError(f"{what} repeat a name")
+    return tuple(value)

@@ -278,6 +278,7 @@ class Transport:
             arrays=arrays,
             buffers=buffers,
             tally=self._tally(),
+            kind=entry.layout.kind,
         )
 
     def _say_goodbye(self, poller: zmq.Poller) -> None:

@@ -47,6 +47,7 @@ _COLUMNS: Mapping[str, tuple[tuple[int, ...], str]] = {
     "codes": ((2,), "i"),
     "segments": ((2,), "i"),
 }
+LABEL_COLUMNS = frozenset({"ids", "labels", "timestamps"})  # of labels that come after their predictions
 # Of each column of codes the array that carries its dictionaries: as bytes, whose number has nothing to do with rows.
 BLOBS = {"categories": "codes", "segment_values": "segments"}
 
@@ -92,6 +93,8 @@ class Topic:
 @dataclass(frozen=True, slots=True)
 class Message:
     """A decoded data message: the rows ``first … first + rows − 1`` of a stream, or a schema.
+
+    `kind` is ``"batch"``, ``"labels"`` (rows of ids and labels, which count in the same sequence) or ``"schema"``.
 
     `columns` holds the arrays by name as the sender laid them out; `tally` the stream's cumulative counts of rows
     that will never come (``{"sampled_out": n, "rejected": {reason: n}}``).
@@ -204,11 +207,12 @@ def encode_batch(
     arrays: Sequence[tuple[str, str, Sequence[int]]],
     buffers: Sequence[bytes],
     tally: Mapping[str, Any] | None = None,
+    kind: str = "batch",
 ) -> list[bytes]:
-    """Frames of a batch. `arrays` describes each of `buffers`: name, dtype, shape."""
+    """Frames of a batch, or of labels. `arrays` describes each of `buffers`: name, dtype, shape."""
     header: dict[str, Any] = {
         "v": MAJOR,
-        "kind": "batch",
+        "kind": kind,
         "stream": stream,
         "first": first,
         "rows": rows,
@@ -247,19 +251,23 @@ def decode(frames: Sequence[bytes]) -> Message:
         if len(frames) != 3:
             raise WireError("frames", "a schema message has three frames")
         return Message(topic, "schema", stream, schema, body=frames[2], nbytes=nbytes)
-    if kind != "batch":
+    if kind not in ("batch", "labels"):
         raise WireError("kind", repr(kind)[:60])
     first, rows, base = (count(header, key) for key in ("first", "rows", "base"))
     if not 1 <= base <= first or not 1 <= rows <= MAX_ROWS:
         raise WireError("header", f"first {first}, rows {rows}, base {base}")
     columns, blobs = _columns(header.get("arrays"), frames[2:], rows)
+    if kind == "labels":
+        columns = {name: column for name, column in columns.items() if name in LABEL_COLUMNS}
+        if not {"ids", "labels"} <= columns.keys():
+            raise WireError("arrays", "labels without ids")
     dictionaries = {}
     for name in BLOBS.values():
         if name in columns:
             columns[name], dictionaries[name] = categories.decode(columns[name], blobs.get(name, b""))
     return Message(
         topic,
-        "batch",
+        kind,
         stream,
         schema,
         first,

@@ -62,7 +62,12 @@ def accumulate(
     batch = concat(batches[0].schema, batches).aligned(context.schema)
     partial = Partial()
     task = batch.schema.task
-    reading = [each for each in metrics if each.needs <= batch.columns and getattr(each, "task", task) == task]
+    late = is_late(batch)
+    reading = [
+        each
+        for each in metrics
+        if each.needs <= batch.columns and getattr(each, "task", task) == task and (not late or _takes_late(each))
+    ]
     for metric in reading:
 
         def step(metric: Metric[Any] = metric) -> Any:
@@ -76,6 +81,16 @@ def accumulate(
     if split and "segments" in batch.columns:
         partial.segments = segments.split(batch, split, contexts, progress.guard)
     return partial
+
+
+def is_late(batch: Batch) -> bool:
+    """Whether these are labels that came after their predictions, rather than rows of the window."""
+    return "label_outcomes" in batch.columns
+
+
+def _takes_late(metric: Metric[Any]) -> bool:
+    """Metrics of labels see late ones beside those that came with their predictions; others say so themselves."""
+    return "labels" in metric.needs or "label_outcomes" in metric.needs or getattr(metric, "late_labels", False)
 
 
 def draw(

@@ -101,6 +101,7 @@ class Admin:
             "backlog_bytes": service.engine.backlog,
             "uncommitted_bytes": service.store.pending_bytes,
             "journal_bytes": service.store.used_bytes,
+            "label_bytes": service.desk.late.kept_bytes,
             "outbox": len(service.outbox),
             "outbox_bytes": service.outbox.nbytes,
             "behind": service.outbox.behind(),

@@ -110,6 +110,8 @@ class Book:
                 self.count(agent, "late", rows, now)
                 return None
             window = self._open(start, self._next_schema(schema))
+        elif not window.contributors and not window.conflict(schema):
+            self._complete(window, schema)
         elif window.conflict(schema):
             self.count(agent, "rejected", rows, now, "schema_conflict")
             return None
@@ -120,6 +122,26 @@ class Book:
         window.tally(agent).received += rows
         self.changes.counts.add((window.number, agent))
         return window
+
+    def label_windows(self, schema: Schema, now: Now) -> list[OpenWindow]:
+        """The open windows, oldest first; one of this moment when there is none. Labels open no window of their time:
+        a time far ahead would push out windows that still take rows."""
+        if not self.open:
+            start = int(self.periods.starts(int(now.wall) * NANO))
+            while start in self.closed:
+                start += self.periods.length(start)
+            self._open(start, self._next_schema(schema))
+        return [self.open[start] for start in sorted(self.open)]
+
+    def only_labels(self, agent: str, stream: bytes) -> None:
+        """A publisher that has sent labels and no rows: windows do not wait for it."""
+        if agent in self._agents and self._agents[agent].newest == float("-inf"):
+            self._agents[agent].streams.discard(stream)
+
+    def pairs(self, window: OpenWindow, agent: str) -> None:
+        """Late labels have completed rows of this agent: the window speaks of it, whether or not it sends rows now."""
+        window.tally(agent)
+        self.changes.counts.add((window.number, agent))
 
     def knows(self, agent: str) -> bool:
         """Whether the agent has not been forgotten."""
@@ -133,6 +155,14 @@ class Book:
         """The schema of a window that opens with rows of `schema`: new columns seen meanwhile start here."""
         seen, self._columns = self._columns, schema
         return schema if seen is None or seen.conflict(schema) else seen.union(schema)
+
+    def _complete(self, window: OpenWindow, schema: Schema) -> None:
+        """The first rows of a window that labels had opened: it takes their columns."""
+        whole = window.schema.union(schema)
+        if whole is not window.schema:
+            window.schema = whole
+            window.compared.clear()
+            self.changes.opened.append(window)
 
     def _open(self, start: int, schema: Schema) -> OpenWindow:
         window = OpenWindow(start, start + self.periods.length(start), next(self._numbers), schema)

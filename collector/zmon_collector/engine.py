@@ -111,18 +111,24 @@ class Engine:
     # --- rows in -----------------------------------------------------------------------------------------------------
 
     def add(self, model: Model, window: OpenWindow, agent: str, batch: Batch, seed: int, numbers: Numbers) -> None:
-        """Rows of one agent for a window. They are computed on as soon as enough of them have gathered."""
+        """Rows of one agent for a window. They are computed on as soon as enough of them have gathered.
+
+        Pairs that a late label has completed come here, too: they are not rows of the window.
+        """
         share = self.share(model, window)
         cell = share.cells.get(agent)
         if cell is None:
-            cell = share.cells[agent] = Cell(row_bytes=row_bytes(batch))
+            cell = share.cells[agent] = Cell()
             self._cells += 1
+        if not step.is_late(batch):
+            if not cell.rows:
+                cell.row_bytes = row_bytes(batch)
+            cell.rows += batch.rows
         key = (id(batch.schema), batch.columns)
         group = cell.groups.get(key)
         if group is None:
             group = cell.groups[key] = Group()
         nbytes = sum(column.nbytes for column in batch.raw().values())
-        cell.rows += batch.rows
         group.batches.append(batch)
         group.seeds.append(seed)
         group.numbers.append(numbers)
@@ -173,7 +179,7 @@ class Engine:
 
         def run(metrics: Sequence[Metric[Any]], progress: Progress) -> Partial:
             partial = step.accumulate(metrics, group.batches, {"": bare, **contexts}, progress)
-            if not lane.name:
+            if not lane.name and not step.is_late(group.batches[0]):
                 partial.sample = step.draw(group.batches, group.seeds, group.numbers, bare, size, bound)
             return partial
 

@@ -11,6 +11,7 @@ import json
 import logging
 import sqlite3
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,7 +27,8 @@ APPLICATION = 0x7A6D6F6E  # "zmon"
 SCHEMA = 1
 REMEMBERED = 500_000  # names kept at hand to find a series' number
 TRIM_EVERY = 60.0  # seconds
-NAMES = tuple(name for name in DIMENSIONS if name != "stat")
+NAMES = (*(name for name in DIMENSIONS if name != "stat"), "basis")
+BASIS = "prediction_time"  # of a window that is restated, see restate.py; its report has sequence 0
 
 _TABLES = """
 CREATE TABLE bundle (id INTEGER PRIMARY KEY, model TEXT NOT NULL, version TEXT NOT NULL, agent TEXT NOT NULL,
@@ -160,6 +162,8 @@ class History:
     def _append(self, report: Report, now: float) -> None:
         db = self._open
         with _transaction(db):
+            if not report.sequence:
+                report = replace(report, sequence=self._restatement(report))
             db.execute("DELETE FROM frame WHERE report = ?", (report.sequence,))
             db.execute(
                 "INSERT OR REPLACE INTO report VALUES (?, ?, ?, ?, ?, ?)",
@@ -171,6 +175,17 @@ class History:
             ]
             db.executemany("INSERT INTO frame VALUES (?, ?, ?, ?, ?)", frames)
 
+    def _restatement(self, report: Report) -> int:
+        """The number of a restated window: below zero, and the same when it is restated again."""
+        db = self._open
+        window = (report.model, report.version, report.window.start)
+        found = db.execute(
+            "SELECT sequence FROM report WHERE model = ? AND version = ? AND start = ? AND sequence < 0", window
+        ).fetchone()
+        if found is None:
+            found = db.execute("SELECT min(0, coalesce(min(sequence), 0)) - 1 FROM report").fetchone()
+        return int(found[0])
+
     def _bundled(self, report: Report) -> Iterator[tuple[int, bytes, Any]]:
         by_bundle: dict[tuple[str, str, str, str, str], list[Point]] = {}
         for point in report.points:
@@ -181,7 +196,7 @@ class History:
             numbers: dict[int, float] = {}
             for point in points:
                 value = point.value
-                names = tuple(getattr(value, name) for name in NAMES)
+                names = (*(getattr(value, name) for name in NAMES[:-1]), BASIS if report.sequence < 0 else "")
                 numbers[self._number(bundle, names)] = value.value
             ids = np.fromiter(numbers, dtype="<u4", count=len(numbers))
             yield bundle, ids.tobytes(), np.fromiter(numbers.values(), dtype="<f8", count=len(numbers))

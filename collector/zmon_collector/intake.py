@@ -58,6 +58,16 @@ def checked(message: Message, schema: Schema) -> Batch:
     return Batch(schema, columns, message.rows, message.dictionaries)
 
 
+def checked_labels(message: Message, schema: Schema) -> tuple[Array, Array]:
+    """Ids and labels of a message under its schema; WireError for what cannot be."""
+    ids, labels = message.columns["ids"], message.columns["labels"]
+    if schema.task == "classification":
+        return ids, _indices("labels", labels, -1, len(schema.classes))
+    if labels.dtype.kind != "f":
+        raise WireError("labels_dtype", str(labels.dtype))
+    return ids, labels
+
+
 def _indices(name: str, column: Array, least: int, classes: int) -> Array:
     if column.dtype.kind != "i":
         raise WireError(f"{name}_dtype", str(column.dtype))

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import msgpack
 
-from zmon_collector import record
+from zmon_collector import labels, record
 from zmon_collector.record import Record
 
 Model = tuple[str, str]
@@ -59,6 +59,7 @@ class Turn:
     agents: list[tuple[str, str, str, float]] = field(default_factory=list)
     gone: list[tuple[str, str, str]] = field(default_factory=list)  # agents
     nbytes: int = 0
+    late: labels.Work = field(default_factory=labels.Work)  # ids and labels to be joined
 
     def __bool__(self) -> bool:
         return any(
@@ -72,17 +73,17 @@ class Turn:
                 self.counts,
                 self.agents,
                 self.gone,
+                self.late,
             )
         )
 
 
-def write(turn: Turn, connection: sqlite3.Connection) -> dict[int, int]:
-    """Put the turn into the open transaction; bytes of rows by window."""
+def write(turn: Turn, connection: sqlite3.Connection) -> labels.Joined:
+    """Put the turn into the open transaction; what joining its labels gave."""
     many = connection.executemany
-    sizes = {}
-    for window, records in turn.chunks.items():
+    joined = labels.join(turn.late, connection) if turn.late else labels.Joined()
+    for window, records in (*turn.chunks.items(), *joined.records.items()):
         data = record.encode(records)
-        sizes[window] = len(data)
         connection.execute(
             "INSERT INTO chunks (window, turn, crc, data) VALUES (?, ?, ?, ?)",
             (window, turn.number, zlib.crc32(data), data),
@@ -90,7 +91,11 @@ def write(turn: Turn, connection: sqlite3.Connection) -> dict[int, int]:
     many("INSERT OR IGNORE INTO schemas VALUES (?, ?, ?)", turn.schemas)
     many("INSERT OR REPLACE INTO streams VALUES (?, ?, ?, ?, ?, ?, ?)", turn.streams)
     many("DELETE FROM streams WHERE id = ?", [(each,) for each in turn.forgotten])
-    many("INSERT OR REPLACE INTO windows VALUES (?, ?, ?, ?, ?, ?, ?, ?)", turn.windows)
+    many(
+        "INSERT INTO windows VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+        " ON CONFLICT (number) DO UPDATE SET schema = excluded.schema",
+        turn.windows,
+    )
     many("UPDATE windows SET closing = 1 WHERE number = ?", [(each,) for each in turn.closing])
     for model, version, start, end in turn.spans:
         connection.execute(
@@ -106,7 +111,7 @@ def write(turn: Turn, connection: sqlite3.Connection) -> dict[int, int]:
     many("INSERT OR REPLACE INTO agents VALUES (?, ?, ?, ?)", turn.agents)
     for table in ("agents", "memory"):
         many(f"DELETE FROM {table} WHERE model = ? AND version = ? AND agent = ?", turn.gone)
-    return sizes
+    return joined
 
 
 def write_checkpoint(window: int, through: int, data: bytes, connection: sqlite3.Connection) -> None:
@@ -146,6 +151,7 @@ class Found:
     memory: list[tuple[str, str, str, str, bytes]] = field(default_factory=list)
     checkpoints: dict[int, tuple[int, bytes]] = field(default_factory=dict)  # (crc, data) by window
     turn: int = 0  # the newest
+    label_owners: list[tuple[int, str, str]] = field(default_factory=list)
     leftovers: list[int] = field(default_factory=list)  # windows that are closed and whose rows are not deleted yet
 
 
@@ -161,6 +167,7 @@ def load(connection: sqlite3.Connection) -> Found:
         agents=rows("SELECT * FROM agents").fetchall(),
         spans=rows("SELECT * FROM spans").fetchall(),
         memory=rows("SELECT * FROM memory").fetchall(),
+        label_owners=rows("SELECT owner, model, version FROM label_owners").fetchall(),
         checkpoints={window: (crc, data) for window, crc, data in rows("SELECT * FROM checkpoints")},
     )
     (turn,) = rows("SELECT max(turn) FROM chunks").fetchone()

@@ -61,6 +61,20 @@ class Memory:
     def append(self, report: Report, wall: float) -> None:
         self._thread.submit(self.history.append, report, wall).result()
 
+    def restate(self, make: Callable[[], list[Report]], done: Callable[[], None]) -> None:
+        """Compute restated windows on the history's thread and keep them; `done` is called whatever happens."""
+
+        def work() -> None:
+            try:
+                for report in make():
+                    self.history.append(report, time.time())
+            except Exception as error:  # noqa: BLE001 - a metric may raise anything; the files are not affected
+                log.error("a window cannot be restated: %s: %s", type(error).__name__, error)
+            finally:
+                done()
+
+        self._thread.submit(work)
+
     def stop(self) -> None:
         self._thread.submit(self.history.close)
         self._thread.shutdown(wait=True)
@@ -100,7 +114,7 @@ class Live:
         The text of /metrics.
     """
 
-    watches_alerts = False  # whether alerts are computed at all
+    watches_alerts = True  # whether alerts are computed at all
 
     def __init__(
         self,
@@ -121,6 +135,7 @@ class Live:
         self.changed: list[Callable[[str], None]] = []  # told of what is new: a model's name, or "" for health
         self.plugins = plugins
         self.metrics = metrics
+        self.alerts: Callable[[], list[dict[str, Any]]] = list  # with their history, the newest first
         self.page: Any = None
         self._probes: Any = None
         self.watched: frozenset[str] = frozenset()  # models that somebody looks at
@@ -220,10 +235,6 @@ class Live:
     def url(self) -> str:
         """Where the page is; empty when there is none."""
         return self.page.url if self.page is not None else ""
-
-    def alerts(self) -> list[dict[str, Any]]:
-        """Alerts with their history, the newest first: the one place where they come in."""
-        return []
 
     def _tell(self, model: str) -> None:
         for tell in self.changed:

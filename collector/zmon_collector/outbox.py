@@ -178,6 +178,11 @@ class Outbox:
             self._ended = True
             self._changed.notify_all()
 
+    @property
+    def ended(self) -> bool:
+        """Whether `end` was called."""
+        return self._ended
+
     def __len__(self) -> int:
         return len(self._waiting)
 

@@ -14,7 +14,7 @@ from zmon.contract import DIMENSIONS
 from zmon.errors import ZmonError
 from zmon_collector.lines import Line, as_lines, coarser, is_counter
 
-OWN = frozenset(DIMENSIONS) - {"stat"}  # names within a bundle
+OWN = frozenset(DIMENSIONS) - {"stat"} | {"basis"}  # names within a bundle
 MOST_VALUES = 4_000_000  # that one question may read
 
 
@@ -53,7 +53,7 @@ class Question:
 def models(db: sqlite3.Connection) -> list[Known]:
     """Models and versions, those with the newest windows first."""
     rows = db.execute(
-        "SELECT model, version, min(start), max(start), max(end - start), count(*) FROM report"
+        "SELECT model, version, min(start), max(start), max(end - start), count(*) FROM report WHERE sequence >= 0"
         " GROUP BY model, version ORDER BY max(start) DESC, model, version"
     )
     return [Known(*row) for row in rows]
@@ -179,6 +179,8 @@ def _unpacked(
 
 def _fits(names: Mapping[str, str], question: Question) -> bool:
     wanted = question.names or {}
+    if "basis" in names and "basis" not in wanted:
+        return False  # restated windows are asked for by name
     if any(names.get(key, "") != value for key, value in wanted.items()):
         return False
     return not question.exact or not (names.keys() & OWN) - wanted.keys()

@@ -64,6 +64,7 @@ class Recovery:
     def restore(self, now: Now) -> None:
         """Take up positions, books, open windows and what plugins remember; everything but the rows."""
         found = self._found
+        self._desk.late.restore(found.label_owners)
         for model, version, start, end in found.spans:
             self._book(model, version).closed.add(start, end)
         for model, version, agent, newest in found.agents:
@@ -185,6 +186,11 @@ class Recovery:
                 self._add(record, row, window)
 
     def _add(self, record: Record, row: WindowRow, window: OpenWindow) -> None:
+        if "label_outcomes" in record.columns:  # completed by labels; joined before it was journaled
+            window.tally(record.agent)
+            late = Batch(window.schema, record.columns, record.rows)
+            self._engine.add((row.model, row.version), window, record.agent, late, 0, 0)
+            return
         schema = self._schemas.get((row.number, record.schema))
         if schema is None:
             return  # it then counts as lost

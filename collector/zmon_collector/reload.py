@@ -8,11 +8,23 @@ from dataclasses import fields, replace
 from zmon_collector.config import Config
 
 AT_ONCE = {  # keys that take effect without a restart; the others keep their old value until then
-    "collector": {"window", "grace", "idle", "max_wait", "max_skew", "sample_rows"},
+    "collector": {"window", "grace", "idle", "max_wait", "max_skew", "sample_rows", "label_horizon", "label_wait"},
     "metrics": None,
     "models": None,
-    "limits": {"open_windows", "agents", "features", "classes", "models", "streams", "inflight_bytes", "schema_bytes"},
     "security": {"clients", "clients_file"},
+    "alerts": None,
+    "notify": None,
+    "limits": {
+        "open_windows",
+        "agents",
+        "features",
+        "classes",
+        "models",
+        "streams",
+        "inflight_bytes",
+        "schema_bytes",
+        "label_bytes",
+    },
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -15,8 +16,9 @@ from zmon.control import decode_greeting, encode_ack
 from zmon.errors import ConfigurationError, WireError
 from zmon.state import pack_state
 from zmon.wire import decode, pack
-from zmon_collector import journal
+from zmon_collector import journal, labels
 from zmon_collector.admin import Admin
+from zmon_collector.alerting import Alerting
 from zmon_collector.aside import Aside
 from zmon_collector.auth import Allow
 from zmon_collector.choice import chooser, smallest
@@ -33,6 +35,7 @@ from zmon_collector.receive import Received, Receiver
 from zmon_collector.recover import Recovery
 from zmon_collector.references import References
 from zmon_collector.reload import merged
+from zmon_collector.restate import Restater
 from zmon_collector.settle import Ack, Desk
 from zmon_collector.store import Store
 from zmon_collector.telemetry import Telemetry
@@ -77,6 +80,8 @@ class Service:
         self._started = 0.0
         self._holding = True
         self.references = References(config)
+        self._joined: deque[tuple[frozenset[int], labels.Joined]] = deque()
+        self._postponed: set[int] = set()  # windows whose checkpoint waits for a join
         self._durable = config.collector.journal == "on"
         self._recovery: Recovery | None = None
         self.engine = Engine(
@@ -110,7 +115,17 @@ class Service:
         self._deliveries.append(ObserverDelivery(self._announce, self.outbox, self.telemetry))
         self.admin = Admin(self)
         self.live = Live(config, self.outbox, self.telemetry, self.registry.table, self._metrics)
+        self.alerting = Alerting(config, self.store, self.outbox, self.telemetry, lambda: self.live.url)
+        self.live.alerts = self.alerting.entries
+        self._deliveries.append(self.alerting)
         self._deliveries += self.live.deliveries
+        self.restater = Restater(
+            self.store,
+            self.live.memory.restate,
+            self.registry,
+            choose=lambda *value: self._choose(*value),
+            options=lambda *names: self.config.options(*names),
+        )
 
     def _metrics(self) -> bytes:
         return exposition(self, self.config.health.series)
@@ -147,6 +162,7 @@ class Service:
         readers = [delivery.name for delivery in self._deliveries]
         self.store.call(lambda connection: self.outbox.load(connection, readers))
         self.store.call(self.aside.measure)
+        self.store.call(self.alerting.load)
 
     def run(self) -> None:
         """Work until stopped, then finish what is open."""
@@ -180,6 +196,7 @@ class Service:
         self._choose = chooser(self.config.choice)
         self.desk.reload(self.config)
         self.receiver.gate.permit(allow)
+        self.alerting.reload(self.config)
         log.info("configuration reloaded%s", f"; these wait for a restart: {', '.join(waiting)}" if waiting else "")
         return waiting
 
@@ -198,6 +215,7 @@ class Service:
                 self.reload()
             except ConfigurationError as error:
                 log.error("the configuration is not valid and nothing is changed: %s", error)
+        self._take_joined()
         if self._has_room():
             self._replay()
             for _ in range(TURN):
@@ -210,6 +228,8 @@ class Service:
         self._close_due(now)
         self._commit(now)
         self._deliver(self.engine.completed())
+        if self.desk.late.used:
+            self.restater.turn(now.mono)
         self.live.turn(now.mono, self.admin.health, self.engine.preview)
 
     def _has_room(self) -> bool:
@@ -217,6 +237,7 @@ class Service:
         for what, is_over in (
             ("metrics", self.engine.backlog > ENGINE_BYTES),
             ("disk", self.store.pending_bytes > STORE_BYTES),
+            ("labels", bool(self._postponed)),  # for a moment, so that a checkpoint finds no join under way
             ("journal_bytes", self.store.used_bytes > self.config.limits.journal_bytes),
         ):
             if is_over:
@@ -241,9 +262,10 @@ class Service:
             self.desk.close_all(now)
         self._commit(now)
         until = time.monotonic() + (self.config.collector.metric_timeout + EXIT_WAIT if self._flushes else 0.0)
-        while not self.engine.idle and time.monotonic() < until:
+        while not (self.engine.idle and self.desk.late.idle) and time.monotonic() < until:
             self._wakeup.wait(TICK)
             self._wakeup.clear()
+            self._take_joined()
             self._deliver(self.engine.completed())
         if not self.store.broken:
             self.store.wait(EXIT_WAIT)  # so that the last acknowledgements are sent
@@ -304,14 +326,24 @@ class Service:
 
     def _commit(self, now: Now) -> None:
         """Hand over what this turn decided; acknowledge when it is on disk."""
-        turn, acks = self.desk.end_turn(now)
+        turn, acks, waiting = self.desk.end_turn(now)
         if turn:
-            self.store.submit(
-                lambda connection: journal.write(turn, connection), lambda _: self._acknowledge(acks), turn.nbytes
-            )
+
+            def done(joined: labels.Joined) -> None:
+                if waiting:
+                    self._joined.append((waiting, joined))
+                    self._wakeup.set()
+                self._acknowledge(acks)
+
+            self.store.submit(lambda connection: journal.write(turn, connection), done, turn.nbytes)
         elif acks:
             self.store.submit(None, lambda _: self._acknowledge(acks))
         self._checkpoint(turn)
+
+    def _take_joined(self) -> None:
+        """What the labels of earlier turns have completed, now on disk."""
+        while self._joined:
+            self.desk.take_joined(*self._joined.popleft())
 
     def _acknowledge(self, acks: list[Ack]) -> None:
         share = max(LEAST_WINDOW, self.config.limits.inflight_bytes // max(1, self.desk.connected))
@@ -325,11 +357,18 @@ class Service:
         """Replace the journaled rows of windows that have many by what they have come to."""
         if self._recovery is not None:
             return  # not all rows of the window are there yet
-        for number in turn.chunks:
-            pending = self.desk.pending[number]
+        for number in {*turn.chunks, *self._postponed}:
+            pending = self.desk.pending.get(number)
+            if pending is None:  # it has closed meanwhile
+                self._postponed.discard(number)
+                continue
             tight = self.store.used_bytes > self.config.limits.journal_bytes // 2
             if pending.nbytes < (CHECKPOINT_BYTES // 16 if tight else CHECKPOINT_BYTES):
                 continue
+            if self.desk.late.is_joining(number):  # what it gives is in this turn's chunks, and not with the engine
+                self._postponed.add(number)
+                continue
+            self._postponed.discard(number)
             made = self._checkpointed(number, turn.number)
             if self.engine.checkpoint(pending.model, pending.window, made):
                 pending.nbytes = 0

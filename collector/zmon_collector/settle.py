@@ -14,7 +14,7 @@ from itertools import count
 from secrets import token_bytes
 from typing import NamedTuple
 
-from zmon.batch import Schema
+from zmon.batch import Batch, Schema
 from zmon.control import Greeting
 from zmon.errors import WireError
 from zmon.wire import Message, Topic, decode_schema, encode_schema, pack
@@ -23,6 +23,8 @@ from zmon_collector.book import Book
 from zmon_collector.config import Config
 from zmon_collector.engine import Engine
 from zmon_collector.journal import Model, StreamRow, Turn, WindowRow, pack_counts
+from zmon_collector.labels import Joined
+from zmon_collector.late import LateLabels
 from zmon_collector.record import Record
 from zmon_collector.sample import stream_seed
 from zmon_collector.streams import Stream, first_contact
@@ -89,6 +91,7 @@ class Desk:
         self._schema_bytes = 0
         self._acks: dict[bytes, bytes] = {}  # streams to acknowledge after this turn, and the schema each lacks
         self._alarmed: set[Model] = set()
+        self.late = LateLabels(engine.close, journal=journal)
 
     def reload(self, config: Config) -> None:
         """Other rules, from the next window on."""
@@ -140,7 +143,8 @@ class Desk:
         self._check_user(message.stream, user)
         self._heard[message.stream] = now.mono
         book, agent = self._book(message.topic)
-        self._settle(message, *known, stream, book, agent, now)
+        settle = self._settle_labels if message.kind == "labels" else self._settle
+        settle(message, *known, stream, book, agent, now)
         self._acks.setdefault(message.stream, b"")
 
     def _take_schema(self, message: Message) -> None:
@@ -163,15 +167,9 @@ class Desk:
         self, message: Message, schema: Schema, body: bytes, stream: Stream, book: Book, agent: str, now: Now
     ) -> None:
         topic = message.topic
-        skip, lost = stream.offer(message)
-        self._count(book, agent, "lost", lost, now)
-        self._take_tally(message.stream, stream, message.tally, book, agent, now)
+        skip = self._offered(message, stream, book, agent, now)
         fresh = message.rows - skip
-        self._telemetry.count("messages")
-        if fresh or lost:
-            self._moved.add(message.stream)
         if not fresh:
-            self._telemetry.count("duplicates", by=message.rows)
             return
         self._telemetry.count("rows", by=fresh)
         try:
@@ -196,8 +194,45 @@ class Desk:
                 columns, dictionaries = dict(part.batch.raw()), dict(part.batch.dictionaries)
                 record = Record(agent, message.stream, message.schema, part.numbers, rows, columns, dictionaries)
                 self._write(model, window, body, record)
+                if "ids" in columns:
+                    self.late.keep(self.turn, model, window, agent, part, now)
         if schema.tags:
             self.tags.setdefault(model, {})[agent] = schema.tags
+
+    def _offered(self, message: Message, stream: Stream, book: Book, agent: str, now: Now) -> int:
+        """Move the stream's position over a message; how many of its rows are known already."""
+        skip, lost = stream.offer(message)
+        self._count(book, agent, "lost", lost, now)
+        self._take_tally(message.stream, stream, message.tally, book, agent, now)
+        self._telemetry.count("messages")
+        if skip < message.rows or lost:
+            self._moved.add(message.stream)
+        if skip == message.rows:
+            self._telemetry.count("duplicates", by=message.rows)
+        return skip
+
+    def _settle_labels(
+        self, message: Message, schema: Schema, body: bytes, stream: Stream, book: Book, agent: str, now: Now
+    ) -> None:
+        """Labels of rows that were published before, or will be soon: what becomes of them is found in the join."""
+        skip = self._offered(message, stream, book, agent, now)
+        fresh = message.rows - skip
+        if not fresh:
+            return
+        self._telemetry.count("labels", by=fresh)
+        book.only_labels(agent, message.stream)
+        settled = self.late.settle(self.turn, message, schema, skip, book, agent, self.config.collector.max_skew, now)
+        for reason, rows in settled.items():
+            self._count(book, agent, "rejected", rows, now, reason)
+
+    def take_joined(self, windows: frozenset[int], joined: Joined) -> None:
+        """What the join of a turn has completed goes into its windows, which may then close."""
+        for number, record in self.late.completed(joined, self._telemetry):
+            pending = self.pending[number]
+            self.books[pending.model].pairs(pending.window, record.agent)
+            batch = Batch(pending.window.schema, record.columns, record.rows)
+            self._engine.add(pending.model, pending.window, record.agent, batch, 0, 0)
+        self.late.joined(windows)
 
     def _write(self, model: Model, window: OpenWindow, body: bytes, record: Record) -> None:
         pending = self.pending.get(window.number)
@@ -315,7 +350,7 @@ class Desk:
 
     def _close(self, model: Model, window: OpenWindow) -> None:
         self.turn.closing.append(window.number)
-        self._engine.close(model, window)
+        self.late.close(model, window)
 
     def is_behind(self, now: Now, idle: float) -> bool:
         """Some stream that is there has not delivered yet what it announced."""
@@ -331,9 +366,15 @@ class Desk:
 
     # --- the turn ----------------------------------------------------------------------------------------------------
 
-    def end_turn(self, now: Now) -> tuple[Turn, list[Ack]]:
-        """What this turn decided, and the acknowledgements that are due once that is on disk."""
+    def end_turn(self, now: Now) -> tuple[Turn, list[Ack], frozenset[int]]:
+        """What this turn decided, the acknowledgements that are due once that is on disk, and the windows that wait for
+        what its labels complete."""
         turn, self.turn = self.turn, Turn(self.turn.number + 1)
+        collector = self.config.collector
+        newest = {model: book.open[max(book.open)] for model, book in self.books.items() if book.open}
+        waiting = self.late.end_turn(
+            turn, self.config.limits.label_bytes, collector.label_horizon, collector.label_wait, newest, now
+        )
         for model, book in self.books.items():
             changes = book.take_changes()
             turn.spans += [(*model, *span) for span in changes.spans]
@@ -361,7 +402,7 @@ class Desk:
         else:
             turn = Turn(turn.number, spans=turn.spans)
         self._moved.clear()
-        return turn, acks
+        return turn, acks, waiting
 
     def _packed(self, book: Book, number: int, agent: str) -> bytes | None:
         tallies = book.waiting if number == NO_WINDOW else self.pending[number].window.tallies

@@ -106,6 +106,8 @@ class Store:
             if not version:
                 tables.create(connection)
                 self.path.chmod(0o600)  # it holds raw rows
+            elif version < tables.VERSION:
+                tables.migrate(connection, version)
             problems = connection.execute("PRAGMA quick_check(1)").fetchone()
             if problems != ("ok",):
                 raise sqlite3.DatabaseError(f"malformed: {problems[0]}")

@@ -5,8 +5,26 @@ from __future__ import annotations
 import sqlite3
 
 APPLICATION = 0x7A6D6F6E  # "zmon": tells our files from others
-VERSION = 1
+VERSION = 2
 PAGE = 16 * 2**10  # bytes; large enough that a megabyte of rows is few pages, small enough for single counters
+
+LABELS = """
+CREATE TABLE predictions (        -- rows with an id, which may get their label later; the oldest have the least n
+    n INTEGER PRIMARY KEY, owner INTEGER, id BLOB, agent TEXT, at INTEGER, start INTEGER, "end" INTEGER, predicted,
+    kind TEXT, p BLOB, label, kept REAL, size INTEGER
+);
+CREATE UNIQUE INDEX predictions_by_id ON predictions (owner, id);
+CREATE INDEX predictions_by_window ON predictions (owner, start);
+CREATE TABLE labels_waiting (     -- labels whose prediction has not come
+    n INTEGER PRIMARY KEY, owner INTEGER, id BLOB, label, at INTEGER, agent TEXT, received REAL, size INTEGER
+);
+CREATE UNIQUE INDEX labels_waiting_by_id ON labels_waiting (owner, id);
+CREATE TABLE label_owners (owner INTEGER PRIMARY KEY, model TEXT, version TEXT, task TEXT, classes BLOB);
+CREATE TABLE label_bytes (kept INTEGER);  -- of predictions and labels_waiting together
+INSERT INTO label_bytes VALUES (0);
+CREATE TABLE restate (owner INTEGER, start INTEGER, "end" INTEGER, PRIMARY KEY (owner, start)) WITHOUT ROWID;
+CREATE TABLE alerts (name TEXT PRIMARY KEY, data BLOB) WITHOUT ROWID;  -- the state of alerts, and what is to be sent
+"""
 
 TABLES = """
 CREATE TABLE store (name BLOB);  -- told to publishers with each acknowledgement
@@ -37,6 +55,7 @@ CREATE TABLE settled (reader TEXT PRIMARY KEY, sequence INTEGER, done INTEGER) W
 CREATE TABLE refused (id INTEGER PRIMARY KEY, reader TEXT, sequence INTEGER, at REAL, code TEXT, description TEXT,
     sample BLOB);
 """
+MIGRATIONS = {1: LABELS}  # what brings a file of that version to the next
 
 
 def prepare(connection: sqlite3.Connection) -> None:
@@ -67,6 +86,12 @@ def version_of(connection: sqlite3.Connection) -> int:
 def create(connection: sqlite3.Connection) -> None:
     """Make the tables of this version in an empty file."""
     connection.executescript(
-        f"BEGIN; {TABLES} PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {VERSION}; COMMIT;"
+        f"BEGIN; {TABLES} {LABELS} PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {VERSION}; COMMIT;"
         "PRAGMA wal_checkpoint(TRUNCATE);"  # a log that is lost later must not take the store's name with it
     )
+
+
+def migrate(connection: sqlite3.Connection, version: int) -> None:
+    """Bring an older file to this version, all of it or nothing."""
+    steps = " ".join(MIGRATIONS[each] for each in range(version, VERSION))
+    connection.executescript(f"BEGIN; {steps} PRAGMA user_version = {VERSION}; COMMIT;")

@@ -9,6 +9,7 @@ import textwrap
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -126,11 +127,35 @@ def test_after_close_batches_are_dropped_and_counted() -> None:
     assert dict(publisher.stats.dropped) == {"closed": 2}
 
 
-def test_late_labels_are_refused_clearly(caplog: pytest.LogCaptureFixture) -> None:
-    with zmon.Publisher("m", classes=3, collector=NOWHERE) as publisher:
-        publisher.publish_labels([1, 2, 3], ["a", "b", "c"])
-        assert dict(publisher.stats.rejected) == {"late_labels_unsupported": 3}
-    assert "not part of this release" in caplog.text
+def test_late_labels_are_rows_of_the_stream_and_counted_apart() -> None:
+    with zmon.Publisher("m", classes=["a", "b", "c"], collector=NOWHERE) as publisher:
+        publisher.publish_labels([1, 2, 3], ["a", "b", None])
+        publisher.publish(P)
+        publisher.publish_labels(["x"], [2], timestamps=1e9)
+        assert (publisher.stats.published, publisher.stats.labels) == (6, 4)
+        assert not publisher.stats.rejected
+
+
+@pytest.mark.parametrize(
+    ("reason", "ids", "labels", "timestamps"),
+    [
+        ("label_unknown", [1, 2], ["a", "nonsense"], None),
+        ("length_mismatch", [1, 2], ["a"], None),
+        ("length_mismatch", [1, 2], ["a", "b"], [1.0]),
+        ("ids_invalid", [1.5, 2.5], ["a", "b"], None),
+        ("timestamp_unit", [1, 2], ["a", "b"], 1.7e12),
+    ],
+)
+def test_wrong_late_labels_are_rejected(reason: str, ids: Any, labels: Any, timestamps: Any) -> None:
+    with zmon.Publisher("m", classes=["a", "b", "c"], collector=NOWHERE) as publisher:
+        publisher.publish_labels(ids, labels, timestamps)
+        assert dict(publisher.stats.rejected) == {reason: 2}
+
+
+def test_late_labels_need_classes() -> None:
+    with zmon.Publisher("m", collector=NOWHERE) as publisher:
+        publisher.publish_labels([1], [1])
+        assert dict(publisher.stats.rejected) == {"classes_missing": 1}
 
 
 def test_stats_are_a_frozen_snapshot() -> None:

@@ -89,6 +89,19 @@ def test_arrays_round_trip(rows: int, width: int, floats: str, kind: str, timed:
     assert ("timestamps" in message.columns) == timed
 
 
+def test_labels_round_trip() -> None:
+    arrays = [("ids", "|S3", (2,)), ("labels", "<i8", (2,)), ("inputs", "<i8", (2, 1))]
+    buffers = [b"a\0\0bcd", np.array([1, 0]).tobytes(), np.array([[1], [0]]).tobytes()]
+    message = wire.decode(batch(kind="labels", rows=2, first=1, base=1, arrays=arrays, buffers=buffers))
+    assert (message.kind, message.first, message.rows) == ("labels", 1, 2)
+    assert {name: column.tolist() for name, column in message.columns.items()} == {
+        "ids": [b"a", b"bcd"],
+        "labels": [1, 0],
+    }
+    with pytest.raises(WireError, match="labels without ids"):
+        wire.decode(batch(kind="labels", rows=2, first=1, base=1, arrays=arrays[1:], buffers=buffers[1:]))
+
+
 def test_schema_round_trip() -> None:
     message = wire.decode(wire.encode_schema_message(TOPIC.encode(), STREAM, BODY))
     assert message.kind == "schema"

@@ -93,6 +93,18 @@ def test_the_batch_job(collect: Callable[..., Collector]) -> None:
     assert len(collector.files()) in (12, 13), "an hour each, half a day long"
 
 
+def test_labels_that_come_later(collect: Callable[..., Collector]) -> None:
+    collector = collect(window=3600, idle=5.0)
+    said = run(readme("late_labels"), collector, SECONDS)
+    collector.stop()
+    published, labels = (int(re.search(rf"(\d+) {what} published", said)[1]) for what in ("rows", "labels"))  # type: ignore[index]
+    assert labels == published + 11
+    assert collector.counts("late_label_count", agent_id=None, reason="joined") == published
+    assert collector.counts("late_label_count", agent_id=None, reason="duplicate") == 10
+    scores = [p["value"] for p in collector.points() if p["properties"]["what"] == "accuracy"]
+    assert min(scores) > 0.8
+
+
 def test_tensorflow_in_three_scenarios(collect: Callable[..., Collector], monkeypatch: pytest.MonkeyPatch) -> None:
     """One as its README says, the others in this process, which has TensorFlow loaded already."""
     require("tensorflow")

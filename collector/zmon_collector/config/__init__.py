@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from zmon.errors import ConfigurationError
 from zmon_collector.choice import Choice, matches
+from zmon_collector.config.alerting import AlertRule, NotifySection, checked
 from zmon_collector.config.sections import (
     CollectorSection,
     HealthSection,
@@ -27,12 +28,14 @@ from zmon_collector.config.values import duration, endpoint, period, tables
 from zmon_collector.window import Rules
 
 __all__ = [
+    "AlertRule",
     "CollectorSection",
     "Config",
     "HealthSection",
     "LimitsSection",
     "MetricsSection",
     "ModelSection",
+    "NotifySection",
     "SecuritySection",
     "WebSection",
     "dump",
@@ -45,7 +48,6 @@ __all__ = [
     "period",
 ]
 
-LATER = {"notify", "alerts"}  # sections of the format that this release does not have
 EXPECTED = {"agents": 10, "features": 20, "classes": 2, "categorical": 0, "categories": 10, "segments": 0}
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
@@ -63,6 +65,8 @@ class Config:
     models: Mapping[str, ModelSection] = field(default_factory=dict)
     plugins: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     sinks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    alerts: tuple[AlertRule, ...] = ()
+    notify: Mapping[str, NotifySection] = field(default_factory=dict)
     _choices: dict[str, Choice] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def rules(self, model: str) -> Rules:
@@ -156,15 +160,18 @@ def parse(data: Mapping[str, Any]) -> Config:
     """The configuration of a parsed file."""
     known = {each.name for each in fields(Config) if each.init}
     for name in data:
-        if name in LATER:
-            raise ConfigurationError(f"[{name}] is not part of this release; remove it")
         if name not in known:
             raise ConfigurationError(f"unknown section [{name}]{_nearest(name, known)}")
     try:
         models = tables(data.get("models", {}))
         plugins, sinks = tables(data.get("plugins", {})), tables(data.get("sinks", {}))
+        targets = tables(data.get("notify", {}))
     except ValueError as error:
-        raise ConfigurationError(f"[models], [plugins] and [sinks] hold tables: {error}") from None
+        raise ConfigurationError(f"[models], [plugins], [sinks] and [notify] hold tables: {error}") from None
+    given = data.get("alerts", [])
+    if not isinstance(given, list):
+        raise ConfigurationError("[alerts] is one table; write [[alerts]], once for each rule")
+    notify = {name: _section(NotifySection, each, f"notify.{name}") for name, each in targets.items()}
     return Config(
         collector=_section(CollectorSection, data.get("collector", {}), "collector"),
         metrics=_section(MetricsSection, data.get("metrics", {}), "metrics"),
@@ -175,19 +182,23 @@ def parse(data: Mapping[str, Any]) -> Config:
         models={name: _section(ModelSection, each, f"models.{name}") for name, each in models.items()},
         plugins=plugins,
         sinks=sinks,
+        alerts=checked([_section(AlertRule, each, "[alerts]", {"for": "windows"}) for each in given], notify),
+        notify=notify,
     )
 
 
-def _section(kind: type[Any], data: object, where: str) -> Any:
+def _section(kind: type[Any], data: object, where: str, spelled: Mapping[str, str] | None = None) -> Any:
+    """A section's values; `spelled` are keys that Python cannot spell, and the fields they stand for."""
     if not isinstance(data, dict):
         raise ConfigurationError(f"[{where}] is not a table")
-    known: dict[str, Field[Any]] = {each.name: each for each in fields(kind)}
+    spelling = {field: key for key, field in (spelled or {}).items()}
+    known: dict[str, Field[Any]] = {spelling.get(each.name, each.name): each for each in fields(kind)}
     values = {}
     for name, value in data.items():
         if name not in known:
             raise ConfigurationError(f"[{where}] has an unknown key {name!r}{_nearest(name, known)}")
         try:
-            values[name] = known[name].metadata["parse"](value)
+            values[known[name].name] = known[name].metadata["parse"](value)
         except ValueError as error:
             raise ConfigurationError(f"[{where}] {name}: {error}") from None
     return kind(**values)

@@ -58,6 +58,8 @@ class CollectorSection:
     workers: int = key(positive, 2, "threads for the built-in metrics")
     journal: str = key(journal, "on", "on: rows are on disk before they are acknowledged; off: in memory only")
     flush_on_exit: bool = key(flag, False, "close and write open windows at the end; else they go on after a restart")
+    label_horizon: float = key(duration, 7 * 86400.0, "how long rows with an id wait for their label")
+    label_wait: float = key(duration, 3600.0, "how long a label waits for its prediction; then it is unknown")
     insecure: bool = key(flag, False, "allow to bind beyond loopback, where anybody may send and listen")
 
 
@@ -152,6 +154,9 @@ class LimitsSection:
         positive, 100_000, "samples set aside because a target refused them; beyond it the oldest go"
     )
     refused_age: float = key(duration, 30 * 86400.0, "a sample set aside for longer goes")
+    label_bytes: int = key(
+        positive, 2**30, "rows with an id that wait for labels, and labels that wait; beyond it the oldest go"
+    )
     schema_bytes: int = key(positive, 64 * 2**20, "schemas kept in memory; further ones are asked for again")
     models: int = key(positive, 1000, "models times versions")
     agents: int = key(positive, 100, "agents a model; those beyond count for the rollup only")

@@ -28,6 +28,10 @@ def dump(config: Config) -> str:
     for kind in ("plugins", "sinks"):
         for name, options in getattr(config, kind).items():
             lines += [f"[{kind}.{_quoted(name)}]", *_table(options), ""]
+    for rule in config.alerts:
+        lines += ["[[alerts]]", *(re.sub("^windows = ", "for = ", line) for line in _lines(rule)), ""]
+    for name, target in config.notify.items():
+        lines += [f"[notify.{_quoted(name)}]", *_lines(target), ""]
     return "\n".join(lines)
 
 

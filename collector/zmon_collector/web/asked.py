@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from zmon_collector.recall import Known
 
 VIEWS = ("overview", "model", "series", "alerts", "health")
-NAMES = ("class_name", "feat_name", "category", "segment_name", "segment_value", "predicted", "reason")
+NAMES = ("class_name", "feat_name", "category", "segment_name", "segment_value", "predicted", "reason", "basis")
 RANGES = {"5m": 300, "15m": 900, "1h": 3600, "6h": 21600, "24h": 86400, "7d": 604800, "all": 0}
 DEFAULT_RANGE = "15m"
 SHOWN = 360  # windows in a figure; beyond it, steps of several windows

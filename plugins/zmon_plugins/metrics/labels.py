@@ -6,7 +6,9 @@ series          definition                                              range
 label_coverage  rows with a label / rows in the window                  [0, 1]
 =============== ======================================================= =======
 
-Left out when the window has no rows. A regression's row has a label when its target is a finite number.
+Left out when the window has no rows. A regression's row has a label when its target is a finite number. A label that
+comes later counts when the window of its prediction is still open; what comes after that is in the local history
+(docs/labels.md).
 
 >>> import numpy as np
 >>> from zmon import Batch, Context, Schema, Window
@@ -35,6 +37,7 @@ class Labels:
 
     name = "labels"
     needs: frozenset[str] = frozenset()
+    late_labels = True
     series = (Series("label_coverage", "share of the rows that have a label"),)
 
     def create(self, ctx: Context) -> dict[str, int]:
@@ -42,6 +45,9 @@ class Labels:
 
     def update(self, acc: dict[str, int], batch: Batch, ctx: Context) -> dict[str, int]:
         labelled = 0
+        if "label_outcomes" in batch.columns:  # no rows of the window; some may be labels of such rows
+            own = batch.raw().get("label_own", ())
+            return {"rows": acc["rows"], "labelled": acc["labelled"] + int(np.count_nonzero(own))}
         if "labels" in batch.columns:
             known = np.isfinite(batch.labels) if ctx.schema.task == "regression" else batch.labels >= 0
             labelled = int(np.count_nonzero(known))

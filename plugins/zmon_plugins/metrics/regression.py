@@ -51,6 +51,7 @@ class Regression:
 
     name = "regression"
     task = "regression"
+    late_labels = True  # targets that come later are scored, too
     needs = frozenset({"predictions"})
     series = (
         Series("prediction_value", _VALUES, stats=("mean", "median", "iqr"), preset="minimal"),
@@ -70,7 +71,9 @@ class Regression:
 
     def update(self, acc: Parts, batch: Batch, ctx: Context) -> Parts:
         said = batch.predictions.astype(np.float64)
-        new = {"predictions": stats.of(said[:, np.newaxis])}
+        new = {}
+        if "label_outcomes" not in batch.columns:  # a row of the window, not a target that came later
+            new["predictions"] = stats.of(said[:, np.newaxis])
         if "labels" in batch.columns:
             target = batch.labels.astype(np.float64)
             known = np.flatnonzero(np.isfinite(target))

@@ -200,7 +200,7 @@ function series(view) {
 
 function alerts(view) {
   document.title = "Alerts – zmon";
-  const empty = view.watching ? "No alert has fired." : "Alerts are not part of this release. What moves shows on the overview as drifting or degraded.";
+  const empty = "No alert has fired.";
   const columns = ["State", "Alert", "Model", "Since", "Value"];
   fill(shown.top, el("div", { class: "head" }, el("h1", {}, "Alerts")),
     el("div", { class: "card" }, view.alerts.length

@@ -1,0 +1,329 @@
+"""Alert rules over closed windows: which alerts open, hold and close. Pure: reports and the clock are passed in.
+
+An alert is of one rule and one (model, version); the series that are beyond the rule's bounds are its members. It opens
+with the first and closes with the last, so a broken input that moves a hundred series is one alert.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any, NamedTuple
+
+from zmon.contract import Point, Report, RowCounts
+from zmon_collector.config.alerting import AlertRule
+
+LEARN = 3  # windows that the trailing mean needs
+ADAPT = 60  # windows after which a level that stays is the new normal
+KEPT = 200  # alerts that are remembered
+SERIES = 20_000  # whose state is kept
+SILENT_AFTER = 3  # windows with rows, before an agent is missed
+AGENT_FORGOTTEN = 1440  # windows
+GRACE = 30.0  # seconds beyond its windows before a model without data is missed
+SCORES = frozenset(
+    {"accuracy", "precision", "recall", "f1", "balanced_accuracy", "mcc", "cohen_kappa", "log_loss", "brier", "roc_auc",
+     "pr_auc", "calibration_ece", "calibration_mce", "mae", "rmse", "r2", "bias", "mape", "target_value"}
+)  # fmt: skip
+NAMES = ("class_name", "feat_name", "stat")
+
+Entry = dict[str, Any]
+
+
+class Event(NamedTuple):
+    """An alert has opened or closed."""
+
+    kind: str  # "opened" | "closed"
+    alert: Entry
+
+
+class Finding(NamedTuple):
+    """What a rule finds of a series in a window: whether it is beyond a bound, or well within (neither: hold)."""
+
+    member: str
+    value: float
+    beyond: bool
+    within: bool
+    said: str
+
+
+class Alerts:
+    """The state of all alerts.
+
+    Parameters
+    ----------
+    rules : sequence of AlertRule
+    state : mapping, optional
+        What `state` gave in an earlier run.
+    """
+
+    def __init__(self, rules: Sequence[AlertRule], state: Mapping[str, Any] | None = None) -> None:
+        state = state or {}
+        self.sequence: int = state.get("sequence", 0)  # of the last report
+        self._number: int = state.get("number", 0)
+        self.alerts: list[Entry] = list(state.get("alerts", []))  # newest last, open ones included
+        self._series: dict[str, Entry] = dict(state.get("series", {}))
+        self._models: dict[str, Entry] = dict(state.get("models", {}))
+        self.change(rules, 0)
+
+    def state(self) -> dict[str, Any]:
+        """Plain data from which another run goes on."""
+        return {
+            "sequence": self.sequence,
+            "number": self._number,
+            "alerts": self.alerts,
+            "series": self._series,
+            "models": self._models,
+        }
+
+    def change(self, rules: Sequence[AlertRule], wall: float) -> list[Event]:
+        """Follow other rules; what stands under a rule that goes on by its name stays as it is."""
+        self._rules = {rule.name: rule for rule in rules}
+        self._by_what: dict[str, list[AlertRule]] = {}
+        for rule in rules:
+            if rule.when == "value":
+                self._by_what.setdefault(rule.what, []).append(rule)
+        for key in [key for key in self._series if key.split("\0")[0] not in self._rules]:
+            del self._series[key]
+        return [
+            self._close(alert, int(wall), "its rule is gone")
+            for alert in self.open()
+            if alert["rule"] not in self._rules
+        ]
+
+    def open(self) -> list[Entry]:
+        """Alerts that are open."""
+        return [each for each in self.alerts if each["state"] == "firing"]
+
+    # --- windows -----------------------------------------------------------------------------------------------------
+
+    def take(self, report: Report, wall: float) -> list[Event]:
+        """A window has closed. A report that was taken before changes nothing."""
+        if report.sequence <= self.sequence:
+            return []
+        self.sequence = report.sequence
+        rows = sum(each.received for each in report.rows.values())
+        model = self._models.setdefault(f"{report.model}\0{report.version}", {"agents": {}})
+        if rows:
+            period = report.window.end - report.window.start
+            model.update(heard=wall, period=period, start=max(report.window.start, model.get("start", 0)))
+            _note_agents(model["agents"], report.rows)
+        events: list[Event] = []
+        for rule, found in self._found(report, model, rows):
+            events += self._settle(rule, report.model, report.version, found, report.window.start)
+        return events
+
+    def tick(self, wall: float) -> list[Event]:
+        """Look for models that give no more windows."""
+        events: list[Event] = []
+        for rule in self._rules.values():
+            if rule.when != "no_data":
+                continue
+            for key, model in self._models.items():
+                name, version = key.split("\0")
+                if "heard" not in model or not _is_for(rule, name, version):
+                    continue
+                quiet = wall - model["heard"]
+                gone = quiet > (rule.windows + 1) * model["period"] + GRACE
+                finding = Finding("", quiet, gone, not gone, f"no rows for {quiet:.0f} s")
+                one = _once(rule)
+                events += self._settle(one, name, version, [finding], int(wall))
+        return events
+
+    def _found(self, report: Report, model: Entry, rows: int) -> Iterator[tuple[AlertRule, list[Finding]]]:
+        labelled = _labelled(report.points, report.rows)
+        found: dict[str, list[Finding]] = {}
+        for point in report.points:
+            for rule in self._by_what.get(point.value.what, ()):
+                if _is_for(rule, report.model, report.version) and _fits(rule, point):
+                    count = labelled if rule.what in SCORES else _received(report.rows)
+                    finding = self._judge(rule, report, point, count.get(point.agent_id, 0))
+                    if finding is not None:
+                        found.setdefault(rule.name, []).append(finding)
+        for name, findings in found.items():
+            yield self._rules[name], findings
+        for rule in self._rules.values():
+            if rule.when == "loss" and _is_for(rule, report.model, report.version):
+                lost = sum(each.lost for each in report.rows.values())
+                if rows + lost >= rule.min_rows:
+                    share, bound = lost / (rows + lost), rule.above or 0.0
+                    said = f"{lost} of {rows + lost} rows were lost"
+                    yield rule, [Finding("", share, share > bound, share <= bound * (1 - rule.hysteresis), said)]
+            elif rule.when == "silent" and rows and _is_for(rule, report.model, report.version):
+                yield (
+                    rule,
+                    [
+                        Finding(agent, float(missed), missed > 0, missed == 0, f"{agent} sends no rows")
+                        for agent, (seen, missed) in model["agents"].items()
+                        if seen >= SILENT_AFTER and fnmatchcase(agent, rule.agent_id or "*")
+                    ],
+                )
+
+    def _judge(self, rule: AlertRule, report: Report, point: Point, rows: int) -> Finding | None:
+        if rows < rule.min_rows:
+            return None
+        value = float(point.value.value)
+        member = _member(point)
+        if rule.sigma is not None:
+            return self._against_trailing(rule, report, member, value, rows)
+        slack = [rule.hysteresis * abs(bound) for bound in (rule.above, rule.below) if bound is not None]
+        above = rule.above is not None and value > rule.above
+        below = rule.below is not None and value < rule.below
+        within = (rule.above is None or value <= rule.above - slack[0]) and (
+            rule.below is None or value >= rule.below + slack[-1]
+        )
+        bound = rule.below if below or rule.above is None else rule.above
+        said = f"{value:.4g}, {'below' if bound == rule.below else 'above'} {bound:g}"
+        return Finding(member, value, above or below, within, said)
+
+    def _against_trailing(
+        self, rule: AlertRule, report: Report, member: str, value: float, rows: int
+    ) -> Finding | None:
+        """Outside mean ± kσ of the trailing windows. σ is no smaller than what chance alone does to a mean of numbers
+        in [0, 1] over these rows: few windows say little of it."""
+        series = self._of(rule, report.model, report.version, member)
+        known: list[float] = series.setdefault("values", [])
+        if len(known) < LEARN:
+            known.append(value)
+            return None
+        n = len(known)
+        mean = sum(known) / n
+        spread = sum((each - mean) ** 2 for each in known) / (n - 1)
+        if min(known) >= 0 and max(known) <= 1:
+            spread = max(spread, mean * (1 - mean) / rows)
+        bound = max((rule.sigma or 0) * math.sqrt(spread * (1 + 1 / n)), rule.least)
+        distance = abs(value - mean)
+        beyond = distance > bound
+        outside = series.get("outside", 0) + 1 if beyond else 0
+        if not beyond or outside > ADAPT:
+            known[:] = [value] if outside > ADAPT else [*known, value][-rule.trailing :]
+            outside = 0
+        series["outside"] = outside
+        within = distance <= bound * (1 - rule.hysteresis)
+        return Finding(member, value, beyond, within, f"{value:.4g}, expected {mean:.4g} ± {bound:.2g}")
+
+    # --- open, hold, close -------------------------------------------------------------------------------------------
+
+    def _of(self, rule: AlertRule, model: str, version: str, member: str) -> Entry:
+        key = "\0".join((rule.name, model, version, member))
+        series = self._series.get(key)
+        if series is None:
+            if len(self._series) >= SERIES:
+                self._series.pop(next(iter(self._series)))
+            series = self._series[key] = {}
+        return series
+
+    def _settle(
+        self, rule: AlertRule, model: str, version: str, found: Iterable[Finding], start: int
+    ) -> Iterator[Event]:
+        alert = next(
+            (e for e in self.open() if (e["rule"], e["model"], e["version"]) == (rule.name, model, version)), None
+        )
+        opened: list[Finding] = []
+        for each in found:
+            series = self._of(rule, model, version, each.member)
+            series["beyond"] = series.get("beyond", 0) + 1 if each.beyond else 0
+            series["within"] = series.get("within", 0) + 1 if each.within else 0
+            if alert is not None and each.member in alert["members"]:
+                alert["members"][each.member] = each.said
+                if series["within"] >= rule.windows:
+                    del alert["members"][each.member]
+            elif series["beyond"] >= rule.windows:
+                opened.append(each)
+        if alert is not None:
+            alert["members"].update({each.member: each.said for each in opened})
+            if not alert["members"]:
+                yield self._close(alert, start, "")
+        elif opened:
+            yield self._open(rule, model, version, opened, start)
+
+    def _open(self, rule: AlertRule, model: str, version: str, opened: list[Finding], start: int) -> Event:
+        self._number += 1
+        first = opened[0]
+        more = f", and {len(opened) - 1} further series" if len(opened) > 1 else ""
+        named = f"{model} {version}".strip()
+        alert: Entry = {
+            "id": self._number,
+            "rule": rule.name,
+            "severity": rule.severity,
+            "model": model,
+            "version": version,
+            "state": "firing",
+            "since": start,
+            "until": None,
+            "value": first.value,
+            "text": f"{rule.name} of {named}{f' ({first.member})' if first.member else ''}: {first.said}{more}",
+            "members": {each.member: each.said for each in opened},
+        }
+        self.alerts.append(alert)
+        while len(self.alerts) > KEPT:
+            closed = next((i for i, each in enumerate(self.alerts) if each["state"] != "firing"), 0)
+            del self.alerts[closed]
+        return Event("opened", _copy(alert))
+
+    def _close(self, alert: Entry, start: int, why: str) -> Event:
+        alert.update(state="closed", until=start, members={}, why=why)
+        return Event("closed", _copy(alert))
+
+
+def _copy(alert: Entry) -> Entry:
+    return {**alert, "members": dict(alert["members"])}
+
+
+def _once(rule: AlertRule) -> AlertRule:
+    """The clock has counted its windows already."""
+    return AlertRule(rule.name, when=rule.when, severity=rule.severity)
+
+
+def _is_for(rule: AlertRule, model: str, version: str) -> bool:
+    return fnmatchcase(model, rule.model) and fnmatchcase(version, rule.version)
+
+
+def _fits(rule: AlertRule, point: Point) -> bool:
+    value = point.value
+    if value.segment_name or value.category or value.predicted or value.reason:
+        return False
+    pairs = [(getattr(value, name), getattr(rule, name)) for name in NAMES]
+    return all(bool(has) == bool(glob) and fnmatchcase(has, glob) for has, glob in (*pairs, _agents(rule, point)))
+
+
+def _agents(rule: AlertRule, point: Point) -> tuple[str, str]:
+    return point.agent_id or "", rule.agent_id
+
+
+def _member(point: Point) -> str:
+    value = point.value
+    return " ".join(each for each in (point.agent_id, value.class_name, value.feat_name, value.stat) if each)
+
+
+def _received(rows: Mapping[str, RowCounts]) -> dict[str | None, int]:
+    return {
+        None: sum(each.received for each in rows.values()),
+        **{agent: each.received for agent, each in rows.items()},
+    }
+
+
+def _labelled(points: Sequence[Point], rows: Mapping[str, RowCounts]) -> dict[str | None, int]:
+    """Labels that scores rest on, by agent: those of the window's own rows, or those that were joined."""
+    received = _received(rows)
+    found: dict[str | None, int] = {}
+    for agent, value in points:
+        if value.segment_name:
+            continue
+        if value.what == "label_coverage":
+            found[agent] = max(found.get(agent, 0), round(value.value * received.get(agent, 0)))
+        elif value.what == "late_label_count" and value.reason == "joined":
+            found[agent] = max(found.get(agent, 0), int(value.value))
+    return found or received
+
+
+def _note_agents(agents: dict[str, list[int]], rows: Mapping[str, RowCounts]) -> None:
+    """Of each agent: windows in a row with rows, and then without."""
+    for agent, counts in rows.items():
+        if counts.received:
+            agents[agent] = [agents.get(agent, [0, 0])[0] + 1, 0]
+    for agent in list(agents):
+        if agent not in rows or not rows[agent].received:
+            agents[agent][1] += 1
+            if agents[agent][1] > AGENT_FORGOTTEN:
+                del agents[agent]

@@ -1,0 +1,122 @@
+"""[[alerts]] and [notify.NAME]: what a rule may say, and who is told."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from zmon.errors import ConfigurationError
+from zmon_collector.config.sections import key
+from zmon_collector.config.values import duration, flag, positive, text
+
+SEVERITIES = ("info", "warning", "critical")
+WHEN = ("value", "loss", "silent", "no_data")
+KINDS = ("slack", "webhook")
+
+
+def number(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{value!r} is not a number")
+    return float(value)
+
+
+def share(value: object) -> float:
+    """A number from 0 to below 1."""
+    if not 0 <= number(value) < 1:
+        raise ValueError(f"{value!r} is not a share from 0 to below 1")
+    return number(value)
+
+
+def pattern(value: object) -> str:
+    """A text that may be empty."""
+    return "" if value == "" else text(value)
+
+
+def one_of(*known: str) -> Callable[[object], str]:
+    def read(value: object) -> str:
+        if value not in known:
+            raise ValueError(f"{value!r} is not one of {', '.join(known)}")
+        return str(value)
+
+    return read
+
+
+@dataclass(frozen=True, slots=True)
+class AlertRule:
+    """[[alerts]]"""
+
+    name: str = key(text, "", "by which state is kept across restarts and reloads; made from the series unless given")
+    enabled: bool = key(flag, True, "false turns a rule off, one of the default rules for instance")
+    when: str = key(one_of(*WHEN), "value", "value (of a series), loss, silent (an agent) or no_data (a model)")
+    model: str = key(text, "*", "glob of the models it is for")
+    version: str = key(text, "*", "glob of the versions")
+    agent_id: str = key(pattern, "", "glob of the agents; empty: the rollup")
+    what: str = key(text, "", "the series' measure")
+    class_name: str = key(pattern, "", "glob; empty: series without one")
+    feat_name: str = key(pattern, "", "glob; empty: series without one")
+    stat: str = key(pattern, "", "glob; empty: series without one")
+    above: float | None = key(number, None, "opens above this value")
+    below: float | None = key(number, None, "opens below this value")
+    sigma: float | None = key(number, None, "opens this many σ from the mean of the trailing windows")
+    least: float = key(number, 0.0, "with sigma: a smaller difference from the mean never opens")
+    trailing: int = key(positive, 30, "with sigma: windows that the mean is taken of")
+    windows: int = key(positive, 1, "so many windows in a row before it opens, and before it closes")
+    min_rows: int = key(positive, 100, "windows of fewer rows (or labels, for scores) change nothing")
+    hysteresis: float = key(share, 0.1, "how far back, as a share of the bound, before it may close")
+    severity: str = key(one_of(*SEVERITIES), "warning", "info, warning or critical")
+
+
+@dataclass(frozen=True, slots=True)
+class NotifySection:
+    """[notify.NAME]"""
+
+    kind: str = key(one_of(*KINDS), "webhook", "slack (an incoming webhook) or webhook (generic JSON)")
+    url_env: str = key(text, "", "environment variable that holds the address, which is a secret")
+    min_severity: str = key(one_of(*SEVERITIES), "info", "less severe alerts are not sent")
+    timeout: float = key(duration, 10.0, "for one request")
+    page: str | None = key(text, None, "address of the live page in links, as its readers reach it; default: its own")
+
+    @property
+    def url(self) -> str:
+        """The address, from the environment."""
+        return os.environ.get(self.url_env, "")
+
+
+DEFAULTS = (
+    AlertRule("accuracy", what="accuracy", sigma=5.0, least=0.05, windows=2, severity="critical"),
+    AlertRule("confidence", what="max_prediction_proba", stat="mean", sigma=5.0, least=0.05, windows=2),
+    AlertRule("drift", what="drifted_feature_freq", above=0.3, windows=2),
+    AlertRule("loss", when="loss", above=0.01, min_rows=1),
+)
+
+
+def rules(given: Sequence[AlertRule]) -> tuple[AlertRule, ...]:
+    """The rules in force: the default ones, replaced by those of the same name, and the others."""
+    names = {each.name for each in given}
+    return tuple(each for each in (*(each for each in DEFAULTS if each.name not in names), *given) if each.enabled)
+
+
+def checked(given: Sequence[AlertRule], notify: Mapping[str, NotifySection]) -> tuple[AlertRule, ...]:
+    """The rules with their names; ConfigurationError for one that can never open, or whom nobody can reach."""
+    named: list[AlertRule] = []
+    for i, rule in enumerate(given):
+        where = f"[[alerts]] {rule.name or i + 1}"
+        bounds = [each for each in ("above", "below", "sigma") if getattr(rule, each) is not None]
+        if rule.enabled and rule.when == "value" and (not rule.what or not bounds):
+            raise ConfigurationError(f"{where}: names no series (what) or no bound (above, below or sigma)")
+        if rule.when != "value" and (rule.what or set(bounds) - {"above"}):
+            raise ConfigurationError(f"{where}: when = {rule.when!r} takes no series and no bound but above (loss)")
+        if "sigma" in bounds and (len(bounds) > 1 or (rule.sigma or 0) <= 0):
+            raise ConfigurationError(f"{where}: sigma is a number above 0, and stands alone")
+        series = [rule.what, rule.class_name, rule.feat_name, rule.stat, rule.agent_id, "/".join(bounds)]
+        own = rule.name or " ".join(each for each in (rule.model, rule.when, *series) if each)
+        if any(each.name == own for each in named):
+            raise ConfigurationError(f"{where}: another rule is named {own!r} already; give it a name of its own")
+        named.append(replace(rule, name=own))
+    for target, section in notify.items():
+        if not section.url_env:
+            raise ConfigurationError(f"[notify.{target}] names no url_env, the environment variable with its address")
+        if not section.url.startswith(("http://", "https://")):
+            raise ConfigurationError(f"[notify.{target}]: {section.url_env} holds no http address; set it")
+    return tuple(named)

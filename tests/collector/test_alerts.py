@@ -1,0 +1,386 @@
+"""Alerts: what opens, holds and closes them; who is told, once; the default rules on the demonstration's data."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
+
+import numpy as np
+import pytest
+from zmon_collector.alerts import Alerts, Event
+from zmon_collector.config import Config, WebSection
+from zmon_collector.config.alerting import DEFAULTS, AlertRule, NotifySection, rules
+from zmon_collector.demo.replica import Traffic
+from zmon_collector.notify import Outgoing, Sender, body, message
+from zmon_collector.telemetry import Telemetry
+
+from tests.conftest import Collector, until
+from zmon import Point, Report, RowCounts, Value, Window
+from zmon.state import pack_state, unpack_state
+
+MINUTE = 60
+
+
+class Feed:
+    """Windows of one model, one after the other."""
+
+    def __init__(self, *given: AlertRule) -> None:
+        self.alerts = Alerts(given)
+        self.number = 0
+
+    def window(
+        self, *values: Value | Point, rows: int = 500, lost: int = 0, model: str = "m", **agents: int
+    ) -> list[Event]:
+        self.number += 1
+        counts = {name: RowCounts(many) for name, many in agents.items()} or {"pod": RowCounts(rows, lost=lost)}
+        points = [each if isinstance(each, Point) else Point(None, each) for each in values]
+        start = self.number * MINUTE
+        return self.alerts.take(
+            Report(self.number, model, "", Window(start, start + MINUTE), points, counts), float(start)
+        )
+
+    def run(self, values: Sequence[float | None], **options: Any) -> str:
+        """What each window did: O opened, C closed, o still open, a dot for nothing. None: a window of few rows."""
+        said = ""
+        for value in values:
+            few = {"rows": 5} if value is None else {}
+            events = self.window(Value("accuracy", 0.0 if value is None else value), **{**options, **few})
+            kinds = [each.kind for each in events]
+            said += "O" if kinds == ["opened"] else "C" if kinds == ["closed"] else "o" if self.alerts.open() else "."
+            assert len(kinds) <= 1
+        return said
+
+
+ABOVE = AlertRule("r", what="accuracy", above=0.5, windows=1, hysteresis=0.2)
+BELOW = AlertRule("r", what="accuracy", below=0.5, windows=1, hysteresis=0.2)
+CASES: dict[str, tuple[AlertRule, list[float | None], str]] = {
+    "above": (ABOVE, [0.4, 0.5, 0.6, 0.7, 0.3, 0.3], "..OoC."),
+    "below": (BELOW, [0.6, 0.5, 0.4, 0.3, 0.7, 0.7], "..OoC."),
+    "hysteresis holds it open": (ABOVE, [0.6, 0.45, 0.41, 0.4, 0.45], "OooC."),
+    "hysteresis from below": (BELOW, [0.4, 0.55, 0.59, 0.6, 0.55], "OooC."),
+    "for two windows": (replace(ABOVE, windows=2), [0.6, 0.3, 0.6, 0.6, 0.3, 0.6, 0.3, 0.3], "...OoooC"),
+    "for three windows": (replace(ABOVE, windows=3), [0.6, 0.6, 0.3, 0.6, 0.6, 0.6], ".....O"),
+    "few rows change nothing": (ABOVE, [None, 0.6, None, 0.3, None], ".OoC."),
+    "few rows do not break a run": (replace(BELOW, windows=2), [0.4, None, 0.4, None, 0.7, None, 0.7], "..OoooC"),
+    "of another stat": (replace(ABOVE, stat="macro"), [0.9, 0.9], ".."),
+    "of an agent": (replace(ABOVE, agent_id="pod"), [0.9, 0.9], ".."),
+    "of another model": (replace(ABOVE, model="fraud*"), [0.9, 0.9], ".."),
+    "sigma": (AlertRule("r", what="accuracy", sigma=4.0), [0.9, 0.91, 0.89, 0.9, 0.6, 0.6, 0.9, 0.9], "....OoC."),
+    "sigma upwards": (AlertRule("r", what="accuracy", sigma=4.0), [0.5, 0.51, 0.5, 0.9, 0.5], "...OC"),
+    "sigma learns from three windows": (AlertRule("r", what="accuracy", sigma=4.0), [0.9, 0.9, 0.1], "..."),
+    "less than least": (AlertRule("r", what="accuracy", sigma=4.0, least=0.4), [0.9, 0.9, 0.9, 0.9, 0.6], "....."),
+    "more than least": (AlertRule("r", what="accuracy", sigma=4.0, least=0.4), [0.9, 0.9, 0.9, 0.9, 0.4], "....O"),
+    "what is beyond is not learnt": (
+        AlertRule("r", what="accuracy", sigma=4.0, trailing=3),
+        [0.9, 0.9, 0.9, *[0.3] * 20, 0.9],
+        "...O" + "o" * 19 + "C",
+    ),
+    "what stays is the new normal": (
+        AlertRule("r", what="accuracy", sigma=4.0), [0.9, 0.9, 0.9, *[0.3] * 66], "...O" + "o" * 62 + "C..",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("rule", "values", "said"), CASES.values(), ids=CASES.keys())
+def test_open_hold_close(rule: AlertRule, values: list[float | None], said: str) -> None:
+    assert Feed(rule).run(values) == said
+
+
+def test_scores_of_few_labels_change_nothing() -> None:
+    feed = Feed(BELOW)
+    assert feed.window(Value("accuracy", 0.1), Value("label_coverage", 0.1)) == []
+    assert (
+        feed.window(
+            Value("accuracy", 0.1), Value("label_coverage", 0.0), Value("late_label_count", 99, reason="joined")
+        )
+        == []
+    )
+    late = Value("late_label_count", 100, reason="joined")
+    assert len(feed.window(Value("accuracy", 0.1), Value("label_coverage", 0.0), late)) == 1
+
+
+def test_series_of_one_rule_are_one_alert() -> None:
+    feed = Feed(AlertRule("drift", what="feature_drift", feat_name="*", stat="psi", above=0.25))
+
+    def drifts(*values: float) -> list[Event]:
+        return feed.window(
+            *(Value("feature_drift", value, feat_name=f"f{i}", stat="psi") for i, value in enumerate(values))
+        )
+
+    assert drifts(0.1, 0.1, 0.1) == []
+    (opened,) = drifts(0.9, 0.9, 0.1)
+    assert opened.alert["members"].keys() == {"f0 psi", "f1 psi"}
+    assert "f0 psi" in opened.alert["text"] and "and 1 further series" in opened.alert["text"]
+    assert drifts(0.1, 0.9, 0.9) == []
+    assert feed.alerts.open()[0]["members"].keys() == {"f1 psi", "f2 psi"}
+    (closed,) = drifts(0.1, 0.1, 0.1)
+    assert (closed.kind, closed.alert["id"]) == ("closed", opened.alert["id"])
+
+
+def test_agents_are_named() -> None:
+    feed = Feed(replace(BELOW, agent_id="*"))
+    (opened,) = feed.window(Point("a", Value("accuracy", 0.9)), Point("b", Value("accuracy", 0.1)), a=200, b=200)
+    assert list(opened.alert["members"]) == ["b"]
+
+
+def test_loss() -> None:
+    feed = Feed(AlertRule("loss", when="loss", above=0.01, min_rows=1))
+    assert feed.window(lost=2) == []
+    (opened,) = feed.window(lost=50)
+    assert "50 of 550 rows were lost" in opened.alert["text"]
+    assert [each.kind for each in feed.window()] == ["closed"]
+
+
+def test_an_agent_falls_silent() -> None:
+    feed = Feed(AlertRule("silent", when="silent", windows=2))
+    for _ in range(3):
+        assert feed.window(a=100, b=100) == []
+    assert feed.window(a=100) == []
+    (opened,) = feed.window(a=100)
+    assert list(opened.alert["members"]) == ["b"]
+    assert feed.window(a=100, b=100) == []
+    assert [each.kind for each in feed.window(a=100, b=100)] == ["closed"]
+
+
+def test_a_model_without_data() -> None:
+    feed = Feed(AlertRule("gone", when="no_data", windows=3))
+    feed.window()
+    heard = float(MINUTE)
+    assert feed.alerts.tick(heard + 4 * MINUTE + 29) == []
+    (opened,) = feed.alerts.tick(heard + 4 * MINUTE + 31)
+    assert feed.alerts.tick(heard + 9 * MINUTE) == []
+    assert (opened.kind, opened.alert["model"]) == ("opened", "m")
+    feed.window()
+    assert [each.kind for each in feed.alerts.tick(2.0 * MINUTE)] == ["closed"]
+
+
+def test_state_goes_on_after_a_restart_and_a_report_counts_once() -> None:
+    feed = Feed(replace(BELOW, windows=2))
+    assert feed.run([0.1]) == "."
+    feed.alerts = Alerts([replace(BELOW, windows=2)], unpack_state(pack_state(feed.alerts.state())))
+    feed.number -= 1
+    assert feed.run([0.1, 0.1]) == ".O"
+    feed.alerts = Alerts([replace(BELOW, windows=2)], unpack_state(pack_state(feed.alerts.state())))
+    assert feed.run([0.1, 0.9, 0.9]) == "ooC"
+
+
+def test_other_rules_keep_the_state_of_those_that_stay() -> None:
+    feed = Feed(BELOW, replace(BELOW, name="gone"))
+    feed.window(Value("accuracy", 0.1))
+    (closed,) = feed.alerts.change([replace(BELOW, below=0.6)], 1000.0)
+    assert (closed.alert["rule"], closed.kind) == ("gone", "closed")
+    assert [each["rule"] for each in feed.alerts.open()] == ["r"]
+    assert feed.run([0.1, 0.9]) == "oC"
+
+
+def test_default_rules_are_replaced_by_name() -> None:
+    assert rules(()) == DEFAULTS
+    own = AlertRule("confidence", what="max_prediction_proba", stat="mean", below=0.5)
+    assert [each for each in rules((own,)) if each.name == "confidence"] == [own]
+    assert "loss" not in {each.name for each in rules((AlertRule("loss", enabled=False),))}
+
+
+def test_false_alarms_of_the_default_rules() -> None:
+    """Windows of 500 rows of a model that does not change: all seeds together, far below one in a hundred."""
+    windows, opened = 0, 0
+    for seed in range(5):
+        random = np.random.default_rng(seed)
+        feed = Feed(*DEFAULTS)
+        for _ in range(1000):
+            p = random.dirichlet((0.6, 0.4, 0.3), 500)
+            right = random.random(500) < p.max(axis=1)
+            events = feed.window(
+                Value("max_prediction_proba", float(p.max(axis=1).mean()), stat="mean"),
+                Value("accuracy", float(right.mean())),
+                Value("label_coverage", 1.0),
+                Value("drifted_feature_freq", float((random.random(20) < 0.01).mean())),
+            )
+            windows += 1
+            opened += sum(each.kind == "opened" for each in events)
+    print(f"default alerts opened in {opened} of {windows} stationary windows: {opened / windows:.4%}")
+    assert opened / windows < 0.01
+
+
+# --- who is told --------------------------------------------------------------------------------------------------
+
+
+def event(number: int, kind: str = "opened") -> Event:
+    alert = {"id": number, "rule": "r", "severity": "warning", "model": "a&b", "version": "2", "state": "firing",
+             "since": 0, "until": None, "value": 1.0, "text": "r of a&b <2>", "members": {}}  # fmt: skip
+    return Event(kind, alert)
+
+
+def test_a_webhook_that_is_down_for_an_hour_gets_every_alert_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOOK", "http://127.0.0.1:1/")
+    clock, got, tries = 0.0, [], 0
+    outgoing = Outgoing({"ops": NotifySection(url_env="HOOK")})
+
+    def send(target: NotifySection, content: Any) -> int:
+        nonlocal tries
+        tries += 1
+        if clock < 3600:
+            if tries % 2:
+                raise OSError(f"{target.url} refused")
+            return 503
+        got.append(content["key"])
+        return 200
+
+    saved: list[dict[str, Any]] = []
+    sender = Sender(outgoing, threading.Lock(), lambda: saved.append({}), lambda: "", Telemetry(), send)
+    expected = []
+    while clock < 4200:
+        if clock % 600 == 0:
+            for kind in ("opened", "closed"):
+                told = message(event(int(clock), kind), "store")
+                outgoing.add(told)
+                expected.append(told["key"])
+        sender.turn(clock)
+        if clock == 1800:  # the collector is restarted meanwhile
+            outgoing = Outgoing(outgoing.targets, unpack_state(pack_state(outgoing.queues)))
+            sender = Sender(outgoing, threading.Lock(), lambda: saved.append({}), lambda: "", Telemetry(), send)
+        clock += 1
+    assert got == expected
+    assert tries < 60 + len(expected), "it waits longer and longer"
+    assert not any(outgoing.queues.values())
+
+
+def test_severity_decides_who_hears_of_it() -> None:
+    outgoing = Outgoing({"all": NotifySection(), "night": NotifySection(min_severity="critical")})
+    outgoing.add(message(event(1), "x"))
+    assert {name: len(queue) for name, queue in outgoing.queues.items()} == {"all": 1, "night": 0}
+
+
+def test_formats() -> None:
+    told = message(event(7), "store")
+    assert body("webhook", told, "http://page:8787/") == {
+        **told, "page": "http://page:8787/#/model?model=a%26b&version=2"
+    }  # fmt: skip
+    slack = body("slack", told, "http://page:8787")
+    assert slack["text"] == (
+        ":rotating_light: *warning* opened: r of a&amp;b &lt;2&gt; "
+        "<http://page:8787/#/model?model=a%26b&version=2|live page>"
+    )
+    assert json.dumps(body("webhook", told, "")) and "live page" not in body("slack", told, "")["text"]
+
+
+@contextmanager
+def hook() -> Iterator[tuple[str, list[Any]]]:
+    """A webhook on loopback, and what it got."""
+    got: list[Any] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            got.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/secret", got
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+# --- the demonstration's data, through a collector -----------------------------------------------------------------
+
+PERIOD, WINDOWS, LENGTH = 10, 30, 8
+
+
+@pytest.fixture(scope="module")
+def served() -> Callable[[bool], tuple[Any, Any]]:
+    """Probabilities and labels of some hundred digits, as they are or inverted."""
+    traffic = Traffic(0)
+    pools = {}
+    for inverted in (False, True):
+        images, labels = zip(*(traffic.batch(inverted=inverted) for _ in range(150)), strict=True)
+        pools[inverted] = traffic.model.predict_proba(np.vstack(images)), np.concatenate(labels)
+    random = np.random.default_rng(1)
+
+    def draw(inverted: bool) -> tuple[Any, Any]:
+        p, labels = pools[inverted]
+        rows = random.integers(0, len(p), 400)
+        return p[rows], labels[rows]
+
+    return draw
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+@pytest.mark.parametrize("first", [None, 3, 11, 20])
+def test_the_inversion_of_the_digits(
+    first: int | None, labelled: bool, served: Callable[[bool], tuple[Any, Any]], collect: Callable[..., Collector]
+) -> None:
+    inverted = range(0) if first is None else range(first, first + LENGTH)
+    collector = collect(window=PERIOD, config=Config(web=WebSection(enabled=False)))
+    with collector.publisher("digits", classes=10) as publisher:
+        for window in range(WINDOWS):
+            p, labels = served(window in inverted)
+            publisher.publish(p, labels=labels if labelled else None, timestamps=1_700_000_000.0 + window * PERIOD)
+        assert publisher.flush(20)
+    collector.stop()
+    found = collector.service.alerting.entries()
+    assert bool(found) == (first is not None), found
+    for alert in found:
+        opened, closed = ((alert[each] - 1_700_000_000) // PERIOD for each in ("since", "until"))
+        assert inverted.start <= opened < inverted.start + 2, alert
+        assert inverted.stop <= closed < inverted.stop + 2, alert
+    rules_that_spoke = {alert["rule"] for alert in found}
+    assert rules_that_spoke == (set() if first is None else {"confidence", "accuracy"} if labelled else {"confidence"})
+
+
+def test_alerts_are_sent_and_kept(
+    served: Callable[[bool], tuple[Any, Any]], collect: Callable[..., Collector], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with hook() as (url, got):
+        monkeypatch.setenv("HOOK", url)
+        notify = {"ops": NotifySection(url_env="HOOK"), "chat": NotifySection(kind="slack", url_env="HOOK")}
+        config = Config(web=WebSection(enabled=False), notify=notify)
+        collector = collect(window=PERIOD, config=config)
+        with collector.publisher("digits", classes=10) as publisher:
+            for window in range(8):
+                publisher.publish(served(window > 4)[0], timestamps=1_700_000_000.0 + window * PERIOD)
+            assert publisher.flush(20)
+            until(lambda: len(got) == 2, 30, "both targets were told")
+        collector.stop()
+        assert {each.get("event") or each["text"].split(":")[1] for each in got} == {"opened", "rotating_light"}
+        again = collect(window=PERIOD, config=config)
+        assert [each["state"] for each in again.service.live.alerts()] == ["firing"]
+        with again.publisher("digits", classes=10) as publisher:
+            for window in range(8, 11):
+                publisher.publish(served(False)[0], timestamps=1_700_000_000.0 + window * PERIOD)
+            assert publisher.flush(20)
+            until(lambda: len(got) == 4, 30, "both targets were told of its end")
+        again.stop()
+        assert [each["state"] for each in again.service.live.alerts()] == ["closed"]
+        assert len(got) == 4
+        with sqlite3.connect(again.folder / "state.sqlite") as connection:
+            assert connection.execute("SELECT count(*) FROM alerts").fetchone() == (1,)
+
+
+def test_a_reload_changes_rules_and_keeps_what_is_open(
+    served: Callable[[bool], tuple[Any, Any]], collect: Callable[..., Collector]
+) -> None:
+    config = Config(web=WebSection(enabled=False), alerts=(AlertRule("low", what="accuracy", below=0.99),))
+    collector = collect(window=PERIOD, config=config)
+    p, labels = served(True)
+    with collector.publisher("digits", classes=10) as publisher:
+        for window in range(3):
+            publisher.publish(p, labels=labels, timestamps=1_700_000_000.0 + window * PERIOD)
+        publisher.flush(20)
+        entries = collector.service.alerting.entries
+        until(lambda: entries(), 20, "an alert")
+        collector.service.alerting.reload(replace(config, alerts=(AlertRule("low", what="accuracy", below=0.98),)))
+        assert [each["state"] for each in entries()] == ["firing"]
+        collector.service.alerting.reload(replace(config, alerts=()))
+        assert [(each["state"], each["why"]) for each in entries()] == [("closed", "its rule is gone")]

@@ -1,0 +1,332 @@
+"""The join of late labels on its own: bounds, order, restatement; and labels through a collector."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn import metrics
+from zmon_collector import labels, recall, service, tables
+from zmon_collector.intake import Part
+from zmon_collector.journal import Turn
+from zmon_collector.labels import Joined, Labelled, Predicted, Sweep, Window, Work
+from zmon_collector.late import LateLabels
+from zmon_collector.window import Now, OpenWindow
+
+from tests.conftest import Collector, until
+from zmon import Batch, Schema
+
+OPEN = Window(7, 60)
+NAMES = {name: getattr(labels, name) for name in ("JOINED", "UNKNOWN", "DUPLICATE", "CONFLICT", "REPEATED")}
+
+
+def database() -> sqlite3.Connection:
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    tables.create(connection)
+    return connection
+
+
+def predicted(ids: Sequence[str], start: int = 0, kept: float = 0.0, own: Sequence[int] | None = None) -> Predicted:
+    n = len(ids)
+    said = np.array([len(each) % 3 for each in ids])
+    p = np.full((n, 3), 1 / 3, dtype=np.float32)
+    names = [each.encode() for each in ids]
+    given_labels = None if own is None else np.array(own)
+    return Predicted(
+        1, Window(5, start), start + 60, "pod", kept, names, np.full(n, start * 10**9), said, p, given_labels
+    )
+
+
+def labelled(pairs: Sequence[tuple[str, int]], at: int = 100, received: float = 0.0) -> Labelled:
+    ids, found = [each.encode() for each, _ in pairs], np.array([label for _, label in pairs])
+    return Labelled(1, OPEN, "truth", received, ids, found, np.full(len(ids), at * 10**9))
+
+
+def outcomes(*joined: Joined) -> dict[str, int]:
+    counts: Counter[int] = Counter()
+    for each in joined:
+        for records in each.records.values():
+            for record in records:
+                counts.update(record.columns["label_outcomes"].tolist())
+    return {name.lower(): counts[code] for name, code in NAMES.items() if counts[code]}
+
+
+def kept(connection: sqlite3.Connection) -> int:
+    """The ledger, which must say what is there."""
+    (said,) = connection.execute("SELECT kept FROM label_bytes").fetchone()
+    there = sum(
+        connection.execute(f"SELECT coalesce(sum(size), 0) FROM {table}").fetchone()[0]
+        for table in ("predictions", "labels_waiting")
+    )
+    assert said == there
+    return int(said)
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(
+        st.tuples(st.booleans(), st.lists(st.tuples(st.integers(0, 8), st.integers(0, 2)), min_size=1, max_size=5)),
+        max_size=12,
+    )
+)
+def test_whatever_the_order_first_wins(steps: list[tuple[bool, list[tuple[int, int]]]]) -> None:
+    """Against a model in a few lines of Python."""
+    connection = database()
+    predictions: set[int] = set()
+    truth: dict[int, int] = {}
+    expected: Counter[str] = Counter()
+    found = []
+    for is_label, rows in steps:
+        if is_label:
+            found.append(labels.join(Work(labelled=[labelled([(f"i{i}", y) for i, y in rows])]), connection))
+            for i, y in rows:
+                if i not in truth:
+                    truth[i] = y
+                    expected["joined"] += i in predictions
+                else:
+                    expected["duplicate" if truth[i] == y else "conflict"] += 1
+        else:
+            found.append(labels.join(Work(predicted=[predicted([f"i{i}" for i, _ in rows])]), connection))
+            for i, _ in rows:
+                if i in predictions:
+                    expected["repeated"] += 1
+                else:
+                    predictions.add(i)
+                    expected["joined"] += i in truth
+        kept(connection)
+    assert outcomes(*found) == {name: count for name, count in expected.items() if count}
+
+
+def test_a_prediction_that_came_with_its_label() -> None:
+    connection = database()
+    first = labels.join(Work(predicted=[predicted(["a", "b"], own=[1, -1])]), connection)
+    second = labels.join(Work(labelled=[labelled([("a", 1), ("a", 2), ("b", 0)])]), connection)
+    assert outcomes(first, second) == {"duplicate": 1, "conflict": 1, "joined": 1}
+
+
+def test_pairs_carry_delay_window_and_probabilities() -> None:
+    connection = database()
+    labels.join(Work(predicted=[predicted(["a"], start=60), predicted(["bb"], start=0)]), connection)
+    joined = labels.join(Work(labelled=[labelled([("a", 1), ("bb", 2)], at=90)]), connection)
+    pairs = [record for record in joined.records[7] if "labels" in record.columns]
+    (pair,) = pairs
+    assert pair.agent == "pod"
+    assert pair.columns["label_delays"].tolist() == [30 * 10**9, 90 * 10**9]
+    assert pair.columns["label_own"].tolist() == [True, False]
+    assert pair.columns["predictions"].tolist() == [1, 2]
+    assert pair.columns["probabilities"].dtype == np.float32 and pair.columns["probabilities"].shape == (2, 3)
+
+
+def test_the_oldest_go_when_there_is_no_room() -> None:
+    connection = database()
+    one = len("i0000") + len("pod") + 12 + labels.OVERHEAD
+    evicted = 0
+    for at in range(0, 3000, 500):
+        block = predicted([f"i{i:04}" for i in range(at, at + 500)])
+        joined = labels.join(Work(limit=1000 * one, predicted=[block]), connection)
+        evicted += joined.evicted
+        assert joined.kept_bytes == kept(connection) <= 1000 * one
+    assert evicted == 2000
+    late = labels.join(Work(limit=1000 * one, labelled=[labelled([("i1999", 0), ("i2000", 0)])]), connection)
+    assert outcomes(late) == {"joined": 1}
+
+
+def test_what_waits_for_too_long() -> None:
+    connection = database()
+    labels.join(Work(predicted=[predicted(["old"], kept=10.0), predicted(["new"], kept=20.0)]), connection)
+    labels.join(Work(labelled=[labelled([("x", 0)], received=10.0), labelled([("y", 0)], received=20.0)]), connection)
+    swept = labels.join(Work(sweep=Sweep(15.0, 15.0, {1: OPEN})), connection)
+    assert outcomes(swept) == {"unknown": 1}
+    assert connection.execute("SELECT id FROM predictions").fetchall() == [(b"new",)]
+    assert connection.execute("SELECT id FROM labels_waiting").fetchall() == [(b"y",)]
+    kept(connection)
+    without = labels.join(Work(sweep=Sweep(15.0, 99.0, {})), connection)
+    assert outcomes(without) == {}, "without an open window it waits"
+
+
+def test_an_older_file_is_brought_up_to_date() -> None:
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    connection.executescript(f"{tables.TABLES} PRAGMA application_id = {tables.APPLICATION}; PRAGMA user_version = 1;")
+    tables.migrate(connection, 1)
+    assert tables.version_of(connection) == tables.VERSION
+    names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+    assert names == {name for (name,) in database().execute("SELECT name FROM sqlite_master")}
+
+
+def test_a_window_closes_after_its_joins_and_in_order() -> None:
+    closed: list[int] = []
+    late = LateLabels(lambda model, window: closed.append(window.number), journal=True)
+    model, now = ("m", ""), Now(1000.0, 0.0)
+    first, second, other = (OpenWindow(at, at + 60, number) for number, at in ((1, 0), (2, 60), (3, 0)))
+    turn = Turn(1)
+    batch = Batch(
+        Schema(classes=("a", "b")), {"probabilities": np.eye(2), "ids": np.arange(2), "timestamps": np.arange(2)}
+    )
+    late.keep(turn, model, first, "pod", Part(0, batch, 1, 0.0), now)
+    late.close(model, first)  # in the turn that brought the rows
+    waiting = late.end_turn(turn, 1, 1.0, 1000.0, {}, now)
+    late.close(model, second)  # nothing is joined for it, but it comes after
+    late.close(("n", ""), other)
+    assert (closed, late.idle) == ([3], False)
+    late.joined(waiting)
+    assert (closed, late.idle) == ([3, 1, 2], True)
+
+
+# --- through a collector ------------------------------------------------------------------------------------------
+
+
+def value(collector: Collector, what: str, **names: str) -> float:
+    (found,) = [
+        point["value"]
+        for point in collector.points()
+        if point["properties"]["what"] == what
+        and {k: v for k, v in point["properties"].items() if k not in ("what", "model", "ver", "target_type")} == names
+    ]
+    return float(found)
+
+
+def test_targets_of_a_regression(collect: Callable[..., Collector]) -> None:
+    random = np.random.default_rng(0)
+    said, truth = random.normal(size=200), random.normal(size=200)
+    collector = collect(window=3600)
+    with collector.publisher(task="regression", agent_id="a") as publisher:
+        publisher.publish(predictions=said, ids=np.arange(200), labels=np.where(np.arange(200) < 50, truth, np.nan))
+        publisher.publish_labels(np.arange(50, 150), truth[50:150])
+        publisher.publish_labels([150, 151], [None, np.nan])
+        assert publisher.flush(20)
+    collector.stop()
+    assert value(collector, "mae") == pytest.approx(metrics.mean_absolute_error(truth[:150], said[:150]), rel=1e-9)
+    assert value(collector, "prediction_value", stat="mean") == pytest.approx(said.mean(), rel=1e-9)
+    assert value(collector, "label_coverage") == 0.75
+    assert collector.counts("rows_rejected", agent_id="a", reason="label_missing") == 2
+
+
+def test_points_go_to_the_predictions_agent(collect: Callable[..., Collector]) -> None:
+    collector = collect(window=3600)
+    p = np.eye(2)[[0, 1, 1, 0]]
+    with (
+        collector.publisher(classes=2, agent_id="pod") as pod,
+        collector.publisher(classes=2, agent_id="truth") as truth,
+    ):
+        pod.publish(p, ids=["a", "b", "c", "d"])
+        assert pod.flush(20)
+        truth.publish_labels(["a", "b", "c", "stranger"], [0, 1, 0, 0])
+        assert truth.flush(20)
+    collector.stop()
+    assert value(collector, "accuracy", agent_id="pod") == value(collector, "accuracy") == pytest.approx(2 / 3)
+    assert value(collector, "label_coverage", agent_id="pod") == 0.75
+    assert collector.counts("buffer_count", agent_id=None) == 4
+    assert not collector.counts("rows_rejected")
+
+
+def test_the_history_restates_the_window_of_the_prediction(collect: Callable[..., Collector]) -> None:
+    random = np.random.default_rng(2)
+    p, truth = random.dirichlet(np.ones(3), 600), random.integers(0, 3, 600)
+    times = 1_700_000_000.0 // 60 * 60 + np.arange(600) / 5  # two windows
+    collector = collect(window=60)
+    question = recall.Question(
+        "model", what=("accuracy", "label_coverage"), names={"basis": "prediction_time"}, exact=True
+    )
+
+    def restated() -> dict[str, list[float]]:
+        lines = collector.service.live.memory.read(lambda db: recall.lines(db, question)).result()
+        return {line.names["what"]: line.values.tolist() for line in lines}
+
+    with collector.publisher(classes=3, agent_id="a") as publisher:
+        publisher.publish(p, ids=np.arange(600), timestamps=times)
+        assert publisher.flush(20)
+        publisher.publish_labels(np.arange(450), truth[:450])
+        assert publisher.flush(20)
+        until(lambda: restated().get("label_coverage") == [1.0, 0.5], 20, "the restated windows")
+        right = p.argmax(axis=1) == truth
+        assert restated()["accuracy"] == pytest.approx([right[:300].mean(), right[300:450].mean()], rel=1e-9)
+        publisher.publish_labels(np.arange(450, 600), truth[450:])
+        assert publisher.flush(20)
+        until(lambda: restated().get("label_coverage") == [1.0, 1.0], 20, "the window restated again")
+        assert restated()["accuracy"][1] == pytest.approx(right[300:].mean(), rel=1e-9)
+    collector.stop()
+    assert not any("basis" in point["properties"] for point in collector.points())
+
+
+def test_without_a_journal_labels_are_rejected(collect: Callable[..., Collector]) -> None:
+    collector = collect(window=3600, journal="off")
+    with collector.publisher(classes=2) as publisher:
+        publisher.publish(np.eye(2), ids=["a", "b"])
+        publisher.publish_labels(["a"], [0])
+        assert publisher.flush(20)
+    collector.stop()
+    assert collector.counts("rows_rejected", reason="labels_need_journal") == 1
+    with sqlite3.connect(collector.folder / "state.sqlite") as connection:
+        assert connection.execute("SELECT count(*) FROM predictions").fetchone() == (0,)
+
+
+def test_labels_that_open_a_window_take_no_columns_from_its_rows(collect: Callable[..., Collector]) -> None:
+    collector = collect(window=3600)
+    with collector.publisher(classes=2, agent_id="truth") as truth, collector.publisher(classes=2, agent_id="a") as pod:
+        truth.publish_labels([1], [1])
+        assert truth.flush(20)
+        pod.publish(np.eye(2), inputs=np.ones((2, 3)), ids=[1, 2])
+        assert pod.flush(20)
+    collector.stop()
+    assert value(collector, "feature_value", feat_name="feat_2", stat="mean") == 1.0
+    assert value(collector, "accuracy") == 0.0
+
+
+def test_a_checkpoint_holds_what_was_joined(collect: Callable[..., Collector], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each batch completes pairs in the turn that also asks for a checkpoint, which replaces that turn's rows."""
+    monkeypatch.setattr(service, "CHECKPOINT_BYTES", 1)
+    collector = collect(window=3600, flush_on_exit=False)
+    p = np.eye(2)[np.zeros(10, dtype=int)]
+    times = 1_700_000_000.0
+    with collector.publisher(classes=2, agent_id="truth") as truth, collector.publisher(classes=2, agent_id="a") as pod:
+        pod.publish(p[:1], ids=["first"], timestamps=times)
+        assert pod.flush(20)
+        truth.publish_labels(np.arange(200), np.zeros(200, dtype=int), timestamps=times)
+        assert truth.flush(20)
+        for at in range(0, 200, 10):
+            pod.publish(p, ids=np.arange(at, at + 10), timestamps=times)
+            assert pod.flush(20)
+        until(lambda: collector.service.telemetry.get("checkpoints") > 2, 20, "checkpoints")
+        collector.stop()
+    again = collect(window=3600)
+    until(lambda: again.service.telemetry.get("replayed") or again.service._recovery is None, 20, "the replay")
+    again.stop()
+    assert again.counts("late_label_count", agent_id=None, reason="joined") == 200
+    assert again.counts("buffer_count", agent_id=None) == 201
+
+
+def test_what_ids_cost(collect: Callable[..., Collector]) -> None:
+    """Predictions with ids and without, side by side: the figure is printed, the bound is generous."""
+    p = np.random.default_rng(0).dirichlet(np.ones(3), 1000)
+    seconds = {}
+    for kind in ("without", "with"):
+        collector = collect(window=3600, folder=kind)
+        with collector.publisher(classes=3) as publisher:
+            started = time.perf_counter()
+            for at in range(0, 100_000, 1000):
+                publisher.publish(p, ids=None if kind == "without" else np.arange(at, at + 1000))
+            assert publisher.flush(60)
+            seconds[kind] = time.perf_counter() - started
+        collector.stop()
+    print(f"100,000 rows acknowledged: {seconds['without']:.2f} s without ids, {seconds['with']:.2f} s with")
+    assert seconds["with"] < 10
+
+
+def test_no_ids_no_work(collect: Callable[..., Collector], monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: Any) -> None:
+        raise AssertionError("the join ran for a model without ids")
+
+    monkeypatch.setattr(labels, "join", never)
+    collector = collect(window=3600)
+    with collector.publisher(classes=2) as publisher:
+        publisher.publish(np.eye(2), labels=[0, 1])
+        assert publisher.flush(20)
+    collector.stop()
+    assert collector.counts("buffer_count", agent_id=None) == 2
