@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 from zmon_collector.config import CollectorSection, Config, WebSection
-from zmon_collector.service import Service, load_plugins
+from zmon_collector.loading import load_plugins
+from zmon_collector.service import Service
 
 import zmon
 

@@ -61,7 +61,7 @@ class Admin:
 
     def _retry(self, connection: sqlite3.Connection, question: Question) -> dict[str, Any]:
         found = self._service.aside.ids(connection, _ids(question), _sink(question))
-        able = self._service.resending()
+        able = self._service.deliveries.resending()
         for sink in found.keys() & able:
             self._service.outbox.ask_again(sink, found[sink])
         return {
@@ -106,7 +106,7 @@ class Admin:
             "outbox_bytes": service.outbox.nbytes,
             "behind": service.outbox.behind(),
             "aside": dict(service.aside.counts),
-            "sinks": service.sink_states(),
+            "sinks": service.deliveries.states(),
             "sample_rows_lowered_to": service.engine.smallest_sample,
             "counters": dict(service.telemetry.snapshot()),
         }
@@ -120,7 +120,7 @@ class Admin:
         if service.store.used_bytes > service.config.limits.journal_bytes:
             found.append("the journal is at limits.journal_bytes: nothing is taken until windows close")
         found += [f"a damaged file was set aside as {name}" for name in service.store.set_aside]
-        for name, error in service.sink_errors().items():
+        for name, error in service.deliveries.errors().items():
             found.append(f"sink {name} is failing, its reports wait: {error}")
         for name, count in service.aside.counts.items():
             found.append(f"{count} samples were refused by the target of sink {name} and set aside: zmon outbox ls")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from zmon.contract import Report, Sink
 from zmon.errors import RetryLater
@@ -154,3 +155,32 @@ class ObserverDelivery(Delivery):
     def _deliver(self, report: Report) -> bool:
         self._announce(report)
         return True
+
+
+class Deliveries:
+    """All readers of reports together."""
+
+    def __init__(self, deliveries: Sequence[Delivery]) -> None:
+        self._deliveries = list(deliveries)
+        self.names = [each.name for each in deliveries]
+
+    def start(self) -> None:
+        for each in self._deliveries:
+            each.start()
+
+    def join(self, timeout: float) -> list[str]:
+        """Wait for the last reports; the names of those that are not done in time."""
+        until = time.monotonic() + timeout
+        return [each.name for each in self._deliveries if not each.join(max(0.0, until - time.monotonic()))]
+
+    def states(self) -> dict[str, str]:
+        """``ok`` or ``failing``, by reader."""
+        return {each.name: each.state for each in self._deliveries}
+
+    def errors(self) -> dict[str, str]:
+        """What failing readers last said."""
+        return {each.name: each.error for each in self._deliveries if each.error}
+
+    def resending(self) -> set[str]:
+        """The sinks that can send again what was set aside."""
+        return {each.name for each in self._deliveries if isinstance(each, SinkDelivery) and each.resends}

@@ -13,6 +13,7 @@ import zlib
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 from zmon.contract import Report
@@ -225,3 +226,9 @@ class Outbox:
                 self._nbytes -= nbytes
         if gone:
             connection.execute("DELETE FROM reports WHERE sequence <= ?", (gone[-1],))
+
+
+def next_sequence(data_dir: Path) -> int:
+    """The number after that of the newest file written by an earlier run."""
+    numbers = [path.stem.rpartition("-")[2] for path in (data_dir / "anodot").glob("*-*.json")]
+    return 1 + max((int(number) for number in numbers if number.isdigit()), default=0)

@@ -8,7 +8,6 @@ import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from zmon.contract import Report
@@ -21,14 +20,15 @@ from zmon_collector.admin import Admin
 from zmon_collector.alerting import Alerting
 from zmon_collector.aside import Aside
 from zmon_collector.auth import Allow
-from zmon_collector.choice import chooser, smallest
+from zmon_collector.choice import chooser
 from zmon_collector.closing import Closed
 from zmon_collector.config import Config
-from zmon_collector.dispatch import Delivery, ObserverDelivery, SinkDelivery
+from zmon_collector.dispatch import Deliveries, ObserverDelivery, SinkDelivery
 from zmon_collector.engine import Engine
 from zmon_collector.journal import Turn
 from zmon_collector.live import Live
-from zmon_collector.outbox import Outbox
+from zmon_collector.loading import load_plugins, sink_is_on
+from zmon_collector.outbox import Outbox, next_sequence
 from zmon_collector.plugins import Registry, check_names
 from zmon_collector.prometheus import Newest, exposition
 from zmon_collector.receive import Received, Receiver
@@ -51,7 +51,6 @@ STORE_BYTES = 64 * 2**20  # of rows that wait for the disk; the same
 CHECKPOINT_BYTES = 256 * 2**20  # of a window's rows in the journal; then they are replaced by what they have come to
 LEAST_WINDOW = 64 * 2**10  # bytes any publisher may have under way
 EXIT_WAIT = 10.0  # seconds that sinks get at the end
-DEFAULT_SINK = "anodot_file"
 
 
 class Service:
@@ -106,19 +105,23 @@ class Service:
             first=next_sequence(config.collector.data_dir),
         )
         self.aside = Aside(self.store, self.telemetry, rows=config.limits.refused_rows, keep=config.limits.refused_age)
-        self._deliveries: list[Delivery] = [
-            SinkDelivery(sink, self.outbox, self.aside, self.telemetry)
-            for name, sink in self.registry.sinks.items()
-            if sink_is_on(config, name)
-        ]
         self.newest = Newest()
-        self._deliveries.append(ObserverDelivery(self._announce, self.outbox, self.telemetry))
         self.admin = Admin(self)
         self.live = Live(config, self.outbox, self.telemetry, self.registry.table, self._metrics)
         self.alerting = Alerting(config, self.store, self.outbox, self.telemetry, lambda: self.live.url)
         self.live.alerts = self.alerting.entries
-        self._deliveries.append(self.alerting)
-        self._deliveries += self.live.deliveries
+        self.deliveries = Deliveries(
+            [
+                *(
+                    SinkDelivery(sink, self.outbox, self.aside, self.telemetry)
+                    for name, sink in self.registry.sinks.items()
+                    if sink_is_on(config, name)
+                ),
+                ObserverDelivery(self._announce, self.outbox, self.telemetry),
+                self.alerting,
+                *self.live.deliveries,
+            ]
+        )
         self.restater = Restater(
             self.store,
             self.live.memory.restate,
@@ -148,8 +151,7 @@ class Service:
         except BaseException:
             self.store.close(1.0)
             raise
-        for delivery in self._deliveries:
-            delivery.start()
+        self.deliveries.start()
         self._started = time.monotonic()
         log.info("collecting on %s (control %s)", self.receiver.data, self.receiver.control)
 
@@ -159,8 +161,7 @@ class Service:
             self.desk.store = found.store
         self._recovery = Recovery(found, self.desk, self.engine, self.store, self.telemetry, self._wakeup.set)
         self._recovery.restore(self._now())
-        readers = [delivery.name for delivery in self._deliveries]
-        self.store.call(lambda connection: self.outbox.load(connection, readers))
+        self.store.call(lambda connection: self.outbox.load(connection, self.deliveries.names))
         self.store.call(self.aside.measure)
         self.store.call(self.alerting.load)
 
@@ -271,8 +272,7 @@ class Service:
             self.store.wait(EXIT_WAIT)  # so that the last acknowledgements are sent
         self.receiver.stop()
         self.outbox.end()
-        until = time.monotonic() + EXIT_WAIT
-        late = [each.name for each in self._deliveries if not each.join(max(0.0, until - time.monotonic()))]
+        late = self.deliveries.join(EXIT_WAIT)
         if late:
             log.warning("did not wait for %s; reports that go on waiting: %d", ", ".join(late), len(self.outbox))
         self.live.stop()
@@ -285,18 +285,6 @@ class Service:
     def _flushes(self) -> bool:
         """Whether open windows are closed at the end; without a journal they would be lost."""
         return self.config.collector.flush_on_exit or not self._durable
-
-    def sink_states(self) -> dict[str, str]:
-        """``ok`` or ``failing``, by reader."""
-        return {each.name: each.state for each in self._deliveries}
-
-    def sink_errors(self) -> dict[str, str]:
-        """What failing readers last said."""
-        return {each.name: each.error for each in self._deliveries if each.error}
-
-    def resending(self) -> set[str]:
-        """The sinks that can send again what was set aside."""
-        return {each.name for each in self._deliveries if isinstance(each, SinkDelivery) and each.resends}
 
     # --- receive and settle ------------------------------------------------------------------------------------------
 
@@ -426,26 +414,3 @@ class Service:
             self.store.sweep(closed.number, self.desk.turn.number)
 
         self.store.submit(write, done)
-
-
-def sink_is_on(config: Config, name: str) -> bool:
-    """A sink is used when the configuration has its table; the file sink also without; `enabled = false` turns off."""
-    table = config.sinks.get(name)
-    return name == DEFAULT_SINK if table is None else table.get("enabled", True) is not False
-
-
-def load_plugins(config: Config) -> Registry:
-    """All installed plugins; ConfigurationError when the configuration names one that is not there."""
-    preset_of = smallest(lambda: [state.metric for state in registry.metrics.values()])
-    common = {"sinks": config.sinks, "data_dir": config.collector.data_dir, "preset_of": preset_of}
-    registry = Registry(lambda name: {**config.plugins.get(name, {}), **common})
-    registry.load()
-    check_names(registry, config.plugins, "plugins")
-    check_names(registry, config.sinks, "sinks")
-    return registry
-
-
-def next_sequence(data_dir: Path) -> int:
-    """The number after that of the newest file written by an earlier run."""
-    numbers = [path.stem.rpartition("-")[2] for path in (data_dir / "anodot").glob("*-*.json")]
-    return 1 + max((int(number) for number in numbers if number.isdigit()), default=0)

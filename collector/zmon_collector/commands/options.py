@@ -12,8 +12,8 @@ import click
 from zmon.errors import ConfigurationError
 from zmon_collector import config as configuration
 from zmon_collector.config import Config
+from zmon_collector.loading import load_plugins
 from zmon_collector.plugins import Registry
-from zmon_collector.service import load_plugins
 
 CONFIG = click.Path(exists=True, dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)

@@ -11,7 +11,7 @@ import click
 from zmon_collector import config as configuration
 from zmon_collector.admin import ask
 from zmon_collector.commands.options import CONFIG, FAILED, FOLDER, loaded
-from zmon_collector.service import sink_is_on
+from zmon_collector.loading import sink_is_on
 
 
 @click.command()

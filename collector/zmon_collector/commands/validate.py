@@ -17,10 +17,10 @@ from zmon_collector.choice import unknown
 from zmon_collector.commands.options import CONFIG, FAILED, loaded
 from zmon_collector.commands.push import show
 from zmon_collector.config import Config
+from zmon_collector.loading import sink_is_on
 from zmon_collector.plugins import Registry
 from zmon_collector.push.run import check
 from zmon_collector.references import References
-from zmon_collector.service import sink_is_on
 from zmon_collector.telemetry import Telemetry
 
 
