@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from zmon_collector.auth import Allow
 from zmon_collector.cli import cli
-from zmon_collector.config import LATER, Config, SecuritySection, exposed, parse
+from zmon_collector.config import Config, SecuritySection, exposed, parse
 from zmon_collector.config.values import clients
 
 import zmon
@@ -106,8 +106,7 @@ def test_they_start_the_same_collector(kubernetes: dict[str, Any], compose: dict
 
 
 def config() -> Config:
-    data = tomllib.loads(read("zmon.toml"))
-    return parse({name: section for name, section in data.items() if name not in LATER})
+    return parse(tomllib.loads(read("zmon.toml")))
 
 
 def test_the_configuration_is_valid_and_not_open(tmp_path: Path) -> None:
