@@ -258,6 +258,8 @@ class Service:
         while self._recovery is not None and not self._recovery.finished and self._flushes and not self.store.broken:
             self._replay()
             self._wakeup.wait(TICK)
+            self._wakeup.clear()
+            self._take_joined()
             self._deliver(self.engine.completed())
         if self._flushes:
             self.desk.close_all(now)
