@@ -76,6 +76,7 @@ def every_command(
 ) -> Iterator[tuple[click.Context, click.Command]]:
     """A command and those below it, each in the context that it has on the command line."""
     settings: Any = {**command.context_settings, "max_content_width": 100, "terminal_width": 100}
+    command._help_option = None  # click keeps what an earlier invocation, under another context, made of it
     context = click.Context(command, info_name=name, parent=above, **settings)
     yield context, command
     for below, each in sorted(getattr(command, "commands", {}).items()):

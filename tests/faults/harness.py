@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -37,12 +38,12 @@ preset = "full"
 
 
 def free_port() -> int:
-    """A port whose neighbour is free, too."""
+    """A port whose neighbour is free, too; of those that no outgoing connection is given while a collector is away."""
     while True:
+        port = random.randrange(15_000, 30_000)
         with socket.socket() as first, socket.socket() as second:
-            first.bind(("127.0.0.1", 0))
-            port: int = first.getsockname()[1]
             try:
+                first.bind(("127.0.0.1", port))
                 second.bind(("127.0.0.1", port + 1))
             except OSError:
                 continue

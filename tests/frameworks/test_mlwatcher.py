@@ -23,23 +23,10 @@ from sklearn.model_selection import train_test_split
 
 import zmon
 from tests.conftest import Collector, by_names, require, until
+from tests.faults.harness import free_port
 from zmon.mlwatcher import MonitoringAgent
 
 STATS = ("mean", "median", "std", "range", "q25", "q50", "q75", "iqr")
-
-
-def free_port() -> int:
-    """A port whose next one is free too."""
-    for _ in range(100):
-        with socket.socket() as data, socket.socket() as control:
-            data.bind(("127.0.0.1", 0))
-            port = data.getsockname()[1]
-            try:
-                control.bind(("127.0.0.1", port + 1))
-            except OSError:
-                continue
-            return int(port)
-    raise AssertionError("no two free ports side by side")
 
 
 @pytest.fixture(scope="module")

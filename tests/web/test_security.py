@@ -125,7 +125,7 @@ def test_beyond_loopback_with_a_token(secret: Path) -> None:
 def test_a_taken_port_is_told(paged: Start) -> None:
     taken = paged().service.live.url.removeprefix("http://").rstrip("/")
     with pytest.raises(ConfigurationError, match=r"\[web\] bind = '127.*cannot bind.*--web"):
-        WebServer(probes(lambda: True), taken, "[web]")
+        WebServer(probes(lambda: True, bytes), taken, "[web]")
 
 
 def test_the_usual_port_gives_way_to_any_free_one(paged: Start, monkeypatch: pytest.MonkeyPatch) -> None:
