@@ -47,8 +47,9 @@ class Running:
     def __init__(self, folder: Path, *arguments: str, path: Path | None = None, flush: bool = True) -> None:
         self.folder = folder
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "zmon_collector", "collect", "--bind", "tcp://127.0.0.1:0", "--no-web",
-             *(["--flush-on-exit"] if flush else []), *arguments, "--data-dir", str(folder)],
+            [sys.executable, "-m", "zmon_collector", "collect", "--bind", "tcp://127.0.0.1:0",
+             *([] if "--web" in arguments else ["--no-web"]), *(["--flush-on-exit"] if flush else []),
+             *arguments, "--data-dir", str(folder)],
             stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(path or "")},
         )  # fmt: skip
         self.health = until(lambda: ask(folder, "health"), timeout=30, what="the collector's answer")
