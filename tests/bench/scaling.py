@@ -58,13 +58,13 @@ def _window(agents: int, width: int) -> None:
     registry = Registry()
     registry.load()
     engine = Engine(
-        registry, choose=chooser(lambda model: "default"), options=Config().options, sample_rows=lambda model: 5000,
+        registry, choose=chooser(Config().choice), options=Config().options, sample_rows=lambda model: 5000,
         sample_bytes=2**28, workers=2, timeout=60.0, wake=lambda: None,
     )  # fmt: skip
     names = tuple(f"f{i}" for i in range(width))
     schema = Schema(classes=("a", "b"), features=names, kinds=("numeric",) * width)
     rows = 500 if agents == 1 else 50
-    window = OpenWindow(0, 60, schema)
+    window = OpenWindow(0, 60, schema=schema)
     x = np.random.default_rng(0).normal(size=(rows, width))
     for i in range(agents):
         columns = {"probabilities": np.full((rows, 2), 0.5), "inputs": x, "timestamps": np.zeros(rows, dtype=np.int64)}
@@ -79,7 +79,7 @@ def _window(agents: int, width: int) -> None:
 CASES: dict[str, tuple[Callable[[int], None], int]] = {
     "rows published": (ring, 5000),
     "windows replayed": (book, 1000),
-    "closed spans": (spans, 1000),
+    "closed spans": (spans, 600),
     "features": (features, 60),
     "agents": (agents, 6),
 }
