@@ -139,7 +139,7 @@ def test_a_missing_schema_is_sent_again(peer: Peer, publisher: zmon.Publisher) -
     publisher.publish(P)
     hello = peer.greeting("hello")
     peer.ack(hello.stream, 0)
-    (schema, _) = peer.messages()
+    schema, *_ = peer.messages()
     peer.ack(hello.stream, 0, need=schema.schema)
     publisher.publish(P)
     assert [each.kind for each in peer.messages()][:2] == ["schema", "batch"]
