@@ -127,8 +127,8 @@ class Mortal:
         return zmon.Publisher(model, classes=3, collector=self.endpoint, agent_id=agent, **options)
 
     @contextmanager
-    def running(self, *arguments: str) -> Iterator[Mortal]:
-        self.start("-", *arguments)
+    def running(self, *arguments: str, point: str = "-") -> Iterator[Mortal]:
+        self.start(point, *arguments)
         try:
             self.wait_until_up()
             yield self
