@@ -31,6 +31,8 @@ _WIRE_DTYPES: dict[np.dtype[Any], str] = {
     for code in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1")
 }
 
+Pieces = list[tuple[Layout, Piece, int]]  # of one batch, each with the bytes of its buffers
+
 
 class Rows(NamedTuple):
     """Columns of one length, and the dictionaries of those that hold codes."""
@@ -110,7 +112,7 @@ class Capture:
         timestamps: Any,
         now: int,
         segments: Any = None,
-    ) -> tuple[list[tuple[Layout, Piece, int]], int]:
+    ) -> tuple[Pieces, int]:
         """Snapshots of the rows, each with its layout and size in bytes, and the number of rows sampled out.
 
         Raises Rejected with the reason when the arguments cannot be a batch.
@@ -152,7 +154,7 @@ class Capture:
         schema = plan.schemas.get(segment_names) or self._schema(plan, segment_names)
         return _snapshots(schema, taken, kept, now), rows - kept
 
-    def label_pieces(self, ids: Any, labels: Any, timestamps: Any, now: int) -> list[tuple[Layout, Piece, int]]:
+    def label_pieces(self, ids: Any, labels: Any, timestamps: Any, now: int) -> Pieces:
         """Snapshots of labels that come after their predictions, as `pieces` gives them.
 
         Raises Rejected with the reason when the arguments cannot be ids with their labels.
@@ -313,7 +315,7 @@ def _segments(
     return tuple(value)
 
 
-def _snapshots(schema: bytes, taken: Rows, rows: int, now: int) -> list[tuple[Layout, Piece, int]]:
+def _snapshots(schema: bytes, taken: Rows, rows: int, now: int) -> Pieces:
     """The rows as bytes, in as many pieces as their size asks for."""
     if not rows:
         return []

@@ -17,7 +17,7 @@ import numpy as np
 
 from zmon import keys, native, settings
 from zmon.buffer import Ring
-from zmon.capture import Capture
+from zmon.capture import Capture, Pieces
 from zmon.counters import Counters, Stats
 from zmon.errors import ConfigurationError, Rejected
 from zmon.transport import Transport
@@ -197,13 +197,9 @@ class Publisher:
             pieces, sampled_out = self._capture.pieces(
                 probabilities, inputs, labels, predictions, ids, timestamps, time.time_ns(), segments
             )
-            with self._lock:
-                for layout, piece, nbytes in pieces:
-                    self._ring.append(layout, piece, nbytes)
+            self._hold(pieces)
             if sampled_out:
                 self._counters.sample_out(sampled_out)
-            if self._transport is None:
-                self._start()
         except Rejected as error:
             self._reject(error.reason, str(error), _rows(probabilities, predictions))
         except Exception as error:  # noqa: BLE001 - the model must not notice, whatever it was
@@ -229,12 +225,7 @@ class Publisher:
                 self._counters.drop("closed", _rows(ids))
                 return
             pieces = self._capture.label_pieces(ids, labels, timestamps, time.time_ns())
-            with self._lock:
-                for layout, piece, nbytes in pieces:
-                    self._ring.append(layout, piece, nbytes)
-                    self._label_rows += piece.rows
-            if self._transport is None:
-                self._start()
+            self._label_rows += self._hold(pieces)
         except Exception as error:  # noqa: BLE001 - nobody must notice, whatever it was
             self._reject(getattr(error, "reason", "internal"), f"{type(error).__name__}: {error}", _rows(ids, labels))
 
@@ -354,6 +345,19 @@ class Publisher:
         raise TypeError("a Publisher belongs to its process and is not pickled; construct one in each process")
 
     # --- inside ------------------------------------------------------------------------------------------------------
+
+    def _hold(self, pieces: Pieces) -> int:
+        """Into the ring, until every collector has them; how many rows that are."""
+        rows = 0
+        with self._lock:
+            for layout, piece, nbytes in pieces:
+                self._ring.append(layout, piece, nbytes)
+                rows += piece.rows
+            if self._transport is not None:
+                self._transport.ring()
+        if self._transport is None:
+            self._start()
+        return rows
 
     def _start(self) -> None:
         """Start the thread at the first batch, not in the constructor: a server may fork in between."""

@@ -16,6 +16,7 @@ import numpy as np
 import zmq
 
 from zmon import control, native, wire
+from zmon.alarm import Alarm
 from zmon.buffer import Entry, Ring
 from zmon.errors import WireError
 from zmon.keys import Keys
@@ -24,9 +25,9 @@ from zmon.settings import Endpoint
 
 log = logging.getLogger("zmon")
 
-IDLE_POLL = 0.05  # seconds between looks at the ring while nothing is published
-BUSY_POLL = 0.003  # the same while something is: single rows gather meanwhile
-BUSY_FOR = 1.0
+BUSY_POLL = 0.01  # seconds between looks at the ring while something is published: single rows gather meanwhile
+BUSY_FOR = 0.05  # seconds without anything new, after which the thread sleeps until publish() rings
+SLEEP = 0.25  # at most: until a hello or a ping is due
 PING_EVERY = 1.0
 RETRY_MAX = 8.0  # seconds between two goings-back without an acknowledgement that advances
 ABSENT_AFTER = 3.5  # seconds without any acknowledgement
@@ -69,6 +70,7 @@ class Transport:
         self._schemas = schemas
         self._tally = tally
         self._links: list[Link] = []
+        self._alarm: Alarm | None = None
         self._stop_at: float | None = None
         self.connected = False
         self.failed = False
@@ -84,8 +86,15 @@ class Transport:
 
     def stop(self, timeout: float) -> None:
         """Send what is left for at most `timeout` seconds, say goodbye, close the sockets."""
-        self._stop_at = time.monotonic() + timeout
+        with self._lock:
+            self._stop_at = time.monotonic() + timeout
+            self.ring()
         self._thread.join(timeout + BYE_WAIT + 1.0)
+
+    def ring(self) -> None:
+        """Something is there to be sent: called under the lock."""
+        if self._alarm is not None:
+            self._alarm.ring()
 
     @property
     def acked(self) -> int | None:
@@ -97,24 +106,39 @@ class Transport:
     def _run(self) -> None:
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         try:
-            self._loop(context)
+            self._alarm = Alarm()
+            self._loop(context, self._alarm)
         except Exception:  # the model must not notice; the publisher goes on counting
             self.failed = True
             log.exception("zmon: the publisher's thread ended; batches are dropped from now on")
         finally:
             self.connected = False
+            with self._lock:
+                alarm, self._alarm = self._alarm, None
+                if alarm is not None:
+                    alarm.close()
             for link in self._links:
                 link.close()
             context.term()
 
-    def _loop(self, context: zmq.Context[zmq.Socket[bytes]]) -> None:
+    def _loop(self, context: zmq.Context[zmq.Socket[bytes]], alarm: Alarm) -> None:
         poller = zmq.Poller()
+        poller.register(alarm.fileno(), zmq.POLLIN)
         self._links = [Link(context, poller, endpoint, self._keys) for endpoint in self._endpoints]
         started = busy_at = time.monotonic()
-        sent = False
+        sent, seen = False, 0
         while not self._finished(started):
-            wait = 0.0 if sent else BUSY_POLL if time.monotonic() - busy_at < BUSY_FOR else IDLE_POLL
+            if sent:
+                wait = 0.0
+            elif time.monotonic() - busy_at < BUSY_FOR or self._stop_at is not None:
+                wait = BUSY_POLL
+            else:
+                with self._lock:
+                    wait = SLEEP if self._ring.issued == seen and self._stop_at is None else 0.0
+                    alarm.set()
             ready = {socket for socket, _ in poller.poll(int(wait * 1000))}
+            with self._lock:
+                alarm.clear(alarm.fileno() in ready)
             now = time.monotonic()
             for link in self._links:
                 if link.data in ready:
@@ -127,8 +151,8 @@ class Transport:
             sent = False
             for link in self._links:
                 sent |= self._send(link, now)
-            if sent or self._ring.tail > self._ring.head:
-                busy_at = now
+            if sent or self._ring.issued != seen:
+                busy_at, seen = now, self._ring.issued
         self._say_goodbye(poller)
 
     def _finished(self, started: float) -> bool:

@@ -28,6 +28,7 @@ NAMES = ("model", "model_version", "agent_id", *DIMENSIONS)
 
 _GAUGES = {
     "streams": "publishers known",
+    "connected": "publishers heard of since the start",
     "open_windows": "windows that take rows",
     "inbox_bytes": "received and not yet looked at",
     "backlog_bytes": "rows that wait for metrics",

@@ -28,6 +28,7 @@ log = logging.getLogger("zmon.collector")
 
 BURST = 512  # messages taken from one socket before looking at the others
 DESCRIPTORS = 256
+OVERHEAD = 1024  # bytes of Python objects around a message, so that very many small ones are bounded, too
 WAKE = "inproc://wake"
 LINGER = 200  # ms that the last acknowledgements get
 IPC_PATH = 100  # bytes that a unix socket's path may have, with room to spare
@@ -60,6 +61,7 @@ class Receiver:
 
     def __init__(self, config: Config, telemetry: Telemetry, wake: Callable[[], None]) -> None:
         self.inbox: deque[Received] = deque()
+        self.questions: deque[Received] = deque()  # an operator does not wait behind what a crowd sends
         self._taken_in = self._given_out = 0  # bytes; each is written by one thread only
         self.data = self.control = ""  # endpoints as bound
         self.gate = Gate(config.security, telemetry)
@@ -138,8 +140,8 @@ class Receiver:
 
     @property
     def inbox_bytes(self) -> int:
-        """Bytes that wait to be taken."""
-        return self._taken_in - self._given_out
+        """Bytes that wait to be taken, with what holds them."""
+        return self._taken_in - self._given_out + OVERHEAD * len(self.inbox)
 
     # --- called by other threads ----------------------------------------------------------------------------
 
@@ -197,9 +199,9 @@ class Receiver:
                 self.gate.serve()
             taken = 0
             if self._router in ready:
-                taken += self._take_addressed(self._router, "control")
+                taken += self._take_addressed(self._router, "control", self.inbox)
             if self._admin in ready:
-                taken += self._take_addressed(self._admin, "admin")
+                taken += self._take_addressed(self._admin, "admin", self.questions)
             if self._sub in ready:
                 taken += self._take_data()
             if taken:
@@ -216,14 +218,15 @@ class Receiver:
             self.inbox.append(Received("data", frames, user=user))
         return BURST
 
-    def _take_addressed(self, socket: Socket, kind: str) -> int:
+    def _take_addressed(self, socket: Socket, kind: str, into: deque[Received]) -> int:
         for count in range(BURST):
             try:
                 (peer, *frames), user = self._take(socket)
             except zmq.Again:
                 return count
-            self._taken_in += sum(map(len, frames))
-            self.inbox.append(Received(kind, frames, peer, user))
+            if into is self.inbox:
+                self._taken_in += sum(map(len, frames))
+            into.append(Received(kind, frames, peer, user))
         return BURST
 
     def _take(self, socket: Socket) -> tuple[list[bytes], str]:

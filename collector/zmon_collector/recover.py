@@ -113,7 +113,7 @@ class Recovery:
         if not stream.left:  # windows wait for it as they did
             book = self._book(topic.model, topic.version)
             book.hello(book.admit(topic.agent_id), row.id, now)
-        self._desk.restore_stream(row.id, stream, now.mono - max(0.0, now.wall - row.heard))
+        self._desk.roster.restore(row.id, stream, now.mono - max(0.0, now.wall - row.heard))
 
     def _restore_window(self, row: WindowRow) -> OpenWindow:
         model = (row.model, row.version)

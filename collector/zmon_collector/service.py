@@ -216,6 +216,8 @@ class Service:
                 self.reload()
             except ConfigurationError as error:
                 log.error("the configuration is not valid and nothing is changed: %s", error)
+        while self.receiver.questions:  # however much there is to do, and however full it is
+            self._take(self.receiver.questions.popleft(), now)
         self._take_joined()
         if self._has_room():
             self._replay()
@@ -336,7 +338,7 @@ class Service:
             self.desk.take_joined(*self._joined.popleft())
 
     def _acknowledge(self, acks: list[Ack]) -> None:
-        share = max(LEAST_WINDOW, self.config.limits.inflight_bytes // max(1, self.desk.connected))
+        share = max(LEAST_WINDOW, self.config.limits.inflight_bytes // max(1, self.desk.roster.connected))
         for ack in acks:
             self.receiver.reply(
                 "control", ack.peer, encode_ack(ack.stream, ack.row, share, need=ack.need, store=self.desk.store)
@@ -390,7 +392,7 @@ class Service:
         if since < SETTLE or self._recovery is not None:
             return
         idle = self.config.collector.idle
-        self._holding = self._holding and (since < idle or self.desk.is_behind(now, idle))
+        self._holding = self._holding and (since < idle or self.desk.roster.is_behind(now, idle))
         self.desk.end_streams(now)
         self.desk.close_due(now, hold=self._holding)
 

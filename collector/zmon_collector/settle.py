@@ -6,7 +6,6 @@ What is decided in a turn is gathered for the journal; acknowledgements are due 
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -17,26 +16,25 @@ from typing import NamedTuple
 from zmon.batch import Batch, Schema
 from zmon.control import Greeting
 from zmon.errors import WireError
-from zmon.wire import Message, Topic, decode_schema, encode_schema, pack
+from zmon.wire import Message, Topic, encode_schema
 from zmon_collector import intake
 from zmon_collector.book import Book
 from zmon_collector.config import Config
 from zmon_collector.engine import Engine
-from zmon_collector.journal import Model, StreamRow, Turn, WindowRow, pack_counts
+from zmon_collector.journal import Model, Turn, WindowRow, pack_counts
 from zmon_collector.labels import Joined
 from zmon_collector.late import LateLabels
 from zmon_collector.record import Record
+from zmon_collector.roster import GONE_AFTER, Roster
 from zmon_collector.sample import stream_seed
+from zmon_collector.schemas import Schemas
 from zmon_collector.streams import Stream, first_contact
 from zmon_collector.telemetry import Telemetry
 from zmon_collector.window import NO_WINDOW, OTHER, Now, OpenWindow
 
 log = logging.getLogger("zmon.collector")
 
-GONE_AFTER = 1.0  # seconds after a goodbye in which what was under way still counts as arrived
 FORGET_AGENT = 3600.0  # seconds without rows
-FORGET_STREAM = 7 * 86400.0  # seconds without rows, hello or ping
-IDLE_STREAM = 60.0  # seconds of silence after which a stream may make room for a new one
 
 
 class Ack(NamedTuple):
@@ -59,7 +57,7 @@ class Pending:
 
 
 class Desk:
-    """Streams, schemas and the books of all models. Runs on the collector's thread.
+    """Where rows are settled: streams, schemas and the books of all models. Runs on the collector's thread.
 
     Parameters
     ----------
@@ -74,7 +72,7 @@ class Desk:
     def __init__(self, config: Config, telemetry: Telemetry, engine: Engine, *, journal: bool) -> None:
         self.config = config
         self.books: dict[Model, Book] = {}
-        self.streams: dict[bytes, Stream] = {}
+        self.roster = Roster(telemetry)
         self.pending: dict[int, Pending] = {}
         self.tags: dict[Model, dict[str, Mapping[str, str]]] = {}
         self.numbers = count(1)
@@ -83,12 +81,7 @@ class Desk:
         self._telemetry = telemetry
         self._engine = engine
         self._journal = journal
-        self._peers: dict[bytes, bytes] = {}  # who to answer, by stream
-        self._users: dict[bytes, str] = {}  # the key that speaks for a stream; empty without CURVE
-        self._heard: dict[bytes, float] = {}
-        self._moved: set[bytes] = set()  # streams whose position the journal does not know yet
-        self._schemas: OrderedDict[bytes, tuple[Schema, bytes]] = OrderedDict()
-        self._schema_bytes = 0
+        self._schemas = Schemas(telemetry)
         self._acks: dict[bytes, bytes] = {}  # streams to acknowledge after this turn, and the schema each lacks
         self._alarmed: set[Model] = set()
         self.late = LateLabels(engine.close, journal=journal)
@@ -105,16 +98,14 @@ class Desk:
         """A publisher says hello, still here, or goodbye."""
         if not self._wanted(greeting.topic):
             return
-        stream = self.streams.get(greeting.stream)
+        stream = self.roster.get(greeting.stream)
         if stream is None:
             stream = first_contact(greeting, stream_seed(greeting.stream), self.store)
-            self._remember(greeting.stream, stream, now)
-        _check_topic(stream, greeting.topic)
-        self._check_user(greeting.stream, user)
+            self.roster.meet(greeting.stream, stream, self.config.limits.streams, now)
+        self.roster.hear(greeting.stream, greeting.topic, user, now)
         book, agent = self._book(greeting.topic)
         stream.issued = max(stream.issued, greeting.issued)
-        self._heard[greeting.stream] = now.mono
-        self._peers[greeting.stream] = peer
+        self.roster.answer(greeting.stream, peer)
         self._advance(greeting.stream, stream, greeting.base - 1, book, agent, now)
         self._take_tally(greeting.stream, stream, greeting.tally, book, agent, now)
         if greeting.kind == "hello":
@@ -129,37 +120,21 @@ class Desk:
         if not self._wanted(message.topic):
             return
         if message.kind == "schema":
-            self._take_schema(message)
+            self._schemas.take(message, self.config.limits)
             return
         known = self._schemas.get(message.schema)
         if known is None:
             self._acks[message.stream] = message.schema  # not acknowledged: it comes again, after its schema
             raise WireError("schema_unknown", message.schema.hex())
-        stream = self.streams.get(message.stream)
+        stream = self.roster.get(message.stream)
         if stream is None:
             stream = Stream(message.topic, message.first - 1, stream_seed(message.stream))
-            self._remember(message.stream, stream, now)
-        _check_topic(stream, message.topic)
-        self._check_user(message.stream, user)
-        self._heard[message.stream] = now.mono
+            self.roster.meet(message.stream, stream, self.config.limits.streams, now)
+        self.roster.hear(message.stream, message.topic, user, now)
         book, agent = self._book(message.topic)
         settle = self._settle_labels if message.kind == "labels" else self._settle
         settle(message, *known, stream, book, agent, now)
         self._acks.setdefault(message.stream, b"")
-
-    def _take_schema(self, message: Message) -> None:
-        if message.schema in self._schemas:
-            self._schemas.move_to_end(message.schema)
-            return
-        schema = decode_schema(message.body, message.schema)
-        if len(schema.features) > self.config.limits.features or len(schema.classes) > self.config.limits.classes:
-            raise WireError("schema_limits", f"{len(schema.features)} features, {len(schema.classes)} classes")
-        self._schemas[message.schema] = schema, message.body
-        self._schema_bytes += len(message.body)
-        while self._schema_bytes > self.config.limits.schema_bytes and len(self._schemas) > 1:
-            _, (_, body) = self._schemas.popitem(last=False)  # asked for again when it is needed
-            self._schema_bytes -= len(body)
-            self._telemetry.count("schemas_forgotten")
 
     # --- settle ------------------------------------------------------------------------------------------------------
 
@@ -206,7 +181,7 @@ class Desk:
         self._take_tally(message.stream, stream, message.tally, book, agent, now)
         self._telemetry.count("messages")
         if skip < message.rows or lost:
-            self._moved.add(message.stream)
+            self.roster.moved(message.stream)
         if skip == message.rows:
             self._telemetry.count("duplicates", by=message.rows)
         return skip
@@ -249,14 +224,14 @@ class Desk:
     def _advance(self, key: bytes, stream: Stream, row: int, book: Book, agent: str, now: Now) -> None:
         lost = stream.advance(row)
         if lost:
-            self._moved.add(key)
+            self.roster.moved(key)
             self._count(book, agent, "lost", lost, now)
 
     def _take_tally(
         self, key: bytes, stream: Stream, tally: Mapping[str, object], book: Book, agent: str, now: Now
     ) -> None:
         for kind, reason, rows in stream.news(tally):
-            self._moved.add(key)
+            self.roster.moved(key)
             self._count(book, agent, kind, rows, now, reason)
 
     def _count(self, book: Book, agent: str, kind: str, rows: int, now: Now, reason: str = "") -> None:
@@ -288,45 +263,14 @@ class Desk:
                           topic.model, book.rules.agents, topic.agent_id)  # fmt: skip
         return book, agent
 
-    def _remember(self, key: bytes, stream: Stream, now: Now) -> None:
-        limit = self.config.limits.streams
-        if len(self.streams) >= limit:
-            silent = min(self.streams, key=lambda each: self._heard.get(each, 0.0))
-            if now.mono - self._heard.get(silent, 0.0) < IDLE_STREAM:
-                raise WireError("streams", f"more than limits.streams = {limit}")
-            self._forget(silent)
-            self._telemetry.count("streams_forgotten")
-        self.streams[key] = stream
-        self._moved.add(key)
-
-    def _check_user(self, key: bytes, user: str) -> None:
-        if self._users.setdefault(key, user) != user:
-            raise WireError("forbidden", "the stream belongs to another key")
-
-    def _forget(self, key: bytes) -> None:
-        del self.streams[key]
-        self._users.pop(key, None)
-        self._peers.pop(key, None)
-        self._heard.pop(key, None)
-        self._moved.discard(key)
-        self.turn.forgotten.append(key)
-
-    def restore_stream(self, key: bytes, stream: Stream, heard: float) -> None:
-        """A stream of an earlier run, last heard of at `heard`."""
-        self.streams[key] = stream
-        self._heard[key] = heard
-
     # --- close -------------------------------------------------------------------------------------------------------
 
     def end_streams(self, now: Now) -> None:
         """After a goodbye: what has not arrived is lost, and the stream is forgotten; so are long silent ones."""
-        for key, stream in list(self.streams.items()):
-            if stream.ends_at is not None and now.mono >= stream.ends_at:
-                stream.ends_at, stream.left = None, True
-                book, agent = self._book(stream.topic)
-                self._advance(key, stream, stream.issued, book, agent, now)
-            if now.mono - self._heard.get(key, now.mono) > (GONE_AFTER if stream.left else FORGET_STREAM):
-                self._forget(key)
+        for key, stream in self.roster.ended(now):
+            book, agent = self._book(stream.topic)
+            self._advance(key, stream, stream.issued, book, agent, now)
+        self.roster.forget_gone(now)
 
     def close_due(self, now: Now, *, hold: bool) -> None:
         """Hand the windows that close now to the engine. `hold`: none by the wall clock, after a start."""
@@ -352,18 +296,6 @@ class Desk:
         self.turn.closing.append(window.number)
         self.late.close(model, window)
 
-    def is_behind(self, now: Now, idle: float) -> bool:
-        """Some stream that is there has not delivered yet what it announced."""
-        return any(
-            stream.row < stream.issued and now.mono - self._heard.get(key, 0.0) < idle
-            for key, stream in self.streams.items()
-        )
-
-    @property
-    def connected(self) -> int:
-        """Streams that can be answered."""
-        return len(self._peers)
-
     # --- the turn ----------------------------------------------------------------------------------------------------
 
     def end_turn(self, now: Now) -> tuple[Turn, list[Ack], frozenset[int]]:
@@ -388,28 +320,18 @@ class Desk:
             for number, agent in changes.counts:
                 turn.counts.append((number, *model, agent, self._packed(book, number, agent)))
             turn.agents += [(*model, agent, book.newest(agent)) for agent in changes.agents if book.knows(agent)]
-        acks = [
-            Ack(self._peers[key], key, self.streams[key].row, need)
-            for key, need in self._acks.items()
-            if key in self._peers and key in self.streams
-        ]
+        acks = []
+        for key, need in self._acks.items():
+            stream, peer = self.roster.get(key), self.roster.peer(key)
+            if stream is not None and peer is not None:
+                acks.append(Ack(peer, key, stream.row, need))
         self._acks.clear()
-        if self._journal:
-            for key in self._moved:
-                stream = self.streams[key]
-                row = (stream.topic.encode(), stream.row, stream.issued, pack(stream.tally), stream.left, now.wall)
-                turn.streams.append(StreamRow(key, *row))
-        else:
+        turn.streams, turn.forgotten = self.roster.take_changes(now.wall)
+        if not self._journal:
             turn = Turn(turn.number, spans=turn.spans)
-        self._moved.clear()
         return turn, acks, waiting
 
     def _packed(self, book: Book, number: int, agent: str) -> bytes | None:
         tallies = book.waiting if number == NO_WINDOW else self.pending[number].window.tallies
         tally = tallies.get(agent)
         return None if tally is None else pack_counts(tally.plain())
-
-
-def _check_topic(stream: Stream, topic: Topic) -> None:
-    if stream.topic != topic:
-        raise WireError("topic_changed", "a stream speaks for one model, version and agent")
