@@ -23,7 +23,12 @@ SECONDS = "1.5"
 TABLE = (EXAMPLES / "README.md").read_text()
 SCENARIOS = ("good", "inverted", "unbalanced")
 SERVED_ELSEWHERE = {"fastapi", "flask"}  # tests/servers
-INSTALLED_ELSEWHERE = {"plugin", "deploy", "grafana"}  # test_processes.py, test_deploy.py, test_prometheus.py
+INSTALLED_ELSEWHERE = {
+    "metric_plugin",
+    "sink_plugin",
+    "deploy",
+    "grafana",
+}  # test_processes.py, test_deploy.py, test_prometheus.py
 
 
 def run(line: str, collector: Collector, *more: str) -> str:
@@ -58,7 +63,7 @@ def test_every_example_is_in_the_table_and_has_a_readme() -> None:
         assert folder in SERVED_ELSEWHERE | INSTALLED_ELSEWHERE | {"notebook"} or readme(folder) in TABLE
 
 
-@pytest.mark.parametrize("example", ["dropin", "regression", "canary", "agents"])
+@pytest.mark.parametrize("example", ["dropin", "regression", "canary", "agents", "tabular"])
 def test_a_service(example: str, collect: Callable[..., Collector]) -> None:
     require("pandas")
     collector = collect(window=3600, idle=5.0)
@@ -66,7 +71,7 @@ def test_a_service(example: str, collect: Callable[..., Collector]) -> None:
     collector.stop()
     published = sum(int(rows) for rows in re.findall(r"(\d+)(?: rows| of version 2)", said))
     assert published > 0, said
-    assert collector.counts("buffer_count", agent_id=None) == published
+    assert collector.counts("buffer_count", agent_id=None, segment_name=None) == published
     points = collector.points()
     versions = {point["properties"].get("model_version") for point in points}
     assert versions == ({"1", "2"} if example == "canary" else {None})
@@ -81,6 +86,49 @@ def test_a_service(example: str, collect: Callable[..., Collector]) -> None:
         names = {point["properties"].get("feat_name") for point in points}
         assert {"petal_length_(cm)", "sepal_width_(cm)"} <= names, names
         assert {"setosa", "virginica"} <= {point["properties"].get("class_name") for point in points}
+    if example == "tabular":
+        mixed_columns_and_segments(points, published)
+
+
+def mixed_columns_and_segments(points: list[dict[str, Any]], rows: int) -> None:
+    """What the rollup says of each kind of column, of gaps, and of each channel."""
+    found: dict[str, dict[tuple[str, ...], float]] = {}
+    for point in points:
+        names = point["properties"]
+        if "agent_id" not in names:
+            key = tuple(names[name] for name in ("feat_name", "category", "segment_value", "stat") if name in names)
+            found.setdefault(names["what"], {})[key] = point["value"]
+    assert found["feature_value"]["amount", "mean"] > 1000
+    assert found["feature_freq"]["returning", "True"] == pytest.approx(0.4, abs=0.15)
+    assert found["feature_freq"]["employment", "employed"] > 0.4
+    assert found["feature_missing_freq"]["income",] == pytest.approx(0.15, abs=0.1)
+    assert found["feature_missing_freq"]["employment",] == pytest.approx(0.1, abs=0.1)
+    assert found["feature_missing_freq"]["amount",] == 0
+    channels = ("app", "web", "branch")
+    assert sum(found["buffer_count"][channel,] for channel in channels) == rows
+    assert all(found["accuracy"][channel,] > 0.5 for channel in channels), found["accuracy"]
+
+
+def test_the_api_sink_against_the_stand_in() -> None:
+    """It has a collector and a target of its own."""
+    done = subprocess.run(
+        [sys.executable, *shlex.split(readme("anodot"))[1:], SECONDS],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "status 503" in done.stderr, "the sink says that it tries again"
+    rows, requests, accepted, refused = (
+        int(re.search(pattern, done.stdout)[1])  # type: ignore[index]
+        for pattern in (r"(\d+) rows", r"(\d+) requests", r"(\d+) samples", r"(\d+) refused")
+    )
+    assert requests >= 2
+    assert refused == 0 < accepted
+    counted = re.findall(r"'buffer_count'.*'value': (\d+)", done.stdout)
+    assert sum(map(int, counted)) == rows > 0, done.stdout
 
 
 def test_the_batch_job(collect: Callable[..., Collector]) -> None:

@@ -65,9 +65,9 @@ class Running:
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The example distribution and a broken one, installed as pip does, in a folder of their own."""
+    """The two example distributions and a broken one, installed as pip does, in a folder of their own."""
     target = tmp_path_factory.mktemp("site")
-    for source in ("examples/plugin", "tests/e2e/broken"):
+    for source in ("examples/metric_plugin", "examples/sink_plugin", "tests/e2e/broken"):
         subprocess.run(
             [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--target",
              str(target), str(ROOT / source)],
@@ -85,7 +85,7 @@ def test_plugins_are_listed_with_origin_and_state(installed: Path, tmp_path: Pat
     assert "a_package_that_is_not_there" in rows["plugin", "cannot_import"]["error"]
     assert "register_metricks" in rows["plugin", "unknown_hook"]["error"]
     text = command("plugins", "--data-dir", str(tmp_path), path=installed).stdout
-    assert re.search(r"sink +lines +off +zmon-example-unsure 1.0", text)
+    assert re.search(r"sink +lines +off +zmon-example-lines 1.0", text)
     assert re.search(r"sink +anodot_file +ok +zmon_plugins", text)
     assert re.search(r"plugin +cannot_import +quarantined", text)
     assert command("plugins", "--data-dir", str(tmp_path)).returncode == 0

@@ -11,6 +11,7 @@ import pytest
 import zmon
 from tests.conftest import Collector, by_names
 
+COSTS: list[str] = []  # what watching added to a call, by integration
 OLD = 1_700_000_040.0  # rows of one long past minute: the same window for both, whenever the test runs
 
 
@@ -70,7 +71,7 @@ def publisher() -> Iterator[Callable[..., zmon.Publisher]]:
 
 
 def overhead(name: str, bare: Callable[[], Any], watched: Callable[[], Any], rounds: int = 200) -> None:
-    """Print what watching adds to a call: the median of alternating pairs."""
+    """Measure what watching adds to a call, the median of alternating pairs; it is printed at the end of the run."""
     pairs: list[Sequence[float]] = []
     for _ in range(rounds):
         start = time.perf_counter()
@@ -79,4 +80,11 @@ def overhead(name: str, bare: Callable[[], Any], watched: Callable[[], Any], rou
         watched()
         pairs.append((middle - start, time.perf_counter() - middle))
     plain, both = (sorted(column)[rounds // 2] * 1e6 for column in zip(*pairs, strict=True))
-    print(f"{name}: {plain:.1f} µs bare, {both:.1f} µs watched, {both - plain:+.1f} µs")
+    COSTS.append(f"{name}: {plain:.1f} µs bare, {both:.1f} µs watched, {both - plain:+.1f} µs")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if COSTS:
+        terminalreporter.section("what watching adds to a call, of 32 rows unless said")
+        for line in COSTS:
+            terminalreporter.write_line(line)

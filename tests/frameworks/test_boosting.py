@@ -42,9 +42,7 @@ def test_their_classifiers(name: str, twins: Callable[..., Twins]) -> None:
     pair.hand._classes([0, 1, 2])
     pair.by_hand(given, X)
     pair.same("max_prediction_proba", "feature_value")
-    overhead(
-        f"{name}.predict_proba, 32 rows", lambda: bare.predict_proba(X[:32]), lambda: model.predict_proba(X[:32]), 20
-    )
+    overhead(f"{name} predict_proba", lambda: bare.predict_proba(X[:32]), lambda: model.predict_proba(X[:32]), 20)
 
 
 @pytest.mark.parametrize("name", ["xgboost", "lightgbm"])
@@ -53,8 +51,10 @@ def test_their_regressors(name: str, publisher: Make) -> None:
     module = require(name)
     bare = (module.XGBRegressor if name == "xgboost" else module.LGBMRegressor)(n_estimators=5, n_jobs=1).fit(X, Y)
     pub = publisher(task="regression")
-    assert np.array_equal(zmon.watch(bare, pub).predict(X), bare.predict(X))
+    model = zmon.watch(bare, pub)
+    assert np.array_equal(model.predict(X), bare.predict(X))
     assert (pub.stats.published, dict(pub.stats.rejected)) == (150, {})
+    overhead(f"{name} predict of a regressor", lambda: bare.predict(X[:32]), lambda: model.predict(X[:32]), 20)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -64,10 +64,13 @@ def test_boosters_are_asked_what_they_give(publisher: Make) -> None:
     booster = classifier("lightgbm").fit(X, Y).booster_
     with pytest.raises(zmon.ConfigurationError, match="say output='proba', 'logits'"):
         zmon.watch(booster, pub)
-    assert np.array_equal(zmon.watch(booster, pub, output="proba").predict(X), booster.predict(X))
+    watched = zmon.watch(booster, pub, output="proba")
+    assert np.array_equal(watched.predict(X), booster.predict(X))
     raw = zmon.watch(booster, pub, output="logits").predict(X, raw_score=True)
     assert np.array_equal(raw, booster.predict(X, raw_score=True))
     assert isinstance(booster, lightgbm.Booster)
     other = classifier("xgboost").fit(X, Y).get_booster()
-    zmon.watch(other, pub, output="proba").predict(xgboost.DMatrix(X))  # such inputs have no columns to publish
+    matrix = xgboost.DMatrix(X)  # such inputs have no columns to publish
+    assert np.array_equal(zmon.watch(other, pub, output="proba").predict(matrix), other.predict(matrix))
     assert (pub.stats.published, dict(pub.stats.rejected)) == (450, {})
+    overhead("lightgbm booster", lambda: booster.predict(X[:32]), lambda: watched.predict(X[:32]), 20)

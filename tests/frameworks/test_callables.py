@@ -48,7 +48,7 @@ def test_a_function(publisher: Make) -> None:
     assert copy.deepcopy(watched) is pickle.loads(pickle.dumps(watched)) is two
     with pytest.raises(TypeError):
         watched()
-    overhead("a function, 32 rows", lambda: two(ROWS), lambda: watched(ROWS), 500)
+    overhead("a function", lambda: two(ROWS), lambda: watched(ROWS), 500)
 
 
 ROWS = np.ones((32, 10))
@@ -102,6 +102,15 @@ def test_a_coroutine(publisher: Make) -> None:
     asyncio.run(main())
     assert sorted(each["ids"][0] for each in listening.kept) == list(range(20))
     assert all(each["inputs"][0, 0] == each["ids"][0] for each in listening.kept)
+
+
+def test_what_a_coroutine_costs(publisher: Make) -> None:
+    async def score(rows: Any) -> Any:
+        return two(rows)
+
+    watched = publisher().capture(score)
+    with asyncio.Runner() as runner:
+        overhead("a coroutine", lambda: runner.run(score(ROWS)), lambda: runner.run(watched(ROWS)))
 
 
 def test_a_context_belongs_to_its_thread_and_block(publisher: Make) -> None:

@@ -60,7 +60,10 @@ def test_points_equal_those_of_publishing_by_hand(model: Any, twins: Callable[..
     for each in (given, eager, batch):
         pair.by_hand(each, X.reshape(40, 64), Y)
     pair.same("accuracy", "feature_value", "max_prediction_proba")
-    overhead("keras model(x), 32 rows", lambda: model(X[:32]), lambda: watched(X[:32]), 50)
+    some = X[:32]
+    overhead("keras model(x)", lambda: model(some), lambda: watched(some), 50)
+    overhead("keras predict_on_batch", lambda: model.predict_on_batch(some), lambda: watched.predict_on_batch(some), 50)
+    overhead("keras predict", lambda: model.predict(some, verbose=0), lambda: watched.predict(some, verbose=0), 10)
 
 
 def test_it_behaves_as_the_original(model: Any, keras: Any, publisher: Make) -> None:
@@ -122,6 +125,8 @@ def test_a_tf_function(model: Any, tf: Any, publisher: Make) -> None:
     inner(tf.constant(X))
     inner(tf.constant(X))
     assert (pub.stats.published, dict(pub.stats.rejected)) == (40, {"symbolic": 1})
+    some = tf.constant(X[:32])
+    overhead("tf.function", lambda: compiled(some), lambda: watched(some))
 
 
 def test_a_loaded_saved_model(model: Any, tf: Any, tmp_path: Path, publisher: Make) -> None:
@@ -139,6 +144,8 @@ def test_a_loaded_saved_model(model: Any, tf: Any, tmp_path: Path, publisher: Ma
     assert len(pub._capture.schemas) == 1, "with its 64 columns"
     assert np.array_equal(zmon.watch(loaded.serve, pub, output="proba")(tf.constant(X)), loaded.serve(tf.constant(X)))
     assert pub.stats.published == 80
+    some = {name: tf.constant(X[:32])}
+    overhead("SavedModel signature", lambda: signature(**some), lambda: watched(**some))
 
 
 def test_named_inputs_and_several_outputs(keras: Any, publisher: Make) -> None:
@@ -175,6 +182,10 @@ def test_the_evaluation_callback(one_hot: bool, model: Any, twins: Callable[...,
         part = slice(start, start + 16)
         pair.by_hand(expected[part], X[part].reshape(-1, 64), Y[part])
     pair.same("accuracy", "feature_value")
+    if not one_hot:
+        name = "keras evaluate with EvaluationCallback, 40 rows, which asks the model once more"
+        overhead(name, lambda: model.evaluate(X, Y, verbose=0),
+                 lambda: model.evaluate(X, Y, verbose=0, callbacks=[callback]), 5)  # fmt: skip
 
 
 def test_the_evaluation_callback_in_training(keras: Any, model: Any, publisher: Make) -> None:

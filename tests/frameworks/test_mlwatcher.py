@@ -24,6 +24,7 @@ from sklearn.model_selection import train_test_split
 import zmon
 from tests.conftest import Collector, by_names, require, until
 from tests.faults.harness import free_port
+from tests.frameworks.conftest import overhead
 from zmon.mlwatcher import MonitoringAgent
 
 STATS = ("mean", "median", "std", "range", "q25", "q50", "q75", "iqr")
@@ -133,6 +134,11 @@ def test_the_three_scenarios(digits: dict[str, Any], collect: Callable[..., Coll
         )
         expected[name] = oracle(p, x, labels, 0.5)
         agents.append(agent)
+    some, wanted = rows[:32], labels[:32]
+    given = digits["good"].predict_proba(some)
+    costs = MonitoringAgent(60, 500, 10, "costs", "127.0.0.1", port)
+    overhead("MLWatcher's collect_data", lambda: None, lambda: costs.collect_data(given, some, wanted))
+    agents.append(costs)
     for agent in agents:
         assert agent._publisher.flush(20), agent._publisher.stats
         assert not agent._publisher.stats.rejected

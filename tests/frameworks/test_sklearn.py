@@ -313,11 +313,16 @@ def test_a_publisher_that_is_turned_off(publisher: Make, monkeypatch: pytest.Mon
     assert pub.stats.published == 0
 
 
-def test_what_it_costs_is_printed(publisher: Make) -> None:
-    bare = LogisticRegression(max_iter=500).fit(X, Y)
+@pytest.mark.parametrize("make", MODELS.values(), ids=MODELS.keys())
+def test_what_it_costs(make: Callable[[], Any], publisher: Make, request: pytest.FixtureRequest) -> None:
+    bare = make().fit(X, Y)
     model = zmon.watch(bare, publisher())
-    overhead(
-        "LogisticRegression.predict_proba, 32 rows",
-        lambda: bare.predict_proba(X[:32]),
-        lambda: model.predict_proba(X[:32]),
-    )
+    name = f"scikit-learn {request.node.callspec.id}, predict_proba"
+    overhead(name, lambda: bare.predict_proba(X[:32]), lambda: model.predict_proba(X[:32]), 100)
+
+
+@pytest.mark.parametrize("make", [LinearSVC, LinearRegression])
+def test_what_predict_costs(make: Callable[[], Any], publisher: Make) -> None:
+    bare = make().fit(X, Y)
+    model = zmon.watch(bare, publisher(task="regression" if make is LinearRegression else "classification"))
+    overhead(f"scikit-learn {make.__name__}, predict", lambda: bare.predict(X[:32]), lambda: model.predict(X[:32]), 100)

@@ -40,7 +40,7 @@ def test_points_equal_those_of_publishing_by_hand(torch: Any, model: Any, twins:
     assert torch.equal(given, model(rows))
     pair.by_hand(given.detach().numpy(), X)
     pair.same("max_prediction_proba", "feature_value")
-    overhead("torch module, 32 rows", lambda: model(rows[:32]), lambda: watched(rows[:32]))
+    overhead("torch module", lambda: model(rows[:32]), lambda: watched(rows[:32]))
 
 
 def test_it_behaves_as_the_original(torch: Any, model: Any, publisher: Make) -> None:

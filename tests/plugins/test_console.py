@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,18 +14,6 @@ from zmon.testing import check_sink, example_report
 
 def test_the_sink_keeps_the_contract() -> None:
     check_sink(Console(stream=io.StringIO()))
-
-
-def test_the_sink_of_the_example_keeps_it_too(tmp_path: Path) -> None:
-    """One file of a third party; that it is picked up once installed: tests/e2e/test_processes.py."""
-    path = Path(__file__).parents[2] / "examples/plugin/zmon_unsure.py"
-    spec = importlib.util.spec_from_file_location("zmon_unsure", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    check_sink(module.Lines(tmp_path / "lines.txt"))
-    assert len((tmp_path / "lines.txt").read_text().splitlines()) == 2
 
 
 def test_a_line_a_point() -> None:

@@ -4,6 +4,7 @@ Usage: quickstart.py PAGE. The installation is left out: this interpreter's is u
 default port already, both sides are told another one.
 """
 
+import json
 import os
 import re
 import signal
@@ -12,7 +13,10 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from pathlib import Path
+
+from zmon_collector.admin import ask
 
 
 def main(page: str) -> None:
@@ -44,12 +48,28 @@ def main(page: str) -> None:
             while "max_prediction_proba" not in shown and time.monotonic() < until:
                 time.sleep(0.2)
                 shown = subprocess.run(["bash", "-c", look[1]], check=False, capture_output=True, **options).stdout
+            charts = first_charts(Path(folder, "zmon-data"), page)
         finally:
             terminal.send_signal(signal.SIGTERM)
             terminal.wait(30)
     for promised in ('"mean"', '"class_name":"0"', '"class_name":"2"'):
         assert promised in shown, (promised, shown)
+    assert {"classes", "confidence", "movement"} <= charts, charts
     sys.stdout.write("the quick start does what it says\n")
+
+
+def first_charts(data: Path, page: str) -> set[str]:
+    """What the live page draws of the model."""
+    web = ask(data, "health", 10.0)["web"]
+    assert "http://127.0.0.1:8787/" in page and (web == "http://127.0.0.1:8787/" or _listens(8787)), web
+    until = time.monotonic() + 30
+    drawn: set[str] = set()
+    while not drawn and time.monotonic() < until:
+        with urllib.request.urlopen(f"{web}api/v1/view?view=model&model=wine&range=1h", timeout=10) as answer:
+            panels = json.load(answer).get("panels", [])
+        drawn = {panel["id"] for panel in panels if panel["figure"]}
+        time.sleep(0.2)
+    return drawn
 
 
 def _listens(port: int) -> bool:

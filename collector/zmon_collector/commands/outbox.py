@@ -33,6 +33,21 @@ def _asked(path: Path | None, data_dir: Path | None, question: str, **more: Any)
     return answer
 
 
+def _selecting(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Arguments of a command that acts on what was set aside: one of ids, a sink, everything."""
+    command = click.option("--all", "everything", is_flag=True, help="All of every sink.")(command)
+    command = click.option("--sink", help="All of this sink.")(command)
+    return click.argument("ids", metavar="ID…", type=int, nargs=-1)(command)
+
+
+def _told(
+    ask_for: str, path: Path | None, data_dir: Path | None, ids: tuple[int, ...], sink: str | None, everything: bool
+) -> dict[str, Any]:
+    if sum([bool(ids), sink is not None, everything]) != 1:
+        raise click.UsageError("name ids, or --sink NAME, or --all")
+    return _asked(path, data_dir, ask_for, ids=list(ids) or None, sink=sink)
+
+
 @click.group()
 def outbox() -> None:
     """Look at samples that a target system refused: list, show, send again, drop.
@@ -86,16 +101,14 @@ def show(path: Path | None, data_dir: Path | None, ids: tuple[int, ...]) -> None
 
 @outbox.command()
 @_where
-@click.argument("ids", metavar="ID…", type=int, nargs=-1)
-@click.option("--sink", help="All of this sink.")
-@click.option("--all", "everything", is_flag=True, help="All of every sink.")
-def retry(path: Path | None, data_dir: Path | None, ids: tuple[int, ...], sink: str | None, everything: bool) -> None:
+@_selecting
+def retry(**where_and_what: Any) -> None:
     """Send samples again, through the sink's own thread, before its next report.
 
     What is taken now goes from the list; what is refused again stays, with the new reason. Targets may drop points
     that are older than what they have of a series.
     """
-    answer = _asked(path, data_dir, "outbox-retry", **_selection(ids, sink, everything))
+    answer = _told("outbox-retry", **where_and_what)
     for name, count in answer["asked"].items():
         click.echo(f"{name}: {count} samples are sent again; zmon outbox ls shows what is left")
     if answer["unable"]:
@@ -107,16 +120,8 @@ def retry(path: Path | None, data_dir: Path | None, ids: tuple[int, ...], sink: 
 
 @outbox.command()
 @_where
-@click.argument("ids", metavar="ID…", type=int, nargs=-1)
-@click.option("--sink", help="All of this sink.")
-@click.option("--all", "everything", is_flag=True, help="All of every sink.")
-def drop(path: Path | None, data_dir: Path | None, ids: tuple[int, ...], sink: str | None, everything: bool) -> None:
+@_selecting
+def drop(**where_and_what: Any) -> None:
     """Forget samples that were set aside."""
-    answer = _asked(path, data_dir, "outbox-drop", **_selection(ids, sink, everything))
+    answer = _told("outbox-drop", **where_and_what)
     click.echo(f"dropped {answer['dropped']}")
-
-
-def _selection(ids: tuple[int, ...], sink: str | None, everything: bool) -> dict[str, Any]:
-    if sum([bool(ids), sink is not None, everything]) != 1:
-        raise click.UsageError("name ids, or --sink NAME, or --all")
-    return {"ids": list(ids) or None, "sink": sink}

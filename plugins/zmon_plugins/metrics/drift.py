@@ -62,6 +62,11 @@ THRESHOLD = 0.1  # of psi, beyond what chance gives
 MIN_ROWS = 100
 
 
+def _full(what: str, definition: str) -> Series:
+    """A series by feature of the preset full, against the reference."""
+    return Series(what, definition, ("feat_name",), preset="full", reference=True)
+
+
 class Drift:
     """Counts in the reference's bins. Accumulator: `of`, the reference's digest, and counts by part.
 
@@ -87,13 +92,7 @@ class Drift:
             reference=True,
         ),
         Series("drifted_feature_freq", "share of the features whose psi is over its threshold", reference=True),
-        Series(
-            "feature_drifted",
-            "1: the feature's psi is over its threshold",
-            ("feat_name",),
-            preset="full",
-            reference=True,
-        ),
+        _full("feature_drifted", "1: the feature's psi is over its threshold"),
         Series(
             "prediction_drift", "psi of the predicted classes against the reference", stats=("psi",), reference=True
         ),
@@ -116,20 +115,8 @@ class Drift:
         Series("label_drift", "psi of the labels against the reference", stats=("psi",), reference=True),
         Series("label_drift", "further distances of the labels", stats=CATEGORICAL, preset="full", reference=True),
         Series("label_drifted", "1: the labels' psi is over its threshold", reference=True),
-        Series(
-            "feature_out_of_range_freq",
-            "share of rows beyond the reference's",
-            ("feat_name",),
-            preset="full",
-            reference=True,
-        ),
-        Series(
-            "feature_new_category_freq",
-            "share of rows whose category the reference does not have",
-            ("feat_name",),
-            preset="full",
-            reference=True,
-        ),
+        _full("feature_out_of_range_freq", "share of rows beyond the reference's"),
+        _full("feature_new_category_freq", "share of rows whose category the reference does not have"),
         Series("replica_drift", "psi of an agent's predicted classes against all others'", stats=("psi",)),
         Series(
             "replica_drift",
