@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from zmon.contract import Point, Report, RowCounts, Window
+from zmon.reference import Profile
 from zmon_collector import recall
 from zmon_collector.board import KEPT, MEASURES, Board
 from zmon_collector.config import Config
+from zmon_collector.details import Details
 from zmon_collector.dispatch import Delivery
 from zmon_collector.history import History
 from zmon_collector.outbox import Outbox
@@ -114,8 +116,6 @@ class Live:
         The text of /metrics.
     """
 
-    watches_alerts = True  # whether alerts are computed at all
-
     def __init__(
         self,
         config: Config,
@@ -136,6 +136,7 @@ class Live:
         self.plugins = plugins
         self.metrics = metrics
         self.alerts: Callable[[], list[dict[str, Any]]] = list  # with their history, the newest first
+        self.reference: Callable[[tuple[str, str]], Profile | None] = lambda model: None  # what it is measured against
         self.page: Any = None
         self._probes: Any = None
         self.watched: frozenset[str] = frozenset()  # models that somebody looks at
@@ -207,12 +208,17 @@ class Live:
             self._preview_at = mono + max(every, (time.thread_time() - started) / PREVIEW_SHARE)
 
     def _take_partial(
-        self, model: tuple[str, str], window: Window, points: list[Point], rows: Mapping[str, RowCounts]
+        self,
+        model: tuple[str, str],
+        window: Window,
+        points: list[Point],
+        rows: Mapping[str, RowCounts],
+        details: Details,
     ) -> None:
         """What an open window holds so far; shown until it closes, and kept nowhere."""
         known = self.partials.get(model)
         if points and (known is None or known.window.start <= window.start):
-            self.partials[model] = Report(0, *model, window, points, rows)
+            self.partials[model] = Report(0, *model, window, points, rows, details=details)
             self._tell(model[0])
 
     def answer(self, ask: object) -> dict[str, Any]:

@@ -110,6 +110,7 @@ class Service:
         self.live = Live(config, self.outbox, self.telemetry, self.registry.table, self._metrics)
         self.alerting = Alerting(config, self.store, self.outbox, self.telemetry, lambda: self.live.url)
         self.live.alerts = self.alerting.entries
+        self.live.reference = lambda model: self.references.current(model)
         self.deliveries = Deliveries(
             [
                 *(
