@@ -49,13 +49,13 @@ def reliability(newest: Detail | None, before: Sequence[Detail] = ()) -> Figure 
         whole = {key: newest[key] + sum(each[key] for each in before) for key in ("rows", "confidence", "right")}
         traces.append(_curve(whole, f"{len(before) + 1} windows", style.QUIET, 1.5))
     traces.append(_curve(newest, "newest window", style.ACCENT, 2))
-    most = float(newest["rows"].max())
+    most = int(newest["rows"].max())
     return figure(
         traces,
         xaxis={"range": [0, 1.02], **PERCENT, "title": {"text": "confidence"}},
         yaxis={"range": [0, 1.02], **PERCENT, "title": {"text": "right"}},
-        yaxis2={"overlaying": "y", "side": "right", "range": [0, 2.5 * most], "showgrid": False, "nticks": 4,
-                "tickformat": "~s", "title": {"text": "rows"}},
+        yaxis2={"overlaying": "y", "side": "right", "range": [0, 2.5 * most], "showgrid": False,
+                "tickvals": [0, most], "ticktext": ["0", f"{most:,}"], "title": {"text": "rows"}},
         hovermode="closest",
         margin={"r": 56},
     )  # fmt: skip
@@ -166,7 +166,7 @@ def over_reference(found: Distribution | None) -> Figure | None:
     if found is None:
         return None
     at = list(range(len(found.labels)))
-    ticks = unique([label(name, 16) for name in found.labels])
+    ticks = unique([label(name, 24) for name in found.labels])
     traces = [
         {
             "type": "bar", "name": name, "x": at, "y": numbers(counts / max(1, counts.sum())), "width": width,

@@ -20,6 +20,7 @@ from zmon_collector.details import Details
 from zmon_collector.dispatch import Delivery
 from zmon_collector.history import History
 from zmon_collector.outbox import Outbox
+from zmon_collector.passing import Passing
 from zmon_collector.telemetry import Telemetry
 
 log = logging.getLogger("zmon.collector")
@@ -130,6 +131,7 @@ class Live:
         self.board = Board()
         self.beats: deque[dict[str, Any]] = deque(maxlen=BEATS)  # the collector's health, newest last
         self.tapped: deque[Report] = deque(maxlen=TAPPED)
+        self.passing = Passing()
         self.ready = False
         self.deliveries: list[Delivery] = [HistoryDelivery(self, outbox, telemetry)]
         self.changed: list[Callable[[str], None]] = []  # told of what is new: a model's name, or "" for health
@@ -227,7 +229,10 @@ class Live:
             return {"models": self.board.view(time.time()), "now": time.time()}
         if isinstance(ask, str) and ask.startswith("reports "):
             return {"reports": self._newer(int(ask.removeprefix("reports ") or 0))}
-        return {"error": f"unknown question {ask!r:.40}; known are 'health', 'plugins', 'overview' and 'reports N'"}
+        if isinstance(ask, str) and ask.startswith("batches "):
+            return self.passing.ask(int(ask.removeprefix("batches ") or 0), time.monotonic())
+        known = "'health', 'plugins', 'overview', 'reports N' and 'batches N'"
+        return {"error": f"unknown question {ask!r:.40}; known are {known}"}
 
     def _newer(self, sequence: int) -> list[dict[str, Any]]:
         """Reports after one, oldest first, as many as an answer holds."""
