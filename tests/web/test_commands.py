@@ -134,6 +134,20 @@ def test_names_from_the_wire_do_not_steer_the_terminal() -> None:
     assert line.isprintable() and "  a?[2J ? b?c  73737373  labels  2 rows from 0  " in line
 
 
+def test_what_the_collector_did_not_note_is_counted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    passing = Passing()
+    passing.ask(0, 0.0)
+    for _ in range(60):
+        passing.note(Message(Topic("m", "", "a"), "batch", b"s" * 16, b"h", rows=2), 0.0, 0.0)
+    headers = passing.ask(0, 0.0)["batches"]
+    answers = iter([{"batches": headers[:10], "seen": 10}, {"batches": headers[10:14], "seen": 60}, None])
+    monkeypatch.setattr(tap, "ask", lambda *_: next(answers))
+    done = command("tap", "--batches", "--data-dir", str(tmp_path), "--rate", "3")
+    assert done.exit_code == 1, "the collector has gone"
+    assert done.stdout.count("  batch  2 rows from 0") == 3
+    assert "… 47 further messages passed" in done.stderr
+
+
 def test_nothing_is_noted_when_nobody_asks() -> None:
     message = Message(Topic("m", "", "a"), "batch", b"s" * 16, b"h", rows=2, nbytes=100)
     passing = Passing()

@@ -33,10 +33,12 @@ def table(seed: int, n: int = 2000, shift: float = 0.0) -> Any:
     random = np.random.default_rng(seed)
     amount = random.normal(shift, 1, n)
     amount[random.random(n) < 0.05] = np.nan
+    visits = np.where(random.random(n) < 0.6, 0, random.poisson(3, n)).astype(float)
+    visits[random.random(n) < 0.1] = np.nan
     return pandas.DataFrame(
         {
             "amount": amount,
-            "visits": np.where(random.random(n) < 0.6, 0, random.poisson(3, n)).astype(float),
+            "visits": visits,
             "constant": np.full(n, 7.0) + (shift > 0),
             "colour": pandas.Categorical.from_codes(random.integers(0, 3 - (shift > 0), n), COLOURS),
         }
@@ -145,6 +147,7 @@ def test_distributions_are_counts_of_the_rows_in_the_references_bins(collect: An
         np.testing.assert_allclose(amount["y"], np.array(amount["customdata"]) / len(frame), rtol=1e-5)
         visits = drawn(collector, "reference", feat_name="visits", **asked)[name]
         assert dict(zip(visits["text"], visits["customdata"], strict=True))["0"] == (frame["visits"] == 0).sum()
+        assert visits["customdata"][-1] == frame["visits"].isna().sum(), "its bins are fewer than those of the amount"
         assert sum(visits["customdata"]) == len(frame)
         colour = drawn(collector, "reference", what="feature_freq", feat_name="colour", view="series")[name]
         assert dict(zip(colour["text"], colour["customdata"], strict=True)) == {

@@ -111,10 +111,15 @@ def _passing(folder: Path, model: str, rate: int, seconds: float | None, as_json
             else:
                 hidden += 1
         if time.monotonic() >= until:
-            if hidden:
-                click.echo(f"… {hidden} further messages passed: narrow with --model, or raise --rate", err=True)
+            _say(hidden)
             left, until, hidden = rate, time.monotonic() + 1.0, 0
+    _say(hidden)
     return answer is not None
+
+
+def _say(hidden: int) -> None:
+    if hidden:
+        click.echo(f"… {hidden} further messages passed: narrow with --model, or raise --rate", err=True)
 
 
 def _header(batch: dict[str, Any]) -> str:
