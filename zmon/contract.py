@@ -163,8 +163,10 @@ class Metric(Protocol[A]):
 
     Optional members: ``series``, a sequence of `Series` (a metric without it is emitted in every preset); ``task``,
     the only task it is for (it does not see batches of another); ``late_labels``, True for a metric that does not need
-    ``labels`` and yet wants to see those that come after their predictions (see `Batch`); and
-    ``compare(by_agent, ctx)``, which sees the agents' accumulators side by side when a window closes.
+    ``labels`` and yet wants to see those that come after their predictions (see `Batch`);
+    ``compare(by_agent, ctx)``, which sees the agents' accumulators side by side when a window closes; and
+    ``detail(acc, ctx)``, called beside `result`: plain data behind the values (arrays allowed, None for nothing), kept
+    in the collector's own history for its page. No sink gets it, so it may be what would be too many series.
 
     Attributes
     ----------
@@ -218,6 +220,8 @@ class Report:
         By agent.
     tags : mapping of str to mapping
         Free tags by agent.
+    details : mapping of (agent, metric) to bytes
+        What metrics' ``detail`` gave, packed, by agent (None for the rollup) and metric: for the local history alone.
     """
 
     sequence: int
@@ -227,6 +231,7 @@ class Report:
     points: Sequence[Point]
     rows: Mapping[str, RowCounts] = field(default_factory=dict)
     tags: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    details: Mapping[tuple[str | None, str], bytes] = field(default_factory=dict)
 
     def properties(self, point: Point) -> dict[str, str]:
         """The names that identify the point's series, undecorated; those that do not apply are absent.

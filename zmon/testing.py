@@ -116,6 +116,9 @@ def _check_purity(metric: Metric[Any], accumulate: Any, batches: Sequence[Batch]
     metric.merge(accumulate(batches[1]), accumulator)
     assert pack_state(accumulator) == kept, "merge changes its right argument"
     once = _results(metric, accumulator, ctx)
+    if hasattr(metric, "detail"):
+        pack_state(metric.detail(accumulator, ctx))
+        assert pack_state(accumulator) == kept, "detail changes the accumulator"
     assert pack_state(accumulator) == kept, "result changes the accumulator"
     _same(once, _results(metric, accumulator, ctx), "result is deterministic")
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from zmon.contract import Metric, Point, RowCounts, Value, Window
 from zmon_collector import merge
 from zmon_collector.accumulate import Progress
+from zmon_collector.details import Details
 from zmon_collector.lanes import Task
 from zmon_collector.plugins import Registry
 from zmon_collector.sample import Sample
@@ -34,6 +35,7 @@ class Closed(NamedTuple):
     points: list[Point]
     rows: dict[str, RowCounts]
     memory: Memory
+    details: Details
 
 
 class Closings:
@@ -117,6 +119,7 @@ class Closings:
     def _report(self, share: Share) -> Closed:
         """The points of what did not fail; memory kept; failures counted."""
         points: list[Point] = []
+        details: Details = {}
         memory: Memory = {}
         for lane in self._engine.lanes.values():
             finished = share.finished[lane.name]
@@ -130,12 +133,15 @@ class Closings:
                     continue
                 state.failing = 0
                 points += [point for point in finished.points.get(name, []) if _is_emitted(point)]
+            details |= {
+                key: data for key, data in finished.details.items() if key[1] not in share.failed and key[0] != OTHER
+            }
             memory.update({key: kept for key, kept in finished.memory.items() if key[0] not in share.failed})
         self._engine.memory(share.model).update(memory)
         self._engine.dismiss(share)
         window = share.window
         rows = {agent: tally.frozen() for agent, tally in sorted(window.tallies.items())}
-        return Closed(share.model, Window(window.start, window.end), window.number, points, rows, memory)
+        return Closed(share.model, Window(window.start, window.end), window.number, points, rows, memory, details)
 
 
 def _is_emitted(point: Point) -> bool:

@@ -24,13 +24,22 @@ log = logging.getLogger("zmon.collector")
 T = TypeVar("T")
 
 APPLICATION = 0x7A6D6F6E  # "zmon"
-SCHEMA = 1
+SCHEMA = 2
 REMEMBERED = 500_000  # names kept at hand to find a series' number
 TRIM_EVERY = 60.0  # seconds
 NAMES = (*(name for name in DIMENSIONS if name != "stat"), "basis")
 BASIS = "prediction_time"  # of a window that is restated, see restate.py; its report has sequence 0
 
-_TABLES = """
+# What schema 1 did not have.
+_DETAILS = """
+CREATE TABLE detail (report INTEGER NOT NULL, model TEXT NOT NULL, version TEXT NOT NULL, agent TEXT NOT NULL,
+    metric TEXT NOT NULL, start INTEGER NOT NULL, data BLOB NOT NULL);
+CREATE UNIQUE INDEX detail_time ON detail (model, version, agent, metric, start, report);
+CREATE INDEX detail_report ON detail (report);
+"""
+
+_TABLES = (
+    """
 CREATE TABLE bundle (id INTEGER PRIMARY KEY, model TEXT NOT NULL, version TEXT NOT NULL, agent TEXT NOT NULL,
     what TEXT NOT NULL, stat TEXT NOT NULL, UNIQUE (model, version, agent, what, stat));
 CREATE TABLE series (id INTEGER PRIMARY KEY, bundle INTEGER NOT NULL, names TEXT NOT NULL, UNIQUE (bundle, names));
@@ -43,6 +52,8 @@ CREATE TABLE report (sequence INTEGER PRIMARY KEY, model TEXT NOT NULL, version 
     end INTEGER NOT NULL, written REAL NOT NULL);
 CREATE INDEX report_model ON report (model, version, start);
 """
+    + _DETAILS
+)
 
 
 class History:
@@ -98,6 +109,8 @@ class History:
                 db.executescript(
                     f"BEGIN; {_TABLES} PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {SCHEMA}; COMMIT;"
                 )
+            elif db.execute("PRAGMA user_version").fetchone()[0] < SCHEMA:
+                db.executescript(f"BEGIN; {_DETAILS} PRAGMA user_version = {SCHEMA}; COMMIT;")
             db.execute("SELECT count(*) FROM bundle, report").fetchone()
         except BaseException:
             db.close()
@@ -174,6 +187,13 @@ class History:
                 for bundle, ids, numbers in self._bundled(report)
             ]
             db.executemany("INSERT INTO frame VALUES (?, ?, ?, ?, ?)", frames)
+            db.execute("DELETE FROM detail WHERE report = ?", (report.sequence,))
+            about = (report.sequence, report.model, report.version)
+            db.executemany(
+                "INSERT INTO detail VALUES (?, ?, ?, ?, ?, ?, ?)",
+                [(*about, agent or "", metric, report.window.start, data)
+                 for (agent, metric), data in report.details.items()],
+            )  # fmt: skip
 
     def _restatement(self, report: Report) -> int:
         """The number of a restated window: below zero, and the same when it is restated again."""
@@ -252,7 +272,8 @@ class History:
     def _drop(self, which: str, value: float) -> int:
         db = self._open
         with _transaction(db):
-            db.execute(f"DELETE FROM frame WHERE report IN (SELECT sequence FROM report WHERE {which})", (value,))
+            for table in ("frame", "detail"):
+                db.execute(f"DELETE FROM {table} WHERE report IN (SELECT sequence FROM report WHERE {which})", (value,))
             dropped = db.execute(f"DELETE FROM report WHERE {which}", (value,)).rowcount
             if dropped:
                 db.execute("DELETE FROM layout WHERE id NOT IN (SELECT layout FROM frame)")

@@ -12,12 +12,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from zmon.contract import Point, Report, RowCounts, Window
+from zmon.reference import Profile
 from zmon_collector import recall
 from zmon_collector.board import KEPT, MEASURES, Board
 from zmon_collector.config import Config
+from zmon_collector.details import Details
 from zmon_collector.dispatch import Delivery
 from zmon_collector.history import History
 from zmon_collector.outbox import Outbox
+from zmon_collector.passing import Passing
 from zmon_collector.telemetry import Telemetry
 
 log = logging.getLogger("zmon.collector")
@@ -114,8 +117,6 @@ class Live:
         The text of /metrics.
     """
 
-    watches_alerts = True  # whether alerts are computed at all
-
     def __init__(
         self,
         config: Config,
@@ -130,12 +131,14 @@ class Live:
         self.board = Board()
         self.beats: deque[dict[str, Any]] = deque(maxlen=BEATS)  # the collector's health, newest last
         self.tapped: deque[Report] = deque(maxlen=TAPPED)
+        self.passing = Passing()
         self.ready = False
         self.deliveries: list[Delivery] = [HistoryDelivery(self, outbox, telemetry)]
         self.changed: list[Callable[[str], None]] = []  # told of what is new: a model's name, or "" for health
         self.plugins = plugins
         self.metrics = metrics
         self.alerts: Callable[[], list[dict[str, Any]]] = list  # with their history, the newest first
+        self.reference: Callable[[tuple[str, str]], Profile | None] = lambda model: None  # what it is measured against
         self.page: Any = None
         self._probes: Any = None
         self.watched: frozenset[str] = frozenset()  # models that somebody looks at
@@ -207,12 +210,17 @@ class Live:
             self._preview_at = mono + max(every, (time.thread_time() - started) / PREVIEW_SHARE)
 
     def _take_partial(
-        self, model: tuple[str, str], window: Window, points: list[Point], rows: Mapping[str, RowCounts]
+        self,
+        model: tuple[str, str],
+        window: Window,
+        points: list[Point],
+        rows: Mapping[str, RowCounts],
+        details: Details,
     ) -> None:
         """What an open window holds so far; shown until it closes, and kept nowhere."""
         known = self.partials.get(model)
         if points and (known is None or known.window.start <= window.start):
-            self.partials[model] = Report(0, *model, window, points, rows)
+            self.partials[model] = Report(0, *model, window, points, rows, details=details)
             self._tell(model[0])
 
     def answer(self, ask: object) -> dict[str, Any]:
@@ -221,7 +229,10 @@ class Live:
             return {"models": self.board.view(time.time()), "now": time.time()}
         if isinstance(ask, str) and ask.startswith("reports "):
             return {"reports": self._newer(int(ask.removeprefix("reports ") or 0))}
-        return {"error": f"unknown question {ask!r:.40}; known are 'health', 'plugins', 'overview' and 'reports N'"}
+        if isinstance(ask, str) and ask.startswith("batches "):
+            return self.passing.ask(int(ask.removeprefix("batches ") or 0), time.monotonic())
+        known = "'health', 'plugins', 'overview', 'reports N' and 'batches N'"
+        return {"error": f"unknown question {ask!r:.40}; known are {known}"}
 
     def _newer(self, sequence: int) -> list[dict[str, Any]]:
         """Reports after one, oldest first, as many as an answer holds."""

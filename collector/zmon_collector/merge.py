@@ -9,8 +9,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from zmon.contract import Context, Metric, Point, Value
-from zmon_collector import sample, segments
+from zmon_collector import details, sample, segments
 from zmon_collector.accumulate import Partial, Progress
+from zmon_collector.details import Details
 from zmon_collector.sample import Sample
 
 Choice = Callable[[Metric[Any], Value], bool]
@@ -42,9 +43,10 @@ def fold_samples(samples: Iterable[Sample | None], size: int) -> Sample | None:
 
 @dataclass(slots=True)
 class Finished:
-    """What some metrics gave for a window: points by metric, and the memory to keep by (metric, agent)."""
+    """What some metrics gave for a window: points by metric, details, and the memory to keep by (metric, agent)."""
 
     points: dict[str, list[Point]] = field(default_factory=dict)
+    details: Details = field(default_factory=dict)
     memory: dict[tuple[str, str | None], dict[str, Any]] = field(default_factory=dict)
 
 
@@ -68,7 +70,8 @@ def finish(
         if progress.abandoned:
             break
         if result is not None:
-            points, memory = result
+            points, found, memory = result
+            finished.details.update(found)
             finished.memory.update({(metric.name, agent): kept for agent, kept in memory.items()})
             finished.points[metric.name] = points
     return finished
@@ -79,7 +82,7 @@ def _one(
     partials: Mapping[str, Sequence[Partial]],
     contexts: Mapping[str | None, Context],
     choose: Choice,
-) -> tuple[list[Point], dict[str | None, dict[str, Any]]]:
+) -> tuple[list[Point], Details, dict[str | None, dict[str, Any]]]:
     # The last window's memory stays as it is until this one has closed: plugins work on a copy.
     contexts = {agent: replace(ctx, memory=copy.deepcopy(ctx.memory)) for agent, ctx in contexts.items()}
     by_agent: dict[str, Any] = {}
@@ -91,7 +94,9 @@ def _one(
             by_agent[agent] = _merged(metric, own or [metric.create(ctx)])
         split[agent] = segments.fold([metric], [part.segments for part in parts], _call)
     points: list[Point] = []
+    found: Details = {}
     for agent, accumulator in by_agent.items():
+        details.add(found, metric, accumulator, contexts[agent])
         _add(points, metric, agent, metric.result(accumulator, contexts[agent]), choose)
         _add(points, metric, agent, segments.values(metric, split[agent], contexts[agent]), choose)
     rollup = contexts[None]
@@ -99,10 +104,12 @@ def _one(
     if compare is not None and len(by_agent) > 1:
         _add(points, metric, None, compare(by_agent, rollup), choose)
     if by_agent:  # last, because merging may change the first agent's accumulator
-        _add(points, metric, None, metric.result(_merged(metric, list(by_agent.values())), rollup), choose)
+        whole = _merged(metric, list(by_agent.values()))
+        details.add(found, metric, whole, rollup)
+        _add(points, metric, None, metric.result(whole, rollup), choose)
         folded = segments.fold([metric], list(split.values()), _call)
         _add(points, metric, None, segments.values(metric, folded, rollup), choose)
-    return points, {agent: ctx.memory for agent, ctx in contexts.items() if ctx.memory}
+    return points, found, {agent: ctx.memory for agent, ctx in contexts.items() if ctx.memory}
 
 
 def _call(_: str, call: Callable[[], Any]) -> Any:

@@ -87,7 +87,7 @@ class Outbox:
     ) -> tuple[Callable[[sqlite3.Connection], int], Callable[[int], None]]:
         """Number a closed window's values. What to run in the closing transaction, and what once it is on disk."""
         model, version = closed.model
-        report = Report(self._next, model, version, closed.window, closed.points, closed.rows, tags)
+        report = Report(self._next, model, version, closed.window, closed.points, closed.rows, tags, closed.details)
         self._next += 1
 
         def write(connection: sqlite3.Connection) -> int:

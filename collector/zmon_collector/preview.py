@@ -14,13 +14,14 @@ from typing import Any
 from zmon.contract import Context, Metric, Point, RowCounts, Window
 from zmon_collector import merge
 from zmon_collector.accumulate import Partial, Progress
+from zmon_collector.details import Details
 from zmon_collector.lanes import Task
 from zmon_collector.merge import Choice, Finished
 from zmon_collector.sample import Sample
 from zmon_collector.share import Share
 
 Contexts = Mapping[str | None, Mapping[str, Context]]  # by agent, then by metric
-Take = Callable[[tuple[str, str], Window, list[Point], dict[str, RowCounts]], None]
+Take = Callable[[tuple[str, str], Window, list[Point], dict[str, RowCounts], Details], None]
 
 
 def task(share: Share, contexts: Contexts, size: int, choose: Choice, take: Take) -> Task:
@@ -51,7 +52,8 @@ def task(share: Share, contexts: Contexts, size: int, choose: Choice, take: Take
     def done(finished: Finished | None, _: Progress) -> None:
         share.outstanding[""] -= 1
         if finished is not None:  # a metric that fails on half a window has not failed on the window
-            take(model, window, [point for points in finished.points.values() for point in points], rows)
+            points = [point for points in finished.points.values() for point in points]
+            take(model, window, points, rows, finished.details)
 
     share.outstanding[""] += 1  # the window closes after it
     return Task(run, done)

@@ -115,6 +115,15 @@ def lines(db: sqlite3.Connection, question: Question) -> list[Line]:
     return found
 
 
+def details(db: sqlite3.Connection, question: Question, metric: str, agent: str, most: int) -> list[tuple[int, bytes]]:
+    """What a metric's ``detail`` gave for the newest windows, newest first, with their starts."""
+    return db.execute(
+        "SELECT start, data FROM detail WHERE model = ? AND version = ? AND agent = ? AND metric = ?"
+        " AND start >= ? AND start < ? ORDER BY start DESC LIMIT ?",
+        (question.model, question.version or "", agent, metric, question.start, question.end, most),
+    ).fetchall()
+
+
 def fits(names: Mapping[str, str], question: Question) -> bool:
     """Whether the question is about a series of these names."""
     if names.get("model") != question.model:

@@ -57,6 +57,11 @@ class References:
                 )  # fmt: skip
         return None if conflict else profile
 
+    def current(self, model: Model) -> Profile | None:
+        """What a model's newest windows are measured against; a learned one since its first window of this run."""
+        learned = self._learned.get(model)
+        return self.files.get(model[0]) or (learned[1] if learned is not None else None)
+
     def _learnt(self, model: Model, data: bytes | None) -> Profile | None:
         if data is None:
             return None

@@ -24,6 +24,7 @@ def encode(report: Report) -> bytes:
                 for agent, rows in report.rows.items()
             },
             "tags": {agent: dict(tags) for agent, tags in report.tags.items()},
+            "details": [[agent, metric, data] for (agent, metric), data in report.details.items()],
         },
         default=float,  # NumPy's scalars
         use_bin_type=True,
@@ -44,4 +45,5 @@ def decode(data: bytes) -> Report:
         [Point(agent, Value(*value)) for agent, value in found["points"]],
         {agent: RowCounts(*rows) for agent, rows in found["rows"].items()},
         found["tags"],
+        {(agent, metric): data for agent, metric, data in found.get("details", [])},  # 0.1.0 kept none
     )

@@ -110,6 +110,7 @@ class Service:
         self.live = Live(config, self.outbox, self.telemetry, self.registry.table, self._metrics)
         self.alerting = Alerting(config, self.store, self.outbox, self.telemetry, lambda: self.live.url)
         self.live.alerts = self.alerting.entries
+        self.live.reference = lambda model: self.references.current(model)
         self.deliveries = Deliveries(
             [
                 *(
@@ -297,6 +298,7 @@ class Service:
             if received.kind == "data":
                 message = decode(received.frames)
                 self.receiver.gate.check(received.user, message.topic)
+                self.live.passing.note(message, now.wall, now.mono)
                 self.desk.take_message(message, now, received.user)
             elif received.kind == "control":
                 if len(received.frames) != 1:

@@ -9,7 +9,9 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from zmon_collector import figures
+from zmon.reference import Profile
+from zmon_collector import binned, figures
+from zmon_collector.binned import Detail
 from zmon_collector.figures import Figure
 from zmon_collector.lines import Line, pick
 from zmon_collector.movers import Moved, moved
@@ -35,6 +37,10 @@ SHARES = {"accuracy", "f1", "precision", "recall", "max_prediction_proba", "spre
           "estimated_accuracy", "balanced_accuracy", "label_coverage", "drifted_feature_freq"}  # fmt: skip
 
 NO_LABELS = "No labels yet. Scores appear once the publisher gives labels, or the collector estimates them."
+NO_REFERENCE = (
+    "No reference profile yet. Make one of training data with zmon profile, and name it in zmon.toml: "
+    '[models.NAME] reference = "reference.zmon". Or let the first windows be it: [metrics] reference_windows = 20.'
+)
 NO_FEATURES = "No inputs yet. Publish them with publish(probabilities, inputs=…)."
 
 
@@ -45,8 +51,17 @@ def panel(
     return {"id": name, "title": title, "note": note, "span": span, "what": what, "figure": figure, "empty": empty}
 
 
-def model(lines: Sequence[Line], replicas: Sequence[Line], versions: Sequence[Line], period: int) -> list[Panel]:
-    """A model's panels. `lines` are the rollup's or one replica's, without its name; the others carry theirs."""
+def model(
+    lines: Sequence[Line],
+    replicas: Sequence[Line],
+    versions: Sequence[Line],
+    period: int,
+    reliability: Panel | None = None,
+) -> list[Panel]:
+    """A model's panels. `lines` are the rollup's or one replica's, without its name; the others carry theirs.
+
+    `reliability` is for who has the details of windows: files do not hold them.
+    """
     found = moved(lines)
     regression = figures.errors(lines)
     panels = [
@@ -63,16 +78,41 @@ def model(lines: Sequence[Line], replicas: Sequence[Line], versions: Sequence[Li
               NO_LABELS, what="f1,precision,recall"),
         panel("confusion", "Confusion matrix", "Newest window; shares along the true class", figures.confusion(lines),
               "Needs labels and confusion_count: [metrics] preset = \"full\".", what="confusion_count"),
-        panel("calibration", "Calibration", "Confidence against accuracy, 15 bins", figures.calibration(lines),
+        *([reliability] if reliability else []),
+        panel("calibration", "Calibration", "Between confidence and accuracy, 15 bins", figures.calibration(lines),
               "No calibration_ece yet: it needs labels.", what="calibration_ece"),
         panel("rows", "Rows", "A second, and what is missing", figures.rows([*lines, *replicas], period),
-              "No rows in this range.", span=12, what="buffer_count,rows_lost,rows_late"),
+              "No rows in this range.", span=6 if reliability else 12, what="buffer_count,rows_lost,rows_late"),
         *_compared("replica", "agent_id", replicas, period),
         *_compared("version", "model_version", versions, period),
     ]  # fmt: skip
     if regression is not None:
         panels.insert(0, panel("errors", "Errors", "Prediction minus target", regression, NO_LABELS, what="mae,rmse"))
     return panels
+
+
+def reliability(details: Sequence[Detail]) -> Panel:
+    """The calibration curve, of windows whose rows have labels, the newest first."""
+    made = binned.reliability(details[0], details[1:]) if details else None
+    return panel(
+        "reliability", "Calibration curve", "How often a row is right, by its confidence; bars are rows", made,
+        "No labelled rows with probabilities in this range: the curve needs both.",
+    )  # fmt: skip
+
+
+def distribution(profile: Profile | None, detail: Detail | None, names: Mapping[str, str]) -> Panel:
+    """The rows of the newest window by the reference's bins, over the reference's own."""
+    made, empty = None, "No window of this range has such rows."
+    if profile is None:
+        empty = NO_REFERENCE
+    elif not binned.covers(profile, names):
+        empty = "The reference says nothing of this series: it holds features, predictions and their confidence."
+    elif detail is not None and detail["of"] != profile.digest:
+        empty = "The windows of this range were measured against another reference than the present one."
+    elif detail is not None:
+        made = binned.over_reference(binned.distribution(profile, detail, names))
+    note = "Rows by the reference's bins; newest window, all replicas"
+    return panel("reference", "Against the reference", note, made, empty)
 
 
 def _movement_note(found: Moved | None) -> str:
@@ -126,9 +166,13 @@ def movers(found: Moved | None) -> dict[str, Any]:
 
 
 def series(
-    lines: Sequence[Line], by_agent: Sequence[Line], drift: Sequence[Line], names: Mapping[str, str]
+    lines: Sequence[Line],
+    by_agent: Sequence[Line],
+    drift: Sequence[Line],
+    names: Mapping[str, str],
+    reference: Panel | None = None,
 ) -> list[Panel]:
-    """One series: its quantiles over time, replicas side by side, spread, drift, reference."""
+    """One series: its quantiles over time, the reference, replicas side by side, spread, drift."""
     what = names.get("what", "")
     percent = what in SHARES
     centre = pick(by_agent, what, stat=("mean", "macro")) or pick(by_agent, what, stat=None)
@@ -144,6 +188,15 @@ def series(
             span=12,
             what=what,
         ),
+        *([reference] if reference else []),
+        panel(
+            "drift",
+            "Drift",
+            "Distance from the reference",
+            figures.several(drift, statistics),
+            "No drift is computed for this series: it needs a reference profile.",
+            what="feature_drift",
+        ),
         panel(
             "by_replica",
             "By replica",
@@ -158,22 +211,6 @@ def series(
             "Standard deviation, interquartile range, range",
             figures.several(spread, [line.get("stat") for line in spread]),
             "This series has no statistics of spread.",
-            what=what,
-        ),
-        panel(
-            "drift",
-            "Drift",
-            "Distance from the reference",
-            figures.several(drift, statistics),
-            "No drift is computed for this series: it needs a reference profile.",
-            what="feature_drift",
-        ),
-        panel(
-            "reference",
-            "Reference distribution",
-            "Over the newest window's",
-            None,
-            "No reference profile is configured for this model.",
             what=what,
         ),
     ]

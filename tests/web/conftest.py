@@ -7,10 +7,14 @@ from typing import Any
 
 import httpx
 import pytest
+from zmon_collector import details as behind_values
 from zmon_collector.config import Config, HealthSection, WebSection
+from zmon_plugins.metrics.calibration import Calibration
+from zmon_plugins.metrics.drift import Drift
 
 from tests.conftest import Collector
-from zmon import Point, Report, Value, Window
+from zmon import Context, Point, Report, Value, Window
+from zmon.reference import Profile, Reader
 
 Start = Callable[..., Collector]
 
@@ -54,6 +58,7 @@ def window(
     shift: float = 0.0,
     period: int = 10,
     lost: int = 0,
+    details: Mapping[tuple[str | None, str], bytes] | None = None,
 ) -> Report:
     """A report with every series that the page draws."""
     points = []
@@ -76,7 +81,20 @@ def window(
         if agent:
             own.append(Value("rows_lost", lost))
         points += [Point(agent, value) for value in own]
-    return Report(sequence, model, version, Window(start, start + period), points)
+    return Report(sequence, model, version, Window(start, start + period), points, details=details or {})
+
+
+def behind(
+    profile: Profile, probabilities: Any, inputs: Any, labels: Any = None
+) -> dict[tuple[str | None, str], bytes]:
+    """The details that the metrics give of these rows."""
+    ctx = Context("m", "", None, profile.schema, Window(0, 10), reference=profile)
+    found: dict[tuple[str | None, str], bytes] = {}
+    reader = Reader(classes=list(profile.schema.classes), features=list(profile.schema.features))
+    for batch in reader.batches(probabilities, inputs, labels):
+        for metric in (Drift(), Calibration()):
+            behind_values.add(found, metric, metric.update(metric.create(ctx), batch, ctx), ctx)
+    return found
 
 
 def shown(collector: Collector, *reports: Report) -> None:

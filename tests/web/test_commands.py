@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -10,17 +11,22 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from zmon_collector.cli import cli
+from zmon_collector.commands import tap
 from zmon_collector.lines import of_frame
+from zmon_collector.passing import A_SECOND, ASKED, KEPT, Passing
 from zmon_plugins.sinks.anodot_file import AnodotFile
 
 import zmon
 from tests.conftest import Collector, require, until
+from tests.e2e.test_processes import Running
 from tests.web.conftest import Start, shown, window
 from tests.web.test_page import browser  # noqa: F401 - a fixture
 from zmon.errors import MissingExtraError
+from zmon.wire import Message, Topic
 
 ROOT = Path(__file__).parents[2]
 EVIL = "<img src=x onerror=alert(1)>"
@@ -88,9 +94,84 @@ def test_tap_as_json(running: Collector) -> None:
     assert {point["properties"].get("agent_id") for point in points} == {None, "a", "b"}
 
 
-@pytest.mark.parametrize("name", ["top", "tap"])
+def test_tap_prints_headers_of_batches_and_says_what_it_left_out(tmp_path: Path) -> None:
+    running = Running(tmp_path / "data", "--window", "60s")
+    arguments = ["--batches", "--data-dir", str(running.folder), "--rate", "5"]
+    taps = [
+        subprocess.Popen([sys.executable, "-m", "zmon_collector", "tap", *arguments, *more, "--seconds", "4"],
+                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for more in ([], ["--json", "--model", "other*"])
+    ]  # fmt: skip
+    p = np.full((3, 2), 0.5, dtype=np.float32)
+    ends = {"collector": running.health["data"], "control": running.health["control"]}
+    with zmon.Publisher("fraud", classes=2, agent_id=EVIL, features=["a", "b"], **ends) as one:
+        sent = 0
+        while any(each.poll() is None for each in taps):
+            one.publish(p, inputs=np.zeros((3, 2)), labels=[0, 1, None])
+            assert one.flush(10)
+            sent += 1
+        assert one.stats.acknowledged == 3 * sent, "a tap takes nothing away"
+    running.end()
+    (out, err), (other, _) = (each.communicate(timeout=20) for each in taps)
+    lines = out.splitlines()
+    assert [each.returncode for each in taps] == [0, 0]
+    assert 1 <= len(lines) <= 25
+    assert f"  fraud {EVIL}  " in lines[0]
+    assert re.search(
+        r"  batch  3 rows from \d+  .*probabilities=float32.*labels=\S+.*  2 inputs, labels  \d+ B$", lines[0]
+    )
+    left_out = sum(int(number) for number in re.findall(r"… (\d+) further messages passed", err))
+    assert left_out > 0 and len(lines) + left_out <= sent + 1
+    assert other == "", "no model of that name"
+
+
+def test_names_from_the_wire_do_not_steer_the_terminal() -> None:
+    passing = Passing()
+    passing.ask(0, 0.0)
+    passing.note(Message(Topic("a\x1b[2J", "\x07", "b\nc"), "labels", b"s" * 16, b"h", rows=2), 0.0, 0.0)
+    (header,) = passing.ask(0, 0.0)["batches"]
+    line = tap._header(header)
+    assert line.isprintable() and "  a?[2J ? b?c  73737373  labels  2 rows from 0  " in line
+
+
+def test_what_the_collector_did_not_note_is_counted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    passing = Passing()
+    passing.ask(0, 0.0)
+    for _ in range(60):
+        passing.note(Message(Topic("m", "", "a"), "batch", b"s" * 16, b"h", rows=2), 0.0, 0.0)
+    headers = passing.ask(0, 0.0)["batches"]
+    answers = iter([{"batches": headers[:10], "seen": 10}, {"batches": headers[10:14], "seen": 60}, None])
+    monkeypatch.setattr(tap, "ask", lambda *_: next(answers))
+    done = command("tap", "--batches", "--data-dir", str(tmp_path), "--rate", "3")
+    assert done.exit_code == 1, "the collector has gone"
+    assert done.stdout.count("  batch  2 rows from 0") == 3
+    assert "… 47 further messages passed" in done.stderr
+
+
+def test_nothing_is_noted_when_nobody_asks() -> None:
+    message = Message(Topic("m", "", "a"), "batch", b"s" * 16, b"h", rows=2, nbytes=100)
+    passing = Passing()
+    passing.note(message, 0.0, 10.0)
+    assert passing.ask(0, 11.0) == {"batches": [], "seen": 0}
+    for _ in range(A_SECOND + 5):
+        passing.note(message, 0.0, 12.0)
+    for _ in range(2):  # several may ask: nothing is taken from one another
+        found = passing.ask(0, 13.0)
+        assert (len(found["batches"]), found["seen"]) == (A_SECOND, A_SECOND + 5)
+    assert passing.ask(A_SECOND + 5, 13.0)["batches"] == []
+    for second in range(14, 14 + 5):
+        for _ in range(A_SECOND):
+            passing.note(message, 0.0, float(second))
+        passing.ask(0, float(second))
+    assert len(passing.ask(0, 19.0)["batches"]) == KEPT
+    seen = passing.ask(0, 19.0)["seen"]
+    passing.note(message, 0.0, 19.0 + ASKED + 1)
+    assert passing.ask(0, 30.0)["seen"] == seen
+
+
+@pytest.mark.parametrize("name", ["top", "tap", "tap --batches"])
 def test_no_collector_is_told(name: str, tmp_path: Path) -> None:
-    done = command(name, "--data-dir", str(tmp_path))
+    done = command(*name.split(), "--data-dir", str(tmp_path))
     assert done.exit_code == 1
     assert "no collector runs" in done.output
 

@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+import zmon
 from tests.conftest import Collector, require
-from tests.web.conftest import Start, shown, window
+from tests.web.conftest import Start, behind, shown, window
 
 CHROMIUM = "/usr/bin/chromium"
 ARGUMENTS = [
@@ -78,10 +80,18 @@ def now() -> int:
 def served(paged: Start) -> Collector:
     """Twelve windows, of which the last four are another world."""
     collector = paged()
+    random = np.random.default_rng(0)
+    features = ["age", "amount"]
+    p, inputs = random.dirichlet((1, 1), 1000), random.normal((40, 0), (9, 1), (1000, 2))
+    profile = zmon.profile(p, inputs, classes=["no", "yes"], features=features)
+    collector.service.live.reference = lambda model: profile
+    found = behind(profile, p, inputs + np.array([9, 0]), (random.random(1000) < p[:, 1] * 0.8).astype(int))
     for i in range(12):
         odd = i >= 8
         shares = {"no": 0.9, "yes": 0.1} if odd else {"no": 0.4, "yes": 0.6}
-        made = window(i + 1, now() - 120 + 10 * i, confidence=0.3 if odd else 0.9, shift=5.0 * odd, shares=shares)
+        made = window(
+            i + 1, now() - 120 + 10 * i, confidence=0.3 if odd else 0.9, shift=5.0 * odd, shares=shares, details=found
+        )
         shown(collector, made)
     return collector
 
@@ -128,6 +138,20 @@ def test_a_change_shows_in_confidence_classes_and_features(served: Collector, op
     (heat,) = figure(page, "movement")
     assert all(max(row[:8]) < 0.5 < 1.0 < min(row[8:]) for row in heat["z"])
     assert page.locator(".head .state").inner_text() == "drifting"
+
+
+def test_the_newest_window_is_shown_over_the_reference_and_by_confidence(served: Collector, opened: Open) -> None:
+    page = opened(served, "#/series?model=m&what=feature_value&feat_name=age")
+    reference, current = ({trace["name"]: trace["y"] for trace in figure(page, "reference")}[name]
+                          for name in ("reference", "window"))  # fmt: skip
+    assert reference == pytest.approx([0.1] * 10, abs=0.002)
+    assert current[0] < 0.05 < 0.2 < current[-1]
+    page.evaluate("() => { location.hash = '#/model?model=m' }")
+    page.wait_for_selector("[data-panel=reliability]")
+    page.locator("[data-panel=reliability]").scroll_into_view_if_needed()
+    assert {trace["name"] for trace in figure(page, "reliability")} == {
+        "rows", "calibrated", "newest window", "12 windows",
+    }  # fmt: skip
 
 
 def test_a_closing_window_shows_within_a_second_and_a_half(served: Collector, opened: Open) -> None:
@@ -225,10 +249,10 @@ def test_points_are_exported(served: Collector, opened: Open) -> None:
 def test_an_alert_appears(served: Collector, opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     live = served.service.live
     page = opened(served, "#/alerts")
-    page.wait_for_selector("main h1, main h2, main .empty")
+    page.wait_for_selector("main .empty span:text('No alert has fired.')")
     alert = {"state": "firing", "model": "m", "version": "", "text": f"confidence {EVIL}", "since": now(), "value": 0.3}
     monkeypatch.setattr(live, "alerts", lambda: [alert])
-    page.wait_for_selector("main td .state[data-state=degraded]")
+    page.wait_for_selector("main tr:has-text('onerror') .state[data-state=degraded]")
     assert EVIL in page.locator("table").inner_text()
     page.keyboard.press("1")
     page.wait_for_selector("tr.lead .state[data-state=drifting]")
@@ -243,21 +267,42 @@ def test_two_versions_stand_side_by_side(served: Collector, opened: Open) -> Non
 
 
 def test_names_are_text_whatever_they_hold(paged: Start, opened: Open) -> None:
+    pandas = require("pandas")
     collector = paged()
     names = {"features": (EVIL, LONG), "classes": (EVIL, LONG), "agents": (EVIL, f"<i>{LONG[:140]}")}
+    random = np.random.default_rng(0)
+    long = LONG[:1024]  # the longest name that a profile takes
+    columns = {
+        EVIL: pandas.Categorical(random.choice([EVIL, "<b>b</b>"], 300)),
+        long: random.normal(size=300),
+    }
+    rows = random.dirichlet((1, 1), 300), pandas.DataFrame(columns)
+    profile = zmon.profile(*rows, classes=[EVIL, "<b>yes</b>"])
+    collector.service.live.reference = lambda model: profile
+    names["details"] = behind(profile, *rows, random.integers(0, 2, 300))  # type: ignore[assignment]
     for i in range(8):
         shown(collector, window(i + 1, now() - 80 + 10 * i, model=EVIL, version="<u>1</u>", **names))
     quoted = {"model": EVIL, "version": "<u>1</u>"}
     page = opened(collector, "#/overview")
-    for view, own in {
-        "overview": {},
-        "model": quoted,
-        "series": {**quoted, "what": "feature_value", "feat_name": LONG},
-        "alerts": {},
-        "health": {},
-    }.items():
+    views = [
+        ("overview", {}),
+        ("series", {**quoted, "what": "feature_value", "feat_name": LONG}),
+        ("model", quoted),
+        ("alerts", {}),
+        ("series", {**quoted, "what": "feature_value", "feat_name": long}),
+        ("health", {}),
+        ("series", {**quoted, "what": "feature_freq", "feat_name": EVIL, "category": EVIL}),
+        ("overview", {}),
+        ("series", {**quoted, "what": "prediction_freq", "class_name": EVIL}),
+    ]
+    for i, (view, own) in enumerate(views):
         page.evaluate("hash => { location.hash = hash }", page.evaluate(
             "([view, own]) => `#/${view}?${new URLSearchParams(own)}`", [view, own]))  # fmt: skip
+        if view == "series" and i > 1:  # the first is of a feature that the reference does not have
+            page.wait_for_selector("[data-panel=reference] .main-svg")
+        elif view == "model":
+            page.locator("[data-panel=reliability]").scroll_into_view_if_needed()
+            page.wait_for_selector("[data-panel=reliability] .main-svg")
         whole(page)
         assert page.locator("main img, main b, main i, main u, svg a, svg image[href^=x]").count() == 0, view
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{view} is too wide"

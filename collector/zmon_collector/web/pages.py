@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from zmon_collector import recall, views
+from zmon_collector import details, recall, views
 from zmon_collector.lines import Line, extended
 from zmon_collector.live import Live
 from zmon_collector.movers import moved
 from zmon_collector.recall import Known, Question
 from zmon_collector.web.asked import Asked, Span, span
+
+SUMMED = 60  # windows behind the calibration curve of them all
 
 
 class Pages:
@@ -69,7 +71,13 @@ class Pages:
             "from": stretch.start,
             "to": stretch.end,
             "panels": views.marked(
-                views.model(lines, self._so_far(shared) if agents else [], self._so_far(versions), period),
+                views.model(
+                    lines,
+                    self._so_far(shared) if agents else [],
+                    self._so_far(versions),
+                    period,
+                    views.reliability(self._details(ask, "calibration", SUMMED)),
+                ),
                 self._partial(known, ask),
             ),
             "movers": views.movers(moved(lines)),
@@ -85,11 +93,13 @@ class Pages:
         centre = replace(ask, agents=agents, stat=("", "mean", "macro"))
         feature = dict(asked.names).get("feat_name")
         drift = replace(ask, what=("feature_drift",)) if feature else None
+        names = {"what": asked.what, **dict(asked.names)}
+        (counts,) = self._details(replace(ask, agents=("",)), "drift", 1) or [None]
         return {
             **_identity(known),
             "agent": asked.agent,
             "agents": agents,
-            "names": {"what": asked.what, **dict(asked.names)},
+            "names": names,
             "from": stretch.start,
             "to": stretch.end,
             "panels": views.marked(
@@ -98,13 +108,14 @@ class Pages:
                     self._so_far(centre) if agents else [],
                     _alone(self._so_far(drift)) if drift else [],
                     {"what": asked.what},
+                    views.distribution(self._live.reference((known.model, known.version)), counts, names),
                 ),
                 self._partial(known, ask),
             ),
         }
 
     def _alerts(self, _: Asked) -> dict[str, Any]:
-        return {"alerts": self._live.alerts(), "watching": self._live.watches_alerts}
+        return {"alerts": self._live.alerts()}
 
     def _health(self, _: Asked) -> dict[str, Any]:
         beats = list(self._live.beats)
@@ -173,6 +184,16 @@ class Pages:
     def _lines(self, question: Question) -> list[Line]:
         found: list[Line] = self._read(lambda db: recall.lines(db, question))
         return found
+
+    def _details(self, question: Question, metric: str, most: int) -> list[Any]:
+        """What a metric gave behind its values: of the newest windows, and of the open one first."""
+        (agent,) = question.agents or ("",)
+        found = self._read(lambda db: recall.details(db, question, metric, agent, most))
+        report = None if question.frozen else self._live.partials.get((question.model, question.version or ""))
+        so_far = None if report is None else report.details.get((agent or None, metric))
+        if so_far is not None:
+            found.insert(0, (0, so_far))
+        return [each for _, data in found[:most] if (each := details.read(data)) is not None]
 
     def _so_far(self, question: Question) -> list[Line]:
         """The same, with what the open window holds so far; not where several windows are shown as one."""

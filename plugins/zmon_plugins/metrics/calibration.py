@@ -78,6 +78,10 @@ class Calibration:
         yield Value("calibration_ece", float(difference.sum() / acc["rows"].sum()))
         yield Value("calibration_mce", float((difference / acc["rows"][used]).max()))
 
+    def detail(self, acc: dict[str, Array], ctx: Context) -> dict[str, Array] | None:
+        """The bins themselves, for the reliability diagram; None without a labelled row."""
+        return acc if acc["rows"].any() else None
+
 
 @hookimpl
 def register_metrics(register: Callable[[Metric[Any]], None], options: Mapping[str, Any]) -> None:

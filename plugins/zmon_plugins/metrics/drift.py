@@ -225,6 +225,12 @@ class Drift:
             for stat, value in found.items():
                 yield Value(what, value, feat_name=table.names[i], stat=stat)
 
+    def detail(self, acc: dict[str, Any], ctx: Context) -> dict[str, Any] | None:
+        """The rollup's rows by the reference's bins, `of` which reference they are; None without one."""
+        if ctx.agent_id is not None or ctx.reference is None or acc["of"] != yardstick(ctx).digest:
+            return None
+        return {part: acc[part] for part in ("of", "predicted", "score", "numeric", "codes")}
+
     def compare(self, by_agent: Mapping[str, dict[str, Any]], ctx: Context) -> Iterable[Point]:
         """Each agent against its siblings."""
         against = yardstick(ctx)
