@@ -45,6 +45,8 @@ class Link:
         self.cursor = Cursor()
         self.subscriptions: set[bytes] = set()
         self.reached = False  # the connection for data is up, or its handshake under way
+        self.reached_at = 0.0
+        self.apart = False  # the collector is there and has not subscribed: it does not take this model
         self.greeted = False  # the collector answered our hello of this subscription
         self.schemas: set[bytes] = set()  # sent on this subscription
         self.hello_due = 0.0
@@ -132,7 +134,7 @@ class Link:
         while monitor.poll(0):
             event = recv_monitor_message(monitor, zmq.DONTWAIT)["event"]
             if monitor is self._monitors[0]:
-                self.reached = event == zmq.EVENT_CONNECTED
+                self.reached, self.reached_at = event == zmq.EVENT_CONNECTED, now
             if event == zmq.EVENT_DISCONNECTED:
                 if not self._given_up:
                     self._reopen_at = now + self._pause * random.uniform(0.5, 1.0)
