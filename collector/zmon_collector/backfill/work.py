@@ -144,7 +144,7 @@ def _places(job: Job, piece: Piece, first: int, rows: int, chunk: Chunk, ahead: 
     try:
         times = nanoseconds(values(chunk[columns.time or ""]))
         if isinstance(times, int) or times.max() > ahead:
-            raise Rejected("timestamp_ahead", "a timestamp lies ahead of this machine's clock")
+            raise ConfigurationError("a timestamp lies ahead of this machine's clock")
         codes, names = job.agents(None if columns.agent is None else chunk[columns.agent], rows)
     except (Rejected, ConfigurationError) as error:
         raise ConfigurationError(
