@@ -149,6 +149,10 @@ class Cursor:
             self.inflight -= self._sent.popleft()[1]
         return True
 
+    def follow(self, row: int) -> None:
+        """Take as acknowledged what another collector has: this one does not want these rows."""
+        self.acked = max(self.acked, row)
+
     def rewind(self, ring: Ring) -> None:
         """Go back to the last acknowledged row: what was under way may be gone."""
         self._index = ring.find(self.acked)

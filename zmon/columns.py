@@ -43,6 +43,8 @@ def class_labels(value: Any, names: Sequence[str], indices: Mapping[object, int]
         Index of each class by its name as the user gave it (text, number or bool).
     """
     array = as_array(value, "labels")
+    if array.dtype.kind == "U" and isinstance(value, list | tuple):
+        array = np.array(value, dtype=object)  # NumPy makes a text of the NaN beside texts
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim == 2:

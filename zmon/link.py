@@ -23,12 +23,14 @@ LOG_EVERY = 300.0
 TAKEN = 256  # messages from a collector before looking at the others and at the ring
 WATCHED = (
     zmq.EVENT_CONNECTED
+    | zmq.EVENT_HANDSHAKE_SUCCEEDED
     | zmq.EVENT_DISCONNECTED
     | zmq.EVENT_CONNECT_RETRIED
     | zmq.EVENT_HANDSHAKE_FAILED_AUTH
     | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
     | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
 )
+_UP = (zmq.EVENT_CONNECTED, zmq.EVENT_HANDSHAKE_SUCCEEDED)
 
 Socket = zmq.Socket[bytes]
 
@@ -45,6 +47,8 @@ class Link:
         self.cursor = Cursor()
         self.subscriptions: set[bytes] = set()
         self.reached = False  # the connection for data is up, or its handshake under way
+        self.met_at: float | None = None  # since when the collector's side answers; one that is stopped does not
+        self.apart = False  # the collector is there and has not subscribed: it does not take this model
         self.greeted = False  # the collector answered our hello of this subscription
         self.schemas: set[bytes] = set()  # sent on this subscription
         self.hello_due = 0.0
@@ -96,7 +100,8 @@ class Link:
         self.close()
         self.subscriptions.clear()
         self.schemas.clear()
-        self.reached = self.greeted = False
+        self.reached = self.greeted = self.apart = False
+        self.met_at = None
         self._pause = min(2 * self._pause, REOPEN_MAX)
         self._open()
         return True
@@ -132,14 +137,15 @@ class Link:
         while monitor.poll(0):
             event = recv_monitor_message(monitor, zmq.DONTWAIT)["event"]
             if monitor is self._monitors[0]:
-                self.reached = event == zmq.EVENT_CONNECTED
+                self.reached = event in _UP
+                self.met_at = now if event == zmq.EVENT_HANDSHAKE_SUCCEEDED else None
             if event == zmq.EVENT_DISCONNECTED:
                 if not self._given_up:
                     self._reopen_at = now + self._pause * random.uniform(0.5, 1.0)
                 self._given_up.add(monitor)
             elif event == zmq.EVENT_CONNECT_RETRIED:
                 self._given_up.discard(monitor)
-            elif event != zmq.EVENT_CONNECTED:
+            elif event not in _UP:
                 self._take_failure(now, denied=event == zmq.EVENT_HANDSHAKE_FAILED_AUTH)
 
     def _take_failure(self, now: float, *, denied: bool) -> None:

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import atexit
-import os
 import secrets
-import sys
 import time
-import weakref
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
@@ -15,7 +11,7 @@ from typing import Any, NoReturn, Self, TypeVar, overload
 
 import numpy as np
 
-from zmon import keys, native, settings
+from zmon import forks, keys, native, settings
 from zmon.buffer import Ring
 from zmon.capture import Capture, Pieces
 from zmon.counters import Counters, Stats
@@ -143,8 +139,7 @@ class Publisher:
         self._abandoned: list[Transport] = []  # a forked child keeps the parent's, and never touches it
         self._reset()
         if self._enabled:
-            _publishers.add(self)
-            atexit.register(self.close)
+            forks.watch(self, self.close)
 
     def _reset(self) -> None:
         """A fresh stream with an empty ring: at the start, and in a forked child."""
@@ -327,9 +322,7 @@ class Publisher:
         if self._closed:
             return
         self._closed = True
-        _publishers.discard(self)
-        if self._enabled:
-            atexit.unregister(self.close)
+        forks.unwatch(self, self.close)
         if self._transport is not None:
             self._transport.stop(timeout)
 
@@ -375,13 +368,7 @@ class Publisher:
                 tally=self._counters.tally,
             )
             self._transport.start()
-        self._close_with_a_worker()
-
-    def _close_with_a_worker(self) -> None:
-        """A worker that multiprocessing has forked ends without atexit; it runs finalizers of its own."""
-        process, util = sys.modules.get("multiprocessing.process"), sys.modules.get("multiprocessing.util")
-        if process is not None and util is not None and process.parent_process() is not None:
-            util.Finalize(None, self.close, exitpriority=0)
+        forks.close_with_a_worker(self.close)
 
     def _reject(self, reason: str, detail: str, rows: int) -> None:
         self._counters.reject(reason, detail, rows)
@@ -411,14 +398,3 @@ def _rows(*values: Any) -> int:
             except Exception:  # noqa: BLE001 - whatever was passed as a batch may do anything here
                 return 1
     return 1
-
-
-_publishers: weakref.WeakSet[Publisher] = weakref.WeakSet()
-
-
-def _reset_in_child() -> None:
-    for publisher in list(_publishers):
-        publisher._after_fork()
-
-
-os.register_at_fork(after_in_child=_reset_in_child)

@@ -32,6 +32,7 @@ PING_EVERY = 1.0
 RETRY_MAX = 8.0  # seconds between two goings-back without an acknowledgement that advances
 ABSENT_AFTER = 3.5  # seconds without any acknowledgement
 BURST = 64  # messages to one collector before looking at the others
+APART_AFTER = 5.0  # seconds in which a collector that shook hands subscribes, or else does not take this model
 FIRST_CONTACT = 0.4  # seconds that close() gives a connection never made
 BYE_WAIT = 0.25
 
@@ -178,6 +179,7 @@ class Transport:
                 continue
             if notice[:1] == b"\x01":
                 link.subscriptions.add(prefix)
+                link.apart = False
                 link.hello_due = 0.0
             else:
                 link.subscriptions.discard(prefix)
@@ -211,6 +213,13 @@ class Transport:
     def _publish_state(self) -> None:
         rows = [link.cursor.acked for link in self._links if link.subscribed]
         with self._lock:
+            # A collector that does not take this model wants no rows kept for it. Should it take the model over, it
+            # begins where the other one has ended.
+            furthest = max(link.cursor.acked for link in self._links)
+            for link in self._links:
+                if link.apart:
+                    link.cursor.follow(furthest)
+                    link.store = b""
             # What a collector that is away has not acknowledged stays in the ring until newer rows push it out.
             self._ring.release(min(link.cursor.acked for link in self._links))
             self._acked = min(rows) if rows else None
@@ -218,6 +227,9 @@ class Transport:
 
     def _keep_in_touch(self, link: Link, now: float) -> None:
         if not link.subscribed:
+            if link.met_at is not None and not link.apart and now - link.met_at > APART_AFTER:
+                link.apart = True
+                self._publish_state()
             return
         if not link.greeted:
             if now >= link.hello_due:

@@ -9,6 +9,7 @@ import click
 
 import zmon
 from zmon.errors import ConfigurationError, MissingExtraError
+from zmon_collector.commands.backfill import backfill
 from zmon_collector.commands.collect import collect
 from zmon_collector.commands.demo import demo
 from zmon_collector.commands.keygen import keygen
@@ -36,7 +37,7 @@ def cli() -> None:
     """
 
 
-for command in (collect, demo, keygen, outbox, plugins, profile, push, reload, report, tap, top, validate):
+for command in (backfill, collect, demo, keygen, outbox, plugins, profile, push, reload, report, tap, top, validate):
     cli.add_command(command)
 
 

@@ -193,8 +193,11 @@ class Engine:
     def _accumulated(
         self, share: Share, agent: str, cell: Cell, lane: Lane, partial: Partial | None, _: Progress
     ) -> None:
-        if partial is None:
-            return
+        if partial is not None:
+            self._gather(share, cell, lane, partial)
+
+    def _gather(self, share: Share, cell: Cell, lane: Lane, partial: Partial) -> None:
+        """Put a partial result beside the others, and merge them when they are many."""
         if partial.sample is not None:
             cell.samples.append(partial.sample)
             size = self.sample_size(share, cell)
@@ -305,17 +308,23 @@ class Engine:
                 self._submit(share, agent, cell, cell.groups.pop(key))
 
     def restore(self, model: Model, window: OpenWindow, found: Checkpoint) -> None:
-        """Take up a window where a checkpoint left it. Metrics that have come since give nothing for it."""
+        """Take up what a checkpoint holds, beside what is there of the window; metrics that it lacks give nothing."""
         share = self.share(model, window)
         share.failed.update(found.failed)
-        share.absent = self._registry.metrics.keys() - set(found.metrics)
+        share.absent |= self._registry.metrics.keys() - set(found.metrics)
         for agent, state in found.agents.items():
-            sample = state.sample
-            cell = share.cells[agent] = Cell(rows=state.rows)
-            self._cells += 1
-            cell.partials = {lane: [partial] for lane, partial in state.partials.items() if lane in self.lanes}
-            if sample is not None:
-                cell.samples, cell.bound, cell.row_bytes = [sample], sample.bound, row_bytes(sample.batch)
+            cell = share.cells.get(agent)
+            if cell is None:
+                cell = share.cells[agent] = Cell()
+                self._cells += 1
+            cell.rows += state.rows
+            if state.sample is not None:
+                cell.row_bytes = row_bytes(state.sample.batch)
+                cell.bound = min(cell.bound, state.sample.bound)
+            for lane, kept in state.partials.items():
+                if lane in self.lanes:
+                    kept.sample = None if lane else state.sample
+                    self._gather(share, cell, self.lanes[lane], kept)
 
     def remember(self, model: Model, metric: str, agent: str | None, kept: dict[str, Any]) -> None:
         """What a metric keeps from window to window, from an earlier run."""

@@ -22,10 +22,10 @@ from zmon_collector.aside import Aside
 from zmon_collector.auth import Allow
 from zmon_collector.choice import chooser
 from zmon_collector.closing import Closed
+from zmon_collector.compaction import Compaction
 from zmon_collector.config import Config
 from zmon_collector.dispatch import Deliveries, ObserverDelivery, SinkDelivery
 from zmon_collector.engine import Engine
-from zmon_collector.journal import Turn
 from zmon_collector.live import Live
 from zmon_collector.loading import load_plugins, sink_is_on
 from zmon_collector.outbox import Outbox, next_sequence
@@ -48,7 +48,6 @@ SETTLE = 2.0  # seconds after a start in which publishers reconnect and no windo
 TURN = 256  # messages taken between two looks at what is due
 ENGINE_BYTES = 64 * 2**20  # of rows that wait for metrics; beyond it receiving pauses
 STORE_BYTES = 64 * 2**20  # of rows that wait for the disk; the same
-CHECKPOINT_BYTES = 256 * 2**20  # of a window's rows in the journal; then they are replaced by what they have come to
 LEAST_WINDOW = 64 * 2**10  # bytes any publisher may have under way
 EXIT_WAIT = 10.0  # seconds that sinks get at the end
 
@@ -80,7 +79,6 @@ class Service:
         self._holding = True
         self.references = References(config)
         self._joined: deque[tuple[frozenset[int], labels.Joined]] = deque()
-        self._postponed: set[int] = set()  # windows whose checkpoint waits for a join
         self._durable = config.collector.journal == "on"
         self._recovery: Recovery | None = None
         self.engine = Engine(
@@ -96,6 +94,7 @@ class Service:
         )
         self.desk = Desk(config, self.telemetry, self.engine, journal=self._durable)
         self.store = Store(config.collector.data_dir / "state.sqlite", self.telemetry, self._wakeup.set)
+        self.compaction = Compaction(self.desk, self.engine, self.store, self.telemetry)
         self.receiver = Receiver(config, self.telemetry, self._wakeup.set)
         self.outbox = Outbox(
             self.store,
@@ -241,7 +240,7 @@ class Service:
         for what, is_over in (
             ("metrics", self.engine.backlog > ENGINE_BYTES),
             ("disk", self.store.pending_bytes > STORE_BYTES),
-            ("labels", bool(self._postponed)),  # for a moment, so that a checkpoint finds no join under way
+            ("labels", self.compaction.waiting),  # for a moment, so that a checkpoint finds no join under way
             ("journal_bytes", self.store.used_bytes > self.config.limits.journal_bytes),
         ):
             if is_over:
@@ -332,7 +331,8 @@ class Service:
             self.store.submit(lambda connection: journal.write(turn, connection), done, turn.nbytes)
         elif acks:
             self.store.submit(None, lambda _: self._acknowledge(acks))
-        self._checkpoint(turn)
+        if self._recovery is None:  # else not all rows of the windows are there yet
+            self.compaction.turn(turn)
 
     def _take_joined(self) -> None:
         """What the labels of earlier turns have completed, now on disk."""
@@ -346,37 +346,6 @@ class Service:
                 "control", ack.peer, encode_ack(ack.stream, ack.row, share, need=ack.need, store=self.desk.store)
             )
         self.receiver.flush()
-
-    def _checkpoint(self, turn: Turn) -> None:
-        """Replace the journaled rows of windows that have many by what they have come to."""
-        if self._recovery is not None:
-            return  # not all rows of the window are there yet
-        for number in {*turn.chunks, *self._postponed}:
-            pending = self.desk.pending.get(number)
-            if pending is None:  # it has closed meanwhile
-                self._postponed.discard(number)
-                continue
-            tight = self.store.used_bytes > self.config.limits.journal_bytes // 2
-            if pending.nbytes < (CHECKPOINT_BYTES // 16 if tight else CHECKPOINT_BYTES):
-                continue
-            if self.desk.late.is_joining(number):  # what it gives is in this turn's chunks, and not with the engine
-                self._postponed.add(number)
-                continue
-            self._postponed.discard(number)
-            made = self._checkpointed(number, turn.number)
-            if self.engine.checkpoint(pending.model, pending.window, made):
-                pending.nbytes = 0
-
-    def _checkpointed(self, number: int, through: int) -> Any:
-        def made(data: bytes) -> None:
-            self.telemetry.count("checkpoints")
-            self.store.submit(
-                lambda connection: journal.write_checkpoint(number, through, data, connection),
-                lambda _: self.store.sweep(number, through),
-                len(data),
-            )
-
-        return made
 
     def _replay(self) -> None:
         if self._recovery is not None:

@@ -178,6 +178,7 @@ UNLABELLED = {
     "None among indices": [2, None, 1],
     "NaN among indices": [2.0, float("nan"), 1.0],
     "NaN among names": np.array(["c", float("nan"), "b"], dtype=object),
+    "NaN among a list of names": ["c", float("nan"), "b"],
     "NaN row": np.array([[0, 0, 1.0], [np.nan] * 3, [0, 1.0, 0]]),
 }
 

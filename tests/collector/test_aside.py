@@ -209,7 +209,7 @@ def test_at_the_end_it_stops_between_two_pieces_and_goes_on_after_a_restart(
 ) -> None:
     sink = Piecemeal()
     thread, box = delivery(store, sink)
-    closed = Closed(("m", ""), Window(OLD, OLD + 60), 1, [Point(None, Value("a", 1.0))], {}, {})
+    closed = Closed(("m", ""), Window(OLD, OLD + 60), 1, [Point(None, Value("a", 1.0))], {}, {}, {})
     write, written = box.prepare(closed, {})
     written(store.call(write))
     thread.start()
@@ -233,7 +233,7 @@ def test_another_kind_of_failure_is_told_though_the_sink_was_failing(
     sink.gate.set()
     sink.errors = [RetryLater("status 500", after=0.0)] * 5 + [Paused("status 401", after=0.0)] * 5
     thread, box = delivery(store, sink)
-    closed = Closed(("m", ""), Window(OLD, OLD + 60), 1, [Point(None, Value("a", 1.0))], {}, {})
+    closed = Closed(("m", ""), Window(OLD, OLD + 60), 1, [Point(None, Value("a", 1.0))], {}, {}, {})
     write, written = box.prepare(closed, {})
     written(store.call(write))
     thread.start()

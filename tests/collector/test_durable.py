@@ -288,7 +288,7 @@ def aside(store: Store) -> Aside:
 
 def close_window(box: Outbox, store: Store, start: int, points: int = 3) -> None:
     values = [Point(None, Value("accuracy", 0.5, class_name=f"class {i}")) for i in range(points)]
-    closed = Closed(("m", ""), Window(start, start + 60), 1, values, {"a": RowCounts(1)}, {})
+    closed = Closed(("m", ""), Window(start, start + 60), 1, values, {"a": RowCounts(1)}, {}, {})
     write, written = box.prepare(closed, {})
     written(store.call(write))
 

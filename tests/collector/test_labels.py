@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics
-from zmon_collector import labels, recall, service, tables
+from zmon_collector import compaction, labels, recall, tables
 from zmon_collector.intake import Part
 from zmon_collector.journal import Turn
 from zmon_collector.labels import Joined, Labelled, Predicted, Sweep, Window, Work
@@ -281,7 +281,7 @@ def test_labels_that_open_a_window_take_no_columns_from_its_rows(collect: Callab
 
 def test_a_checkpoint_holds_what_was_joined(collect: Callable[..., Collector], monkeypatch: pytest.MonkeyPatch) -> None:
     """Each batch completes pairs in the turn that also asks for a checkpoint, which replaces that turn's rows."""
-    monkeypatch.setattr(service, "CHECKPOINT_BYTES", 1)
+    monkeypatch.setattr(compaction, "CHECKPOINT_BYTES", 1)
     collector = collect(window=3600, flush_on_exit=False)
     p = np.eye(2)[np.zeros(10, dtype=int)]
     times = 1_700_000_000.0

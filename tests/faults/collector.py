@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from zmon_collector import cli, journal, service
+from zmon_collector import cli, compaction, journal, service
 
 AGENTS = 3  # of the tests that kill
 
@@ -59,7 +59,7 @@ def streams_known(path: Path) -> int:
 
 
 if __name__ == "__main__":
-    service.CHECKPOINT_BYTES = int(sys.argv.pop(1))
+    compaction.CHECKPOINT_BYTES = int(sys.argv.pop(1))
     if streams_known(Path(sys.argv[-1]) / "state.sqlite") >= AGENTS:
         service.SETTLE = 0.1  # or no life would be long enough to close a window
     where = sys.argv.pop(1)

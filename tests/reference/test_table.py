@@ -8,7 +8,7 @@ import numpy as np
 import pandas
 import pytest
 from click.testing import CliRunner
-from zmon_collector import table
+from zmon_collector import files, table
 from zmon_collector.commands.profile import profile
 
 import zmon
@@ -34,7 +34,7 @@ def expected(frame: pandas.DataFrame) -> Profile:
 def test_the_command_makes_what_the_function_makes(
     suffix: str, frame: pandas.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(table, "ROWS", 1000)  # the windows of 1000 rows are then the same
+    monkeypatch.setattr(files, "ROWS", 1000)  # the windows of 1000 rows are then the same
     path, out = tmp_path / f"rows.{suffix}", tmp_path / "reference.zmon"
     frame.to_csv(path, index=False) if suffix == "csv" else frame.to_parquet(path)
     options = ["--probabilities", "p_*", "--labels", "y", "--ids", "id", "--time", "ts", "--out", str(out)]
@@ -51,7 +51,7 @@ def test_the_command_makes_what_the_function_makes(
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
 def test_arrays_are_read_as_a_stream(save: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(table, "ROWS", 700)
+    monkeypatch.setattr(files, "ROWS", 700)
     p, frame, labels = rows(3000)
     inputs = frame[["normal", "ones"]].to_numpy(dtype=np.float32)
     path, out = tmp_path / "rows.npz", tmp_path / "reference.zmon"
@@ -66,11 +66,11 @@ def test_arrays_are_read_as_a_stream(save: object, tmp_path: Path, monkeypatch: 
 
 
 def test_whole_numbers_may_become_fractions_further_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(table, "CSV_BLOCK", 1000)
+    monkeypatch.setattr(files, "CSV_BLOCK", 1000)
     path = tmp_path / "a.csv"
     path.write_text("p,x\n" + "0.5,1\n" * 1000 + "0.25,1.5\n" * 3 + "0.25,\n")
     read = table.Table([path], table.Columns(("no", "yes"), ("p",)))
-    batches = [batch for batch, _ in read.batches()]
+    batches = list(read.batches())
     assert len(batches) > 3 and sum(batch.rows for batch in batches) == 1004
     assert np.isnan(batches[-1].inputs[-1, 0])
 

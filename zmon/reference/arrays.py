@@ -14,6 +14,7 @@ from zmon.reference import build
 from zmon.reference.document import Profile
 from zmon.wire import Topic, decode, decode_schema, encode_batch
 
+SLACK = 1.0001  # a float16 softmax may come out this far above 1
 _TOPIC = Topic("profile", "", "profile").encode()
 
 
@@ -50,14 +51,25 @@ class Reader:
         inputs: Any = None,
         labels: Any = None,
         predictions: Any = None,
-        ids: Any = None,
-        timestamps: Any = None,
     ) -> list[Batch]:
         """The rows; ConfigurationError says what is wrong with them."""
         try:
-            pieces, _ = self._capture.pieces(probabilities, inputs, labels, predictions, ids, timestamps, 0)
+            return self.capture(probabilities, inputs, labels, predictions)
         except Rejected as error:
             raise ConfigurationError(f"{error} ({error.reason})") from None
+
+    def capture(
+        self,
+        probabilities: Any = None,
+        inputs: Any = None,
+        labels: Any = None,
+        predictions: Any = None,
+        ids: Any = None,
+        timestamps: Any = None,
+        segments: Any = None,
+    ) -> list[Batch]:
+        """The rows; Rejected with the reason under which a publisher or its collector would count them."""
+        pieces, _ = self._capture.pieces(probabilities, inputs, labels, predictions, ids, timestamps, 0, segments)
         found = []
         for layout, piece, _ in pieces:
             arrays = [[name, dtype, [piece.rows] if width is None else [piece.rows, width]]
@@ -68,8 +80,11 @@ class Reader:
             schema = decode_schema(self._capture.schemas[layout.schema], layout.schema)
             columns = dict(message.columns)
             p = columns.get("probabilities")
-            if p is not None and p.ndim == 1:
-                columns["probabilities"] = np.column_stack([1.0 - p, p])
+            if p is not None:
+                if not (p.min() >= 0.0 and p.max() <= SLACK):
+                    raise Rejected("probabilities_range", f"probabilities from {p.min():.4g} to {p.max():.4g}")
+                if p.ndim == 1:
+                    columns["probabilities"] = np.column_stack([1.0 - p, p])
             found.append(Batch(schema, columns, message.rows, message.dictionaries))
         return found
 

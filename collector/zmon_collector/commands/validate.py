@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from zmon.errors import ConfigurationError
-from zmon_collector import budget
+from zmon_collector import budget, division
 from zmon_collector import config as configuration
 from zmon_collector.auth import Gate
 from zmon_collector.choice import unknown
@@ -25,8 +25,8 @@ from zmon_collector.telemetry import Telemetry
 
 
 @click.command()
-@click.argument("path", metavar="CONFIG", type=CONFIG)
-def validate(path: Path) -> None:
+@click.argument("paths", metavar="CONFIG...", nargs=-1, required=True, type=CONFIG)
+def validate(paths: tuple[Path, ...]) -> None:
     """Check a configuration file and the plugins it speaks of, without starting anything.
 
     Prints how many samples a window of each model will emit to each sink, for the numbers of agents, features and
@@ -35,13 +35,28 @@ def validate(path: Path) -> None:
     Exit code 0 when a collector would start with it, 2 when it would refuse or when a sink's quota cannot carry a
     window's samples in one period, 1 when it would start without one of its plugins.
 
+    Of several files, each of a collector that takes some of the models, it also says which model two of them claim and
+    which is configured or alerted on and taken by none: exit code 1.
+
     A written file (.json) is checked against Anodot's rules instead, as `zmon push --dry-run` does.
     """
-    if path.suffix == ".json":
-        summary = check([path], lambda n: None)
+    written = [path for path in paths if path.suffix == ".json"]
+    if written:
+        summary = check(written, lambda n: None)
         show(summary, "valid")
         sys.exit(FAILED if summary.refused else 0)
-    config = configuration.load(path)
+    configs = {path: configuration.load(path) for path in paths}
+    sound = [_check(path, config) for path, config in configs.items()]
+    faults = division.faults(configs) if len(configs) > 1 else []
+    for fault in faults:
+        click.echo(fault, err=True)
+    if len(configs) > 1 and not faults:
+        click.echo(f"{len(division.named(configs))} models, each in one of {len(configs)} collectors")
+    sys.exit(0 if all(sound) and not faults else FAILED)
+
+
+def _check(path: Path, config: Config) -> bool:
+    """Say what there is to say of one file; whether all its plugins can be used."""
     References(config)
     Gate(config.security, Telemetry())  # reads the keys and the clients, as a collector does
     registry = loaded(config)
@@ -55,7 +70,7 @@ def validate(path: Path) -> None:
     bad = [plugin for plugin in registry.plugins.values() if plugin.state != "ok"]
     for plugin in bad:
         click.echo(f"plugin {plugin.name!r} ({plugin.origin}) is quarantined: {plugin.error}", err=True)
-    sys.exit(FAILED if bad else 0)
+    return not bad
 
 
 def _check_choices(config: Config, registry: Registry) -> None:
