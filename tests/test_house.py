@@ -35,6 +35,7 @@ PURE = {  # no sockets, no clock, no threads
     "zmon.wire": set(),
     "zmon.control": set(),
     "zmon.buffer": set(),
+    "zmon.forms": set(),
     "zmon.batch": set(),
     "zmon.state": set(),
     "zmon.categories": set(),

@@ -13,6 +13,7 @@ from zmon import categories
 from zmon.categories import Dictionaries
 
 Array = NDArray[Any]
+SLACK = 1.0001  # a probability; a float16 softmax may come out this far above 1
 KINDS = ("numeric", "boolean", "categorical", "text", "vector")  # the last two are named, and not captured
 CODED = ("codes", "segments")  # columns of codes, which have dictionaries
 

@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from zmon import categories, inputs
-from zmon.batch import KINDS, Array, Schema
+from zmon.batch import KINDS, SLACK, Array, Schema
 from zmon.buffer import Layout, Piece
 from zmon.categories import Dictionaries
 from zmon.columns import as_array, class_labels, identifiers, nanoseconds, targets
 from zmon.errors import ConfigurationError, Rejected
+from zmon.forms import Forms
 from zmon.inputs import FeaturePlan
 from zmon.kinds import categorical
 from zmon.settings import name
@@ -75,6 +76,7 @@ class Capture:
         self._latest = FeaturePlan((), (), ())
         self._plans: dict[tuple[str, ...] | int, FeaturePlan] = {}
         self._better: dict[tuple[FeaturePlan, tuple[str, ...]], FeaturePlan] = {}
+        self._forms = Forms(MESSAGE_BYTES)
         self.classes: tuple[str, ...] = ()
         self._indices: dict[object, int] = {}
         if task == "classification" and classes is not None:
@@ -117,6 +119,10 @@ class Capture:
 
         Raises Rejected with the reason when the arguments cannot be a batch.
         """
+        plain = labels is None and predictions is None and ids is None and timestamps is None and segments is None
+        if plain and (short := self._forms.take(probabilities, inputs, self._latest, now)) is not None:
+            layout, self._latest, piece, nbytes = short
+            return [(layout, piece, nbytes)], 0
         columns: list[tuple[str, Array]] = []
         dictionaries: dict[str, Dictionaries] = {}
         if probabilities is not None:
@@ -152,7 +158,10 @@ class Capture:
             kept = int(np.count_nonzero(mask))
             taken = taken.take(mask)
         schema = plan.schemas.get(segment_names) or self._schema(plan, segment_names)
-        return _snapshots(schema, taken, kept, now), rows - kept
+        made = _snapshots(schema, taken, kept, now)
+        if plain and self.rate == 1.0 and (inputs is None or (plan.plain and plan.where is None)):
+            self._forms.learn(probabilities, inputs, made[0][0], plan)
+        return made, rows - kept
 
     def label_pieces(self, ids: Any, labels: Any, timestamps: Any, now: int) -> Pieces:
         """Snapshots of labels that come after their predictions, as `pieces` gives them.
@@ -196,13 +205,11 @@ class Capture:
         if not (dimensions == 2 and shape[1] == width) and not (dimensions == 1 and width == 2):
             expected = f"(n, {width})" + (" or (n,)" if width == 2 else "")
             raise Rejected("probabilities_shape", f"probabilities of shape {shape}; expected {expected}")
-        # One pass settles NaN, infinities and most values that are no probabilities: the squares of a row sum to at
-        # most 1. The collector checks the range exactly.
         flat = array.reshape(-1)
         if array.dtype.char == "e":
             flat = flat.astype(np.float32)
         squares = float(np.vdot(flat, flat))
-        if not squares <= shape[0] * 1.0001:
+        if not squares <= shape[0] * SLACK:
             _explain(array)
         return array
 
@@ -370,5 +377,5 @@ def _explain(array: Array) -> None:
     if not np.isfinite(array).all():
         raise Rejected("probabilities_nan", "a probability is NaN or infinite")
     low, high = float(array.min()), float(array.max())
-    if low < 0 or high > 1.0001:
+    if low < 0 or high > SLACK:
         raise Rejected("probabilities_range", f"probabilities from {low:.4g} to {high:.4g}; are these logits?")

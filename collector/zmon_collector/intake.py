@@ -8,12 +8,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from zmon.batch import Array, Batch, Schema
+from zmon.batch import SLACK, Array, Batch, Schema
 from zmon.errors import WireError
 from zmon.wire import Message
 
 NANO = 1_000_000_000
-SLACK = 1.0001  # a float16 softmax may come out this far above 1
 
 
 class Part(NamedTuple):

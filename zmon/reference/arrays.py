@@ -7,14 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from zmon.batch import Batch, Schema, concat
+from zmon.batch import SLACK, Batch, Schema, concat
 from zmon.capture import Capture
 from zmon.errors import ConfigurationError, Rejected
 from zmon.reference import build
 from zmon.reference.document import Profile
 from zmon.wire import Topic, decode, decode_schema, encode_batch
 
-SLACK = 1.0001  # a float16 softmax may come out this far above 1
 _TOPIC = Topic("profile", "", "profile").encode()
 
 
