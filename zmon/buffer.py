@@ -134,6 +134,10 @@ class Cursor:
         entry.sealed = True
         return entry
 
+    def behind(self, ring: Ring) -> bool:
+        """Something is there that was not sent."""
+        return self._index < ring.tail
+
     def sent(self, entry: Entry) -> None:
         self._index += 1
         self.inflight += entry.nbytes

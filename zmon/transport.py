@@ -25,7 +25,7 @@ from zmon.settings import Endpoint
 
 log = logging.getLogger("zmon")
 
-BUSY_POLL = 0.01  # seconds between looks at the ring while something is published: single rows gather meanwhile
+BUSY_POLL = 0.02  # seconds between looks at the ring while something is published: small batches gather meanwhile
 BUSY_FOR = 0.05  # seconds without anything new, after which the thread sleeps until publish() rings
 SLEEP = 0.25  # at most: until a hello or a ping is due
 PING_EVERY = 1.0
@@ -35,6 +35,8 @@ BURST = 64  # messages to one collector before looking at the others
 APART_AFTER = 5.0  # seconds in which a collector that shook hands subscribes, or else does not take this model
 FIRST_CONTACT = 0.4  # seconds that close() gives a connection never made
 BYE_WAIT = 0.25
+
+DONE, BLOCKED, MORE = range(3)  # how far sending came
 
 
 class Transport:
@@ -123,20 +125,23 @@ class Transport:
             context.term()
 
     def _loop(self, context: zmq.Context[zmq.Socket[bytes]], alarm: Alarm) -> None:
-        poller = zmq.Poller()
-        poller.register(alarm.fileno(), zmq.POLLIN)
+        poller, nap = zmq.Poller(), zmq.Poller()
+        for each in (poller, nap):
+            each.register(alarm.fileno(), zmq.POLLIN)
         self._links = [Link(context, poller, endpoint, self._keys) for endpoint in self._endpoints]
         started = busy_at = time.monotonic()
-        sent, seen = False, 0
+        state, seen = DONE, 0
         while not self._finished(started):
-            if sent:
-                wait = 0.0
-            elif time.monotonic() - busy_at < BUSY_FOR or self._stop_at is not None:
-                wait = BUSY_POLL
-            else:
-                with self._lock:
-                    wait = SLEEP if self._ring.issued == seen and self._stop_at is None else 0.0
-                    alarm.set()
+            busy = time.monotonic() - busy_at < BUSY_FOR
+            wait = 0.0 if state == MORE else BUSY_POLL
+            if state == DONE and self._stop_at is None:
+                if busy:  # not woken by every acknowledgement: the model has better use for the interpreter
+                    nap.poll(int(wait * 1000))
+                    wait = 0.0
+                else:
+                    with self._lock:
+                        wait = SLEEP if self._ring.issued == seen and self._stop_at is None else 0.0
+                        alarm.set()
             ready = {socket for socket, _ in poller.poll(int(wait * 1000))}
             with self._lock:
                 alarm.clear(alarm.fileno() in ready)
@@ -149,10 +154,8 @@ class Transport:
                 if link.mend(ready, now):
                     self._publish_state()
                 self._keep_in_touch(link, now)
-            sent = False
-            for link in self._links:
-                sent |= self._send(link, now)
-            if sent or self._ring.issued != seen:
+            state = max(self._send(link, now) for link in self._links)
+            if state == MORE or self._ring.issued != seen:
                 busy_at, seen = now, self._ring.issued
         self._say_goodbye(poller)
 
@@ -269,28 +272,28 @@ class Transport:
         except zmq.Again:
             link.hello_due = 0.0  # the control connection comes up a moment after the data one
 
-    def _send(self, link: Link, now: float) -> bool:
+    def _send(self, link: Link, now: float) -> int:
+        """Send what is there: all of it (DONE), what a burst takes (MORE), or what may be under way (BLOCKED)."""
         if not (link.subscribed and link.greeted):
-            return False
-        any_sent = False
+            return DONE
         for _ in range(BURST):
             with self._lock:
                 entry = link.cursor.peek(self._ring)
                 base = self._ring.base
+                waits = entry is None and link.cursor.behind(self._ring)
             if entry is None:
-                return any_sent
+                return BLOCKED if waits else DONE
             # The entry may leave the ring meanwhile: then it is sent for nothing, and the base says the rest.
             try:
                 self._send_schema(link, entry.layout.schema)
                 link.data.send_multipart(self._frames(entry, min(base, entry.first)), zmq.DONTWAIT, copy=True)
             except zmq.Again:
-                return any_sent
+                return BLOCKED
             if not link.cursor.inflight:
                 link.progress = now
             with self._lock:
                 link.cursor.sent(entry)
-            any_sent = True
-        return any_sent
+        return MORE
 
     def _send_schema(self, link: Link, digest: bytes) -> None:
         if digest not in link.schemas:

@@ -140,7 +140,8 @@ def test_a_missing_schema_is_sent_again(peer: Peer, publisher: zmon.Publisher) -
     hello = peer.greeting("hello")
     peer.ack(hello.stream, 0)
     schema, *_ = peer.messages()
-    peer.ack(hello.stream, 0, need=schema.schema)
+    peer.ack(hello.stream, 1, need=schema.schema)
+    until(lambda: publisher.stats.acknowledged == 1, what="the acknowledgement to be taken in")
     publisher.publish(P)
     assert [each.kind for each in peer.messages()][:2] == ["schema", "batch"]
 
