@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 Counts = dict[str, Array]
+BLOCKS = 8  # more than these, and looking for each costs more than it saves
 
 
 def empty(dtype: Any = np.int64) -> Counts:
@@ -22,7 +23,7 @@ def of(keys: Array) -> Counts:
     >>> of(np.array([7, 3, 7]))
     {'keys': array([3, 7]), 'counts': array([1, 2])}
     """
-    ordered = np.sort(keys)
+    ordered = _sorted(keys)
     starts = _starts(ordered)
     return {"keys": ordered[starts], "counts": np.diff(starts, append=len(ordered)).astype(np.int64)}
 
@@ -37,6 +38,20 @@ def merge(left: Counts, right: Counts) -> Counts:
     starts = _starts(keys)
     counts = np.concatenate([left["counts"], right["counts"]])[order]
     return {"keys": keys[starts], "counts": np.add.reduceat(counts, starts)}
+
+
+def _sorted(keys: Array) -> Array:
+    """`np.sort`; 32-bit keys that lie close together block by block: NumPy sorts 16 bits by radix, 6 times as fast."""
+    if keys.dtype != np.uint32 or not len(keys):
+        return np.sort(keys)
+    first, last = int(keys.min()) >> 16, int(keys.max()) >> 16
+    if last - first >= BLOCKS:
+        return np.sort(keys)
+    found = []
+    for block in range(first, last + 1):
+        inside = keys[keys >> np.uint32(16) == block].astype(np.uint16)
+        found.append(np.sort(inside, kind="stable") + np.uint32(block << 16))
+    return np.concatenate(found)
 
 
 def _starts(ordered: Array) -> Array:

@@ -76,9 +76,12 @@ class Ranking:
         new = {"rows": len(labels), "scores": counts.empty(np.uint32)}
         ranked = _ranked(p.shape[1])
         if len(ranked) <= min(ctx.options.get("max_classes", 100), 2**31 // SPAN):
-            keys = _codes(p[:, ranked.start :]) + (np.arange(len(ranked), dtype=np.uint32) * SPAN)
-            keys = keys * np.uint32(2) + (labels[:, np.newaxis] == np.array(ranked))
-            new["scores"] = counts.of(keys.ravel())
+            codes = _codes(p[:, ranked.start :])
+            classes = []
+            for i, c in enumerate(ranked):  # apart, so that the keys to be sorted are few and close together
+                keys = (codes[:, i] + np.uint32(i * SPAN)) * np.uint32(2) + (labels == c)
+                classes.append(counts.of(keys.astype(np.uint32, copy=False)))
+            new["scores"] = {each: np.concatenate([one[each] for one in classes]) for each in ("keys", "counts")}
         return self.merge(acc, new)
 
     def merge(self, left: dict[str, Any], right: dict[str, Any]) -> dict[str, Any]:
