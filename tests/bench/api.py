@@ -56,7 +56,7 @@ def fed(url: str, seconds: int) -> dict[str, float]:
         used, started = time.process_time(), time.monotonic()
         for second in range(seconds):
             window = Window(1_000_000_000 + second, 1_000_000_001 + second)
-            write, written = box.prepare(Closed(("m", ""), window, second, points, {"a": RowCounts(1)}, {}), {})
+            write, written = box.prepare(Closed(("m", ""), window, second, points, {"a": RowCounts(1)}, {}, {}), {})
             store.submit(write, written)
             time.sleep(max(0.0, started + second + 1 - time.monotonic()))
         box.end()
@@ -69,7 +69,7 @@ def fed(url: str, seconds: int) -> dict[str, float]:
 
 
 def run(folder: Path, quick: bool) -> dict[str, float]:
-    seconds = 4 if quick else 10
+    seconds = 2 if quick else 10
     measured = {}
     with StandIn() as api:
         for name, url in (("without", ""), ("with", api.url)):

@@ -56,7 +56,7 @@ def run(folder: Path, quick: bool) -> list[dict[str, Any]]:
             publisher.publish(p, inputs=x)
 
         calls = min(300, 24 * 2**20 // (4 * rows * (classes + features)))  # no more than the ring holds
-        rounds = 10 if quick else 60
+        rounds = 6 if quick else 40
         times = interleaved(
             {"publish": publish, "raw send": send, "memcpy": copy}, rounds, calls, lambda one=publisher: one.flush(30)
         )

@@ -68,7 +68,7 @@ def run(folder: Path, quick: bool) -> list[dict[str, Any]]:
     found = []
     for preset, workers in (("default", 1), ("default", 2), ("full", 1)):
         window(BLOCK, preset, workers)  # warms up
-        taken = [window(rows, preset, workers) for _ in range(1 if quick else 3)]
+        taken = [window(rows, preset, workers) for _ in range(1 if quick else 2)]
         seconds = [each for each, _ in taken]
         median = float(np.median(seconds))
         found.append(

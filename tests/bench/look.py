@@ -48,7 +48,7 @@ def run(folder: Path, quick: bool) -> dict[str, float]:
         assert publisher.flush(30)
         threading.Thread(target=follow, args=(running.health["web"], seen), daemon=True).start()
         total, started = ROWS, time.monotonic()
-        for number in range(9 if quick else 31):
+        for number in range(5 if quick else 21):
             if number:
                 time.sleep(chance.uniform(0.1, 1.1))
                 started = time.monotonic()

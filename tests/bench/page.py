@@ -54,13 +54,13 @@ class Viewers:
 
 
 def run(folder: Path, quick: bool) -> dict[str, Any]:
-    seconds = PERIOD * (1 if quick else 3)
+    seconds = PERIOD * (0.5 if quick else 2)
     running = Running(folder / "page", "--window", f"{PERIOD}s", "--web", "127.0.0.1:0")
     process = psutil.Process(running.process.pid)
     publisher = subprocess.Popen([sys.executable, "-c", SERVE, running.health["data"], running.health["control"]])
     found: dict[str, Any] = {"viewers": VIEWERS, "window": PERIOD}
     try:
-        time.sleep(2.5 * PERIOD)  # the first window has closed
+        time.sleep(1.5 * PERIOD)  # the first window has closed
         for name, count in (("nobody", 0), ("one", 1), ("reading", VIEWERS), ("not reading", VIEWERS)):
             viewers = Viewers(running.health["web"], count)
             with contextlib.closing(viewers):

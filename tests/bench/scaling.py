@@ -104,8 +104,10 @@ def run(folder: Path, quick: bool) -> list[dict[str, Any]]:
 
 
 def show(found: list[dict[str, Any]]) -> list[Table]:
-    return [Table(
-        f"Growth: cost of a unit at 1, 4 and 16 times as many; above {GROWTH:g} the run fails",
-        ("units", "from", "µs at 1", "µs at 4", "µs at 16", "growth"),
-        [(r["units"], r["least"], *(f"{us:.2f}" for us in r["us"]), f"{r['growth']:.2f}") for r in found],
-    )]
+    return [
+        Table(
+            f"Growth: cost of a unit at 1, 4 and 16 times as many; above {GROWTH:g} the run fails",
+            ("units", "from", "µs at 1", "µs at 4", "µs at 16", "growth"),
+            [(r["units"], r["least"], *(f"{us:.2f}" for us in r["us"]), f"{r['growth']:.2f}") for r in found],
+        )
+    ]

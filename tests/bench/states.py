@@ -84,7 +84,7 @@ def saturate(one: zmon.Publisher) -> None:
 
 
 def run(folder: Path, quick: bool) -> list[dict[str, Any]]:
-    rounds = 8 if quick else 40
+    rounds = 4 if quick else 24
     times: dict[str, list[int]] = {}
     with ExitStack() as stack:
         near, stopped = collector(stack, folder / "near"), collector(stack, folder / "stopped")
