@@ -4,7 +4,7 @@ BIN = .venv/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 TESTS ?= tests
 
-.PHONY: demo test faults bench lint docs site clean
+.PHONY: demo test faults bench bench-check bench-peers lint docs site clean
 
 demo: .venv/collector
 	$(BIN)/zmon demo $(ARGS)
@@ -19,6 +19,14 @@ faults: .venv/dev
 bench: .venv/dev
 	$(BIN)/python -m tests.bench $(ARGS)
 
+# Ratios of a quick run against those committed.
+bench-check: .venv/dev
+	$(BIN)/python -m tests.bench.check
+
+# Others on the same rows, each in an environment of its own under .venv-peers.
+bench-peers: .venv/dev
+	$(BIN)/python -m tests.bench.peers $(ARGS)
+
 lint: .venv/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -32,7 +40,7 @@ site: .venv/dev
 	$(BIN)/mkdocs build --strict
 
 clean:
-	rm -rf .venv dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-peers dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 .venv/pip:
 	$(PYTHON) -c 'import sys; sys.exit("zmon needs Python 3.11 or newer") if sys.version_info < (3, 11) else None'

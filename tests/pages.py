@@ -16,6 +16,7 @@ from zmon_collector.config.values import clients, duration, period, tables
 from zmon_collector.plugins import Registry
 
 from tests import wire_page
+from tests.bench import performance, suite
 
 ROOT = Path(__file__).parents[1]
 HEAD = "<!-- Made by `make docs`; edit the code instead. -->\n\n"
@@ -98,6 +99,7 @@ def generated() -> dict[str, str]:
         "docs/configuration.md": configuration(),
         "docs/commands.md": commands(),
         "docs/wire.md": wire_page.page(),
+        "docs/performance.md": performance.page(performance.PAGE.read_text(), suite.kept()),
     }
 
 

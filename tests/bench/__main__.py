@@ -1,18 +1,14 @@
-"""``python -m tests.bench [--quick] [--json FILE]``: every measurement, as tables and, if asked, as JSON."""
+"""``python -m tests.bench [--quick] [--json FILE] [--keep]``: every measurement as tables, and if asked as JSON."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import tempfile
+import time
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-import zmq
-
-from tests.bench import api, capture, collector, metrics, page, scaling
+from tests.bench import performance, suite
 
 
 def main() -> None:
@@ -21,39 +17,25 @@ def main() -> None:
         "--quick", action="store_true", help="a fraction of the rounds: that it runs, not what it costs"
     )
     arguments.add_argument("--json", type=Path, help="write the figures there, too")
+    arguments.add_argument(
+        "--keep", action="store_true", help="as the figures of docs/performance.md and of make bench-check"
+    )
+    arguments.add_argument("--only", nargs="+", choices=suite.NAMES, help="these measurements alone")
     given = arguments.parse_args()
-    machine = {
-        "cpus": os.cpu_count(),
-        "machine": platform.machine(),
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "libzmq": zmq.zmq_version(),
-    }
-    print("measured on", ", ".join(f"{name} {value}" for name, value in machine.items()))
-    with tempfile.TemporaryDirectory() as folder:
-        captured = capture.run(Path(folder), given.quick)
-        print(capture.show(captured), flush=True)
-        collected = collector.run(Path(folder), given.quick)
-        print(collector.show(collected), flush=True)
-        looked = page.run(Path(folder), given.quick)
-        print(page.show(looked), flush=True)
-        sent = api.run(Path(folder), given.quick)
-        print(api.show(sent), flush=True)
-    computed = metrics.run(given.quick)
-    print(metrics.show(computed), flush=True)
-    scaled = scaling.run(given.quick)
-    print(scaling.show(scaled), flush=True)
-    if given.json:
-        figures = {
-            "machine": machine,
-            "capture": captured,
-            "collector": collected,
-            "page": looked,
-            "api": sent,
-            "metrics": computed,
-            "scaling": scaled,
-        }
-        given.json.write_text(json.dumps(figures, indent=1, default=float))
+    if given.keep and (given.quick or given.only):
+        arguments.error("--keep is for a whole run: leave out --quick and --only")
+    figures: dict[str, Any] = {"machine": suite.machine()}
+    print("measured on", ", ".join(f"{name} {value}" for name, value in figures["machine"].items()))
+    started = time.monotonic()
+    for name, found in suite.run(given.quick, tuple(given.only or suite.NAMES)):
+        figures[name] = found
+        for each in suite.module(name).show(found):
+            print(each.text(), flush=True)
+        if given.json:  # as each ends: a later one that fails costs nothing of these
+            given.json.write_text(json.dumps(figures, indent=1, default=float) + "\n")
+    print(f"\n{time.monotonic() - started:.0f} s")
+    if given.keep:
+        performance.keep(figures)
 
 
 if __name__ == "__main__":

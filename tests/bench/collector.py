@@ -1,17 +1,14 @@
-"""What a collector takes: rows and values a second from a publisher process, against NumPy on the same rows."""
+"""What a collector takes: rows and values a second from a publisher process, journal on and off, against NumPy."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 
-from tests.bench.measure import table
+from tests.bench.measure import Table, said, script
 from tests.e2e.test_processes import OLD, Running
 
 CASES = [(20, 32), (20, 1000), (784, 32), (784, 1000)]
@@ -51,49 +48,58 @@ def numpy_rate(features: int, seconds: float) -> float:
     return done / (time.monotonic() - started)
 
 
+def journal_off(folder: Path) -> Path:
+    path = folder / "journal-off.toml"
+    path.write_text('[collector]\njournal = "off"\n')
+    return path
+
+
+def rate(folder: Path, features: int, rows: int, total: int, journal: str) -> float:
+    """Rows a second until everything is acknowledged."""
+    off = () if journal == "on" else ("--config", str(journal_off(folder.parent)))
+    running = Running(folder, "--window", "1h", *off)
+    try:
+        return float(
+            said(script(PUBLISH, running.health["data"], running.health["control"], features, rows, total, OLD))
+        )
+    finally:
+        running.end()
+
+
 def run(folder: Path, quick: bool) -> list[dict[str, Any]]:
     found = []
     for features, rows in CASES:
-        total = int((2e6 if features == 20 else 6e4) * (0.15 if quick else 1.0) * (1 if rows == 1000 else 0.4))
-        rates = []
-        for number in range(1 if quick else 3):
-            running = Running(folder / f"collector-{features}-{rows}-{number}", "--window", "1h")
-            process = psutil.Process(running.process.pid)
-            done = subprocess.run(
-                [sys.executable, "-c", PUBLISH, running.health["data"], running.health["control"],
-                 *map(str, (features, rows, total, OLD))],
-                capture_output=True, text=True, check=False, timeout=600,
-            )  # fmt: skip
-            assert done.returncode == 0, done.stderr
-            rates.append(float(done.stdout))
-            resident = process.memory_info().rss
-            started = time.monotonic()
-            running.end()
-            ended = time.monotonic() - started
-        rate = float(np.median(rates))
         reference = numpy_rate(features, 0.3 if quick else 1.0)
-        found.append(
-            {
-                "features": features,
-                "rows_a_message": rows,
-                "rows_per_second": rate,
-                "values_per_second": rate * features,
-                "spread": (max(rates) - min(rates)) / 2 / rate,
-                "of_numpy": rate * features / reference,
-                "resident_mib": resident / 2**20,
-                "end_seconds": ended,
-            }
-        )
+        total = int((2e6 if features == 20 else 8e4) * (0.15 if quick else 1.0) * (1 if rows == 1000 else 0.4))
+        rates: dict[str, list[float]] = {"on": [], "off": []}
+        for number in range(1 if quick else 2):
+            for journal, each in rates.items():
+                each.append(rate(folder / f"{features}-{rows}-{journal}-{number}", features, rows, total, journal))
+        for journal, each in rates.items():
+            median = float(np.median(each))
+            found.append(
+                {
+                    "features": features,
+                    "rows_a_message": rows,
+                    "journal": journal,
+                    "rows_per_second": median,
+                    "values_per_second": median * features,
+                    "spread": (max(each) - min(each)) / 2 / median,
+                    "of_numpy": median * features / reference,
+                }
+            )
     return found
 
 
-def show(found: list[dict[str, Any]]) -> str:
-    return table(
-        f"collector, one publisher process, {CLASSES} classes, labels, float32, until acknowledged",
-        ("features", "rows a message", "rows/s", "M values/s", "spread", "× NumPy", "resident MiB", "close and exit s"),
-        [
-            (r["features"], r["rows_a_message"], f"{r['rows_per_second']:,.0f}", f"{r['values_per_second'] / 1e6:.1f}",
-             f"±{r['spread']:.0%}", f"{r['of_numpy']:.2f}", f"{r['resident_mib']:.0f}", f"{r['end_seconds']:.2f}")
-            for r in found
-        ],
-    )  # fmt: skip
+def show(found: list[dict[str, Any]]) -> list[Table]:
+    return [
+        Table(
+            f"End to end: one publisher process, one collector, {CLASSES} classes and labels, until acknowledged",
+            ("features", "rows a message", "journal", "rows/s", "M values/s", "spread", "× NumPy"),
+            [
+                (r["features"], r["rows_a_message"], r["journal"], f"{r['rows_per_second']:,.0f}",
+                 f"{r['values_per_second'] / 1e6:.1f}", f"±{r['spread']:.0%}", f"{r['of_numpy']:.2f}")
+                for r in found
+            ],
+        )
+    ]  # fmt: skip

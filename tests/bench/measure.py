@@ -1,14 +1,18 @@
-"""Times calls of several contenders in turn, and says what they cost in percentiles."""
+"""Times calls of several contenders in turn, says what they cost in percentiles, and holds tables."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 Times = Mapping[str, np.ndarray]
+LAST = max(os.sched_getaffinity(0))  # the core that collectors get where the model's cost is measured
 
 
 def interleaved(
@@ -29,20 +33,54 @@ def interleaved(
     return {name: np.array(each) for name, each in times.items()}
 
 
-def spread(times: np.ndarray, rounds: int) -> str:
-    """How far the rounds' medians lie apart, as a share of the median."""
+def percentiles(times: np.ndarray) -> dict[str, float]:
+    """Microseconds."""
+    found = np.percentile(times, (50, 99, 99.9)) / 1e3
+    return {name: float(value) for name, value in zip(("p50_us", "p99_us", "p999_us"), found, strict=True)}
+
+
+def spread(times: np.ndarray, rounds: int) -> float:
+    """How far the rounds' medians lie apart, half of it, as a share of the median."""
     medians = [np.median(part) for part in np.array_split(times, rounds)]
-    return f"±{(max(medians) - min(medians)) / 2 / np.median(times):.0%}"
+    return float((max(medians) - min(medians)) / 2 / np.median(times))
 
 
-def table(title: str, head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Aligned text: the first column left, numbers right."""
-    cells = [list(map(str, row)) for row in [head, *rows]]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = [
-        "  ".join(
-            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in cells
-    ]
-    return "\n".join([f"\n{title}", lines[0], "-" * len(lines[0]), *lines[1:]])
+def script(code: str, *arguments: object, **options: Any) -> subprocess.Popen[str]:
+    """A Python process of its own that runs `code`; its output is read, and its input may be written."""
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, **options,
+    )  # fmt: skip
+
+
+def said(process: subprocess.Popen[str], timeout: float = 600) -> str:
+    """What a process of `script` prints until it ends well."""
+    out, _ = process.communicate(timeout=timeout)
+    assert process.returncode == 0, f"a measuring process ended with {process.returncode}: what it says is above"
+    return out
+
+
+class Table(NamedTuple):
+    """A title, a head, and rows of cells: the first column left, numbers right."""
+
+    title: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[object]]
+
+    def text(self) -> str:
+        """Aligned, for a terminal."""
+        cells = [list(map(str, row)) for row in [self.head, *self.rows]]
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        lines = [
+            "  ".join(
+                cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+            )
+            for row in cells
+        ]
+        return "\n".join([f"\n{self.title}", lines[0], "-" * len(lines[0]), *lines[1:]])
+
+    def markdown(self) -> str:
+        """For a page."""
+        rules = ["---", *["---:"] * (len(self.head) - 1)]
+        lines = ["| " + " | ".join(map(str, row)) + " |" for row in [self.head, rules, *self.rows]]
+        return "\n".join([f"### {self.title}\n", *lines])

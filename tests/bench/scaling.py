@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from zmon_collector.engine import Engine
 from zmon_collector.plugins import Registry
 from zmon_collector.window import Now, OpenWindow, Rules, Spans
 
-from tests.bench.measure import table
+from tests.bench.measure import Table
 from zmon.batch import Batch, Schema
 from zmon.buffer import Layout, Piece, Ring
 
@@ -85,7 +86,7 @@ CASES: dict[str, tuple[Callable[[int], None], int]] = {
 }
 
 
-def run(quick: bool) -> list[dict[str, Any]]:
+def run(folder: Path, quick: bool) -> list[dict[str, Any]]:
     found = []
     for name, (work, least) in CASES.items():
         costs = []
@@ -102,9 +103,11 @@ def run(quick: bool) -> list[dict[str, Any]]:
     return found
 
 
-def show(found: list[dict[str, Any]]) -> str:
-    return table(
-        f"cost of a unit at 1, 4 and 16 times as many; above {GROWTH:g} the run fails",
-        ("units", "from", "µs at 1", "µs at 4", "µs at 16", "growth"),
-        [(r["units"], r["least"], *(f"{us:.2f}" for us in r["us"]), f"{r['growth']:.2f}") for r in found],
-    )
+def show(found: list[dict[str, Any]]) -> list[Table]:
+    return [
+        Table(
+            f"Growth: cost of a unit at 1, 4 and 16 times as many; above {GROWTH:g} the run fails",
+            ("units", "from", "µs at 1", "µs at 4", "µs at 16", "growth"),
+            [(r["units"], r["least"], *(f"{us:.2f}" for us in r["us"]), f"{r['growth']:.2f}") for r in found],
+        )
+    ]
