@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import until
 from tests.faults.collector import AGENTS, POINTS
 from tests.faults.harness import FULL, Mortal, batches, feed, same
 
@@ -104,14 +105,12 @@ def test_killed_at_the_worst_moment(point: str, tmp_path: Path, undisturbed: Mor
     thread.start()
     try:
         issued = served(collector, 0.02)
+        until(lambda: deaths, 30, "the point")  # no window closes in a life's first seconds
     finally:
         stop.set()
         thread.join()
-    if collector.alive:  # once more: the point may still be ahead
+    if collector.alive:
         collector.kill()
-    else:
-        deaths += 1
     collector.end()
-    assert deaths >= 1, "the point was never reached"
     assert accounted(collector) == issued
     same(collector.points(), undisturbed.points())
