@@ -178,6 +178,10 @@ def test_validate(tmp_path: Path) -> None:
     done = command("validate", str(bad))
     assert done.returncode == 2
     assert "[sinks.lines]: no such sink" in done.stderr
+    (written := tmp_path / "points.json").write_text("[]")
+    done = command("validate", str(bad), str(written))
+    assert done.returncode == 2
+    assert "not both" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,8 @@ def validate(paths: tuple[Path, ...]) -> None:
     A written file (.json) is checked against Anodot's rules instead, as `zmon push --dry-run` does.
     """
     written = [path for path in paths if path.suffix == ".json"]
+    if written and len(written) < len(paths):
+        raise click.UsageError("name configurations or written JSON files, not both")
     if written:
         summary = check(written, lambda n: None)
         show(summary, "valid")

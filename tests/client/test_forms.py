@@ -1,0 +1,96 @@
+"""The short way of a batch whose form was met before gives what the long way gives, and refuses what that refuses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from zmon.capture import MESSAGE_BYTES, Capture
+from zmon.errors import Rejected
+
+P = np.random.default_rng(0).dirichlet(np.ones(3), 40)
+X = np.random.default_rng(1).normal(size=(40, 5))
+FORMS: dict[str, tuple[Any, Any]] = {
+    "float64": (P, X),
+    "float32": (P.astype("f4"), X.astype("f4")),
+    "whole numbers": (P, (X * 100).astype("i4")),
+    "no inputs": (P, None),
+    "Fortran order": (np.asfortranarray(P), np.asfortranarray(X)),
+    "every second row": (P[::2], X[::2]),
+    "one row": (P[:1], X[:1]),
+    "float16": (P.astype("f2"), X.astype("f2")),
+    "big-endian": (P.astype(">f8"), X.astype(">f4")),
+    "a column of inputs": (P, X[:, 0]),
+    "several messages": (np.tile(P, (3000, 1)), np.tile(X, (3000, 1))),
+}
+
+
+def fresh(classes: int = 3) -> Capture:
+    options: dict[str, Any] = dict.fromkeys(("features", "include", "exclude"))
+    return Capture(task="classification", classes=classes, threshold=0.5, tags={}, sample_rate=1.0, **options)
+
+
+def pieces(one: Capture, p: Any, x: Any) -> Any:
+    made, sampled_out = one.pieces(p, x, None, None, None, None, 7)
+    assert not sampled_out
+    return [(layout, piece.rows, piece.ts, list(piece.buffers), nbytes) for layout, piece, nbytes in made]
+
+
+@pytest.mark.parametrize(("p", "x"), FORMS.values(), ids=FORMS.keys())
+def test_a_form_met_before_gives_the_same_pieces(p: Any, x: Any) -> None:
+    one = fresh()
+    pieces(one, P[:7], None)  # another form between
+    first = pieces(one, p, x)
+    again = pieces(one, p, x)
+    assert again == first == pieces(fresh(), p, x)
+    other = p[::-1], None if x is None else x[::-1]
+    assert pieces(one, *other) == pieces(fresh(), *other), "values are not remembered, only the form"
+
+
+def test_common_forms_do_go_the_short_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = fresh()
+    for name in ("float64", "float32", "whole numbers", "no inputs", "Fortran order", "one row"):
+        pieces(one, *FORMS[name])
+        with monkeypatch.context() as patched:
+            patched.setattr(one, "_probabilities", None)  # the long way would call it
+            pieces(one, *FORMS[name])
+
+
+BAD: dict[str, tuple[Any, Any]] = {
+    "NaN": (np.where(np.arange(3) == 1, np.nan, P), X),
+    "infinite": (np.where(np.arange(3) == 1, np.inf, P), X),
+    "above 1": (P + 1.0, X),
+    "other lengths": (P, X[:10]),
+    "other width": (P[:, :2], X),
+    "a single number": (np.float64(0.5) * np.ones(()), X),
+}
+
+
+@pytest.mark.parametrize(("p", "x"), BAD.values(), ids=BAD.keys())
+def test_what_is_wrong_is_refused_for_the_same_reason(p: Any, x: Any) -> None:
+    with pytest.raises(Rejected) as expected:
+        pieces(fresh(), p, x)
+    one = fresh()
+    pieces(one, P, X)
+    with pytest.raises(Rejected) as found:
+        pieces(one, p, x)
+    assert found.value.reason == expected.value.reason
+
+
+def test_rows_without_inputs_speak_of_the_columns_that_came_last() -> None:
+    one = fresh()
+    narrow, wide = X[:, :2], X
+    for x in (narrow, wide, narrow, wide):
+        ((with_inputs, *_),) = pieces(one, P, x)
+        ((without, *_),) = pieces(one, P, None)
+        assert without.schema == with_inputs.schema
+
+
+def test_a_large_batch_of_a_known_form_is_cut() -> None:
+    one = fresh()
+    pieces(one, P, X)
+    large = FORMS["several messages"]
+    assert large[1].nbytes > MESSAGE_BYTES
+    assert len(pieces(one, *large)) > 1
