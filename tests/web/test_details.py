@@ -19,6 +19,7 @@ from zmon_collector.recall import Question
 
 import zmon
 from tests.conftest import Collector, require, until
+from tests.web.conftest import open_window
 from tests.web.test_events import Look, look  # noqa: F401 - a fixture
 from zmon import Point, Report, Value, Window
 from zmon.reference import Profile
@@ -182,10 +183,11 @@ def test_another_reference_than_that_of_the_windows_is_told(collect: Any, refere
 
 
 def test_the_open_window_is_shown(collect: Any, reference: Path, look: Look) -> None:  # noqa: F811
-    collector = collect(config=config(reference=reference), window=3600, idle=3600.0)
+    start, length = open_window()
+    collector = collect(config=config(reference=reference), window=length, idle=float(length))
     viewer = look(collector, "view=model&model=m&range=all")
     viewer.next()
-    serve(collector, ("a", 1, START))
+    serve(collector, ("a", 1, start))
     found = drawn(collector, "reliability")
     assert sum(found["newest window"]["customdata"]) == (scores(1)[1] >= 0).sum()
     asked = {"view": "series", "what": "feature_value", "feat_name": "amount"}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from typing import Any
 
 import httpx
@@ -11,18 +10,16 @@ import numpy as np
 from zmon_collector import views
 
 from tests.conftest import Collector, by_names, until
-from tests.web.conftest import Start
+from tests.web.conftest import Start, open_window
 from tests.web.test_events import Look, look  # noqa: F401 - a fixture
 
-START = int(time.time()) // 3600 * 3600
 
-
-def publish(collector: Collector, agents: tuple[str, ...], batches: int, rng: np.random.Generator) -> None:
+def publish(collector: Collector, start: int, agents: tuple[str, ...], batches: int, rng: np.random.Generator) -> None:
     for agent in agents:
         with collector.publisher("m", classes=3, agent_id=agent, features=["a", "b"]) as publisher:
             for _ in range(batches):
                 p = rng.dirichlet([1, 1, 1], 50)
-                publisher.publish(p, inputs=rng.normal(size=(50, 2)), labels=p.argmax(axis=1), timestamps=START + 1.0)
+                publisher.publish(p, inputs=rng.normal(size=(50, 2)), labels=p.argmax(axis=1), timestamps=start + 1.0)
             assert publisher.flush(10)
 
 
@@ -32,32 +29,34 @@ def view(collector: Collector) -> dict[str, Any]:
     return found
 
 
-def rows(found: dict[str, Any]) -> float:
+def rows(found: dict[str, Any], length: int) -> float:
     panel = next((each for each in found["panels"] if each["id"] == "rows"), {"figure": None})
-    return 3600 * panel["figure"]["data"][0]["y"][-1] if panel["figure"] else 0.0
+    return length * panel["figure"]["data"][0]["y"][-1] if panel["figure"] else 0.0
 
 
 def test_an_open_window_shows_what_it_holds_so_far(paged: Start, look: Look) -> None:  # noqa: F811
-    collector = paged(window=3600)
+    start, length = open_window()
+    collector = paged(window=length)
     rng = np.random.default_rng(0)
     viewer = look(collector, "view=model&model=m&range=all")
     assert viewer.next()[1]["missing"]
-    publish(collector, ("a", "b"), 3, rng)
+    publish(collector, start, ("a", "b"), 3, rng)
     until(lambda: collector.service.live.partials, what="a preview")
     found = until(lambda: (now := view(collector)) and not now.get("missing") and now, what="the model")
     confidence = next(panel for panel in found["panels"] if panel["id"] == "confidence")["figure"]
-    assert confidence["layout"]["meta"] == {"partial": [START, START + 3600]}
+    assert confidence["layout"]["meta"] == {"partial": [start, start + length]}
     assert "so far" in json.dumps(confidence["layout"]["annotations"])
-    publish(collector, ("a",), 2, rng)
-    until(lambda: round(rows(view(collector))) == 400, what="the further rows")
+    publish(collector, start, ("a",), 2, rng)
+    until(lambda: round(rows(view(collector), length)) == 400, what="the further rows")
 
 
 def test_a_preview_equals_the_window_and_leaves_no_trace(paged: Start, look: Look) -> None:  # noqa: F811
-    watched, alone = paged(window=3600, folder="watched"), paged(window=3600, folder="alone")
+    start, length = open_window()
+    watched, alone = paged(window=length, folder="watched"), paged(window=length, folder="alone")
     look(watched, "view=model&model=m&range=all").next()
     for batches in (3, 4):  # looked at in between
         for collector in (watched, alone):
-            publish(collector, ("a", "b"), batches, np.random.default_rng(batches))
+            publish(collector, start, ("a", "b"), batches, np.random.default_rng(batches))
         wanted = 100 * (batches if batches == 3 else 7)
         seen = lambda wanted=wanted: [  # noqa: E731
             p.value.value for report in watched.service.live.partials.values() for p in report.points
@@ -79,8 +78,9 @@ def test_a_preview_equals_the_window_and_leaves_no_trace(paged: Start, look: Loo
 
 
 def test_nobody_looks_nothing_is_computed(paged: Start) -> None:
-    collector = paged(window=3600)
-    publish(collector, ("a",), 1, np.random.default_rng(0))
+    start, length = open_window()
+    collector = paged(window=length)
+    publish(collector, start, ("a",), 1, np.random.default_rng(0))
     until(lambda: len(collector.service.live.beats) > 2, what="three seconds")
     assert not collector.service.live.partials
 
