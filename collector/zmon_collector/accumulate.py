@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -105,10 +105,10 @@ def draw(
         ]
     )
     keys = sample.row_keys(np.repeat(np.array(seeds, dtype=np.uint64), lengths), rows)
-    batch = concat(batches[0].schema, batches)
-    if "predicted" in batch.columns:
-        batch.predicted  # noqa: B018 - derived here, by the publisher's own threshold, and kept with the rows
-    return sample.draw(batch.only(batch.raw().keys() - {"ids"}).aligned(ctx.schema), keys, size, bound)
+    found = sample.draw([batch.only(batch.raw().keys() - {"ids"}) for batch in batches], keys, size, bound)
+    if "predicted" in found.batch.columns:
+        found.batch.predicted  # noqa: B018 - derived here, by the publisher's own threshold, and kept with the rows
+    return replace(found, batch=found.batch.aligned(ctx.schema))
 
 
 def _where(error: BaseException) -> str:

@@ -106,10 +106,10 @@ class Ranks:
 
 @dataclass(slots=True)
 class _Known:
-    """What a model's choice has answered before: a window may have half a million values."""
+    """What a model's choice has answered before."""
 
     choice: Choice
-    series: dict[tuple[str, Identity, bool], bool] = field(default_factory=dict)
+    series: dict[tuple[Any, ...], bool] = field(default_factory=dict)
     classes: dict[str, bool] = field(default_factory=dict)
     features: dict[str, bool] = field(default_factory=dict)
 
@@ -127,14 +127,15 @@ def chooser(choice: Callable[[str], Choice]) -> Callable[[str, Metric[Any], Valu
         known = models.get(model)
         if known is None or known.choice is not own:
             known = models[model] = _Known(own)
-        named = tuple([value[i] != "" for i in _WHERE])
-        key = (metric.name, (value.what, named, value.stat), value.segment_name != "")
+        # Which of its names a value carries says what series it is: a window may have half a million values.
+        key = (metric.name, value.what, value.stat, tuple(map(bool, value[2:])))
         taken = known.series.get(key)
         if taken is None:
             if metric.name not in ranks:
                 ranks[metric.name] = Ranks(metric)
-            rank, least = ranks[metric.name].of(value.what, named, value.stat)
-            taken = known.series[key] = own.takes(value.what, value.stat, rank, least, segment=key[2])
+            rank, least = ranks[metric.name].of(value.what, tuple(bool(value[i]) for i in _WHERE), value.stat)
+            segment = bool(value.segment_name)
+            taken = known.series[key] = own.takes(value.what, value.stat, rank, least, segment=segment)
         return (
             taken
             and (not own.classes or not value.class_name or _name(known.classes, own.classes, value.class_name))

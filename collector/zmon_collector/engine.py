@@ -26,7 +26,7 @@ from zmon_collector.share import Cell, Group, Model, Share
 from zmon_collector.window import OpenWindow
 
 MICRO_ROWS = 32768  # rows joined into one step; fewer cost more of the interpreter's time per row
-MICRO_BYTES = 8 * 2**20
+MICRO_BYTES = 4 * 2**20
 FOLD_AT = 16  # partial results of an agent before they are merged into one
 LANE_BYTES = 64 * 2**20  # of batches that may wait for one lane
 

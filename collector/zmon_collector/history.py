@@ -12,6 +12,7 @@ import logging
 import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,6 +30,7 @@ REMEMBERED = 500_000  # names kept at hand to find a series' number
 TRIM_EVERY = 60.0  # seconds
 NAMES = (*(name for name in DIMENSIONS if name != "stat"), "basis")
 BASIS = "prediction_time"  # of a window that is restated, see restate.py; its report has sequence 0
+_names_of = attrgetter(*NAMES[:-1])
 
 # What schema 1 did not have.
 _DETAILS = """
@@ -207,6 +209,7 @@ class History:
         return int(found[0])
 
     def _bundled(self, report: Report) -> Iterator[tuple[int, bytes, Any]]:
+        basis = BASIS if report.sequence < 0 else ""
         by_bundle: dict[tuple[str, str, str, str, str], list[Point]] = {}
         for point in report.points:
             key = (report.model, report.version, point.agent_id or "", point.value.what, point.value.stat)
@@ -215,9 +218,7 @@ class History:
             bundle = self._bundle(key)
             numbers: dict[int, float] = {}
             for point in points:
-                value = point.value
-                names = (*(getattr(value, name) for name in NAMES[:-1]), BASIS if report.sequence < 0 else "")
-                numbers[self._number(bundle, names)] = value.value
+                numbers[self._number(bundle, (*_names_of(point.value), basis))] = point.value.value
             ids = np.fromiter(numbers, dtype="<u4", count=len(numbers))
             yield bundle, ids.tobytes(), np.fromiter(numbers.values(), dtype="<f8", count=len(numbers))
 

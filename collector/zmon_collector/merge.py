@@ -34,11 +34,8 @@ def fold(metrics: Sequence[Metric[Any]], partials: Sequence[Partial], progress: 
 
 def fold_samples(samples: Iterable[Sample | None], size: int) -> Sample | None:
     """The sample of all rows behind these samples."""
-    merged = None
-    for each in samples:
-        if each is not None:
-            merged = each if merged is None else sample.merge(merged, each, size)
-    return merged
+    found = [each for each in samples if each is not None]
+    return sample.merge(found, size) if len(found) > 1 else next(iter(found), None)
 
 
 @dataclass(slots=True)

@@ -1,12 +1,13 @@
 """The keyed row sample: uniform, mergeable, the same whatever the order and the split. Pure.
 
 Each row has a key, a hash of (stream, row number). A sample holds the rows with the smallest keys, and a bound: every
-row with a key below the bound is in it. So two samples merge exactly (union below the lesser bound, keep the
+row with a key below the bound is in it. So samples merge exactly (union below the least bound, keep the
 smallest), and once a sample is full almost every row is passed over by one comparison.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
@@ -66,39 +67,36 @@ class Sample:
         return self.bound == TOP
 
 
-def draw(batch: Batch, keys: Keys, size: int, bound: int = TOP) -> Sample:
-    """The sample of a batch: at most `size` rows, none at or above `bound`."""
-    if bound != TOP:
-        below = np.flatnonzero(keys < np.uint64(bound))
-        if len(below) < len(keys):
-            keys, batch = keys[below], batch.take(below)
-    return _smallest(batch, keys, size, bound)
+def draw(batches: Sequence[Batch], keys: Keys, size: int, bound: int = TOP) -> Sample:
+    """The sample of these batches' rows: at most `size`, none at or above `bound`. `keys` are those of all rows."""
+    below = np.arange(len(keys)) if bound == TOP else np.flatnonzero(keys < np.uint64(bound))
+    found = keys[below]
+    if len(found) > size:
+        parted = np.argpartition(found, size)
+        bound = int(found[parted[size]])
+        below = np.sort(below[parted[:size]])
+        found = keys[below]
+    order = np.argsort(found)
+    return Sample(found[order], _rows(batches, below).take(order), bound)
 
 
-def merge(left: Sample, right: Sample, size: int) -> Sample:
-    """The sample of both: as if drawn from all their rows at once."""
-    bound = min(left.bound, right.bound)
-    left, right = _below(left, bound), _below(right, bound)
-    keys = np.concatenate([left.keys, right.keys])
-    return _smallest(concat(left.batch.schema, [left.batch, right.batch]), keys, size, bound)
+def merge(samples: Sequence[Sample], size: int) -> Sample:
+    """The sample of all: as if drawn from all their rows at once."""
+    keys = np.concatenate([each.keys for each in samples])
+    return draw([each.batch for each in samples], keys, size, min(each.bound for each in samples))
 
 
-def _below(sample: Sample, bound: int) -> Sample:
-    if sample.bound == bound:
-        return sample
-    kept = int(np.searchsorted(sample.keys, np.uint64(bound)))
-    return Sample(sample.keys[:kept], sample.batch.take(slice(0, kept)), bound)
-
-
-def _smallest(batch: Batch, keys: Keys, size: int, bound: int) -> Sample:
-    if len(keys) > size:
-        parted = np.argpartition(keys, size)
-        bound = int(keys[parted[size]])
-        order = parted[:size]
-        order = order[np.argsort(keys[order])]
-    else:
-        order = np.argsort(keys)
-    return Sample(keys[order], batch.take(order), bound)
+def _rows(batches: Sequence[Batch], positions: NDArray[np.intp]) -> Batch:
+    """The rows at these places, ascending, in the batches one behind the other; no other row is copied."""
+    starts = np.cumsum([0, *(batch.rows for batch in batches)])
+    cuts = np.searchsorted(positions, starts)
+    taken = []
+    for batch, start, low, high in zip(batches, starts.tolist(), cuts.tolist(), cuts[1:].tolist(), strict=False):
+        if high - low == batch.rows:
+            taken.append(batch)
+        elif high > low:
+            taken.append(batch.take(positions[low:high] - start))
+    return concat(batches[0].schema, taken or [batches[0].take(slice(0, 0))])
 
 
 def row_bytes(batch: Batch) -> int:

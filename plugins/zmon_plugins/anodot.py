@@ -156,8 +156,9 @@ def violations(sample: Mapping[str, Any], now: float) -> list[str]:
         found.append(f"2005 {len(properties)} properties, at most {PROPERTY_LIMIT}")
     if "what" not in properties:
         found.append("2012 no property 'what'")
-    for key, value in properties.items():
-        found += _name_faults(key, value, (2006, 2007, 2008, 2009, 2010, 2011))
+    if not _are_legal(properties):
+        for key, value in properties.items():
+            found += _name_faults(key, value, (2006, 2007, 2008, 2009, 2010, 2011))
     if properties.get("target_type", "gauge") not in TARGET_TYPES:
         found.append(f"2030 target_type {properties['target_type']!r}")
     if len(tags) > TAG_LIMIT:
@@ -169,6 +170,17 @@ def violations(sample: Mapping[str, Any], now: float) -> list[str]:
         for value in values:
             found += _name_faults(key, value, (2014, 2015, 2016, 2017, 2018, 2019))
     return found + _time_faults(sample.get("timestamp"), now) + _value_faults(sample.get("value"))
+
+
+def _are_legal(names: Mapping[Any, Any]) -> bool:
+    """Whether all keys and values keep the rules, in one look; `_name_faults` says what is wrong with which."""
+    keys, values = names.keys(), names.values()
+    try:
+        text = "".join([*keys, *values])
+    except TypeError:
+        return False
+    lengths = (max(map(len, keys)) <= KEY_LIMIT, max(map(len, values)) <= VALUE_LIMIT)
+    return all(lengths) and all(keys) and all(values) and not _ILLEGAL.search(text)
 
 
 def _name_faults(key: object, value: object, codes: tuple[int, ...]) -> list[str]:

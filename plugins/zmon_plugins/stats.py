@@ -5,7 +5,6 @@ Moments follow Chan, Golub and LeVeque (1979): means and sums of squared deviati
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -155,22 +154,24 @@ def quantiles(values: Array, finite: Array | None = None) -> dict[str, Array]:
     return found
 
 
-def describe(moments: Moments, found: dict[str, Array], column: int) -> Iterator[tuple[str, float]]:
-    """(stat, value) of one column, undefined ones left out. `found` are its quantiles, from the row sample."""
-    n = int(moments["n"][column])
-    if n == 0:
-        return
-    low, high = float(moments["min"][column]), float(moments["max"][column])
-    values = {
-        "mean": float(moments["mean"][column]),
-        "std": float(np.sqrt(moments["m2"][column] / n)),
-        "range": high - low,
-        "min": low,
-        "max": high,
-    }
-    values.update({name: float(at[column]) for name, at in found.items()})
-    if found:
-        values["iqr"] = values["q75"] - values["q25"]
-    for stat in STATS:
-        if stat in values and np.isfinite(values[stat]):
-            yield stat, values[stat]
+def describe(moments: Moments, found: dict[str, Array]) -> list[list[tuple[str, float]]]:
+    """Of each column its (stat, value) pairs, undefined ones left out. `found` are quantiles, from the row sample."""
+    n = moments["n"]
+    with np.errstate(all="ignore"):
+        known = {
+            "mean": moments["mean"],
+            "std": np.sqrt(moments["m2"] / np.maximum(n, 1)),
+            "range": moments["max"] - moments["min"],
+            "min": moments["min"],
+            "max": moments["max"],
+            **found,
+        }
+        if found:
+            known["iqr"] = found["q75"] - found["q25"]
+        names = [stat for stat in STATS if stat in known]
+        table = np.array([known[stat] for stat in names]).T
+        defined = np.isfinite(table) & (n > 0)[:, np.newaxis]
+    return [
+        [(stat, value) for stat, value, given in zip(names, row, there, strict=True) if given]
+        for row, there in zip(table.tolist(), defined.tolist(), strict=True)
+    ]

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
-import os
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -18,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tests.backfill.test_dask import Cluster
-from tests.bench.measure import table
+from tests.bench.measure import Table
 
 ROWS, QUICK = 10_000_000, 200_000
 GROUP = 250_000  # rows of a row group
@@ -56,7 +53,10 @@ print(used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
 
 
 def once(path: Path, out: Path, rows: int, *arguments: str) -> dict[str, float]:
-    """One run in a process of its own: rows a second, processors used, and peak memory of that process."""
+    """One run in a process of its own: rows a second, processors used, and peak memory of that process.
+
+    A task reads on one thread and computes on another, so that one worker takes more than one processor.
+    """
     command = [sys.executable, "-c", RUN, "backfill", *OPTIONS, *arguments, "--data-dir", str(out), str(path)]
     started = time.perf_counter()
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
@@ -93,33 +93,23 @@ def run(folder: Path, quick: bool) -> dict[str, Any]:
         cluster.stop()
     same = agree(folder / "one", folder / "two")
     agree(folder / "one", folder / "dask")
-    return {"rows": rows, "bytes": path.stat().st_size, "points": same, "cases": cases, "cpus": os.cpu_count()}
+    return {"rows": rows, "bytes": path.stat().st_size, "points": same, "cases": cases}
 
 
-def show(found: dict[str, Any]) -> str:
+def show(found: dict[str, Any]) -> list[Table]:
     base = found["cases"]["threads, 1"]["rows_s"]
     title = (
-        f"backfill of {found['rows']:,} rows, {FEATURES} features, {CLASSES} classes, {found['bytes'] / 1e6:,.0f} MB "
-        f"of parquet; {found['points']:,} points, the same in each; {found['cpus']} processors (a task reads on one "
-        "thread and computes on another, so one worker takes more than one of them)"
+        f"Backfill of {found['rows']:,} rows, {FEATURES} features, {CLASSES} classes, {found['bytes'] / 1e6:,.0f} MB "
+        f"of parquet; {found['points']:,} points, the same in each to 1e-9"
     )
-    return table(
-        title,
-        ("executor", "rows/s", "seconds", "speed-up", "processors", "MiB"),
-        [
-            (name, f"{c['rows_s']:,.0f}", f"{c['seconds']:.1f}", f"{c['rows_s'] / base:.2f}", f"{c['cpu']:.2f}",
-             f"{c['mib']:.0f}")
-            for name, c in found["cases"].items()
-        ],
-    )  # fmt: skip
-
-
-def main() -> None:
-    arguments = argparse.ArgumentParser(prog="python -m tests.bench.backfill")
-    arguments.add_argument("--quick", action="store_true", help="fewer rows: that it runs, not what it costs")
-    with tempfile.TemporaryDirectory() as folder:
-        print(show(run(Path(folder), arguments.parse_args().quick)))
-
-
-if __name__ == "__main__":
-    main()
+    return [
+        Table(
+            title,
+            ("executor", "rows/s", "seconds", "speed-up", "processors", "MiB"),
+            [
+                (name, f"{c['rows_s']:,.0f}", f"{c['seconds']:.1f}", f"{c['rows_s'] / base:.2f}", f"{c['cpu']:.2f}",
+                 f"{c['mib']:.0f}")
+                for name, c in found["cases"].items()
+            ],
+        )
+    ]  # fmt: skip

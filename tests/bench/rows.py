@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 
 import numpy as np
 
@@ -12,7 +13,11 @@ KEPT = 16  # blocks that are drawn; after these they come again, so that drawing
 
 def blocks(rows: int) -> Iterator[np.ndarray]:
     """float32 matrices of 1,000 rows each."""
+    kept = _kept()
+    return (kept[number % KEPT] for number in range(rows // BLOCK))
+
+
+@cache
+def _kept() -> list[np.ndarray]:
     random = np.random.default_rng(0)
-    kept = [random.standard_normal((BLOCK, FEATURES), dtype=np.float32) for _ in range(KEPT)]
-    for number in range(rows // BLOCK):
-        yield kept[number % KEPT]
+    return [random.standard_normal((BLOCK, FEATURES), dtype=np.float32) for _ in range(KEPT)]

@@ -20,7 +20,7 @@ from tests.bench.measure import Table
 
 NAMES = (
     "capture", "states", "effect", "start", "metrics", "engine", "collector", "singles", "memory", "close", "recovery",
-    "look", "crowd", "page", "api", "scaling",
+    "look", "crowd", "page", "api", "scaling", "backfill",
 )  # fmt: skip
 FIGURES = Path(__file__).with_name("figures.json")
 

@@ -14,11 +14,11 @@ SCHEMA = Schema(classes=("a", "b"), features=("x",), kinds=("numeric",))
 SEEDS = np.array([stream_seed(bytes([i] * 16)) for i in range(3)], dtype=np.uint64)
 
 
-def rows(streams: np.ndarray, numbers: np.ndarray) -> tuple[Batch, np.ndarray]:
-    """A batch whose single input tells the row: stream × 1e6 + number."""
-    x = (streams * 1_000_000 + numbers).astype(np.float64)
-    batch = Batch(SCHEMA, {"inputs": x[:, np.newaxis]})
-    return batch, row_keys(SEEDS[streams], numbers.astype(np.uint64))
+def rows(streams: np.ndarray, numbers: np.ndarray, batches: int = 1) -> tuple[list[Batch], np.ndarray]:
+    """Batches whose single input tells the row: stream × 1e6 + number; and the keys of all their rows."""
+    x = (streams * 1_000_000 + numbers).astype(np.float64)[:, np.newaxis]
+    found = [Batch(SCHEMA, {"inputs": part}) for part in np.array_split(x, batches)]
+    return found, row_keys(SEEDS[streams], numbers.astype(np.uint64))
 
 
 def told(sample: Sample) -> list[float]:
@@ -32,11 +32,13 @@ def test_order_and_split_change_nothing(seed: int, total: int, size: int, parts:
     streams, numbers = random.integers(0, 3, total), np.arange(total)
     whole = draw(*rows(streams, numbers), size)
     order = random.permutation(total)
-    drawn = [draw(*rows(streams[part], numbers[part]), size) for part in np.array_split(order, parts)]
+    drawn = [
+        draw(*rows(streams[part], numbers[part], random.integers(1, 5)), size) for part in np.array_split(order, parts)
+    ]
     while len(drawn) > 1:  # merge in a random tree
-        i, j = random.choice(len(drawn), 2, replace=False)
-        merged = merge(drawn[i], drawn[j], size)
-        drawn = [each for k, each in enumerate(drawn) if k not in (i, j)] + [merged]
+        some = random.choice(len(drawn), random.integers(2, len(drawn) + 1), replace=False)
+        merged = merge([drawn[i] for i in some], size)
+        drawn = [each for i, each in enumerate(drawn) if i not in some] + [merged]
     assert told(drawn[0]) == told(whole)
     assert drawn[0].bound == whole.bound
     assert (whole.bound == TOP) == (total <= size)
@@ -49,7 +51,7 @@ def test_samples_of_two_sizes_merge_to_what_both_know(seed: int, small: int, lar
     random = np.random.default_rng(seed)
     streams, numbers = random.integers(0, 3, 300), np.arange(300)
     left, right = draw(*rows(streams[:150], numbers[:150]), small), draw(*rows(streams[150:], numbers[150:]), large)
-    merged = merge(left, right, large)
+    merged = merge([left, right], large)
     keys = rows(streams, numbers)[1]
     assert merged.keys.tolist() == sorted(keys[keys < merged.bound].tolist()) if merged.bound != TOP else True
     assert len(merged.keys) <= large
@@ -60,7 +62,7 @@ def test_a_bound_passes_over_what_cannot_be_in() -> None:
     first = draw(*rows(streams[:5000], numbers[:5000]), 100)
     rest = draw(*rows(streams[5000:], numbers[5000:]), 100, first.bound)
     assert len(rest.keys) < 250
-    assert told(merge(first, rest, 100)) == told(draw(*rows(streams, numbers), 100))
+    assert told(merge([first, rest], 100)) == told(draw(*rows(streams, numbers), 100))
 
 
 def test_it_is_uniform_after_random_splits_and_merges() -> None:
@@ -74,8 +76,8 @@ def test_it_is_uniform_after_random_splits_and_merges() -> None:
         batch = Batch(SCHEMA, {"inputs": np.arange(total, dtype=np.float64)[:, np.newaxis]})
         sample: Sample | None = None
         for part in np.array_split(random.permutation(total), random.integers(2, 9)):
-            one = draw(batch.take(part), keys[part], size)
-            sample = one if sample is None else merge(sample, one, size)
+            one = draw([batch.take(part)], keys[part], size)
+            sample = one if sample is None else merge([sample, one], size)
         assert sample is not None
         drawn[sample.batch.inputs[:, 0].astype(int)] += 1
     assert drawn.sum() == size * rounds

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -210,12 +210,18 @@ def settled(collector: Mortal, issued: int) -> dict[str, int]:
     return counts
 
 
-def feed(publishers: list[zmon.Publisher], sources: list[Iterator[tuple[dict[str, Any], int]]], pause: float) -> int:
-    """Publish all sources side by side; how many rows."""
+def feed(
+    publishers: list[zmon.Publisher],
+    sources: list[Iterator[tuple[dict[str, Any], int]]],
+    pause: float,
+    after: Callable[[int], None] = lambda _: None,
+) -> int:
+    """Publish all sources side by side; how many rows. `after` is called after each round, with the rows so far."""
     issued = 0
     for round_ in zip(*sources, strict=True):
         for publisher, (arguments, rows) in zip(publishers, round_, strict=True):
             publisher.publish(**arguments)
             issued += rows
         time.sleep(pause)
+        after(issued)
     return issued

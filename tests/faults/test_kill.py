@@ -15,13 +15,19 @@ from tests.faults.collector import AGENTS, POINTS
 from tests.faults.harness import FULL, Mortal, batches, feed, same
 
 WINDOWS, PER_WINDOW, ROWS = 8, 20, 60
+TOTAL = AGENTS * WINDOWS * PER_WINDOW * ROWS
 KILLS = 50 if FULL else 8
 
 
-def served(collector: Mortal, pause: float, fed: Callable[[], None] = lambda: None) -> int:
+def served(
+    collector: Mortal,
+    pause: float,
+    after: Callable[[int], None] = lambda _: None,
+    fed: Callable[[], None] = lambda: None,
+) -> int:
     """Publish everything, call `fed`; the number of rows issued, once all of them are acknowledged."""
     publishers = [collector.publisher(f"pod-{i}") for i in range(AGENTS)]
-    issued = feed(publishers, [batches(i, WINDOWS, PER_WINDOW, ROWS) for i in range(AGENTS)], pause)
+    issued = feed(publishers, [batches(i, WINDOWS, PER_WINDOW, ROWS) for i in range(AGENTS)], pause, after)
     fed()
     for publisher in publishers:
         assert publisher.flush(60), publisher.stats
@@ -34,9 +40,9 @@ def served(collector: Mortal, pause: float, fed: Callable[[], None] = lambda: No
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Mortal:
     collector = Mortal(tmp_path_factory.mktemp("undisturbed"))
     with collector.running("--flush-on-exit"):
-        assert served(collector, 0.0) == AGENTS * WINDOWS * PER_WINDOW * ROWS
+        assert served(collector, 0.0) == TOTAL
         collector.end()
-    assert collector.total("buffer_count") == AGENTS * WINDOWS * PER_WINDOW * ROWS
+    assert collector.total("buffer_count") == TOTAL
     return collector
 
 
@@ -66,19 +72,21 @@ def test_killed_at_random_instants(tmp_path: Path, undisturbed: Mortal) -> None:
 
     thread = threading.Thread(target=reaper)
     thread.start()
-    pause = KILLS * 1.4 / (WINDOWS * PER_WINDOW)
+
+    def after(rows: int) -> None:
+        until(lambda: kills >= KILLS * rows / TOTAL, 60, "the next kill")
 
     def fed() -> None:
         stop.set()
         thread.join()
 
     try:
-        issued = served(collector, pause, fed)
+        issued = served(collector, 0.0, after, fed)
     finally:
         fed()
     collector.end()
     print(f"{kills} kills, {issued} rows")
-    assert kills >= KILLS // 2
+    assert kills >= KILLS
     assert accounted(collector) == issued
     same(collector.points(), undisturbed.points())
 

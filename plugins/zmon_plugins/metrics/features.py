@@ -70,12 +70,14 @@ class NumericFeatures:
         found: dict[str, Array] = {}
         if ctx.sample is not None and "inputs" in ctx.sample.columns:
             found = stats.quantiles(ctx.sample.inputs, _finite(ctx.sample.inputs))
-        for i, name in enumerate(ctx.schema.numeric):
-            for stat, value in stats.describe(acc["moments"], found, i):
+        described = stats.describe(acc["moments"], found)
+        missing, infinite = acc["missing"].tolist(), acc["infinite"].tolist()
+        for name, own, lacking, endless in zip(ctx.schema.numeric, described, missing, infinite, strict=True):
+            for stat, value in own:
                 yield Value("feature_value", value, feat_name=name, stat=stat)
             if acc["rows"]:
-                yield Value("feature_missing_freq", int(acc["missing"][i]) / acc["rows"], feat_name=name)
-                yield Value("feature_inf_count", int(acc["infinite"][i]), feat_name=name)
+                yield Value("feature_missing_freq", lacking / acc["rows"], feat_name=name)
+                yield Value("feature_inf_count", endless, feat_name=name)
 
 
 def _finite(values: Array) -> Array | None:

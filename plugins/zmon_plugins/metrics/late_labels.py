@@ -100,7 +100,7 @@ class LabelDelay:
         if not len(acc["delays"]["keys"]):
             return
         seconds = np.repeat(acc["delays"]["keys"].view(np.float64), acc["delays"]["counts"])
-        for stat, value in stats.describe(acc["moments"], stats.quantiles(seconds[:, np.newaxis]), 0):
+        for stat, value in stats.describe(acc["moments"], stats.quantiles(seconds[:, np.newaxis]))[0]:
             yield Value("label_delay_seconds", value, stat=stat)
 
 

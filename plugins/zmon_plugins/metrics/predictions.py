@@ -114,8 +114,8 @@ class Confidence:
         if ctx.sample is not None and "probabilities" in ctx.sample.columns:
             p = ctx.sample.probabilities.astype(np.float64)
             found = stats.quantiles(measures(p[~np.isnan(p[:, 0])]))  # rows that came without probabilities are NaN
-        for i, what in enumerate(MEASURES):
-            for stat, value in stats.describe(acc["measures"], found, i):
+        for what, described in zip(MEASURES, stats.describe(acc["measures"], found), strict=True):
+            for stat, value in described:
                 yield Value(what, value, stat=stat)
         for i, name in enumerate(ctx.schema.classes):
             if acc["classes"]["n"][i]:

@@ -100,7 +100,8 @@ class Regression:
             if ctx.sample is not None and column in ctx.sample.columns:
                 values = ctx.sample.raw()[column].astype(np.float64)
                 found = stats.quantiles(values[np.isfinite(values), np.newaxis])
-            for stat, value in stats.describe(acc[part], found, 0):
+            first = {name: values[:1] for name, values in acc[part].items()}
+            for stat, value in stats.describe(first, found)[0]:
                 yield Value(what, value, stat=stat)
         yield from (value for value in _scores(acc) if math.isfinite(value.value))
 

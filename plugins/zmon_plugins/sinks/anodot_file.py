@@ -27,6 +27,7 @@ log = logging.getLogger("zmon.anodot")
 SWEEP_EVERY = 600.0  # seconds between looks for files that are too old
 RETRY_AFTER = 5.0
 _UNITS = {"h": 3600.0, "d": 86400.0}
+_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 
 
 class AnodotFile:
@@ -73,7 +74,7 @@ class AnodotFile:
         for sample in samples(report, self._names, fixed=self._properties):
             refused = refusal(sample, now)
             if refused is None:
-                lines.append(json.dumps(sample, separators=(",", ":"), allow_nan=False))
+                lines.append(_ENCODER.encode(sample))
             else:
                 if not self.invalid:
                     log.warning("a sample is left out of the files: %s: %s %s",
