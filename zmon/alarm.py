@@ -9,7 +9,7 @@ MANY = 4096
 
 
 class Alarm:
-    """Set by the thread before it goes to sleep, rung at most once per sleep.
+    """Set by the thread before it goes to sleep, and then rung at most once.
 
     All methods but `fileno` are called under one lock: a pipe that is closed is never written to, since its number may
     belong to another file by then.
@@ -29,9 +29,13 @@ class Alarm:
 
     def ring(self) -> None:
         if self._set:
-            self._set = False
-            with contextlib.suppress(OSError):  # full: it rings already
-                os.write(self._write, b"\0")
+            self.wake()
+
+    def wake(self) -> None:
+        """Ring, whether it was set or not."""
+        self._set = False
+        with contextlib.suppress(OSError):  # full: it rings already
+            os.write(self._write, b"\0")
 
     def clear(self, rung: bool) -> None:
         """Awake again, because it rang or not."""

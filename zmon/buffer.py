@@ -10,6 +10,8 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+Bytes = bytes | memoryview
+
 MERGE_ROWS = 512
 MERGE_BYTES = 64 * 2**10
 OVERHEAD = 300  # bytes of Python objects around a piece's buffers, so that single rows are bounded too
@@ -28,7 +30,7 @@ class Piece(NamedTuple):
 
     rows: int
     ts: int
-    buffers: Sequence[bytes]
+    buffers: Sequence[Bytes]
 
 
 class Entry:

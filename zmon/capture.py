@@ -12,7 +12,7 @@ import numpy as np
 
 from zmon import categories, inputs
 from zmon.batch import KINDS, SLACK, Array, Schema
-from zmon.buffer import Layout, Piece
+from zmon.buffer import Bytes, Layout, Piece
 from zmon.categories import Dictionaries
 from zmon.columns import as_array, class_labels, identifiers, nanoseconds, targets
 from zmon.errors import ConfigurationError, Rejected
@@ -20,6 +20,7 @@ from zmon.forms import Forms
 from zmon.inputs import FeaturePlan
 from zmon.kinds import categorical
 from zmon.settings import name
+from zmon.snapshots import Snapshots
 from zmon.wire import BLOBS, MAX_COLUMNS, MAX_ROWS, encode_schema, schema_hash
 
 MESSAGE_BYTES = 4 * 2**20  # a larger batch travels as several messages
@@ -46,7 +47,10 @@ class Rows(NamedTuple):
 
 
 class Capture:
-    """Turns arguments into pieces under the publisher's schema. Holds no lock: every method may run in many threads."""
+    """Turns arguments into pieces under the publisher's schema. Holds no lock: every method may run in many threads.
+
+    The parameters are the publisher's, and `memory`: bytes kept for further snapshots of large batches.
+    """
 
     def __init__(
         self,
@@ -60,6 +64,7 @@ class Capture:
         tags: dict[str, str],
         sample_rate: float,
         kinds: Mapping[str, str] | None = None,
+        memory: int = 0,
     ) -> None:
         self.task = task
         self.threshold = threshold
@@ -76,7 +81,8 @@ class Capture:
         self._latest = FeaturePlan((), (), ())
         self._plans: dict[tuple[str, ...] | int, FeaturePlan] = {}
         self._better: dict[tuple[FeaturePlan, tuple[str, ...]], FeaturePlan] = {}
-        self._forms = Forms(MESSAGE_BYTES)
+        self._copies = Snapshots(memory)
+        self._forms = Forms(MESSAGE_BYTES, self._copies)
         self.classes: tuple[str, ...] = ()
         self._indices: dict[object, int] = {}
         if task == "classification" and classes is not None:
@@ -158,7 +164,7 @@ class Capture:
             kept = int(np.count_nonzero(mask))
             taken = taken.take(mask)
         schema = plan.schemas.get(segment_names) or self._schema(plan, segment_names)
-        made = _snapshots(schema, taken, kept, now)
+        made = _snapshots(schema, taken, kept, now, self._copies)
         if plain and self.rate == 1.0 and (inputs is None or (plan.plain and plan.where is None)):
             self._forms.learn(probabilities, inputs, made[0][0], plan)
         return made, rows - kept
@@ -184,7 +190,7 @@ class Capture:
         schema = self._latest.schemas.get(()) or self._schema(self._latest, ())
         return [
             (layout._replace(kind="labels"), piece, nbytes)
-            for layout, piece, nbytes in _snapshots(schema, Rows(columns, {}), rows, now)
+            for layout, piece, nbytes in _snapshots(schema, Rows(columns, {}), rows, now, self._copies)
         ]
 
     # --- columns -----------------------------------------------------------------------------------------------------
@@ -322,13 +328,13 @@ def _segments(
     return tuple(value)
 
 
-def _snapshots(schema: bytes, taken: Rows, rows: int, now: int) -> Pieces:
+def _snapshots(schema: bytes, taken: Rows, rows: int, now: int, copies: Snapshots) -> Pieces:
     """The rows as bytes, in as many pieces as their size asks for."""
     if not rows:
         return []
     nbytes = sum(array.nbytes for _, array in taken.columns)
     if rows == 1 or (nbytes <= MESSAGE_BYTES and rows <= MAX_ROWS):
-        layout, buffers = _bytes(schema, taken)
+        layout, buffers = _bytes(schema, taken, copies)
         nbytes = sum(map(len, buffers))
         if nbytes <= MESSAGE_BYTES or rows == 1:
             return [(layout, Piece(rows, now, buffers), nbytes)]
@@ -336,13 +342,13 @@ def _snapshots(schema: bytes, taken: Rows, rows: int, now: int) -> Pieces:
     cut = []
     for start in range(0, rows, step):
         part = taken.take(slice(start, start + step))
-        cut += _snapshots(schema, part, min(step, rows - start), now)
+        cut += _snapshots(schema, part, min(step, rows - start), now, copies)
     return cut
 
 
-def _bytes(schema: bytes, taken: Rows) -> tuple[Layout, list[bytes]]:
+def _bytes(schema: bytes, taken: Rows, copies: Snapshots) -> tuple[Layout, list[Bytes]]:
     arrays: list[tuple[str, str, int | None]] = []
-    buffers: list[bytes] = []
+    buffers: list[Bytes] = []
     for column, array in taken.columns:
         if column in taken.dictionaries:
             array, names = categories.compact(array, taken.dictionaries[column])
@@ -355,7 +361,7 @@ def _bytes(schema: bytes, taken: Rows) -> tuple[Layout, list[bytes]]:
             array = _native(array)
             code = _WIRE_DTYPES.get(array.dtype, array.dtype.str)
         arrays.append((column, code, array.shape[1] if array.ndim == 2 else None))
-        buffers.append(array.tobytes())
+        buffers.append(copies.take(array))
     return Layout(schema, tuple(arrays)), buffers
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from zmon.batch import SLACK
 from zmon.buffer import Layout, Piece
 from zmon.inputs import FeaturePlan
+from zmon.snapshots import Snapshots
 from zmon.wire import MAX_ROWS
 
 FORMS = 64  # that are remembered; further ones go the long way
@@ -23,10 +24,12 @@ class Forms:
     ----------
     message_bytes : int
         Larger batches are cut, the long way.
+    snapshots : Snapshots
     """
 
-    def __init__(self, message_bytes: int) -> None:
+    def __init__(self, message_bytes: int, snapshots: Snapshots) -> None:
         self._message_bytes = message_bytes
+        self._take = snapshots.take
         self._known: dict[Form, tuple[Layout, FeaturePlan]] = {}
 
     def take(
@@ -54,9 +57,9 @@ class Forms:
         if nbytes > self._message_bytes:
             return None
         if inputs is None:
-            buffers = [probabilities.tobytes()]
+            buffers = [self._take(probabilities)]
         elif inputs.shape[0] == rows:
-            buffers = [probabilities.tobytes(), inputs.tobytes()]
+            buffers = [self._take(probabilities), self._take(inputs)]
         else:
             return None
         return known[0], known[1], Piece(rows, now, buffers), nbytes

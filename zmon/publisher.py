@@ -132,6 +132,7 @@ class Publisher:
             tags={settings.name("a tag", k): settings.name("a tag's value", v) for k, v in (tags or {}).items()},
             sample_rate=sample_rate,
             kinds=kinds,
+            memory=buffer_bytes // 2,
         )
         self._buffer_bytes = buffer_bytes
         self._enabled = settings.enabled()
@@ -291,15 +292,16 @@ class Publisher:
             return self._enabled and self._ring.issued == 0
         transport, row = self._transport, self._ring.issued
         deadline, pause = time.monotonic() + timeout, FLUSH_POLL
-        while True:
-            acked = transport.acked
-            if acked is not None and acked >= row:
-                return True
-            left = deadline - time.monotonic()
-            if left <= 0 or transport.failed:
-                return False
-            time.sleep(min(left, pause))  # no condition variable: under gevent other greenlets go on meanwhile
-            pause = min(2 * pause, FLUSH_POLL_MAX)
+        with transport.awaited():
+            while True:
+                acked = transport.acked
+                if acked is not None and acked >= row:
+                    return True
+                left = deadline - time.monotonic()
+                if left <= 0 or transport.failed:
+                    return False
+                time.sleep(min(left, pause))  # no condition variable: under gevent other greenlets go on meanwhile
+                pause = min(2 * pause, FLUSH_POLL_MAX)
 
     @property
     def stats(self) -> Stats:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -17,16 +18,19 @@ import zmq
 
 from zmon import control, native, wire
 from zmon.alarm import Alarm
-from zmon.buffer import Entry, Ring
+from zmon.buffer import Bytes, Entry, Ring
 from zmon.errors import WireError
 from zmon.keys import Keys
 from zmon.link import RETRY_AFTER, TAKEN, Link
 from zmon.settings import Endpoint
+from zmon.snapshots import LARGE
 
 log = logging.getLogger("zmon")
 
-BUSY_POLL = 0.02  # seconds between looks at the ring while something is published: small batches gather meanwhile
-BUSY_FOR = 0.05  # seconds without anything new, after which the thread sleeps until publish() rings
+BUSY_POLL = 0.05  # seconds between looks at the ring while something is published: small batches gather meanwhile
+RUSH_POLL = 0.02  # the same while it holds much
+MUCH = 2**20  # bytes
+BUSY_FOR = 0.1  # seconds without anything new, after which the thread sleeps until publish() rings
 SLEEP = 0.25  # at most: until a hello or a ping is due
 PING_EVERY = 1.0
 RETRY_MAX = 8.0  # seconds between two goings-back without an acknowledgement that advances
@@ -35,6 +39,7 @@ BURST = 64  # messages to one collector before looking at the others
 APART_AFTER = 5.0  # seconds in which a collector that shook hands subscribes, or else does not take this model
 FIRST_CONTACT = 0.4  # seconds that close() gives a connection never made
 BYE_WAIT = 0.25
+YIELD = 1e-4  # seconds of rest after a large message
 
 DONE, BLOCKED, MORE = range(3)  # how far sending came
 
@@ -75,6 +80,7 @@ class Transport:
         self._links: list[Link] = []
         self._alarm: Alarm | None = None
         self._stop_at: float | None = None
+        self._awaited = 0  # callers that wait for acknowledgements
         self.connected = False
         self.failed = False
         self._acked: int | None = None
@@ -98,6 +104,19 @@ class Transport:
         """Something is there to be sent: called under the lock."""
         if self._alarm is not None:
             self._alarm.ring()
+
+    @contextmanager
+    def awaited(self) -> Iterator[None]:
+        """Somebody waits: until the block ends acknowledgements are taken in as they come."""
+        with self._lock:
+            self._awaited += 1
+            if self._alarm is not None:
+                self._alarm.wake()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._awaited -= 1
 
     @property
     def acked(self) -> int | None:
@@ -133,12 +152,13 @@ class Transport:
         state, seen = DONE, 0
         while not self._finished(started):
             busy = time.monotonic() - busy_at < BUSY_FOR
-            wait = 0.0 if state == MORE else BUSY_POLL
+            wait = 0.0 if state == MORE else RUSH_POLL
             if state == DONE and self._stop_at is None:
-                if busy:  # not woken by every acknowledgement: the model has better use for the interpreter
-                    nap.poll(int(wait * 1000))
+                if busy and self.connected and not self._awaited:
+                    # Not woken by every acknowledgement: the model has better use for the interpreter.
+                    nap.poll(int(1000 * (BUSY_POLL if self._ring.nbytes < MUCH else RUSH_POLL)))
                     wait = 0.0
-                else:
+                elif not busy:
                     with self._lock:
                         wait = SLEEP if self._ring.issued == seen and self._stop_at is None else 0.0
                         alarm.set()
@@ -293,6 +313,8 @@ class Transport:
                 link.progress = now
             with self._lock:
                 link.cursor.sent(entry)
+            if entry.nbytes >= LARGE:  # it was copied under the interpreter's lock: now it is the model's turn
+                time.sleep(YIELD)
         return MORE
 
     def _send_schema(self, link: Link, digest: bytes) -> None:
@@ -301,7 +323,7 @@ class Transport:
             link.data.send_multipart(frames, zmq.DONTWAIT)
             link.schemas.add(digest)
 
-    def _frames(self, entry: Entry, base: int) -> list[bytes]:
+    def _frames(self, entry: Entry, base: int) -> list[Bytes]:
         if entry.encoded is None:
             entry.encoded = _join(entry)
             entry.pieces = []
@@ -335,7 +357,7 @@ class Transport:
                     del waiting[link]
 
 
-def _join(entry: Entry) -> tuple[int, list[tuple[str, str, list[int]]], list[bytes]]:
+def _join(entry: Entry) -> tuple[int, list[tuple[str, str, list[int]]], list[Bytes]]:
     """One buffer per array out of the pieces'; rows that differ in time get a timestamps array."""
     pieces = entry.pieces
     newest = pieces[-1].ts
@@ -345,7 +367,7 @@ def _join(entry: Entry) -> tuple[int, list[tuple[str, str, list[int]]], list[byt
     ]
     if len(pieces) == 1:
         return newest, shapes, list(pieces[0].buffers)
-    buffers = [b"".join(column) for column in zip(*(piece.buffers for piece in pieces), strict=True)]
+    buffers: list[Bytes] = [b"".join(column) for column in zip(*(piece.buffers for piece in pieces), strict=True)]
     if all(name != "timestamps" for name, _, _ in entry.layout.arrays):
         times = np.repeat(np.array([piece.ts for piece in pieces], dtype="<i8"), [piece.rows for piece in pieces])
         shapes.append(("timestamps", "<i8", [entry.rows]))

@@ -205,10 +205,10 @@ def encode_batch(
     base: int,
     ts: int,
     arrays: Sequence[tuple[str, str, Sequence[int]]],
-    buffers: Sequence[bytes],
+    buffers: Sequence[bytes | memoryview],
     tally: Mapping[str, Any] | None = None,
     kind: str = "batch",
-) -> list[bytes]:
+) -> list[bytes | memoryview]:
     """Frames of a batch, or of labels. `arrays` describes each of `buffers`: name, dtype, shape."""
     header: dict[str, Any] = {
         "v": MAJOR,

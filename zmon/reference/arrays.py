@@ -75,7 +75,7 @@ class Reader:
                       for name, dtype, width in layout.arrays]  # fmt: skip
             frames = encode_batch(_TOPIC, stream=b"\0" * 16, schema=layout.schema, first=1, rows=piece.rows, base=1,
                                   ts=piece.ts, arrays=arrays, buffers=piece.buffers)  # type: ignore[arg-type] # fmt: skip
-            message = decode(frames)
+            message = decode([bytes(frame) for frame in frames])
             schema = decode_schema(self._capture.schemas[layout.schema], layout.schema)
             columns = dict(message.columns)
             p = columns.get("probabilities")
