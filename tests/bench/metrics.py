@@ -86,7 +86,7 @@ def _measured(name: str, parts: list[Batch], metrics: list[Metric[Any]], quick: 
     batch = concat(schema, parts)
     ctx = Context("m", "", None, schema, Window(0, 60), rows=RowCounts(ROWS), sample=batch)
     keys = row_keys(np.uint64(1), np.arange(ROWS, dtype=np.uint64))
-    steps: dict[str, Any] = {"join": lambda: concat(schema, parts), "sample": lambda: draw(batch, keys, 5000)}
+    steps: dict[str, Any] = {"join": lambda: concat(schema, parts), "sample": lambda: draw(parts, keys, 5000)}
     for metric in metrics:
         if not metric.needs <= batch.columns or getattr(metric, "task", schema.task) != schema.task:
             continue
