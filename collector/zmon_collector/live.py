@@ -142,7 +142,7 @@ class Live:
         self.page: Any = None
         self._probes: Any = None
         self.watched: frozenset[str] = frozenset()  # models that somebody looks at
-        self.partials: dict[tuple[str, str], Report] = {}  # open windows of those, as far as they are
+        self.partials: dict[tuple[str, str, int], Report] = {}  # open windows of those, by start, as far as they are
         self._looked = self._preview_at = self._preview_cost = 0.0
 
     def start(self) -> None:
@@ -192,9 +192,9 @@ class Live:
         self.board.take(report, wall)
         self.tapped.append(report)
         self.memory.append(report, wall)
-        partial = self.partials.get((report.model, report.version))
-        if partial is not None and partial.window.start <= report.window.start:
-            del self.partials[report.model, report.version]
+        for partial in self.open(report.model, report.version):
+            if partial.window.start <= report.window.start:
+                del self.partials[report.model, report.version, partial.window.start]
         self._tell(report.model)
 
     def turn(self, mono: float, health: Callable[[], Mapping[str, Any]], preview: Callable[..., None]) -> None:
@@ -221,10 +221,14 @@ class Live:
         details: Details,
     ) -> None:
         """What an open window holds so far; shown until it closes, and kept nowhere."""
-        known = self.partials.get(model)
-        if points and (known is None or known.window.start <= window.start):
-            self.partials[model] = Report(0, *model, window, points, rows, details=details)
+        if points:
+            self.partials[*model, window.start] = Report(0, *model, window, points, rows, details=details)
             self._tell(model[0])
+
+    def open(self, model: str, version: str) -> list[Report]:
+        """What the open windows of a watched model hold so far, the oldest first: two while one waits for late rows."""
+        found = [each for each in list(self.partials.values()) if (each.model, each.version) == (model, version)]
+        return sorted(found, key=lambda each: each.window.start)
 
     def answer(self, ask: object) -> dict[str, Any]:
         """What `zmon top` and `zmon tap` ask over the admin socket."""

@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import numpy as np
 from zmon_collector import views
+from zmon_collector.config import Config, WebSection
 
 from tests.conftest import Collector, by_names, until
 from tests.web.conftest import Start, open_window
@@ -75,6 +76,23 @@ def test_a_preview_equals_the_window_and_leaves_no_trace(paged: Start, look: Loo
     assert closed.keys() == undisturbed.keys() == partial.keys()
     for key, value in undisturbed.items():
         np.testing.assert_allclose([closed[key], partial[key]], value, rtol=1e-9, atol=1e-12, err_msg=str(key))
+
+
+def test_a_window_that_waits_for_late_rows_stays_beside_the_next(collect: Start, look: Look) -> None:  # noqa: F811
+    start, length = open_window()
+    config = Config(web=WebSection(bind="127.0.0.1:0"))
+    collector = collect(config=config, window=length, grace=3000.0, idle=3000.0, max_wait=3000.0)
+    look(collector, "view=model&model=m&range=all").next()
+    for at, agents in ((start - length, ("a", "b")), (start, ("a",))):
+        publish(collector, at, agents, 2, np.random.default_rng(0))
+
+    def both() -> Any:
+        panel = next((each for each in view(collector)["panels"] if each["id"] == "rows"), {"figure": None})
+        shown = [round(length * y) for y in panel["figure"]["data"][0]["y"]] if panel["figure"] else []
+        return panel["figure"] if shown == [200, 100] else None
+
+    figure = until(both, what="both windows")
+    assert figure["layout"]["meta"] == {"partial": [start - length, start + length]}
 
 
 def test_nobody_looks_nothing_is_computed(paged: Start) -> None:

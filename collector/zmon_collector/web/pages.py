@@ -158,11 +158,12 @@ class Pages:
 
     def _known(self, asked: Asked) -> Known | None:
         found: Sequence[Known] = self._read(recall.models)
-        partial = self._live.partials.get((asked.model, asked.version))
+        opened = self._live.open(asked.model, asked.version)
         first = None
-        if partial is not None:  # its first window is still open
-            start, end = partial.window.start, partial.window.end
-            first = Known(asked.model, asked.version, start, start, end - start, 1)
+        if opened:  # its first window is still open
+            oldest, newest = opened[0].window, opened[-1].window
+            length = oldest.end - oldest.start
+            first = Known(asked.model, asked.version, oldest.start, newest.start, length, len(opened))
         return next((each for each in found if (each.model, each.version) == (asked.model, asked.version)), first)
 
     def _question(self, asked: Asked, known: Known, stretch: Span) -> Question:
@@ -186,20 +187,20 @@ class Pages:
         return found
 
     def _details(self, question: Question, metric: str, most: int) -> list[Any]:
-        """What a metric gave behind its values: of the newest windows, and of the open one first."""
+        """What a metric gave behind its values: of the newest windows, the open ones first."""
         (agent,) = question.agents or ("",)
         found = self._read(lambda db: recall.details(db, question, metric, agent, most))
-        report = None if question.frozen else self._live.partials.get((question.model, question.version or ""))
-        so_far = None if report is None else report.details.get((agent or None, metric))
-        if so_far is not None:
-            found.insert(0, (0, so_far))
+        for report in [] if question.frozen else self._live.open(question.model, question.version or ""):
+            so_far = report.details.get((agent or None, metric))
+            if so_far is not None:
+                found.insert(0, (0, so_far))
         return [each for _, data in found[:most] if (each := details.read(data)) is not None]
 
     def _so_far(self, question: Question) -> list[Line]:
-        """The same, with what the open window holds so far; not where several windows are shown as one."""
+        """The same, with what the open windows hold so far; not where several windows are shown as one."""
         found = self._lines(question)
         partials = [] if question.step or question.frozen else list(self._live.partials.values())
-        for report in partials:
+        for report in sorted(partials, key=lambda each: each.window.start):
             if question.start <= report.window.start and report.model == question.model:
                 start = np.array([report.window.start], dtype=np.int64)
                 named = ((report.properties(point), point.value.value) for point in report.points)
@@ -208,11 +209,11 @@ class Pages:
         return found
 
     def _partial(self, known: Known, question: Question) -> tuple[int, int] | None:
-        """The open window that is shown."""
-        report = self._live.partials.get((known.model, known.version))
-        if report is None or question.step or question.frozen:
+        """The stretch of the open windows that are shown."""
+        opened = self._live.open(known.model, known.version)
+        if not opened or question.step or question.frozen:
             return None
-        return report.window.start, report.window.end
+        return opened[0].window.start, opened[-1].window.end
 
 
 def _identity(known: Known) -> dict[str, Any]:
