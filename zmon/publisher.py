@@ -132,7 +132,7 @@ class Publisher:
             tags={settings.name("a tag", k): settings.name("a tag's value", v) for k, v in (tags or {}).items()},
             sample_rate=sample_rate,
             kinds=kinds,
-            memory=buffer_bytes // 2,
+            memory=buffer_bytes,  # what the ring once held may stay for later copies
         )
         self._buffer_bytes = buffer_bytes
         self._enabled = settings.enabled()

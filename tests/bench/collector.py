@@ -70,7 +70,7 @@ def run(folder: Path, quick: bool) -> list[dict[str, Any]]:
     found = []
     for features, rows in CASES:
         reference = numpy_rate(features, 0.3 if quick else 1.0)
-        total = int((2e6 if features == 20 else 8e4) * (0.15 if quick else 1.0) * (1 if rows == 1000 else 0.4))
+        total = int((2e6 if features == 20 else 8e4) * (0.5 if quick else 1.0) * (1 if rows == 1000 else 0.4))
         rates: dict[str, list[float]] = {"on": [], "off": []}
         for number in range(1 if quick else 2):
             for journal, each in rates.items():
