@@ -20,7 +20,6 @@ from zmon.transport import Transport
 from zmon.watch import captured, known
 from zmon.wire import STREAM_BYTES, Topic
 
-FLUSH_POLL, FLUSH_POLL_MAX = 0.0005, 0.01  # seconds between looks at the acknowledgements
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -290,18 +289,7 @@ class Publisher:
         """
         if not self._enabled or self._transport is None:
             return self._enabled and self._ring.issued == 0
-        transport, row = self._transport, self._ring.issued
-        deadline, pause = time.monotonic() + timeout, FLUSH_POLL
-        with transport.awaited():
-            while True:
-                acked = transport.acked
-                if acked is not None and acked >= row:
-                    return True
-                left = deadline - time.monotonic()
-                if left <= 0 or transport.failed:
-                    return False
-                time.sleep(min(left, pause))  # no condition variable: under gevent other greenlets go on meanwhile
-                pause = min(2 * pause, FLUSH_POLL_MAX)
+        return self._transport.wait(self._ring.issued, timeout)
 
     @property
     def stats(self) -> Stats:

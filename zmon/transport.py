@@ -9,8 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,6 +38,7 @@ BURST = 64  # messages to one collector before looking at the others
 APART_AFTER = 5.0  # seconds in which a collector that shook hands subscribes, or else does not take this model
 FIRST_CONTACT = 0.4  # seconds that close() gives a connection never made
 BYE_WAIT = 0.25
+WAIT_POLL, WAIT_POLL_MAX = 0.0005, 0.01  # seconds between looks of wait() at the acknowledgements
 YIELD = 1e-4  # seconds of rest after a large message
 
 DONE, BLOCKED, MORE = range(3)  # how far sending came
@@ -83,7 +83,7 @@ class Transport:
         self._awaited = 0  # callers that wait for acknowledgements
         self.connected = False
         self.failed = False
-        self._acked: int | None = None
+        self._acked: int | None = None  # by every collector that subscribed; None while none has
         self._thread = native.Thread(self._run, "zmon-publisher")
 
     def start(self) -> None:
@@ -105,23 +105,27 @@ class Transport:
         if self._alarm is not None:
             self._alarm.ring()
 
-    @contextmanager
-    def awaited(self) -> Iterator[None]:
-        """Somebody waits: until the block ends acknowledgements are taken in as they come."""
+    def wait(self, row: int, timeout: float) -> bool:
+        """Whether every collector that subscribed, at least one, acknowledges all up to `row` within some seconds.
+
+        The thread does not nap meanwhile: it takes in acknowledgements as they come.
+        """
+        deadline, pause = time.monotonic() + timeout, WAIT_POLL
         with self._lock:
             self._awaited += 1
             if self._alarm is not None:
                 self._alarm.wake()
         try:
-            yield
+            while self._acked is None or self._acked < row:
+                left = deadline - time.monotonic()
+                if left <= 0 or self.failed:
+                    return False
+                time.sleep(min(left, pause))  # no condition variable: under gevent other greenlets go on meanwhile
+                pause = min(2 * pause, WAIT_POLL_MAX)
+            return True
         finally:
             with self._lock:
                 self._awaited -= 1
-
-    @property
-    def acked(self) -> int | None:
-        """Row up to which every collector that subscribed has acknowledged; None while none has subscribed."""
-        return self._acked
 
     # --- the thread --------------------------------------------------------------------------------------------------
 

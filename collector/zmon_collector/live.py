@@ -143,7 +143,7 @@ class Live:
         self._probes: Any = None
         self.watched: frozenset[str] = frozenset()  # models that somebody looks at
         self.partials: dict[tuple[str, str, int], Report] = {}  # open windows of those, by start, as far as they are
-        self._looked = self._preview_at = self._preview_cost = 0.0
+        self._looked = self._preview_at = 0.0
 
     def start(self) -> None:
         """Open the history and remember how the models fared."""
@@ -207,10 +207,7 @@ class Live:
             started = time.thread_time()
             preview(self.watched, self._take_partial)
             every = min(LOOK_EVERY, self.config.collector.window / 4)  # short windows are filled in a few looks
-            cost, last = time.thread_time() - started, self._preview_cost
-            self._preview_cost = cost
-            # One that was slow once, because Python collected its garbage meanwhile, says nothing of the next.
-            self._preview_at = mono + max(every, min(cost, last) / PREVIEW_SHARE)
+            self._preview_at = mono + max(every, (time.thread_time() - started) / PREVIEW_SHARE)
 
     def _take_partial(
         self,

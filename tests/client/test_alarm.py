@@ -31,6 +31,8 @@ def test_it_rings_once_for_each_time_it_was_set() -> None:
     alarm.ring()
     alarm.clear(rung(alarm))
     assert not rung(alarm)
+    alarm.wake()
+    assert rung(alarm), "set or not"
     alarm.set()
     alarm.close()
     alarm.ring()  # and no file that has the pipe's number by now gets a byte
@@ -45,6 +47,19 @@ def test_a_sleeping_publisher_sends_at_once_and_costs_next_to_nothing(collect: A
             until(lambda: asleep(publisher), 5, "the thread to sleep")
         started = time.monotonic()
     assert time.monotonic() - started < 2, "close() waits for a thread that sleeps"
+
+
+def test_who_flushes_does_not_wait_for_the_next_look(collect: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(transport, "BUSY_POLL", 5.0)
+    monkeypatch.setattr(transport, "BUSY_FOR", 60.0)
+    with collect().publisher("m", classes=2) as publisher:
+        publisher.publish(np.full((4, 2), 0.5))
+        until(lambda: publisher.stats.connected, 5, "the collector")
+        started = time.monotonic()
+        for _ in range(5):
+            publisher.publish(np.full((4, 2), 0.5))
+            assert publisher.flush(20)
+        assert time.monotonic() - started < 4, "it naps while somebody waits"
 
 
 def asleep(publisher: Any) -> bool:
