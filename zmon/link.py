@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import struct
+import time
 
 import zmq
 
@@ -18,6 +19,7 @@ log = logging.getLogger("zmon")
 RETRY_AFTER = 1.0  # seconds without an acknowledgement that advances; doubled up to the transport's RETRY_MAX
 REOPEN_AFTER = 0.5  # seconds after libzmq gave a connection up; doubled up to REOPEN_MAX, shortened at random
 REOPEN_MAX = 10.0
+FIRST_CONTACT = 0.4  # seconds that close() gives a connection that is not up yet, or has just gone
 FAILURES = 3  # handshakes that break off before the log speaks of it: a collector that restarts breaks off one
 LOG_EVERY = 300.0
 TAKEN = 256  # messages from a collector before looking at the others and at the ring
@@ -47,7 +49,9 @@ class Link:
         self.cursor = Cursor()
         self.subscriptions: set[bytes] = set()
         self.reached = False  # the connection for data is up, or its handshake under way
+        self._gone_at = time.monotonic()  # when that connection was last lost; at first, when it began to come up
         self.met_at: float | None = None  # since when the collector's side answers; one that is stopped does not
+        self.takes = False  # the collector has subscribed; while it is away its rows are still waited for
         self.apart = False  # the collector is there and has not subscribed: it does not take this model
         self.greeted = False  # the collector answered our hello of this subscription
         self.schemas: set[bytes] = set()  # sent on this subscription
@@ -72,6 +76,10 @@ class Link:
     @property
     def subscribed(self) -> bool:
         return bool(self.subscriptions)
+
+    def is_coming(self, now: float) -> bool:
+        """Whether a collector that has not subscribed may do so in a moment."""
+        return not self.apart and (self.reached or now - self._gone_at <= FIRST_CONTACT)
 
     def close(self) -> None:
         for socket in (*self._monitors, self.data, self.control):
@@ -138,6 +146,8 @@ class Link:
             described, _ = monitor.recv_multipart(zmq.DONTWAIT)
             (event,) = struct.unpack_from("=H", described)  # zmq.utils.monitor would bring asyncio along: 35 ms
             if monitor is self._monitors[0]:
+                if self.takes and self.reached and event not in _UP:
+                    self._gone_at = now
                 self.reached = event in _UP
                 self.met_at = now if event == zmq.EVENT_HANDSHAKE_SUCCEEDED else None
             if event == zmq.EVENT_DISCONNECTED:

@@ -22,6 +22,7 @@ log = logging.getLogger("zmon")
 
 DATA_DIR = Path("zmon-data")
 LOOPBACK = ("127.0.0.1", "localhost")
+LAST_ROWS = 10.0  # seconds for it to acknowledge the last rows: it may be busy, and nobody else keeps them
 STOP_AFTER = 15.0  # seconds for the local collector to write its last windows
 
 
@@ -155,7 +156,7 @@ class MonitoringAgent:
     def _stop_server(self, owner: int) -> None:
         if self._server is None or os.getpid() != owner:  # a forked child leaves its parent's collector alone
             return
-        self._publisher.close()
+        self._publisher.close(LAST_ROWS)
         self._server.terminate()
         try:
             self._server.wait(STOP_AFTER)

@@ -284,8 +284,8 @@ class Publisher:
         Returns
         -------
         bool
-            True once every collector that subscribed to this model has acknowledged; False when that did not happen
-            in time, or none has subscribed.
+            True once every collector that subscribed to this model has acknowledged, also one that is away meanwhile;
+            False when that did not happen in time, or none has subscribed.
         """
         if not self._enabled or self._transport is None:
             return self._enabled and self._ring.issued == 0

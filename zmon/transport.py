@@ -36,7 +36,6 @@ RETRY_MAX = 8.0  # seconds between two goings-back without an acknowledgement th
 ABSENT_AFTER = 3.5  # seconds without any acknowledgement
 BURST = 64  # messages to one collector before looking at the others
 APART_AFTER = 5.0  # seconds in which a collector that shook hands subscribes, or else does not take this model
-FIRST_CONTACT = 0.4  # seconds that close() gives a connection never made
 BYE_WAIT = 0.25
 WAIT_POLL, WAIT_POLL_MAX = 0.0005, 0.01  # seconds between looks of wait() at the acknowledgements
 YIELD = 1e-4  # seconds of rest after a large message
@@ -83,7 +82,7 @@ class Transport:
         self._awaited = 0  # callers that wait for acknowledgements
         self.connected = False
         self.failed = False
-        self._acked: int | None = None  # by every collector that subscribed; None while none has
+        self._acked: int | None = None  # by every collector that takes this model; None while none does
         self._thread = native.Thread(self._run, "zmon-publisher")
 
     def start(self) -> None:
@@ -106,7 +105,7 @@ class Transport:
             self._alarm.ring()
 
     def wait(self, row: int, timeout: float) -> bool:
-        """Whether every collector that subscribed, at least one, acknowledges all up to `row` within some seconds.
+        """Whether every collector that takes this model, at least one, acknowledges all up to `row` in time.
 
         The thread does not nap meanwhile: it takes in acknowledgements as they come.
         """
@@ -152,9 +151,9 @@ class Transport:
         for each in (poller, nap):
             each.register(alarm.fileno(), zmq.POLLIN)
         self._links = [Link(context, poller, endpoint, self._keys) for endpoint in self._endpoints]
-        started = busy_at = time.monotonic()
+        busy_at = time.monotonic()
         state, seen = DONE, 0
-        while not self._finished(started):
+        while not self._finished():
             busy = time.monotonic() - busy_at < BUSY_FOR
             wait = 0.0 if state == MORE else RUSH_POLL
             if state == DONE and self._stop_at is None:
@@ -183,17 +182,18 @@ class Transport:
                 busy_at, seen = now, self._ring.issued
         self._say_goodbye(poller)
 
-    def _finished(self, started: float) -> bool:
+    def _finished(self) -> bool:
         if self._stop_at is None:
             return False
         now = time.monotonic()
-        subscribed = [link for link in self._links if link.subscribed]
         with self._lock:
-            left = self._ring.tail > self._ring.head
-        if not subscribed:  # nobody there: wait only for a connection that is coming up
-            coming = now - started <= FIRST_CONTACT or any(link.reached for link in self._links)
-            return not left or not coming or now >= self._stop_at
-        return now >= self._stop_at or all(link.cursor.acked >= self._ring.issued for link in subscribed)
+            issued, held = self._ring.issued, self._ring.tail > self._ring.head
+        if not held or now >= self._stop_at:
+            return True
+        awaited = [link for link in self._links if link.subscribed or (link.takes and link.is_coming(now))]
+        if not awaited:  # nobody there: wait only for a first connection that is coming up
+            awaited = [link for link in self._links if link.is_coming(now)]
+        return all(link.cursor.acked >= issued for link in awaited)
 
     def _take_subscriptions(self, link: Link) -> None:
         for _ in range(TAKEN):
@@ -206,7 +206,7 @@ class Transport:
                 continue
             if notice[:1] == b"\x01":
                 link.subscriptions.add(prefix)
-                link.apart = False
+                link.takes, link.apart = True, False
                 link.hello_due = 0.0
             else:
                 link.subscriptions.discard(prefix)
@@ -238,7 +238,7 @@ class Transport:
         self._publish_state()
 
     def _publish_state(self) -> None:
-        rows = [link.cursor.acked for link in self._links if link.subscribed]
+        rows = [link.cursor.acked for link in self._links if link.takes]
         with self._lock:
             # A collector that does not take this model wants no rows kept for it. Should it take the model over, it
             # begins where the other one has ended.
@@ -255,7 +255,7 @@ class Transport:
     def _keep_in_touch(self, link: Link, now: float) -> None:
         if not link.subscribed:
             if link.met_at is not None and not link.apart and now - link.met_at > APART_AFTER:
-                link.apart = True
+                link.takes, link.apart = False, True
                 self._publish_state()
             return
         if not link.greeted:

@@ -206,3 +206,29 @@ def test_two_collectors_each_have_a_cursor(tmp_path: Path) -> None:
     for peer in peers:
         peer.close()
         peer.context.term()
+
+
+def test_a_collector_that_is_away_is_waited_for(tmp_path: Path) -> None:
+    """It has subscribed, and has not acknowledged: neither flush() nor close() passes over it because another has."""
+    there, away = (Peer(str(tmp_path / name)) for name in "xy")
+    with zmon.Publisher("m", classes=2, collector=[there.endpoint, away.endpoint]) as publisher:
+        publisher.publish(P)
+        stream = b""
+        for peer in (there, away):
+            stream = peer.greeting("hello").stream
+            peer.ack(stream, 1)
+        assert publisher.flush(5)
+        away.close()
+        publisher.publish(P)
+        there.ack(stream, 2)
+        assert not publisher.flush(0.5)
+        away.open()
+        assert away.greeting("hello").acked == 1
+        away.ack(stream, 1)
+        assert batches(away.messages()) == [(2, 1)]
+        away.ack(stream, 2)
+        assert publisher.flush(5)
+        publisher.close(timeout=0)
+    for peer in (there, away):
+        peer.close()
+        peer.context.term()

@@ -66,7 +66,8 @@ def test_a_ring_that_overflows_loses_exactly_what_it_says(tmp_path: Path) -> Non
     assert settled(collector, timed.issued)["rows_lost"] == dropped
 
 
-def test_of_two_collectors_one_stops_reading(tmp_path: Path) -> None:
+@pytest.mark.parametrize("seconds", [1.0, 6.0], ids=["a moment", "until it is taken for gone"])
+def test_of_two_collectors_one_stops_reading(tmp_path: Path, seconds: float) -> None:
     reads, stops = Mortal(tmp_path / "reads", LIVE), Mortal(tmp_path / "stops", LIVE)
     with reads.running(), stops.running():
         both = [reads.endpoint, stops.endpoint]
@@ -75,7 +76,9 @@ def test_of_two_collectors_one_stops_reading(tmp_path: Path) -> None:
         assert timed.publisher.flush(10)
         assert stops.process is not None
         stops.process.send_signal(signal.SIGSTOP)
-        for _ in range(60):  # 6 MB, many times the ring: it runs over for one, and stays empty for the other
+        stopped = time.monotonic()
+        # Many times the ring: it runs over for one, and stays empty for the other.
+        while timed.issued < 100_000 or time.monotonic() - stopped < seconds:
             timed.for_a_while(0.05, rows=100)
             until(lambda: rows_of(reads) == timed.issued, 20, "the reading collector to have everything")
         slow = max(timed.seconds)

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -215,20 +216,23 @@ SCRIPT = """
     while not agent._publisher.stats.acknowledged:
         time.sleep(0.05)
     agent.run_local_server()  # it is there already
-    print(agent._publisher.stats.published, flush=True)
+    print(agent._publisher.stats.published, agent._server.pid, flush=True)
     try:
         time.sleep({wait})
     finally:
-        time.sleep(0.5)
+        time.sleep({pause})
         agent.collect_data(p)  # the last rows, as the script ends
 """
 
 
-@pytest.mark.parametrize("wait", [0, 60])
-def test_the_local_server_runs_with_the_script(wait: int, tmp_path: Path) -> None:
-    """It starts, takes everything, and writes its last windows when the script ends, by itself or by Ctrl-C."""
+@pytest.mark.parametrize(("wait", "stalls"), [(0, 0), (60, 0), (60, 9)], ids=["end", "Ctrl-C", "Ctrl-C, stalled"])
+def test_the_local_server_runs_with_the_script(wait: int, stalls: int, tmp_path: Path) -> None:
+    """It starts, takes everything, and writes its last windows when the script ends, by itself or by Ctrl-C.
+
+    Also when it makes no progress just then, for so long that the connection is given up before the last rows.
+    """
     port = free_port()
-    script = textwrap.dedent(SCRIPT).format(port=port, wait=wait)
+    script = textwrap.dedent(SCRIPT).format(port=port, wait=wait, pause=5 if stalls else 0.5)
     options: dict[str, Any] = {
         "stdout": subprocess.PIPE,
         "stderr": subprocess.DEVNULL,
@@ -236,21 +240,24 @@ def test_the_local_server_runs_with_the_script(wait: int, tmp_path: Path) -> Non
         "start_new_session": True,
     }
     with subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path, **options) as process:
-        published = int(process.stdout.readline()) + 10
+        published, server = map(int, process.stdout.readline().split())
+        if stalls:
+            os.kill(server, signal.SIGSTOP)
+            threading.Timer(stalls, os.kill, (server, signal.SIGCONT)).start()
         if wait:
             os.killpg(process.pid, signal.SIGINT)  # Ctrl-C goes to everything the terminal runs
         assert process.wait(40) == (-signal.SIGINT if wait else 0)
-    points = [p for path in (tmp_path / "zmon-data/anodot").glob("*.json") for p in json.loads(path.read_text())]
-    rows = [p["value"] for p in points if p["properties"]["what"] == "buffer_count" and "agent_id" in p["properties"]]
-    assert sum(rows) == published
-    assert oct((tmp_path / "zmon-data").stat().st_mode)[-3:] == "700"
-    assert "sample_rows = 7" in (tmp_path / "zmon-data/mlwatcher.toml").read_text()
 
     def gone() -> bool:
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", port)) != 0
 
     until(gone, what="the collector to end")
+    points = [p for path in (tmp_path / "zmon-data/anodot").glob("*.json") for p in json.loads(path.read_text())]
+    rows = [p["value"] for p in points if p["properties"]["what"] == "buffer_count" and "agent_id" in p["properties"]]
+    assert sum(rows) == published + 10
+    assert oct((tmp_path / "zmon-data").stat().st_mode)[-3:] == "700"
+    assert "sample_rows = 7" in (tmp_path / "zmon-data/mlwatcher.toml").read_text()
 
 
 def test_the_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
