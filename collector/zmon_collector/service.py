@@ -50,6 +50,7 @@ ENGINE_BYTES = 64 * 2**20  # of rows that wait for metrics; beyond it receiving 
 STORE_BYTES = 64 * 2**20  # of rows that wait for the disk; the same
 LEAST_WINDOW = 64 * 2**10  # bytes any publisher may have under way
 EXIT_WAIT = 10.0  # seconds that sinks get at the end
+ANSWERS_READ = 0.25  # seconds that publishers get at the end: they look every 0.05
 
 
 class Service:
@@ -274,6 +275,8 @@ class Service:
             self._deliver(self.engine.completed())
         if not self.store.broken:
             self.store.wait(EXIT_WAIT)  # so that the last acknowledgements are sent
+        if self.desk.roster.connected:  # what a publisher has not looked at libzmq drops when the connection ends
+            time.sleep(ANSWERS_READ)
         self.receiver.stop()
         self.outbox.end()
         late = self.deliveries.join(EXIT_WAIT)
