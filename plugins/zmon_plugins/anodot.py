@@ -91,11 +91,12 @@ def samples(
             },
             "tags": tags.get(point.agent_id or "", {}),
             "timestamp": report.window.start,
-            "value": _number(point),
+            "value": number_of(point),
         }
 
 
-def _number(point: Point) -> float:
+def number_of(point: Point) -> float:
+    """The point's value as a plain int or float."""
     value = point.value.value
     return int(value) if isinstance(value, int) else float(value)
 

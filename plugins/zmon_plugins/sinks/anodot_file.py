@@ -7,7 +7,6 @@ Configured by ``[sinks.anodot_file]``: ``keep`` (a duration, default ``"30d"``: 
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import re
@@ -20,14 +19,14 @@ from typing import Any
 from zmon.contract import Ledger, Report, Sink
 from zmon.errors import ConfigurationError, RetryLater
 from zmon.hooks import hookimpl
-from zmon_plugins.anodot import Names, fixed_properties, refusal, samples
+from zmon_plugins.anodot import Names, fixed_properties
+from zmon_plugins.lines import lines
 
 log = logging.getLogger("zmon.anodot")
 
 SWEEP_EVERY = 600.0  # seconds between looks for files that are too old
 RETRY_AFTER = 5.0
 _UNITS = {"h": 3600.0, "d": 86400.0}
-_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 
 
 class AnodotFile:
@@ -68,25 +67,19 @@ class AnodotFile:
             leftover.unlink(missing_ok=True)
 
     def write(self, report: Report) -> None:
-        lines = []
-        left_out = []
         now = time.time()
-        for sample in samples(report, self._names, fixed=self._properties):
-            refused = refusal(sample, now)
-            if refused is None:
-                lines.append(_ENCODER.encode(sample))
-            else:
-                if not self.invalid:
-                    log.warning("a sample is left out of the files: %s: %s %s",
-                                sample["properties"], refused.code, refused.description)  # fmt: skip
-                self.invalid += 1
-                left_out.append(refused)
-        if left_out and self._ledger is not None and not self._ledger.settled(report.sequence):
-            self._ledger.settle(report.sequence, len(report.points), left_out)
-        if not lines:
+        good, refused = lines(report, self._names, now, self._properties)
+        if refused:
+            if not self.invalid:
+                log.warning("a sample is left out of the files: %s: %s %s",
+                            refused[0].sample["properties"], refused[0].code, refused[0].description)  # fmt: skip
+            self.invalid += len(refused)
+            if self._ledger is not None and not self._ledger.settled(report.sequence):
+                self._ledger.settle(report.sequence, len(report.points), refused)
+        if not good:
             return
         try:
-            self._replace(self._folder / file_name(report), "[\n" + ",\n".join(lines) + "\n]\n")
+            self._replace(self._folder / file_name(report), "[\n" + ",\n".join(good) + "\n]\n")
             self._sweep(now)
         except OSError as error:  # disk full, folder gone: the report waits
             raise RetryLater(f"cannot write to {self._folder}: {error.strerror}", after=RETRY_AFTER) from error

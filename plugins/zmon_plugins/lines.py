@@ -1,0 +1,98 @@
+"""A report's samples as lines of JSON, checked against Anodot's rules. Pure.
+
+The names of a window come again and again: each is made legal, checked and encoded once, and a line is put together
+from such parts. A report in which anything is against the rules goes the long way, sample by sample.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from operator import getitem
+from typing import NamedTuple
+
+from zmon.contract import DIMENSIONS, Point, Refused, Report, Value
+from zmon_plugins.anodot import OWN, PROPERTY_LIMIT, Names, number_of, refusal, samples
+
+_encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+_NAMES_END = ',"ver":'  # a quote inside a name is escaped, so this is found nowhere else
+
+
+class Lines(NamedTuple):
+    """What may be written, one sample a line, and what is left out."""
+
+    good: list[str]
+    refused: list[Refused]
+
+
+def lines(report: Report, names: Names, now: float, fixed: Mapping[str, str] | None = None) -> Lines:
+    """The report's points as by `samples`, encoded; without what Anodot would refuse at the time `now`.
+
+    >>> from zmon.contract import Window
+    >>> report = Report(1, "fraud", "", Window(0, 60), [Point(None, Value("recall", 0.5, "yes"))])
+    >>> lines(report, Names(), 60.0).good[0].partition("},")[0]
+    '{"properties":{"what":"recall","model":"fraud","class_name":"yes","ver":"1","target_type":"gauge"'
+    """
+    good = _from_parts(report, names, now, fixed or {})
+    return _one_by_one(report, names, now, fixed) if good is None else Lines(good, [])
+
+
+def _one_by_one(report: Report, names: Names, now: float, fixed: Mapping[str, str] | None) -> Lines:
+    found = Lines([], [])
+    for sample in samples(report, names, fixed=fixed):
+        refused = refusal(sample, now)
+        if refused is None:
+            found.good.append(_encode(sample))
+        else:
+            found.refused.append(refused)
+    return found
+
+
+def _from_parts(report: Report, names: Names, now: float, fixed: Mapping[str, str]) -> list[str] | None:
+    """All lines; None when a part of one is against the rules, or they may have too many names."""
+    if len(fixed) + len(OWN) > PROPERTY_LIMIT or not fixed.keys().isdisjoint(OWN):
+        return None
+    around = _around(report, names, now, fixed)
+    inner = _inner(report, names, now)
+    if around is None or inner is None:
+        return None
+    good = []
+    try:
+        for point in report.points:
+            value, number = point.value, number_of(point)
+            if not math.isfinite(number):
+                return None
+            head, tail = around[point.agent_id, value.what, value.target_type]
+            good.append(f"{head}{''.join(map(getitem, inner, value[2:-1]))}{tail}{number!r}}}")
+    except OverflowError:  # a whole number beyond a double's range
+        return None
+    return good
+
+
+def _around(
+    report: Report, names: Names, now: float, fixed: Mapping[str, str]
+) -> dict[tuple[str | None, str, str], tuple[str, str]] | None:
+    """The text before a series' own names, and after them up to the number: by agent, what and target type."""
+    keys = dict.fromkeys((agent, value.what, value.target_type) for agent, value in report.points)
+    bare = [Point(agent, Value(what, 0, target_type=kind)) for agent, what, kind in keys]
+    found = {}
+    for key, sample in zip(keys, samples(report, names, bare, fixed), strict=True):
+        if refusal(sample, now) is not None:
+            return None
+        head, end, tail = _encode(sample).partition(_NAMES_END)
+        found[key] = (head, end + tail.removesuffix("0}"))
+    return found
+
+
+def _inner(report: Report, names: Names, now: float) -> list[dict[str, str]] | None:
+    """For each of DIMENSIONS the text of each name; of none, none."""
+    found = []
+    columns = zip(*(point.value[2:-1] for point in report.points), strict=True)
+    for key, column in zip(DIMENSIONS, columns, strict=False):
+        legal = names.legal(key, [name for name in dict.fromkeys(column) if name])
+        for form in legal.values():
+            if refusal({"properties": {"what": "it", key: form}, "timestamp": 0, "value": 0}, now) is not None:
+                return None
+        found.append({"": "", **{name: f',"{key}":{_encode(form)}' for name, form in legal.items()}})
+    return found
