@@ -4,17 +4,18 @@ The public names are the publisher (what a service calls) and the contract (what
 Importing this package loads pyzmq, msgpack and numpy, and nothing heavier.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from zmon.batch import Batch, Schema
-from zmon.contract import Context, Ledger, Metric, Point, Refused, Report, RowCounts, Series, Sink, Value, Window
 from zmon.counters import Stats
 from zmon.errors import ConfigurationError, MissingExtraError, RetryLater, WireError, ZmonError
-from zmon.points import read_points
 from zmon.publisher import Publisher
 from zmon.watch import watch
 
 if TYPE_CHECKING:
+    from zmon.contract import Context, Ledger, Metric, Point, Refused, Report, RowCounts, Series, Sink, Value, Window
+    from zmon.points import read_points
     from zmon.reference import Profile, profile
 
 __version__ = "0.1.0"
@@ -48,10 +49,35 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """Reference profiles are for whoever makes one: a model's process need not load them."""
-    if name in ("Profile", "profile"):
-        from zmon import reference
+# What a model's process does not need is imported when it is asked for.
+_LATER = {
+    **dict.fromkeys(
+        (
+            "Context",
+            "Ledger",
+            "Metric",
+            "Point",
+            "Refused",
+            "Report",
+            "RowCounts",
+            "Series",
+            "Sink",
+            "Value",
+            "Window",
+        ),
+        "zmon.contract",
+    ),
+    "read_points": "zmon.points",
+    "Profile": "zmon.reference",
+    "profile": "zmon.reference",
+}
 
-        return getattr(reference, name)
+
+def __getattr__(name: str) -> Any:
+    if name in _LATER:
+        return getattr(import_module(_LATER[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -7,7 +7,6 @@ import os
 import re
 import struct
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import zmq
 from zmq.utils import z85
@@ -74,19 +73,19 @@ def public_of(secret: str) -> bytes:
     return public
 
 
-def read_file(what: str, path: Path, kind: str) -> str:
+def read_file(what: str, path: str | os.PathLike[str], kind: str) -> str:
     """A key out of a file: what `zmon keygen` wrote, or nothing but the key.
 
     Parameters
     ----------
     what : str
         For the error: who asks.
-    path : Path
+    path : str or path
     kind : str
         ``"secret-key"`` or ``"public-key"``.
     """
     try:
-        with path.open("rb") as file:
+        with open(path, "rb") as file:  # noqa: PTH123 - a model's process need not load pathlib
             text = file.read(LARGEST).decode()
             mode = os.fstat(file.fileno()).st_mode
     except (OSError, ValueError) as error:
@@ -107,15 +106,15 @@ def _read(what: str, variable: str, value: Given | None, kind: str) -> str | Non
             return None
         if is_key(named):  # not repeated: it may be the secret
             raise ConfigurationError(f"{variable} holds a key; it must name a file that holds it")
-        return read_file(variable, Path(named), kind)
+        return read_file(variable, named, kind)
     if isinstance(value, os.PathLike):
-        return read_file(what, Path(value), kind)
+        return read_file(what, value, kind)
     try:
         text = value.decode() if isinstance(value, bytes) else value
         if is_key(text):
             return text
-        if text and len(text) < 4096 and Path(text).is_file():
-            return read_file(what, Path(text), kind)
+        if text and len(text) < 4096 and os.path.isfile(text):  # noqa: PTH113 - as above
+            return read_file(what, text, kind)
     except (AttributeError, TypeError, ValueError, OSError):
         pass
     # What was passed is not repeated: it may be a secret with a letter missing.

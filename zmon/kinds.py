@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterable
-from decimal import Decimal
-from fractions import Fraction
+from numbers import Number
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -51,9 +50,7 @@ def _find(kind: type) -> str:
         return "categorical"
     if issubclass(kind, _TIMES):
         return "time"
-    if issubclass(kind, int | float | np.number | Decimal | Fraction) and not issubclass(
-        kind, complex | np.complexfloating
-    ):
+    if issubclass(kind, Number) and not issubclass(kind, complex | np.complexfloating):
         return "numeric"
     return "vector" if issubclass(kind, _VECTORS) or hasattr(kind, "__array__") else kind.__name__
 

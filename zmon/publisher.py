@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -144,7 +144,7 @@ class Publisher:
     def _reset(self) -> None:
         """A fresh stream with an empty ring: at the start, and in a forked child."""
         self._lock = native.lock()
-        self._stream = secrets.token_bytes(STREAM_BYTES)
+        self._stream = os.urandom(STREAM_BYTES)
         self._ring = Ring(self._buffer_bytes)
         self._label_rows = 0
         self._counters = Counters(self._topic.model)

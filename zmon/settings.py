@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -57,7 +56,7 @@ def endpoints(collector: str | Sequence[str] | None, control: str | Sequence[str
 
 def agent_id(given: str | None) -> str:
     """This replica's name: the argument, ``ZMON_AGENT_ID``, or the host's name."""
-    return name("agent_id", given or os.environ.get("ZMON_AGENT_ID") or socket.gethostname())
+    return name("agent_id", given or os.environ.get("ZMON_AGENT_ID") or os.uname().nodename)
 
 
 def enabled() -> bool:
