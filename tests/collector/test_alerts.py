@@ -21,6 +21,7 @@ from zmon_collector.notify import Outgoing, Sender, body, message
 from zmon_collector.telemetry import Telemetry
 
 from tests.conftest import Collector, until
+from tests.faults.harness import free_port
 from zmon import Point, Report, RowCounts, Value, Window
 from zmon.state import pack_state, unpack_state
 
@@ -366,6 +367,27 @@ def test_alerts_are_sent_and_kept(
         assert len(got) == 4
         with sqlite3.connect(again.folder / "state.sqlite") as connection:
             assert connection.execute("SELECT count(*) FROM alerts").fetchone() == (1,)
+
+
+def test_what_could_not_be_sent_is_sent_once_after_a_restart(
+    served: Callable[[bool], tuple[Any, Any]], collect: Callable[..., Collector], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = Config(web=WebSection(enabled=False), notify={"ops": NotifySection(url_env="HOOK")})
+    monkeypatch.setenv("HOOK", f"http://127.0.0.1:{free_port()}/nobody")
+    collector = collect(window=PERIOD, config=config)
+    with collector.publisher("digits", classes=10) as publisher:
+        for window in range(8):
+            publisher.publish(served(window > 4)[0], timestamps=1_700_000_000.0 + window * PERIOD)
+        assert publisher.flush(20)
+        until(lambda: collector.service.telemetry.snapshot().get("alert_errors{ops}"), 30, "a try that failed")
+    collector.stop()
+    with hook() as (url, got):
+        monkeypatch.setenv("HOOK", url)
+        again = collect(window=PERIOD, config=config)
+        until(lambda: got, 30, "the alert of the last run")
+        again.stop()
+        collect(window=PERIOD, config=config).stop()
+        assert [each["event"] for each in got] == ["opened"]
 
 
 def test_a_reload_changes_rules_and_keeps_what_is_open(

@@ -1,19 +1,45 @@
-"""The last answers of a collector that is stopped: who does not read them sends the same rows to whoever takes over."""
+"""How a collector begins and ends."""
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
+from zmon_collector.cli import cli
 
 from tests.conftest import until
 from zmon import transport
 
 
+def test_what_is_there_at_the_start_is_not_looked_through_for_garbage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A look through all objects would stop every thread for a tenth of a second."""
+    frozen = []
+    service = SimpleNamespace(
+        start=lambda: None,
+        run=lambda: frozen.append(gc.get_freeze_count()),
+        failed=False,
+        engine=SimpleNamespace(left_behind=0),
+    )
+    monkeypatch.setattr("zmon_collector.commands.collect.Service", lambda *_, **__: service)
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    try:
+        assert CliRunner().invoke(cli, ["collect", "--data-dir", str(tmp_path)]).exit_code == 0
+    finally:
+        gc.unfreeze()
+    assert frozen[0] > 10_000
+
+
 def test_what_was_taken_is_known_to_be_taken(collect: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who does not read a collector's last answers sends the same rows to whoever takes over."""
     monkeypatch.setattr(transport, "BUSY_POLL", 0.15)  # a publisher looks at its answers later than it usually does
     collector = collect()
     with collector.publisher(classes=2) as publisher:
