@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from zmon.contract import Metric, Point, RowCounts, Value, Window
 from zmon_collector import merge
 from zmon_collector.accumulate import Progress
+from zmon_collector.contexts import Memory
 from zmon_collector.details import Details
 from zmon_collector.lanes import Task
 from zmon_collector.plugins import Registry
@@ -22,8 +23,6 @@ from zmon_collector.window import OTHER
 
 if TYPE_CHECKING:
     from zmon_collector.engine import Engine
-
-Memory = dict[tuple[str, str | None], dict[str, Any]]
 
 
 class Closed(NamedTuple):
@@ -89,7 +88,7 @@ class Closings:
     def _finish(self, share: Share) -> None:
         agents = sorted(share.window.tallies)
         for lane in self._engine.lanes.values():
-            by_agent = {agent: self._engine.contexts(share, agent, lane, closing=True) for agent in [*agents, None]}
+            by_agent = {agent: self._engine.contexts.of(share, agent, lane, closing=True) for agent in [*agents, None]}
             contexts = {
                 state.metric.name: {agent: found[state.metric.name] for agent, found in by_agent.items()}
                 for state in lane.states
@@ -137,7 +136,7 @@ class Closings:
                 key: data for key, data in finished.details.items() if key[1] not in share.failed and key[0] != OTHER
             }
             memory.update({key: kept for key, kept in finished.memory.items() if key[0] not in share.failed})
-        self._engine.memory(share.model).update(memory)
+        self._engine.contexts.memory(share.model).update(memory)
         self._engine.dismiss(share)
         window = share.window
         rows = {agent: tally.frozen() for agent, tally in sorted(window.tallies.items())}

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from zmon.batch import Batch
-from zmon.contract import Context, Metric, RowCounts, Value, Window
+from zmon.contract import Metric, Value
 from zmon.reference import Profile
 from zmon_collector import accumulate as step
 from zmon_collector import merge, preview
@@ -19,6 +19,7 @@ from zmon_collector.accumulate import Numbers, Partial, Progress
 from zmon_collector.checkpoint import Checkpoint
 from zmon_collector.checkpointing import Checkpoints
 from zmon_collector.closing import Closed, Closings
+from zmon_collector.contexts import Contexts
 from zmon_collector.lanes import Lane, Task
 from zmon_collector.plugins import Registry
 from zmon_collector.sample import row_bytes
@@ -69,7 +70,7 @@ class Engine:
         reference: Callable[..., Profile | None] = lambda *_: None,
     ) -> None:
         self._registry = registry
-        self._options = options
+        self.contexts = Contexts(options)
         self._sample_rows = sample_rows
         self._sample_bytes = sample_bytes
         self._timeout = timeout
@@ -80,7 +81,6 @@ class Engine:
         self._choose = choose
         self._closings = Closings(self, registry, choose)
         self._checkpoints = Checkpoints(self, registry)
-        self._memory: dict[Model, dict[tuple[str, str | None], dict[str, Any]]] = {}
         self._cells = 0
         self._waiting_bytes = 0  # in groups not yet submitted
         self.smallest_sample = 0  # rows to which sample_bytes lowered a sample last; 0: never
@@ -158,9 +158,18 @@ class Engine:
         key = (model, window.start)
         share = self._shares.get(key)
         if share is None:
-            reference = self._reference(model, window.schema, self.memory(model))
+            reference = self._reference(model, window.schema, self.contexts.memory(model))
             share = self._shares[key] = Share(model, window, reference)
         return share
+
+    def sample_size(self, share: Share, cell: Cell) -> int:
+        wanted = self._sample_rows(share.model[0])
+        # Twice: while samples are merged, both the old and the new are held.
+        affordable = max(1, self._sample_bytes // (2 * max(1, self._cells) * cell.row_bytes))
+        if affordable < wanted:
+            self.smallest_sample = affordable
+            return affordable
+        return wanted
 
     def _submit(self, share: Share, agent: str, cell: Cell, group: Group) -> None:
         self._waiting_bytes -= group.nbytes
@@ -173,9 +182,9 @@ class Engine:
             self.start(share, lane, Task(run, done, group.nbytes))
 
     def _accumulating(self, share: Share, agent: str, cell: Cell, lane: Lane, group: Group) -> Any:
-        contexts = self.contexts(share, agent, lane)
+        contexts = self.contexts.of(share, agent, lane)
         size, bound = self.sample_size(share, cell), cell.bound
-        bare = self._context(share, agent)
+        bare = self.contexts.bare(share, agent)
 
         def run(metrics: Sequence[Metric[Any]], progress: Progress) -> Partial:
             partial = step.accumulate(metrics, group.batches, {"": bare, **contexts}, progress)
@@ -263,7 +272,7 @@ class Engine:
             if share.model[0] not in models or share.closing or share.held or share.outstanding.total():
                 continue
             if any(cell.partials for cell in share.cells.values()):
-                contexts = {agent: self.contexts(share, agent, lane, closing=True) for agent in [*share.cells, None]}
+                contexts = {agent: self.contexts.of(share, agent, lane, closing=True) for agent in [*share.cells, None]}
                 size = min(self.sample_size(share, cell) for cell in share.cells.values())
                 lane.submit(preview.task(share, contexts, size, partial(self._choose, share.model[0]), take))
             for agent, cell in share.cells.items():
@@ -326,79 +335,11 @@ class Engine:
                     kept.sample = None if lane else state.sample
                     self._gather(share, cell, self.lanes[lane], kept)
 
-    def remember(self, model: Model, metric: str, agent: str | None, kept: dict[str, Any]) -> None:
-        """What a metric keeps from window to window, from an earlier run."""
-        self._memory.setdefault(model, {})[metric, agent] = kept
-
-    def memory(self, model: Model) -> dict[tuple[str, str | None], dict[str, Any]]:
-        """What the metrics keep of this model from window to window, by (metric, agent)."""
-        return self._memory.setdefault(model, {})
-
     def rows(self, model: Model, window: OpenWindow) -> dict[str, int]:
         """Rows taken in, by agent."""
         share = self._shares.get((model, window.start))
         return {agent: cell.rows for agent, cell in share.cells.items()} if share else {}
 
-    def forget(self, model: Model, agents: Sequence[str]) -> None:
-        """Drop the memory kept for agents that are gone."""
-        memory = self._memory.get(model, {})
-        for key in [key for key in memory if key[1] in agents]:
-            del memory[key]
-
     def shutdown(self) -> None:
         for lane in self.lanes.values():
             lane.shutdown()
-
-    # --- contexts ----------------------------------------------------------------------------------------------------
-
-    def _context(self, share: Share, agent: str | None) -> Context:
-        window = share.window
-        model, version = share.model
-        return Context(model, version, agent, window.schema, Window(window.start, window.end))
-
-    def contexts(self, share: Share, agent: str | None, lane: Lane, *, closing: bool = False) -> dict[str, Context]:
-        """The context of each of the lane's metrics, by metric; with rows, memory and sample when closing."""
-        model, version = share.model
-        window = share.window
-        rows, sample = RowCounts(), None
-        if closing:
-            rows = _rows(window, agent)
-            found = (share.merged or {}).get(agent)
-            sample = found.batch if found else None
-        memory = self._memory.get(share.model, {})
-        return {
-            state.metric.name: Context(
-                model,
-                version,
-                agent,
-                window.schema,
-                Window(window.start, window.end),
-                options=self._options(model, state.metric.name, state.plugin),
-                reference=share.reference,
-                memory=memory.get((state.metric.name, agent), {}) if closing else {},
-                rows=rows,
-                sample=sample,
-            )
-            for state in lane.states
-        }
-
-    def sample_size(self, share: Share, cell: Cell) -> int:
-        wanted = self._sample_rows(share.model[0])
-        # Twice: while samples are merged, both the old and the new are held.
-        affordable = max(1, self._sample_bytes // (2 * max(1, self._cells) * cell.row_bytes))
-        if affordable < wanted:
-            self.smallest_sample = affordable
-            return affordable
-        return wanted
-
-
-def _rows(window: OpenWindow, agent: str | None) -> RowCounts:
-    if agent is not None:
-        tally = window.tallies.get(agent)
-        return tally.frozen() if tally else RowCounts()
-    return RowCounts(
-        received=sum(tally.received for tally in window.tallies.values()),
-        late=sum(tally.late for tally in window.tallies.values()),
-        lost=sum(tally.lost for tally in window.tallies.values()),
-        sampled_out=sum(tally.sampled_out for tally in window.tallies.values()),
-    )

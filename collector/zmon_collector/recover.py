@@ -72,7 +72,7 @@ class Recovery:
         for row in found.streams:
             self._restore_stream(row, now)
         for model, version, metric, agent, memory in found.memory:
-            self._engine.remember((model, version), metric, agent or None, unpack_state(memory))
+            self._engine.contexts.remember((model, version), metric, agent or None, unpack_state(memory))
         for number, digest, body in found.schemas:
             self._schemas[number, digest] = _schema(body)
         windows = {row.number: self._restore_window(row) for row in found.windows}

@@ -281,7 +281,7 @@ class Desk:
                 self._close(model, window)
             gone = book.forget(now, FORGET_AGENT)
             if gone:
-                self._engine.forget(model, gone)
+                self._engine.contexts.forget(model, gone)
                 self.turn.gone += [(*model, agent) for agent in gone]
 
     def close_all(self, now: Now) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from zmon.errors import ConfigurationError
 from zmon.state import pack_state, unpack_state
-from zmon_collector.closing import Memory
+from zmon_collector.contexts import Memory
 from zmon_collector.outbox import next_sequence
 
 VERSION = 1

@@ -85,7 +85,7 @@ class Backfill:
             writing = _Writing(self._sink(), progress, job)
             bench = Bench(job, self._registry, self._references.of)
             for (metric, agent), kept in progress.memory.items():
-                bench.engine.remember(job.key, metric, agent, kept)
+                bench.engine.contexts.remember(job.key, metric, agent, kept)
             try:
                 rounds = self._rounds(plan, progress.closed)
                 self._say(of_rows=sum(plan.in_window[start] for each in rounds for start in each.windows))
@@ -112,7 +112,7 @@ class Backfill:
 
     def _round(self, plan: Plan, round_: Round, bench: Bench, workers: Workers, writing: _Writing) -> None:
         engine, job = bench.engine, self.job
-        profile = self._references.of(job.key, job.schema, engine.memory(job.key))
+        profile = self._references.of(job.key, job.schema, engine.contexts.memory(job.key))
         job = replace(job, reference=None if profile is None else profile.to_bytes())
         low, high, period = round_.windows[0], round_.windows[-1], job.periods.newest
         open_ = {start: OpenWindow(start, start + period, schema=job.schema) for start in round_.windows}
