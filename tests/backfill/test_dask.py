@@ -82,13 +82,22 @@ def history(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def started(history: Path, out: Path, where: str) -> subprocess.Popen[str]:
-    """The command in a process, when it has written some windows and not all."""
+    """The command in a process that was stopped when it had written some windows and not all."""
     command = [sys.executable, "-m", "zmon_collector", "backfill", *OPTIONS, "--config", str(history / "threads.toml"),
                "--executor", where, "--data-dir", str(out), str(history / "rows.parquet")]  # fmt: skip
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     until(lambda: process.poll() is not None or written(out) >= 3, 100, "three windows")
-    assert process.poll() is None and written(out) < 40, process.communicate()
+    process.send_signal(signal.SIGSTOP)  # so that it does not get to the end before something has died
+    if process.poll() is not None or written(out) >= 40:
+        process.kill()
+        raise AssertionError(process.communicate())
     return process
+
+
+def go_on(process: subprocess.Popen[str]) -> str:
+    """What it says until it ends."""
+    process.send_signal(signal.SIGCONT)
+    return process.communicate(timeout=120)[1]
 
 
 def written(out: Path) -> int:
@@ -101,7 +110,7 @@ def test_the_points_of_a_cluster_and_of_one_whose_worker_dies(history: Path, tmp
     assert same(points(history / "threads"), points(tmp_path / "out")) > 10_000
     process = started(history, tmp_path / "killed", cluster.address)
     kill(cluster.workers[0])
-    said = process.communicate(timeout=120)
+    said = go_on(process)
     assert process.returncode == 0, said
     same(points(history / "threads"), points(tmp_path / "killed"))
 
@@ -110,7 +119,7 @@ def test_a_scheduler_that_dies(history: Path, tmp_path: Path, cluster: Cluster) 
     """The run says what happened and goes on, here on threads: where it runs changes nothing in what is written."""
     process = started(history, tmp_path / "out", cluster.address)
     kill(cluster.scheduler)
-    _, said = process.communicate(timeout=120)
+    said = go_on(process)
     before = written(tmp_path / "out")
     assert process.returncode == 1 and 3 <= before < 40, said
     assert "the scheduler has gone" in said and "Traceback" not in said, said
