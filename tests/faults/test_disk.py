@@ -46,13 +46,16 @@ def test_a_disk_that_fills_and_is_freed(tmp_path: Path) -> None:
         with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
             while True:
                 file.write(bytes(4096))
-        timed.for_a_while(2.0, rows=5, pause=0.02)
 
         def degraded() -> bool:
             health = ask(folder, "health")
             return health is not None and any("disk is full" in each for each in health["problems"])
 
-        until(degraded, 20, "the collector to say that its disk is full")
+        def said_with_more_to_write() -> bool:
+            timed.for_a_while(0.5, rows=5, pause=0.02)
+            return degraded()
+
+        until(said_with_more_to_write, 20, "the collector to say that its disk is full")
         assert not timed.publisher.flush(0.5), "what is not on disk is not acknowledged"
         assert collector.alive
         ballast.unlink()
