@@ -46,9 +46,9 @@ class Admin:
             reply(self._questions[ask](question))
         elif isinstance(ask, str) and ask in self._stored:
             look = self._stored[ask]
-            self._service.store.submit(lambda connection: _guarded(look, connection, question), reply)
+            self._service.store.submit(lambda connection: _understood(lambda: look(connection, question)), reply)
         else:
-            reply(self._service.live.answer(ask))
+            reply(_understood(lambda: self._service.live.answer(ask)))
 
     # --- what was set aside ------------------------------------------------------------------------------------------
 
@@ -143,12 +143,12 @@ class Admin:
         return found
 
 
-def _guarded(look: Any, connection: sqlite3.Connection, question: Question) -> dict[str, Any]:
+def _understood(answer: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """The answer; an error in its place where the question holds what is no number, or one too large."""
     try:
-        found: dict[str, Any] = look(connection, question)
-    except (ValueError, TypeError) as error:
+        return answer()
+    except (ValueError, TypeError, OverflowError) as error:
         return {"error": f"the question cannot be understood: {error}"}
-    return found
 
 
 def _ids(question: Question) -> list[int] | None:

@@ -313,6 +313,10 @@ class Service:
         except WireError as error:
             self.telemetry.count("rejected_messages", error.reason)
             log.debug("message rejected: %s", error)
+        except Exception:  # whatever one sender's bytes do, the others are served
+            if not self.telemetry.get("rejected_messages", "internal"):
+                log.exception("a message from %s could not be dealt with; further ones are counted", received.kind)
+            self.telemetry.count("rejected_messages", "internal")
 
     def _reply(self, peer: bytes, answer: dict[str, Any]) -> None:
         self.receiver.reply("admin", peer, pack(answer))
