@@ -191,7 +191,21 @@ class NotFinite(Mean):
         yield Value("undefined", float("nan"))
 
 
-@pytest.mark.parametrize("bad", [RaisesInUpdate, RaisesInResult, NotFinite])
+class NameOfNone(Mean):
+    name = "raises"
+
+    def result(self, acc: Any, ctx: Context) -> Iterable[Value]:
+        yield Value("undefined", 1.0, class_name=None)  # type: ignore[arg-type]
+
+
+class NameOfNumber(Mean):
+    name = "raises"
+
+    def result(self, acc: Any, ctx: Context) -> Iterable[Value]:
+        yield Value("undefined", 1.0, class_name=3)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("bad", [RaisesInUpdate, RaisesInResult, NotFinite, NameOfNone, NameOfNumber])
 def test_a_metric_that_raises_loses_only_its_own_values(
     bad: Any, collect: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
