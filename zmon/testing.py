@@ -135,7 +135,7 @@ def _results(metric: Metric[Any], accumulator: Any, ctx: Context) -> Results:
         assert value.what, "a value has no `what`"
         assert math.isfinite(value.value), f"{value.what} is {value.value}; leave undefined values out"
         names = (value.what, *value[2:])
-        assert all(isinstance(name, str) for name in names), f"a name of {value} is no text; what does not apply is empty"
+        assert all(isinstance(name, str) for name in names), f"a name of {value} is no text; leave it empty"
         assert names not in found, f"two values have the same names: {names}"
         found[names] = float(value.value)
     return found

@@ -265,6 +265,7 @@ class Service:
             self._take_joined()
             self._deliver(self.engine.completed())
         if self._flushes:
+            self.desk.end_streams(now, force=True)
             self.desk.close_all(now)
         self._commit(now)
         until = time.monotonic() + (self.config.collector.metric_timeout + EXIT_WAIT if self._flushes else 0.0)
@@ -371,7 +372,8 @@ class Service:
             return
         idle = self.config.collector.idle
         self._holding = self._holding and (since < idle or self.desk.roster.is_behind(now, idle))
-        self.desk.end_streams(now)
+        if self.receiver.caught_up:  # rows that a goodbye has overtaken may still be waiting
+            self.desk.end_streams(now)
         self.desk.close_due(now, hold=self._holding)
 
     def _deliver(self, closed: list[Closed]) -> None:
