@@ -28,6 +28,7 @@ SCORES = frozenset(
 NAMES = ("class_name", "feat_name", "stat")
 
 Entry = dict[str, Any]
+Key = tuple[str, ...]
 
 
 class Event(NamedTuple):
@@ -62,8 +63,8 @@ class Alerts:
         self.sequence: int = state.get("sequence", 0)  # of the last report
         self._number: int = state.get("number", 0)
         self.alerts: list[Entry] = list(state.get("alerts", []))  # newest last, open ones included
-        self._series: dict[str, Entry] = dict(state.get("series", {}))
-        self._models: dict[str, Entry] = dict(state.get("models", {}))
+        self._series = _keyed(state.get("series", []), 4)  # by rule, model, version, member
+        self._models = _keyed(state.get("models", []), 2)  # by model, version
         self.change(rules, 0)
 
     def state(self) -> dict[str, Any]:
@@ -72,8 +73,8 @@ class Alerts:
             "sequence": self.sequence,
             "number": self._number,
             "alerts": self.alerts,
-            "series": self._series,
-            "models": self._models,
+            "series": [[*key, series] for key, series in self._series.items()],
+            "models": [[*key, model] for key, model in self._models.items()],
         }
 
     def change(self, rules: Sequence[AlertRule], wall: float) -> list[Event]:
@@ -83,7 +84,7 @@ class Alerts:
         for rule in rules:
             if rule.when == "value":
                 self._by_what.setdefault(rule.what, []).append(rule)
-        for key in [key for key in self._series if key.split("\0")[0] not in self._rules]:
+        for key in [key for key in self._series if key[0] not in self._rules]:
             del self._series[key]
         return [
             self._close(alert, int(wall), "its rule is gone")
@@ -103,7 +104,7 @@ class Alerts:
             return []
         self.sequence = report.sequence
         rows = sum(each.received for each in report.rows.values())
-        model = self._models.setdefault(f"{report.model}\0{report.version}", {"agents": {}})
+        model = self._models.setdefault((report.model, report.version), {"agents": {}})
         if rows:
             period = report.window.end - report.window.start
             model.update(heard=wall, period=period, start=max(report.window.start, model.get("start", 0)))
@@ -119,8 +120,7 @@ class Alerts:
         for rule in self._rules.values():
             if rule.when != "no_data":
                 continue
-            for key, model in self._models.items():
-                name, version = key.split("\0")
+            for (name, version), model in self._models.items():
                 if "heard" not in model or not _is_for(rule, name, version):
                     continue
                 quiet = wall - model["heard"]
@@ -205,7 +205,7 @@ class Alerts:
     # --- open, hold, close -------------------------------------------------------------------------------------------
 
     def _of(self, rule: AlertRule, model: str, version: str, member: str) -> Entry:
-        key = "\0".join((rule.name, model, version, member))
+        key = (rule.name, model, version, member)
         series = self._series.get(key)
         if series is None:
             if len(self._series) >= SERIES:
@@ -264,6 +264,14 @@ class Alerts:
     def _close(self, alert: Entry, start: int, why: str) -> Event:
         alert.update(state="closed", until=start, members={}, why=why)
         return Event("closed", _copy(alert))
+
+
+def _keyed(kept: Sequence[Sequence[Any]] | Mapping[str, Entry], parts: int) -> dict[Key, Entry]:
+    """What `state` gave, by its keys. An earlier zmon joined them by NUL: names that held one cannot be told apart, and
+    what was known of them begins anew."""
+    if isinstance(kept, Mapping):
+        kept = [[*key.split("\0"), entry] for key, entry in kept.items()]
+    return {tuple(key): entry for *key, entry in kept if len(key) == parts}
 
 
 def _copy(alert: Entry) -> Entry:

@@ -36,14 +36,22 @@ class Feed:
         self.number = 0
 
     def window(
-        self, *values: Value | Point, rows: int = 500, lost: int = 0, model: str = "m", **agents: int
+        self,
+        *values: Value | Point,
+        rows: int = 500,
+        lost: int = 0,
+        model: str = "m",
+        version: str = "",
+        wall: float | None = None,
+        **agents: int,
     ) -> list[Event]:
         self.number += 1
         counts = {name: RowCounts(many) for name, many in agents.items()} or {"pod": RowCounts(rows, lost=lost)}
         points = [each if isinstance(each, Point) else Point(None, each) for each in values]
         start = self.number * MINUTE
         return self.alerts.take(
-            Report(self.number, model, "", Window(start, start + MINUTE), points, counts), float(start)
+            Report(self.number, model, version, Window(start, start + MINUTE), points, counts),
+            float(start) if wall is None else wall,
         )
 
     def run(self, values: Sequence[float | None], **options: Any) -> str:
@@ -60,6 +68,7 @@ class Feed:
 
 ABOVE = AlertRule("r", what="accuracy", above=0.5, windows=1, hysteresis=0.2)
 BELOW = AlertRule("r", what="accuracy", below=0.5, windows=1, hysteresis=0.2)
+GONE = AlertRule("gone", when="no_data")
 CASES: dict[str, tuple[AlertRule, list[float | None], str]] = {
     "above": (ABOVE, [0.4, 0.5, 0.6, 0.7, 0.3, 0.3], "..OoC."),
     "below": (BELOW, [0.6, 0.5, 0.4, 0.3, 0.7, 0.7], "..OoC."),
@@ -169,6 +178,38 @@ def test_state_goes_on_after_a_restart_and_a_report_counts_once() -> None:
     assert feed.run([0.1, 0.1]) == ".O"
     feed.alerts = Alerts([replace(BELOW, windows=2)], unpack_state(pack_state(feed.alerts.state())))
     assert feed.run([0.1, 0.9, 0.9]) == "ooC"
+
+
+EARLIER = {  # written by the zmon before keys were lists: an open alert of "m 2", and a model whose name holds a NUL
+    "sequence": 7,
+    "number": 1,
+    "alerts": [
+        {"id": 1, "rule": "r", "severity": "warning", "model": "m", "version": "2", "state": "firing", "since": 60,
+         "until": None, "value": 0.1, "text": "r of m 2: 0.1, below 0.5", "members": {"": "0.1, below 0.5"}}
+    ],
+    "series": {"r\0m\x002\0": {"beyond": 3, "within": 0}, "r\0a\0b\0\0": {"beyond": 1, "within": 0}},
+    "models": {"m\x002": {"agents": {"pod": [9, 0]}, "heard": 420.0, "period": 60, "start": 420},
+               "a\0b\0": {"agents": {"pod": [9, 0]}, "heard": 420.0, "period": 60, "start": 420}},
+}  # fmt: skip
+
+
+def test_state_of_the_earlier_format_goes_on() -> None:
+    feed = Feed()
+    feed.alerts = Alerts([BELOW, GONE], unpack_state(pack_state(EARLIER)))
+    feed.number = 7
+    assert feed.alerts.tick(421.0) == []
+    (closed,) = feed.window(Value("accuracy", 0.9), version="2")
+    assert (closed.kind, closed.alert["id"]) == ("closed", 1)
+
+
+def test_names_may_hold_anything() -> None:
+    feed = Feed(BELOW, GONE)
+    (opened,) = feed.window(Value("accuracy", 0.1), model="a\0b", version="c\0d")
+    assert (opened.alert["model"], opened.alert["version"]) == ("a\0b", "c\0d")
+    feed.alerts = Alerts([BELOW, GONE], unpack_state(pack_state(feed.alerts.state())))
+    feed.alerts.tick(float(MINUTE))
+    gone = feed.alerts.tick(10.0 * MINUTE)
+    assert [(each.kind, each.alert["model"]) for each in gone] == [("opened", "a\0b")]
 
 
 def test_other_rules_keep_the_state_of_those_that_stay() -> None:
