@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from zmon_collector.alerting import Alerting
 from zmon_collector.alerts import Alerts, Event
 from zmon_collector.config import Config, WebSection
 from zmon_collector.config.alerting import DEFAULTS, AlertRule, NotifySection, rules
@@ -447,3 +449,88 @@ def test_a_reload_changes_rules_and_keeps_what_is_open(
         assert [each["state"] for each in entries()] == ["firing"]
         collector.service.alerting.reload(replace(config, alerts=()))
         assert [(each["state"], each["why"]) for each in entries()] == [("closed", "its rule is gone")]
+
+
+# --- the alerts' thread --------------------------------------------------------------------------------------------
+
+
+class Reports:
+    """An outbox that gives one report after the other without a pause, and a store that keeps nothing."""
+
+    def __init__(self, many: int) -> None:
+        self.left, self.read = many, list[int]()
+
+    def wait(self, reader: str, timeout: float) -> Report | None:
+        time.sleep(0.001)
+        number = len(self.read) + 1
+        return None if self.ended else Report(number, f"m{number}", "", Window(0, MINUTE), [], {"pod": RowCounts(9)})
+
+    def done(self, reader: str, sequence: int) -> None:
+        self.read.append(sequence)
+
+    @property
+    def ended(self) -> bool:
+        return len(self.read) >= self.left
+
+    def submit(self, work: Any) -> None:
+        pass
+
+
+def alerting_of(reports: Any) -> Alerting:
+    return Alerting(Config(), reports, reports, Telemetry(), lambda: "")
+
+
+def test_a_report_on_which_the_rules_fail_is_passed_over(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    reports = Reports(20)
+    alerting = alerting_of(reports)
+    take, taken = Alerts.take, []
+
+    def fails(self: Alerts, report: Report, wall: float) -> list[Event]:
+        if report.sequence % 5 == 0:
+            raise RuntimeError(f"of {report.model}")
+        taken.append(report.sequence)
+        return take(self, report, wall)
+
+    monkeypatch.setattr(Alerts, "take", fails)
+    alerting.start()
+    assert alerting.join(20)
+    assert reports.read == list(range(1, 21)), "nothing waits behind it"
+    assert taken == [each for each in range(1, 21) if each % 5]
+    assert alerting._telemetry.get("alerts_failed", "RuntimeError") == 4
+    assert (alerting.state, alerting.error) == ("failing", "RuntimeError: of m20 (the report is passed over)")
+    assert len([each for each in caplog.records if each.exc_info]) == 1, "the log has one, however many there are"
+
+
+def test_a_reader_that_failed_is_well_again_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zmon_collector.alerting.FAILING", 0.0)
+    alerting = alerting_of(Reports(3))
+    monkeypatch.setattr(alerting, "_deliver", iter_of(ValueError("once"), True, True))
+    alerting.start()
+    assert alerting.join(20)
+    assert (alerting.state, alerting.error) == ("ok", "")
+    assert alerting._telemetry.get("alerts_failed") == 1
+
+
+def iter_of(*answers: Any) -> Callable[[Any], Any]:
+    """Gives one answer after the other; raises those that are errors."""
+    left = iter(answers)
+
+    def call(_: Any) -> Any:
+        answer = next(left)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    return call
+
+
+def test_models_without_data_are_looked_for_while_others_give_reports(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zmon_collector.alerting.TICK", 0.02)
+    ticks: list[float] = []
+    monkeypatch.setattr(Alerts, "tick", lambda self, wall: ticks.append(wall) or [])
+    alerting = alerting_of(Reports(100))
+    alerting.start()
+    assert alerting.join(20)
+    assert len(ticks) >= 2
