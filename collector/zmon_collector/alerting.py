@@ -16,7 +16,7 @@ from zmon_collector.alerts import Alerts, Entry, Event
 from zmon_collector.config import Config
 from zmon_collector.config.alerting import rules
 from zmon_collector.dispatch import Delivery
-from zmon_collector.notify import Outgoing, Post, Sender, message, post
+from zmon_collector.notify import Outgoing, Post, Sender, because, message, post
 from zmon_collector.outbox import Outbox
 from zmon_collector.store import Store
 from zmon_collector.telemetry import Telemetry
@@ -136,7 +136,8 @@ class Alerting(Delivery):
         for event in events:
             self._telemetry.count("alerts", event.kind)
             level = logging.WARNING if event.kind == "opened" else logging.INFO
-            log.log(level, "alert %s (%s): %s", event.kind, event.alert["severity"], event.alert["text"])
+            text = event.alert["text"] + because(event.alert)
+            log.log(level, "alert %s (%s): %s", event.kind, event.alert["severity"], text)
             self._outgoing.add(message(event, self._origin))
         return bool(events)
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from zmon_collector.alerting import Alerting
-from zmon_collector.alerts import Alerts, Event
+from zmon_collector.alerts import AGENT_FORGOTTEN, Alerts, Event
 from zmon_collector.config import Config, WebSection
 from zmon_collector.config.alerting import DEFAULTS, AlertRule, NotifySection, rules
 from zmon_collector.demo.replica import Traffic
@@ -251,6 +251,117 @@ def test_false_alarms_of_the_default_rules() -> None:
     assert opened / windows < 0.01
 
 
+# --- what gives nothing for long -----------------------------------------------------------------------------------
+
+WORSE, BETTER = Value("accuracy", 0.1), Value("accuracy", 0.9)
+
+
+def test_the_alert_of_a_canary_that_was_rolled_back_closes() -> None:
+    feed = Feed(BELOW)
+    feed.window(BETTER, version="1")
+    (opened,) = feed.window(WORSE, version="2")
+    for _ in range(59):
+        assert feed.window(BETTER, version="1") == []
+    (closed,) = feed.window(BETTER, version="1")
+    assert (closed.kind, closed.alert["id"]) == ("closed", opened.alert["id"])
+    assert (closed.alert["why"], closed.alert["until"]) == ("no more data", 62 * MINUTE)
+    (again,) = feed.window(WORSE, version="2")
+    assert (again.kind, again.alert["id"]) == ("opened", 2)
+
+
+def test_a_canary_that_goes_on_stays() -> None:
+    feed = Feed(BELOW)
+    feed.window(WORSE, version="2")
+    for _ in range(300):
+        assert feed.window(BETTER, version="1") == feed.window(WORSE, version="2") == []
+
+
+def test_another_model_and_the_clock_alone_close_nothing() -> None:
+    feed = Feed(BELOW)
+    feed.window(WORSE)
+    for _ in range(300):
+        assert feed.window(BETTER, model="other") == []
+    assert feed.alerts.tick(400.0 * MINUTE) == []
+
+
+@pytest.mark.parametrize(
+    "few",
+    [
+        {"rows": 5},
+        {"rows": 500, "values": [Value("label_coverage", 0.0)]},
+        {"rows": 500, "values": [WORSE, Value("label_coverage", 0.01)]},
+        {"rows": 5, "values": [BETTER]},
+    ],
+    ids=["few rows", "no labels", "few labels", "few rows with a value"],
+)
+def test_windows_of_few_rows_close_nothing(few: dict[str, Any]) -> None:
+    feed = Feed(BELOW)
+    feed.window(WORSE, version="2")
+    for _ in range(300):
+        assert feed.window(*few.get("values", []), rows=few["rows"], version="2") == []
+        assert feed.window(BETTER, version="1") == []
+
+
+def test_a_series_that_ends_leaves_its_alert() -> None:
+    feed = Feed(AlertRule("drift", what="feature_drift", feat_name="*", stat="psi", above=0.25))
+    a, b = (Value("feature_drift", 0.9, feat_name=name, stat="psi") for name in "ab")
+    feed.window(a, b)
+    for _ in range(59):
+        assert feed.window(a) == []
+    assert feed.alerts.open()[0]["members"].keys() == {"a psi", "b psi"}
+    assert feed.window(a) == []
+    assert feed.alerts.open()[0]["members"].keys() == {"a psi"}
+    assert [event.alert["why"] for _ in range(60) for event in feed.window()] == ["no more data"]
+
+
+def test_an_agent_that_ends_leaves_its_alert() -> None:
+    feed = Feed(replace(BELOW, agent_id="*"))
+    feed.window(Point("a", WORSE), a=200, b=200)
+    closed = [(n, event.alert["why"]) for n in range(1, 100) for event in feed.window(Point("b", BETTER), b=200)]
+    assert closed == [(60, "no more data")]
+    feed.window(Point("a", WORSE), a=200, b=200)
+    for _ in range(300):
+        assert feed.window(Point("b", BETTER), a=3, b=200) == [], "it sends, though little"
+
+
+def test_windows_of_an_hour_need_ten() -> None:
+    feed = Feed(BELOW)
+    feed.window(WORSE, version="2")
+    closed = [(n, event.kind) for n in range(1, 30) for event in feed.window(BETTER, version="1", wall=n * 3600.0)]
+    assert closed == [(10, "closed")]
+
+
+def test_an_agent_that_is_forgotten_is_no_longer_silent() -> None:
+    feed = Feed(AlertRule("silent", when="silent"))
+    for _ in range(3):
+        feed.window(a=10, b=10)
+    assert [event.kind for event in feed.window(a=10)] == ["opened"]
+    closed = [(n, event.alert["why"]) for n in range(2, 2000) for event in feed.window(a=10)]
+    assert closed == [(AGENT_FORGOTTEN + 1, "no more data")]
+
+
+def test_an_hour_without_the_collector_closes_and_opens_nothing() -> None:
+    """Windows that waited come at once; the agents of one version are back later than those of the other."""
+    feed = Feed(BELOW, GONE)
+    feed.window(BETTER, version="1")
+    feed.window(WORSE, version="2")
+    feed.alerts = Alerts([BELOW, GONE], unpack_state(pack_state(feed.alerts.state())))
+    back = 3600.0 + 2 * MINUTE
+    for n in range(60):
+        assert feed.window(BETTER, version="1", wall=back + n / 60) == []
+    assert feed.alerts.tick(back + 60) == []
+    assert feed.window(WORSE, version="2", wall=back + 70) == []
+    assert len(feed.alerts.open()) == 1
+
+
+def test_members_of_the_earlier_state_are_given_their_time() -> None:
+    feed = Feed()
+    feed.alerts = Alerts([BELOW], unpack_state(pack_state(EARLIER)))
+    feed.number = 100
+    closed = [(n, event.alert["why"]) for n in range(1, 100) for event in feed.window(BETTER, version="1")]
+    assert closed == [(61, "no more data")]
+
+
 # --- who is told --------------------------------------------------------------------------------------------------
 
 
@@ -310,6 +421,9 @@ def test_formats() -> None:
         ":rotating_light: *warning* opened: r of a&amp;b &lt;2&gt; "
         "<http://page:8787/#/model?model=a%26b&version=2|live page>"
     )
+    closed = message(Event("closed", {**event(7).alert, "why": "no more data"}), "store")
+    assert body("slack", closed, "")["text"].endswith("r of a&amp;b &lt;2&gt; (closed: no more data)")
+    assert body("webhook", closed, "")["why"] == "no more data"
     assert json.dumps(body("webhook", told, "")) and "live page" not in body("slack", told, "")["text"]
 
 
