@@ -18,6 +18,8 @@ LEARN = 3  # windows that the trailing mean needs
 ADAPT = 60  # windows after which a level that stays is the new normal
 KEPT = 200  # alerts that are remembered
 SERIES = 20_000  # whose state is kept
+MODELS = 10_000  # versions of models that are remembered
+FORGOTTEN = 8 * 86400.0  # seconds without a report before one is not: a job of once a week goes on where it was
 SILENT_AFTER = 3  # windows with rows, before an agent is missed
 AGENT_FORGOTTEN = 1440  # windows
 MISSED, QUIET = 10, 3600.0  # windows of its model, and seconds, in which a member gives nothing before it leaves
@@ -111,12 +113,17 @@ class Alerts:
         self.sequence = report.sequence
         self._pass_to(wall)
         rows = sum(each.received for each in report.rows.values())
-        model = self._models.setdefault((report.model, report.version), {"agents": {}})
+        events: list[Event] = []
+        key = (report.model, report.version)
+        model = self._models.pop(key, None) or {"agents": {}}
+        if len(self._models) >= MODELS:
+            events += self._forget(next(iter(self._models)), report.window.start)
+        self._models[key] = model  # the last now; the first is the one longest without a report
+        model["seen"] = wall
         if rows:
             period = report.window.end - report.window.start
             model.update(heard=wall, period=period, start=max(report.window.start, model.get("start", 0)))
             _note_agents(model["agents"], report.rows)
-        events: list[Event] = []
         gave: set[tuple[str, str]] = set()
         for rule, found in self._found(report, model, rows):
             events += self._settle(rule, report.model, report.version, found, report.window.start)
@@ -124,9 +131,13 @@ class Alerts:
         return [*events, *self._leave(report, rows, gave, wall)]
 
     def tick(self, wall: float) -> list[Event]:
-        """Look for models that give no more windows."""
+        """Look for models that give no more windows, and forget those that gave none for long."""
         self._pass_to(wall)
         events: list[Event] = []
+        for key, model in list(self._models.items()):
+            known: Any = model.get("heard", wall)  # all that an earlier zmon noted
+            if wall - model.setdefault("seen", known) > FORGOTTEN:
+                events += self._forget(key, int(wall))
         for rule in self._rules.values():
             if rule.when != "no_data":
                 continue
@@ -144,10 +155,15 @@ class Alerts:
         """The time in which no collector ran says nothing of models: what was heard moves on by it."""
         if self._resumed:
             self._resumed = False
-            heard = [each for each in (*self._models.values(), *self._series.values()) if "heard" in each]
-            last = self._wall or max((each["heard"] for each in heard), default=wall)
-            for each in heard:
-                each["heard"] += max(wall - last, 0.0)
+            heard = [
+                (each, name)
+                for each in (*self._models.values(), *self._series.values())
+                for name in ("heard", "seen")
+                if name in each
+            ]
+            last = self._wall or max((each[name] for each, name in heard), default=wall)
+            for each, name in heard:
+                each[name] += max(wall - last, 0.0)
         self._wall = wall
 
     def _found(self, report: Report, model: Entry, rows: int) -> Iterator[tuple[AlertRule, list[Finding]]]:
@@ -281,6 +297,15 @@ class Alerts:
                         del alert["members"][member]
                         series["beyond"] = 0
             if not alert["members"]:
+                yield self._close(alert, start, NO_MORE)
+
+    def _forget(self, key: Key, start: int) -> Iterator[Event]:
+        """Nothing is kept of a (model, version); what is open of it closes, its `no_data` too."""
+        del self._models[key]
+        for series in [each for each in self._series if each[1:3] == key]:
+            del self._series[series]
+        for alert in self.open():
+            if (alert["model"], alert["version"]) == key:
                 yield self._close(alert, start, NO_MORE)
 
     def _open(self, rule: AlertRule, model: str, version: str, opened: list[Finding], start: int) -> Event:

@@ -44,7 +44,7 @@ def body(kind: str, told: Message, page: str) -> Any:
 
 def because(alert: Mapping[str, Any]) -> str:
     """Why it was closed, if not because all is well."""
-    return f" (closed: {alert['why']})" if alert.get("why") else ""
+    return f" ({alert['why']})" if alert.get("why") else ""
 
 
 class Outgoing:

@@ -362,6 +362,47 @@ def test_members_of_the_earlier_state_are_given_their_time() -> None:
     assert closed == [(61, "no more data")]
 
 
+DAY = 86400.0
+
+
+def test_a_model_that_gives_nothing_for_long_is_forgotten_with_its_alerts() -> None:
+    feed = Feed(BELOW, GONE)
+    feed.window(WORSE, wall=0.0)
+    feed.window(lost=5, rows=0, model="only lost", wall=0.0)
+    feed.window(BETTER, model="other", wall=4 * DAY)
+    assert [each.alert["rule"] for each in feed.alerts.tick(4 * DAY)] == ["gone"]
+    assert [each.alert["model"] for each in feed.alerts.tick(8 * DAY)] == ["other"]
+    closed = feed.alerts.tick(8 * DAY + 1)
+    assert [(each.kind, each.alert["rule"], each.alert["why"]) for each in closed] == [
+        ("closed", "r", "no more data"), ("closed", "gone", "no more data")
+    ]  # fmt: skip
+    state = feed.alerts.state()
+    assert [each[0] for each in state["models"]] == ["other"]
+    assert {each[1] for each in state["series"]} == {"other"}
+    (opened,) = feed.window(WORSE, wall=9 * DAY)
+    assert opened.alert["model"] == "m"
+
+
+def test_a_model_of_once_a_week_goes_on_and_time_without_the_collector_is_not_counted() -> None:
+    feed = Feed(BELOW)
+    feed.window(WORSE, wall=0.0)
+    assert feed.alerts.tick(7.5 * DAY) == []
+    feed.alerts = Alerts([BELOW], unpack_state(pack_state(feed.alerts.state())))
+    assert feed.alerts.tick(100 * DAY) == []
+    assert [each.kind for each in feed.window(BETTER, wall=100.4 * DAY)] == ["closed"]
+
+
+def test_models_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zmon_collector.alerts.MODELS", 3)
+    feed = Feed(BELOW)
+    for model in "abca":
+        feed.window(WORSE, model=model)
+    (closed, opened) = feed.window(WORSE, model="d")
+    assert (closed.kind, closed.alert["model"], closed.alert["why"]) == ("closed", "b", "no more data")
+    assert (opened.kind, opened.alert["model"]) == ("opened", "d")
+    assert [each[0] for each in feed.alerts.state()["models"]] == ["c", "a", "d"]
+
+
 # --- who is told --------------------------------------------------------------------------------------------------
 
 
@@ -422,7 +463,7 @@ def test_formats() -> None:
         "<http://page:8787/#/model?model=a%26b&version=2|live page>"
     )
     closed = message(Event("closed", {**event(7).alert, "why": "no more data"}), "store")
-    assert body("slack", closed, "")["text"].endswith("r of a&amp;b &lt;2&gt; (closed: no more data)")
+    assert body("slack", closed, "")["text"].endswith("r of a&amp;b &lt;2&gt; (no more data)")
     assert body("webhook", closed, "")["why"] == "no more data"
     assert json.dumps(body("webhook", told, "")) and "live page" not in body("slack", told, "")["text"]
 
