@@ -72,7 +72,7 @@ class Alerts:
         self._models = _keyed(state.get("models", []), 2)  # by model, version
         self._wall: float | None = state.get("wall")  # of the last report or look
         self._resumed = bool(state)
-        self.change(rules, 0)
+        self._follow(rules)  # what is open of rules that are gone waits for `change`, which tells
 
     def state(self) -> dict[str, Any]:
         """Plain data from which another run goes on."""
@@ -87,6 +87,14 @@ class Alerts:
 
     def change(self, rules: Sequence[AlertRule], wall: float) -> list[Event]:
         """Follow other rules; what stands under a rule that goes on by its name stays as it is."""
+        self._follow(rules)
+        return [
+            self._close(alert, int(wall), "its rule is gone")
+            for alert in self.open()
+            if alert["rule"] not in self._rules
+        ]
+
+    def _follow(self, rules: Sequence[AlertRule]) -> None:
         self._rules = {rule.name: rule for rule in rules}
         self._by_what: dict[str, list[AlertRule]] = {}
         for rule in rules:
@@ -94,11 +102,6 @@ class Alerts:
                 self._by_what.setdefault(rule.what, []).append(rule)
         for key in [key for key in self._series if key[0] not in self._rules]:
             del self._series[key]
-        return [
-            self._close(alert, int(wall), "its rule is gone")
-            for alert in self.open()
-            if alert["rule"] not in self._rules
-        ]
 
     def open(self) -> list[Entry]:
         """Alerts that are open."""

@@ -223,6 +223,14 @@ def test_other_rules_keep_the_state_of_those_that_stay() -> None:
     assert feed.run([0.1, 0.9]) == "oC"
 
 
+def test_a_rule_that_went_while_nothing_ran_closes_its_alert_and_says_so() -> None:
+    feed = Feed(BELOW)
+    feed.window(Value("accuracy", 0.1))
+    feed.alerts = Alerts([GONE], unpack_state(pack_state(feed.alerts.state())))
+    (closed,) = feed.alerts.change([GONE], 1000.0)
+    assert (closed.kind, closed.alert["until"], closed.alert["why"]) == ("closed", 1000, "its rule is gone")
+
+
 def test_default_rules_are_replaced_by_name() -> None:
     assert rules(()) == DEFAULTS
     own = AlertRule("confidence", what="max_prediction_proba", stat="mean", below=0.5)
