@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 from zmon_collector.config import parse
-from zmon_collector.plugins import DISABLE_AFTER, Registry, builtin_modules
+from zmon_collector.lanes import Lane, Task
+from zmon_collector.plugins import DISABLE_AFTER, MetricState, Registry, builtin_modules
 
 import zmon
 from tests.conftest import until
@@ -359,3 +360,27 @@ def test_presets(preset: str, has: set[str], lacks: set[str], collect: Any) -> N
             "full": {"mean", "median", "iqr", "std", "range", "q25", "q50", "q75", "min", "max", "q05", "q95", "q99"},
         }[preset]
     )
+
+
+def test_a_process_that_stood_still_is_no_fault_of_a_metric(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the time in which somebody could look counts: a container is paused, a machine frozen."""
+    clock = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    state = MetricState(Mean(), "acme")
+    release = threading.Event()
+    lane = Lane("acme", [state], 1, lambda *_: None)
+    task = Task(lambda metrics, progress: progress.guard("mean_top", lambda: release.wait(60)), lambda *_: None)
+    lane.submit(task)
+    while not task.progress.metric:
+        pass
+    for seconds in (0.05, 50.0, 0.05):
+        clock[0] += seconds
+        assert lane.overdue(30.0) == []
+    found = []
+    while not found and clock[0] < 200.0:
+        clock[0] += 0.5
+        found = lane.overdue(30.0)
+    assert found == [state], "it does take too long"
+    assert clock[0] > 175.0
+    release.set()
+    lane.shutdown()
