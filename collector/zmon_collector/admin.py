@@ -121,8 +121,7 @@ class Admin:
         if service.store.used_bytes > service.config.limits.journal_bytes:
             found.append("the journal is at limits.journal_bytes: nothing is taken until windows close")
         found += [f"a damaged file was set aside as {name}" for name in service.store.set_aside]
-        for name, error in service.deliveries.errors().items():
-            found.append(f"sink {name} is failing, its reports wait: {error}")
+        found += service.deliveries.problems()
         for name, count in service.aside.counts.items():
             found.append(f"{count} samples were refused by the target of sink {name} and set aside: zmon outbox ls")
         for metric in service.registry.metrics.values():

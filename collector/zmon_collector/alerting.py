@@ -104,6 +104,9 @@ class Alerting(Delivery):
                 self._guarded(self._look)
                 look = time.monotonic() + TICK
 
+    def problem(self) -> str:
+        return f"alerts fail on reports, which are passed over: {self.error}" if self.error else ""
+
     def _guarded(self, call: Callable[[], object]) -> None:
         """Whatever goes wrong with a report, those of other models must not wait behind it."""
         try:
@@ -114,7 +117,7 @@ class Alerting(Delivery):
                 self._logged.add(kind)
                 log.exception("alerts fail on a report and pass it over; more of this kind are counted only")
             self._telemetry.count("alerts_failed", kind)
-            self.state, self.error = "failing", f"{kind}: {error} (the report is passed over)"
+            self.state, self.error = "failing", f"{kind}: {error}"
             self._failed_at = time.monotonic()
         else:
             if self.error and time.monotonic() - self._failed_at >= FAILING:
