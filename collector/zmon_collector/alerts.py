@@ -11,8 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
-from zmon.contract import Point, Report, RowCounts
+from zmon.contract import Point, Report
 from zmon_collector.config.alerting import AlertRule
+from zmon_collector.watched import SCORES, fits, is_few, is_for, labels_by_agent, member_of, note_agents, rows_by_agent
 
 LEARN = 3  # windows that the trailing mean needs
 ADAPT = 60  # windows after which a level that stays is the new normal
@@ -21,15 +22,9 @@ SERIES = 20_000  # whose state is kept
 MODELS = 10_000  # versions of models that are remembered
 FORGOTTEN = 8 * 86400.0  # seconds without a report before one is not: a job of once a week goes on where it was
 SILENT_AFTER = 3  # windows with rows, before an agent is missed
-AGENT_FORGOTTEN = 1440  # windows
 MISSED, QUIET = 10, 3600.0  # windows of its model, and seconds, in which a member gives nothing before it leaves
 GRACE = 30.0  # seconds beyond its windows before a model without data is missed
-SCORES = frozenset(
-    {"accuracy", "precision", "recall", "f1", "balanced_accuracy", "mcc", "cohen_kappa", "log_loss", "brier", "roc_auc",
-     "pr_auc", "calibration_ece", "calibration_mce", "mae", "rmse", "r2", "bias", "mape", "target_value"}
-)  # fmt: skip
 NO_MORE = "no more data"  # why an alert is closed
-NAMES = ("class_name", "feat_name", "stat")
 
 Entry = dict[str, Any]
 Key = tuple[str, ...]
@@ -126,7 +121,7 @@ class Alerts:
         if rows:
             period = report.window.end - report.window.start
             model.update(heard=wall, period=period, start=max(report.window.start, model.get("start", 0)))
-            _note_agents(model["agents"], report.rows)
+            note_agents(model["agents"], report.rows)
         gave: set[tuple[str, str]] = set()
         for rule, found in self._found(report, model, rows):
             events += self._settle(rule, report.model, report.version, found, report.window.start)
@@ -145,7 +140,7 @@ class Alerts:
             if rule.when != "no_data":
                 continue
             for (name, version), model in self._models.items():
-                if "heard" not in model or not _is_for(rule, name, version):
+                if "heard" not in model or not is_for(rule, name, version):
                     continue
                 quiet = wall - model["heard"]
                 gone = quiet > (rule.windows + 1) * model["period"] + GRACE
@@ -170,25 +165,25 @@ class Alerts:
         self._wall = wall
 
     def _found(self, report: Report, model: Entry, rows: int) -> Iterator[tuple[AlertRule, list[Finding]]]:
-        labelled = _labelled(report.points, report.rows)
+        labels, rows_of = labels_by_agent(report.points, report.rows), rows_by_agent(report.rows)
         found: dict[str, list[Finding]] = {}
         for point in report.points:
             for rule in self._by_what.get(point.value.what, ()):
-                if _is_for(rule, report.model, report.version) and _fits(rule, point):
-                    count = labelled if rule.what in SCORES else _received(report.rows)
+                if is_for(rule, report.model, report.version) and fits(rule, point):
+                    count = labels if rule.what in SCORES else rows_of
                     finding = self._judge(rule, report, point, count.get(point.agent_id, 0))
                     if finding is not None:
                         found.setdefault(rule.name, []).append(finding)
         for name, findings in found.items():
             yield self._rules[name], findings
         for rule in self._rules.values():
-            if rule.when == "loss" and _is_for(rule, report.model, report.version):
+            if rule.when == "loss" and is_for(rule, report.model, report.version):
                 lost = sum(each.lost for each in report.rows.values())
                 if rows + lost >= rule.min_rows:
                     share, bound = lost / (rows + lost), rule.above or 0.0
                     said = f"{lost} of {rows + lost} rows were lost"
                     yield rule, [Finding("", share, share > bound, share <= bound * (1 - rule.hysteresis), said)]
-            elif rule.when == "silent" and rows and _is_for(rule, report.model, report.version):
+            elif rule.when == "silent" and rows and is_for(rule, report.model, report.version):
                 yield (
                     rule,
                     [
@@ -202,7 +197,7 @@ class Alerts:
         if rows < rule.min_rows:
             return None
         value = float(point.value.value)
-        member = _member(point)
+        member = member_of(point)
         if rule.sigma is not None:
             return self._against_trailing(rule, report, point, rows)
         slack = [rule.hysteresis * abs(bound) for bound in (rule.above, rule.below) if bound is not None]
@@ -218,7 +213,7 @@ class Alerts:
     def _against_trailing(self, rule: AlertRule, report: Report, point: Point, rows: int) -> Finding | None:
         """Outside mean ± kσ of the trailing windows. σ is no smaller than what chance alone does to a mean of numbers
         in [0, 1] over these rows: few windows say little of it."""
-        value, member = float(point.value.value), _member(point)
+        value, member = float(point.value.value), member_of(point)
         series = self._of(rule, report.model, report.version, member)
         known: list[float] = series.setdefault("values", [])
         if len(known) < LEARN:
@@ -291,7 +286,7 @@ class Alerts:
             for member in list(alert["members"]):
                 series = self._of(rule, alert["model"], alert["version"], member)
                 at = series.get("at", -1)  # versions have windows of the same time; it counts once
-                if own and ((rule.name, member) in gave or _is_few(rule, report, series.get("agent"))):
+                if own and ((rule.name, member) in gave or is_few(rule, report, series.get("agent"))):
                     series.update(heard=wall, missed=0, at=max(at, start))
                 elif rows and start > at:
                     series.update(heard=series.get("heard", wall), missed=series.get("missed", 0) + 1, at=start)
@@ -355,64 +350,3 @@ def _copy(alert: Entry) -> Entry:
 def _once(rule: AlertRule) -> AlertRule:
     """The clock has counted its windows already."""
     return AlertRule(rule.name, when=rule.when, severity=rule.severity)
-
-
-def _is_for(rule: AlertRule, model: str, version: str) -> bool:
-    return fnmatchcase(model, rule.model) and fnmatchcase(version, rule.version)
-
-
-def _is_few(rule: AlertRule, report: Report, agent: str | None) -> bool:
-    """Whether the agent has sent too little to be judged; an agent that sends nothing at all is gone."""
-    received = _received(report.rows)
-    count = _labelled(report.points, report.rows) if rule.what in SCORES else received
-    return rule.when != "silent" and received.get(agent, 0) > 0 and count.get(agent, 0) < rule.min_rows
-
-
-def _fits(rule: AlertRule, point: Point) -> bool:
-    value = point.value
-    if value.segment_name or value.category or value.predicted or value.reason:
-        return False
-    pairs = [(getattr(value, name), getattr(rule, name)) for name in NAMES]
-    return all(bool(has) == bool(glob) and fnmatchcase(has, glob) for has, glob in (*pairs, _agents(rule, point)))
-
-
-def _agents(rule: AlertRule, point: Point) -> tuple[str, str]:
-    return point.agent_id or "", rule.agent_id
-
-
-def _member(point: Point) -> str:
-    value = point.value
-    return " ".join(each for each in (point.agent_id, value.class_name, value.feat_name, value.stat) if each)
-
-
-def _received(rows: Mapping[str, RowCounts]) -> dict[str | None, int]:
-    return {
-        None: sum(each.received for each in rows.values()),
-        **{agent: each.received for agent, each in rows.items()},
-    }
-
-
-def _labelled(points: Sequence[Point], rows: Mapping[str, RowCounts]) -> dict[str | None, int]:
-    """Labels that scores rest on, by agent: those of the window's own rows, or those that were joined."""
-    received = _received(rows)
-    found: dict[str | None, int] = {}
-    for agent, value in points:
-        if value.segment_name:
-            continue
-        if value.what == "label_coverage":
-            found[agent] = max(found.get(agent, 0), round(value.value * received.get(agent, 0)))
-        elif value.what == "late_label_count" and value.reason == "joined":
-            found[agent] = max(found.get(agent, 0), int(value.value))
-    return found or received
-
-
-def _note_agents(agents: dict[str, list[int]], rows: Mapping[str, RowCounts]) -> None:
-    """Of each agent: windows in a row with rows, and then without."""
-    for agent, counts in rows.items():
-        if counts.received:
-            agents[agent] = [agents.get(agent, [0, 0])[0] + 1, 0]
-    for agent in list(agents):
-        if agent not in rows or not rows[agent].received:
-            agents[agent][1] += 1
-            if agents[agent][1] > AGENT_FORGOTTEN:
-                del agents[agent]

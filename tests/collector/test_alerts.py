@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 import pytest
 from zmon_collector.alerting import Alerting
-from zmon_collector.alerts import AGENT_FORGOTTEN, Alerts, Event
+from zmon_collector.alerts import Alerts, Event
 from zmon_collector.config import Config, WebSection
 from zmon_collector.config.alerting import DEFAULTS, AlertRule, NotifySection, rules
 from zmon_collector.demo.replica import Traffic
 from zmon_collector.notify import Outgoing, Sender, body, message
 from zmon_collector.telemetry import Telemetry
+from zmon_collector.watched import AGENT_FORGOTTEN
 
 from tests.conftest import Collector, until
 from tests.faults.harness import free_port
