@@ -17,6 +17,7 @@ from zmon_collector.contexts import Contexts
 from zmon_collector.engine import Engine
 from zmon_collector.forgetting import FORGET_AGENT, FORGET_MODEL, Forgetting
 from zmon_collector.recover import Recovery
+from zmon_collector.schemas import Schemas
 from zmon_collector.settle import Desk
 from zmon_collector.store import Store
 from zmon_collector.telemetry import Telemetry
@@ -237,6 +238,19 @@ def test_closed_stretches_on_disk_follow_those_in_memory(monkeypatch: pytest.Mon
         rows = connection.execute('SELECT start, "end" FROM spans ORDER BY start').fetchall()
         assert rows == list(zip(book.closed._starts, book.closed._ends, strict=True))
     assert len(rows) == 5
+
+
+def test_a_schema_in_use_is_not_the_one_that_goes() -> None:
+    """The one that came first is used all the time; what nobody has used for longest makes room."""
+    schemas = Schemas(Telemetry())
+    bodies = [
+        encode_schema(Schema(classes=("a", "b"), features=(f"feature_{n}",), kinds=("numeric",))) for n in range(4)
+    ]
+    limits = LimitsSection(schema_bytes=3 * max(map(len, bodies)))
+    for body in bodies:
+        schemas.take(Message(Topic("m", "", "a"), "schema", b"s" * 16, schema_hash(body), body=body), limits)
+        assert schemas.get(schema_hash(bodies[0])), "it is in use"
+    assert schemas.get(schema_hash(bodies[1])) is None
 
 
 def test_a_collector_forgets(collect: Callable[..., Collector], monkeypatch: pytest.MonkeyPatch) -> None:
