@@ -26,9 +26,13 @@ CREATE TABLE restate (owner INTEGER, start INTEGER, "end" INTEGER, PRIMARY KEY (
 CREATE TABLE alerts (name TEXT PRIMARY KEY, data BLOB) WITHOUT ROWID;  -- the state of alerts, and what is to be sent
 """
 
-SILENCE = """
+RESTS = """
 CREATE TABLE heard (model TEXT, version TEXT, at REAL, PRIMARY KEY (model, version))
     WITHOUT ROWID;               -- when something last came of a model
+ALTER TABLE restate ADD COLUMN labels INTEGER DEFAULT 1;  -- turns that gave labels and are not restated yet
+ALTER TABLE restate ADD COLUMN due REAL DEFAULT 0;        -- not before, epoch seconds
+ALTER TABLE restate ADD COLUMN rest REAL DEFAULT 2;       -- seconds, after the next time
+CREATE INDEX restate_by_due ON restate (due, start);
 """
 
 TABLES = """
@@ -60,7 +64,7 @@ CREATE TABLE settled (reader TEXT PRIMARY KEY, sequence INTEGER, done INTEGER) W
 CREATE TABLE refused (id INTEGER PRIMARY KEY, reader TEXT, sequence INTEGER, at REAL, code TEXT, description TEXT,
     sample BLOB);
 """
-MIGRATIONS = {1: LABELS, 2: SILENCE}  # what brings a file of that version to the next
+MIGRATIONS = {1: LABELS, 2: RESTS}  # what brings a file of that version to the next
 
 
 def prepare(connection: sqlite3.Connection) -> None:
@@ -91,7 +95,7 @@ def version_of(connection: sqlite3.Connection) -> int:
 def create(connection: sqlite3.Connection) -> None:
     """Make the tables of this version in an empty file."""
     connection.executescript(
-        f"BEGIN; {TABLES} {LABELS} {SILENCE}"
+        f"BEGIN; {TABLES} {LABELS} {RESTS}"
         f"PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {VERSION}; COMMIT;"
         "PRAGMA wal_checkpoint(TRUNCATE);"  # a log that is lost later must not take the store's name with it
     )
