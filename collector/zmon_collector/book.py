@@ -5,7 +5,7 @@ The rules are those of docs/collector.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from itertools import count
 
 from zmon.batch import Schema
@@ -75,16 +75,17 @@ class Book:
         if agent in self._agents:
             self._agents[agent].streams.discard(stream)
 
-    def live(self, now: Now) -> list[str]:
-        """Agents that windows wait for."""
-        return [name for name, agent in self._agents.items() if self._is_live(agent, now)]
-
-    def forget(self, now: Now, after: float) -> list[str]:
-        """Drop agents that sent nothing for `after` seconds; their names."""
-        gone = [name for name, agent in self._agents.items() if now.mono - agent.rows_at > after]
+    def forget(self, now: Now, after: float, keep: Container[str] = ()) -> list[str]:
+        """Drop agents, but for those to `keep`, that sent nothing for `after` seconds; their names."""
+        gone = [name for name, agent in self._agents.items() if now.mono - agent.rows_at > after and name not in keep]
         for name in gone:
             del self._agents[name]
         return gone
+
+    @property
+    def idle(self) -> bool:
+        """Nobody is there, and nothing is open or waits for a window."""
+        return not (self._agents or self.open or self._forced or self.waiting)
 
     def _is_live(self, agent: _Agent, now: Now) -> bool:
         return bool(agent.streams) and now.mono - agent.rows_at < self.rules.idle
@@ -227,7 +228,7 @@ class Book:
         return due
 
     def _close(self, window: OpenWindow) -> None:
-        self.changes.spans.append(self.closed.add(window.start, window.end))
+        self.changes.spans += self.closed.add(window.start, window.end)
 
     def orphans(self, now: Now, *, force: bool = False) -> OpenWindow | None:
         """Counts for which no window opened within a period, as a window of their own without rows."""

@@ -40,6 +40,10 @@ class Contexts:
         for key in [key for key in memory if key[1] in agents]:
             del memory[key]
 
+    def drop(self, model: Model) -> None:
+        """Drop all that is kept of a model."""
+        self._memory.pop(model, None)
+
     def bare(self, share: Share, agent: str | None) -> Context:
         """No metric's own."""
         model, version = share.model

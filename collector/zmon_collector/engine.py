@@ -6,7 +6,7 @@ Everything here happens on the collector's thread; lanes do the work and report 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -339,6 +339,11 @@ class Engine:
         """Rows taken in, by agent."""
         share = self._shares.get(_key(model, window))
         return {agent: cell.rows for agent, cell in share.cells.items()} if share else {}
+
+    def unfinished(self) -> Iterator[tuple[Model, OpenWindow]]:
+        """Windows that have begun and are not finished."""
+        for (model, _), share in self._shares.items():
+            yield model, share.window
 
     def shutdown(self) -> None:
         for lane in self.lanes.values():

@@ -16,6 +16,7 @@ from zmon_collector import labels, record
 from zmon_collector.record import Record
 
 Model = tuple[str, str]
+OF_A_MODEL = ("spans", "agents", "memory", "label_owners", "heard")  # tables of what goes with a model
 
 
 class StreamRow(NamedTuple):
@@ -58,6 +59,8 @@ class Turn:
     counts: list[tuple[int, str, str, str, bytes | None]] = field(default_factory=list)  # None: there are none any more
     agents: list[tuple[str, str, str, float]] = field(default_factory=list)
     gone: list[tuple[str, str, str]] = field(default_factory=list)  # agents
+    heard: list[tuple[str, str, float]] = field(default_factory=list)  # when something last came of a model
+    silent: list[Model] = field(default_factory=list)  # models that are forgotten
     nbytes: int = 0
     late: labels.Work = field(default_factory=labels.Work)  # ids and labels to be joined
 
@@ -73,6 +76,8 @@ class Turn:
                 self.counts,
                 self.agents,
                 self.gone,
+                self.heard,
+                self.silent,
                 self.late,
             )
         )
@@ -81,6 +86,8 @@ class Turn:
 def write(turn: Turn, connection: sqlite3.Connection) -> labels.Joined:
     """Put the turn into the open transaction; what joining its labels gave."""
     many = connection.executemany
+    for table in OF_A_MODEL:
+        many(f"DELETE FROM {table} WHERE model = ? AND version = ?", turn.silent)
     joined = labels.join(turn.late, connection) if turn.late else labels.Joined()
     for window, records in (*turn.chunks.items(), *joined.records.items()):
         data = record.encode(records)
@@ -109,6 +116,7 @@ def write(turn: Turn, connection: sqlite3.Connection) -> labels.Joined:
         [each[:4] for each in turn.counts if each[4] is None],
     )
     many("INSERT OR REPLACE INTO agents VALUES (?, ?, ?, ?)", turn.agents)
+    many("INSERT OR REPLACE INTO heard VALUES (?, ?, ?)", turn.heard)
     for table in ("agents", "memory"):
         many(f"DELETE FROM {table} WHERE model = ? AND version = ? AND agent = ?", turn.gone)
     return joined
@@ -148,6 +156,7 @@ class Found:
     counts: list[tuple[int, str, str, str, bytes]] = field(default_factory=list)
     agents: list[tuple[str, str, str, float]] = field(default_factory=list)
     spans: list[tuple[str, str, int, int]] = field(default_factory=list)
+    heard: list[tuple[str, str, float]] = field(default_factory=list)
     memory: list[tuple[str, str, str, str, bytes]] = field(default_factory=list)
     checkpoints: dict[int, tuple[int, bytes]] = field(default_factory=dict)  # (crc, data) by window
     turn: int = 0  # the newest
@@ -166,6 +175,7 @@ def load(connection: sqlite3.Connection) -> Found:
         counts=rows("SELECT * FROM tallies").fetchall(),
         agents=rows("SELECT * FROM agents").fetchall(),
         spans=rows("SELECT * FROM spans").fetchall(),
+        heard=rows("SELECT * FROM heard").fetchall(),
         memory=rows("SELECT * FROM memory").fetchall(),
         label_owners=rows("SELECT owner, model, version FROM label_owners").fetchall(),
         checkpoints={window: (crc, data) for window, crc, data in rows("SELECT * FROM checkpoints")},

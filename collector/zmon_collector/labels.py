@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
-import msgpack
 import numpy as np
 
 from zmon.batch import Array, Schema
 from zmon.wire import pack
+from zmon_collector import restatable
 from zmon_collector.record import Record
 
 # What became of a label, as whole numbers in the column `label_outcomes`; plugins know the names, in this order.
@@ -25,7 +25,6 @@ JOINED, UNKNOWN, DUPLICATE, CONFLICT, REPEATED = range(5)
 OVERHEAD = 120  # bytes of a kept row besides its id, agent and probabilities, both indices included
 SLICE = 2000  # rows deleted at a time
 MOST_DELETED = 20_000  # in one transaction
-BATCH_ROWS = 20_000  # restated at a time
 
 _FIND = 'SELECT n, agent, at, start, "end", predicted, kind, p, label FROM predictions WHERE owner = ? AND id = ?'
 
@@ -155,7 +154,7 @@ def join(work: Work, connection: sqlite3.Connection) -> Joined:
     grown += sum(_match(block, found, connection) for block in work.labelled)
     if work.sweep is not None:
         grown -= _expire(work.sweep, found, connection)
-    connection.executemany("INSERT OR IGNORE INTO restate VALUES (?, ?, ?)", found.touched)
+    restatable.mark(found.touched, connection)
     connection.execute("UPDATE label_bytes SET kept = kept + ?", (grown,))
     evicted = _trim(work, connection)
     records: dict[int, list[Record]] = defaultdict(list)
@@ -283,60 +282,3 @@ def _trim(work: Work, connection: sqlite3.Connection) -> int:
     if seen:
         connection.execute("UPDATE label_bytes SET kept = kept - ?", (freed,))
     return evicted
-
-
-# --- restatement --------------------------------------------------------------------------------------------------
-
-
-class Restated(NamedTuple):
-    """A window of predictions, some of which have got their labels since: what is known of them now."""
-
-    model: tuple[str, str]
-    task: str
-    classes: tuple[str, ...]
-    start: int
-    end: int
-    agents: dict[str, tuple[dict[str, Array], int]]  # columns, rows
-
-
-def restatable(connection: sqlite3.Connection) -> list[Restated]:
-    """The windows that are due, as many as are some thousand rows; they are then no longer due."""
-    found: list[Restated] = []
-    rows = 0
-    while rows < BATCH_ROWS:
-        due = connection.execute('SELECT owner, start, "end" FROM restate ORDER BY start LIMIT 1').fetchone()
-        if due is None:
-            break
-        owner, start, end = due
-        connection.execute("DELETE FROM restate WHERE owner = ? AND start = ?", (owner, start))
-        named = connection.execute(
-            "SELECT model, version, task, classes FROM label_owners WHERE owner = ?", (owner,)
-        ).fetchone()
-        kept = connection.execute(
-            "SELECT agent, predicted, label, kind, p FROM predictions WHERE owner = ? AND start = ? ORDER BY n",
-            (owner, start),
-        ).fetchall()
-        rows += len(kept) + 1
-        if named is not None and kept:
-            model, version, task, classes = named
-            found.append(
-                Restated((model, version), task, tuple(msgpack.unpackb(classes)), start, end, _by_agent(kept, task))
-            )
-    return found
-
-
-def _by_agent(kept: Iterable[Sequence[Any]], task: str) -> dict[str, tuple[dict[str, Array], int]]:
-    by_agent: dict[str, list[Sequence[Any]]] = defaultdict(list)
-    for row in kept:
-        by_agent[row[0]].append(row)
-    missing = float("nan") if task == "regression" else -1
-    found = {}
-    for agent, rows in by_agent.items():
-        labels = [missing if row[2] is None else row[2] for row in rows]
-        columns: dict[str, Array] = {"predictions": np.array([row[1] for row in rows]), "labels": np.array(labels)}
-        if len({(row[3], len(row[4])) for row in rows}) == 1 and rows[0][3]:
-            columns["probabilities"] = np.frombuffer(b"".join(row[4] for row in rows), rows[0][3]).reshape(
-                len(rows), -1
-            )
-        found[agent] = columns, len(rows)
-    return found

@@ -124,6 +124,11 @@ class LateLabels:
             self._known[owner] = (model, version)
             self.used = True
 
+    def forget(self, model: Model) -> None:
+        """The model has been silent for longer than labels are waited for."""
+        self._owners = {key: owner for key, owner in self._owners.items() if key[0] != model}
+        self._known = {owner: known for owner, known in self._known.items() if known != model}
+
     def end_turn(
         self, turn: Turn, limit: int, horizon: float, wait: float, newest: Mapping[Model, OpenWindow], now: Now
     ) -> frozenset[int]:

@@ -85,6 +85,7 @@ class Recovery:
                 windows[number].tallies[agent] = tally
                 if tally.received:
                     windows[number].contributors.add(agent)
+        self._restore_shelf(now)
         for (model, _), book in self._desk.books.items():
             book.change(self._desk.config.rules(model))
         newest = max([0, *windows, *found.leftovers])
@@ -105,6 +106,20 @@ class Recovery:
         if (model, version) not in books:
             books[model, version] = Book(self._desk.config.rules(model), self._desk.numbers)
         return books[model, version]
+
+    def _restore_shelf(self, now: Now) -> None:
+        """Whatever is kept of a model has a book, so that it goes when the model is forgotten."""
+        found = self._found
+        heard = {(model, version): wall for model, version, wall in found.heard}
+        kept = ((model, version) for model, version, *_ in found.memory)
+        owners = ((model, version) for _, model, version in found.label_owners)
+        for known in {*heard, *kept, *owners}:
+            self._book(*known)
+        for known in self._desk.books:
+            if known in heard:
+                self._desk.shelf.restore(known, heard[known], now)
+            else:  # of a release that did not note it
+                self._desk.shelf.hear(known, now)
 
     def _restore_stream(self, row: journal.StreamRow, now: Now) -> None:
         topic = Topic.decode(row.topic)

@@ -57,6 +57,11 @@ class References:
                 )  # fmt: skip
         return None if conflict else profile
 
+    def forget(self, model: Model) -> None:
+        """The model is gone."""
+        self._learned.pop(model, None)
+        self._refused.pop(model, None)
+
     def current(self, model: Model) -> Profile | None:
         """What a model's newest windows are measured against; a learned one since its first window of this run."""
         learned = self._learned.get(model)

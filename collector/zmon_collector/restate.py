@@ -6,24 +6,28 @@ They never enter files or sinks, where time only moves forward.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
-from zmon.batch import Batch, Schema
+import numpy as np
+
+from zmon.batch import Array, Batch, Schema
 from zmon.contract import Context, Metric, Point, Report, RowCounts, Value, Window
-from zmon_collector import labels
-from zmon_collector.labels import Restated
-from zmon_collector.plugins import Registry
+from zmon_collector import restatable
+from zmon_collector.plugins import MetricState, Registry
+from zmon_collector.restatable import Piece, Place, Target
 from zmon_collector.store import Store
 
 Choose = Callable[[str, Metric[Any], Value], bool]
 
-
-EVERY = 1.0  # seconds between two lots of windows
+EVERY = 1.0  # seconds between two looks while nothing is due
+PAUSE = 2.0  # times as long as a slice took, before the next: others use the history and the interpreter, too
 
 
 class Restater:
-    """Now and again restates windows whose predictions have got labels since, one lot after the other.
+    """Now and again restates windows whose predictions have got labels since, slice by slice.
 
     Parameters
     ----------
@@ -44,65 +48,120 @@ class Restater:
         choose: Choose,
         options: Callable[..., Mapping[str, Any]],
     ) -> None:
-        self._store, self._keep, self._registry = store, keep, registry
-        self._choose, self._options = choose, options
-        self._busy, self._next = False, 0.0
+        self._store, self._keep = store, keep
+        self._begin = partial(Restatement, registry=registry, choose=choose, options=options)
+        self._busy, self._asked, self._next = False, 0.0, 0.0
+        self._place: Place | None = None  # within a window
+        self._open: Restatement | None = None  # of that window
 
     def turn(self, mono: float) -> None:
         """Called at every turn of a collector that knows late labels."""
         if not self._busy and mono >= self._next:
-            self._busy = True
-            self._store.submit(labels.restatable, self._found)
+            self._busy, self._asked = True, mono
+            place, now = self._place, time.time()
+            self._store.submit(lambda connection: restatable.read(place, now, connection), self._found)
 
-    def _found(self, found: list[Restated]) -> None:
-        if found:
-            self._keep(lambda: [self._of(each) for each in found], self._over)
+    def _found(self, found: tuple[list[Piece], Place | None]) -> None:
+        pieces, self._place = found
+        if pieces:
+            self._keep(lambda: self._reports(pieces), lambda: self._over(pieces))
         else:
-            self._over()
+            self._next, self._busy = time.monotonic() + EVERY, False
 
-    def _of(self, found: Restated) -> Report:
-        return restated(found, self._registry, self._choose, self._options)
+    def _reports(self, pieces: Iterable[Piece]) -> list[Report]:
+        """Take slices in; the reports of windows that are whole by them."""
+        reports = []
+        for piece in pieces:
+            window, self._open = self._begin(piece.target) if piece.first else self._open, None
+            if window is None:  # it broke in an earlier slice
+                continue
+            window.add(piece.rows)
+            if piece.last:
+                reports.append(window.report())
+            else:
+                self._open = window
+        return reports
 
-    def _over(self) -> None:
-        self._next, self._busy = time.monotonic() + EVERY, False
+    def _over(self, pieces: Iterable[Piece]) -> None:
+        whole = [piece.target for piece in pieces if piece.last]
+        if whole:
+            self._store.submit(lambda connection: restatable.finish(whole, connection))
+        now = time.monotonic()
+        self._next, self._busy = now + PAUSE * (now - self._asked), False
 
 
-def restated(found: Restated, registry: Registry, choose: Choose, options: Callable[..., Mapping[str, Any]]) -> Report:
-    """What metrics of labels give over the window's rows with an id, as far as they have labels by now."""
-    model, version = found.model
-    schema = Schema(found.task, found.classes)
-    window = Window(found.start, found.end)
-    batches = {agent: Batch(schema, columns, rows) for agent, (columns, rows) in found.agents.items()}
-    points: list[Point] = []
-    for state in registry.lanes()[""]:  # a plugin of somebody else might take its time
-        metric = state.metric
-        if "labels" in metric.needs | _more(metric):
-            chosen = options(model, metric.name, state.plugin)
-            contexts = {
-                agent: Context(model, version, agent, schema, window, options=chosen) for agent in (*batches, None)
-            }
-            points += [point for point in _points(metric, batches, contexts) if choose(model, metric, point.value)]
-    rows = {agent: RowCounts(received=batch.rows) for agent, batch in batches.items()}
-    return Report(0, model, version, window, points, rows)
+class Restatement:
+    """What metrics of labels give over a window's rows with an id, as far as they have labels by now."""
+
+    def __init__(
+        self, target: Target, registry: Registry, choose: Choose, options: Callable[..., Mapping[str, Any]]
+    ) -> None:
+        self._target, self._choose, self._options = target, choose, options
+        self._schema = Schema(target.task, target.classes)
+        self._window = Window(target.start, target.end)
+        self._states = [  # a plugin of somebody else might take its time
+            state
+            for state in registry.lanes()[""]
+            if "labels" in state.metric.needs | _more(state.metric)
+            and getattr(state.metric, "task", target.task) == target.task
+        ]
+        self._rows: Counter[str] = Counter()
+        self._accumulators: dict[tuple[str, str], Any] = {}  # by metric and agent
+
+    def add(self, rows: Iterable[Sequence[Any]]) -> None:
+        """Further rows of the window."""
+        for agent, batch in _batches(rows, self._schema):
+            self._rows[agent] += batch.rows
+            for state in self._states:
+                metric, key = state.metric, (state.metric.name, agent)
+                if metric.needs <= batch.columns:
+                    context = self._context(state, agent)
+                    known = self._accumulators[key] if key in self._accumulators else metric.create(context)
+                    self._accumulators[key] = metric.update(known, batch, context)
+
+    def report(self) -> Report:
+        model = self._target.model
+        rows = {agent: RowCounts(received=many) for agent, many in self._rows.items()}
+        points = [
+            point
+            for state in self._states
+            for point in self._points(state)
+            if self._choose(model[0], state.metric, point.value)
+        ]
+        return Report(0, *model, self._window, points, rows)
+
+    def _points(self, state: MetricState) -> Iterator[Point]:
+        metric, merged = state.metric, None
+        for agent in self._rows:
+            own = self._accumulators.pop((metric.name, agent), None)
+            if own is None:
+                continue
+            for value in metric.result(own, self._context(state, agent)):
+                yield Point(agent, value)
+            merged = own if merged is None else metric.merge(merged, own)
+        if merged is not None:
+            for value in metric.result(merged, self._context(state, None)):
+                yield Point(None, value)
+
+    def _context(self, state: MetricState, agent: str | None) -> Context:
+        model, version = self._target.model
+        options = self._options(model, state.metric.name, state.plugin)
+        return Context(model, version, agent, self._schema, self._window, options=options)
 
 
 def _more(metric: Metric[Any]) -> frozenset[str]:
     return frozenset({"labels"}) if getattr(metric, "late_labels", False) else frozenset()
 
 
-def _points(
-    metric: Metric[Any], batches: Mapping[str, Batch], contexts: Mapping[str | None, Context]
-) -> Iterator[Point]:
-    if any(getattr(metric, "task", batch.schema.task) != batch.schema.task for batch in batches.values()):
-        return
-    merged = None
-    for agent, batch in batches.items():
-        if not metric.needs <= batch.columns:
-            continue
-        own = metric.update(metric.create(contexts[agent]), batch, contexts[agent])
-        for value in metric.result(own, contexts[agent]):
-            yield Point(agent, value)
-        merged = own if merged is None else metric.merge(merged, own)
-    if merged is not None:
-        for value in metric.result(merged, contexts[None]):
-            yield Point(None, value)
+def _batches(rows: Iterable[Sequence[Any]], schema: Schema) -> Iterator[tuple[str, Batch]]:
+    """Rows by agent, those with probabilities of one kind together; as they came, so that slices change nothing."""
+    groups: dict[tuple[str, str, int], list[Sequence[Any]]] = defaultdict(list)
+    for row in rows:
+        groups[row[1], row[4], len(row[5])].append(row)
+    missing = float("nan") if schema.task == "regression" else -1
+    for (agent, kind, _), found in groups.items():
+        labels = [missing if row[3] is None else row[3] for row in found]
+        columns: dict[str, Array] = {"predictions": np.array([row[2] for row in found]), "labels": np.array(labels)}
+        if kind:
+            columns["probabilities"] = np.frombuffer(b"".join(row[5] for row in found), kind).reshape(len(found), -1)
+        yield agent, Batch(schema, columns, len(found))

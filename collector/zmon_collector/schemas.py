@@ -20,7 +20,11 @@ class Schemas:
         self._nbytes = 0
 
     def get(self, name: bytes) -> tuple[Schema, bytes] | None:
-        return self._known.get(name)
+        """A schema by its name; it then is the one used last."""
+        found = self._known.get(name)
+        if found is not None:
+            self._known.move_to_end(name)
+        return found
 
     def take(self, message: Message, limits: LimitsSection) -> None:
         """A schema message; WireError when it is not valid or too wide."""

@@ -26,6 +26,7 @@ from zmon_collector.compaction import Compaction
 from zmon_collector.config import Config
 from zmon_collector.dispatch import Deliveries, ObserverDelivery, SinkDelivery
 from zmon_collector.engine import Engine
+from zmon_collector.forgetting import Forgetting
 from zmon_collector.live import Live
 from zmon_collector.loading import load_plugins, sink_is_on
 from zmon_collector.outbox import Outbox, next_sequence
@@ -96,6 +97,7 @@ class Service:
         self.desk = Desk(config, self.telemetry, self.engine, journal=self._durable)
         self.store = Store(config.collector.data_dir / "state.sqlite", self.telemetry, self._wakeup.set)
         self.compaction = Compaction(self.desk, self.engine, self.store, self.telemetry)
+        self.forgetting = Forgetting(self.desk, self.engine, self.telemetry)
         self.receiver = Receiver(config, self.telemetry, self._wakeup.set)
         self.outbox = Outbox(
             self.store,
@@ -376,6 +378,8 @@ class Service:
         if self.receiver.caught_up:  # rows that a goodbye has overtaken may still be waiting
             self.desk.end_streams(now)
         self.desk.close_due(now, hold=self._holding)
+        for model in self.forgetting.turn(now):
+            self.references.forget(model)
 
     def _deliver(self, closed: list[Closed]) -> None:
         """One transaction a window: its report into the outbox, the window forgotten, plugin memory replaced."""

@@ -6,7 +6,7 @@ What is decided in a turn is gathered for the journal; acknowledgements are due 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from itertools import count
@@ -28,13 +28,12 @@ from zmon_collector.record import Record
 from zmon_collector.roster import GONE_AFTER, Roster
 from zmon_collector.sample import stream_seed
 from zmon_collector.schemas import Schemas
+from zmon_collector.shelf import Shelf
 from zmon_collector.streams import Stream, first_contact
 from zmon_collector.telemetry import Telemetry
 from zmon_collector.window import NO_WINDOW, OTHER, Now, OpenWindow
 
 log = logging.getLogger("zmon.collector")
-
-FORGET_AGENT = 3600.0  # seconds without rows
 
 
 class Ack(NamedTuple):
@@ -72,6 +71,7 @@ class Desk:
     def __init__(self, config: Config, telemetry: Telemetry, engine: Engine, *, journal: bool) -> None:
         self.config = config
         self.books: dict[Model, Book] = {}
+        self.shelf = Shelf()
         self.roster = Roster(telemetry)
         self.pending: dict[int, Pending] = {}
         self.tags: dict[Model, dict[str, Mapping[str, str]]] = {}
@@ -103,7 +103,7 @@ class Desk:
             stream = first_contact(greeting, stream_seed(greeting.stream), self.store)
             self.roster.meet(greeting.stream, stream, self.config.limits.streams, now)
         self.roster.hear(greeting.stream, greeting.topic, user, now)
-        book, agent = self._book(greeting.topic)
+        book, agent = self._book(greeting.topic, now)
         stream.issued = max(stream.issued, greeting.issued)
         self.roster.answer(greeting.stream, peer)
         self._advance(greeting.stream, stream, greeting.base - 1, book, agent, now)
@@ -133,7 +133,7 @@ class Desk:
             stream = Stream(message.topic, message.first - 1, stream_seed(message.stream))
             self.roster.meet(message.stream, stream, self.config.limits.streams, now)
         self.roster.hear(message.stream, message.topic, user, now)
-        book, agent = self._book(message.topic)
+        book, agent = self._book(message.topic, now)
         settle = self._settle_labels if message.kind == "labels" else self._settle
         settle(message, *known, stream, book, agent, now)
         self._acks.setdefault(message.stream, b"")
@@ -247,7 +247,7 @@ class Desk:
         self._telemetry.count("not_ours", by=1)
         return False
 
-    def _book(self, topic: Topic) -> tuple[Book, str]:
+    def _book(self, topic: Topic, now: Now) -> tuple[Book, str]:
         """The book of the topic's model, and the name under which its agent counts."""
         model = (topic.model, topic.version)
         book = self.books.get(model)
@@ -255,6 +255,7 @@ class Desk:
             if len(self.books) >= self.config.limits.models:
                 raise WireError("models", f"more than limits.models = {self.config.limits.models}")
             book = self.books[model] = Book(self.config.rules(topic.model), self.numbers)
+        self.shelf.hear(model, now)
         agent = book.admit(topic.agent_id)
         if agent is OTHER:
             self._telemetry.count("agents_over_limit")
@@ -270,7 +271,7 @@ class Desk:
     def end_streams(self, now: Now, *, force: bool = False) -> None:
         """After a goodbye: what has not arrived is lost, and the stream is forgotten; so are long silent ones."""
         for key, stream in self.roster.ended(now, force=force):
-            book, agent = self._book(stream.topic)
+            book, agent = self._book(stream.topic, now)
             self._advance(key, stream, stream.issued, book, agent, now)
         self.roster.forget_gone(now)
 
@@ -281,10 +282,6 @@ class Desk:
             orphan = book.orphans(now)
             for window in [*windows, *([orphan] if orphan else [])]:
                 self._close(model, window)
-            gone = book.forget(now, FORGET_AGENT)
-            if gone:
-                self._engine.contexts.forget(model, gone)
-                self.turn.gone += [(*model, agent) for agent in gone]
 
     def close_all(self, now: Now) -> None:
         """Hand every open window to the engine."""
@@ -297,6 +294,25 @@ class Desk:
     def _close(self, model: Model, window: OpenWindow) -> None:
         self.turn.closing.append(window.number)
         self.late.close(model, window)
+
+    # --- forget ------------------------------------------------------------------------------------------------------
+
+    def forget_agents(self, model: Model, agents: Sequence[str]) -> None:
+        """Let go of all that is kept of agents that a book has forgotten."""
+        self._engine.contexts.forget(model, agents)
+        self.turn.gone += [(*model, agent) for agent in agents]
+        for agent in agents:
+            self.tags.get(model, {}).pop(agent, None)
+
+    def forget(self, model: Model) -> None:
+        """Let go of all that is kept of a model, here and on disk."""
+        del self.books[model]
+        self.tags.pop(model, None)
+        self._alarmed.discard(model)
+        self.shelf.forget(model)
+        self.late.forget(model)
+        self._engine.contexts.drop(model)
+        self.turn.silent.append(model)
 
     # --- the turn ----------------------------------------------------------------------------------------------------
 
@@ -329,8 +345,9 @@ class Desk:
                 acks.append(Ack(peer, key, stream.row, need))
         self._acks.clear()
         turn.streams, turn.forgotten = self.roster.take_changes(now.wall)
+        turn.heard = self.shelf.take_changes()
         if not self._journal:
-            turn = Turn(turn.number, spans=turn.spans)
+            turn = Turn(turn.number, spans=turn.spans, gone=turn.gone, heard=turn.heard, silent=turn.silent)
         return turn, acks, waiting
 
     def _packed(self, book: Book, number: int, agent: str) -> bytes | None:

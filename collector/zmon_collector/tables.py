@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 
 APPLICATION = 0x7A6D6F6E  # "zmon": tells our files from others
-VERSION = 2
+VERSION = 3
 PAGE = 16 * 2**10  # bytes; large enough that a megabyte of rows is few pages, small enough for single counters
 
 LABELS = """
@@ -24,6 +24,15 @@ CREATE TABLE label_bytes (kept INTEGER);  -- of predictions and labels_waiting t
 INSERT INTO label_bytes VALUES (0);
 CREATE TABLE restate (owner INTEGER, start INTEGER, "end" INTEGER, PRIMARY KEY (owner, start)) WITHOUT ROWID;
 CREATE TABLE alerts (name TEXT PRIMARY KEY, data BLOB) WITHOUT ROWID;  -- the state of alerts, and what is to be sent
+"""
+
+RESTS = """
+CREATE TABLE heard (model TEXT, version TEXT, at REAL, PRIMARY KEY (model, version))
+    WITHOUT ROWID;               -- when something last came of a model
+ALTER TABLE restate ADD COLUMN labels INTEGER DEFAULT 1;  -- turns that gave labels and are not restated yet
+ALTER TABLE restate ADD COLUMN due REAL DEFAULT 0;        -- not before, epoch seconds
+ALTER TABLE restate ADD COLUMN rest REAL DEFAULT 2;       -- seconds, after the next time
+CREATE INDEX restate_by_due ON restate (due, start);
 """
 
 TABLES = """
@@ -55,7 +64,7 @@ CREATE TABLE settled (reader TEXT PRIMARY KEY, sequence INTEGER, done INTEGER) W
 CREATE TABLE refused (id INTEGER PRIMARY KEY, reader TEXT, sequence INTEGER, at REAL, code TEXT, description TEXT,
     sample BLOB);
 """
-MIGRATIONS = {1: LABELS}  # what brings a file of that version to the next
+MIGRATIONS = {1: LABELS, 2: RESTS}  # what brings a file of that version to the next
 
 
 def prepare(connection: sqlite3.Connection) -> None:
@@ -86,7 +95,8 @@ def version_of(connection: sqlite3.Connection) -> int:
 def create(connection: sqlite3.Connection) -> None:
     """Make the tables of this version in an empty file."""
     connection.executescript(
-        f"BEGIN; {TABLES} {LABELS} PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {VERSION}; COMMIT;"
+        f"BEGIN; {TABLES} {LABELS} {RESTS}"
+        f"PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {VERSION}; COMMIT;"
         "PRAGMA wal_checkpoint(TRUNCATE);"  # a log that is lost later must not take the store's name with it
     )
 

@@ -1,4 +1,4 @@
-"""The collector's own counters, for `zmon plugins`, the log at the end and, later, /metrics. Safe from many threads."""
+"""The collector's own counters, for `zmon plugins`, the log at the end and /metrics. Safe from many threads."""
 
 from __future__ import annotations
 

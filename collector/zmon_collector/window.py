@@ -166,8 +166,8 @@ class Spans:
         i = bisect_right(self._starts, time) - 1
         return i >= 0 and time < self._ends[i]
 
-    def add(self, start: int, end: int) -> tuple[int, int]:
-        """Close a stretch; the whole closed stretch it is now part of."""
+    def add(self, start: int, end: int) -> list[tuple[int, int]]:
+        """Close a stretch; the closed stretches that are new by it, each in the place of those that lie within."""
         i = bisect_right(self._starts, start)
         first, last = i, i
         if i and self._ends[i - 1] >= start:
@@ -180,4 +180,5 @@ class Spans:
         if len(self._starts) > SPANS:
             self._starts[0:2] = self._starts[0:1]
             self._ends[0:2] = self._ends[1:2]
-        return start, end
+            return [(start, end), (self._starts[0], self._ends[0])]
+        return [(start, end)]

@@ -8,16 +8,18 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import msgpack
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics
-from zmon_collector import compaction, labels, recall, tables
+from zmon_collector import compaction, labels, recall, restatable, tables
 from zmon_collector.intake import Part
 from zmon_collector.journal import Turn
 from zmon_collector.labels import Joined, Labelled, Predicted, Sweep, Window, Work
 from zmon_collector.late import LateLabels
+from zmon_collector.restatable import Piece, Place
 from zmon_collector.window import Now, OpenWindow
 
 from tests.conftest import Collector, until
@@ -179,6 +181,116 @@ def test_a_window_closes_after_its_joins_and_in_order() -> None:
     assert (closed, late.idle) == ([3, 1, 2], True)
 
 
+# --- restatement: the store's part --------------------------------------------------------------------------------
+
+
+def read(connection: sqlite3.Connection, now: float = 0.0) -> list[list[Piece]]:
+    """All that is due now, slice by slice."""
+    slices: list[list[Piece]] = []
+    place: Place | None = None
+    while True:
+        pieces, place = restatable.read(place, now, connection)
+        if not pieces:
+            return slices
+        slices.append(pieces)
+
+
+def finished(connection: sqlite3.Connection, slices: list[list[Piece]]) -> None:
+    restatable.finish([piece.target for pieces in slices for piece in pieces if piece.last], connection)
+
+
+def with_pairs(windows: int, rows: int) -> sqlite3.Connection:
+    """Windows of so many rows with an id, of which the first got a label."""
+    connection = database()
+    owners = [(1, "m", "", "classification", msgpack.packb(["a", "b", "c"]))]
+    for window in range(windows):
+        names = [str(window * rows + i) for i in range(rows)]
+        label = labelled([(names[0], 1)])
+        labels.join(Work(owners=owners, predicted=[predicted(names, start=60 * window)], labelled=[label]), connection)
+    return connection
+
+
+def test_a_large_window_is_read_in_slices() -> None:
+    rows = 3 * restatable.SLICE_ROWS + 7
+    slices = read(with_pairs(1, rows))
+    assert [len(pieces) for pieces in slices] == [1, 1, 1, 1]
+    pieces = [pieces[0] for pieces in slices]
+    assert max(len(piece.rows) for piece in pieces) == restatable.SLICE_ROWS
+    assert [row[0] for piece in pieces for row in piece.rows] == list(range(1, rows + 1))
+    assert [piece.first for piece in pieces] == [True, False, False, False]
+    assert [piece.last for piece in pieces] == [False, False, False, True]
+
+
+def test_a_slice_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(restatable, "SLICE_BYTES", 120)  # ten rows of three float32
+    slices = read(with_pairs(1, 95))
+    assert [len(pieces[0].rows) for pieces in slices] == [10] * 9 + [5]
+
+
+def test_small_windows_share_a_slice_but_not_too_many() -> None:
+    slices = read(with_pairs(50, 3))
+    assert [len(pieces) for pieces in slices] == [20, 20, 10]
+    starts = [piece.target.start for pieces in slices for piece in pieces]
+    assert starts == list(range(0, 3000, 60)), "the oldest first"
+
+
+def test_the_rows_of_a_slice_are_found_by_an_index() -> None:
+    statements: list[str] = []
+    connection = with_pairs(1, 10)
+    connection.set_trace_callback(statements.append)
+    read(connection)
+    connection.set_trace_callback(None)
+    asked = [statement for statement in statements if statement.startswith("SELECT n")]
+    assert len(asked) == 2
+    for statement in asked:
+        (step,) = [row[-1] for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}")]
+        assert "predictions_by_window (owner=? AND start=?" in step
+
+
+def test_a_window_rests_longer_each_time_while_labels_trickle_in() -> None:
+    connection = with_pairs(1, 2000)
+    at = last = 0.0
+    waits = []
+    for label in range(1, 1500):
+        labels.join(Work(labelled=[labelled([(str(label), 1)])]), connection)
+        slices = read(connection, at)
+        if slices:
+            finished(connection, slices)
+            waits.append(at - last)
+            last = at
+        at += 1.0
+    assert waits == [0, 2, 4, 8, 16, 32, 64, 128, 256, 512]
+    assert not read(connection, last + restatable.LONGEST_REST - 1)
+    for _ in range(2):
+        at += 2 * restatable.LONGEST_REST
+        finished(connection, read(connection, at))
+    assert connection.execute("SELECT count(*) FROM restate").fetchone() == (0,), "no more labels came: no more marks"
+
+
+def test_labels_that_come_while_a_window_is_restated_are_not_forgotten() -> None:
+    connection = with_pairs(1, 10)
+    slices = read(connection)
+    labels.join(Work(labelled=[labelled([("5", 1)])]), connection)
+    finished(connection, slices)
+    (pieces,) = read(connection, 2.0)
+    assert [row[3] for row in pieces[0].rows].count(1) == 2
+    finished(connection, [pieces])
+    assert not read(connection, 1e6)
+
+
+def test_a_window_whose_restatement_was_cut_off_is_restated() -> None:
+    connection = with_pairs(1, 10)
+    assert read(connection)
+    assert read(connection, 2.0), "the collector was killed before the history had it"
+
+
+def test_marks_of_rows_that_are_not_kept_any_more_go() -> None:
+    connection = with_pairs(5, 3)
+    connection.execute("DELETE FROM predictions WHERE start >= 120")
+    assert len(read(connection)[0]) == 2
+    assert connection.execute("SELECT count(*) FROM restate").fetchone() == (2,)
+
+
 # --- through a collector ------------------------------------------------------------------------------------------
 
 
@@ -226,7 +338,12 @@ def test_points_go_to_the_predictions_agent(collect: Callable[..., Collector]) -
     assert not collector.counts("rows_rejected")
 
 
-def test_the_history_restates_the_window_of_the_prediction(collect: Callable[..., Collector]) -> None:
+@pytest.mark.parametrize("rows", [5000, 37])
+def test_the_history_restates_the_window_of_the_prediction(
+    rows: int, collect: Callable[..., Collector], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However the windows are cut into slices."""
+    monkeypatch.setattr(restatable, "SLICE_ROWS", rows)
     random = np.random.default_rng(2)
     p, truth = random.dirichlet(np.ones(3), 600), random.integers(0, 3, 600)
     times = 1_700_000_000.0 // 60 * 60 + np.arange(600) / 5  # two windows

@@ -1,0 +1,123 @@
+"""Which windows of predictions are to be restated, and their rows, slice by slice: the store's part of it. No clock.
+
+A window that was restated rests before it is restated again, twice as long each time while labels trickle in. Its mark
+is taken away only when the history has it, so a crash restates it once more.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import msgpack
+
+SLICE_ROWS = 5_000  # read in one job of the store, some milliseconds: what waits behind it is acknowledged late
+SLICE_BYTES = 4 * 2**20  # the same, of probabilities
+WINDOW_ROWS = 250  # what a window costs by itself, in rows: its metrics' results, and its place in the history
+LONGEST_REST = 900.0  # seconds; the first is two, see tables.py
+QUIET = 1_000  # marks of windows that got no more labels, deleted at a time
+
+
+class Target(NamedTuple):
+    """A window to be restated; `labels` turns had given it labels, and its rows were those up to `through`."""
+
+    owner: int
+    start: int
+    end: int
+    model: tuple[str, str]
+    task: str
+    classes: tuple[str, ...]
+    labels: int
+    through: int
+
+
+class Place(NamedTuple):
+    """Where reading goes on: behind this row."""
+
+    target: Target
+    after: int = 0
+
+
+class Piece(NamedTuple):
+    """Some of a window's rows: number, agent, predicted, label, kind and bytes of the probabilities."""
+
+    target: Target
+    rows: list[Sequence[Any]]
+    first: bool
+    last: bool
+
+
+def mark(touched: Iterable[tuple[int, int, int]], connection: sqlite3.Connection) -> None:
+    """Predictions in these windows (owner, start, end) have got labels."""
+    connection.executemany(
+        'INSERT INTO restate (owner, start, "end") VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET labels = labels + 1',
+        touched,
+    )
+
+
+def read(place: Place | None, now: float, connection: sqlite3.Connection) -> tuple[list[Piece], Place | None]:
+    """A slice: what follows `place`, then windows due `now`; and where to go on, None behind a whole window."""
+    pieces: list[Piece] = []
+    room, nbytes = SLICE_ROWS, SLICE_BYTES
+    while room > 0 and nbytes > 0:
+        place = place or _next(now, connection)
+        if place is None:
+            break
+        rows: list[Sequence[Any]] = []
+        more = False
+        for row in connection.execute(
+            "SELECT n, agent, predicted, label, kind, p FROM predictions"
+            " WHERE owner = ? AND start = ? AND n > ? AND n <= ? ORDER BY n",
+            (place.target.owner, place.target.start, place.after, place.target.through),
+        ):
+            rows.append(row)
+            nbytes -= len(row[-1])
+            more = len(rows) >= room or nbytes <= 0
+            if more:
+                break
+        room -= len(rows) + WINDOW_ROWS
+        pieces.append(Piece(place.target, rows, not place.after, not more))
+        place = Place(place.target, rows[-1][0]) if more else None
+    return pieces, place
+
+
+def finish(targets: Iterable[Target], connection: sqlite3.Connection) -> None:
+    """These are restated; they are due again for labels that came meanwhile."""
+    connection.executemany(
+        "UPDATE restate SET labels = max(0, labels - ?) WHERE owner = ? AND start = ?",
+        [(each.labels, each.owner, each.start) for each in targets],
+    )
+
+
+def _next(now: float, connection: sqlite3.Connection) -> Place | None:
+    connection.execute(
+        "DELETE FROM restate WHERE (owner, start) IN"
+        " (SELECT owner, start FROM restate WHERE due <= ? AND labels = 0 LIMIT ?)",
+        (now, QUIET),
+    )
+    while True:
+        due = connection.execute(
+            'SELECT owner, start, "end", labels, rest FROM restate WHERE due <= ? AND labels > 0'
+            " ORDER BY due, start LIMIT 1",
+            (now,),
+        ).fetchone()
+        if due is None:
+            return None
+        owner, start, end, labels, rest = due
+        named = connection.execute(
+            "SELECT model, version, task, classes FROM label_owners WHERE owner = ?", (owner,)
+        ).fetchone()
+        newest = connection.execute(
+            "SELECT n FROM predictions WHERE owner = ? AND start = ? ORDER BY n DESC LIMIT 1", (owner, start)
+        ).fetchone()
+        if named is None or newest is None:  # its rows are not kept any more
+            connection.execute("DELETE FROM restate WHERE owner = ? AND start = ?", (owner, start))
+            continue
+        connection.execute(
+            "UPDATE restate SET due = ?, rest = ? WHERE owner = ? AND start = ?",
+            (now + rest, min(2 * rest, LONGEST_REST), owner, start),
+        )
+        model, version, task, classes = named
+        known = (model, version), task, tuple(msgpack.unpackb(classes))
+        return Place(Target(owner, start, end, *known, labels, *newest))

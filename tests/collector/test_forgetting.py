@@ -1,0 +1,270 @@
+"""What has been silent for long goes, with all that is kept of it; what was promised for it holds until then."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+from zmon_collector import journal, tables, window
+from zmon_collector.book import Book
+from zmon_collector.config import Config, LimitsSection
+from zmon_collector.contexts import Contexts
+from zmon_collector.engine import Engine
+from zmon_collector.forgetting import FORGET_AGENT, FORGET_MODEL, Forgetting
+from zmon_collector.recover import Recovery
+from zmon_collector.schemas import Schemas
+from zmon_collector.settle import Desk
+from zmon_collector.store import Store
+from zmon_collector.telemetry import Telemetry
+from zmon_collector.window import Now, OpenWindow, Rules
+
+from tests.conftest import Collector, until
+from zmon import Batch, Schema
+from zmon.control import Greeting
+from zmon.errors import WireError
+from zmon.state import pack_state
+from zmon.wire import Message, Topic, encode_schema, schema_hash
+
+DAY = 86400.0
+SCHEMA = Schema(classes=("a", "b"), tags={"zone": "eu"})
+BODY = encode_schema(SCHEMA)
+
+
+class Computed:
+    """Stands for the engine: keeps what metrics would keep, and finishes windows when it is told to."""
+
+    def __init__(self) -> None:
+        self.contexts = Contexts(lambda *_: {})
+        self.windows: list[tuple[journal.Model, OpenWindow]] = []
+
+    def add(self, model: journal.Model, window: OpenWindow, *_: object) -> None:
+        if (model, window) not in self.windows:
+            self.windows.append((model, window))
+
+    def close(self, model: journal.Model, window: OpenWindow) -> None:
+        pass
+
+    def rows(self, *_: object) -> dict[str, int]:
+        return {}
+
+    def unfinished(self) -> list[tuple[journal.Model, OpenWindow]]:
+        return self.windows
+
+
+class Scene:
+    """A desk with a journal, by a clock that is set."""
+
+    def __init__(self, models: int = 1000) -> None:
+        self.connection = sqlite3.connect(":memory:", isolation_level=None)
+        tables.create(self.connection)
+        self.config = replace(Config(), limits=LimitsSection(models=models))
+        self.at = 1_700_000_000.0
+        self.telemetry = Telemetry()
+        self.streams = 0
+        self.begin()
+
+    def begin(self) -> None:
+        """A collector starts on what the journal has."""
+        self.engine = Computed()
+        self.desk = Desk(self.config, self.telemetry, cast(Engine, self.engine), journal=True)
+        self.forgetting = Forgetting(self.desk, cast(Engine, self.engine), self.telemetry)
+        found = journal.load(self.connection)
+        store = cast(Store, SimpleNamespace(sweep=lambda window, through: None))
+        recovery = Recovery(found, self.desk, cast(Engine, self.engine), store, self.telemetry, lambda: None)
+        recovery.restore(self.now)
+
+    @property
+    def now(self) -> Now:
+        return Now(self.at, self.at)
+
+    def publish(self, version: str, agent: str = "pod", *, leave: bool = True, when: float | None = None) -> None:
+        """A publisher comes, publishes a row (of this moment), and goes."""
+        self.streams += 1
+        topic, stream = Topic("m", version, agent), self.streams.to_bytes(16, "big")
+        tally: dict[str, Any] = {}
+        self.desk.take_greeting(Greeting("hello", topic, stream, 1, 0, 1, 0, tally), b"peer", self.now)
+        self.desk.take_message(Message(topic, "schema", stream, schema_hash(BODY), 0, 0, 1, body=BODY), self.now)
+        batch = Batch(SCHEMA, {"probabilities": np.array([[0.25, 0.75]])}, 1)
+        times = int((self.at if when is None else when) * 1e9)
+        self.desk.take_message(
+            Message(topic, "batch", stream, schema_hash(BODY), 1, 1, 1, ts=times, columns=dict(batch.raw())),
+            self.now,
+        )
+        if leave:
+            self.desk.take_greeting(Greeting("bye", topic, stream, 2, 0, 1, 0, tally), b"peer", self.now)
+        self.turn()
+
+    def turn(self) -> list[journal.Model]:
+        self.desk.end_streams(self.now)
+        self.desk.close_due(self.now, hold=False)
+        gone = self.forgetting.turn(self.now)
+        turn, _, _ = self.desk.end_turn(self.now)
+        journal.write(turn, self.connection)
+        return gone
+
+    def report(self) -> None:
+        """The windows that have closed are finished; a metric has kept something of the agents in them."""
+        for number, pending in list(self.desk.pending.items()):
+            book = self.desk.books[pending.model]
+            if pending.window.start not in book.open:
+                kept: dict[str, Any] = {"kept": 1}
+                memory = {("metric", agent): pack_state(kept) for agent in (*pending.window.tallies, None)}
+                for agent in (*pending.window.tallies, None):
+                    self.engine.contexts.remember(pending.model, "metric", agent, kept)
+                journal.write_closed(number, pending.model, memory, self.connection)
+                del self.desk.pending[number]
+                self.engine.windows = [each for each in self.engine.windows if each[1] is not pending.window]
+
+    def live_on(self, seconds: float, step: float = 1800.0) -> None:
+        """Time passes, turn by turn."""
+        until = self.at + seconds
+        while self.at < until:
+            self.at = min(until, self.at + step)
+            self.turn()
+            self.report()
+
+    def kept(self, table: str) -> set[tuple[str, str]]:
+        return set(self.connection.execute(f"SELECT model, version FROM {table}").fetchall())
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_a_version_a_day_never_fills_the_limit(restarts: bool) -> None:
+    scene = Scene(models=10)
+    for day in range(40):
+        scene.publish(f"v{day}")
+        scene.live_on(DAY, 7200.0)
+        if restarts:
+            scene.begin()
+    assert len(scene.desk.books) <= 10
+    assert len(scene.kept("spans")) <= 10, "closed marks go with their model"
+
+
+def test_too_many_at_a_time_are_refused_as_before() -> None:
+    scene = Scene(models=3)
+    for number in range(3):
+        scene.publish(f"v{number}")
+    scene.live_on(DAY)
+    with pytest.raises(WireError, match="models"):
+        scene.publish("v3")
+
+
+def test_everything_of_a_silent_model_goes_and_nothing_of_another() -> None:
+    scene = Scene()
+    scene.publish("old")
+    scene.live_on(DAY)
+    scene.publish("new", leave=False)
+    for version in ("old", "new"):
+        scene.connection.execute("INSERT INTO label_owners VALUES (?, 'm', ?, '', x'')", (hash(version), version))
+    scene.live_on(FORGET_MODEL - DAY / 2)
+    assert set(scene.desk.books) == set(scene.desk.tags) | {("m", "new")} == {("m", "new")}
+    assert not scene.engine.contexts._memory.get(("m", "old"))
+    for table in ("spans", "memory", "label_owners", "heard"):
+        assert scene.kept(table) == {("m", "new")}, table
+    assert scene.telemetry.get("models_forgotten") == 1
+
+
+def test_closed_marks_hold_for_as_long_as_the_model_is_known() -> None:
+    """Also across restarts, one a day: what comes for a closed window is late."""
+    scene = Scene()
+    scene.publish("v")
+    first = scene.at
+    scene.live_on(120.0, 10.0)
+    for _ in range(6):
+        scene.live_on(DAY)
+        scene.begin()
+    scene.publish("v", when=first)
+    assert scene.telemetry.get("late_or_conflicting") == 1
+    for _ in range(6):
+        scene.live_on(DAY)
+        scene.begin()
+    assert ("m", "v") in scene.desk.books, "it was heard of six days ago"
+    scene.live_on(2 * DAY)
+    assert ("m", "v") not in scene.desk.books
+    scene.begin()
+    assert ("m", "v") not in scene.desk.books
+    scene.publish("v", when=first)
+    assert scene.telemetry.get("late_or_conflicting") == 1, "the window is a new one"
+
+
+def test_a_publisher_that_says_nothing_but_that_it_is_there_keeps_its_model() -> None:
+    scene = Scene()
+    scene.publish("v", leave=False)
+    stream = scene.streams.to_bytes(16, "big")
+    for _ in range(20):
+        scene.live_on(DAY)
+        scene.desk.take_greeting(Greeting("ping", Topic("m", "v", "pod"), stream, 2, 1, 1, 0, {}), b"p", scene.now)
+    assert ("m", "v") in scene.desk.books
+
+
+def test_pods_with_random_names_leave_nothing_behind() -> None:
+    scene = Scene()
+    for pod in range(30):
+        scene.publish("v", f"pod-{pod}")
+        scene.live_on(FORGET_AGENT / 2)
+    scene.live_on(2 * FORGET_AGENT)
+    assert not scene.desk.tags.get(("m", "v"))
+    assert scene.connection.execute("SELECT count(*) FROM memory WHERE agent != ''").fetchone() == (0,)
+
+
+def test_an_agent_is_known_until_its_window_is_reported() -> None:
+    """Else the report of a window of a day would lack the tags of the agents of its morning, and what metrics keep of
+    them would be kept for good."""
+    scene = Scene()
+    scene.config = replace(scene.config, collector=replace(scene.config.collector, window=int(DAY)))
+    scene.begin()
+    scene.at = scene.at // DAY * DAY + 60.0
+    scene.publish("v")
+    scene.live_on(DAY / 2)
+    assert scene.desk.tags["m", "v"]["pod"] == {"zone": "eu"}
+    scene.live_on(DAY)
+    assert not scene.desk.tags.get(("m", "v"))
+    assert scene.connection.execute("SELECT count(*) FROM memory WHERE agent != ''").fetchone() == (0,)
+
+
+def test_closed_stretches_on_disk_follow_those_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(window, "SPANS", 5)
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    tables.create(connection)
+    book = Book(Rules())
+    random = np.random.default_rng(0)
+    for start in random.permutation(60).tolist():
+        spans = book.closed.add(start * 10, start * 10 + 3)
+        journal.write(journal.Turn(1, spans=[("m", "", *span) for span in spans]), connection)
+        rows = connection.execute('SELECT start, "end" FROM spans ORDER BY start').fetchall()
+        assert rows == list(zip(book.closed._starts, book.closed._ends, strict=True))
+    assert len(rows) == 5
+
+
+def test_a_schema_in_use_is_not_the_one_that_goes() -> None:
+    """The one that came first is used all the time; what nobody has used for longest makes room."""
+    schemas = Schemas(Telemetry())
+    bodies = [
+        encode_schema(Schema(classes=("a", "b"), features=(f"feature_{n}",), kinds=("numeric",))) for n in range(4)
+    ]
+    limits = LimitsSection(schema_bytes=3 * max(map(len, bodies)))
+    for body in bodies:
+        schemas.take(Message(Topic("m", "", "a"), "schema", b"s" * 16, schema_hash(body), body=body), limits)
+        assert schemas.get(schema_hash(bodies[0])), "it is in use"
+    assert schemas.get(schema_hash(bodies[1])) is None
+
+
+def test_a_collector_forgets(collect: Callable[..., Collector], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same with sockets, an engine and a file."""
+    for name in ("FORGET_AGENT", "FORGET_MODEL", "EVERY"):
+        monkeypatch.setattr(f"zmon_collector.forgetting.{name}", 0.0)
+    collector = collect(window=1, label_horizon=0.001)
+    for version in ("1", "2"):
+        with collector.publisher(classes=2, version=version, agent_id="a", tags={"x": "y"}) as publisher:
+            publisher.publish(np.eye(2), ids=[1, 2], labels=[0, 1])
+            assert publisher.flush(20)
+    until(lambda: collector.service.telemetry.get("models_forgotten") == 2, 20, "both are forgotten")
+    collector.stop()
+    assert collector.counts("buffer_count", agent_id=None) == 4
+    with sqlite3.connect(collector.folder / "state.sqlite") as connection:
+        for table in ("spans", "agents", "memory", "label_owners", "heard", "windows", "streams"):
+            assert connection.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,), table
