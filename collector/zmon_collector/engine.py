@@ -342,8 +342,8 @@ class Engine:
 
     def unfinished(self) -> Iterator[tuple[Model, OpenWindow]]:
         """Windows that have begun and are not finished."""
-        for (model, _), share in self._shares.items():
-            yield model, share.window
+        for share in self._shares.values():
+            yield share.model, share.window
 
     def shutdown(self) -> None:
         for lane in self.lanes.values():
