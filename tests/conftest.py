@@ -49,10 +49,11 @@ class Collector:
 
     def __init__(self, folder: Path, config: Config, plugins: Mapping[str, object]) -> None:
         self.folder = folder
+        self._config = config
         self.registry = load_plugins(config)
         for name, plugin in plugins.items():
             self.registry.add(plugin, name)
-        self.service = Service(config, self.registry)
+        self.service = Service(config, self.registry, lambda: self._config)
         self.service.start()
         self.data, self.control = self.service.receiver.data, self.service.receiver.control
         self._thread = threading.Thread(target=self.service.run, daemon=True)
@@ -60,6 +61,11 @@ class Collector:
 
     def publisher(self, model: str = "model", **options: Any) -> zmon.Publisher:
         return zmon.Publisher(model, collector=self.data, control=self.control, **options)
+
+    def close_windows(self) -> None:
+        """Everybody has sent all there is: what is open waits for nobody any longer, and closes once it has ended."""
+        self._config = replace(self._config, collector=replace(self._config.collector, idle=0.0))
+        self.service.ask_to_reload()
 
     def stop(self) -> None:
         self.service.stop()
@@ -85,7 +91,10 @@ class Collector:
 
 @pytest.fixture
 def collect(tmp_path: Path) -> Iterator[Callable[..., Collector]]:
-    """Start collectors: ``collect(plugins={name: object}, config=…, **options of [collector])``."""
+    """Start collectors: ``collect(plugins={name: object}, config=…, **options of [collector])``.
+
+    An agent is waited for as long as a window is: none of a minute closes because the machine stood still.
+    """
     with contextlib.ExitStack() as stack:
 
         def start(
@@ -101,8 +110,8 @@ def collect(tmp_path: Path) -> Iterator[Callable[..., Collector]]:
                     "bind": f"ipc://{tmp_path}/{folder}.sock",
                     "data_dir": path,
                     "window": 60,
-                    "idle": 1.0,
-                    "max_wait": 3.0,
+                    "idle": float(options.get("window", 60)),
+                    "max_wait": 120.0,
                     "flush_on_exit": True,
                     **options,
                 }

@@ -46,7 +46,7 @@ def live(collector: Collector, frame: pandas.DataFrame) -> None:
 def test_the_points_are_those_of_a_collector(tmp_path: Path, collect: Callable[..., Collector]) -> None:
     """Windows of 3000 rows are whole in the sample of 5000: every series is exact."""
     frame = rows(15_000, 5)
-    collector = collect(config=FULL, idle=60.0, max_wait=60.0)
+    collector = collect(config=FULL)
     live(collector, frame)
     collector.stop()
     for name, order in (("sorted", slice(None)), ("shuffled", np.random.default_rng(1).permutation(len(frame)))):

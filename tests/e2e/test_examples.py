@@ -66,7 +66,7 @@ def test_every_example_is_in_the_table_and_has_a_readme() -> None:
 @pytest.mark.parametrize("example", ["dropin", "regression", "canary", "agents", "tabular"])
 def test_a_service(example: str, collect: Callable[..., Collector]) -> None:
     require("pandas")
-    collector = collect(window=3600, idle=5.0)
+    collector = collect(window=3600)
     said = run(readme(example), collector, SECONDS)
     collector.stop()
     published = sum(int(rows) for rows in re.findall(r"(\d+)(?: rows| of version 2)", said))
@@ -142,7 +142,7 @@ def test_the_batch_job(collect: Callable[..., Collector]) -> None:
 
 
 def test_labels_that_come_later(collect: Callable[..., Collector]) -> None:
-    collector = collect(window=3600, idle=5.0)
+    collector = collect(window=3600)
     said = run(readme("late_labels"), collector, SECONDS)
     collector.stop()
     published, labels = (int(re.search(rf"(\d+) {what} published", said)[1]) for what in ("rows", "labels"))  # type: ignore[index]

@@ -46,14 +46,15 @@ def test_rows_land_by_their_own_time_across_boundaries_and_out_of_order(collect:
 
 
 def test_replayed_history_closes_without_waiting(collect: Any) -> None:
-    collector = collect()
+    collector = collect(grace=0.0)
     started = time.monotonic()
     with collector.publisher(agent_id="a", classes=["x", "y"]) as publisher:
         for minute in range(100):
             publisher.publish(rows(10), timestamps=OLD + 60 * minute)
         assert publisher.flush(10)
-        until(lambda: len(collector.files()) >= 99, what="all but the last window")
-    until(lambda: len(collector.files()) == 100, what="the last one, after the goodbye")
+        until(lambda: len(collector.files()) == 99, what="all but the last window")
+    collector.close_windows()
+    until(lambda: len(collector.files()) == 100, what="the last one, when nobody is waited for")
     assert time.monotonic() - started < 15
     assert set(windows(collector).values()) == {10}
 
