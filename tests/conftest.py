@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+from zmon_collector.admin import ask
 from zmon_collector.config import CollectorSection, Config, WebSection
 from zmon_collector.loading import load_plugins
 from zmon_collector.service import Service
@@ -42,6 +43,12 @@ def until(condition: Callable[[], Any], timeout: float = 20.0, what: str = "cond
             return found
         time.sleep(0.01)
     raise AssertionError(f"{what} did not come true within {timeout} s")
+
+
+def answer(folder: Path, question: str = "health") -> dict[str, Any]:
+    """What the collector that runs on a folder says, however long it takes."""
+    found: dict[str, Any] = until(lambda: ask(folder, question), what="the collector's answer")
+    return found
 
 
 class Collector:
@@ -93,7 +100,8 @@ class Collector:
 def collect(tmp_path: Path) -> Iterator[Callable[..., Collector]]:
     """Start collectors: ``collect(plugins={name: object}, config=…, **options of [collector])``.
 
-    An agent is waited for as long as a window is: none of a minute closes because the machine stood still.
+    Windows of a minute or more wait for their agents: none closes because the machine stood still. Shorter ones are of
+    tests that wait for them to close.
     """
     with contextlib.ExitStack() as stack:
 
@@ -110,7 +118,7 @@ def collect(tmp_path: Path) -> Iterator[Callable[..., Collector]]:
                     "bind": f"ipc://{tmp_path}/{folder}.sock",
                     "data_dir": path,
                     "window": 60,
-                    "idle": float(options.get("window", 60)),
+                    "idle": 60.0 if options.get("window", 60) >= 60 else 1.0,
                     "max_wait": 120.0,
                     "flush_on_exit": True,
                     **options,
