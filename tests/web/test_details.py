@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 import pytest
 from zmon_collector import binned, details, recall, reports
@@ -19,7 +18,7 @@ from zmon_collector.recall import Question
 
 import zmon
 from tests.conftest import Collector, require, until
-from tests.web.conftest import open_window
+from tests.web.conftest import get, open_window
 from tests.web.test_events import Look, look  # noqa: F401 - a fixture
 from zmon import Point, Report, Value, Window
 from zmon.reference import Profile
@@ -82,7 +81,7 @@ def serve(collector: Collector, *windows: tuple[str, int, int]) -> None:
 
 def view(collector: Collector, panel: str, **asked: Any) -> dict[str, Any]:
     url = f"{collector.service.live.url}api/v1/view"
-    found = httpx.get(url, params={"view": "model", "model": "m", "range": "all", **asked}, timeout=20).json()
+    found = get(url, params={"view": "model", "model": "m", "range": "all", **asked}).json()
     return next((each for each in found["panels"] if each["id"] == panel), {"figure": None, "empty": ""})
 
 
