@@ -61,11 +61,12 @@ def test_every_requests_row_arrives(
     try:
         until(all_workers_served, 60, f"{workers} streams")
         assert streams() == workers, "a stream for each worker, and none for the process that forked them"
-        # What the workers still hold is delivered as they end. A development server is ended by Ctrl-C.
+        expected = len(asked) * len(ROWS)
+        until(lambda: answer(collector.folder)["counters"].get("rows") == expected, what="all rows")
+        # The workers say goodbye as they end. A development server is ended by Ctrl-C.
         said = server.stop(signal.SIGINT if starts == "flask" else signal.SIGTERM)
     finally:
         server.kill()
-    expected = len(asked) * len(ROWS)
     until(lambda: streams() == 0, what="the workers' goodbyes")
     collector.stop()
     assert collector.counts("buffer_count", agent_id="host") == expected
