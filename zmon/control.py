@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from zmon.errors import WireError
-from zmon.wire import MAJOR, STREAM_BYTES, Topic, check_tally, check_version, count, pack, unpack
+from zmon.wire import MAJOR, STREAM_BYTES, Topic, check_tally, check_version, number, pack, unpack
 
 
 def encode_greeting(
@@ -69,7 +69,8 @@ def decode_greeting(frame: bytes) -> Greeting:
         raise WireError("kind", repr(kind)[:60])
     if not isinstance(topic, bytes) or not isinstance(stream, bytes) or len(stream) != STREAM_BYTES:
         raise WireError("control", "topic or stream")
-    base, acked, issued, clock = (count(data, key) for key in ("base", "acked", "issued", "clock"))
+    base, acked, issued = (number(data, key) for key in ("base", "acked", "issued"))
+    clock = number(data, "clock", 2**63 - 1)
     if acked > issued or not 1 <= base <= issued + 1:
         raise WireError("control", f"base {base}, acked {acked}, issued {issued}")
     tally = check_tally(data.get("tally", {}))
@@ -104,7 +105,7 @@ def decode_ack(frame: bytes) -> Ack:
     stream, need = data.get("stream"), data.get("need", b"")
     if data.get("kind") != "ack" or not isinstance(stream, bytes) or not isinstance(need, bytes):
         raise WireError("control", "not an acknowledgement")
-    return Ack(stream, count(data, "row"), count(data, "window"), need, _store(data))
+    return Ack(stream, number(data, "row"), number(data, "window"), need, _store(data))
 
 
 def _store(data: Mapping[str, Any]) -> bytes:

@@ -21,16 +21,22 @@ class Thread:
     def __init__(self, run: Callable[[], None], name: str) -> None:
         self._work = run
         self._name = name
-        self._ended = False
+        self._ended = True
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
         """Start it; RuntimeError when the system has no thread to give."""
-        if _gevent() is None:
-            self._thread = threading.Thread(target=self._work, name=self._name, daemon=True)
-            self._thread.start()
-        else:
-            _original("start_new_thread")(self._run, ())
+        self._ended = False
+        try:
+            if _gevent() is None:
+                thread = threading.Thread(target=self._work, name=self._name, daemon=True)
+                thread.start()
+                self._thread = thread
+            else:
+                _original("start_new_thread")(self._run, ())
+        except RuntimeError:
+            self._ended = True
+            raise
 
     def join(self, timeout: float) -> None:
         """Wait until it has ended, at most `timeout` seconds; other greenlets go on."""

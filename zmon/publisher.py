@@ -285,10 +285,10 @@ class Publisher:
         -------
         bool
             True once every collector that subscribed to this model has acknowledged, also one that is away meanwhile;
-            False when that did not happen in time, or none has subscribed.
+            False when that did not happen in time, or none has subscribed. True where nothing was published.
         """
-        if not self._enabled or self._transport is None:
-            return self._enabled and self._ring.issued == 0
+        if self._transport is None:
+            return self._ring.issued == 0
         return self._transport.wait(self._ring.issued, timeout)
 
     @property

@@ -134,7 +134,8 @@ def _results(metric: Metric[Any], accumulator: Any, ctx: Context) -> Results:
         assert isinstance(value, Value), f"result gives a {type(value).__name__}, not a Value"
         assert value.what, "a value has no `what`"
         assert math.isfinite(value.value), f"{value.what} is {value.value}; leave undefined values out"
-        names = (value.what, *(str(name) for name in value[2:]))
+        names = (value.what, *value[2:])
+        assert all(isinstance(name, str) for name in names), f"a name of {value} is no text; leave it empty"
         assert names not in found, f"two values have the same names: {names}"
         found[names] = float(value.value)
     return found

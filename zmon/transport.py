@@ -90,7 +90,7 @@ class Transport:
             self._thread.start()
         except RuntimeError as error:  # no more threads, or the interpreter is ending
             self.failed = True
-            log.error("zmon: the publisher's thread cannot start (%s); batches are dropped", error)
+            log.error("zmon: the publisher's thread cannot start (%s); nothing is sent", error)
 
     def stop(self, timeout: float) -> None:
         """Send what is left for at most `timeout` seconds, say goodbye, close the sockets."""
@@ -135,7 +135,7 @@ class Transport:
             self._loop(context, self._alarm)
         except Exception:  # the model must not notice; the publisher goes on counting
             self.failed = True
-            log.exception("zmon: the publisher's thread ended; batches are dropped from now on")
+            log.exception("zmon: the publisher's thread ended; nothing is sent from now on")
         finally:
             self.connected = False
             with self._lock:

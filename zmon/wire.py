@@ -33,6 +33,7 @@ MAX_NAME = 1024  # characters of a class or feature name
 STREAM_BYTES = 16
 TASKS = ("classification", "regression")
 TALLY_REASONS = 64
+MAX_NUMBER = 2**53  # of a row, and of a count of rows: exact in every number a point may be written with
 
 _NUMBERS = frozenset({"<f2", "<f4", "<f8", "|i1", "<i2", "<i4", "<i8", "|u1", "<u2", "<u4", "<u8", "|b1"})
 _TEXT = re.compile(r"\|S([1-9][0-9]{0,2})")
@@ -253,7 +254,7 @@ def decode(frames: Sequence[bytes]) -> Message:
         return Message(topic, "schema", stream, schema, body=frames[2], nbytes=nbytes)
     if kind not in ("batch", "labels"):
         raise WireError("kind", repr(kind)[:60])
-    first, rows, base = (count(header, key) for key in ("first", "rows", "base"))
+    first, rows, base = (number(header, key) for key in ("first", "rows", "base"))
     if not 1 <= base <= first or not 1 <= rows <= MAX_ROWS:
         raise WireError("header", f"first {first}, rows {rows}, base {base}")
     columns, blobs = _columns(header.get("arrays"), frames[2:], rows)
@@ -273,7 +274,7 @@ def decode(frames: Sequence[bytes]) -> Message:
         first,
         rows,
         base,
-        count(header, "ts"),
+        number(header, "ts", 2**63 - 1),
         columns,
         dictionaries,
         check_tally(header.get("tally", {})),
@@ -300,7 +301,7 @@ def _columns(described: object, buffers: Sequence[bytes], rows: int) -> tuple[di
             continue
         dimensions, kinds = _COLUMNS[name]
         itemsize = _itemsize(dtype)
-        if dtype[1] not in kinds:
+        if dtype[1] not in kinds or (name == "timestamps" and dtype != "<i8"):
             raise WireError("dtype", f"{name} as {dtype}")
         if len(shape) not in dimensions or not all(type(n) is int and 0 <= n <= MAX_ROWS for n in shape):
             raise WireError("shape", f"{name} of shape {shape!r:.60}")
@@ -331,15 +332,15 @@ def check_tally(tally: object) -> Mapping[str, Any]:
     counts = [tally.get("sampled_out", 0), *rejected.values()]
     if len(rejected) > TALLY_REASONS or not all(map(_is_name, rejected)):
         raise WireError("tally", "reasons")
-    if not all(type(count) is int and 0 <= count < 2**63 for count in counts):
+    if not all(type(count) is int and 0 <= count <= MAX_NUMBER for count in counts):
         raise WireError("tally", "counts")
     return tally
 
 
-def count(header: Mapping[str, Any], key: str) -> int:
-    """A non-negative 63-bit integer of a header; WireError if it is none."""
+def number(header: Mapping[str, Any], key: str, most: int = MAX_NUMBER) -> int:
+    """A non-negative integer of a header, at most `most`; WireError if it is none."""
     value = header.get(key)
-    if type(value) is not int or not 0 <= value < 2**63:
+    if type(value) is not int or not 0 <= value <= most:
         raise WireError("header", f"{key} is {value!r:.40}")
     return value
 

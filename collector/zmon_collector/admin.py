@@ -46,9 +46,9 @@ class Admin:
             reply(self._questions[ask](question))
         elif isinstance(ask, str) and ask in self._stored:
             look = self._stored[ask]
-            self._service.store.submit(lambda connection: _guarded(look, connection, question), reply)
+            self._service.store.submit(lambda connection: _understood(lambda: look(connection, question)), reply)
         else:
-            reply(self._service.live.answer(ask))
+            reply(_understood(lambda: self._service.live.answer(ask)))
 
     # --- what was set aside ------------------------------------------------------------------------------------------
 
@@ -121,8 +121,7 @@ class Admin:
         if service.store.used_bytes > service.config.limits.journal_bytes:
             found.append("the journal is at limits.journal_bytes: nothing is taken until windows close")
         found += [f"a damaged file was set aside as {name}" for name in service.store.set_aside]
-        for name, error in service.deliveries.errors().items():
-            found.append(f"sink {name} is failing, its reports wait: {error}")
+        found += service.deliveries.problems()
         for name, count in service.aside.counts.items():
             found.append(f"{count} samples were refused by the target of sink {name} and set aside: zmon outbox ls")
         for metric in service.registry.metrics.values():
@@ -143,12 +142,12 @@ class Admin:
         return found
 
 
-def _guarded(look: Any, connection: sqlite3.Connection, question: Question) -> dict[str, Any]:
+def _understood(answer: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """The answer; an error in its place where the question holds what is no number, or one too large."""
     try:
-        found: dict[str, Any] = look(connection, question)
-    except (ValueError, TypeError) as error:
+        return answer()
+    except (ValueError, TypeError, OverflowError) as error:
         return {"error": f"the question cannot be understood: {error}"}
-    return found
 
 
 def _ids(question: Question) -> list[int] | None:

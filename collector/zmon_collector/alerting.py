@@ -6,6 +6,8 @@ import logging
 import sqlite3
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from zmon.contract import Report
@@ -14,7 +16,7 @@ from zmon_collector.alerts import Alerts, Entry, Event
 from zmon_collector.config import Config
 from zmon_collector.config.alerting import rules
 from zmon_collector.dispatch import Delivery
-from zmon_collector.notify import Outgoing, Post, Sender, message, post
+from zmon_collector.notify import Outgoing, Post, Sender, because, message, post
 from zmon_collector.outbox import Outbox
 from zmon_collector.store import Store
 from zmon_collector.telemetry import Telemetry
@@ -22,6 +24,7 @@ from zmon_collector.telemetry import Telemetry
 log = logging.getLogger("zmon.collector")
 
 TICK = 5.0  # seconds between looks for models without data
+FAILING = 600.0  # seconds without an error before all is well again: one model's errors show among others' reports
 
 
 class Alerting(Delivery):
@@ -49,6 +52,8 @@ class Alerting(Delivery):
         self._outgoing = Outgoing(config.notify)
         self._sender = Sender(self._outgoing, self._lock, self._save, page, telemetry, send)
         self._origin = ""
+        self._logged: set[str] = set()  # kinds of errors
+        self._failed_at = 0.0
 
     def load(self, connection: sqlite3.Connection) -> None:
         """Go on where the last run ended."""
@@ -87,18 +92,42 @@ class Alerting(Delivery):
             return [{**each, "members": dict(each["members"])} for each in reversed(self._alerts.alerts)]
 
     def _run(self) -> None:
+        look = time.monotonic() + TICK
         while not self._stop.is_set():
             report = self._outbox.wait(self.name, TICK)
             if isinstance(report, Report):
-                self._deliver(report)
+                self._guarded(partial(self._deliver, report))
                 self._outbox.done(self.name, report.sequence)
             elif self._outbox.ended:
                 break
-            else:
-                with self._lock:
-                    told = self._tell(self._alerts.tick(time.time()))
-                if told:
-                    self._save()
+            if time.monotonic() >= look:  # also while other models' reports come without a pause
+                self._guarded(self._look)
+                look = time.monotonic() + TICK
+
+    def problem(self) -> str:
+        return f"alerts fail on reports, which are passed over: {self.error}" if self.error else ""
+
+    def _guarded(self, call: Callable[[], object]) -> None:
+        """Whatever goes wrong with a report, those of other models must not wait behind it."""
+        try:
+            call()
+        except Exception as error:
+            kind = type(error).__name__
+            if kind not in self._logged:
+                self._logged.add(kind)
+                log.exception("alerts fail on a report and pass it over; more of this kind are counted only")
+            self._telemetry.count("alerts_failed", kind)
+            self.state, self.error = "failing", f"{kind}: {error}"
+            self._failed_at = time.monotonic()
+        else:
+            if self.error and time.monotonic() - self._failed_at >= FAILING:
+                self.state, self.error = "ok", ""
+
+    def _look(self) -> None:
+        with self._lock:
+            told = self._tell(self._alerts.tick(time.time()))
+        if told:
+            self._save()
 
     def _deliver(self, report: Report) -> bool:
         with self._lock:
@@ -110,7 +139,8 @@ class Alerting(Delivery):
         for event in events:
             self._telemetry.count("alerts", event.kind)
             level = logging.WARNING if event.kind == "opened" else logging.INFO
-            log.log(level, "alert %s (%s): %s", event.kind, event.alert["severity"], event.alert["text"])
+            text = event.alert["text"] + because(event.alert)
+            log.log(level, "alert %s (%s): %s", event.kind, event.alert["severity"], text)
             self._outgoing.add(message(event, self._origin))
         return bool(events)
 

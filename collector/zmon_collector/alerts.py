@@ -11,23 +11,23 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
-from zmon.contract import Point, Report, RowCounts
+from zmon.contract import Point, Report
 from zmon_collector.config.alerting import AlertRule
+from zmon_collector.watched import SCORES, fits, is_few, is_for, labels_by_agent, member_of, note_agents, rows_by_agent
 
 LEARN = 3  # windows that the trailing mean needs
 ADAPT = 60  # windows after which a level that stays is the new normal
 KEPT = 200  # alerts that are remembered
 SERIES = 20_000  # whose state is kept
+MODELS = 10_000  # versions of models that are remembered
+FORGOTTEN = 8 * 86400.0  # seconds without a report before one is not: a job of once a week goes on where it was
 SILENT_AFTER = 3  # windows with rows, before an agent is missed
-AGENT_FORGOTTEN = 1440  # windows
+MISSED, QUIET = 10, 3600.0  # windows of its model, and seconds, in which a member gives nothing before it leaves
 GRACE = 30.0  # seconds beyond its windows before a model without data is missed
-SCORES = frozenset(
-    {"accuracy", "precision", "recall", "f1", "balanced_accuracy", "mcc", "cohen_kappa", "log_loss", "brier", "roc_auc",
-     "pr_auc", "calibration_ece", "calibration_mce", "mae", "rmse", "r2", "bias", "mape", "target_value"}
-)  # fmt: skip
-NAMES = ("class_name", "feat_name", "stat")
+NO_MORE = "no more data"  # why an alert is closed
 
 Entry = dict[str, Any]
+Key = tuple[str, ...]
 
 
 class Event(NamedTuple):
@@ -45,6 +45,7 @@ class Finding(NamedTuple):
     beyond: bool
     within: bool
     said: str
+    agent: str | None = None  # whose series it is; None: the rollup's
 
 
 class Alerts:
@@ -62,34 +63,40 @@ class Alerts:
         self.sequence: int = state.get("sequence", 0)  # of the last report
         self._number: int = state.get("number", 0)
         self.alerts: list[Entry] = list(state.get("alerts", []))  # newest last, open ones included
-        self._series: dict[str, Entry] = dict(state.get("series", {}))
-        self._models: dict[str, Entry] = dict(state.get("models", {}))
-        self.change(rules, 0)
+        self._series = _keyed(state.get("series", []), 4)  # by rule, model, version, member
+        self._models = _keyed(state.get("models", []), 2)  # by model, version
+        self._wall: float | None = state.get("wall")  # of the last report or look
+        self._resumed = bool(state)
+        self._follow(rules)  # what is open of rules that are gone waits for `change`, which tells
 
     def state(self) -> dict[str, Any]:
         """Plain data from which another run goes on."""
         return {
             "sequence": self.sequence,
             "number": self._number,
+            "wall": self._wall,
             "alerts": self.alerts,
-            "series": self._series,
-            "models": self._models,
+            "series": [[*key, series] for key, series in self._series.items()],
+            "models": [[*key, model] for key, model in self._models.items()],
         }
 
     def change(self, rules: Sequence[AlertRule], wall: float) -> list[Event]:
         """Follow other rules; what stands under a rule that goes on by its name stays as it is."""
-        self._rules = {rule.name: rule for rule in rules}
-        self._by_what: dict[str, list[AlertRule]] = {}
-        for rule in rules:
-            if rule.when == "value":
-                self._by_what.setdefault(rule.what, []).append(rule)
-        for key in [key for key in self._series if key.split("\0")[0] not in self._rules]:
-            del self._series[key]
+        self._follow(rules)
         return [
             self._close(alert, int(wall), "its rule is gone")
             for alert in self.open()
             if alert["rule"] not in self._rules
         ]
+
+    def _follow(self, rules: Sequence[AlertRule]) -> None:
+        self._rules = {rule.name: rule for rule in rules}
+        self._by_what: dict[str, list[AlertRule]] = {}
+        for rule in rules:
+            if rule.when == "value":
+                self._by_what.setdefault(rule.what, []).append(rule)
+        for key in [key for key in self._series if key[0] not in self._rules]:
+            del self._series[key]
 
     def open(self) -> list[Entry]:
         """Alerts that are open."""
@@ -102,26 +109,38 @@ class Alerts:
         if report.sequence <= self.sequence:
             return []
         self.sequence = report.sequence
+        self._pass_to(wall)
         rows = sum(each.received for each in report.rows.values())
-        model = self._models.setdefault(f"{report.model}\0{report.version}", {"agents": {}})
+        events: list[Event] = []
+        key = (report.model, report.version)
+        model = self._models.pop(key, None) or {"agents": {}}
+        if len(self._models) >= MODELS:
+            events += self._forget(next(iter(self._models)), report.window.start)
+        self._models[key] = model  # the last now; the first is the one longest without a report
+        model["seen"] = wall
         if rows:
             period = report.window.end - report.window.start
             model.update(heard=wall, period=period, start=max(report.window.start, model.get("start", 0)))
-            _note_agents(model["agents"], report.rows)
-        events: list[Event] = []
+            note_agents(model["agents"], report.rows)
+        gave: set[tuple[str, str]] = set()
         for rule, found in self._found(report, model, rows):
             events += self._settle(rule, report.model, report.version, found, report.window.start)
-        return events
+            gave.update((rule.name, each.member) for each in found)
+        return [*events, *self._leave(report, rows, gave, wall)]
 
     def tick(self, wall: float) -> list[Event]:
-        """Look for models that give no more windows."""
+        """Look for models that give no more windows, and forget those that gave none for long."""
+        self._pass_to(wall)
         events: list[Event] = []
+        for key, model in list(self._models.items()):
+            known: Any = model.get("heard", wall)  # all that an earlier zmon noted
+            if wall - model.setdefault("seen", known) > FORGOTTEN:
+                events += self._forget(key, int(wall))
         for rule in self._rules.values():
             if rule.when != "no_data":
                 continue
-            for key, model in self._models.items():
-                name, version = key.split("\0")
-                if "heard" not in model or not _is_for(rule, name, version):
+            for (name, version), model in self._models.items():
+                if "heard" not in model or not is_for(rule, name, version):
                     continue
                 quiet = wall - model["heard"]
                 gone = quiet > (rule.windows + 1) * model["period"] + GRACE
@@ -130,26 +149,41 @@ class Alerts:
                 events += self._settle(one, name, version, [finding], int(wall))
         return events
 
+    def _pass_to(self, wall: float) -> None:
+        """The time in which no collector ran says nothing of models: what was heard moves on by it."""
+        if self._resumed:
+            self._resumed = False
+            heard = [
+                (each, name)
+                for each in (*self._models.values(), *self._series.values())
+                for name in ("heard", "seen")
+                if name in each
+            ]
+            last = self._wall or max((each[name] for each, name in heard), default=wall)
+            for each, name in heard:
+                each[name] += max(wall - last, 0.0)
+        self._wall = wall
+
     def _found(self, report: Report, model: Entry, rows: int) -> Iterator[tuple[AlertRule, list[Finding]]]:
-        labelled = _labelled(report.points, report.rows)
+        labels, rows_of = labels_by_agent(report.points, report.rows), rows_by_agent(report.rows)
         found: dict[str, list[Finding]] = {}
         for point in report.points:
             for rule in self._by_what.get(point.value.what, ()):
-                if _is_for(rule, report.model, report.version) and _fits(rule, point):
-                    count = labelled if rule.what in SCORES else _received(report.rows)
+                if is_for(rule, report.model, report.version) and fits(rule, point):
+                    count = labels if rule.what in SCORES else rows_of
                     finding = self._judge(rule, report, point, count.get(point.agent_id, 0))
                     if finding is not None:
                         found.setdefault(rule.name, []).append(finding)
         for name, findings in found.items():
             yield self._rules[name], findings
         for rule in self._rules.values():
-            if rule.when == "loss" and _is_for(rule, report.model, report.version):
+            if rule.when == "loss" and is_for(rule, report.model, report.version):
                 lost = sum(each.lost for each in report.rows.values())
                 if rows + lost >= rule.min_rows:
                     share, bound = lost / (rows + lost), rule.above or 0.0
                     said = f"{lost} of {rows + lost} rows were lost"
                     yield rule, [Finding("", share, share > bound, share <= bound * (1 - rule.hysteresis), said)]
-            elif rule.when == "silent" and rows and _is_for(rule, report.model, report.version):
+            elif rule.when == "silent" and rows and is_for(rule, report.model, report.version):
                 yield (
                     rule,
                     [
@@ -163,9 +197,9 @@ class Alerts:
         if rows < rule.min_rows:
             return None
         value = float(point.value.value)
-        member = _member(point)
+        member = member_of(point)
         if rule.sigma is not None:
-            return self._against_trailing(rule, report, member, value, rows)
+            return self._against_trailing(rule, report, point, rows)
         slack = [rule.hysteresis * abs(bound) for bound in (rule.above, rule.below) if bound is not None]
         above = rule.above is not None and value > rule.above
         below = rule.below is not None and value < rule.below
@@ -174,13 +208,12 @@ class Alerts:
         )
         bound = rule.below if below or rule.above is None else rule.above
         said = f"{value:.4g}, {'below' if bound == rule.below else 'above'} {bound:g}"
-        return Finding(member, value, above or below, within, said)
+        return Finding(member, value, above or below, within, said, point.agent_id)
 
-    def _against_trailing(
-        self, rule: AlertRule, report: Report, member: str, value: float, rows: int
-    ) -> Finding | None:
+    def _against_trailing(self, rule: AlertRule, report: Report, point: Point, rows: int) -> Finding | None:
         """Outside mean ± kσ of the trailing windows. σ is no smaller than what chance alone does to a mean of numbers
         in [0, 1] over these rows: few windows say little of it."""
+        value, member = float(point.value.value), member_of(point)
         series = self._of(rule, report.model, report.version, member)
         known: list[float] = series.setdefault("values", [])
         if len(known) < LEARN:
@@ -200,12 +233,13 @@ class Alerts:
             outside = 0
         series["outside"] = outside
         within = distance <= bound * (1 - rule.hysteresis)
-        return Finding(member, value, beyond, within, f"{value:.4g}, expected {mean:.4g} ± {bound:.2g}")
+        said = f"{value:.4g}, expected {mean:.4g} ± {bound:.2g}"
+        return Finding(member, value, beyond, within, said, point.agent_id)
 
     # --- open, hold, close -------------------------------------------------------------------------------------------
 
     def _of(self, rule: AlertRule, model: str, version: str, member: str) -> Entry:
-        key = "\0".join((rule.name, model, version, member))
+        key = (rule.name, model, version, member)
         series = self._series.get(key)
         if series is None:
             if len(self._series) >= SERIES:
@@ -230,12 +264,47 @@ class Alerts:
                     del alert["members"][each.member]
             elif series["beyond"] >= rule.windows:
                 opened.append(each)
+                series["agent"] = each.agent
         if alert is not None:
             alert["members"].update({each.member: each.said for each in opened})
             if not alert["members"]:
                 yield self._close(alert, start, "")
         elif opened:
             yield self._open(rule, model, version, opened, start)
+
+    def _leave(self, report: Report, rows: int, gave: set[tuple[str, str]], wall: float) -> Iterator[Event]:
+        """Members that give nothing for long, while their model goes on, leave their alert.
+
+        It goes on in any version: that of a canary which was rolled back gives no windows at all.
+        """
+        start = report.window.start
+        for alert in self.open():
+            rule = self._rules.get(alert["rule"])
+            if rule is None or rule.when == "no_data" or alert["model"] != report.model:
+                continue
+            own = alert["version"] == report.version
+            for member in list(alert["members"]):
+                series = self._of(rule, alert["model"], alert["version"], member)
+                at = series.get("at", -1)  # versions have windows of the same time; it counts once
+                if own and ((rule.name, member) in gave or is_few(rule, report, series.get("agent"))):
+                    series.update(heard=wall, missed=0, at=max(at, start))
+                elif rows and start > at:
+                    series.update(heard=series.get("heard", wall), missed=series.get("missed", 0) + 1, at=start)
+                    forgotten = own and rule.when == "silent"  # of agents that are known it gives all
+                    if forgotten or (series["missed"] >= MISSED and wall - series["heard"] >= QUIET):
+                        del alert["members"][member]
+                        series["beyond"] = 0
+            if not alert["members"]:
+                yield self._close(alert, start, NO_MORE)
+
+    def _forget(self, key: Key, start: int) -> Iterator[Event]:
+        """Nothing is kept of a (model, version); what is open of it closes, its `no_data` too."""
+        del self._models[key]
+        for series in [each for each in self._series if each[1:3] == key]:
+            del self._series[series]
+        for alert in self.open():
+            if (alert["model"], alert["version"]) == key:
+                yield self._close(alert, start, NO_MORE)
 
     def _open(self, rule: AlertRule, model: str, version: str, opened: list[Finding], start: int) -> Event:
         self._number += 1
@@ -266,6 +335,14 @@ class Alerts:
         return Event("closed", _copy(alert))
 
 
+def _keyed(kept: Sequence[Sequence[Any]] | Mapping[str, Entry], parts: int) -> dict[Key, Entry]:
+    """What `state` gave, by its keys. An earlier zmon joined them by NUL: names that held one cannot be told apart, and
+    what was known of them begins anew."""
+    if isinstance(kept, Mapping):
+        kept = [[*key.split("\0"), entry] for key, entry in kept.items()]
+    return {tuple(key): entry for *key, entry in kept if len(key) == parts}
+
+
 def _copy(alert: Entry) -> Entry:
     return {**alert, "members": dict(alert["members"])}
 
@@ -273,57 +350,3 @@ def _copy(alert: Entry) -> Entry:
 def _once(rule: AlertRule) -> AlertRule:
     """The clock has counted its windows already."""
     return AlertRule(rule.name, when=rule.when, severity=rule.severity)
-
-
-def _is_for(rule: AlertRule, model: str, version: str) -> bool:
-    return fnmatchcase(model, rule.model) and fnmatchcase(version, rule.version)
-
-
-def _fits(rule: AlertRule, point: Point) -> bool:
-    value = point.value
-    if value.segment_name or value.category or value.predicted or value.reason:
-        return False
-    pairs = [(getattr(value, name), getattr(rule, name)) for name in NAMES]
-    return all(bool(has) == bool(glob) and fnmatchcase(has, glob) for has, glob in (*pairs, _agents(rule, point)))
-
-
-def _agents(rule: AlertRule, point: Point) -> tuple[str, str]:
-    return point.agent_id or "", rule.agent_id
-
-
-def _member(point: Point) -> str:
-    value = point.value
-    return " ".join(each for each in (point.agent_id, value.class_name, value.feat_name, value.stat) if each)
-
-
-def _received(rows: Mapping[str, RowCounts]) -> dict[str | None, int]:
-    return {
-        None: sum(each.received for each in rows.values()),
-        **{agent: each.received for agent, each in rows.items()},
-    }
-
-
-def _labelled(points: Sequence[Point], rows: Mapping[str, RowCounts]) -> dict[str | None, int]:
-    """Labels that scores rest on, by agent: those of the window's own rows, or those that were joined."""
-    received = _received(rows)
-    found: dict[str | None, int] = {}
-    for agent, value in points:
-        if value.segment_name:
-            continue
-        if value.what == "label_coverage":
-            found[agent] = max(found.get(agent, 0), round(value.value * received.get(agent, 0)))
-        elif value.what == "late_label_count" and value.reason == "joined":
-            found[agent] = max(found.get(agent, 0), int(value.value))
-    return found or received
-
-
-def _note_agents(agents: dict[str, list[int]], rows: Mapping[str, RowCounts]) -> None:
-    """Of each agent: windows in a row with rows, and then without."""
-    for agent, counts in rows.items():
-        if counts.received:
-            agents[agent] = [agents.get(agent, [0, 0])[0] + 1, 0]
-    for agent in list(agents):
-        if agent not in rows or not rows[agent].received:
-            agents[agent][1] += 1
-            if agents[agent][1] > AGENT_FORGOTTEN:
-                del agents[agent]

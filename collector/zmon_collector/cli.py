@@ -23,9 +23,30 @@ from zmon_collector.commands.report import report
 from zmon_collector.commands.tap import tap
 from zmon_collector.commands.top import top
 from zmon_collector.commands.validate import validate
+from zmon_collector.plugins import add_commands
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class Commands(click.Group):
+    """The own commands and those of plugins, which are looked for when one is unknown, or all are listed."""
+
+    _plugged = False
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        self._plug()
+        return super().list_commands(ctx)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self.commands:
+            self._plug()
+        return super().get_command(ctx, cmd_name)
+
+    def _plug(self) -> None:
+        if not self._plugged:
+            self._plugged = True
+            add_commands(self)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(zmon.__version__, package_name="zmon-agent", prog_name="zmon")
 def cli() -> None:
     """Watch machine-learning models in production: confidence, inputs and quality, window by window.

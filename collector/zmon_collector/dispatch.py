@@ -37,6 +37,10 @@ class Delivery(ABC):
     def start(self) -> None:
         self._thread.start()
 
+    def problem(self) -> str:
+        """What an operator should know of it; empty while it is well."""
+        return f"sink {self.name} is failing, its reports wait: {self.error}" if self.error else ""
+
     def join(self, timeout: float) -> bool:
         """Wait for the last report; False when it is not done in time and goes on in the next run."""
         self._thread.join(timeout)
@@ -177,9 +181,9 @@ class Deliveries:
         """``ok`` or ``failing``, by reader."""
         return {each.name: each.state for each in self._deliveries}
 
-    def errors(self) -> dict[str, str]:
-        """What failing readers last said."""
-        return {each.name: each.error for each in self._deliveries if each.error}
+    def problems(self) -> list[str]:
+        """What is wrong with those that are failing."""
+        return [problem for each in self._deliveries if (problem := each.problem())]
 
     def resending(self) -> set[str]:
         """The sinks that can send again what was set aside."""

@@ -77,7 +77,7 @@ class Engine:
         self._wake = wake
         self._reference = reference
         self._ended: deque[tuple[Lane, Task]] = deque()
-        self._shares: dict[tuple[Model, int], Share] = {}
+        self._shares: dict[tuple[Model, int, int], Share] = {}
         self._choose = choose
         self._closings = Closings(self, registry, choose)
         self._checkpoints = Checkpoints(self, registry)
@@ -155,7 +155,7 @@ class Engine:
 
     def share(self, model: Model, window: OpenWindow) -> Share:
         """What there is of a window."""
-        key = (model, window.start)
+        key = _key(model, window)
         share = self._shares.get(key)
         if share is None:
             reference = self._reference(model, window.schema, self.contexts.memory(model))
@@ -290,14 +290,14 @@ class Engine:
 
     def dismiss(self, share: Share) -> None:
         """Let go of a window that is finished."""
-        self._shares.pop((share.model, share.window.start), None)
+        self._shares.pop(_key(share.model, share.window), None)
         self._cells -= len(share.cells)
 
     # --- checkpoints, and what a start brings back -------------------------------------------------------------------
 
     def checkpoint(self, model: Model, window: OpenWindow, done: Callable[[bytes], None]) -> bool:
         """Give `done` the bytes of what all rows so far have come to; False when the window cannot now."""
-        share = self._shares.get((model, window.start))
+        share = self._shares.get(_key(model, window))
         if share is None or share.closing or share.held:
             return False
         self._checkpoints.begin(share, done)
@@ -337,9 +337,14 @@ class Engine:
 
     def rows(self, model: Model, window: OpenWindow) -> dict[str, int]:
         """Rows taken in, by agent."""
-        share = self._shares.get((model, window.start))
+        share = self._shares.get(_key(model, window))
         return {agent: cell.rows for agent, cell in share.cells.items()} if share else {}
 
     def shutdown(self) -> None:
         for lane in self.lanes.values():
             lane.shutdown()
+
+
+def _key(model: Model, window: OpenWindow) -> tuple[Model, int, int]:
+    """By its number as well: a window that has counts and no rows may begin when an open one does."""
+    return model, window.start, window.number

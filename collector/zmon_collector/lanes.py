@@ -18,6 +18,8 @@ from zmon_collector.plugins import MetricState
 
 log = logging.getLogger("zmon.collector")
 
+STILL = 1.0  # seconds between two looks for overdue metrics, which usually come every 0.05
+
 Run = Callable[[Sequence[Metric[Any]], Progress], Any]
 
 
@@ -56,6 +58,7 @@ class Lane:
         self._workers = workers
         self._completed = completed
         self._executor = self._fresh()
+        self._looked = time.monotonic()
 
     def _fresh(self) -> Executor:
         return ThreadPoolExecutor(self._workers, thread_name_prefix=f"zmon-metrics-{self.name or 'built-in'}")
@@ -96,6 +99,10 @@ class Lane:
     def overdue(self, timeout: float) -> list[MetricState]:
         """Leave behind the metrics that have been running for longer than `timeout` seconds; the others start over."""
         now = time.monotonic()
+        if now - self._looked > STILL:  # the process was stopped, or this thread: no metric's fault
+            for task in self.tasks:
+                task.progress.since += now - self._looked
+        self._looked = now
         names = {
             task.progress.metric for task in self.tasks if task.progress.metric and now - task.progress.since > timeout
         }

@@ -128,5 +128,9 @@ def _add(
         point = each if isinstance(each, Point) else Point(agent, each)
         if not math.isfinite(point.value.value):
             raise ValueError(f"{point.value.what} is {point.value.value}; leave undefined values out")
+        try:
+            "".join((point.agent_id or "", point.value.what, *point.value[2:]))
+        except TypeError:
+            raise TypeError(f"a name of {point.value!r:.200} is no text; a name that does not apply is empty") from None
         if choose(metric, point.value):
             points.append(point)

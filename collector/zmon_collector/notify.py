@@ -37,9 +37,14 @@ def body(kind: str, told: Message, page: str) -> Any:
     if kind == "webhook":
         return {**told, "page": link}
     sign = ":white_check_mark:" if told["event"] == "closed" else ":rotating_light:"
-    text = f"{sign} *{told['severity']}* {told['event']}: {told['text']}"
+    text = f"{sign} *{told['severity']}* {told['event']}: {told['text']}{because(told)}"
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return {"text": f"{text} <{link}|live page>" if link else text}
+
+
+def because(alert: Mapping[str, Any]) -> str:
+    """Why it was closed, if not because all is well."""
+    return f" ({alert['why']})" if alert.get("why") else ""
 
 
 class Outgoing:

@@ -11,6 +11,7 @@ from importlib.metadata import entry_points
 from types import ModuleType
 from typing import Any
 
+import click
 import pluggy
 import zmon_plugins
 
@@ -193,10 +194,6 @@ class Registry:
                     log.error("window_closed of plugin %r failed: %s: %s",
                               implementation.plugin_name, type(error).__name__, error)  # fmt: skip
 
-    def add_commands(self, cli: Any) -> None:
-        """Let plugins add their commands to the command line."""
-        self._manager.hook.register_commands(cli=cli)
-
     def table(self) -> list[dict[str, Any]]:
         """One row per metric and sink, and per quarantined plugin: what `zmon plugins` shows."""
         return list(self._rows())
@@ -212,6 +209,25 @@ class Registry:
                 yield {**row, "kind": "sink", "name": name, "state": plugin.state, "error": ""}
             if not plugin.metrics and not plugin.sinks:
                 yield {**row, "kind": "plugin", "name": plugin.name, "state": plugin.state, "error": plugin.error}
+
+
+def add_commands(cli: click.Group) -> None:
+    """Let installed plugins add their commands. One that fails, or whose name is taken, costs a line in the log."""
+    for entry in sorted(entry_points(group=GROUP)):
+        manager = pluggy.PluginManager(hooks.PROJECT)
+        manager.add_hookspecs(hooks)
+        added = click.Group()
+        try:
+            manager.register(entry.load(), entry.name)
+            manager.hook.register_commands(cli=added)
+        except Exception as error:  # noqa: BLE001 - a plugin may fail in any way
+            log.error("commands of plugin %r are left out: %s: %s", entry.name, type(error).__name__, error)
+            continue
+        for name, command in added.commands.items():
+            if name in cli.commands:
+                log.error("command %r of plugin %r is left out: the name is taken", name, entry.name)
+            else:
+                cli.add_command(command, name)
 
 
 def builtin_modules() -> list[str]:

@@ -70,6 +70,7 @@ class Receiver:
         self._wake = wake
         self._outbound: deque[tuple[str, bytes, bytes]] = deque()
         self._stopping = False
+        self._paused = False  # the socket of rows is not read: there is no room
         self._waking = threading.Lock()  # answers come from the collector's thread and from the store's
         self._limit = 2 * config.limits.inflight_bytes
         self._context: zmq.Context[Socket] = zmq.Context()
@@ -143,6 +144,11 @@ class Receiver:
         """Bytes that wait to be taken, with what holds them."""
         return self._taken_in - self._given_out + OVERHEAD * len(self.inbox)
 
+    @property
+    def caught_up(self) -> bool:
+        """Whether nothing waits here, and nothing is kept out for lack of room."""
+        return not self.inbox and not self._paused
+
     # --- called by other threads ----------------------------------------------------------------------------
 
     def take(self) -> Received | None:
@@ -183,13 +189,12 @@ class Receiver:
         at_the_gate = set(self.gate.sockets)
         for socket in (self._sub, self._router, self._admin, self._woken, *at_the_gate):
             poller.register(socket, zmq.POLLIN)
-        paused = False
         while not self._stopping:
             full = self.inbox_bytes > self._limit
-            if full != paused:  # publishers notice by missing acknowledgements, and keep their rows
-                paused = full
+            if full != self._paused:  # publishers notice by missing acknowledgements, and keep their rows
+                self._paused = full
                 poller.modify(self._sub, 0 if full else zmq.POLLIN)
-            ready = dict(poller.poll(20 if paused else 500))
+            ready = dict(poller.poll(20 if full else 500))
             if self._woken in ready:
                 with contextlib.suppress(zmq.Again):
                     while True:
@@ -198,12 +203,12 @@ class Receiver:
             if not at_the_gate.isdisjoint(ready):
                 self.gate.serve()
             taken = 0
+            if self._sub in ready:  # first: a goodbye must not overtake the rows that were sent before it
+                taken += self._take_data()
             if self._router in ready:
                 taken += self._take_addressed(self._router, "control", self.inbox)
             if self._admin in ready:
                 taken += self._take_addressed(self._admin, "admin", self.questions)
-            if self._sub in ready:
-                taken += self._take_data()
             if taken:
                 self._wake()
         self._answer()

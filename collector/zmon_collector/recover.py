@@ -24,6 +24,7 @@ from zmon_collector.book import Book
 from zmon_collector.engine import Engine
 from zmon_collector.journal import Found, WindowRow
 from zmon_collector.record import Record
+from zmon_collector.roster import GONE_AFTER
 from zmon_collector.sample import stream_seed
 from zmon_collector.settle import Desk, Pending
 from zmon_collector.store import Store
@@ -108,9 +109,11 @@ class Recovery:
     def _restore_stream(self, row: journal.StreamRow, now: Now) -> None:
         topic = Topic.decode(row.topic)
         stream = Stream(topic, row.row, stream_seed(row.id))
-        stream.issued, stream.left = row.issued, bool(row.gone)
+        stream.issued = row.issued
         stream.tally = msgpack.unpackb(row.tally)
-        if not stream.left:  # windows wait for it as they did
+        if row.gone:  # it said goodbye: what had not come by then never will
+            stream.ends_at = now.mono + GONE_AFTER
+        else:  # windows wait for it as they did
             book = self._book(topic.model, topic.version)
             book.hello(book.admit(topic.agent_id), row.id, now)
         self._desk.roster.restore(row.id, stream, now.mono - max(0.0, now.wall - row.heard))

@@ -13,6 +13,8 @@ from zmon_collector.window import Now
 
 GONE_AFTER = 1.0  # seconds after a goodbye in which what was under way still counts as arrived
 FORGET_STREAM = 7 * 86400.0  # seconds without rows, hello or ping
+REMEMBER_GONE = 300.0  # seconds in which rows of a stream that left still find out that they are counted
+GONE = 10_000  # streams remembered that way, the newest
 IDLE_STREAM = 60.0  # seconds of silence after which a stream may make room for a new one
 
 
@@ -27,6 +29,7 @@ class Roster:
         self._heard: dict[bytes, float] = {}
         self._moved: set[bytes] = set()  # streams whose position the journal does not know yet
         self._forgotten: list[bytes] = []
+        self._gone: dict[bytes, tuple[int, float]] = {}  # last row and time of forgetting, of streams that left
 
     def __len__(self) -> int:
         return len(self.streams)
@@ -45,8 +48,10 @@ class Roster:
             silent = min(self.streams, key=lambda each: self._heard.get(each, 0.0))
             if now.mono - self._heard.get(silent, 0.0) < IDLE_STREAM:
                 raise WireError("streams", f"more than limits.streams = {limit}")
-            self.forget(silent)
+            self.forget(silent, now)
             self._telemetry.count("streams_forgotten")
+        if key in self._gone:  # it was settled with a goodbye that overtook these rows: they are counted
+            stream.row, stream.left = max(stream.row, self._gone.pop(key)[0]), True
         self.streams[key] = stream
         self._moved.add(key)
 
@@ -74,8 +79,10 @@ class Roster:
         """The stream's position or tally has changed: the journal must know."""
         self._moved.add(key)
 
-    def forget(self, key: bytes) -> None:
-        del self.streams[key]
+    def forget(self, key: bytes, now: Now) -> None:
+        stream = self.streams.pop(key)
+        if stream.left:
+            self._gone[key] = stream.row, now.mono
         self._users.pop(key, None)
         self._peers.pop(key, None)
         self._heard.pop(key, None)
@@ -86,12 +93,16 @@ class Roster:
         """Streams that said goodbye, and those that have been silent for very long."""
         for key, stream in list(self.streams.items()):
             if now.mono - self._heard.get(key, now.mono) > (GONE_AFTER if stream.left else FORGET_STREAM):
-                self.forget(key)
+                self.forget(key, now)
+        for key, (_, since) in list(self._gone.items()):
+            if len(self._gone) <= GONE and now.mono - since <= REMEMBER_GONE:
+                break
+            del self._gone[key]
 
-    def ended(self, now: Now) -> Iterator[tuple[bytes, Stream]]:
-        """Streams whose goodbye is long enough ago that what has not arrived never will."""
+    def ended(self, now: Now, *, force: bool = False) -> Iterator[tuple[bytes, Stream]]:
+        """Streams whose goodbye is long enough ago that what has not arrived never will; `force`: all that said it."""
         for key, stream in list(self.streams.items()):
-            if stream.ends_at is not None and now.mono >= stream.ends_at:
+            if stream.ends_at is not None and (force or now.mono >= stream.ends_at):
                 stream.ends_at, stream.left = None, True
                 yield key, stream
 
@@ -107,7 +118,8 @@ class Roster:
         rows = []
         for key in self._moved:
             stream = self.streams[key]
-            row = (stream.topic.encode(), stream.row, stream.issued, pack(stream.tally), stream.left, wall)
+            leaves = stream.left or stream.ends_at is not None
+            row = (stream.topic.encode(), stream.row, stream.issued, pack(stream.tally), leaves, wall)
             rows.append(StreamRow(key, *row))
         forgotten = self._forgotten
         self._moved, self._forgotten = set(), []

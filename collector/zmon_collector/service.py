@@ -265,6 +265,7 @@ class Service:
             self._take_joined()
             self._deliver(self.engine.completed())
         if self._flushes:
+            self.desk.end_streams(now, force=True)
             self.desk.close_all(now)
         self._commit(now)
         until = time.monotonic() + (self.config.collector.metric_timeout + EXIT_WAIT if self._flushes else 0.0)
@@ -276,7 +277,8 @@ class Service:
         if not self.store.broken:
             self.store.wait(EXIT_WAIT)  # so that the last acknowledgements are sent
         if self.desk.roster.connected:  # what a publisher has not looked at libzmq drops when the connection ends
-            time.sleep(ANSWERS_READ)
+            for _ in range(5):  # not in one go: a machine that stands still costs one part only
+                time.sleep(ANSWERS_READ / 5)
         self.receiver.stop()
         self.outbox.end()
         late = self.deliveries.join(EXIT_WAIT)
@@ -313,6 +315,10 @@ class Service:
         except WireError as error:
             self.telemetry.count("rejected_messages", error.reason)
             log.debug("message rejected: %s", error)
+        except Exception:  # whatever one sender's bytes do, the others are served
+            if not self.telemetry.get("rejected_messages", "internal"):
+                log.exception("a message from %s could not be dealt with; further ones are counted", received.kind)
+            self.telemetry.count("rejected_messages", "internal")
 
     def _reply(self, peer: bytes, answer: dict[str, Any]) -> None:
         self.receiver.reply("admin", peer, pack(answer))
@@ -367,7 +373,8 @@ class Service:
             return
         idle = self.config.collector.idle
         self._holding = self._holding and (since < idle or self.desk.roster.is_behind(now, idle))
-        self.desk.end_streams(now)
+        if self.receiver.caught_up:  # rows that a goodbye has overtaken may still be waiting
+            self.desk.end_streams(now)
         self.desk.close_due(now, hold=self._holding)
 
     def _deliver(self, closed: list[Closed]) -> None:

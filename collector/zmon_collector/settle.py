@@ -112,7 +112,9 @@ class Desk:
             book.hello(agent, greeting.stream, now)
         elif greeting.kind == "bye":
             book.goodbye(agent, greeting.stream)
-            stream.ends_at = now.mono + GONE_AFTER
+            if not stream.left:
+                stream.ends_at = now.mono + GONE_AFTER
+                self.roster.moved(greeting.stream)
         self._acks.setdefault(greeting.stream, b"")
 
     def take_message(self, message: Message, now: Now, user: str = "") -> None:
@@ -265,9 +267,9 @@ class Desk:
 
     # --- close -------------------------------------------------------------------------------------------------------
 
-    def end_streams(self, now: Now) -> None:
+    def end_streams(self, now: Now, *, force: bool = False) -> None:
         """After a goodbye: what has not arrived is lost, and the stream is forgotten; so are long silent ones."""
-        for key, stream in self.roster.ended(now):
+        for key, stream in self.roster.ended(now, force=force):
             book, agent = self._book(stream.topic)
             self._advance(key, stream, stream.issued, book, agent, now)
         self.roster.forget_gone(now)

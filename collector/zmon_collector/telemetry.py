@@ -6,6 +6,8 @@ import threading
 from collections import Counter
 from collections.abc import Mapping
 
+MOST = 2**63 - 1  # what an answer can hold, whatever hostile streams say they have lost
+
 
 class Telemetry:
     """Counts by name and label, for instance ``rejected`` by reason."""
@@ -16,7 +18,7 @@ class Telemetry:
 
     def count(self, name: str, label: str = "", by: int = 1) -> None:
         with self._lock:
-            self._counts[name, label] += by
+            self._counts[name, label] = min(self._counts[name, label] + by, MOST)
 
     def get(self, name: str, label: str | None = None) -> int:
         """One count, or the sum over all labels."""

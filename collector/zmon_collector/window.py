@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from zmon.batch import Schema
 from zmon.contract import RowCounts
+from zmon.wire import MAX_NUMBER
 
 NANO = 1_000_000_000
 OTHER = "__other__"  # the rows of agents beyond the limit, together: they count for the rollup only
@@ -88,10 +89,11 @@ class Tally:
         self.rejected: dict[str, int] = {}
 
     def add(self, kind: str, rows: int, reason: str = "") -> None:
+        """Count rows; no further than MAX_NUMBER, whatever hostile streams say they have lost."""
         if kind == "rejected":
-            self.rejected[reason] = self.rejected.get(reason, 0) + rows
+            self.rejected[reason] = min(self.rejected.get(reason, 0) + rows, MAX_NUMBER)
         else:
-            setattr(self, kind, getattr(self, kind) + rows)
+            setattr(self, kind, min(getattr(self, kind) + rows, MAX_NUMBER))
 
     def absorb(self, other: Tally) -> None:
         for kind in ("received", "late", "lost", "sampled_out"):

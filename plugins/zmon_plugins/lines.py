@@ -65,7 +65,7 @@ def _from_parts(report: Report, names: Names, now: float, fixed: Mapping[str, st
                 return None
             head, tail = around[point.agent_id, value.what, value.target_type]
             good.append(f"{head}{''.join(map(getitem, inner, value[2:-1]))}{tail}{number!r}}}")
-    except OverflowError:  # a whole number beyond a double's range
+    except (OverflowError, KeyError):  # a whole number beyond a double's range; None for a name that does not apply
         return None
     return good
 

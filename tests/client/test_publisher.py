@@ -87,7 +87,22 @@ def test_it_can_be_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
         publisher.publish_labels([1], [1])
         assert publisher.stats.published == 0
         assert not publisher.stats.rejected
-        assert not publisher.flush(0.01)
+        assert publisher.flush(0.01), "there is nothing to wait for"
+
+
+def test_no_thread_to_be_had_is_no_error(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    def refused(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched, zmon.Publisher("m", classes=3, collector=NOWHERE) as publisher:
+        patched.setattr(threading.Thread, "start", refused)
+        publisher.publish(P)
+        publisher.publish(P)
+        assert not publisher.flush(0.1)
+        started = time.monotonic()
+        publisher.close()
+        assert time.monotonic() - started < 1.0
+    assert caplog.text.count("cannot start") == 1
 
 
 def test_the_thread_starts_at_the_first_batch() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,12 +14,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from zmon_collector.alerting import Alerting
 from zmon_collector.alerts import Alerts, Event
 from zmon_collector.config import Config, WebSection
 from zmon_collector.config.alerting import DEFAULTS, AlertRule, NotifySection, rules
 from zmon_collector.demo.replica import Traffic
 from zmon_collector.notify import Outgoing, Sender, body, message
 from zmon_collector.telemetry import Telemetry
+from zmon_collector.watched import AGENT_FORGOTTEN
 
 from tests.conftest import Collector, until
 from tests.faults.harness import free_port
@@ -36,14 +39,22 @@ class Feed:
         self.number = 0
 
     def window(
-        self, *values: Value | Point, rows: int = 500, lost: int = 0, model: str = "m", **agents: int
+        self,
+        *values: Value | Point,
+        rows: int = 500,
+        lost: int = 0,
+        model: str = "m",
+        version: str = "",
+        wall: float | None = None,
+        **agents: int,
     ) -> list[Event]:
         self.number += 1
         counts = {name: RowCounts(many) for name, many in agents.items()} or {"pod": RowCounts(rows, lost=lost)}
         points = [each if isinstance(each, Point) else Point(None, each) for each in values]
         start = self.number * MINUTE
         return self.alerts.take(
-            Report(self.number, model, "", Window(start, start + MINUTE), points, counts), float(start)
+            Report(self.number, model, version, Window(start, start + MINUTE), points, counts),
+            float(start) if wall is None else wall,
         )
 
     def run(self, values: Sequence[float | None], **options: Any) -> str:
@@ -60,6 +71,7 @@ class Feed:
 
 ABOVE = AlertRule("r", what="accuracy", above=0.5, windows=1, hysteresis=0.2)
 BELOW = AlertRule("r", what="accuracy", below=0.5, windows=1, hysteresis=0.2)
+GONE = AlertRule("gone", when="no_data")
 CASES: dict[str, tuple[AlertRule, list[float | None], str]] = {
     "above": (ABOVE, [0.4, 0.5, 0.6, 0.7, 0.3, 0.3], "..OoC."),
     "below": (BELOW, [0.6, 0.5, 0.4, 0.3, 0.7, 0.7], "..OoC."),
@@ -171,6 +183,38 @@ def test_state_goes_on_after_a_restart_and_a_report_counts_once() -> None:
     assert feed.run([0.1, 0.9, 0.9]) == "ooC"
 
 
+EARLIER = {  # written by the zmon before keys were lists: an open alert of "m 2", and a model whose name holds a NUL
+    "sequence": 7,
+    "number": 1,
+    "alerts": [
+        {"id": 1, "rule": "r", "severity": "warning", "model": "m", "version": "2", "state": "firing", "since": 60,
+         "until": None, "value": 0.1, "text": "r of m 2: 0.1, below 0.5", "members": {"": "0.1, below 0.5"}}
+    ],
+    "series": {"r\0m\x002\0": {"beyond": 3, "within": 0}, "r\0a\0b\0\0": {"beyond": 1, "within": 0}},
+    "models": {"m\x002": {"agents": {"pod": [9, 0]}, "heard": 420.0, "period": 60, "start": 420},
+               "a\0b\0": {"agents": {"pod": [9, 0]}, "heard": 420.0, "period": 60, "start": 420}},
+}  # fmt: skip
+
+
+def test_state_of_the_earlier_format_goes_on() -> None:
+    feed = Feed()
+    feed.alerts = Alerts([BELOW, GONE], unpack_state(pack_state(EARLIER)))
+    feed.number = 7
+    assert feed.alerts.tick(421.0) == []
+    (closed,) = feed.window(Value("accuracy", 0.9), version="2")
+    assert (closed.kind, closed.alert["id"]) == ("closed", 1)
+
+
+def test_names_may_hold_anything() -> None:
+    feed = Feed(BELOW, GONE)
+    (opened,) = feed.window(Value("accuracy", 0.1), model="a\0b", version="c\0d")
+    assert (opened.alert["model"], opened.alert["version"]) == ("a\0b", "c\0d")
+    feed.alerts = Alerts([BELOW, GONE], unpack_state(pack_state(feed.alerts.state())))
+    feed.alerts.tick(float(MINUTE))
+    gone = feed.alerts.tick(10.0 * MINUTE)
+    assert [(each.kind, each.alert["model"]) for each in gone] == [("opened", "a\0b")]
+
+
 def test_other_rules_keep_the_state_of_those_that_stay() -> None:
     feed = Feed(BELOW, replace(BELOW, name="gone"))
     feed.window(Value("accuracy", 0.1))
@@ -178,6 +222,14 @@ def test_other_rules_keep_the_state_of_those_that_stay() -> None:
     assert (closed.alert["rule"], closed.kind) == ("gone", "closed")
     assert [each["rule"] for each in feed.alerts.open()] == ["r"]
     assert feed.run([0.1, 0.9]) == "oC"
+
+
+def test_a_rule_that_went_while_nothing_ran_closes_its_alert_and_says_so() -> None:
+    feed = Feed(BELOW)
+    feed.window(Value("accuracy", 0.1))
+    feed.alerts = Alerts([GONE], unpack_state(pack_state(feed.alerts.state())))
+    (closed,) = feed.alerts.change([GONE], 1000.0)
+    assert (closed.kind, closed.alert["until"], closed.alert["why"]) == ("closed", 1000, "its rule is gone")
 
 
 def test_default_rules_are_replaced_by_name() -> None:
@@ -206,6 +258,158 @@ def test_false_alarms_of_the_default_rules() -> None:
             opened += sum(each.kind == "opened" for each in events)
     print(f"default alerts opened in {opened} of {windows} stationary windows: {opened / windows:.4%}")
     assert opened / windows < 0.01
+
+
+# --- what gives nothing for long -----------------------------------------------------------------------------------
+
+WORSE, BETTER = Value("accuracy", 0.1), Value("accuracy", 0.9)
+
+
+def test_the_alert_of_a_canary_that_was_rolled_back_closes() -> None:
+    feed = Feed(BELOW)
+    feed.window(BETTER, version="1")
+    (opened,) = feed.window(WORSE, version="2")
+    for _ in range(59):
+        assert feed.window(BETTER, version="1") == []
+    (closed,) = feed.window(BETTER, version="1")
+    assert (closed.kind, closed.alert["id"]) == ("closed", opened.alert["id"])
+    assert (closed.alert["why"], closed.alert["until"]) == ("no more data", 62 * MINUTE)
+    (again,) = feed.window(WORSE, version="2")
+    assert (again.kind, again.alert["id"]) == ("opened", 2)
+
+
+def test_a_canary_that_goes_on_stays() -> None:
+    feed = Feed(BELOW)
+    feed.window(WORSE, version="2")
+    for _ in range(300):
+        assert feed.window(BETTER, version="1") == feed.window(WORSE, version="2") == []
+
+
+def test_another_model_and_the_clock_alone_close_nothing() -> None:
+    feed = Feed(BELOW)
+    feed.window(WORSE)
+    for _ in range(300):
+        assert feed.window(BETTER, model="other") == []
+    assert feed.alerts.tick(400.0 * MINUTE) == []
+
+
+@pytest.mark.parametrize(
+    "few",
+    [
+        {"rows": 5},
+        {"rows": 500, "values": [Value("label_coverage", 0.0)]},
+        {"rows": 500, "values": [WORSE, Value("label_coverage", 0.01)]},
+        {"rows": 5, "values": [BETTER]},
+    ],
+    ids=["few rows", "no labels", "few labels", "few rows with a value"],
+)
+def test_windows_of_few_rows_close_nothing(few: dict[str, Any]) -> None:
+    feed = Feed(BELOW)
+    feed.window(WORSE, version="2")
+    for _ in range(300):
+        assert feed.window(*few.get("values", []), rows=few["rows"], version="2") == []
+        assert feed.window(BETTER, version="1") == []
+
+
+def test_a_series_that_ends_leaves_its_alert() -> None:
+    feed = Feed(AlertRule("drift", what="feature_drift", feat_name="*", stat="psi", above=0.25))
+    a, b = (Value("feature_drift", 0.9, feat_name=name, stat="psi") for name in "ab")
+    feed.window(a, b)
+    for _ in range(59):
+        assert feed.window(a) == []
+    assert feed.alerts.open()[0]["members"].keys() == {"a psi", "b psi"}
+    assert feed.window(a) == []
+    assert feed.alerts.open()[0]["members"].keys() == {"a psi"}
+    assert [event.alert["why"] for _ in range(60) for event in feed.window()] == ["no more data"]
+
+
+def test_an_agent_that_ends_leaves_its_alert() -> None:
+    feed = Feed(replace(BELOW, agent_id="*"))
+    feed.window(Point("a", WORSE), a=200, b=200)
+    closed = [(n, event.alert["why"]) for n in range(1, 100) for event in feed.window(Point("b", BETTER), b=200)]
+    assert closed == [(60, "no more data")]
+    feed.window(Point("a", WORSE), a=200, b=200)
+    for _ in range(300):
+        assert feed.window(Point("b", BETTER), a=3, b=200) == [], "it sends, though little"
+
+
+def test_windows_of_an_hour_need_ten() -> None:
+    feed = Feed(BELOW)
+    feed.window(WORSE, version="2")
+    closed = [(n, event.kind) for n in range(1, 30) for event in feed.window(BETTER, version="1", wall=n * 3600.0)]
+    assert closed == [(10, "closed")]
+
+
+def test_an_agent_that_is_forgotten_is_no_longer_silent() -> None:
+    feed = Feed(AlertRule("silent", when="silent"))
+    for _ in range(3):
+        feed.window(a=10, b=10)
+    assert [event.kind for event in feed.window(a=10)] == ["opened"]
+    closed = [(n, event.alert["why"]) for n in range(2, 2000) for event in feed.window(a=10)]
+    assert closed == [(AGENT_FORGOTTEN + 1, "no more data")]
+
+
+def test_an_hour_without_the_collector_closes_and_opens_nothing() -> None:
+    """Windows that waited come at once; the agents of one version are back later than those of the other."""
+    feed = Feed(BELOW, GONE)
+    feed.window(BETTER, version="1")
+    feed.window(WORSE, version="2")
+    feed.alerts = Alerts([BELOW, GONE], unpack_state(pack_state(feed.alerts.state())))
+    back = 3600.0 + 2 * MINUTE
+    for n in range(60):
+        assert feed.window(BETTER, version="1", wall=back + n / 60) == []
+    assert feed.alerts.tick(back + 60) == []
+    assert feed.window(WORSE, version="2", wall=back + 70) == []
+    assert len(feed.alerts.open()) == 1
+
+
+def test_members_of_the_earlier_state_are_given_their_time() -> None:
+    feed = Feed()
+    feed.alerts = Alerts([BELOW], unpack_state(pack_state(EARLIER)))
+    feed.number = 100
+    closed = [(n, event.alert["why"]) for n in range(1, 100) for event in feed.window(BETTER, version="1")]
+    assert closed == [(61, "no more data")]
+
+
+DAY = 86400.0
+
+
+def test_a_model_that_gives_nothing_for_long_is_forgotten_with_its_alerts() -> None:
+    feed = Feed(BELOW, GONE)
+    feed.window(WORSE, wall=0.0)
+    feed.window(lost=5, rows=0, model="only lost", wall=0.0)
+    feed.window(BETTER, model="other", wall=4 * DAY)
+    assert [each.alert["rule"] for each in feed.alerts.tick(4 * DAY)] == ["gone"]
+    assert [each.alert["model"] for each in feed.alerts.tick(8 * DAY)] == ["other"]
+    closed = feed.alerts.tick(8 * DAY + 1)
+    assert [(each.kind, each.alert["rule"], each.alert["why"]) for each in closed] == [
+        ("closed", "r", "no more data"), ("closed", "gone", "no more data")
+    ]  # fmt: skip
+    state = feed.alerts.state()
+    assert [each[0] for each in state["models"]] == ["other"]
+    assert {each[1] for each in state["series"]} == {"other"}
+    (opened,) = feed.window(WORSE, wall=9 * DAY)
+    assert opened.alert["model"] == "m"
+
+
+def test_a_model_of_once_a_week_goes_on_and_time_without_the_collector_is_not_counted() -> None:
+    feed = Feed(BELOW)
+    feed.window(WORSE, wall=0.0)
+    assert feed.alerts.tick(7.5 * DAY) == []
+    feed.alerts = Alerts([BELOW], unpack_state(pack_state(feed.alerts.state())))
+    assert feed.alerts.tick(100 * DAY) == []
+    assert [each.kind for each in feed.window(BETTER, wall=100.4 * DAY)] == ["closed"]
+
+
+def test_models_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zmon_collector.alerts.MODELS", 3)
+    feed = Feed(BELOW)
+    for model in "abca":
+        feed.window(WORSE, model=model)
+    (closed, opened) = feed.window(WORSE, model="d")
+    assert (closed.kind, closed.alert["model"], closed.alert["why"]) == ("closed", "b", "no more data")
+    assert (opened.kind, opened.alert["model"]) == ("opened", "d")
+    assert [each[0] for each in feed.alerts.state()["models"]] == ["c", "a", "d"]
 
 
 # --- who is told --------------------------------------------------------------------------------------------------
@@ -267,6 +471,9 @@ def test_formats() -> None:
         ":rotating_light: *warning* opened: r of a&amp;b &lt;2&gt; "
         "<http://page:8787/#/model?model=a%26b&version=2|live page>"
     )
+    closed = message(Event("closed", {**event(7).alert, "why": "no more data"}), "store")
+    assert body("slack", closed, "")["text"].endswith("r of a&amp;b &lt;2&gt; (no more data)")
+    assert body("webhook", closed, "")["why"] == "no more data"
     assert json.dumps(body("webhook", told, "")) and "live page" not in body("slack", told, "")["text"]
 
 
@@ -406,3 +613,89 @@ def test_a_reload_changes_rules_and_keeps_what_is_open(
         assert [each["state"] for each in entries()] == ["firing"]
         collector.service.alerting.reload(replace(config, alerts=()))
         assert [(each["state"], each["why"]) for each in entries()] == [("closed", "its rule is gone")]
+
+
+# --- the alerts' thread --------------------------------------------------------------------------------------------
+
+
+class Reports:
+    """An outbox that gives one report after the other without a pause, and a store that keeps nothing."""
+
+    def __init__(self, many: int) -> None:
+        self.left, self.read = many, list[int]()
+
+    def wait(self, reader: str, timeout: float) -> Report | None:
+        time.sleep(0.001)
+        number = len(self.read) + 1
+        return None if self.ended else Report(number, f"m{number}", "", Window(0, MINUTE), [], {"pod": RowCounts(9)})
+
+    def done(self, reader: str, sequence: int) -> None:
+        self.read.append(sequence)
+
+    @property
+    def ended(self) -> bool:
+        return len(self.read) >= self.left
+
+    def submit(self, work: Any) -> None:
+        pass
+
+
+def alerting_of(reports: Any) -> Alerting:
+    return Alerting(Config(), reports, reports, Telemetry(), lambda: "")
+
+
+def test_a_report_on_which_the_rules_fail_is_passed_over(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    reports = Reports(20)
+    alerting = alerting_of(reports)
+    take, taken = Alerts.take, []
+
+    def fails(self: Alerts, report: Report, wall: float) -> list[Event]:
+        if report.sequence % 5 == 0:
+            raise RuntimeError(f"of {report.model}")
+        taken.append(report.sequence)
+        return take(self, report, wall)
+
+    monkeypatch.setattr(Alerts, "take", fails)
+    alerting.start()
+    assert alerting.join(20)
+    assert reports.read == list(range(1, 21)), "nothing waits behind it"
+    assert taken == [each for each in range(1, 21) if each % 5]
+    assert alerting._telemetry.get("alerts_failed", "RuntimeError") == 4
+    assert (alerting.state, alerting.error) == ("failing", "RuntimeError: of m20")
+    assert alerting.problem() == "alerts fail on reports, which are passed over: RuntimeError: of m20"
+    assert len([each for each in caplog.records if each.exc_info]) == 1, "the log has one, however many there are"
+
+
+def test_a_reader_that_failed_is_well_again_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zmon_collector.alerting.FAILING", 0.0)
+    alerting = alerting_of(Reports(3))
+    monkeypatch.setattr(alerting, "_deliver", iter_of(ValueError("once"), True, True))
+    alerting.start()
+    assert alerting.join(20)
+    assert (alerting.state, alerting.error) == ("ok", "")
+    assert alerting._telemetry.get("alerts_failed") == 1
+
+
+def iter_of(*answers: Any) -> Callable[[Any], Any]:
+    """Gives one answer after the other; raises those that are errors."""
+    left = iter(answers)
+
+    def call(_: Any) -> Any:
+        answer = next(left)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    return call
+
+
+def test_models_without_data_are_looked_for_while_others_give_reports(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zmon_collector.alerting.TICK", 0.02)
+    ticks: list[float] = []
+    monkeypatch.setattr(Alerts, "tick", lambda self, wall: ticks.append(wall) or [])
+    alerting = alerting_of(Reports(100))
+    alerting.start()
+    assert alerting.join(20)
+    assert len(ticks) >= 2

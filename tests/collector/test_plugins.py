@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 from zmon_collector.config import parse
-from zmon_collector.plugins import DISABLE_AFTER, Registry, builtin_modules
+from zmon_collector.lanes import Lane, Task
+from zmon_collector.plugins import DISABLE_AFTER, MetricState, Registry, builtin_modules
 
 import zmon
 from tests.conftest import until
@@ -190,7 +191,21 @@ class NotFinite(Mean):
         yield Value("undefined", float("nan"))
 
 
-@pytest.mark.parametrize("bad", [RaisesInUpdate, RaisesInResult, NotFinite])
+class NameOfNone(Mean):
+    name = "raises"
+
+    def result(self, acc: Any, ctx: Context) -> Iterable[Value]:
+        yield Value("undefined", 1.0, class_name=None)  # type: ignore[arg-type]
+
+
+class NameOfNumber(Mean):
+    name = "raises"
+
+    def result(self, acc: Any, ctx: Context) -> Iterable[Value]:
+        yield Value("undefined", 1.0, class_name=3)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("bad", [RaisesInUpdate, RaisesInResult, NotFinite, NameOfNone, NameOfNumber])
 def test_a_metric_that_raises_loses_only_its_own_values(
     bad: Any, collect: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -340,3 +355,27 @@ def test_presets(preset: str, has: set[str], lacks: set[str], collect: Any) -> N
             "full": {"mean", "median", "iqr", "std", "range", "q25", "q50", "q75", "min", "max", "q05", "q95", "q99"},
         }[preset]
     )
+
+
+def test_a_process_that_stood_still_is_no_fault_of_a_metric(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the time in which somebody could look counts: a container is paused, a machine frozen."""
+    clock = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    state = MetricState(Mean(), "acme")
+    release = threading.Event()
+    lane = Lane("acme", [state], 1, lambda *_: None)
+    task = Task(lambda metrics, progress: progress.guard("mean_top", lambda: release.wait(60)), lambda *_: None)
+    lane.submit(task)
+    while not task.progress.metric:
+        pass
+    for seconds in (0.05, 50.0, 0.05):
+        clock[0] += seconds
+        assert lane.overdue(30.0) == []
+    found = []
+    while not found and clock[0] < 200.0:
+        clock[0] += 0.5
+        found = lane.overdue(30.0)
+    assert found == [state], "it does take too long"
+    assert clock[0] > 175.0
+    release.set()
+    lane.shutdown()

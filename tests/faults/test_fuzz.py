@@ -25,8 +25,10 @@ from zmon.batch import Schema
 MESSAGES = 1_000_000 if FULL else 30_000
 CONNECTIONS = 2000 if FULL else 100
 ODD: list[Any] = [
-       None, -1, 0, 2**63, 2**64 - 1, 1.5, float("nan"), "", "x" * 70_000, b"", b"\0" * 16, [], {}, [[]], True,
-       {"a": {"b": []}}, [["inputs", "<f8", [2, 2]]] * 40, [["labels", "<i8", [-1]]], "batch", "schema"]  # fmt: skip
+       None, -1, 0, 2**53, 2**63 - 1, 2**63, 2**64 - 1, 1.5, float("nan"), "", "x" * 70_000, b"", b"\0" * 16, [], {},
+       [[]], True, {"a": {"b": []}}, [["inputs", "<f8", [2, 2]]] * 40, [["labels", "<i8", [-1]]], "batch", "schema",
+       {"sampled_out": 2**63 - 1, "rejected": {"x": 2**63 - 1}}, [["probabilities", "<f8", [4, 3]],
+       ["inputs", "<f8", [4, 2]], ["labels", "<i8", [4]], ["timestamps", "|i1", [32]]]]  # fmt: skip
 
 
 def corpus() -> tuple[list[list[bytes]], list[bytes]]:
@@ -37,8 +39,10 @@ def corpus() -> tuple[list[list[bytes]], list[bytes]]:
     p, x, labels = np.full((4, 3), 1 / 3), np.zeros((4, 2)), np.zeros(4, dtype=np.int64)
     batch = wire.encode_batch(
         topic, stream=stream, schema=digest, first=1, rows=4, base=1, ts=time.time_ns(),
-        arrays=[("probabilities", "<f8", [4, 3]), ("inputs", "<f8", [4, 2]), ("labels", "<i8", [4])],
-        buffers=[p.tobytes(), x.tobytes(), labels.tobytes()], tally={"sampled_out": 1, "rejected": {"x": 1}},
+        arrays=[("probabilities", "<f8", [4, 3]), ("inputs", "<f8", [4, 2]), ("labels", "<i8", [4]),
+                ("timestamps", "<i8", [4])],
+        buffers=[p.tobytes(), x.tobytes(), labels.tobytes(), (labels + time.time_ns()).tobytes()],
+        tally={"sampled_out": 1, "rejected": {"x": 1}},
     )  # fmt: skip
     data = [wire.encode_schema_message(topic, stream, schema), batch]
     greetings = [

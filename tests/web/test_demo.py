@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -24,6 +25,8 @@ SURE = "t => t.name === 'mean confidence'"
 
 
 def test_the_inversion_is_seen_live(browser: Any, tmp_path: Path) -> None:  # noqa: F811
+    folder = Path(os.environ.get("ZMON_SCREENSHOTS", tmp_path))
+    folder.mkdir(parents=True, exist_ok=True)
     process = subprocess.Popen(
         [sys.executable, "-m", "zmon_collector", "demo", "--no-browser", "--duration", "20s", "--data-dir",
          str(tmp_path / "demo")],
@@ -55,6 +58,12 @@ def test_the_inversion_is_seen_live(browser: Any, tmp_path: Path) -> None:  # no
         assert len(classes) == 10
         (heat,) = figure(page, "movement")
         assert max(abs(value) for row in heat["z"] for value in row[-2:] if value is not None) > 1.0
+        page.wait_for_function(
+            f"""() => document.querySelector('[data-panel=confidence] .js-plotly-plot').data.find({SURE})
+                .y.slice(-2).every(value => value > 0.6)""",
+            timeout=60_000,
+        )
+        page.screenshot(path=folder / "demo.png")  # the README's picture
         page.close()
         assert wrong == []
         said, _ = process.communicate(timeout=60)

@@ -1,0 +1,81 @@
+"""What alert rules are about: which points they fit, and how many rows or labels a value rests on. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+
+from zmon.contract import Point, Report, RowCounts
+from zmon_collector.config.alerting import AlertRule
+
+AGENT_FORGOTTEN = 1440  # windows
+SCORES = frozenset(
+    {"accuracy", "precision", "recall", "f1", "balanced_accuracy", "mcc", "cohen_kappa", "log_loss", "brier", "roc_auc",
+     "pr_auc", "calibration_ece", "calibration_mce", "mae", "rmse", "r2", "bias", "mape", "target_value"}
+)  # fmt: skip
+NAMES = ("class_name", "feat_name", "stat")
+
+
+def is_for(rule: AlertRule, model: str, version: str) -> bool:
+    """Whether the rule watches this model."""
+    return fnmatchcase(model, rule.model) and fnmatchcase(version, rule.version)
+
+
+def is_few(rule: AlertRule, report: Report, agent: str | None) -> bool:
+    """Whether the agent has sent too little to be judged; an agent that sends nothing at all is gone."""
+    received = rows_by_agent(report.rows)
+    count = labels_by_agent(report.points, report.rows) if rule.what in SCORES else received
+    return rule.when != "silent" and received.get(agent, 0) > 0 and count.get(agent, 0) < rule.min_rows
+
+
+def fits(rule: AlertRule, point: Point) -> bool:
+    """Whether it watches this series, which has the rule's `what`."""
+    value = point.value
+    if value.segment_name or value.category or value.predicted or value.reason:
+        return False
+    pairs = [(getattr(value, name), getattr(rule, name)) for name in NAMES]
+    return all(bool(has) == bool(glob) and fnmatchcase(has, glob) for has, glob in (*pairs, _agents(rule, point)))
+
+
+def _agents(rule: AlertRule, point: Point) -> tuple[str, str]:
+    return point.agent_id or "", rule.agent_id
+
+
+def member_of(point: Point) -> str:
+    """What tells the series from others of its rule."""
+    value = point.value
+    return " ".join(each for each in (point.agent_id, value.class_name, value.feat_name, value.stat) if each)
+
+
+def rows_by_agent(rows: Mapping[str, RowCounts]) -> dict[str | None, int]:
+    """Rows that values rest on, by agent, None for all of them."""
+    return {
+        None: sum(each.received for each in rows.values()),
+        **{agent: each.received for agent, each in rows.items()},
+    }
+
+
+def labels_by_agent(points: Sequence[Point], rows: Mapping[str, RowCounts]) -> dict[str | None, int]:
+    """Labels that scores rest on, by agent: those of the window's own rows, or those that were joined."""
+    received = rows_by_agent(rows)
+    found: dict[str | None, int] = {}
+    for agent, value in points:
+        if value.segment_name:
+            continue
+        if value.what == "label_coverage":
+            found[agent] = max(found.get(agent, 0), round(value.value * received.get(agent, 0)))
+        elif value.what == "late_label_count" and value.reason == "joined":
+            found[agent] = max(found.get(agent, 0), int(value.value))
+    return found or received
+
+
+def note_agents(agents: dict[str, list[int]], rows: Mapping[str, RowCounts]) -> None:
+    """Of each agent: windows in a row with rows, and then without."""
+    for agent, counts in rows.items():
+        if counts.received:
+            agents[agent] = [agents.get(agent, [0, 0])[0] + 1, 0]
+    for agent in list(agents):
+        if agent not in rows or not rows[agent].received:
+            agents[agent][1] += 1
+            if agents[agent][1] > AGENT_FORGOTTEN:
+                del agents[agent]

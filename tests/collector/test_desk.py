@@ -1,0 +1,185 @@
+"""What a collector makes of what comes, on a clock of the test's: no socket, no thread but those of metrics."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from zmon_collector import journal, tables
+from zmon_collector.closing import Closed
+from zmon_collector.config import CollectorSection, Config, WebSection
+from zmon_collector.receive import Received
+from zmon_collector.recover import Recovery
+from zmon_collector.service import Service
+from zmon_collector.window import Now
+
+from tests.conftest import until
+from zmon import control, wire
+from zmon.batch import Schema
+
+TOPIC = wire.Topic("m", "", "a").encode()
+BODY = wire.encode_schema(Schema(classes=("a", "b")))
+STREAM = b"s" * 16
+T0 = 1_700_000_000 // 60 * 60
+
+
+class Table:
+    """A service that was not started: messages are laid before it one by one."""
+
+    def __init__(self, folder: Path) -> None:
+        section = CollectorSection(data_dir=folder, bind=f"ipc://{folder}/data", window=60, grace=0.0)
+        self.service = Service(replace(Config(web=WebSection(enabled=False)), collector=section))
+        self.now = Now(float(T0), 1000.0)
+        self.disk = sqlite3.connect(":memory:", check_same_thread=False)
+        tables.create(self.disk)
+
+    @property
+    def desk(self) -> Any:
+        return self.service.desk
+
+    def goes(self, seconds: float) -> None:
+        self.now = Now(self.now.wall + seconds, self.now.mono + seconds)
+
+    def batch(self, first: int, rows: int) -> None:
+        ts = int(self.now.wall * 1e9)
+        p = np.full((rows, 2), 0.5)
+        frames = wire.encode_batch(
+            TOPIC, stream=STREAM, schema=wire.schema_hash(BODY), first=first, rows=rows, base=first, ts=ts,
+            arrays=[("probabilities", "<f8", [rows, 2])], buffers=[p.tobytes()],
+        )  # fmt: skip
+        for each in (wire.encode_schema_message(TOPIC, STREAM, BODY), frames):
+            self.service._take(Received("data", [bytes(frame) for frame in each]), self.now)
+
+    def greeting(self, kind: str, base: int = 1, issued: int = 0, **tally: Any) -> None:
+        frame = control.encode_greeting(
+            kind, topic=TOPIC, stream=STREAM, base=base, acked=0, issued=issued, clock=0, tally=tally
+        )
+        self.service._take(Received("control", [frame], b"peer"), self.now)
+
+    def end_turn(self) -> None:
+        turn, _, _ = self.desk.end_turn(self.now)
+        journal.write(turn, self.disk)
+
+    def finished(self, count: int) -> list[Closed]:
+        """The next windows that the engine has finished."""
+        found: list[Closed] = []
+
+        def enough() -> bool:
+            found.extend(self.service.engine.completed())
+            return len(found) >= count
+
+        until(enough, 20, "the windows to be finished")
+        for closed in found:
+            self.desk.pending.pop(closed.number, None)
+        return found
+
+    def counts(self, kind: str) -> int:
+        return self.service.telemetry.get(kind)
+
+    def end(self) -> None:
+        self.service.engine.shutdown()
+        self.service.receiver.close()
+        self.disk.close()
+
+
+@pytest.fixture
+def lay(tmp_path: Path) -> Iterator[Callable[[], Table]]:
+    made: list[Table] = []
+
+    def one() -> Table:
+        folder = tmp_path / str(len(made))
+        folder.mkdir()
+        made.append(Table(folder))
+        return made[-1]
+
+    yield one
+    for table in made:
+        table.end()
+
+
+def test_rows_that_come_beside_a_window_of_counts_keep_their_metrics(lay: Callable[[], Table]) -> None:
+    """Counts for which no window opens get one without rows, which begins when that of the present does."""
+    table = lay()
+    table.greeting("hello")
+    table.greeting("ping", rejected={"x": 5})
+    table.end_turn()
+    table.goes(61)
+    table.desk.close_due(table.now, hold=False)
+    table.batch(1, 100)  # while the other is being finished
+    table.end_turn()
+    (counts,) = table.finished(1)
+    assert counts.rows["a"].rejected == {"x": 5}
+    table.desk.close_all(table.now)
+    (closed,) = table.finished(1)
+    assert (counts.window.start, closed.rows["a"].received) == (closed.window.start, 100)
+    predicted = [each.value.value for each in closed.points if each[0] is None and each[1].what == "prediction_count"]
+    assert sum(predicted) == 100, "the rows were counted, and no metric saw them"
+
+
+def test_rows_that_a_goodbye_has_overtaken_are_counted_once(lay: Callable[[], Table]) -> None:
+    table = lay()
+    table.greeting("hello")
+    table.batch(1, 10)
+    table.greeting("bye", issued=110)
+    table.goes(1.1)
+    table.desk.end_streams(table.now)
+    assert table.counts("lost") == 100
+    table.goes(1.1)
+    table.desk.end_streams(table.now)
+    assert not len(table.desk.roster)
+    table.batch(11, 100)  # late beyond measure: they are in the count of the lost
+    assert (table.counts("rows"), table.counts("lost"), table.counts("duplicates")) == (10, 100, 100)
+
+
+def test_what_is_forgotten_of_those_that_left_is_bounded(lay: Callable[[], Table]) -> None:
+    table = lay()
+    table.batch(1, 10)
+    table.greeting("bye", issued=10)
+    for seconds in (1.1, 1.1, 301):
+        table.goes(seconds)
+        table.desk.end_streams(table.now)
+    assert not table.desk.roster._gone
+
+
+def test_a_goodbye_survives_a_restart(lay: Callable[[], Table]) -> None:
+    """Rows that were under way with it are lost, and the next run counts them."""
+    first, second = lay(), lay()
+    first.greeting("hello")
+    first.batch(1, 10)
+    first.end_turn()
+    first.greeting("bye", issued=110)
+    first.end_turn()
+    found = journal.load(first.disk)
+    service = second.service
+    recovery = Recovery(found, second.desk, service.engine, service.store, service.telemetry, lambda: None)
+    recovery.restore(second.now)
+    second.goes(1.1)
+    second.desk.end_streams(second.now)
+    assert second.counts("lost") == 100
+    second.goes(1.1)
+    second.desk.end_streams(second.now)
+    assert not len(second.desk.roster)
+
+
+def test_streams_end_only_when_nothing_waits(lay: Callable[[], Table]) -> None:
+    table = lay()
+    receiver = table.service.receiver
+    assert receiver.caught_up
+    receiver.inbox.append(Received("data", [b""]))
+    assert not receiver.caught_up
+    receiver.take()
+    receiver._paused = True
+    assert not receiver.caught_up
+
+
+def test_a_proper_end_settles_goodbyes_at_once(lay: Callable[[], Table]) -> None:
+    table = lay()
+    table.batch(1, 10)
+    table.greeting("bye", issued=15)
+    table.desk.end_streams(table.now, force=True)
+    assert table.counts("lost") == 5
