@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+from zmon_collector.admin import ask
 from zmon_collector.config import CollectorSection, Config, WebSection
 from zmon_collector.loading import load_plugins
 from zmon_collector.service import Service
@@ -44,15 +45,22 @@ def until(condition: Callable[[], Any], timeout: float = 20.0, what: str = "cond
     raise AssertionError(f"{what} did not come true within {timeout} s")
 
 
+def answer(folder: Path, question: str = "health") -> dict[str, Any]:
+    """What the collector that runs on a folder says, however long it takes."""
+    found: dict[str, Any] = until(lambda: ask(folder, question), what="the collector's answer")
+    return found
+
+
 class Collector:
     """A real collector in this process, on a thread, with its files."""
 
     def __init__(self, folder: Path, config: Config, plugins: Mapping[str, object]) -> None:
         self.folder = folder
+        self._config = config
         self.registry = load_plugins(config)
         for name, plugin in plugins.items():
             self.registry.add(plugin, name)
-        self.service = Service(config, self.registry)
+        self.service = Service(config, self.registry, lambda: self._config)
         self.service.start()
         self.data, self.control = self.service.receiver.data, self.service.receiver.control
         self._thread = threading.Thread(target=self.service.run, daemon=True)
@@ -60,6 +68,11 @@ class Collector:
 
     def publisher(self, model: str = "model", **options: Any) -> zmon.Publisher:
         return zmon.Publisher(model, collector=self.data, control=self.control, **options)
+
+    def close_windows(self) -> None:
+        """Everybody has sent all there is: what is open waits for nobody any longer, and closes once it has ended."""
+        self._config = replace(self._config, collector=replace(self._config.collector, idle=0.0))
+        self.service.ask_to_reload()
 
     def stop(self) -> None:
         self.service.stop()
@@ -85,7 +98,11 @@ class Collector:
 
 @pytest.fixture
 def collect(tmp_path: Path) -> Iterator[Callable[..., Collector]]:
-    """Start collectors: ``collect(plugins={name: object}, config=…, **options of [collector])``."""
+    """Start collectors: ``collect(plugins={name: object}, config=…, **options of [collector])``.
+
+    Windows of a minute or more wait for their agents: none closes because the machine stood still. Shorter ones are of
+    tests that wait for them to close.
+    """
     with contextlib.ExitStack() as stack:
 
         def start(
@@ -101,8 +118,8 @@ def collect(tmp_path: Path) -> Iterator[Callable[..., Collector]]:
                     "bind": f"ipc://{tmp_path}/{folder}.sock",
                     "data_dir": path,
                     "window": 60,
-                    "idle": 1.0,
-                    "max_wait": 3.0,
+                    "idle": 60.0 if options.get("window", 60) >= 60 else 1.0,
+                    "max_wait": 120.0,
                     "flush_on_exit": True,
                     **options,
                 }

@@ -15,26 +15,26 @@ import zmon
 REPLICAS = 3
 
 
-def replica(number: int, seconds: float) -> None:
+def replica(number: int, batches: int) -> None:
     data = load_digits()
     bare = LogisticRegression(max_iter=2000).fit(data.data[:1000], data.target[:1000])
     rows, labels = data.data[1000:], data.target[1000:]
     random = np.random.default_rng(number)
     with zmon.Publisher("digits", agent_id=f"replica-{number}") as publisher:
         model = zmon.watch(bare, publisher)
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
+        for _ in range(batches):
             some = random.integers(0, len(rows), 10 * (number + 1))  # the load is not even
             given = 16 - rows[some] if number == 2 else rows[some]  # and the last one's inputs are inverted
             with publisher.context(labels=labels[some]):
                 model.predict_proba(given)
             time.sleep(0.05)
+        publisher.close(timeout=30)  # the last rows arrive, however slow the network is
         print(f"replica-{number}: {publisher.stats.published} rows published", flush=True)
 
 
-def main(seconds: float) -> None:
+def main(batches: int) -> None:
     start = multiprocessing.get_context("spawn").Process
-    replicas = [start(target=replica, args=(number, seconds)) for number in range(REPLICAS)]
+    replicas = [start(target=replica, args=(number, batches)) for number in range(REPLICAS)]
     for each in replicas:
         each.start()
     for each in replicas:
@@ -42,4 +42,4 @@ def main(seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    main(float(sys.argv[1]) if len(sys.argv) > 1 else 15.0)
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 300)

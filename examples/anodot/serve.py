@@ -50,14 +50,13 @@ def collector(url: str) -> Iterator[str]:
             process.wait(PATIENCE)
 
 
-def serve(address: str, seconds: float) -> int:
+def serve(address: str, batches: int) -> int:
     """A service with a watched model; how many rows the collector has of it."""
     rows, labels = load_wine(return_X_y=True, as_frame=True)
     bare = RandomForestClassifier(random_state=0).fit(rows[::2], labels[::2])
     with zmon.Publisher("wine", collector=address) as publisher:
         model = zmon.watch(bare, publisher)
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
+        for _ in range(batches):
             some = rows[1::2].sample(20)
             with publisher.context(labels=labels[some.index]):
                 model.predict_proba(some)
@@ -67,11 +66,11 @@ def serve(address: str, seconds: float) -> int:
         return publisher.stats.acknowledged
 
 
-def main(seconds: float) -> None:
+def main(batches: int) -> None:
     with StandIn() as anodot:
         anodot.faults.append("503")
         with collector(anodot.url) as address:
-            rows = serve(address, seconds)
+            rows = serve(address, batches)
             until = time.monotonic() + PATIENCE
             while not anodot.accepted and time.monotonic() < until:  # the first window closes, the sink tries again
                 time.sleep(0.1)
@@ -84,4 +83,4 @@ def main(seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    main(float(sys.argv[1]) if len(sys.argv) > 1 else 10.0)
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 100)

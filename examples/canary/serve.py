@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from itertools import count
 
 import numpy as np
 from sklearn.datasets import load_digits
@@ -14,7 +13,7 @@ from sklearn.naive_bayes import GaussianNB
 import zmon
 
 
-def main(seconds: float) -> None:
+def main(batches: int) -> None:
     data = load_digits()
     rows, labels = data.data[1000:], data.target[1000:]
     old = GaussianNB().fit(data.data[:1000], data.target[:1000])
@@ -23,17 +22,16 @@ def main(seconds: float) -> None:
 
     with zmon.Publisher("digits", version="1") as one, zmon.Publisher("digits", version="2") as two:
         stable, canary = zmon.watch(old, one), zmon.watch(new, two)
-        until = time.monotonic() + seconds
-        for number in count():
-            if time.monotonic() >= until:
-                break
+        for number in range(batches):
             some = random.integers(0, len(rows), 20)
             publisher, model = (two, canary) if number % 10 == 9 else (one, stable)
             with publisher.context(labels=labels[some]):
                 model.predict_proba(rows[some])
             time.sleep(0.02)
+        for each in (one, two):
+            each.close(timeout=30)  # the last rows arrive, however slow the network is
         print(f"{one.stats.published} rows of version 1, {two.stats.published} of version 2 published")
 
 
 if __name__ == "__main__":
-    main(float(sys.argv[1]) if len(sys.argv) > 1 else 15.0)
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 750)

@@ -25,7 +25,7 @@ def trained(rows: Any, labels: Any) -> Any:
     return network
 
 
-def main(scenario: str, seconds: float) -> None:
+def main(scenario: str, batches: int) -> None:
     data = load_digits()
     rows, labels = (data.data / 16).astype(np.float32), data.target
     random = np.random.default_rng(0)
@@ -36,18 +36,18 @@ def main(scenario: str, seconds: float) -> None:
 
     with zmon.Publisher("digits", classes=[str(digit) for digit in range(10)], agent_id=scenario) as publisher:
         model = zmon.watch(network, publisher, output="proba")
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
+        for _ in range(batches):
             some = random.integers(1200, len(rows), 20)
             given = 1 - rows[some] if scenario == "inverted" else rows[some]
             with publisher.context(labels=labels[some]):
                 model(given)
             time.sleep(0.05)
+        publisher.close(timeout=30)  # the last rows arrive, however slow the network is
         print(f"{publisher.stats.published} rows published")
 
 
 if __name__ == "__main__":
     chosen = sys.argv[1] if len(sys.argv) > 1 else "good"
     if chosen not in SCENARIOS:
-        sys.exit(f"usage: serve.py [{'|'.join(SCENARIOS)}] [SECONDS]")
-    main(chosen, float(sys.argv[2]) if len(sys.argv) > 2 else 15.0)
+        sys.exit(f"usage: serve.py [{'|'.join(SCENARIOS)}] [BATCHES]")
+    main(chosen, int(sys.argv[2]) if len(sys.argv) > 2 else 300)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 import signal
 import subprocess
 import sys
@@ -27,12 +27,17 @@ FULL = parse({"metrics": {"preset": "full"}})
 
 
 def live(collector: Collector, frame: pandas.DataFrame) -> None:
-    """Publish the rows as the replicas would have."""
-    for host, own in frame.groupby("host"):
-        with collector.publisher("m", classes=["a", "b", "c"], agent_id=host) as publisher:
-            for at in range(0, len(own), 500):
+    """Publish the rows as the replicas would have; both are known before one of them comes to a window's end."""
+    hosts = dict(tuple(frame.groupby("host")))
+    with contextlib.ExitStack() as stack:
+        publishers = {
+            host: stack.enter_context(collector.publisher("m", classes=["a", "b", "c"], agent_id=host))
+            for host in hosts
+        }
+        for at in range(0, max(map(len, hosts.values())), 500):
+            for host, own in hosts.items():
                 part = own.iloc[at : at + 500]
-                publisher.publish(
+                publishers[host].publish(
                     part[["p_a", "p_b", "p_c"]].to_numpy(),
                     part[["x0", "x1", "colour", "vip"]],
                     [each if isinstance(each, str) else None for each in part["y"]],
@@ -40,13 +45,14 @@ def live(collector: Collector, frame: pandas.DataFrame) -> None:
                     timestamps=part["ts"].to_numpy(),
                     segments={"country": part["country"].tolist()},
                 )
-            assert publisher.flush(30)
+                assert at or publishers[host].flush(30)
+        assert all(each.flush(30) for each in publishers.values())
 
 
 def test_the_points_are_those_of_a_collector(tmp_path: Path, collect: Callable[..., Collector]) -> None:
     """Windows of 3000 rows are whole in the sample of 5000: every series is exact."""
     frame = rows(15_000, 5)
-    collector = collect(config=FULL, idle=60.0, max_wait=60.0)
+    collector = collect(config=FULL)
     live(collector, frame)
     collector.stop()
     for name, order in (("sorted", slice(None)), ("shuffled", np.random.default_rng(1).permutation(len(frame)))):
@@ -158,9 +164,19 @@ def test_a_run_that_is_killed_goes_on(whole: Path) -> None:
     command = [sys.executable, "-m", "zmon_collector", "backfill", *OPTIONS, "--config", str(whole / "whole.toml"),
                "--data-dir", str(whole / "out"), str(whole / "rows")]  # fmt: skip
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    until(lambda: len(list((whole / "out" / "anodot").glob("*.json"))) >= 2, 60, "two windows")
-    os.kill(process.pid, signal.SIGKILL)
+
+    def held() -> bool:
+        """Stopped with two windows written; it goes on while there are fewer."""
+        process.send_signal(signal.SIGSTOP)
+        if len(list((whole / "out" / "anodot").glob("*.json"))) >= 2:
+            return True
+        process.send_signal(signal.SIGCONT)
+        return False
+
+    until(held, 60, "two windows")
+    process.kill()
     assert process.wait(30) == -signal.SIGKILL, "it was done before it could be killed"
+    assert len(points(whole / "out")) < 10
     assert backfill(whole / "out", str(whole / "rows")).exit_code == 0
     same(points(whole / "whole"), points(whole / "out"))
 

@@ -6,10 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from zmon_collector.admin import ask
 from zmon_collector.config import Config, LimitsSection, WebSection
 
-from tests.conftest import until
+from tests.conftest import answer, until
 
 
 def test_an_operator_is_answered_while_nothing_is_taken_in(collect: Callable[..., Any]) -> None:
@@ -18,8 +17,7 @@ def test_an_operator_is_answered_while_nothing_is_taken_in(collect: Callable[...
     publisher = collector.publisher(classes=2)
     publisher.publish(np.full((4, 2), 0.5))
     until(lambda: collector.service.receiver.inbox, 10, "a message that is not taken")
-    health = ask(collector.folder, "health")
-    assert health is not None, "the question waits behind the message"
+    health = answer(collector.folder)  # the question does not wait behind the message
     assert health["status"] == "degraded"
     assert any("limits.journal_bytes" in problem for problem in health["problems"])
     assert not publisher.flush(0.1)
@@ -30,8 +28,7 @@ def test_connected_counts_who_was_heard_of(collect: Callable[..., Any]) -> None:
     collector = collect()
     with collector.publisher(classes=2) as publisher:
         publisher.publish(np.full((4, 2), 0.5))
-        assert publisher.flush(5)
-        health = ask(collector.folder, "health")
-        assert health is not None
+        assert publisher.flush(10)
+        health = answer(collector.folder)
         assert (health["streams"], health["connected"]) == (1, 1)
-    until(lambda: (ask(collector.folder, "health") or {})["connected"] == 0, 10, "the goodbye")
+    until(lambda: answer(collector.folder)["connected"] == 0, 10, "the goodbye")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from zmon_collector.admin import ask
+from zmon_collector import dispatch
 from zmon_collector.aside import Aside
 from zmon_collector.cli import cli
 from zmon_collector.closing import Closed
@@ -22,7 +22,7 @@ from zmon_collector.store import Store
 from zmon_collector.telemetry import Telemetry
 from zmon_plugins.api.courier import Paused
 
-from tests.conftest import Collector, until
+from tests.conftest import Collector, answer, until
 from tests.standin import TOKEN, StandIn
 from zmon.contract import Point, Refused, Report, Value, Window
 from zmon.errors import RetryLater
@@ -47,14 +47,13 @@ def collector(api: StandIn, collect: Callable[..., Collector], monkeypatch: pyte
         for window in range(4):
             publisher.publish(np.full((10, 3), 1 / 3), timestamps=OLD + 60 * window)
         assert publisher.flush(10)
+    running.close_windows()
     until(lambda: len(rows(running)) >= 8, what="rollup's and agent's count of each window to be refused")
     return running
 
 
 def rows(collector: Collector) -> list[dict[str, Any]]:
-    answer = ask(collector.folder, "outbox", 5.0)
-    assert answer is not None
-    found: list[dict[str, Any]] = answer["rows"]
+    found: list[dict[str, Any]] = answer(collector.folder, "outbox")["rows"]
     return found
 
 
@@ -75,8 +74,7 @@ def test_what_is_refused_is_listed_with_its_reason(collector: Collector) -> None
     shown = json.loads(zmon(collector, "show", str(found[3]["id"])))
     assert shown == found[3]
     assert "nothing is set aside under 999" in zmon(collector, "show", "999", code=1)
-    health = ask(collector.folder, "health")
-    assert health is not None
+    health = answer(collector.folder)
     assert any("8 samples were refused" in each for each in health["problems"])
     assert health["counters"]["samples_refused{anodot}"] == 8
 
@@ -215,14 +213,15 @@ def test_at_the_end_it_stops_between_two_pieces_and_goes_on_after_a_restart(
     thread.start()
     until(lambda: box.behind() == {"piecemeal": 1})
     box.end()
-    threading.Timer(0.3, sink.gate.set).start()
+    monkeypatch.setattr(dispatch, "LAST_PIECE", 20.0)
+    threading.Thread(target=lambda: thread._stop.wait(20) and sink.gate.set(), daemon=True).start()
     assert thread.join(0.05), "it ends once the piece under way is noted"
     assert sink.sent == [0]
     thread, box = delivery(store, sink)
     thread.start()
     until(lambda: box.behind() == {"piecemeal": 0})
     box.end()
-    assert thread.join(5)
+    assert thread.join(20)
     assert sink.sent == list(range(10))
 
 
@@ -239,7 +238,7 @@ def test_another_kind_of_failure_is_told_though_the_sink_was_failing(
     thread.start()
     until(lambda: box.behind() == {"piecemeal": 0})
     box.end()
-    assert thread.join(5)
+    assert thread.join(20)
     told = [record.getMessage() for record in caplog.records if "piecemeal" in record.getMessage()]
     assert [("500" in each, "401" in each) for each in told] == [(True, False), (False, True)]
     assert (thread.state, thread.error) == ("ok", "")

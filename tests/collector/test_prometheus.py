@@ -34,6 +34,7 @@ def collector(collect: Callable[..., Collector]) -> Collector:
     for publisher in publishers:
         assert publisher.flush(10)
         publisher.close()
+    running.close_windows()
     until(lambda: len(running.files()) >= 3, what="windows to close")
     until(lambda: [r.window.start for r in running.service.newest.reports()] == [OLD // 60 * 60 + 120])
     until(lambda: not any(running.service.outbox.behind().values()), what="the sinks to be done")

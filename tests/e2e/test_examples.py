@@ -19,7 +19,7 @@ from tests.conftest import Collector, require
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
-SECONDS = "1.5"
+BATCHES = "15"
 TABLE = (EXAMPLES / "README.md").read_text()
 SCENARIOS = ("good", "inverted", "unbalanced")
 SERVED_ELSEWHERE = {"fastapi", "flask"}  # tests/servers
@@ -66,8 +66,8 @@ def test_every_example_is_in_the_table_and_has_a_readme() -> None:
 @pytest.mark.parametrize("example", ["dropin", "regression", "canary", "agents", "tabular"])
 def test_a_service(example: str, collect: Callable[..., Collector]) -> None:
     require("pandas")
-    collector = collect(window=3600, idle=5.0)
-    said = run(readme(example), collector, SECONDS)
+    collector = collect(window=3600)
+    said = run(readme(example), collector, BATCHES)
     collector.stop()
     published = sum(int(rows) for rows in re.findall(r"(\d+)(?: rows| of version 2)", said))
     assert published > 0, said
@@ -112,7 +112,7 @@ def mixed_columns_and_segments(points: list[dict[str, Any]], rows: int) -> None:
 def test_the_api_sink_against_the_stand_in() -> None:
     """It has a collector and a target of its own."""
     done = subprocess.run(
-        [sys.executable, *shlex.split(readme("anodot"))[1:], SECONDS],
+        [sys.executable, *shlex.split(readme("anodot"))[1:], BATCHES],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -142,8 +142,8 @@ def test_the_batch_job(collect: Callable[..., Collector]) -> None:
 
 
 def test_labels_that_come_later(collect: Callable[..., Collector]) -> None:
-    collector = collect(window=3600, idle=5.0)
-    said = run(readme("late_labels"), collector, SECONDS)
+    collector = collect(window=3600)
+    said = run(readme("late_labels"), collector, BATCHES)
     collector.stop()
     published, labels = (int(re.search(rf"(\d+) {what} published", said)[1]) for what in ("rows", "labels"))  # type: ignore[index]
     assert labels == published + 11
@@ -159,11 +159,11 @@ def test_tensorflow_in_three_scenarios(collect: Callable[..., Collector], monkey
     collector = collect(window=3600)
     monkeypatch.setenv("ZMON_COLLECTOR", collector.data)
     line = readme("tensorflow_digits")
-    run(line, collector, SECONDS)
+    run(line, collector, BATCHES)
     serve = runpy.run_path(str(EXAMPLES / "tensorflow_digits/serve.py"))
     assert serve["SCENARIOS"] == SCENARIOS
     for scenario in set(SCENARIOS) - set(line.split()):
-        serve["main"](scenario, float(SECONDS))
+        serve["main"](scenario, int(BATCHES))
     collector.stop()
     found: dict[tuple[str, str], float] = {}
     for point in collector.points():

@@ -11,12 +11,11 @@ from pathlib import Path
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
-from zmon_collector.admin import ask
 from zmon_collector.config import parse
 from zmon_collector.reload import merged
 from zmon_collector.window import NANO, Periods
 
-from tests.conftest import until
+from tests.conftest import answer, until
 from tests.e2e.test_processes import OLD, Running, command
 from zmon.keys import read_file
 
@@ -93,7 +92,7 @@ def test_a_client_that_is_allowed_by_a_reload_gets_in(tmp_path: Path) -> None:
     keys = {"secret_key": tmp_path / "pod.key_secret", "server_key": tmp_path / "server.key"}
     with running.publisher(agent_id="a", **keys) as publisher:
         publisher.publish(P)
-        until(lambda: any("refused_clients" in name for name in (ask(running.folder, "health") or {})["counters"]))
+        until(lambda: any("refused_clients" in name for name in answer(running.folder)["counters"]))
         clients.write_text("[clients.pod]\nkey = 'short'\nmodels = ['*']")
         refused = command("reload", "--data-dir", str(running.folder))
         assert refused.returncode == 2
@@ -151,9 +150,7 @@ def test_without_a_journal_no_rows_reach_the_disk(tmp_path: Path) -> None:
         needle = np.float64(0.123456789).tobytes()
         for path in running.folder.glob("state.sqlite*"):
             assert needle not in path.read_bytes(), path
-        health = ask(running.folder, "health")
-        assert health is not None
-        assert health["counters"]["rows"] == 50
+        assert answer(running.folder)["counters"]["rows"] == 50
     running.end()
     assert list(windows(running.folder).values()) == [50]
 

@@ -73,7 +73,7 @@ def test_drift_against_a_file_and_estimates_beside_it(collect: Any, tmp_path: Pa
 
 
 def test_the_first_windows_become_the_reference_and_stay_it_after_a_restart(collect: Any) -> None:
-    collector = collect(config=config(reference_windows=3, preset="full"))
+    collector = collect(config=config(reference_windows=3, preset="full"), idle=1.0)
     serve(collector, dict.fromkeys(range(3), 0.0))
     until(lambda: len(collector.files()) == 3, what="the windows that are learned from")
     serve(collector, {3: 0.0, 4: 2.0})
@@ -89,7 +89,7 @@ def test_reload_swaps_the_profile_and_refuses_one_that_does_not_fit(collect: Any
     path = tmp_path / "fraud.zmon"
     profile().save(path)
     own = config(reference=path)
-    collector = collect(config=own)
+    collector = collect(config=own, idle=1.0)
     collector.service._read = lambda: own
     serve(collector, {0: 0.0})
     until(lambda: len(collector.files()) == 1, what="the first window")

@@ -8,12 +8,10 @@ import signal
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
-from zmon_collector.admin import ask
 
-from tests.conftest import Collector, require, until
+from tests.conftest import Collector, answer, require, until
 from tests.servers.running import ROOT, Server
 
 ROWS = [[5.1, 3.5, 1.4, 0.2], [6.7, 3.0, 5.2, 2.3]]
@@ -53,8 +51,7 @@ def test_every_requests_row_arrives(
         asked.append(number)
 
     def streams() -> int:
-        health: Any = ask(collector.folder, "health") or {}
-        return int(health.get("streams", 0))
+        return int(answer(collector.folder)["streams"])
 
     def all_workers_served() -> bool:
         with ThreadPoolExecutor(8) as pool:
@@ -64,11 +61,12 @@ def test_every_requests_row_arrives(
     try:
         until(all_workers_served, 60, f"{workers} streams")
         assert streams() == workers, "a stream for each worker, and none for the process that forked them"
-        # What the workers still hold is delivered as they end. A development server is ended by Ctrl-C.
+        expected = len(asked) * len(ROWS)
+        until(lambda: answer(collector.folder)["counters"].get("rows") == expected, what="all rows")
+        # The workers say goodbye as they end. A development server is ended by Ctrl-C.
         said = server.stop(signal.SIGINT if starts == "flask" else signal.SIGTERM)
     finally:
         server.kill()
-    expected = len(asked) * len(ROWS)
     until(lambda: streams() == 0, what="the workers' goodbyes")
     collector.stop()
     assert collector.counts("buffer_count", agent_id="host") == expected

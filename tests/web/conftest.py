@@ -37,12 +37,17 @@ def paged(collect: Start) -> Start:
     return start
 
 
+def get(url: str, **options: Any) -> httpx.Response:
+    """An answer of the page, which may take its time."""
+    return httpx.get(url, timeout=30, **options)
+
+
 @pytest.fixture
 def client() -> Iterator[Callable[[Collector], httpx.Client]]:
     opened: list[httpx.Client] = []
 
     def connect(collector: Collector, **options: Any) -> httpx.Client:
-        made = httpx.Client(base_url=collector.service.live.url, timeout=20, **options)
+        made = httpx.Client(base_url=collector.service.live.url, timeout=30, **options)
         opened.append(made)
         return made
 

@@ -15,7 +15,7 @@ from zmon_collector.web.app import build
 from zmon_collector.web.events import Hub
 
 from tests.conftest import Collector
-from tests.web.conftest import Start, shown, window
+from tests.web.conftest import Start, get, shown, window
 
 Client = Callable[..., httpx.Client]
 
@@ -134,10 +134,10 @@ def test_probes_answer_without_token_on_their_own(paged: Start, tmp_path_factory
     secret.write_text("a-token-of-some-length")
     collector = paged(token_file=secret, health="127.0.0.1:0")
     probes = collector.service.live._probes
-    assert httpx.get(f"{probes.url}healthz").json() == {"status": "ok"}
-    assert httpx.get(f"{probes.url}readyz").status_code == 200
-    assert httpx.get(f"{probes.url}api/v1/models").status_code == 404
-    assert "zmon_streams 0.0" in httpx.get(f"{probes.url}metrics").text
-    assert httpx.get(f"{collector.service.live.url}metrics").status_code == 401
+    assert get(f"{probes.url}healthz").json() == {"status": "ok"}
+    assert get(f"{probes.url}readyz").status_code == 200
+    assert get(f"{probes.url}api/v1/models").status_code == 404
+    assert "zmon_streams 0.0" in get(f"{probes.url}metrics").text
+    assert get(f"{collector.service.live.url}metrics").status_code == 401
     collector.service.live.ready = False
-    assert httpx.get(f"{probes.url}readyz").status_code == 503
+    assert get(f"{probes.url}readyz").status_code == 503

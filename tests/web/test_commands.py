@@ -8,14 +8,17 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from zmon_collector.admin import ask
 from zmon_collector.cli import cli
-from zmon_collector.commands import tap
+from zmon_collector.commands import tap, top
 from zmon_collector.lines import of_frame
 from zmon_collector.passing import A_SECOND, ASKED, KEPT, Passing
 from zmon_plugins.sinks.anodot_file import AnodotFile
@@ -41,10 +44,32 @@ def now() -> int:
 
 
 @pytest.fixture
-def running(paged: Start) -> Collector:
+def running(paged: Start, monkeypatch: pytest.MonkeyPatch) -> Collector:
+    """A collector with ten windows; commands in this process wait longer for its answers than a person would."""
+    for each in (tap, top):
+        monkeypatch.setattr(each, "ask", partial(ask, timeout=30.0))
     collector = paged()
     shown(collector, *(window(i + 1, now() - 100 + 10 * i, model="fraud\x1b[2J") for i in range(10)))
     return collector
+
+
+def tapped(collector: Collector, *arguments: str) -> Result:
+    """What a tap says while windows close, until it has seen as many as it is to: not those from before it looked."""
+    done: list[Result] = []
+    folder = ("--data-dir", str(collector.folder))
+    thread = threading.Thread(target=lambda: done.append(command("tap", *folder, *arguments)), daemon=True)
+    thread.start()
+    sequence = count(100)
+
+    def feed() -> list[Result]:
+        number = next(sequence)
+        shown(collector, window(number, now() + 10 * number))
+        time.sleep(0.1)
+        return done
+
+    (result,) = until(feed, 60, "the end of the tap")
+    assert result.exit_code == 0
+    return result
 
 
 def test_top_once(running: Collector) -> None:
@@ -56,65 +81,43 @@ def test_top_once(running: Collector) -> None:
 
 
 def test_tap_prints_points_as_windows_close(running: Collector) -> None:
-    done: list[Result] = []
-    arguments = ("--data-dir", str(running.folder), "--windows", "2", "--what", "prediction_*", "--most", "3")
-    thread = threading.Thread(target=lambda: done.append(command("tap", *arguments)))
-    thread.start()
-    for i in range(100):  # what closed before it looked is not shown: go on until it has seen two
-        if not thread.is_alive():
-            break
-        shown(running, window(100 + i, now() + 10 * i))
-        time.sleep(0.1)
-    thread.join(10)
-    (result,) = done
-    lines = result.output.splitlines()
-    assert result.exit_code == 0
+    lines = tapped(running, "--windows", "2", "--what", "prediction_*", "--most", "3").output.splitlines()
     assert sum("prediction_freq class_name=no  0.5" in line for line in lines) >= 2
     assert not any("accuracy" in line for line in lines)
 
 
 def test_tap_as_json(running: Collector) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "zmon_collector", "tap", "--data-dir", str(running.folder), "--json", "--agents",
-         "--windows", "1", "--most", "1000"],
-        stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    sequence = iter(range(100, 10_000))
-
-    def feed() -> bool:
-        shown(running, window(next(sequence), now()))
-        time.sleep(0.1)
-        return process.poll() is not None
-
-    until(feed, what="the end of the tap")
-    assert process.stdout is not None
-    points = [json.loads(line) for line in process.stdout]
-    process.stdout.close()
+    result = tapped(running, "--json", "--agents", "--windows", "1", "--most", "1000")
+    points = [json.loads(line) for line in result.stdout.splitlines()]
     assert len(points) == len(window(1, 0).points)
     assert {point["properties"].get("agent_id") for point in points} == {None, "a", "b"}
 
 
 def test_tap_prints_headers_of_batches_and_says_what_it_left_out(tmp_path: Path) -> None:
     running = Running(tmp_path / "data", "--window", "60s")
-    arguments = ["--batches", "--data-dir", str(running.folder), "--rate", "5"]
-    taps = [
-        subprocess.Popen([sys.executable, "-m", "zmon_collector", "tap", *arguments, *more, "--seconds", "4"],
-                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for more in ([], ["--json", "--model", "other*"])
-    ]  # fmt: skip
+    arguments = ["--batches", "--data-dir", str(running.folder), "--rate", "5", "--seconds", "4"]
     p = np.full((3, 2), 0.5, dtype=np.float32)
     ends = {"collector": running.health["data"], "control": running.health["control"]}
     with zmon.Publisher("fraud", classes=2, agent_id=EVIL, features=["a", "b"], **ends) as one:
-        sent = 0
-        while any(each.poll() is None for each in taps):
-            one.publish(p, inputs=np.zeros((3, 2)), labels=[0, 1, None])
-            assert one.flush(10)
-            sent += 1
+
+        def looked() -> list[tuple[str, str]] | None:
+            """What two taps say while messages pass; None where the machine stood still and they saw too little."""
+            taps = [
+                subprocess.Popen([sys.executable, "-m", "zmon_collector", "tap", *arguments, *more],
+                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+                for more in ([], ["--json", "--model", "other*"])
+            ]  # fmt: skip
+            while any(each.poll() is None for each in taps):
+                one.publish(p, inputs=np.zeros((3, 2)), labels=[0, 1, None])
+                assert one.flush(10)
+            said = [each.communicate(timeout=20) for each in taps]
+            return said if [each.returncode for each in taps] == [0, 0] and said[0][1] else None
+
+        (out, err), (other, _) = until(looked, 60, "two taps that were answered")
+        sent = one.stats.published // 3
         assert one.stats.acknowledged == 3 * sent, "a tap takes nothing away"
     running.end()
-    (out, err), (other, _) = (each.communicate(timeout=20) for each in taps)
     lines = out.splitlines()
-    assert [each.returncode for each in taps] == [0, 0]
     assert 1 <= len(lines) <= 25
     assert f"  fraud {EVIL}  " in lines[0]
     assert re.search(

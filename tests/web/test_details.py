@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 import pytest
 from zmon_collector import binned, details, recall, reports
@@ -19,7 +18,7 @@ from zmon_collector.recall import Question
 
 import zmon
 from tests.conftest import Collector, require, until
-from tests.web.conftest import open_window
+from tests.web.conftest import get, open_window
 from tests.web.test_events import Look, look  # noqa: F401 - a fixture
 from zmon import Point, Report, Value, Window
 from zmon.reference import Profile
@@ -82,7 +81,7 @@ def serve(collector: Collector, *windows: tuple[str, int, int]) -> None:
 
 def view(collector: Collector, panel: str, **asked: Any) -> dict[str, Any]:
     url = f"{collector.service.live.url}api/v1/view"
-    found = httpx.get(url, params={"view": "model", "model": "m", "range": "all", **asked}, timeout=20).json()
+    found = get(url, params={"view": "model", "model": "m", "range": "all", **asked}).json()
     return next((each for each in found["panels"] if each["id"] == panel), {"figure": None, "empty": ""})
 
 
@@ -92,12 +91,13 @@ def drawn(collector: Collector, panel: str, **asked: Any) -> dict[str, dict[str,
 
 
 def closed(collector: Collector, windows: int) -> None:
+    collector.close_windows()
     until(lambda: len(collector.service.live.tapped) == windows, what=f"{windows} windows")
 
 
 def test_the_calibration_curve_is_that_of_scikit_learn(collect: Any) -> None:
     curve = require("sklearn.calibration").calibration_curve
-    collector = collect(config=config(), window=60, idle=5.0)
+    collector = collect(config=config(), window=60)
     old = START - 86400
     serve(collector, ("a", 1, old), ("b", 2, old), ("a", 3, old + 60), ("b", 4, old + 60))
     closed(collector, 2)
@@ -125,6 +125,7 @@ def test_without_labels_it_says_what_is_missing(collect: Any) -> None:
     collector = collect(config=config(), window=60)
     with collector.publisher("m", classes=3, agent_id="a") as publisher:
         publisher.publish(scores(1)[0], timestamps=START - 86400.0)
+        assert publisher.flush(20)
     closed(collector, 1)
     panel = view(collector, "reliability")
     assert (panel["figure"], "labelled rows" in panel["empty"]) == (None, True)
@@ -132,7 +133,7 @@ def test_without_labels_it_says_what_is_missing(collect: Any) -> None:
 
 
 def test_distributions_are_counts_of_the_rows_in_the_references_bins(collect: Any, reference: Path) -> None:
-    collector = collect(config=config(reference=reference), window=60, idle=5.0)
+    collector = collect(config=config(reference=reference), window=60)
     serve(collector, ("a", 1, START - 86400), ("b", 2, START - 86400))
     closed(collector, 1)
     pandas = require("pandas")
@@ -184,7 +185,7 @@ def test_another_reference_than_that_of_the_windows_is_told(collect: Any, refere
 
 def test_the_open_window_is_shown(collect: Any, reference: Path, look: Look) -> None:  # noqa: F811
     start, length = open_window()
-    collector = collect(config=config(reference=reference), window=length, idle=float(length))
+    collector = collect(config=config(reference=reference), window=length)
     viewer = look(collector, "view=model&model=m&range=all")
     viewer.next()
     serve(collector, ("a", 1, start))

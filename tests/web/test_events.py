@@ -8,11 +8,10 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import httpx
 import pytest
 
 from tests.conftest import Collector, until
-from tests.web.conftest import Start, shown, window
+from tests.web.conftest import Start, get, shown, window
 
 
 class Viewer:
@@ -136,7 +135,7 @@ def test_too_many_viewers_are_told(paged: Start, look: Look) -> None:
     viewers = [look(collector, "view=health") for _ in range(2)]
     for viewer in viewers:
         viewer.next()
-    assert httpx.get(f"{collector.service.live.url}api/v1/events?view=health").status_code == 503
+    assert get(f"{collector.service.live.url}api/v1/events?view=health").status_code == 503
     viewers.pop().socket.close()
     until(lambda: not look(collector, "view=health").silent(1), what="a free place")
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import httpx
 import numpy as np
 from zmon_collector import views
 from zmon_collector.config import Config, WebSection
 
 from tests.conftest import Collector, by_names, until
-from tests.web.conftest import Start, open_window
+from tests.web.conftest import Start, get, open_window
 from tests.web.test_events import Look, look  # noqa: F401 - a fixture
 
 
@@ -26,7 +25,7 @@ def publish(collector: Collector, start: int, agents: tuple[str, ...], batches: 
 
 def view(collector: Collector) -> dict[str, Any]:
     url = f"{collector.service.live.url}api/v1/view"
-    found: dict[str, Any] = httpx.get(url, params={"view": "model", "model": "m", "range": "all"}).json()
+    found: dict[str, Any] = get(url, params={"view": "model", "model": "m", "range": "all"}).json()
     return found
 
 

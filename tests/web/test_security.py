@@ -14,7 +14,7 @@ from zmon_collector.web.app import probes
 from zmon_collector.web.security import is_loopback, policy, token_of
 from zmon_collector.web.server import WebServer
 
-from tests.web.conftest import Start
+from tests.web.conftest import Start, get
 from zmon import ConfigurationError
 
 TOKEN = "a-token-of-some-length"
@@ -43,28 +43,28 @@ def secret(tmp_path: Path) -> Path:
 def test_host_and_origin(paged: Start, headers: dict[str, str], status: int) -> None:
     url = paged(hosts=("page.example",)).service.live.url
     for path in ("", "api/v1/models", "healthz"):
-        assert httpx.get(url + path, headers=headers).status_code == status
+        assert get(url + path, headers=headers).status_code == status
 
 
 def test_the_pages_own_origin_is_allowed(paged: Start) -> None:
     url = paged().service.live.url
-    assert httpx.get(f"{url}api/v1/models", headers={"origin": url.rstrip("/")}).status_code == 200
+    assert get(f"{url}api/v1/models", headers={"origin": url.rstrip("/")}).status_code == 200
 
 
 def test_a_token_is_asked_for_everything_that_holds_data(paged: Start, secret: Path) -> None:
     url = paged(token_file=secret).service.live.url
     for path in ("api/v1/models", "api/v1/health", "api/v1/events?view=health", "openapi.json", "api/v1/unknown"):
-        assert httpx.get(url + path).status_code == 401
-        assert httpx.get(url + path, headers={"authorization": "Bearer wrong"}).status_code == 401
+        assert get(url + path).status_code == 401
+        assert get(url + path, headers={"authorization": "Bearer wrong"}).status_code == 401
     for path in ("", "healthz", "static/main.js", "static/plotly.js"):
-        assert httpx.get(url + path).status_code == 200
+        assert get(url + path).status_code == 200
     good = {"authorization": f"Bearer {TOKEN}"}
-    assert httpx.get(f"{url}api/v1/models", headers=good).status_code == 200
-    assert TOKEN not in httpx.get(f"{url}api/v1/health", headers=good).text
+    assert get(f"{url}api/v1/models", headers=good).status_code == 200
+    assert TOKEN not in get(f"{url}api/v1/health", headers=good).text
 
 
 def test_a_login_gives_a_cookie_that_is_not_the_token(paged: Start, secret: Path) -> None:
-    with httpx.Client(base_url=paged(token_file=secret).service.live.url) as browser:
+    with httpx.Client(base_url=paged(token_file=secret).service.live.url, timeout=30) as browser:
         assert browser.post("/login", json={"token": "wrong"}).status_code == 401
         assert browser.post("/login", content=b"{").status_code == 401
         assert browser.post("/login", content=b"x" * 5000).status_code == 413
@@ -79,7 +79,7 @@ def test_a_login_gives_a_cookie_that_is_not_the_token(paged: Start, secret: Path
 def test_headers_keep_the_page_in(paged: Start) -> None:
     url = paged().service.live.url
     for path in ("", "static/main.js", "api/v1/models", "api/v1/points"):
-        headers = httpx.get(url + path).headers
+        headers = get(url + path).headers
         assert "script-src 'self';" in headers["content-security-policy"]
         assert "default-src 'none'" in headers["content-security-policy"]
         assert headers["x-content-type-options"] == "nosniff"
@@ -91,7 +91,7 @@ def test_headers_keep_the_page_in(paged: Start) -> None:
     "path", ["static/../app.py", "static/%2e%2e/app.py", "static//etc/passwd", "static/..%2fapp.py"]
 )
 def test_only_the_pages_files_are_served(paged: Start, path: str) -> None:
-    assert httpx.get(paged().service.live.url + path).status_code in (404, 405)
+    assert get(paged().service.live.url + path).status_code in (404, 405)
 
 
 def test_style_elements_of_plotly_are_known_by_hash() -> None:
@@ -133,4 +133,4 @@ def test_the_usual_port_gives_way_to_any_free_one(paged: Start, monkeypatch: pyt
     monkeypatch.setattr(site, "DEFAULT_BIND", taken.removeprefix("http://").rstrip("/"))
     second = paged(folder="second", bind=None).service.live.url
     assert second != taken
-    assert httpx.get(f"{second}healthz").status_code == 200
+    assert get(f"{second}healthz").status_code == 200
