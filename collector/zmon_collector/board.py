@@ -12,6 +12,7 @@ import numpy as np
 from zmon.contract import Report
 from zmon_collector.lines import Line
 
+MODELS = 2000  # versions of models that are kept
 KEPT = 60  # windows of each replica
 ENOUGH = 6  # windows before a change is called one
 FLOOR = 0.03  # change of a share that some hundred rows may show by chance
@@ -88,9 +89,14 @@ class Board:
                 own[name] = own.get(name, 0) + value.value if name in ADDED else value.value
         for name in ADDED:  # the rollup says of its rows what its replicas say together
             found[""][name] = sum(own.get(name, 0) for agent, own in found.items() if agent)
-        tracks = self._tracks.setdefault((report.model, report.version), {})
+        model = (report.model, report.version)
+        tracks = self._tracks[model] = self._tracks.pop(model, {})  # the last now; the first is silent for longest
         for agent, own in found.items():
             tracks.setdefault(agent, Track()).add(Row(report.window.start, period, **own), wall)
+        for agent in [each for each, track in tracks.items() if each and wall - track.heard >= FORGET]:
+            del tracks[agent]
+        while len(self._tracks) > MODELS:
+            del self._tracks[next(iter(self._tracks))]
 
     def restore(self, model: str, version: str, lines: Iterable[Line], period: int, heard: float) -> None:
         """What the history remembers of a model, after a start."""

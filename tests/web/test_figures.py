@@ -159,6 +159,17 @@ def test_an_agent_that_stops_is_silent_while_the_model_is_not() -> None:
     assert (state_of(board, 71.0), state_of(board, 71.0, "b")) == ("ok", "silent")
 
 
+def test_pods_and_versions_of_long_ago_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zmon_collector.board.MODELS", 3)
+    board = Board()
+    for i in range(20):
+        board.take(window(i, 86_400 * i, agents=(f"pod-{i}",)), 86_400.0 * i)
+        board.take(Report(i, "m", f"v{i}", Window(0, 10), []), 86_400.0 * i)
+    assert len(board._tracks) == 3
+    assert len(board.view(86_400.0 * 20)) == 3
+    assert set(board._tracks["m", ""]) == {"", "pod-19"}
+
+
 def test_a_report_of_counts_alone_adds_to_its_window() -> None:
     board = Board()
     board.take(window(1, 0), 0.0)
