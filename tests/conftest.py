@@ -100,8 +100,7 @@ class Collector:
 def collect(tmp_path: Path) -> Iterator[Callable[..., Collector]]:
     """Start collectors: ``collect(plugins={name: object}, config=…, **options of [collector])``.
 
-    Windows of a minute or more wait for their agents: none closes because the machine stood still. Shorter ones are of
-    tests that wait for them to close.
+    Windows wait for their agents for long: none closes because the machine stood still.
     """
     with contextlib.ExitStack() as stack:
 
@@ -118,7 +117,7 @@ def collect(tmp_path: Path) -> Iterator[Callable[..., Collector]]:
                     "bind": f"ipc://{tmp_path}/{folder}.sock",
                     "data_dir": path,
                     "window": 60,
-                    "idle": 60.0 if options.get("window", 60) >= 60 else 1.0,
+                    "idle": 60.0,
                     "max_wait": 120.0,
                     "flush_on_exit": True,
                     **options,

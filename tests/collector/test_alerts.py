@@ -554,7 +554,7 @@ def test_alerts_are_sent_and_kept(
         monkeypatch.setenv("HOOK", url)
         notify = {"ops": NotifySection(url_env="HOOK"), "chat": NotifySection(kind="slack", url_env="HOOK")}
         config = Config(web=WebSection(enabled=False), notify=notify)
-        collector = collect(window=PERIOD, config=config)
+        collector = collect(window=PERIOD, idle=1.0, config=config)
         with collector.publisher("digits", classes=10) as publisher:
             for window in range(8):
                 publisher.publish(served(window > 4)[0], timestamps=1_700_000_000.0 + window * PERIOD)
@@ -562,7 +562,7 @@ def test_alerts_are_sent_and_kept(
             until(lambda: len(got) == 2, 30, "both targets were told")
         collector.stop()
         assert {each.get("event") or each["text"].split(":")[1] for each in got} == {"opened", "rotating_light"}
-        again = collect(window=PERIOD, config=config)
+        again = collect(window=PERIOD, idle=1.0, config=config)
         assert [each["state"] for each in again.service.live.alerts()] == ["firing"]
         with again.publisher("digits", classes=10) as publisher:
             for window in range(8, 11):
@@ -581,7 +581,7 @@ def test_what_could_not_be_sent_is_sent_once_after_a_restart(
 ) -> None:
     config = Config(web=WebSection(enabled=False), notify={"ops": NotifySection(url_env="HOOK")})
     monkeypatch.setenv("HOOK", f"http://127.0.0.1:{free_port()}/nobody")
-    collector = collect(window=PERIOD, config=config)
+    collector = collect(window=PERIOD, idle=1.0, config=config)
     with collector.publisher("digits", classes=10) as publisher:
         for window in range(8):
             publisher.publish(served(window > 4)[0], timestamps=1_700_000_000.0 + window * PERIOD)
@@ -590,10 +590,10 @@ def test_what_could_not_be_sent_is_sent_once_after_a_restart(
     collector.stop()
     with hook() as (url, got):
         monkeypatch.setenv("HOOK", url)
-        again = collect(window=PERIOD, config=config)
+        again = collect(window=PERIOD, idle=1.0, config=config)
         until(lambda: got, 30, "the alert of the last run")
         again.stop()
-        collect(window=PERIOD, config=config).stop()
+        collect(window=PERIOD, idle=1.0, config=config).stop()
         assert [each["event"] for each in got] == ["opened"]
 
 

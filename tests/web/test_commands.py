@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from zmon_collector.admin import ask
 from zmon_collector.cli import cli
-from zmon_collector.commands import tap, top
+from zmon_collector.commands import tap
 from zmon_collector.lines import of_frame
 from zmon_collector.passing import A_SECOND, ASKED, KEPT, Passing
 from zmon_plugins.sinks.anodot_file import AnodotFile
@@ -44,10 +42,8 @@ def now() -> int:
 
 
 @pytest.fixture
-def running(paged: Start, monkeypatch: pytest.MonkeyPatch) -> Collector:
-    """A collector with ten windows; commands in this process wait longer for its answers than a person would."""
-    for each in (tap, top):
-        monkeypatch.setattr(each, "ask", partial(ask, timeout=30.0))
+def running(paged: Start) -> Collector:
+    """A collector with ten windows."""
     collector = paged()
     shown(collector, *(window(i + 1, now() - 100 + 10 * i, model="fraud\x1b[2J") for i in range(10)))
     return collector

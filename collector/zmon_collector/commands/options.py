@@ -18,6 +18,7 @@ from zmon_collector.plugins import Registry
 CONFIG = click.Path(exists=True, dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
 FAILED, WRONG, MISSING = 1, 2, 3
+PATIENCE = 10.0  # seconds that a running collector gets to answer
 
 
 class _Read(click.ParamType[Any]):

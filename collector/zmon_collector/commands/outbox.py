@@ -13,9 +13,7 @@ import click
 
 from zmon_collector import config as configuration
 from zmon_collector.admin import ask
-from zmon_collector.commands.options import CONFIG, FAILED, FOLDER
-
-TIMEOUT = 10.0
+from zmon_collector.commands.options import CONFIG, FAILED, FOLDER, PATIENCE
 
 
 def _where(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -25,7 +23,7 @@ def _where(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def _asked(path: Path | None, data_dir: Path | None, question: str, **more: Any) -> dict[str, Any]:
     folder = configuration.load(path, data_dir=data_dir).collector.data_dir
-    answer = ask(folder, question, TIMEOUT, **more)
+    answer = ask(folder, question, PATIENCE, **more)
     if answer is None or "error" in answer:
         said = answer["error"] if answer else f"no collector answers on {folder}; start it, its files are its own"
         click.echo(f"zmon: {said}", err=True)

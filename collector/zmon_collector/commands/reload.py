@@ -9,7 +9,7 @@ import click
 
 from zmon_collector import config as configuration
 from zmon_collector.admin import ask
-from zmon_collector.commands.options import CONFIG, FAILED, FOLDER, WRONG
+from zmon_collector.commands.options import CONFIG, FAILED, FOLDER, PATIENCE, WRONG
 
 
 @click.command()
@@ -22,7 +22,7 @@ def reload(path: Path | None, data_dir: Path | None) -> None:
     code 2, and nothing is changed, when the file is not valid; 1 when no collector answers.
     """
     folder = configuration.load(path, data_dir=data_dir).collector.data_dir
-    answer = ask(folder, "reload", timeout=10.0)
+    answer = ask(folder, "reload", PATIENCE)
     if answer is None:
         click.echo(f"zmon: no collector answers on {folder}", err=True)
         sys.exit(FAILED)

@@ -15,7 +15,7 @@ import click
 
 from zmon_collector import config as configuration
 from zmon_collector.admin import ask
-from zmon_collector.commands.options import CONFIG, FAILED, FOLDER, printable
+from zmon_collector.commands.options import CONFIG, FAILED, FOLDER, PATIENCE, printable
 
 EVERY = 0.25  # seconds
 PLAIN = {"what", "model", "model_version", "agent_id"}
@@ -93,11 +93,11 @@ def _passing(folder: Path, model: str, rate: int, seconds: float | None, as_json
     end = None if seconds is None else time.monotonic() + seconds
     left, until = rate, time.monotonic() + 1.0
     hidden = 0
-    answer = ask(folder, "batches 0")
+    answer = ask(folder, "batches 0", PATIENCE)
     seen = (answer or {}).get("seen", 0)
     while answer is not None and (end is None or time.monotonic() < end):
         time.sleep(EVERY)
-        answer = ask(folder, f"batches {seen}")
+        answer = ask(folder, f"batches {seen}", PATIENCE)
         if answer is None:
             break
         hidden += answer["seen"] - seen - len(answer["batches"])
@@ -135,11 +135,11 @@ def _header(batch: dict[str, Any]) -> str:
 
 def _reports(folder: Path) -> Iterator[dict[str, Any]]:
     """Reports from now on, until the collector no longer answers."""
-    answer = ask(folder, "reports 0")
+    answer = ask(folder, "reports 0", PATIENCE)
     sequence = max((report["sequence"] for report in (answer or {}).get("reports", [])), default=0)
     while answer is not None:
         time.sleep(EVERY)
-        answer = ask(folder, f"reports {sequence}")
+        answer = ask(folder, f"reports {sequence}", PATIENCE)
         for report in (answer or {}).get("reports", []):
             sequence = max(sequence, report["sequence"])
             yield report

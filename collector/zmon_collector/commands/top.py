@@ -15,7 +15,7 @@ from rich.text import Text
 
 from zmon_collector import config as configuration
 from zmon_collector.admin import ask
-from zmon_collector.commands.options import CONFIG, FAILED, FOLDER, printable
+from zmon_collector.commands.options import CONFIG, FAILED, FOLDER, PATIENCE, printable
 
 BARS = "▁▂▃▄▅▆▇█"
 TREND = 24  # windows in a small line
@@ -36,7 +36,7 @@ def top(path: Path | None, data_dir: Path | None, once: bool) -> None:
     """
     folder = configuration.load(path, data_dir=data_dir).collector.data_dir
     console = Console()
-    answer = ask(folder, "overview")
+    answer = ask(folder, "overview", PATIENCE)
     if answer is None:
         click.echo(f"zmon: no collector runs on {folder}; give its folder with --data-dir", err=True)
         sys.exit(FAILED)
@@ -47,7 +47,7 @@ def top(path: Path | None, data_dir: Path | None, once: bool) -> None:
         with Live(overview(answer["models"], console.width), console=console, screen=True, auto_refresh=False) as live:
             while True:
                 time.sleep(EVERY)
-                answer = ask(folder, "overview")
+                answer = ask(folder, "overview", PATIENCE)
                 shown = Text("The collector has gone.") if answer is None else overview(answer["models"], console.width)
                 live.update(shown, refresh=True)
     except KeyboardInterrupt:
