@@ -257,7 +257,7 @@ def test_a_collector_forgets(collect: Callable[..., Collector], monkeypatch: pyt
     """The same with sockets, an engine and a file."""
     for name in ("FORGET_AGENT", "FORGET_MODEL", "EVERY"):
         monkeypatch.setattr(f"zmon_collector.forgetting.{name}", 0.0)
-    collector = collect(window=1, label_horizon=0.001)
+    collector = collect(window=1, idle=1.0, label_horizon=0.001)
     for version in ("1", "2"):
         with collector.publisher(classes=2, version=version, agent_id="a", tags={"x": "y"}) as publisher:
             publisher.publish(np.eye(2), ids=[1, 2], labels=[0, 1])
