@@ -271,8 +271,9 @@ class Desk:
     def end_streams(self, now: Now, *, force: bool = False) -> None:
         """After a goodbye: what has not arrived is lost, and the stream is forgotten; so are long silent ones."""
         for key, stream in self.roster.ended(now, force=force):
-            book, agent = self._book(stream.topic, now)
-            self._advance(key, stream, stream.issued, book, agent, now)
+            if stream.row < stream.issued:
+                book, agent = self._book(stream.topic, now)
+                self._advance(key, stream, stream.issued, book, agent, now)
         self.roster.forget_gone(now)
 
     def close_due(self, now: Now, *, hold: bool) -> None:
