@@ -19,6 +19,7 @@ from pathlib import Path
 from zmon_collector.admin import ask
 
 CHARTS = {"classes", "confidence", "movement"}
+WEB = 8787
 
 
 def main(page: str) -> None:
@@ -35,6 +36,7 @@ def main(page: str) -> None:
         port += 10
         elsewhere = f" --bind tcp://127.0.0.1:{port}"
         environment["ZMON_COLLECTOR"] = f"tcp://127.0.0.1:{port}"
+    taken = _listens(WEB)
     with tempfile.TemporaryDirectory() as folder:
         options = {"cwd": folder, "env": environment, "text": True}
         terminal = subprocess.Popen(["bash", "-c", f"exec {collect[1].strip()}{elsewhere}"], **options)
@@ -50,7 +52,7 @@ def main(page: str) -> None:
             while "max_prediction_proba" not in shown and time.monotonic() < until:
                 time.sleep(0.2)
                 shown = subprocess.run(["bash", "-c", look[1]], check=False, capture_output=True, **options).stdout
-            charts = first_charts(Path(folder, "zmon-data"), page)
+            charts = first_charts(Path(folder, "zmon-data"), page, taken=taken or _listens(WEB))
         finally:
             terminal.send_signal(signal.SIGTERM)
             terminal.wait(30)
@@ -60,10 +62,10 @@ def main(page: str) -> None:
     sys.stdout.write("the quick start does what it says\n")
 
 
-def first_charts(data: Path, page: str) -> set[str]:
+def first_charts(data: Path, page: str, *, taken: bool) -> set[str]:
     """What the live page draws of the model."""
     web = ask(data, "health", 10.0)["web"]
-    assert "http://127.0.0.1:8787/" in page and (web == "http://127.0.0.1:8787/" or _listens(8787)), web
+    assert "http://127.0.0.1:8787/" in page and (web == f"http://127.0.0.1:{WEB}/" or taken), web
     until = time.monotonic() + 30
     drawn: set[str] = set()
     while not drawn >= CHARTS and time.monotonic() < until:
