@@ -174,15 +174,15 @@ class Service:
             self._turn()
         self._finish()
 
+    # Nothing is woken by these: an Event has a lock, which the interrupted thread may hold just then. `run` looks soon.
+
     def stop(self) -> None:
         """Ask `run` to end. Safe in a signal handler, and twice."""
         self._stopping = True
-        self._wakeup.set()
 
     def ask_to_reload(self) -> None:
         """Ask `run` to reload. Safe in a signal handler."""
         self._reloading = True
-        self._wakeup.set()
 
     def reload(self) -> list[str]:
         """Take over a changed configuration, from the next window on; the changed keys that need a restart.

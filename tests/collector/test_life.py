@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -54,3 +55,15 @@ def test_what_was_taken_is_known_to_be_taken(collect: Callable[..., Any], monkey
         until(lambda: not publisher.stats.connected, 10, "the end of the connection")
         assert publisher.stats.acknowledged == taken
         publisher.close(0)
+
+
+def test_a_signal_may_come_while_the_thread_holds_its_own_bell(collect: Callable[..., Any]) -> None:
+    """Its handler runs in that thread: a lock that it waits for would never be released."""
+    collector = collect()
+    service = collector.service
+    with service._wakeup._cond:
+        for ask in (service.ask_to_reload, service.stop):
+            handler = threading.Thread(target=ask, daemon=True)
+            handler.start()
+            handler.join(5)
+            assert not handler.is_alive(), f"{ask.__name__} waits for a lock"
