@@ -205,7 +205,8 @@ class Recovery:
 
     def _add(self, record: Record, row: WindowRow, window: OpenWindow) -> None:
         if "label_outcomes" in record.columns:  # completed by labels; joined before it was journaled
-            window.tally(record.agent)
+            # Said again, since the end may have come before the journal heard of it: the agent may have no rows there.
+            self._desk.books[row.model, row.version].pairs(window, record.agent)
             late = Batch(window.schema, record.columns, record.rows)
             self._engine.add((row.model, row.version), window, record.agent, late, 0, 0)
             return

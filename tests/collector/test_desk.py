@@ -14,6 +14,7 @@ from zmon_collector import journal, tables
 from zmon_collector.closing import Closed
 from zmon_collector.config import CollectorSection, Config, WebSection
 from zmon_collector.receive import Received
+from zmon_collector.record import Record
 from zmon_collector.recover import Recovery
 from zmon_collector.service import Service
 from zmon_collector.window import Now
@@ -183,3 +184,18 @@ def test_a_proper_end_settles_goodbyes_at_once(lay: Callable[[], Table]) -> None
     table.greeting("bye", issued=15)
     table.desk.end_streams(table.now, force=True)
     assert table.counts("lost") == 5
+
+
+def test_who_has_only_outcomes_of_labels_in_a_window_is_known_after_two_restarts(lay: Callable[[], Table]) -> None:
+    """The first end came before the journal heard of the agent; a checkpoint then takes the place of the outcomes."""
+    table = lay()
+    table.batch(1, 10)
+    (window,) = table.desk.books["m", ""].open.values()
+    table.end_turn()
+    service = table.service
+    recovery = Recovery(journal.load(table.disk), table.desk, service.engine, service.store, service.telemetry, bool)
+    (row,) = journal.load(table.disk).windows
+    outcomes = Record("truth", b"", b"", 0, 2, {"label_outcomes": np.array([2, 3], dtype=np.int8)})
+    recovery._add(outcomes, row, window)
+    table.end_turn()
+    assert ("m", "truth") in {(model, agent) for _, model, _, agent, _ in journal.load(table.disk).counts}
