@@ -352,6 +352,7 @@ class Desk:
         return turn, acks, waiting
 
     def _packed(self, book: Book, number: int, agent: str) -> bytes | None:
-        tallies = book.waiting if number == NO_WINDOW else self.pending[number].window.tallies
+        pending = self.pending.get(number)  # none: the window was finished since, and its counts are in its report
+        tallies = book.waiting if number == NO_WINDOW else pending.window.tallies if pending else {}
         tally = tallies.get(agent)
         return None if tally is None else pack_counts(tally.plain())

@@ -199,3 +199,14 @@ def test_who_has_only_outcomes_of_labels_in_a_window_is_known_after_two_restarts
     recovery._add(outcomes, row, window)
     table.end_turn()
     assert ("m", "truth") in {(model, agent) for _, model, _, agent, _ in journal.load(table.disk).counts}
+
+
+def test_counts_of_a_window_that_was_finished_meanwhile_are_not_asked_for(lay: Callable[[], Table]) -> None:
+    table = lay()
+    table.batch(1, 10)
+    table.end_turn()
+    book = table.desk.books["m", ""]
+    (window,) = book.open.values()
+    book.pairs(window, "truth")
+    del table.desk.pending[window.number]
+    table.end_turn()
