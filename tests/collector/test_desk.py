@@ -79,6 +79,17 @@ class Table:
             self.desk.pending.pop(closed.number, None)
         return found
 
+    def later(self, seconds: float = 1.1) -> None:
+        """Some time passes, and goodbyes are settled."""
+        self.goes(seconds)
+        self.desk.end_streams(self.now)
+
+    def recovery(self, disk: sqlite3.Connection) -> Recovery:
+        """What another run left behind."""
+        service = self.service
+        found = journal.load(disk)
+        return Recovery(found, self.desk, service.engine, service.store, service.telemetry, lambda: None)
+
     def counts(self, kind: str) -> int:
         return self.service.telemetry.get(kind)
 
@@ -127,11 +138,9 @@ def test_rows_that_a_goodbye_has_overtaken_are_counted_once(lay: Callable[[], Ta
     table.greeting("hello")
     table.batch(1, 10)
     table.greeting("bye", issued=110)
-    table.goes(1.1)
-    table.desk.end_streams(table.now)
+    table.later()
     assert table.counts("lost") == 100
-    table.goes(1.1)
-    table.desk.end_streams(table.now)
+    table.later()
     assert not len(table.desk.roster)
     table.batch(11, 100)  # late beyond measure: they are in the count of the lost
     assert (table.counts("rows"), table.counts("lost"), table.counts("duplicates")) == (10, 100, 100)
@@ -141,9 +150,10 @@ def test_what_is_forgotten_of_those_that_left_is_bounded(lay: Callable[[], Table
     table = lay()
     table.batch(1, 10)
     table.greeting("bye", issued=10)
-    for seconds in (1.1, 1.1, 301):
-        table.goes(seconds)
-        table.desk.end_streams(table.now)
+    table.later()
+    table.later()
+    assert len(table.desk.roster._gone) == 1
+    table.later(301)
     assert not table.desk.roster._gone
 
 
@@ -155,27 +165,30 @@ def test_a_goodbye_survives_a_restart(lay: Callable[[], Table]) -> None:
     first.end_turn()
     first.greeting("bye", issued=110)
     first.end_turn()
-    found = journal.load(first.disk)
-    service = second.service
-    recovery = Recovery(found, second.desk, service.engine, service.store, service.telemetry, lambda: None)
-    recovery.restore(second.now)
-    second.goes(1.1)
-    second.desk.end_streams(second.now)
+    second.recovery(first.disk).restore(second.now)
+    second.later()
     assert second.counts("lost") == 100
-    second.goes(1.1)
-    second.desk.end_streams(second.now)
+    second.later()
     assert not len(second.desk.roster)
 
 
 def test_streams_end_only_when_nothing_waits(lay: Callable[[], Table]) -> None:
     table = lay()
-    receiver = table.service.receiver
-    assert receiver.caught_up
+    service, receiver = table.service, table.service.receiver
+    service._started = 0.0
+    table.batch(1, 10)
+    table.greeting("bye", issued=15)
+    table.goes(1.1)
     receiver.inbox.append(Received("data", [b""]))
-    assert not receiver.caught_up
+    service._close_due(table.now)
+    assert table.counts("lost") == 0, "what waits may be what is missing"
     receiver.take()
     receiver._paused = True
-    assert not receiver.caught_up
+    service._close_due(table.now)
+    assert table.counts("lost") == 0, "and so may be what is kept out"
+    receiver._paused = False
+    service._close_due(table.now)
+    assert table.counts("lost") == 5
 
 
 def test_a_proper_end_settles_goodbyes_at_once(lay: Callable[[], Table]) -> None:
@@ -192,11 +205,9 @@ def test_who_has_only_outcomes_of_labels_in_a_window_is_known_after_two_restarts
     table.batch(1, 10)
     (window,) = table.desk.books["m", ""].open.values()
     table.end_turn()
-    service = table.service
-    recovery = Recovery(journal.load(table.disk), table.desk, service.engine, service.store, service.telemetry, bool)
     (row,) = journal.load(table.disk).windows
     outcomes = Record("truth", b"", b"", 0, 2, {"label_outcomes": np.array([2, 3], dtype=np.int8)})
-    recovery._add(outcomes, row, window)
+    table.recovery(table.disk)._add(outcomes, row, window)
     table.end_turn()
     assert ("m", "truth") in {(model, agent) for _, model, _, agent, _ in journal.load(table.disk).counts}
 
