@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from zmon_collector.cli import cli
+from zmon_collector.cli.main import cli
 from zmon_collector.config import alerting, sections
 from zmon_collector.config.toml import toml
 from zmon_collector.config.values import clients, duration, period, tables

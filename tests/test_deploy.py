@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from zmon_collector.auth import Allow
-from zmon_collector.cli import cli
+from zmon_collector.cli.main import cli
 from zmon_collector.config import Config, SecuritySection, exposed, parse
 from zmon_collector.config.values import clients
+from zmon_collector.ingest.auth import Allow
 
 import zmon
 from tests.conftest import require

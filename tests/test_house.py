@@ -13,8 +13,8 @@ from pathlib import Path
 
 import click
 import pytest
-from zmon_collector.cli import cli
-from zmon_plugins.api.table import Target
+from zmon_collector.cli.main import cli
+from zmon_plugins.api.target import Target
 
 import zmon
 import zmon.hooks
@@ -32,30 +32,30 @@ ALLOWED = {
     "zmon_collector": {"zmon", "zmon_plugins", "zmon_collector"},
 }
 PURE = {  # no sockets, no clock, no threads
-    "zmon.wire": set(),
-    "zmon.control": set(),
-    "zmon.buffer": set(),
-    "zmon.forms": set(),
+    "zmon._wire.frames": set(),
+    "zmon._wire.control": set(),
+    "zmon._transport.ring": set(),
+    "zmon._capture.fast_path": set(),
     "zmon.batch": set(),
     "zmon.state": set(),
     "zmon.categories": set(),
-    "zmon.kinds": set(),
-    "zmon.inputs": set(),
+    "zmon._capture.kinds": set(),
+    "zmon._capture.inputs": set(),
     "zmon.reference.bins": set(),
     "zmon.reference.build": set(),
     "zmon.reference.calibration": set(),
     "zmon.reference.codec": set(),
     "zmon.reference.sketch": set(),
-    "zmon_collector.window": set(),
-    "zmon_collector.sample": set(),
-    "zmon_collector.streams": set(),
-    "zmon_collector.intake": set(),
-    "zmon_collector.merge": set(),
-    "zmon_collector.segments": set(),
-    "zmon_collector.choice": set(),
-    "zmon_collector.push.plan": set(),
-    "zmon_collector.push.written": set(),
-    "zmon_plugins.api.answers": set(),
+    "zmon_collector.windows.window": set(),
+    "zmon_collector.compute.sample": set(),
+    "zmon_collector.ingest.stream_position": set(),
+    "zmon_collector.ingest.validation": set(),
+    "zmon_collector.compute.merge": set(),
+    "zmon_collector.compute.segments": set(),
+    "zmon_collector.config.series_selection": set(),
+    "zmon_collector.jobs.push.plan": set(),
+    "zmon_collector.jobs.push.files": set(),
+    "zmon_plugins.api.responses": set(),
     "zmon_plugins.api.pace": set(),
 }
 IMPURE = {"zmq", "socket", "time", "threading", "asyncio", "os", "subprocess", "logging"}
@@ -108,7 +108,7 @@ def test_a_module_is_small_and_says_its_place(name: str, path: Path) -> None:
     assert len(text.splitlines()) <= LONGEST, f"{name} is too long"
 
 
-@pytest.mark.parametrize("module", [f"zmon.{each.name}" for each in pkgutil.iter_modules(zmon.__path__)])
+@pytest.mark.parametrize("module", [each.name for each in pkgutil.walk_packages(zmon.__path__, "zmon.")])
 def test_examples_in_docstrings_run(module: str) -> None:
     assert doctest.testmod(importlib.import_module(module)).failed == 0
 

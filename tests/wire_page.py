@@ -6,7 +6,9 @@ import re
 import struct
 from pathlib import Path
 
-from zmon import categories, control, wire
+from zmon import categories
+from zmon._wire import control
+from zmon._wire import frames as wire
 from zmon.batch import Schema
 
 PAGE = Path(__file__).parents[1] / "docs/wire.md"

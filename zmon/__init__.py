@@ -7,11 +7,11 @@ Importing this package loads pyzmq, msgpack and numpy, and nothing heavier.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from zmon._transport.counters import Stats
+from zmon._watch import watch
 from zmon.batch import Batch, Schema
-from zmon.counters import Stats
 from zmon.errors import ConfigurationError, MissingExtraError, RetryLater, WireError, ZmonError
 from zmon.publisher import Publisher
-from zmon.watch import watch
 
 if TYPE_CHECKING:
     from zmon.contract import Context, Ledger, Metric, Point, Refused, Report, RowCounts, Series, Sink, Value, Window

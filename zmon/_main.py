@@ -23,7 +23,7 @@ def main() -> None:
     """Run the command line."""
     try:
         # By name, because this package imports neither the collector nor the plugins: the script is all they share.
-        cli = importlib.import_module("zmon_collector.cli")
+        cli = importlib.import_module("zmon_collector.cli.main")
     except ImportError as error:
         missing = (error.name or "pluggy").partition(".")[0]
         if missing not in NEEDED:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from zmon._watch.call_context import known
+from zmon._watch.watcher import Watcher, rows_of
 from zmon.errors import Rejected
-from zmon.watch.known import known
-from zmon.watch.watcher import Watcher, rows_of
 
 if TYPE_CHECKING:
     from zmon.publisher import Publisher

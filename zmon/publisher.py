@@ -11,14 +11,14 @@ from typing import Any, NoReturn, Self, TypeVar, overload
 
 import numpy as np
 
-from zmon import forks, keys, native, settings
-from zmon.buffer import Ring
-from zmon.capture import Capture, Pieces
-from zmon.counters import Counters, Stats
+from zmon._capture.assembler import Capture, Pieces
+from zmon._transport import forks, keys, settings, threads
+from zmon._transport.counters import Counters, Stats
+from zmon._transport.ring import Ring
+from zmon._transport.sender import Transport
+from zmon._watch import call_context, captured
+from zmon._wire.frames import STREAM_BYTES, Topic
 from zmon.errors import ConfigurationError, Rejected
-from zmon.transport import Transport
-from zmon.watch import captured, known
-from zmon.wire import STREAM_BYTES, Topic
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -143,7 +143,7 @@ class Publisher:
 
     def _reset(self) -> None:
         """A fresh stream with an empty ring: at the start, and in a forked child."""
-        self._lock = native.lock()
+        self._lock = threads.lock()
         self._stream = os.urandom(STREAM_BYTES)
         self._ring = Ring(self._buffer_bytes)
         self._label_rows = 0
@@ -271,7 +271,7 @@ class Publisher:
                 model.predict_proba(frame)
         """
         given = {"ids": ids, "timestamps": timestamps, "labels": labels, "segments": segments}
-        return known.context(self, given)
+        return call_context.context(self, given)
 
     def flush(self, timeout: float = 5.0) -> bool:
         """Wait until everything published so far is acknowledged.

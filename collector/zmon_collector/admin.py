@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import zmq
 
+from zmon._wire.frames import pack, unpack
 from zmon.errors import ConfigurationError
-from zmon.wire import pack, unpack
 
 if TYPE_CHECKING:
     from zmon_collector.service import Service

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from zmon_collector.choice import smallest
 from zmon_collector.config import Config
+from zmon_collector.config.series_selection import smallest
 from zmon_collector.plugins import Registry, check_names
 
 DEFAULT_SINK = "anodot_file"

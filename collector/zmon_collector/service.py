@@ -10,37 +10,37 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from zmon._wire.control import decode_greeting, encode_ack
+from zmon._wire.frames import decode, pack
 from zmon.contract import Report
-from zmon.control import decode_greeting, encode_ack
 from zmon.errors import ConfigurationError, WireError
 from zmon.state import pack_state
-from zmon.wire import decode, pack
-from zmon_collector import journal, labels
 from zmon_collector.admin import Admin
-from zmon_collector.alerting import Alerting
-from zmon_collector.aside import Aside
-from zmon_collector.auth import Allow
-from zmon_collector.choice import chooser
-from zmon_collector.closing import Closed
-from zmon_collector.compaction import Compaction
+from zmon_collector.alerts.worker import Alerting
+from zmon_collector.compute.engine import Engine
+from zmon_collector.compute.finalizer import Closed
+from zmon_collector.compute.references import References
+from zmon_collector.compute.restatement import Restater
 from zmon_collector.config import Config
-from zmon_collector.dispatch import Deliveries, ObserverDelivery, SinkDelivery
-from zmon_collector.engine import Engine
-from zmon_collector.forgetting import Forgetting
-from zmon_collector.live import Live
+from zmon_collector.config.reload import merged
+from zmon_collector.config.series_selection import chooser
+from zmon_collector.dashboard.live import Live
+from zmon_collector.dashboard.prometheus import Newest, exposition
+from zmon_collector.delivery.dead_letters import Aside
+from zmon_collector.delivery.dispatch import Deliveries, ObserverDelivery, SinkDelivery
+from zmon_collector.delivery.outbox import Outbox, next_sequence
+from zmon_collector.ingest.auth import Allow
+from zmon_collector.ingest.checkpoint_policy import Compaction
+from zmon_collector.ingest.ingestor import Ack, Desk
+from zmon_collector.ingest.receiver import Received, Receiver
+from zmon_collector.ingest.recovery import Recovery
+from zmon_collector.ingest.retention import Forgetting
 from zmon_collector.loading import load_plugins, sink_is_on
-from zmon_collector.outbox import Outbox, next_sequence
 from zmon_collector.plugins import Registry, check_names
-from zmon_collector.prometheus import Newest, exposition
-from zmon_collector.receive import Received, Receiver
-from zmon_collector.recover import Recovery
-from zmon_collector.references import References
-from zmon_collector.reload import merged
-from zmon_collector.restate import Restater
-from zmon_collector.settle import Ack, Desk
-from zmon_collector.store import Store
+from zmon_collector.storage import journal, label_join
+from zmon_collector.storage.database import Store
 from zmon_collector.telemetry import Telemetry
-from zmon_collector.window import Now
+from zmon_collector.windows.window import Now
 
 log = logging.getLogger("zmon.collector")
 
@@ -80,7 +80,7 @@ class Service:
         self._started = 0.0
         self._holding = True
         self.references = References(config)
-        self._joined: deque[tuple[frozenset[int], labels.Joined]] = deque()
+        self._joined: deque[tuple[frozenset[int], label_join.Joined]] = deque()
         self._durable = config.collector.journal == "on"
         self._recovery: Recovery | None = None
         self.engine = Engine(
@@ -333,7 +333,7 @@ class Service:
         turn, acks, waiting = self.desk.end_turn(now)
         if turn:
 
-            def done(joined: labels.Joined) -> None:
+            def done(joined: label_join.Joined) -> None:
                 if waiting:
                     self._joined.append((waiting, joined))
                     self._wakeup.set()

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from zmon.contract import Point, Value
 from zmon_plugins import distances
-from zmon_plugins.yardstick import Yardstick
+from zmon_plugins.reference_bins import Yardstick
 
 Array = NDArray[Any]
 LEAST = 3  # agents; of two nobody can tell which is the odd one

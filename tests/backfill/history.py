@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas
 from click.testing import CliRunner, Result
-from zmon_collector.cli import cli
+from zmon_collector.cli.main import cli
 
 from tests.conftest import by_names
 

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pandas
 import pytest
-from zmon_collector import files
-from zmon_collector.backfill import run
-from zmon_collector.backfill.plan import Plan
 from zmon_collector.config import parse
+from zmon_collector.jobs import row_files
+from zmon_collector.jobs.backfill import run
+from zmon_collector.jobs.backfill.plan import Plan
 from zmon_plugins.sinks.anodot_file import AnodotFile
 
 from tests.backfill.history import CONFIG, OPTIONS, START, backfill, points, rows, same
@@ -66,10 +66,10 @@ def test_the_points_are_those_of_a_collector(tmp_path: Path, collect: Callable[.
 
 def test_every_kind_of_file_gives_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Csv and npz are cut into pieces, too; a quoted value may hold a line's end."""
-    monkeypatch.setattr(files, "CSV_PIECE", 100_000)
-    monkeypatch.setattr(files, "CSV_BLOCK", 30_000)
-    monkeypatch.setattr(files, "ROWS", 500)
-    monkeypatch.setattr(files, "PIECE_ROWS", 1500)
+    monkeypatch.setattr(row_files, "CSV_PIECE", 100_000)
+    monkeypatch.setattr(row_files, "CSV_BLOCK", 30_000)
+    monkeypatch.setattr(row_files, "ROWS", 500)
+    monkeypatch.setattr(row_files, "PIECE_ROWS", 1500)
     frame = rows(6000, 3)[["p_a", "p_b", "p_c", "x0", "x1", "host", "ts"]]
     frame.loc[::7, "host"] = 'a "quoted"\nname'
     options = ["--model", "m", "--probabilities", "p_*", "--time", "ts", "--agent", "host"]
@@ -77,7 +77,10 @@ def test_every_kind_of_file_gives_the_same(tmp_path: Path, monkeypatch: pytest.M
     frame.to_csv(tmp_path / "rows.csv", index=False)
     text = {name: frame[name].to_numpy(dtype=str if name == "host" else None) for name in frame}
     np.savez(tmp_path / "rows.npz", **text)  # type: ignore[arg-type]
-    assert len(list(files.pieces(tmp_path / "rows.csv"))) > 4 and len(list(files.pieces(tmp_path / "rows.npz"))) == 4
+    assert (
+        len(list(row_files.pieces(tmp_path / "rows.csv"))) > 4
+        and len(list(row_files.pieces(tmp_path / "rows.npz"))) == 4
+    )
     found = []
     for suffix in ("parquet", "csv", "npz"):
         out = tmp_path / suffix

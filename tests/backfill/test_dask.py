@@ -129,7 +129,7 @@ def test_a_scheduler_that_dies(history: Path, tmp_path: Path, cluster: Cluster) 
 
 
 def test_no_scheduler_and_no_workers(history: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from zmon_collector.backfill import executors
+    from zmon_collector.jobs.backfill import executors
 
     monkeypatch.setattr(executors, "CONNECT", 0.5)
     result = backfill(tmp_path / "out", str(history / "rows.parquet"), "--executor", "dask://127.0.0.1:9")
@@ -141,9 +141,9 @@ def test_no_scheduler_and_no_workers(history: Path, tmp_path: Path, monkeypatch:
 def test_data_is_not_in_the_graph(history: Path) -> None:
     """What a task is sent does not grow with the rows that it reads."""
     import cloudpickle
-    from zmon_collector.backfill.job import Job, settled
     from zmon_collector.config import Config
-    from zmon_collector.table import Columns, Table
+    from zmon_collector.jobs.backfill.job import Job, settled
+    from zmon_collector.jobs.tabular import Columns, Table
 
     table = Table([history / "rows.parquet"], Columns(probabilities=("p_*",), time="ts"))
     layout, schema = settled(table)

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from zmon_collector.aside import Aside
-from zmon_collector.closing import Closed
-from zmon_collector.dispatch import SinkDelivery
-from zmon_collector.outbox import Outbox
-from zmon_collector.store import Store
+from zmon_collector.compute.finalizer import Closed
+from zmon_collector.delivery.dead_letters import Aside
+from zmon_collector.delivery.dispatch import SinkDelivery
+from zmon_collector.delivery.outbox import Outbox
+from zmon_collector.storage.database import Store
 from zmon_collector.telemetry import Telemetry
-from zmon_plugins.api.table import Target
+from zmon_plugins.api.target import Target
 from zmon_plugins.sinks.anodot import Anodot
 
 from tests.bench.measure import Table

@@ -45,7 +45,7 @@ def made(path: Path, rows: int) -> None:
 
 RUN = """
 import resource, sys
-from zmon_collector.cli import cli
+from zmon_collector.cli.main import cli
 cli(standalone_mode=False)
 used = resource.getrusage(resource.RUSAGE_SELF)
 print(used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from zmon_collector.choice import chooser
+from zmon_collector.compute.engine import LANE_BYTES, Engine
 from zmon_collector.config import Config, MetricsSection
-from zmon_collector.engine import LANE_BYTES, Engine
+from zmon_collector.config.series_selection import chooser
 from zmon_collector.plugins import Registry
-from zmon_collector.window import OpenWindow
+from zmon_collector.windows.window import OpenWindow
 
 from tests.bench.measure import Table
 from tests.bench.rows import BLOCK, FEATURES, ROWS, blocks

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from zmon_collector.compute.sample import draw, row_keys
 from zmon_collector.plugins import Registry
-from zmon_collector.sample import draw, row_keys
 
 from tests.bench.measure import Table, interleaved
 from zmon.batch import Batch, Schema, concat

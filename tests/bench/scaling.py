@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from zmon_collector.book import Book
-from zmon_collector.choice import chooser
+from zmon_collector.compute.engine import Engine
 from zmon_collector.config import Config
-from zmon_collector.engine import Engine
+from zmon_collector.config.series_selection import chooser
 from zmon_collector.plugins import Registry
-from zmon_collector.window import Now, OpenWindow, Rules, Spans
+from zmon_collector.windows.manager import Book
+from zmon_collector.windows.window import Now, OpenWindow, Rules, Spans
 
 from tests.bench.measure import Table
+from zmon._transport.ring import Layout, Piece, Ring
 from zmon.batch import Batch, Schema
-from zmon.buffer import Layout, Piece, Ring
 
 GROWTH = 3.0  # what a unit may cost more at sixteen times as many; noise and caches included
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from tests.conftest import until
-from zmon import transport
-from zmon.alarm import Alarm
+from zmon._transport import sender
+from zmon._transport.wakeup import Alarm
 
 
 def rung(alarm: Alarm) -> bool:
@@ -39,7 +39,7 @@ def test_it_rings_once_for_each_time_it_was_set() -> None:
 
 
 def test_a_sleeping_publisher_sends_at_once_and_costs_next_to_nothing(collect: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr(transport, "SLEEP", 20.0)
+    monkeypatch.setattr(sender, "SLEEP", 20.0)
     with collect().publisher("m", classes=2) as publisher:
         for _ in range(3):
             publisher.publish(np.full((4, 2), 0.5))
@@ -50,8 +50,8 @@ def test_a_sleeping_publisher_sends_at_once_and_costs_next_to_nothing(collect: A
 
 
 def test_who_flushes_does_not_wait_for_the_next_look(collect: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr(transport, "BUSY_POLL", 5.0)
-    monkeypatch.setattr(transport, "BUSY_FOR", 60.0)
+    monkeypatch.setattr(sender, "BUSY_POLL", 5.0)
+    monkeypatch.setattr(sender, "BUSY_FOR", 60.0)
     with collect().publisher("m", classes=2) as publisher:
         publisher.publish(np.full((4, 2), 0.5))
         until(lambda: publisher.stats.connected, 5, "the collector")

@@ -6,7 +6,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from zmon.buffer import MERGE_ROWS, OVERHEAD, Cursor, Layout, Piece, Ring
+from zmon._transport.ring import MERGE_ROWS, OVERHEAD, Cursor, Layout, Piece, Ring
 
 A = Layout(b"schema-a", (("probabilities", "<f8", 2),))
 B = Layout(b"schema-b", (("probabilities", "<f8", 2),))

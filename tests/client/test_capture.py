@@ -11,11 +11,11 @@ import pytest
 
 import zmon
 from tests.conftest import require
+from zmon._capture.assembler import Capture
+from zmon._wire.frames import BLOBS, decode_schema
 from zmon.batch import Schema
-from zmon.capture import Capture
 from zmon.categories import decode
 from zmon.errors import Rejected
-from zmon.wire import BLOBS, decode_schema
 
 NOW = 1_700_000_000_123_456_789
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from zmon.capture import MESSAGE_BYTES, Capture
+from zmon._capture.assembler import MESSAGE_BYTES, Capture
 from zmon.errors import Rejected
 
 P = np.random.default_rng(0).dirichlet(np.ones(3), 40)

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 import zmon
 from tests.client.test_transport import Peer
 from tests.conftest import Collector, until
-from zmon import control
+from zmon._wire import control
 from zmon.errors import WireError
 
 GOOD = control.encode_ack(b"s" * 16, 5, 2**20)

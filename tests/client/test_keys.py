@@ -9,7 +9,7 @@ import pytest
 import zmq
 import zmq.auth
 
-from zmon import keys
+from zmon._transport import keys
 from zmon.errors import ConfigurationError
 
 PUBLIC, SECRET = (key.decode() for key in zmq.curve_keypair())

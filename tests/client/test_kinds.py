@@ -16,9 +16,9 @@ import zmon
 from tests.client.test_capture import capture, columns, proba
 from tests.conftest import require
 from zmon import categories
+from zmon._wire.frames import Topic, decode, encode_batch
 from zmon.batch import Batch, Schema
 from zmon.errors import ConfigurationError, Rejected, WireError
-from zmon.wire import Topic, decode, encode_batch
 
 NAN, NAT = float("nan"), np.datetime64("NaT")
 MIXED = {

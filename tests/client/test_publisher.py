@@ -16,7 +16,7 @@ import pytest
 
 import zmon
 from tests.conftest import until
-from zmon import settings
+from zmon._transport import settings
 
 P = np.array([[0.7, 0.2, 0.1], [0.1, 0.1, 0.8]])
 NOWHERE = "ipc:///nonexistent/zmon"

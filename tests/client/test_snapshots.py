@@ -8,7 +8,7 @@ import threading
 import numpy as np
 import pytest
 
-from zmon.snapshots import LARGE, Snapshots
+from zmon._transport.buffer_pool import LARGE, Snapshots
 
 MIB = 2**20
 

@@ -12,9 +12,9 @@ import zmq
 
 import zmon
 from tests.conftest import until
-from zmon import control, wire
-from zmon.control import Greeting
-from zmon.wire import Message
+from zmon._wire import control, frames
+from zmon._wire.control import Greeting
+from zmon._wire.frames import Message
 
 P = np.array([[0.7, 0.3]])
 
@@ -55,7 +55,7 @@ class Peer:
     def messages(self, quiet: float = 0.3) -> list[Message]:
         found = []
         while self.sub.poll(int(quiet * 1000)):
-            found.append(wire.decode(self.sub.recv_multipart()))
+            found.append(frames.decode(self.sub.recv_multipart()))
         return found
 
 

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zmon import control, wire
+from zmon._wire import control
+from zmon._wire import frames as wire
 from zmon.batch import Schema
 from zmon.errors import WireError
 

@@ -14,7 +14,8 @@ import pytest
 
 from tests import wire_page
 from tests.conftest import Collector, until
-from zmon import control, wire
+from zmon._wire import control
+from zmon._wire import frames as wire
 
 ARRAYS = ("probabilities", "labels", "segments", "segment values")
 TEXT = wire_page.PAGE.read_text()

@@ -14,14 +14,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from zmon_collector.alerting import Alerting
-from zmon_collector.alerts import Alerts, Event
+from zmon_collector.alerts.notifier import Outgoing, Sender, body, message
+from zmon_collector.alerts.rule_matching import AGENT_FORGOTTEN
+from zmon_collector.alerts.rules import Alerts, Event
+from zmon_collector.alerts.worker import Alerting
 from zmon_collector.config import Config, WebSection
 from zmon_collector.config.alerting import DEFAULTS, AlertRule, NotifySection, rules
-from zmon_collector.demo.replica import Traffic
-from zmon_collector.notify import Outgoing, Sender, body, message
+from zmon_collector.jobs.demo.replica import Traffic
 from zmon_collector.telemetry import Telemetry
-from zmon_collector.watched import AGENT_FORGOTTEN
 
 from tests.conftest import Collector, until
 from tests.faults.harness import free_port
@@ -402,7 +402,7 @@ def test_a_model_of_once_a_week_goes_on_and_time_without_the_collector_is_not_co
 
 
 def test_models_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("zmon_collector.alerts.MODELS", 3)
+    monkeypatch.setattr("zmon_collector.alerts.rules.MODELS", 3)
     feed = Feed(BELOW)
     for model in "abca":
         feed.window(WORSE, model=model)
@@ -669,7 +669,7 @@ def test_a_report_on_which_the_rules_fail_is_passed_over(
 
 
 def test_a_reader_that_failed_is_well_again_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("zmon_collector.alerting.FAILING", 0.0)
+    monkeypatch.setattr("zmon_collector.alerts.worker.FAILING", 0.0)
     alerting = alerting_of(Reports(3))
     monkeypatch.setattr(alerting, "_deliver", iter_of(ValueError("once"), True, True))
     alerting.start()
@@ -692,7 +692,7 @@ def iter_of(*answers: Any) -> Callable[[Any], Any]:
 
 
 def test_models_without_data_are_looked_for_while_others_give_reports(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("zmon_collector.alerting.TICK", 0.02)
+    monkeypatch.setattr("zmon_collector.alerts.worker.TICK", 0.02)
     ticks: list[float] = []
     monkeypatch.setattr(Alerts, "tick", lambda self, wall: ticks.append(wall) or [])
     alerting = alerting_of(Reports(100))

@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from zmon_collector import dispatch
-from zmon_collector.aside import Aside
-from zmon_collector.cli import cli
-from zmon_collector.closing import Closed
+from zmon_collector.cli.main import cli
+from zmon_collector.compute.finalizer import Closed
 from zmon_collector.config import Config
-from zmon_collector.dispatch import SinkDelivery
-from zmon_collector.outbox import Outbox
-from zmon_collector.store import Store
+from zmon_collector.delivery import dispatch
+from zmon_collector.delivery.dead_letters import Aside
+from zmon_collector.delivery.dispatch import SinkDelivery
+from zmon_collector.delivery.outbox import Outbox
+from zmon_collector.storage.database import Store
 from zmon_collector.telemetry import Telemetry
-from zmon_plugins.api.courier import Paused
+from zmon_plugins.api.chunk_sender import Paused
 
 from tests.conftest import Collector, answer, until
 from tests.standin import TOKEN, StandIn

@@ -18,15 +18,16 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from zmon_collector.admin import ask
-from zmon_collector.auth import DOMAIN, LOGGED_KEYS, Allow, Client, Gate, verdict
-from zmon_collector.commands.keygen import keygen
+from zmon_collector.cli.keygen import keygen
 from zmon_collector.config import Config, SecuritySection, dump, load, parse
+from zmon_collector.ingest.auth import DOMAIN, LOGGED_KEYS, Allow, Client, Gate, verdict
 from zmon_collector.telemetry import Telemetry
 from zmq.utils import z85
 
 import zmon
 from tests.conftest import Collector, until
-from zmon import control, wire
+from zmon._wire import control
+from zmon._wire import frames as wire
 from zmon.batch import Schema
 from zmon.errors import ConfigurationError, WireError
 

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from zmon_collector import budget
-from zmon_collector.choice import Choice
-from zmon_collector.commands import validate
+from zmon_collector.cli import quota as budget
+from zmon_collector.cli import validate
 from zmon_collector.config import Config, parse
+from zmon_collector.config.series_selection import Choice
 from zmon_collector.plugins import Registry
 
 from tests.collector.test_choice import METRICS

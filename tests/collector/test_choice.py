@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from zmon_collector.choice import Choice, chooser, unknown
 from zmon_collector.config import parse
+from zmon_collector.config.series_selection import Choice, chooser, unknown
 from zmon_collector.plugins import Registry
 
 from zmon.contract import Metric, Value

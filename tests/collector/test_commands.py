@@ -8,7 +8,7 @@ from typing import Any
 import click
 import pytest
 from click.testing import CliRunner
-from zmon_collector.cli import Commands, cli
+from zmon_collector.cli.main import Commands, cli
 
 from zmon.hooks import hookimpl
 

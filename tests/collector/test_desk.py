@@ -10,17 +10,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from zmon_collector import journal, tables
-from zmon_collector.closing import Closed
+from zmon_collector.compute.finalizer import Closed
 from zmon_collector.config import CollectorSection, Config, WebSection
-from zmon_collector.receive import Received
-from zmon_collector.record import Record
-from zmon_collector.recover import Recovery
+from zmon_collector.ingest.receiver import Received
+from zmon_collector.ingest.recovery import Recovery
 from zmon_collector.service import Service
-from zmon_collector.window import Now
+from zmon_collector.storage import journal
+from zmon_collector.storage import schema as tables
+from zmon_collector.storage.chunk_codec import Record
+from zmon_collector.windows.window import Now
 
 from tests.conftest import until
-from zmon import control, wire
+from zmon._wire import control
+from zmon._wire import frames as wire
 from zmon.batch import Schema
 
 TOPIC = wire.Topic("m", "", "a").encode()

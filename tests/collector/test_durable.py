@@ -13,15 +13,18 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from zmon_collector import checkpoint, record, reports, tables
-from zmon_collector.accumulate import Partial
-from zmon_collector.aside import Aside
-from zmon_collector.checkpoint import AgentState, Checkpoint
-from zmon_collector.closing import Closed
-from zmon_collector.outbox import Outbox
-from zmon_collector.record import Record
-from zmon_collector.sample import Sample
-from zmon_collector.store import Store
+from zmon_collector.compute import checkpoint_codec
+from zmon_collector.compute.accumulate import Partial
+from zmon_collector.compute.checkpoint_codec import AgentState, Checkpoint
+from zmon_collector.compute.finalizer import Closed
+from zmon_collector.compute.sample import Sample
+from zmon_collector.delivery import report_codec
+from zmon_collector.delivery.dead_letters import Aside
+from zmon_collector.delivery.outbox import Outbox
+from zmon_collector.storage import chunk_codec
+from zmon_collector.storage import schema as tables
+from zmon_collector.storage.chunk_codec import Record
+from zmon_collector.storage.database import Store
 from zmon_collector.telemetry import Telemetry
 
 from tests.conftest import until
@@ -48,7 +51,7 @@ def test_a_chunk_comes_back(data: st.DataObject) -> None:
             columns[name] = seed.integers(0, 100, shape).astype(data.draw(st.sampled_from(DTYPES)))
         numbers: Any = 7 if data.draw(st.booleans()) else seed.integers(1, 2**60, rows).astype(np.uint64)
         records.append(Record("pod/1 ä", seed.bytes(16), seed.bytes(8), numbers, rows, columns))
-    back = list(record.decode(record.encode(records)))
+    back = list(chunk_codec.decode(chunk_codec.encode(records)))
     assert len(back) == len(records)
     for left, right in zip(records, back, strict=True):
         assert (left.agent, left.stream, left.schema, left.rows) == (
@@ -67,16 +70,16 @@ def test_a_chunk_comes_back(data: st.DataObject) -> None:
 def test_a_strided_column_comes_back() -> None:
     column = np.arange(24.0).reshape(6, 4)[::2, ::-1]
     codes = {"codes": (("red", "grün"), ()), "segments": (("a", "b", "c"),)}
-    (back,) = record.decode(record.encode([Record("a", b"s", b"h", 1, 3, {"inputs": column}, codes)]))
+    (back,) = chunk_codec.decode(chunk_codec.encode([Record("a", b"s", b"h", 1, 3, {"inputs": column}, codes)]))
     assert np.array_equal(back.columns["inputs"], column)
     assert back.dictionaries == codes
 
 
 def test_a_chunk_of_a_newer_version_is_refused() -> None:
-    data = bytearray(record.encode([]))
+    data = bytearray(chunk_codec.encode([]))
     data[2] += 1
     with pytest.raises(ValueError, match="version"):
-        list(record.decode(bytes(data)))
+        list(chunk_codec.decode(bytes(data)))
 
 
 def test_a_checkpoint_comes_back() -> None:
@@ -85,8 +88,10 @@ def test_a_checkpoint_comes_back() -> None:
     sample = Sample(np.array([1, 2, 2**64 - 2], dtype=np.uint64), batch, 2**64 - 1)
     state = AgentState(3, {"": Partial({"m": {"n": 3, "sum": np.array([1.5])}}), "lane": Partial({})}, sample)
     failures: dict[str, str] = {}
-    data = checkpoint.encode(Checkpoint(["m", "n"], {"n": "broke"}, {"pod": state, "new": AgentState()}), failures)
-    back = checkpoint.decode(data, schema)
+    data = checkpoint_codec.encode(
+        Checkpoint(["m", "n"], {"n": "broke"}, {"pod": state, "new": AgentState()}), failures
+    )
+    back = checkpoint_codec.decode(data, schema)
     assert not failures
     assert (back.metrics, back.failed) == (["m", "n"], {"n": "broke"})
     assert back.agents["pod"].rows == 3
@@ -96,23 +101,25 @@ def test_a_checkpoint_comes_back() -> None:
     assert (found.keys.tolist(), found.bound, found.batch.rows) == ([1, 2, 2**64 - 2], 2**64 - 1, 3)
     assert back.agents["new"].sample is None
     with pytest.raises(ValueError, match="not a checkpoint"):
-        checkpoint.decode(data.replace(b"version\x01", b"version\x02"), schema)
+        checkpoint_codec.decode(data.replace(b"version\x01", b"version\x02"), schema)
 
 
 def test_a_metric_whose_accumulator_is_no_plain_data_loses_only_itself() -> None:
     failures: dict[str, str] = {}
     state = AgentState(1, {"": Partial({"good": 1, "bad": object()})})
-    back = checkpoint.decode(checkpoint.encode(Checkpoint(["good", "bad"], {}, {"a": state}), failures), Schema())
+    back = checkpoint_codec.decode(
+        checkpoint_codec.encode(Checkpoint(["good", "bad"], {}, {"a": state}), failures), Schema()
+    )
     assert list(failures) == list(back.failed) == ["bad"]
     assert back.agents["a"].partials[""].accumulators == {"good": 1}
 
 
 def test_a_report_comes_back() -> None:
     report = example_report(7)
-    back = reports.decode(reports.encode(report))
+    back = report_codec.decode(report_codec.encode(report))
     assert back == report
     with pytest.raises(ValueError, match="not a report"):
-        reports.decode(reports.encode(report).replace(b"version\x01", b"version\x02"))
+        report_codec.decode(report_codec.encode(report).replace(b"version\x01", b"version\x02"))
 
 
 # --- the store ------------------------------------------------------------------------------------------------------

@@ -10,25 +10,26 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
-from zmon_collector import journal, tables, window
-from zmon_collector.book import Book
+from zmon_collector.compute.contexts import Contexts
+from zmon_collector.compute.engine import Engine
 from zmon_collector.config import Config, LimitsSection
-from zmon_collector.contexts import Contexts
-from zmon_collector.engine import Engine
-from zmon_collector.forgetting import FORGET_AGENT, FORGET_MODEL, Forgetting
-from zmon_collector.recover import Recovery
-from zmon_collector.schemas import Schemas
-from zmon_collector.settle import Desk
-from zmon_collector.store import Store
+from zmon_collector.ingest.ingestor import Desk
+from zmon_collector.ingest.recovery import Recovery
+from zmon_collector.ingest.retention import FORGET_AGENT, FORGET_MODEL, Forgetting
+from zmon_collector.ingest.schema_cache import Schemas
+from zmon_collector.storage import journal, schema
+from zmon_collector.storage.database import Store
 from zmon_collector.telemetry import Telemetry
-from zmon_collector.window import Now, OpenWindow, Rules
+from zmon_collector.windows import window
+from zmon_collector.windows.manager import Book
+from zmon_collector.windows.window import Now, OpenWindow, Rules
 
 from tests.conftest import Collector, until
 from zmon import Batch, Schema
-from zmon.control import Greeting
+from zmon._wire.control import Greeting
+from zmon._wire.frames import Message, Topic, encode_schema, schema_hash
 from zmon.errors import WireError
 from zmon.state import pack_state
-from zmon.wire import Message, Topic, encode_schema, schema_hash
 
 DAY = 86400.0
 SCHEMA = Schema(classes=("a", "b"), tags={"zone": "eu"})
@@ -61,7 +62,7 @@ class Scene:
 
     def __init__(self, models: int = 1000) -> None:
         self.connection = sqlite3.connect(":memory:", isolation_level=None)
-        tables.create(self.connection)
+        schema.create(self.connection)
         self.config = replace(Config(), limits=LimitsSection(models=models))
         self.at = 1_700_000_000.0
         self.telemetry = Telemetry()
@@ -229,7 +230,7 @@ def test_an_agent_is_known_until_its_window_is_reported() -> None:
 def test_closed_stretches_on_disk_follow_those_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(window, "SPANS", 5)
     connection = sqlite3.connect(":memory:", isolation_level=None)
-    tables.create(connection)
+    schema.create(connection)
     book = Book(Rules())
     random = np.random.default_rng(0)
     for start in random.permutation(60).tolist():
@@ -256,7 +257,7 @@ def test_a_schema_in_use_is_not_the_one_that_goes() -> None:
 def test_a_collector_forgets(collect: Callable[..., Collector], monkeypatch: pytest.MonkeyPatch) -> None:
     """The same with sockets, an engine and a file."""
     for name in ("FORGET_AGENT", "FORGET_MODEL", "EVERY"):
-        monkeypatch.setattr(f"zmon_collector.forgetting.{name}", 0.0)
+        monkeypatch.setattr(f"zmon_collector.ingest.retention.{name}", 0.0)
     collector = collect(window=1, idle=1.0, label_horizon=0.001)
     for version in ("1", "2"):
         with collector.publisher(classes=2, version=version, agent_id="a", tags={"x": "y"}) as publisher:

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import zmq
 from zmon_collector.admin import ask
-from zmon_collector.window import Tally
+from zmon_collector.windows.window import Tally
 
 from tests.conftest import Collector, until
-from zmon import control, wire
+from zmon._wire import control
+from zmon._wire import frames as wire
 from zmon.batch import Schema
 
 TOPIC = wire.Topic("model", "", "stranger").encode()

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from zmon_collector.intake import NANO, checked, settled, split
-from zmon_collector.window import Periods
+from zmon_collector.ingest.validation import NANO, checked, settled, split
+from zmon_collector.windows.window import Periods
 
+from zmon._wire.frames import Message, Topic
 from zmon.batch import Batch, Schema
 from zmon.errors import WireError
-from zmon.wire import Message, Topic
 
 BINARY = Schema(classes=("no", "yes"), features=("x", "y"), kinds=("numeric",) * 2)
 TERNARY = Schema(classes=("a", "b", "c"))

@@ -14,24 +14,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics
-from zmon_collector import compaction, labels, recall, restatable, tables
-from zmon_collector.intake import Part
-from zmon_collector.journal import Turn
-from zmon_collector.labels import Joined, Labelled, Predicted, Sweep, Window, Work
-from zmon_collector.late import LateLabels
-from zmon_collector.restatable import Piece, Place
-from zmon_collector.window import Now, OpenWindow
+from zmon_collector.dashboard import history_queries
+from zmon_collector.ingest import checkpoint_policy
+from zmon_collector.ingest.late_labels import LateLabels
+from zmon_collector.ingest.validation import Part
+from zmon_collector.storage import label_join, restatement_queue, schema
+from zmon_collector.storage.journal import Turn
+from zmon_collector.storage.label_join import Joined, Labelled, Predicted, Sweep, Window, Work
+from zmon_collector.storage.restatement_queue import Piece, Place
+from zmon_collector.windows.window import Now, OpenWindow
 
 from tests.conftest import Collector, until
 from zmon import Batch, Schema
 
 OPEN = Window(7, 60)
-NAMES = {name: getattr(labels, name) for name in ("JOINED", "UNKNOWN", "DUPLICATE", "CONFLICT", "REPEATED")}
+NAMES = {name: getattr(label_join, name) for name in ("JOINED", "UNKNOWN", "DUPLICATE", "CONFLICT", "REPEATED")}
 
 
 def database() -> sqlite3.Connection:
     connection = sqlite3.connect(":memory:", isolation_level=None)
-    tables.create(connection)
+    schema.create(connection)
     return connection
 
 
@@ -87,7 +89,7 @@ def test_whatever_the_order_first_wins(steps: list[tuple[bool, list[tuple[int, i
     found = []
     for is_label, rows in steps:
         if is_label:
-            found.append(labels.join(Work(labelled=[labelled([(f"i{i}", y) for i, y in rows])]), connection))
+            found.append(label_join.join(Work(labelled=[labelled([(f"i{i}", y) for i, y in rows])]), connection))
             for i, y in rows:
                 if i not in truth:
                     truth[i] = y
@@ -95,7 +97,7 @@ def test_whatever_the_order_first_wins(steps: list[tuple[bool, list[tuple[int, i
                 else:
                     expected["duplicate" if truth[i] == y else "conflict"] += 1
         else:
-            found.append(labels.join(Work(predicted=[predicted([f"i{i}" for i, _ in rows])]), connection))
+            found.append(label_join.join(Work(predicted=[predicted([f"i{i}" for i, _ in rows])]), connection))
             for i, _ in rows:
                 if i in predictions:
                     expected["repeated"] += 1
@@ -108,15 +110,15 @@ def test_whatever_the_order_first_wins(steps: list[tuple[bool, list[tuple[int, i
 
 def test_a_prediction_that_came_with_its_label() -> None:
     connection = database()
-    first = labels.join(Work(predicted=[predicted(["a", "b"], own=[1, -1])]), connection)
-    second = labels.join(Work(labelled=[labelled([("a", 1), ("a", 2), ("b", 0)])]), connection)
+    first = label_join.join(Work(predicted=[predicted(["a", "b"], own=[1, -1])]), connection)
+    second = label_join.join(Work(labelled=[labelled([("a", 1), ("a", 2), ("b", 0)])]), connection)
     assert outcomes(first, second) == {"duplicate": 1, "conflict": 1, "joined": 1}
 
 
 def test_pairs_carry_delay_window_and_probabilities() -> None:
     connection = database()
-    labels.join(Work(predicted=[predicted(["a"], start=60), predicted(["bb"], start=0)]), connection)
-    joined = labels.join(Work(labelled=[labelled([("a", 1), ("bb", 2)], at=90)]), connection)
+    label_join.join(Work(predicted=[predicted(["a"], start=60), predicted(["bb"], start=0)]), connection)
+    joined = label_join.join(Work(labelled=[labelled([("a", 1), ("bb", 2)], at=90)]), connection)
     pairs = [record for record in joined.records[7] if "labels" in record.columns]
     (pair,) = pairs
     assert pair.agent == "pod"
@@ -128,36 +130,38 @@ def test_pairs_carry_delay_window_and_probabilities() -> None:
 
 def test_the_oldest_go_when_there_is_no_room() -> None:
     connection = database()
-    one = len("i0000") + len("pod") + 12 + labels.OVERHEAD
+    one = len("i0000") + len("pod") + 12 + label_join.OVERHEAD
     evicted = 0
     for at in range(0, 3000, 500):
         block = predicted([f"i{i:04}" for i in range(at, at + 500)])
-        joined = labels.join(Work(limit=1000 * one, predicted=[block]), connection)
+        joined = label_join.join(Work(limit=1000 * one, predicted=[block]), connection)
         evicted += joined.evicted
         assert joined.kept_bytes == kept(connection) <= 1000 * one
     assert evicted == 2000
-    late = labels.join(Work(limit=1000 * one, labelled=[labelled([("i1999", 0), ("i2000", 0)])]), connection)
+    late = label_join.join(Work(limit=1000 * one, labelled=[labelled([("i1999", 0), ("i2000", 0)])]), connection)
     assert outcomes(late) == {"joined": 1}
 
 
 def test_what_waits_for_too_long() -> None:
     connection = database()
-    labels.join(Work(predicted=[predicted(["old"], kept=10.0), predicted(["new"], kept=20.0)]), connection)
-    labels.join(Work(labelled=[labelled([("x", 0)], received=10.0), labelled([("y", 0)], received=20.0)]), connection)
-    swept = labels.join(Work(sweep=Sweep(15.0, 15.0, {1: OPEN})), connection)
+    label_join.join(Work(predicted=[predicted(["old"], kept=10.0), predicted(["new"], kept=20.0)]), connection)
+    label_join.join(
+        Work(labelled=[labelled([("x", 0)], received=10.0), labelled([("y", 0)], received=20.0)]), connection
+    )
+    swept = label_join.join(Work(sweep=Sweep(15.0, 15.0, {1: OPEN})), connection)
     assert outcomes(swept) == {"unknown": 1}
     assert connection.execute("SELECT id FROM predictions").fetchall() == [(b"new",)]
     assert connection.execute("SELECT id FROM labels_waiting").fetchall() == [(b"y",)]
     kept(connection)
-    without = labels.join(Work(sweep=Sweep(15.0, 99.0, {})), connection)
+    without = label_join.join(Work(sweep=Sweep(15.0, 99.0, {})), connection)
     assert outcomes(without) == {}, "without an open window it waits"
 
 
 def test_an_older_file_is_brought_up_to_date() -> None:
     connection = sqlite3.connect(":memory:", isolation_level=None)
-    connection.executescript(f"{tables.TABLES} PRAGMA application_id = {tables.APPLICATION}; PRAGMA user_version = 1;")
-    tables.migrate(connection, 1)
-    assert tables.version_of(connection) == tables.VERSION
+    connection.executescript(f"{schema.TABLES} PRAGMA application_id = {schema.APPLICATION}; PRAGMA user_version = 1;")
+    schema.migrate(connection, 1)
+    assert schema.version_of(connection) == schema.VERSION
     names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
     assert names == {name for (name,) in database().execute("SELECT name FROM sqlite_master")}
 
@@ -189,14 +193,14 @@ def read(connection: sqlite3.Connection, now: float = 0.0) -> list[list[Piece]]:
     slices: list[list[Piece]] = []
     place: Place | None = None
     while True:
-        pieces, place = restatable.read(place, now, connection)
+        pieces, place = restatement_queue.read(place, now, connection)
         if not pieces:
             return slices
         slices.append(pieces)
 
 
 def finished(connection: sqlite3.Connection, slices: list[list[Piece]]) -> None:
-    restatable.finish([piece.target for pieces in slices for piece in pieces if piece.last], connection)
+    restatement_queue.finish([piece.target for pieces in slices for piece in pieces if piece.last], connection)
 
 
 def with_pairs(windows: int, rows: int) -> sqlite3.Connection:
@@ -206,23 +210,25 @@ def with_pairs(windows: int, rows: int) -> sqlite3.Connection:
     for window in range(windows):
         names = [str(window * rows + i) for i in range(rows)]
         label = labelled([(names[0], 1)])
-        labels.join(Work(owners=owners, predicted=[predicted(names, start=60 * window)], labelled=[label]), connection)
+        label_join.join(
+            Work(owners=owners, predicted=[predicted(names, start=60 * window)], labelled=[label]), connection
+        )
     return connection
 
 
 def test_a_large_window_is_read_in_slices() -> None:
-    rows = 3 * restatable.SLICE_ROWS + 7
+    rows = 3 * restatement_queue.SLICE_ROWS + 7
     slices = read(with_pairs(1, rows))
     assert [len(pieces) for pieces in slices] == [1, 1, 1, 1]
     pieces = [pieces[0] for pieces in slices]
-    assert max(len(piece.rows) for piece in pieces) == restatable.SLICE_ROWS
+    assert max(len(piece.rows) for piece in pieces) == restatement_queue.SLICE_ROWS
     assert [row[0] for piece in pieces for row in piece.rows] == list(range(1, rows + 1))
     assert [piece.first for piece in pieces] == [True, False, False, False]
     assert [piece.last for piece in pieces] == [False, False, False, True]
 
 
 def test_a_slice_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(restatable, "SLICE_BYTES", 120)  # ten rows of three float32
+    monkeypatch.setattr(restatement_queue, "SLICE_BYTES", 120)  # ten rows of three float32
     slices = read(with_pairs(1, 95))
     assert [len(pieces[0].rows) for pieces in slices] == [10] * 9 + [5]
 
@@ -252,7 +258,7 @@ def test_a_window_rests_longer_each_time_while_labels_trickle_in() -> None:
     at = last = 0.0
     waits = []
     for label in range(1, 1500):
-        labels.join(Work(labelled=[labelled([(str(label), 1)])]), connection)
+        label_join.join(Work(labelled=[labelled([(str(label), 1)])]), connection)
         slices = read(connection, at)
         if slices:
             finished(connection, slices)
@@ -260,9 +266,9 @@ def test_a_window_rests_longer_each_time_while_labels_trickle_in() -> None:
             last = at
         at += 1.0
     assert waits == [0, 2, 4, 8, 16, 32, 64, 128, 256, 512]
-    assert not read(connection, last + restatable.LONGEST_REST - 1)
+    assert not read(connection, last + restatement_queue.LONGEST_REST - 1)
     for _ in range(2):
-        at += 2 * restatable.LONGEST_REST
+        at += 2 * restatement_queue.LONGEST_REST
         finished(connection, read(connection, at))
     assert connection.execute("SELECT count(*) FROM restate").fetchone() == (0,), "no more labels came: no more marks"
 
@@ -270,7 +276,7 @@ def test_a_window_rests_longer_each_time_while_labels_trickle_in() -> None:
 def test_labels_that_come_while_a_window_is_restated_are_not_forgotten() -> None:
     connection = with_pairs(1, 10)
     slices = read(connection)
-    labels.join(Work(labelled=[labelled([("5", 1)])]), connection)
+    label_join.join(Work(labelled=[labelled([("5", 1)])]), connection)
     finished(connection, slices)
     (pieces,) = read(connection, 2.0)
     assert [row[3] for row in pieces[0].rows].count(1) == 2
@@ -343,17 +349,17 @@ def test_the_history_restates_the_window_of_the_prediction(
     rows: int, collect: Callable[..., Collector], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However the windows are cut into slices."""
-    monkeypatch.setattr(restatable, "SLICE_ROWS", rows)
+    monkeypatch.setattr(restatement_queue, "SLICE_ROWS", rows)
     random = np.random.default_rng(2)
     p, truth = random.dirichlet(np.ones(3), 600), random.integers(0, 3, 600)
     times = 1_700_000_000.0 // 60 * 60 + np.arange(600) / 5  # two windows
     collector = collect(window=60)
-    question = recall.Question(
+    question = history_queries.Question(
         "model", what=("accuracy", "label_coverage"), names={"basis": "prediction_time"}, exact=True
     )
 
     def restated() -> dict[str, list[float]]:
-        lines = collector.service.live.memory.read(lambda db: recall.lines(db, question)).result()
+        lines = collector.service.live.memory.read(lambda db: history_queries.lines(db, question)).result()
         return {line.names["what"]: line.values.tolist() for line in lines}
 
     with collector.publisher(classes=3, agent_id="a") as publisher:
@@ -398,7 +404,7 @@ def test_labels_that_open_a_window_take_no_columns_from_its_rows(collect: Callab
 
 def test_a_checkpoint_holds_what_was_joined(collect: Callable[..., Collector], monkeypatch: pytest.MonkeyPatch) -> None:
     """Each batch completes pairs in the turn that also asks for a checkpoint, which replaces that turn's rows."""
-    monkeypatch.setattr(compaction, "CHECKPOINT_BYTES", 1)
+    monkeypatch.setattr(checkpoint_policy, "CHECKPOINT_BYTES", 1)
     collector = collect(window=3600, flush_on_exit=False)
     p = np.eye(2)[np.zeros(10, dtype=int)]
     times = 1_700_000_000.0
@@ -440,7 +446,7 @@ def test_no_ids_no_work(collect: Callable[..., Collector], monkeypatch: pytest.M
     def never(*_: Any) -> None:
         raise AssertionError("the join ran for a model without ids")
 
-    monkeypatch.setattr(labels, "join", never)
+    monkeypatch.setattr(label_join, "join", never)
     collector = collect(window=3600)
     with collector.publisher(classes=2) as publisher:
         publisher.publish(np.eye(2), labels=[0, 1])

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from zmon_collector.cli import cli
+from zmon_collector.cli.main import cli
 
 from tests.conftest import until
-from zmon import transport
+from zmon._transport import sender
 
 
 def test_what_is_there_at_the_start_is_not_looked_through_for_garbage(
@@ -30,7 +30,7 @@ def test_what_is_there_at_the_start_is_not_looked_through_for_garbage(
         failed=False,
         engine=SimpleNamespace(left_behind=0),
     )
-    monkeypatch.setattr("zmon_collector.commands.collect.Service", lambda *_, **__: service)
+    monkeypatch.setattr("zmon_collector.cli.collect.Service", lambda *_, **__: service)
     monkeypatch.setattr("signal.signal", lambda *_: None)
     try:
         assert CliRunner().invoke(cli, ["collect", "--data-dir", str(tmp_path)]).exit_code == 0
@@ -41,7 +41,7 @@ def test_what_is_there_at_the_start_is_not_looked_through_for_garbage(
 
 def test_what_was_taken_is_known_to_be_taken(collect: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Who does not read a collector's last answers sends the same rows to whoever takes over."""
-    monkeypatch.setattr(transport, "BUSY_POLL", 0.15)  # a publisher looks at its answers later than it usually does
+    monkeypatch.setattr(sender, "BUSY_POLL", 0.15)  # a publisher looks at its answers later than it usually does
     collector = collect()
     with collector.publisher(classes=2) as publisher:
         publisher.publish(np.full((4, 2), 0.5))

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from zmon_collector.compute.executors import Lane, Task
 from zmon_collector.config import parse
-from zmon_collector.lanes import Lane, Task
 from zmon_collector.plugins import DISABLE_AFTER, MetricState, Registry, builtin_modules
 
 import zmon

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
-from zmon_collector import prometheus
-from zmon_collector.prometheus import Newest, exposition
+from zmon_collector.dashboard import prometheus
+from zmon_collector.dashboard.prometheus import Newest, exposition
 
 from tests.conftest import Collector, until
 from zmon.contract import Point, Report, Value, Window

@@ -20,10 +20,10 @@ import pytest
 from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
-from zmon_collector.cli import cli
-from zmon_collector.push import plan, run, written
-from zmon_collector.push.plan import Span
-from zmon_collector.push.written import parsed, read
+from zmon_collector.cli.main import cli
+from zmon_collector.jobs.push import files, plan, run
+from zmon_collector.jobs.push.files import parsed, read
+from zmon_collector.jobs.push.plan import Span
 from zmon_plugins.sinks.anodot_file import AnodotFile
 
 from tests.conftest import until
@@ -149,7 +149,7 @@ def test_whatever_a_file_holds_reading_ends(text: str) -> None:
     assert len(list(parsed(text))) <= len(text)
 
 
-@pytest.mark.parametrize("module", [plan, written])
+@pytest.mark.parametrize("module", [plan, files])
 def test_examples_in_docstrings_run(module: Any) -> None:
     result = doctest.testmod(module)
     assert (result.failed, result.attempted > 0) == (0, True)

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
-from zmon_collector.sample import TOP, Sample, draw, merge, row_keys, stream_seed
+from zmon_collector.compute.sample import TOP, Sample, draw, merge, row_keys, stream_seed
 
 from zmon.batch import Batch, Schema
 

@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from zmon_collector import merge, segments
-from zmon_collector.accumulate import Partial, Progress, accumulate
+from zmon_collector.compute import merge, segments
+from zmon_collector.compute.accumulate import Partial, Progress, accumulate
 from zmon_collector.config import parse
 from zmon_collector.plugins import Registry
 
 from tests.e2e.test_series import subset
 from tests.plugins.oracles import ORACLES, Key, Rows, key
 from tests.plugins.test_metrics import as_batch, random_rows
+from zmon._capture.kinds import categorical
 from zmon.batch import Batch, concat
 from zmon.contract import DIMENSIONS, Context, Metric, Point, RowCounts, Window
-from zmon.kinds import categorical
 from zmon.state import pack_state, unpack_state
 
 

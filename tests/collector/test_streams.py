@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from zmon_collector.streams import Stream, first_contact
+from zmon_collector.ingest.stream_position import Stream, first_contact
 
-from zmon.control import Greeting
-from zmon.wire import Message, Topic
+from zmon._wire.control import Greeting
+from zmon._wire.frames import Message, Topic
 
 TOPIC = Topic("m", "", "a")
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
-from zmon_collector.book import Book
-from zmon_collector.window import SPANS, Now, OpenWindow, Rules, Spans
+from zmon_collector.windows.manager import Book
+from zmon_collector.windows.window import SPANS, Now, OpenWindow, Rules, Spans
 
 from zmon.batch import Schema
 

@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 from zmon_collector.admin import ask
-from zmon_collector.demo.run import PERIOD, Plan, run_demo
-from zmon_collector.demo.verdict import changed, read
+from zmon_collector.jobs.demo.run import PERIOD, Plan, run_demo
+from zmon_collector.jobs.demo.verdict import changed, read
 
 import zmon
 from tests.conftest import require, until

@@ -12,12 +12,12 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 from zmon_collector.config import parse
-from zmon_collector.reload import merged
-from zmon_collector.window import NANO, Periods
+from zmon_collector.config.reload import merged
+from zmon_collector.windows.window import NANO, Periods
 
 from tests.conftest import answer, until
 from tests.e2e.test_processes import OLD, Running, command
-from zmon.keys import read_file
+from zmon._transport.keys import read_file
 
 P = np.array([[0.9, 0.1]])
 

@@ -15,7 +15,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from zmon_collector import cli, compaction, journal, service
+from zmon_collector import service
+from zmon_collector.cli import main as cli
+from zmon_collector.ingest import checkpoint_policy
+from zmon_collector.storage import journal
 
 AGENTS = 3  # of the tests that kill
 
@@ -59,7 +62,7 @@ def streams_known(path: Path) -> int:
 
 
 if __name__ == "__main__":
-    compaction.CHECKPOINT_BYTES = int(sys.argv.pop(1))
+    checkpoint_policy.CHECKPOINT_BYTES = int(sys.argv.pop(1))
     if streams_known(Path(sys.argv[-1]) / "state.sqlite") >= AGENTS:
         service.SETTLE = 0.1  # or no life would be long enough to close a window
     where = sys.argv.pop(1)

@@ -19,7 +19,8 @@ from zmon_collector.admin import ask
 from tests.conftest import until
 from tests.faults.harness import FULL, Mortal, Timed, settled
 from tests.faults.test_links import LIVE
-from zmon import control, wire
+from zmon._wire import control
+from zmon._wire import frames as wire
 from zmon.batch import Schema
 
 MESSAGES = 1_000_000 if FULL else 30_000

@@ -12,10 +12,10 @@ from typing import Any
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from zmon_collector.streams import Stream
+from zmon_collector.ingest.stream_position import Stream
 
-from zmon.buffer import OVERHEAD, Cursor, Layout, Piece, Ring
-from zmon.wire import Message, Topic
+from zmon._transport.ring import OVERHEAD, Cursor, Layout, Piece, Ring
+from zmon._wire.frames import Message, Topic
 
 LAYOUT = Layout(b"schema", (("probabilities", "<f8", 2),))
 TOPIC = Topic("m", "", "a")

@@ -241,7 +241,7 @@ def test_softmax_does_not_overflow(publisher: Make) -> None:
 
 
 def test_the_examples_in_docstrings_run() -> None:
-    assert doctest.testmod(sys.modules["zmon.watch.call"]) == (0, 1)
+    assert doctest.testmod(sys.modules["zmon._watch.call"]) == (0, 1)
 
 
 def test_watching_imports_no_framework() -> None:

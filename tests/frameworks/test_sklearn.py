@@ -300,7 +300,7 @@ def test_a_failing_capture_reaches_nobody(publisher: Make, monkeypatch: pytest.M
     pub = publisher()
     bare = LogisticRegression(max_iter=500).fit(X, Y)
     model = zmon.watch(bare, pub)
-    monkeypatch.setattr(sys.modules["zmon.watch.call"], "column", lambda *_: 1 / 0)
+    monkeypatch.setattr(sys.modules["zmon._watch.call"], "column", lambda *_: 1 / 0)
     assert np.array_equal(model.predict_proba(X), bare.predict_proba(X))
     assert dict(pub.stats.rejected) == {"internal": 150}
 

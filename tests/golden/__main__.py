@@ -14,7 +14,8 @@ from zmon_collector.admin import ask
 
 import zmon
 from tests.faults.harness import Mortal, table
-from zmon import control, wire
+from zmon._wire import control
+from zmon._wire import frames as wire
 from zmon.batch import Schema
 
 HERE = Path(__file__).parent

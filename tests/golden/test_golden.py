@@ -12,7 +12,8 @@ import pytest
 import zmon
 from tests.conftest import by_names, require
 from tests.e2e.test_processes import Running
-from zmon import control, wire
+from zmon._wire import control
+from zmon._wire import frames as wire
 
 RELEASES = sorted(path for path in Path(__file__).parent.iterdir() if (path / "frames.json").exists())
 

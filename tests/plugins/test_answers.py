@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from zmon_plugins.api.answers import Outcome, read, retry_after
 from zmon_plugins.api.pace import Backoff, Bucket
+from zmon_plugins.api.responses import Outcome, read, retry_after
 
 from tests.standin import shaped
 

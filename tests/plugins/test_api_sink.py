@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 from zmon_plugins.anodot import Names, fixed_properties, samples
-from zmon_plugins.api import courier
+from zmon_plugins.api import chunk_sender
+from zmon_plugins.api.chunk_sender import Courier, Paused, chunk_of
 from zmon_plugins.api.client import Client, Unreachable
-from zmon_plugins.api.courier import Courier, Paused, chunk_of
-from zmon_plugins.api.table import Target, read, token_of
+from zmon_plugins.api.target import Target, read, token_of
 from zmon_plugins.sinks.anodot import Anodot, register_sinks
 
 from tests.standin import FAULTS, TOKEN, UNANSWERED, StandIn, key
@@ -169,7 +169,7 @@ def test_a_token_that_is_not_taken_pauses(fault: str, api: StandIn) -> None:
     sink = opened(api)
     with pytest.raises(Paused, match="check the token") as error:
         sink.write(report(1))
-    assert error.value.after == courier.PAUSE
+    assert error.value.after == chunk_sender.PAUSE
 
 
 def test_a_trickle_does_not_hold_the_sink(api: StandIn) -> None:

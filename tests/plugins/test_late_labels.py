@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from zmon_collector import labels
-from zmon_collector.accumulate import Progress, accumulate
+from zmon_collector.compute.accumulate import Progress, accumulate
+from zmon_collector.storage import label_join
 from zmon_plugins.metrics.late_labels import OUTCOMES, LabelDelay, LateLabels
 
 from tests.plugins.oracles import stats
@@ -36,7 +36,7 @@ def late(random: np.random.Generator, rows: int, whole: bool = False) -> Batch:
 
 
 def test_outcomes_have_one_order() -> None:
-    assert [OUTCOMES[getattr(labels, name.upper())] for name in OUTCOMES] == list(OUTCOMES)
+    assert [OUTCOMES[getattr(label_join, name.upper())] for name in OUTCOMES] == list(OUTCOMES)
 
 
 @pytest.mark.parametrize("metric", [LateLabels(), LabelDelay()], ids=["outcomes", "delay"])

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from zmon_plugins import lines as module
+from zmon_plugins import json_lines as module
 from zmon_plugins.anodot import Names, refusal, samples
-from zmon_plugins.lines import lines
+from zmon_plugins.json_lines import lines
 
 from zmon.contract import Point, Report, Value, Window
 from zmon.testing import example_report

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from zmon_collector.plugins import Registry, builtin_modules
 
 from tests.plugins.oracles import ORACLES, Key, Rows, differences, key
+from zmon._capture.kinds import categorical
 from zmon.batch import Batch, Schema, concat
 from zmon.categories import compact
 from zmon.contract import DIMENSIONS, PRESETS, Context, Metric, RowCounts, Window
-from zmon.kinds import categorical
 from zmon.state import pack_state, unpack_state
 from zmon.testing import check_metric, example_batches
 
@@ -294,7 +294,7 @@ def test_every_value_is_of_a_declared_and_documented_series(name: str) -> None:
 
 WITH_EXAMPLES = [
     "zmon_plugins.anodot",
-    "zmon_plugins.api.answers",
+    "zmon_plugins.api.responses",
     "zmon_plugins.api.pace",
     "zmon_plugins.api.protocol3",
 ]

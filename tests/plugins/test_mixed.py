@@ -8,18 +8,18 @@ from typing import Any
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from zmon_collector import merge
-from zmon_collector.accumulate import Progress, accumulate, draw
+from zmon_collector.compute import merge
+from zmon_collector.compute.accumulate import Progress, accumulate, draw
 from zmon_collector.config import Config
-from zmon_collector.intake import checked
+from zmon_collector.ingest.validation import checked
 
 from tests.client.test_capture import capture
 from tests.plugins.test_metrics import METRICS
+from zmon._capture.assembler import Capture
+from zmon._wire.frames import Topic, decode, decode_schema, encode_batch
 from zmon.batch import Batch, Schema, concat
-from zmon.capture import Capture
 from zmon.contract import Context, RowCounts, Value, Window
 from zmon.errors import Rejected
-from zmon.wire import Topic, decode, decode_schema, encode_batch
 
 COLUMNS: dict[str, st.SearchStrategy[Any]] = {
     "floats": st.floats(-1e100, 1e100) | st.none(),

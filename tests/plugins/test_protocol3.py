@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from zmon_plugins.anodot import Names
-from zmon_plugins.api.courier import Paused
+from zmon_plugins.api.chunk_sender import Paused
 from zmon_plugins.api.protocol3 import MEASUREMENTS, POINT, refusal3, samples3, schema
 from zmon_plugins.sinks.anodot import Anodot3, register_sinks
 

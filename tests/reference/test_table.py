@@ -8,8 +8,8 @@ import numpy as np
 import pandas
 import pytest
 from click.testing import CliRunner
-from zmon_collector import files, table
-from zmon_collector.commands.profile import profile
+from zmon_collector.cli.profile import profile
+from zmon_collector.jobs import row_files, tabular
 
 import zmon
 from tests.reference.test_profile import rows
@@ -34,7 +34,7 @@ def expected(frame: pandas.DataFrame) -> Profile:
 def test_the_command_makes_what_the_function_makes(
     suffix: str, frame: pandas.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "ROWS", 1000)  # the windows of 1000 rows are then the same
+    monkeypatch.setattr(row_files, "ROWS", 1000)  # the windows of 1000 rows are then the same
     path, out = tmp_path / f"rows.{suffix}", tmp_path / "reference.zmon"
     frame.to_csv(path, index=False) if suffix == "csv" else frame.to_parquet(path)
     options = ["--probabilities", "p_*", "--labels", "y", "--ids", "id", "--time", "ts", "--out", str(out)]
@@ -51,7 +51,7 @@ def test_the_command_makes_what_the_function_makes(
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
 def test_arrays_are_read_as_a_stream(save: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "ROWS", 700)
+    monkeypatch.setattr(row_files, "ROWS", 700)
     p, frame, labels = rows(3000)
     inputs = frame[["normal", "ones"]].to_numpy(dtype=np.float32)
     path, out = tmp_path / "rows.npz", tmp_path / "reference.zmon"
@@ -66,10 +66,10 @@ def test_arrays_are_read_as_a_stream(save: object, tmp_path: Path, monkeypatch: 
 
 
 def test_whole_numbers_may_become_fractions_further_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "CSV_BLOCK", 1000)
+    monkeypatch.setattr(row_files, "CSV_BLOCK", 1000)
     path = tmp_path / "a.csv"
     path.write_text("p,x\n" + "0.5,1\n" * 1000 + "0.25,1.5\n" * 3 + "0.25,\n")
-    read = table.Table([path], table.Columns(("no", "yes"), ("p",)))
+    read = tabular.Table([path], tabular.Columns(("no", "yes"), ("p",)))
     batches = list(read.batches())
     assert len(batches) > 3 and sum(batch.rows for batch in batches) == 1004
     assert np.isnan(batches[-1].inputs[-1, 0])
@@ -89,7 +89,7 @@ def test_columns_that_do_not_fit(
 ) -> None:
     frame.to_parquet(tmp_path / "a.parquet")
     with pytest.raises(ConfigurationError, match=said):
-        table.Table([tmp_path / "a.parquet"], table.Columns(**columns))  # type: ignore[arg-type]
+        tabular.Table([tmp_path / "a.parquet"], tabular.Columns(**columns))  # type: ignore[arg-type]
 
 
 def test_bad_rows_are_told_by_file_and_row(tmp_path: Path) -> None:
@@ -101,4 +101,4 @@ def test_bad_rows_are_told_by_file_and_row(tmp_path: Path) -> None:
     pickled = tmp_path / "b.npz"
     np.savez(pickled, p=np.array([{}], dtype=object))
     with pytest.raises(ConfigurationError, match="Python objects"):
-        table.Table([pickled], table.Columns(("a", "b"), ("p",)))
+        tabular.Table([pickled], tabular.Columns(("a", "b"), ("p",)))

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from zmon_collector.cli import cli
+from zmon_collector.cli.main import cli
 
 import zmon
 from tests.conftest import until

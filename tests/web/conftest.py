@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
-from zmon_collector import details as behind_values
+from zmon_collector.compute import details as behind_values
 from zmon_collector.config import Config, HealthSection, WebSection
 from zmon_plugins.metrics.calibration import Calibration
 from zmon_plugins.metrics.drift import Drift

@@ -10,9 +10,9 @@ from collections.abc import Callable
 import httpx
 import pytest
 from starlette.routing import Route
-from zmon_collector.web import openapi
-from zmon_collector.web.app import build
-from zmon_collector.web.events import Hub
+from zmon_collector.dashboard.web import openapi
+from zmon_collector.dashboard.web.app import build
+from zmon_collector.dashboard.web.sse import Hub
 
 from tests.conftest import Collector
 from tests.web.conftest import Start, get, shown, window

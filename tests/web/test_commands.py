@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from zmon_collector.cli import cli
-from zmon_collector.commands import tap
-from zmon_collector.lines import of_frame
-from zmon_collector.passing import A_SECOND, ASKED, KEPT, Passing
+from zmon_collector.cli import tap
+from zmon_collector.cli.main import cli
+from zmon_collector.dashboard.batch_tap import A_SECOND, ASKED, KEPT, Passing
+from zmon_collector.dashboard.timeseries import of_frame
 from zmon_plugins.sinks.anodot_file import AnodotFile
 
 import zmon
@@ -26,8 +26,8 @@ from tests.conftest import Collector, require, until
 from tests.e2e.test_processes import Running
 from tests.web.conftest import Start, shown, window
 from tests.web.test_page import browser  # noqa: F401 - a fixture
+from zmon._wire.frames import Message, Topic
 from zmon.errors import MissingExtraError
-from zmon.wire import Message, Topic
 
 ROOT = Path(__file__).parents[2]
 EVIL = "<img src=x onerror=alert(1)>"

@@ -13,8 +13,8 @@ from typing import Any
 
 import psutil
 import pytest
-from zmon_collector.demo.run import PERIOD, Plan
-from zmon_collector.demo.verdict import changed, read
+from zmon_collector.jobs.demo.run import PERIOD, Plan
+from zmon_collector.jobs.demo.verdict import changed, read
 
 import zmon
 from tests.plugins.test_anodot import legal

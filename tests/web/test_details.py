@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from zmon_collector import binned, details, recall, reports
+from zmon_collector.compute import details
 from zmon_collector.config import Config, ModelSection, WebSection
-from zmon_collector.history import History
-from zmon_collector.recall import Question
+from zmon_collector.dashboard import distributions, history_queries
+from zmon_collector.dashboard.history import History
+from zmon_collector.dashboard.history_queries import Question
+from zmon_collector.delivery import report_codec
 
 import zmon
 from tests.conftest import Collector, require, until
@@ -218,13 +220,13 @@ def report(sequence: int, start: int, **found: bytes) -> Report:
 
 def test_the_outbox_and_the_history_keep_them_and_let_go(tmp_path: Path) -> None:
     made = report(1, 0, all=b"\x00\xff", pod=b"p")
-    assert reports.decode(reports.encode(made)) == made
+    assert report_codec.decode(report_codec.encode(made)) == made
     history = History(tmp_path / "history.sqlite", 3600.0, 2**30)
     history.open()
     for each in (made, made, report(2, 10, all=b"2"), report(3, 20, all=b"3")):
         history.append(each, float(each.window.start))
     ask = lambda agent, most=9, **own: history.read(  # noqa: E731
-        lambda db: recall.details(db, Question("m", "", **own), "x", agent, most)
+        lambda db: history_queries.details(db, Question("m", "", **own), "x", agent, most)
     )
     assert ask("") == [(20, b"3"), (10, b"2"), (0, b"\x00\xff")]
     assert (ask("", 1), ask("", end=20, start=5), ask("pod")) == ([(20, b"3")], [(10, b"2")], [(0, b"p")])
@@ -245,8 +247,8 @@ def test_a_file_of_the_first_schema_goes_on(tmp_path: Path) -> None:
     db.close()
     history.open()
     history.append(report(2, 10, all=b"2"), 10.0)
-    assert history.read(lambda db: [each.windows for each in recall.models(db)]) == [2]
-    assert history.read(lambda db: recall.details(db, Question("m", ""), "x", "", 9)) == [(10, b"2")]
+    assert history.read(lambda db: [each.windows for each in history_queries.models(db)]) == [2]
+    assert history.read(lambda db: history_queries.details(db, Question("m", ""), "x", "", 9)) == [(10, b"2")]
     assert history.set_aside == 0
     history.close()
 
@@ -262,7 +264,7 @@ def test_many_categories_become_as_many_as_can_be_read() -> None:
     profile: Profile = zmon.profile(random.dirichlet((1, 1), 3000), frame, classes=2)
     (column,) = profile.categorical
     counts = np.append(column.counts[:50], [column.counts[50:].sum() + column.other, 0])
-    found = binned.distribution(profile, {"codes": [counts]}, {"feat_name": "city"})
+    found = distributions.distribution(profile, {"codes": [counts]}, {"feat_name": "city"})
     assert found is not None
-    assert len(found.labels) == binned.MOST_BINS
+    assert len(found.labels) == distributions.MOST_BINS
     assert (found.reference.sum(), found.current.sum(), found.labels[-1]) == (3000, 3000, "28 further")

@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from zmon_collector import figures, views
-from zmon_collector.board import Board
-from zmon_collector.lines import Line, pick
-from zmon_collector.movers import moved
+from zmon_collector.dashboard import figures
+from zmon_collector.dashboard import panels as views
+from zmon_collector.dashboard.movers import moved
+from zmon_collector.dashboard.overview import Board
+from zmon_collector.dashboard.timeseries import Line, pick
 
 from tests.conftest import require
 from tests.web.conftest import window
@@ -160,7 +161,7 @@ def test_an_agent_that_stops_is_silent_while_the_model_is_not() -> None:
 
 
 def test_pods_and_versions_of_long_ago_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("zmon_collector.board.MODELS", 3)
+    monkeypatch.setattr("zmon_collector.dashboard.overview.MODELS", 3)
     board = Board()
     for i in range(20):
         board.take(window(i, 86_400 * i, agents=(f"pod-{i}",)), 86_400.0 * i)

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from zmon_collector import recall
-from zmon_collector.history import SCHEMA, History
-from zmon_collector.lines import coarser
-from zmon_collector.recall import Question
+from zmon_collector.dashboard import history_queries
+from zmon_collector.dashboard.history import SCHEMA, History
+from zmon_collector.dashboard.history_queries import Question
+from zmon_collector.dashboard.timeseries import coarser
 
 from zmon import ConfigurationError, Point, Report, Value, Window
 
@@ -35,7 +35,7 @@ def history(tmp_path: Path) -> Iterator[History]:
 
 def asked(history: History, **names: object) -> dict[str, list[tuple[int, float]]]:
     question = Question("m", **names)  # type: ignore[arg-type]
-    lines = history.read(lambda db: recall.lines(db, question))
+    lines = history.read(lambda db: history_queries.lines(db, question))
     return {line.get("feat_name"): list(zip(line.times.tolist(), line.values.tolist(), strict=True)) for line in lines}
 
 
@@ -55,7 +55,7 @@ def test_points_come_back_by_series_and_time(history: History) -> None:
 def test_any_names_and_layouts_round_trip(windows: list[dict[str, float]]) -> None:
     history = History(Path("file::memory:"), 3600.0, 2**30)
     history._db = sqlite3.connect(":memory:", isolation_level=None)
-    history._db.executescript(__import__("zmon_collector.history", fromlist=["_TABLES"])._TABLES)
+    history._db.executescript(__import__("zmon_collector.dashboard.history", fromlist=["_TABLES"])._TABLES)
     wanted: dict[str, list[tuple[int, float]]] = {}
     for i, values in enumerate(windows):
         history.append(report(i + 1, 10 * i, values), 10.0 * i)
@@ -78,7 +78,8 @@ def test_counts_noticed_later_are_added_to_their_window(history: History) -> Non
         points = [Point(None, Value("rows_late", 3)), Point(None, Value("accuracy", sequence / 2))]
         history.append(Report(sequence, "m", "", Window(0, 10), points), 0.0)
     lines = {
-        line.get("what"): line.values.tolist() for line in history.read(lambda db: recall.lines(db, Question("m")))
+        line.get("what"): line.values.tolist()
+        for line in history.read(lambda db: history_queries.lines(db, Question("m")))
     }
     assert lines == {"rows_late": [6.0], "accuracy": [1.0]}
 
@@ -152,19 +153,19 @@ def test_a_damaged_file_is_set_aside_and_counted(damage: str, tmp_path: Path) ->
 
 
 def test_a_question_without_measure_is_bounded(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recall, "MOST_VALUES", 10)
+    monkeypatch.setattr(history_queries, "MOST_VALUES", 10)
     for i in range(6):
         history.append(report(i + 1, 10 * i, {"a": 1.0, "b": 2.0}), 0.0)
-    with pytest.raises(recall.TooMuch, match="shorter time"):
+    with pytest.raises(history_queries.TooMuch, match="shorter time"):
         asked(history)
 
 
 def test_models_agents_and_series(history: History) -> None:
     history.append(report(1, 0, {"amount €": 1.0, "age": 2.0}, version="7"), 0.0)
     history.append(report(2, 0, {"age": 2.0}, agent="pod", version="7"), 0.0)
-    assert [known[:5] for known in history.read(recall.models)] == [("m", "7", 0, 0, 10)]
-    assert history.read(lambda db: recall.agents(db, "m", "7")) == ["pod"]
-    found = history.read(lambda db: recall.series(db, "m", search="mean AMOUNT"))
+    assert [known[:5] for known in history.read(history_queries.models)] == [("m", "7", 0, 0, 10)]
+    assert history.read(lambda db: history_queries.agents(db, "m", "7")) == ["pod"]
+    found = history.read(lambda db: history_queries.series(db, "m", search="mean AMOUNT"))
     assert found == [
         {"what": "feature_value", "model": "m", "model_version": "7", "stat": "mean", "feat_name": "amount €"}
     ]

@@ -6,8 +6,8 @@ import json
 from typing import Any
 
 import numpy as np
-from zmon_collector import views
 from zmon_collector.config import Config, WebSection
+from zmon_collector.dashboard import panels as views
 
 from tests.conftest import Collector, by_names, until
 from tests.web.conftest import Start, get, open_window

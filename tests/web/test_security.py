@@ -9,10 +9,10 @@ from pathlib import Path
 import httpx
 import pytest
 from zmon_collector.config import WebSection
-from zmon_collector.web import site
-from zmon_collector.web.app import probes
-from zmon_collector.web.security import is_loopback, policy, token_of
-from zmon_collector.web.server import WebServer
+from zmon_collector.dashboard.web import site
+from zmon_collector.dashboard.web.app import probes
+from zmon_collector.dashboard.web.security import is_loopback, policy, token_of
+from zmon_collector.dashboard.web.server import WebServer
 
 from tests.web.conftest import Start, get
 from zmon import ConfigurationError

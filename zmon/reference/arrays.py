@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from zmon._capture.assembler import Capture
+from zmon._wire.frames import Topic, decode, decode_schema, encode_batch
 from zmon.batch import SLACK, Batch, Schema, concat
-from zmon.capture import Capture
 from zmon.errors import ConfigurationError, Rejected
 from zmon.reference import build
 from zmon.reference.document import Profile
-from zmon.wire import Topic, decode, decode_schema, encode_batch
 
 _TOPIC = Topic("profile", "", "profile").encode()
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import msgpack
 import numpy as np
 
+from zmon._wire.frames import TASKS
 from zmon.batch import KINDS, Array, Schema
 from zmon.errors import ConfigurationError
 from zmon.reference import bins
 from zmon.reference.calibration import Knots
 from zmon.state import pack_state, unpack_state
-from zmon.wire import TASKS
 
 if TYPE_CHECKING:
     from zmon.reference.document import Numeric, Profile

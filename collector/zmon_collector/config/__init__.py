@@ -11,7 +11,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from zmon.errors import ConfigurationError
-from zmon_collector.choice import Choice, matches
 from zmon_collector.config.alerting import AlertRule, NotifySection, checked
 from zmon_collector.config.sections import (
     CollectorSection,
@@ -22,10 +21,11 @@ from zmon_collector.config.sections import (
     SecuritySection,
     WebSection,
 )
+from zmon_collector.config.series_selection import Choice, matches
 from zmon_collector.config.toml import dump
 from zmon_collector.config.values import address as host_and_port
 from zmon_collector.config.values import duration, endpoint, period, tables
-from zmon_collector.window import Rules
+from zmon_collector.windows.window import Rules
 
 __all__ = [
     "AlertRule",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from zmon.settings import DEFAULT_COLLECTOR
+from zmon._transport.settings import DEFAULT_COLLECTOR
 from zmon_collector.config.values import (
     address,
     clients,

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from zmon._transport.keys import is_key
+from zmon._transport.settings import control_of
 from zmon.contract import PRESETS
-from zmon.keys import is_key
-from zmon.settings import control_of
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}

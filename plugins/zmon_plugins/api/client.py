@@ -16,7 +16,7 @@ import urllib3
 from requests.adapters import HTTPAdapter
 
 from zmon.errors import ZmonError
-from zmon_plugins.api.table import Target
+from zmon_plugins.api.target import Target
 
 ANSWER_LIMIT = 4 * 2**20  # bytes; a thousand errors are some 100 kB
 LOGGERS = ("urllib3.connectionpool", "urllib3.util.retry", "urllib3.connection")  # at DEBUG they log addresses

@@ -15,8 +15,8 @@ from typing import Any
 from zmon.contract import DIMENSIONS, Point, Refused, Report
 from zmon.errors import RetryLater
 from zmon_plugins.anodot import Names, refusal, samples
+from zmon_plugins.api.chunk_sender import Courier, Paused, Sample
 from zmon_plugins.api.client import Client
-from zmon_plugins.api.courier import Courier, Paused, Sample
 
 NAME_LIMIT = 200
 FILL = "none"  # what a dimension is that a point does not have

@@ -53,7 +53,7 @@ from zmon.hooks import hookimpl
 from zmon.reference import bins
 from zmon.reference.build import score_of
 from zmon_plugins import distances, replicas
-from zmon_plugins.yardstick import Yardstick, yardstick
+from zmon_plugins.reference_bins import Yardstick, yardstick
 
 Array = NDArray[Any]
 NUMERIC = ("js", "ks", "wasserstein", "ks_p")

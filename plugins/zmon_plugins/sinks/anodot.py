@@ -15,10 +15,10 @@ from typing import Any
 from zmon.contract import Ledger, Point, Refused, Report, Sink, Value
 from zmon.hooks import hookimpl
 from zmon_plugins.anodot import Names, samples
+from zmon_plugins.api.chunk_sender import Chunk, Courier, Sample, chunk_of
 from zmon_plugins.api.client import Client
-from zmon_plugins.api.courier import Chunk, Courier, Sample, chunk_of
 from zmon_plugins.api.protocol3 import Schemas, refusal3, samples3
-from zmon_plugins.api.table import Target, access_key_of, read, token_of
+from zmon_plugins.api.target import Target, access_key_of, read, token_of
 
 NAME = "anodot"
 

@@ -20,7 +20,7 @@ from zmon.contract import Ledger, Report, Sink
 from zmon.errors import ConfigurationError, RetryLater
 from zmon.hooks import hookimpl
 from zmon_plugins.anodot import Names, fixed_properties
-from zmon_plugins.lines import lines
+from zmon_plugins.json_lines import lines
 
 log = logging.getLogger("zmon.anodot")
 

@@ -1,0 +1,1 @@
+"""Alerts: rules over reports, and the notifications that follow."""

@@ -1,0 +1,172 @@
+"""Who is told of alerts: messages in each target's format, a durable queue for each, and one thread that sends."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import quote
+
+from zmon_collector.alerts.rules import Event
+from zmon_collector.config.alerting import SEVERITIES, NotifySection
+from zmon_collector.telemetry import Telemetry
+
+log = logging.getLogger("zmon.collector")
+
+QUEUED = 1000  # messages that wait for one target; beyond it the oldest go
+FIRST_WAIT, LONGEST_WAIT = 1.0, 300.0  # seconds between tries
+HOPELESS = frozenset({400, 413, 415, 422})  # the target will never take this message
+POLL = 0.5
+
+Message = dict[str, Any]
+Post = Callable[[NotifySection, Any], int]  # the answer's status; raises when there is none
+
+
+def message(event: Event, origin: str) -> Message:
+    """What is queued of an event: plain data. Its id is the same however often it is sent."""
+    return {"event": event.kind, "key": f"{origin}-{event.alert['id']}-{event.kind}", **event.alert}
+
+
+def body(kind: str, told: Message, page: str) -> Any:
+    """The JSON that a target of this kind takes."""
+    link = f"{page.rstrip('/')}/#/model?model={quote(told['model'], safe='')}" if page else ""
+    if link and told["version"]:
+        link += f"&version={quote(told['version'], safe='')}"
+    if kind == "webhook":
+        return {**told, "page": link}
+    sign = ":white_check_mark:" if told["event"] == "closed" else ":rotating_light:"
+    text = f"{sign} *{told['severity']}* {told['event']}: {told['text']}{because(told)}"
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return {"text": f"{text} <{link}|live page>" if link else text}
+
+
+def because(alert: Mapping[str, Any]) -> str:
+    """Why it was closed, if not because all is well."""
+    return f" ({alert['why']})" if alert.get("why") else ""
+
+
+class Outgoing:
+    """A queue for each target. Pure: the clock is passed in."""
+
+    def __init__(self, targets: Mapping[str, NotifySection], queues: Mapping[str, list[Message]] | None = None) -> None:
+        self.targets = targets
+        self.queues: dict[str, list[Message]] = {name: list((queues or {}).get(name, ())) for name in targets}
+        self.dropped = 0
+        self._waits: dict[str, tuple[float, float]] = {}  # when to try again, and how long that was
+
+    def change(self, targets: Mapping[str, NotifySection]) -> None:
+        """Other targets; what waits for one that stays goes on waiting."""
+        self.targets = targets
+        self.queues = {name: self.queues.get(name, []) for name in targets}
+
+    def add(self, told: Message) -> None:
+        """Queue a message for everyone who wants it."""
+        for name, target in self.targets.items():
+            if SEVERITIES.index(told["severity"]) >= SEVERITIES.index(target.min_severity):
+                self.queues[name].append(told)
+                if len(self.queues[name]) > QUEUED:
+                    del self.queues[name][0]
+                    self.dropped += 1
+
+    def due(self, wall: float) -> list[tuple[str, Message]]:
+        """The oldest message of each target that may be tried now."""
+        return [
+            (name, queue[0])
+            for name, queue in self.queues.items()
+            if queue and wall >= self._waits.get(name, (0.0, 0.0))[0]
+        ]
+
+    def done(self, name: str, told: Message) -> None:
+        """A message was taken, or never will be."""
+        queue = self.queues.get(name, [])
+        if queue and queue[0]["key"] == told["key"]:
+            del queue[0]
+        self._waits.pop(name, None)
+
+    def failed(self, name: str, wall: float) -> None:
+        """Try again later, and later still."""
+        wait = min(2 * self._waits.get(name, (0.0, FIRST_WAIT / 2))[1], LONGEST_WAIT)
+        self._waits[name] = (wall + wait, wait)
+
+
+def post(target: NotifySection, content: Any) -> int:
+    """Send JSON; the answer's status."""
+    import requests  # only who notifies pays for it
+
+    answer = requests.post(target.url, json=content, timeout=target.timeout, allow_redirects=False)
+    return int(answer.status_code)
+
+
+class Sender:
+    """The thread that sends what is queued.
+
+    Parameters
+    ----------
+    outgoing : Outgoing
+    lock : threading.Lock
+        Held for every touch of `outgoing`.
+    save : callable
+        Makes durable that a message was taken.
+    page : callable
+        Where the live page is.
+    """
+
+    def __init__(
+        self,
+        outgoing: Outgoing,
+        lock: threading.Lock,
+        save: Callable[[], None],
+        page: Callable[[], str],
+        telemetry: Telemetry,
+        send: Post = post,
+    ) -> None:
+        self._outgoing, self._lock, self._save, self._page = outgoing, lock, save, page
+        self._telemetry = telemetry
+        self._post = send
+        self._stop = threading.Event()
+        self._failing: set[str] = set()
+        self._thread = threading.Thread(target=self._run, name="zmon-notify", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self, timeout: float) -> None:
+        """What is left waits for the next run."""
+        self._stop.set()
+        if self._thread.ident is not None:
+            self._thread.join(timeout)
+
+    def _run(self) -> None:
+        while not self._stop.wait(POLL):
+            self.turn(time.time())
+
+    def turn(self, wall: float) -> None:
+        """Send what is due."""
+        with self._lock:
+            due = self._outgoing.due(wall)
+        for name, told in due:
+            target = self._outgoing.targets.get(name)
+            if target is None:
+                continue
+            try:
+                status = self._post(target, body(target.kind, told, target.page or self._page()))
+                why = f"it answered {status}"
+            except Exception as error:  # noqa: BLE001 - its text may hold the address, which is a secret
+                status, why = 0, type(error).__name__
+            taken = 200 <= status < 300
+            with self._lock:
+                if taken or status in HOPELESS:
+                    self._outgoing.done(name, told)
+                else:
+                    self._outgoing.failed(name, wall)
+            self._telemetry.count("alerts_sent" if taken else "alert_errors", name)
+            if taken or status in HOPELESS:
+                self._save()
+            if taken:
+                self._failing.discard(name)
+            elif name not in self._failing:
+                self._failing.add(name)
+                kept = "it is given up" if status in HOPELESS else "it waits and is tried again"
+                log.warning("[notify.%s] did not take an alert (%s); %s", name, why, kept)

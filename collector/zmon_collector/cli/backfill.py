@@ -1,0 +1,102 @@
+"""``zmon backfill``: the series that a collector would have written, from files of rows."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from zmon_collector import config as configuration
+from zmon_collector.cli.columns import EXISTING, column_options, columns_of, names
+from zmon_collector.cli.options import CONFIG, FAILED, FOLDER, PERIOD
+from zmon_collector.jobs.backfill.executors import Stopped, workers
+from zmon_collector.jobs.backfill.run import Backfill, State
+
+EVERY = 10.0  # seconds between lines of progress; on a terminal one line is kept, and renewed
+EVERY_ON_TERMINAL = 0.2
+
+
+@click.command()
+@click.argument("data", nargs=-1, required=True, type=EXISTING)
+@click.option("--model", required=True, help="Name of the model whose rows these are.")
+@click.option("--version", "version", default="", help="Its version, as the publisher would give it.")
+@column_options
+@click.option("--segments", callback=names, help="Columns by whose values series are split; no inputs.")
+@click.option("--agent-id", default="history", show_default=True, help="The replica, where --agent names no column.")
+@click.option("--config", "path", type=CONFIG, help="Configuration file (zmon.toml): the collector's own.")
+@click.option("--window", type=PERIOD, help="Length of a window, whole seconds.")
+@click.option("--data-dir", type=FOLDER, default="zmon-backfill", show_default=True,
+              help="Folder for what is written; not the collector's.")  # fmt: skip
+@click.option("--executor", default="threads", show_default=True, help="threads, or dask://HOST:PORT of a scheduler.")
+@click.option("--workers", "count", type=click.IntRange(1), help="Threads; default: one for each processor.")
+def backfill(
+    data: tuple[Path, ...], model: str, version: str, segments: tuple[str, ...], agent_id: str, path: Path | None,
+    window: int | None, data_dir: Path, executor: str, count: int | None, **options: Any,
+) -> None:  # fmt: skip
+    """Compute the series of DATA: csv, parquet or npz files, or folders of them, larger than memory.
+
+    Writes DATA_DIR/anodot/*.json, one file per window, as a collector would have that received the rows in time.
+    `zmon push` sends them. Ended before it is done, by whatever, it goes on when the same command is given again.
+
+    Exit code 1 when it ended before it was done, 2 when the columns, the files or the configuration do not fit.
+    """
+    config = configuration.load(path, window=window, data_dir=data_dir)
+    line = _Line()
+    try:
+        with workers(executor, count) as found:
+            state = Backfill(config, model, version, agent_id, data, columns_of(options, segments), line.tell).run(
+                found
+            )
+    except Stopped as error:
+        line.end()
+        click.echo(f"zmon: {error}", err=True)
+        sys.exit(FAILED)
+    except KeyboardInterrupt:
+        line.end()
+        click.echo("zmon: interrupted; the same command goes on from here", err=True)
+        sys.exit(FAILED)
+    line.end()
+    pace = f", {state.rows / state.seconds:,.0f} rows/s" if state.rows else ""
+    click.echo(f"{data_dir / 'anodot'}: {state.windows:,} windows; {state.rows:,} rows in {state.seconds:,.1f} s{pace}")
+
+
+class _Line:
+    """Progress on standard error: one line that is renewed on a terminal, else a line now and then."""
+
+    def __init__(self) -> None:
+        self._terminal = sys.stderr.isatty()
+        self._said = time.monotonic()
+        self._open = False
+
+    def tell(self, state: State) -> None:
+        """Show where it is, unless that was just done."""
+        now = time.monotonic()
+        if now - self._said < (EVERY_ON_TERMINAL if self._terminal else EVERY):
+            return
+        self._said = now
+        click.echo(f"\r{told(state)}\x1b[K" if self._terminal else told(state), nl=not self._terminal, err=True)
+        self._open = self._terminal
+
+    def end(self) -> None:
+        """Leave the line as it is."""
+        if self._open:
+            click.echo(err=True)
+
+
+def told(state: State) -> str:
+    """How far it is, in words.
+
+    >>> told(State(8, 8, 500_000, 2_000_000, 30, 120, 4.0))
+    '500,000 of 2,000,000 rows (25%), 30 of 120 windows written, 125,000 rows/s, 12 s left'
+    """
+    if not state.of_rows:
+        return f"looking for windows: {state.surveyed:,} of {state.pieces:,} pieces"
+    pace = state.rows / max(state.seconds, 0.001)
+    left = f", {(state.of_rows - state.rows) / pace:,.0f} s left" if pace else ""
+    return (
+        f"{state.rows:,} of {state.of_rows:,} rows ({state.rows / state.of_rows:.0%}), {state.written:,} of "
+        f"{state.windows:,} windows written, {pace:,.0f} rows/s{left}"
+    )

@@ -1,0 +1,57 @@
+"""``zmon collect``: the collector itself, until a signal ends it."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from zmon_collector import config as configuration
+from zmon_collector.cli.options import ADDRESS, CONFIG, ENDPOINT, FAILED, FOLDER, PERIOD
+from zmon_collector.service import Service
+
+
+@click.command()
+@click.option("--config", "path", type=CONFIG, help="Configuration file (zmon.toml).")
+@click.option("--bind", type=ENDPOINT, help="Where publishers connect; control is the next port.")
+@click.option("--window", type=PERIOD, help="Length of a window, whole seconds.")
+@click.option("--data-dir", type=FOLDER, help="Folder for everything written.")
+@click.option("--flush-on-exit", is_flag=True, default=None, help="Close and write open windows at the end.")
+@click.option("--web", type=ADDRESS, help="Where the live page is served; 127.0.0.1:8787, or any free port.")
+@click.option("--no-web", is_flag=True, help="Serve no live page.")
+@click.option("--print-config", is_flag=True, help="Print the configuration in force as TOML, and end.")
+def collect(path: Path | None, print_config: bool, **options: Any) -> None:
+    """Receive from publishers, compute metrics, write Anodot JSON files to DATA_DIR/anodot.
+
+    Options given here win over the file's. SIGTERM and Ctrl-C end it: open windows stay in the journal and go on after
+    a restart, unless --flush-on-exit. A second signal ends it at once.
+    """
+    config = configuration.load(path, **options)
+    if print_config:
+        click.echo(configuration.dump(config))
+        return
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    service = Service(config, read=lambda: configuration.load(path, **options))
+    service.start()
+    gc.collect()
+    gc.freeze()  # what is there now stays: looking through it again would stop every thread for a tenth of a second
+
+    def end(number: int, _: object) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        service.stop()
+
+    signal.signal(signal.SIGHUP, lambda number, frame: service.ask_to_reload())
+    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGINT, end)
+    service.run()
+    code = FAILED if service.failed else 0
+    if service.engine.left_behind:  # a thread that a stuck metric holds would keep the interpreter from ending
+        logging.shutdown()
+        os._exit(code)
+    sys.exit(code)

@@ -1,0 +1,30 @@
+"""``zmon demo``: the whole way on a real model, drift included."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import click
+
+from zmon_collector.cli.options import DURATION, FAILED, FOLDER
+from zmon_collector.jobs.demo.run import Plan, run_demo
+
+
+@click.command()
+@click.option("--duration", type=DURATION, help="How long the model serves.  [default: until Ctrl-C]")
+@click.option("--data-dir", type=FOLDER, help="Default: zmon-data/demo-TIME.")
+@click.option("--no-browser", is_flag=True, help="Do not open the live page; its address is said.")
+def demo(duration: float | None, data_dir: Path | None, no_browser: bool) -> None:
+    """Serve the digits data set from two replicas, break their inputs for a while, and watch it show.
+
+    A scikit-learn classifier answers in two processes, a collector in a third. For a third of every minute, or of
+    DURATION, the pixels are inverted: confidence falls, class frequencies move, accuracy drops; the live page shows
+    it. The summary at the end names the windows in which the model changed, from the written points alone.
+    """
+    plan = replace(Plan.of(60.0), endless=True) if duration is None else Plan.of(duration)
+    for number in (signal.SIGTERM, signal.SIGHUP):  # end what was started, as Ctrl-C does
+        signal.signal(number, signal.default_int_handler)
+    sys.exit(FAILED if not run_demo(plan, data_dir, browser=not no_browser) else 0)

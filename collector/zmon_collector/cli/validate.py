@@ -1,0 +1,135 @@
+"""``zmon validate``: would a collector start with this file and its sinks carry it; would Anodot take these samples?"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from zmon.errors import ConfigurationError
+from zmon_collector import config as configuration
+from zmon_collector.cli import quota
+from zmon_collector.cli.options import CONFIG, FAILED, loaded
+from zmon_collector.cli.push import show
+from zmon_collector.compute.references import References
+from zmon_collector.config import Config, partition_check
+from zmon_collector.config.series_selection import unknown
+from zmon_collector.ingest.auth import Gate
+from zmon_collector.jobs.push.run import check
+from zmon_collector.loading import sink_is_on
+from zmon_collector.plugins import Registry
+from zmon_collector.telemetry import Telemetry
+
+
+@click.command()
+@click.argument("paths", metavar="CONFIG...", nargs=-1, required=True, type=CONFIG)
+def validate(paths: tuple[Path, ...]) -> None:
+    """Check a configuration file and the plugins it speaks of, without starting anything.
+
+    Prints how many samples a window of each model will emit to each sink, for the numbers of agents, features and
+    classes that `expect` names in [metrics] and [models.NAME]: at most, when every class and category shows up.
+
+    Exit code 0 when a collector would start with it, 2 when it would refuse or when a sink's quota cannot carry a
+    window's samples in one period, 1 when it would start without one of its plugins.
+
+    Of several files, each of a collector that takes some of the models, it also says which model two of them claim and
+    which is configured or alerted on and taken by none: exit code 1.
+
+    A written file (.json) is checked against Anodot's rules instead, as `zmon push --dry-run` does.
+    """
+    written = [path for path in paths if path.suffix == ".json"]
+    if written and len(written) < len(paths):
+        raise click.UsageError("name configurations or written JSON files, not both")
+    if written:
+        summary = check(written, lambda n: None)
+        show(summary, "valid")
+        sys.exit(FAILED if summary.refused else 0)
+    configs = {path: configuration.load(path) for path in paths}
+    sound = [_check(path, config) for path, config in configs.items()]
+    faults = partition_check.faults(configs) if len(configs) > 1 else []
+    for fault in faults:
+        click.echo(fault, err=True)
+    if len(configs) > 1 and not faults:
+        click.echo(f"{len(partition_check.named(configs))} models, each in one of {len(configs)} collectors")
+    sys.exit(0 if all(sound) and not faults else FAILED)
+
+
+def _check(path: Path, config: Config) -> bool:
+    """Say what there is to say of one file; whether all its plugins can be used."""
+    References(config)
+    Gate(config.security, Telemetry())  # reads the keys and the clients, as a collector does
+    registry = loaded(config)
+    sinks = [name for name in registry.sinks if sink_is_on(config, name)]
+    _check_choices(config, registry)
+    click.echo(f"{path}: valid; windows of {config.collector.window} s on {config.collector.bind}, "
+               f"{len(registry.metrics)} metrics, preset {config.metrics.preset}, "
+               f"sinks: {', '.join(sinks) or 'none'}")  # fmt: skip
+    for line in _budget(config, registry, sinks):
+        click.echo(line)
+    bad = [plugin for plugin in registry.plugins.values() if plugin.state != "ok"]
+    for plugin in bad:
+        click.echo(f"plugin {plugin.name!r} ({plugin.origin}) is quarantined: {plugin.error}", err=True)
+    return not bad
+
+
+def _check_choices(config: Config, registry: Registry) -> None:
+    metrics = [state.metric for state in registry.metrics.values()]
+    for model in ("", *config.models):
+        wrong = unknown(config.choice(model), metrics)
+        if wrong:
+            where = f"models.{model}" if model else "metrics"
+            raise ConfigurationError(f"[{where}] add, drop: {wrong[0]!r} fits no series; docs/metrics.md lists them")
+
+
+def _budget(config: Config, registry: Registry, sinks: list[str]) -> Iterator[str]:
+    """Lines that say what each model's windows emit to each sink; ConfigurationError when that is too much."""
+    metrics = [state.metric for state in registry.metrics.values()]
+    rates = dict.fromkeys(sinks, 0.0)
+    models = list(config.models) or [""]
+    for model in models:
+        expect, period = config.expected(model), config.rules(model).period
+
+        def options(metric: Any, model: str = model) -> Mapping[str, Any]:
+            return config.options(model, metric.name, registry.metrics[metric.name].plugin)
+
+        load = quota.load(metrics, config.choice(model), expect, options)
+        told = expect if expect["categorical"] else {k: v for k, v in expect.items() if k != "categories"}
+        numbers = ", ".join(f"{name} {number}" for name, number in told.items() if number)
+        yield (
+            f"{model or 'any model'}: windows of {period} s, expecting {numbers}: "
+            f"at most {load.rollup:,} samples of the rollup, {load.agent:,} per agent"
+        )
+        for name in sinks:
+            table = config.sinks.get(name, {})
+            agents, per_second = quota.quota(registry.sinks[name], table)
+            total = load.total(expect["agents"], agents)
+            rates[name] += total / period
+            limit = (
+                "no quota" if per_second is None else f"quota {per_second:,g}/s, {total / period / per_second:.0%} used"
+            )
+            yield f"  {name}: {total:,} samples a window, {total / period:,.1f}/s (agents = {agents}; {limit})"
+            if per_second is not None and total > per_second * period:
+                raise ConfigurationError(
+                    f"sink {name!r}: a window of {model or 'any model'!r} emits up to {total:,} samples, and "
+                    f"{per_second:,g}/s carry {per_second * period:,.0f} in {period} s; "
+                    + _remedies(name, model, agents)
+                )
+    for name in sinks:
+        per_second = quota.quota(registry.sinks[name], config.sinks.get(name, {})).per_second
+        if per_second is not None and rates[name] > per_second:
+            raise ConfigurationError(
+                f"sink {name!r}: {len(models)} models together emit up to {rates[name]:,.0f} samples/s, its quota is "
+                f"{per_second:,g}/s; " + _remedies(name, models[0], "all")
+            )
+    silent = quota.undeclared(metrics)
+    if silent:
+        yield f"  not counted, because they declare no series: {', '.join(silent)}"
+
+
+def _remedies(sink: str, model: str, agents: str) -> str:
+    where = f"models.{model}" if model else "metrics"
+    fewer = f'set agents = "health" in [sinks.{sink}], ' if agents == "all" else ""
+    return f"{fewer}narrow preset, stats, features or classes in [{where}], lengthen its window, or correct its expect"

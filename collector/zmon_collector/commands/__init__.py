@@ -1,1 +1,0 @@
-"""The commands of `zmon`, one a file; cli.py gathers them."""

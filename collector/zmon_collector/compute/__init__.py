@@ -1,0 +1,1 @@
+"""Compute: metrics over micro-batches, merged, checkpointed and finished as windows close."""

@@ -1,0 +1,76 @@
+"""Which reference profile a model's windows are measured against: of its file, or learned from its first windows."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from zmon.batch import Schema
+from zmon.errors import ConfigurationError
+from zmon.reference import Profile
+from zmon_collector.compute.window_state import Model
+from zmon_collector.config import Config
+
+log = logging.getLogger("zmon.collector")
+
+LEARNED = ("reference", None)  # the metric that learns, on the rollup; the profile is what it keeps
+
+
+class References:
+    """The profiles of a configuration, read when it is loaded; ConfigurationError names a file that is none.
+
+    A window keeps the profile that it opens with: another one holds from the next window on.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.files: dict[str, Profile] = {}
+        for model, own in config.models.items():
+            if own.reference is not None:
+                try:
+                    self.files[model] = Profile.load(own.reference)
+                except ConfigurationError as error:
+                    raise ConfigurationError(f"[models.{model}] reference: {error}") from None
+        self._learned: dict[Model, tuple[bytes, Profile]] = {}
+        self._refused: dict[Model, str] = {}
+
+    def check(self, schemas: Iterable[tuple[Model, Schema]]) -> None:
+        """ConfigurationError when a profile does not fit the rows that come."""
+        for (model, _), schema in schemas:
+            profile = self.files.get(model)
+            conflict = profile.conflict(schema) if profile is not None else ""
+            if conflict:
+                raise ConfigurationError(f"[models.{model}] reference: {conflict}")
+
+    def of(self, model: Model, schema: Schema, memory: Mapping[tuple[str, str | None], Mapping[str, Any]]) -> Any:
+        """The profile for a window of this schema that opens now; None when there is none, or it does not fit."""
+        profile = self.files.get(model[0]) or self._learnt(model, memory.get(LEARNED, {}).get("profile"))
+        if profile is None:
+            return None
+        conflict = profile.conflict(schema)
+        if conflict != self._refused.get(model, ""):
+            self._refused[model] = conflict
+            if conflict:
+                log.error(
+                    "the reference of model %r is not used, so there is no drift: %s; make it of the columns that are "
+                    "published, with `zmon profile`", model[0], conflict,
+                )  # fmt: skip
+        return None if conflict else profile
+
+    def forget(self, model: Model) -> None:
+        """The model is gone."""
+        self._learned.pop(model, None)
+        self._refused.pop(model, None)
+
+    def current(self, model: Model) -> Profile | None:
+        """What a model's newest windows are measured against; a learned one since its first window of this run."""
+        learned = self._learned.get(model)
+        return self.files.get(model[0]) or (learned[1] if learned is not None else None)
+
+    def _learnt(self, model: Model, data: bytes | None) -> Profile | None:
+        if data is None:
+            return None
+        known = self._learned.get(model)
+        if known is None or known[0] is not data:
+            known = self._learned[model] = (data, Profile.from_bytes(data, "the learned profile"))
+        return known[1]

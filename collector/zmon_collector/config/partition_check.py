@@ -1,0 +1,54 @@
+"""How models are divided among collectors: which one two of them claim, which one none takes. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from zmon_collector.config import Config
+from zmon_collector.config.series_selection import matches
+
+SIGNS = set("*?[")
+
+
+def named(configs: Mapping[Path, Config]) -> dict[str, list[Path]]:
+    """The models that any of the files names, without a glob, and the files whose collector takes each."""
+    names: dict[str, None] = {}
+    for config in configs.values():
+        alerted = [rule.model for rule in config.alerts]
+        for name in (*config.collector.models, *config.models, *alerted):
+            if name and not SIGNS & set(name):
+                names[name] = None
+    return {
+        name: [path for path, config in configs.items() if matches(config.collector.models, name)] for name in names
+    }
+
+
+def faults(configs: Mapping[Path, Config]) -> list[str]:
+    """What is wrong with the division, one line each.
+
+    Two globs may meet in a model that no file names: of two equal globs it is said, of others it cannot be known.
+    """
+    found = []
+    for name, takers in named(configs).items():
+        if len(takers) > 1:
+            found.append(
+                f"model {name!r} is claimed by {_both(takers)}: each would write all its series; take it out of "
+                "[collector] models of all but one"
+            )
+        elif not takers:
+            where = [path for path, config in configs.items() if name in config.models] or list(configs)
+            found.append(
+                f"model {name!r} is configured in {where[0]}, and no collector takes it; add it to [collector] models"
+            )
+    globs: dict[str, list[Path]] = {}
+    for path, config in configs.items():
+        for glob in config.collector.models:
+            if SIGNS & set(glob):
+                globs.setdefault(glob, []).append(path)
+    found += [f"models {glob!r} are claimed by {_both(takers)}" for glob, takers in globs.items() if len(takers) > 1]
+    return found
+
+
+def _both(paths: list[Path]) -> str:
+    return " and ".join(map(str, paths))

@@ -1,0 +1,1 @@
+"""Dashboard: the history and the live page."""

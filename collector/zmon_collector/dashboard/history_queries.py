@@ -1,0 +1,204 @@
+"""Questions to the history: which models, which series, which points. Pure but for reading the database."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from zmon.contract import DIMENSIONS
+from zmon.errors import ZmonError
+from zmon_collector.dashboard.timeseries import Line, as_lines, coarser, is_counter
+
+OWN = frozenset(DIMENSIONS) - {"stat"} | {"basis"}  # names within a bundle
+MOST_VALUES = 4_000_000  # that one question may read
+
+
+class TooMuch(ZmonError):  # noqa: N818 - said to whoever asked
+    """A question that would read more than is allowed; the text says how to ask for less."""
+
+
+class Known(NamedTuple):
+    """A model and version that the history has windows of."""
+
+    model: str
+    version: str
+    first: int
+    newest: int
+    period: int
+    windows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Which points: None leaves a name open; an agent of "" is the rollup. Times are window starts, `end` excluded."""
+
+    model: str
+    version: str | None = None
+    agents: Sequence[str] | None = ("",)
+    what: Sequence[str] | None = None
+    stat: Sequence[str] | None = None
+    names: Mapping[str, str] | None = None
+    start: int = 0
+    end: int = 2**62
+    step: int = 0
+    exact: bool = False  # only series without further names than those in `names`
+    frozen: bool = False  # without what open windows hold so far
+
+
+def models(db: sqlite3.Connection) -> list[Known]:
+    """Models and versions, those with the newest windows first."""
+    rows = db.execute(
+        "SELECT model, version, min(start), max(start), max(end - start), count(*) FROM report WHERE sequence >= 0"
+        " GROUP BY model, version ORDER BY max(start) DESC, model, version"
+    )
+    return [Known(*row) for row in rows]
+
+
+def agents(db: sqlite3.Connection, model: str, version: str) -> list[str]:
+    """Replicas that have sent rows."""
+    rows = db.execute(
+        "SELECT DISTINCT agent FROM bundle WHERE model = ? AND version = ? AND agent != '' ORDER BY agent",
+        (model, version),
+    )
+    return [agent for (agent,) in rows]
+
+
+def series(
+    db: sqlite3.Connection, model: str, version: str | None = None, search: str = "", limit: int = 200
+) -> list[dict[str, str]]:
+    """Names of the rollup's series that contain every word of `search`, as points carry them."""
+    words = [word.casefold() for word in search.split()]
+    rows = db.execute(
+        "SELECT model, version, what, stat, names FROM bundle JOIN series ON series.bundle = bundle.id"
+        " WHERE model = ? AND agent = ''"
+        + ("" if version is None else " AND version = ?")
+        + " ORDER BY what != 'feature_value', what, series.id",
+        (model,) if version is None else (model, version),
+    )
+    found = []
+    for name, of, what, stat, text in rows:
+        names = _names(name, of, "", what, stat, text)
+        said = " ".join(value for key, value in names.items() if not key.startswith("model")).casefold()
+        if all(word in said for word in words):
+            found.append(names)
+            if len(found) == limit:
+                break
+    return found
+
+
+def lines(db: sqlite3.Connection, question: Question) -> list[Line]:
+    """The points of a question as lines.
+
+    Raises
+    ------
+    TooMuch
+        The question covers too many points.
+    """
+    found: list[Line] = []
+    budget = MOST_VALUES
+    for bundle, names in _asked(db, question):
+        rows = db.execute(
+            "SELECT start, layout, numbers FROM frame WHERE bundle = ? AND start >= ? AND start < ?"
+            " ORDER BY start, report",
+            (bundle, question.start, question.end),
+        ).fetchall()
+        budget -= sum(len(row[2]) for row in rows) // 8
+        if budget < 0:
+            raise TooMuch(f"more than {MOST_VALUES:,} values; ask for a shorter time, fewer measures or one agent")
+        if rows:
+            found += _unpacked(db, bundle, names, rows, question)
+    return found
+
+
+def details(db: sqlite3.Connection, question: Question, metric: str, agent: str, most: int) -> list[tuple[int, bytes]]:
+    """What a metric's ``detail`` gave for the newest windows, newest first, with their starts."""
+    return db.execute(
+        "SELECT start, data FROM detail WHERE model = ? AND version = ? AND agent = ? AND metric = ?"
+        " AND start >= ? AND start < ? ORDER BY start DESC LIMIT ?",
+        (question.model, question.version or "", agent, metric, question.start, question.end, most),
+    ).fetchall()
+
+
+def fits(names: Mapping[str, str], question: Question) -> bool:
+    """Whether the question is about a series of these names."""
+    if names.get("model") != question.model:
+        return False
+    for name, wanted in (
+        ("model_version", None if question.version is None else (question.version,)),
+        ("agent_id", question.agents),
+        ("what", question.what),
+        ("stat", question.stat),
+    ):
+        if wanted is not None and names.get(name, "") not in wanted:
+            return False
+    return _fits(names, question)
+
+
+def _asked(db: sqlite3.Connection, question: Question) -> Iterator[tuple[int, dict[str, str]]]:
+    where, values = ["model = ?"], [question.model]
+    if question.version is not None:
+        where.append("version = ?")
+        values.append(question.version)
+    for column, wanted in (("agent", question.agents), ("what", question.what), ("stat", question.stat)):
+        if wanted is not None:
+            where.append(f"{column} IN ({', '.join('?' * len(wanted))})")
+            values += wanted
+    rows = db.execute(
+        f"SELECT id, model, version, agent, what, stat FROM bundle WHERE {' AND '.join(where)} ORDER BY id", values
+    )
+    for number, *key in rows.fetchall():
+        yield number, _names(*key)
+
+
+def _unpacked(
+    db: sqlite3.Connection, bundle: int, names: dict[str, str], rows: list[tuple[int, int, bytes]], question: Question
+) -> list[Line]:
+    own = {
+        number: {**names, **_own(text)}
+        for number, text in db.execute("SELECT id, names FROM series WHERE bundle = ? ORDER BY id", (bundle,))
+    }
+    order = [i for i, each in own.items() if _fits(each, question)]
+    if not order:
+        return []
+    column = {number: i for i, number in enumerate(order)}
+    layouts = {
+        number: [(i, column[each]) for i, each in enumerate(np.frombuffer(ids, dtype="<u4").tolist()) if each in column]
+        for number, ids in db.execute("SELECT id, ids FROM layout WHERE bundle = ?", (bundle,))
+    }
+    arrays = {number: np.array(pairs, dtype=np.intp).reshape(-1, 2) for number, pairs in layouts.items()}
+    times = np.unique(np.array([start for start, _, _ in rows], dtype=np.int64))
+    values = np.full((len(times), len(order)), np.nan)
+    counter = is_counter(names["what"])
+    for row, (_, layout, numbers) in zip(np.searchsorted(times, [row[0] for row in rows]), rows, strict=True):
+        new = np.frombuffer(numbers, dtype="<f8")[arrays[layout][:, 0]]
+        where = arrays[layout][:, 1]
+        if counter:  # rows that were noticed late come in a report of their own for the same window
+            new = new + np.nan_to_num(values[row, where])
+        values[row, where] = new
+    by_line = values.T
+    if question.step:
+        times, by_line = coarser(times, by_line, question.step, counter=counter)
+    return as_lines([own[number] for number in order], times, by_line)
+
+
+def _fits(names: Mapping[str, str], question: Question) -> bool:
+    wanted = question.names or {}
+    if "basis" in names and "basis" not in wanted:
+        return False  # restated windows are asked for by name
+    if any(names.get(key, "") != value for key, value in wanted.items()):
+        return False
+    return not question.exact or not (names.keys() & OWN) - wanted.keys()
+
+
+def _names(model: str, version: str, agent: str, what: str, stat: str, text: str = "{}") -> dict[str, str]:
+    names = {"what": what, "model": model, "model_version": version, "agent_id": agent, "stat": stat, **_own(text)}
+    return {key: value for key, value in names.items() if value}
+
+
+def _own(text: str) -> dict[str, str]:
+    return dict(json.loads(text))

@@ -1,0 +1,140 @@
+"""The report: a model's panels from written files, as one HTML text with its data and plotly.js inside. Pure."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from zmon_collector.dashboard import panels, theme
+from zmon_collector.dashboard.movers import moved
+from zmon_collector.dashboard.overview import Board
+from zmon_collector.dashboard.timeseries import Line
+from zmon_collector.dashboard.web.app import plotly_js
+
+SHOWN = 15  # movers
+
+_STYLE = """
+:root{color-scheme:light dark;--ground:#f6f7fa;--panel:#fff;--ink:#1b2130;--dim:#667085;--line:#e4e7ee;--accent:#5b6cf0}
+@media(prefers-color-scheme:dark){:root{--ground:#10131a;--panel:#171b25;--ink:#e8eaf2;--dim:#98a1b5;--line:#272d3b}}
+*{box-sizing:border-box}body{margin:0 auto;max-width:1400px;padding:32px 24px;background:var(--ground);color:var(--ink);
+font:14px/1.5 Inter,system-ui,sans-serif}h1{font-size:26px;letter-spacing:-.02em;margin:0}h2{font-size:20px;
+margin:36px 0 14px}h3{font-size:14px;margin:0}p{margin:0;color:var(--dim)}.grid{display:grid;
+grid-template-columns:repeat(12,minmax(0,1fr));gap:16px}.card{background:var(--panel);border:1px solid var(--line);
+border-radius:12px;padding:14px 16px;min-width:0;overflow-wrap:anywhere}.chart{height:260px}.s12{grid-column:span 12}
+.s8{grid-column:span 8}.s6{grid-column:span 6}.s4{grid-column:span 4}@media(max-width:900px){.card{grid-column:span 12}}
+.empty{display:grid;place-items:center;height:120px;text-align:center}table{width:100%;border-collapse:collapse}
+td,th{text-align:left;padding:6px 10px;border-bottom:1px solid var(--line);font-variant-numeric:tabular-nums}
+th{font-weight:500;color:var(--dim)}
+"""
+_SCRIPT = """
+const dark = matchMedia("(prefers-color-scheme: dark)");
+const data = JSON.parse(document.getElementById("data").textContent);
+function draw() {
+  for (const [id, figure] of Object.entries(data.figures)) {
+    const {data: traces, layout} = structuredClone(figure);
+    Plotly.react(id, traces, {...layout, template: data.templates[dark.matches ? "dark" : "light"]},
+      {displayModeBar: false, responsive: true});
+  }
+}
+dark.addEventListener("change", draw);
+draw();
+"""
+
+
+def html_of(lines: Sequence[Line], title: str) -> str:
+    """The whole report."""
+    figures: dict[str, Any] = {}
+    parts = [_overview(lines)]
+    for model, version in sorted({(line.get("model"), line.get("model_version")) for line in lines}):
+        parts.append(_model(lines, model, version, figures))
+    data = json.dumps({"figures": figures, "templates": theme.TEMPLATES}, separators=(",", ":"), allow_nan=False)
+    # Within a script element only "</" could end it, and "<!--" change its meaning.
+    data = data.replace("<", "\\u003c")
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{_text(title)}</title>'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_STYLE}</style></head><body>'
+        f"<h1>{_text(title)}</h1><p>{_span(lines)}; times are UTC</p>{''.join(parts)}"
+        f'<script type="application/json" id="data">{data}</script>'
+        f"<script>{plotly_js().read_text(encoding='utf-8')}</script><script>{_SCRIPT}</script></body></html>\n"
+    )
+
+
+def period(lines: Sequence[Line]) -> int:
+    """The windows' length: the least distance between two of them."""
+    times = np.unique(np.concatenate([line.times for line in lines])) if lines else np.empty(0)
+    return int(np.diff(times).min()) if len(times) > 1 else 1
+
+
+def model_panels(lines: Sequence[Line], model: str, version: str = "") -> list[panels.Panel]:
+    """A model's panels, as on the live page."""
+    of_model = [line for line in lines if line.get("model") == model]
+    own = [line for line in of_model if line.get("model_version") == version]
+    rollup = [line for line in own if not line.get("agent_id")]
+    replicas = [line for line in own if line.get("agent_id")]
+    versions = [line for line in of_model if not line.get("agent_id") and line.get("what") in panels.SHARED_WHAT]
+    return panels.model(rollup, replicas, versions, period(own))
+
+
+def _overview(lines: Sequence[Line]) -> str:
+    board = Board()
+    for model, version in sorted({(line.get("model"), line.get("model_version")) for line in lines}):
+        own = [line for line in lines if (line.get("model"), line.get("model_version")) == (model, version)]
+        board.restore(model, version, own, period(own), float(max(line.times[-1] for line in own)))
+    rows = []
+    for entry in board.view(0.0):
+        for who in (entry, *entry["agents"]):
+            name = f"{entry['model']} {entry['version']}" if who is entry else f"– {who['agent']}"
+            cells = (
+                name,
+                f"{who['rows_per_second']:,.1f} /s",
+                *(_share(who[key]) for key in ("confidence", "accuracy", "loss")),
+            )
+            rows.append("<tr>" + "".join(f"<td>{_text(cell)}</td>" for cell in cells) + "</tr>")
+    head = "".join(
+        f"<th>{name}</th>" for name in ("Newest window", "Rows", "Confidence", "Accuracy", "Lost or rejected")
+    )
+    return f'<h2>Models</h2><div class="card"><table><tr>{head}</tr>{"".join(rows)}</table></div>'
+
+
+def _model(lines: Sequence[Line], model: str, version: str, figures: dict[str, Any]) -> str:
+    cards = []
+    for panel in model_panels(lines, model, version):
+        name = f"f{len(figures)}"
+        if panel["figure"] is not None:
+            figures[name] = panel["figure"]
+            body = f'<div class="chart" id="{name}"></div>'
+        else:
+            body = f'<p class="empty">{_text(panel["empty"])}</p>'
+        head = f"<h3>{_text(panel['title'])}</h3><p>{_text(panel['note'])}</p>"
+        cards.append(f'<section class="card s{panel["span"]}">{head}{body}</section>')
+        if panel["id"] == "movement":
+            cards.append(_movers(lines, model, version))
+    return f'<h2>{_text(f"{model} {version}".strip())}</h2><div class="grid">{"".join(cards)}</div>'
+
+
+def _movers(lines: Sequence[Line], model: str, version: str) -> str:
+    own = [line for line in lines if (line.get("model"), line.get("model_version")) == (model, version)]
+    found = panels.movers(moved(own))
+    unit = "" if found["kind"] == "psi" else " σ"
+    rows = "".join(
+        f"<tr><td>{_text(row['name'])}</td><td>{row['peak']:.2f}{unit}</td></tr>" for row in found["rows"][:SHOWN]
+    )
+    return f'<section class="card s4"><h3>Moved most</h3><table>{rows}</table></section>'
+
+
+def _span(lines: Sequence[Line]) -> str:
+    first, last = min(line.times[0] for line in lines), max(line.times[-1] for line in lines)
+    return " to ".join(f"{datetime.fromtimestamp(int(time), UTC):%Y-%m-%d %H:%M:%S}" for time in (first, last))
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1%}"
+
+
+def _text(text: str) -> str:
+    return html.escape(text if len(text) <= 300 else f"{text[:280]}…{text[-10:]}")

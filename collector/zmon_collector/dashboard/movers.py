@@ -1,0 +1,72 @@
+"""Which features moved, when, and how far: by drift against the reference, else by the shift of their mean. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zmon_collector.dashboard.timeseries import Line, Times, Values, grid, pick
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """Scores of features by window.
+
+    Attributes
+    ----------
+    kind : str
+        ``"psi"``, or ``"shift"`` in standard deviations.
+    scores : ndarray
+        (features, windows); NaN where a window has none.
+    order : ndarray of int
+        Features, the one that moved most first.
+    peak, now : ndarray
+        The score furthest from 0, and the newest one.
+    """
+
+    kind: str
+    names: list[str]
+    times: Times
+    scores: Values
+    order: NDArray[np.intp]
+    peak: Values
+    now: Values
+
+
+def moved(lines: Sequence[Line]) -> Moved | None:
+    """The rollup's features; None when there are none.
+
+    The shift is (mean − m) / s, where m is the median over the windows of the feature's mean, and s² the median
+    variance within windows plus the variance of the means between them: so it stays finite for a pixel that was always
+    dark.
+    """
+    drift = pick(lines, "feature_drift", feat_name="*", stat="psi", agent_id=None)
+    if drift:
+        times, scores = grid(drift)
+        return _ranked("psi", [line.get("feat_name") for line in drift], times, scores)
+    means = pick(lines, "feature_value", feat_name="*", stat="mean", agent_id=None)
+    if not means:
+        return None
+    times, values = grid(means)
+    spread = {
+        line.get("feat_name"): line for line in pick(lines, "feature_value", stat="std", agent_id=None, feat_name="*")
+    }
+    names = [line.get("feat_name") for line in means]
+    within = np.array([float(np.median(spread[name].values)) if name in spread else 0.0 for name in names])
+    scale = np.sqrt(within**2 + np.nanvar(values, axis=1))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        scores = (values - np.nanmedian(values, axis=1, keepdims=True)) / scale[:, None]
+    scores[~(scale > 0)] = np.where(np.isnan(values[~(scale > 0)]), np.nan, 0.0)
+    return _ranked("shift", names, times, scores)
+
+
+def _ranked(kind: str, names: list[str], times: Times, scores: Values) -> Moved:
+    absolute = np.nan_to_num(np.abs(scores))
+    where = absolute.argmax(axis=1)
+    peak = np.nan_to_num(scores[np.arange(len(names)), where])
+    now = np.array([row[~np.isnan(row)][-1] if (~np.isnan(row)).any() else np.nan for row in scores])
+    order = np.argsort(-np.abs(peak), kind="stable")
+    return Moved(kind, names, times, scores, order, peak, now)

@@ -1,0 +1,137 @@
+"""The application: routes, the page's files, login, and the guard in front."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp
+
+from zmon.errors import MissingExtraError
+from zmon_collector.dashboard.prometheus import CONTENT_TYPE
+from zmon_collector.dashboard.theme import TEMPLATES
+from zmon_collector.dashboard.web.api import ERRORS, Api
+from zmon_collector.dashboard.web.renderers import Pages
+from zmon_collector.dashboard.web.security import COOKIE, Guard, policy
+from zmon_collector.dashboard.web.sse import Hub
+
+STATIC = Path(__file__).parent / "static"
+WRONG_TOKEN_PAUSE = 0.5  # seconds
+LONGEST_LOGIN = 4096  # bytes
+
+
+def plotly_js() -> Path:
+    """The script in the installed plotly package: nothing is fetched from elsewhere."""
+    found = importlib.util.find_spec("plotly")
+    if found is None or found.origin is None:
+        raise MissingExtraError("plotly", "collector")
+    return Path(found.origin).parent / "package_data" / "plotly.min.js"
+
+
+class Files(StaticFiles):
+    """The page's own files, looked at again each time: they change with the release, not with the browser's mind."""
+
+    def file_response(self, *args: Any, **kwargs: Any) -> Response:
+        response = super().file_response(*args, **kwargs)
+        response.headers["cache-control"] = "no-cache"
+        return response
+
+
+def build(
+    pages: Pages,
+    hub: Hub,
+    ready: Callable[[], bool],
+    metrics: Callable[[], bytes],
+    token: str | None,
+    hosts: set[str],
+) -> ASGIApp:
+    """The page and its API behind the guard."""
+    api = Api(pages, hub, ready)
+    script = plotly_js()
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        hub.start()
+        yield
+        hub.close()
+
+    async def page(_: Request) -> Response:
+        return FileResponse(STATIC / "index.html", headers={"cache-control": "no-cache"})
+
+    async def plotly(_: Request) -> Response:
+        return FileResponse(script, media_type="text/javascript", headers={"cache-control": "max-age=86400"})
+
+    async def templates(_: Request) -> Response:
+        return JSONResponse(TEMPLATES)
+
+    async def login(request: Request) -> Response:
+        body = b""
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > LONGEST_LOGIN:
+                return JSONResponse({"error": "too long"}, 413)
+        try:
+            given = json.loads(body)["token"]
+        except (ValueError, KeyError, TypeError):
+            given = None
+        if not isinstance(given, str) or not guard.matches(given):
+            await asyncio.sleep(WRONG_TOKEN_PAUSE)
+            return JSONResponse({"error": "this is not the token"}, 401)
+        response = Response(status_code=204)
+        response.set_cookie(
+            COOKIE, guard.cookie, httponly=True, samesite="strict", secure=request.url.scheme == "https"
+        )
+        return response
+
+    routes = [
+        Route("/", page),
+        Route("/login", login, methods=["POST"]),
+        Route("/api/v1/models", api.models),
+        Route("/api/v1/series", api.series),
+        Route("/api/v1/points", api.points),
+        Route("/api/v1/view", api.view),
+        Route("/api/v1/events", api.events),
+        Route("/api/v1/alerts", api.alerts),
+        Route("/api/v1/health", api.health),
+        Route("/healthz", api.healthz),
+        Route("/readyz", api.readyz),
+        Route("/metrics", _text(metrics)),
+        Route("/openapi.json", api.openapi),
+        Route("/static/plotly.js", plotly),
+        Route("/static/templates.json", templates),
+        Mount("/static", Files(directory=STATIC)),
+    ]
+    app = Starlette(routes=routes, lifespan=lifespan, exception_handlers=ERRORS)
+    guard = Guard(app, token, hosts, policy(script.read_text(encoding="utf-8")))
+    return guard
+
+
+def _text(metrics: Callable[[], bytes]) -> Callable[[Request], Response]:
+    """/metrics; made in a worker thread, as Starlette does with what is no coroutine."""
+
+    def answer(_: Request) -> Response:
+        return Response(metrics(), media_type=CONTENT_TYPE)
+
+    return answer
+
+
+def probes(ready: Callable[[], bool], metrics: Callable[[], bytes]) -> ASGIApp:
+    """Only /healthz, /readyz and /metrics, for an orchestrator and Prometheus."""
+
+    async def healthz(_: Request) -> Response:
+        return JSONResponse({"status": "ok"})
+
+    async def readyz(_: Request) -> Response:
+        return JSONResponse({"status": "ready" if ready() else "not ready"}, 200 if ready() else 503)
+
+    return Starlette(routes=[Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", _text(metrics))])

@@ -1,0 +1,95 @@
+"""What a request asks for: its query as checked values, and the range of time it means. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from zmon_collector.dashboard.history_queries import Known
+
+VIEWS = ("overview", "model", "series", "alerts", "health")
+NAMES = ("class_name", "feat_name", "category", "segment_name", "segment_value", "predicted", "reason", "basis")
+RANGES = {"5m": 300, "15m": 900, "1h": 3600, "6h": 21600, "24h": 86400, "7d": 604800, "all": 0}
+DEFAULT_RANGE = "15m"
+SHOWN = 360  # windows in a figure; beyond it, steps of several windows
+LONGEST = 16_384  # characters of a name
+
+
+class BadRequest(ValueError):  # noqa: N818 - it is answered, not raised at the user
+    """The query makes no sense; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One view of some data; equal for all viewers that look at the same."""
+
+    view: str = "overview"
+    model: str = ""
+    version: str = ""
+    agent: str = ""
+    what: str = ""
+    names: tuple[tuple[str, str], ...] = ()
+    range: str = DEFAULT_RANGE
+    until: int | None = field(default=None)
+
+
+def asked(query: Mapping[str, str]) -> Asked:
+    """The checked query of a view; BadRequest says what is wrong."""
+    view = query.get("view", "overview")
+    if view not in VIEWS:
+        raise BadRequest(f"view is {view!r:.40}; known are {', '.join(VIEWS)}")
+    chosen = query.get("range", DEFAULT_RANGE)
+    if chosen not in RANGES:
+        raise BadRequest(f"range is {chosen!r:.40}; known are {', '.join(RANGES)}")
+    for name, value in query.items():
+        if len(value) > LONGEST:
+            raise BadRequest(f"{name!r:.40} is longer than {LONGEST} characters")
+    if view in ("model", "series") and not query.get("model"):
+        raise BadRequest("model is missing")
+    if view == "series" and not query.get("what"):
+        raise BadRequest("what is missing")
+    if view in ("overview", "alerts", "health"):
+        return Asked(view)
+    names = tuple((name, query[name]) for name in NAMES if query.get(name)) if view == "series" else ()
+    return Asked(
+        view,
+        query["model"],
+        query.get("version", ""),
+        query.get("agent", ""),
+        query.get("what", "") if view == "series" else "",
+        names,
+        chosen,
+        whole(query, "to"),
+    )
+
+
+def whole(query: Mapping[str, str], name: str) -> int | None:
+    """A number of seconds from the query."""
+    text = query.get(name)
+    if text is None or text == "":
+        return None
+    if not text.isdecimal() or len(text) > 12:
+        raise BadRequest(f"{name} is {text!r:.40}; give whole seconds")
+    return int(text)
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A stretch of time and the step in which it is shown; 0 is every window."""
+
+    start: int
+    end: int
+    step: int
+
+
+def span(chosen: str, until: int | None, known: Known, wall: float) -> Span:
+    """The time a range means for a model: up to now, or up to its newest window when it has nothing newer."""
+    newest = known.newest + known.period
+    seconds = RANGES[chosen]
+    end = until if until is not None else max(int(wall), newest)
+    if until is None and seconds and newest <= end - seconds:
+        end = newest  # a replayed or silent model: show what there is
+    start = known.first if not seconds else end - seconds
+    windows = (min(end, newest) - max(start, known.first)) / max(1, known.period)
+    step = 0 if windows <= SHOWN else -(-int(windows) // SHOWN) * known.period
+    return Span(start, end, step)

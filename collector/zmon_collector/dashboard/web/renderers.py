@@ -1,0 +1,234 @@
+"""The views as data: asks the history and the board, and builds panels. Called by worker threads, never by the loop."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from zmon_collector.compute import details
+from zmon_collector.dashboard import history_queries, panels
+from zmon_collector.dashboard.history_queries import Known, Question
+from zmon_collector.dashboard.live import Live
+from zmon_collector.dashboard.movers import moved
+from zmon_collector.dashboard.timeseries import Line, extended
+from zmon_collector.dashboard.web.query_params import Asked, Span, span
+
+SUMMED = 60  # windows behind the calibration curve of them all
+
+
+class Pages:
+    """Renders what is asked for as plain data, ready to be written as JSON.
+
+    Parameters
+    ----------
+    live : Live
+    clock : callable
+    """
+
+    def __init__(self, live: Live, clock: Callable[[], float] = time.time) -> None:
+        self._live = live
+        self._clock = clock
+        self._spent = threading.local()
+
+    def render(self, asked: Asked) -> tuple[dict[str, Any], float]:
+        """One view, and the seconds of a core that the history spent on it."""
+        self._spent.seconds = 0.0
+        found = getattr(self, f"_{asked.view}")(asked)
+        return {"view": asked.view, **found}, self._spent.seconds
+
+    # --- views -------------------------------------------------------------------------------------------------------
+
+    def _overview(self, _: Asked) -> dict[str, Any]:
+        return {"models": self.models()}
+
+    def _model(self, asked: Asked) -> dict[str, Any]:
+        known = self._known(asked)
+        if known is None:
+            return {"model": asked.model, "version": asked.version, "panels": [], "missing": True}
+        stretch = span(asked.range, asked.until, known, self._clock())
+        period = stretch.step or known.period
+        ask = self._question(asked, known, stretch)
+        lines = _alone(
+            [
+                *self._so_far(replace(ask, what=panels.MODEL_WHAT, stat=panels.MODEL_STAT)),
+                *self._so_far(replace(ask, what=panels.FEATURE_WHAT, stat=panels.FEATURE_STAT)),
+            ]
+        )
+        agents = self._read(lambda db: history_queries.agents(db, known.model, known.version))
+        shared = replace(ask, what=(*panels.SHARED_WHAT, *panels.ROW_COUNTS), stat=("", "mean"), agents=agents)
+        versions = replace(shared, version=None, agents=("",), what=panels.SHARED_WHAT)
+        entry = self._entry(known)
+        return {
+            **_identity(known),
+            "agent": asked.agent,
+            "agents": agents,
+            "versions": [each.version for each in self._read(history_queries.models) if each.model == known.model],
+            "summary": _chosen(entry, asked.agent),
+            "from": stretch.start,
+            "to": stretch.end,
+            "panels": panels.marked(
+                panels.model(
+                    lines,
+                    self._so_far(shared) if agents else [],
+                    self._so_far(versions),
+                    period,
+                    panels.reliability(self._details(ask, "calibration", SUMMED)),
+                ),
+                self._partial(known, ask),
+            ),
+            "movers": panels.movers(moved(lines)),
+        }
+
+    def _series(self, asked: Asked) -> dict[str, Any]:
+        known = self._known(asked)
+        if known is None:
+            return {"model": asked.model, "version": asked.version, "panels": [], "missing": True}
+        stretch = span(asked.range, asked.until, known, self._clock())
+        ask = replace(self._question(asked, known, stretch), what=(asked.what,), names=dict(asked.names), exact=True)
+        agents = self._read(lambda db: history_queries.agents(db, known.model, known.version))
+        centre = replace(ask, agents=agents, stat=("", "mean", "macro"))
+        feature = dict(asked.names).get("feat_name")
+        drift = replace(ask, what=("feature_drift",)) if feature else None
+        names = {"what": asked.what, **dict(asked.names)}
+        (counts,) = self._details(replace(ask, agents=("",)), "drift", 1) or [None]
+        return {
+            **_identity(known),
+            "agent": asked.agent,
+            "agents": agents,
+            "names": names,
+            "from": stretch.start,
+            "to": stretch.end,
+            "panels": panels.marked(
+                panels.series(
+                    _alone(self._so_far(ask)),
+                    self._so_far(centre) if agents else [],
+                    _alone(self._so_far(drift)) if drift else [],
+                    {"what": asked.what},
+                    panels.distribution(self._live.reference((known.model, known.version)), counts, names),
+                ),
+                self._partial(known, ask),
+            ),
+        }
+
+    def _alerts(self, _: Asked) -> dict[str, Any]:
+        return {"alerts": self._live.alerts()}
+
+    def _health(self, _: Asked) -> dict[str, Any]:
+        beats = list(self._live.beats)
+        plugins = self._live.plugins()
+        newest = beats[-1] if beats else {}
+        lag: list[Line] = []
+        for known in self._read(history_queries.models)[:5]:
+            question = Question(
+                known.model, known.version, what=("transport_delay_seconds",), start=known.newest - 3600
+            )
+            lag += self._lines(question)
+        return {
+            "health": {name: value for name, value in newest.items() if name not in ("mono", "time")},
+            "plugins": plugins,
+            "history": {"bytes": self._live.memory.read_bytes(), "set_aside": self._live.memory.history.set_aside},
+            "panels": panels.health(beats, plugins, lag),
+        }
+
+    # --- data --------------------------------------------------------------------------------------------------------
+
+    def models(self) -> list[dict[str, Any]]:
+        return self._live.board.view(self._clock(), self._live.alerts())
+
+    def alerts(self) -> list[dict[str, Any]]:
+        return self._live.alerts()
+
+    def health(self) -> dict[str, Any]:
+        beats = self._live.beats
+        return dict(beats[-1]) if beats else {}
+
+    def series(self, model: str, version: str | None, search: str, limit: int) -> list[dict[str, str]]:
+        found: list[dict[str, str]] = self._read(lambda db: history_queries.series(db, model, version, search, limit))
+        return found
+
+    def points(self, question: Question) -> list[Line]:
+        return self._lines(question)
+
+    def _entry(self, known: Known) -> dict[str, Any]:
+        return next((e for e in self.models() if (e["model"], e["version"]) == (known.model, known.version)), {})
+
+    def _known(self, asked: Asked) -> Known | None:
+        found: Sequence[Known] = self._read(history_queries.models)
+        opened = self._live.open(asked.model, asked.version)
+        first = None
+        if opened:  # its first window is still open
+            oldest, newest = opened[0].window, opened[-1].window
+            length = oldest.end - oldest.start
+            first = Known(asked.model, asked.version, oldest.start, newest.start, length, len(opened))
+        return next((each for each in found if (each.model, each.version) == (asked.model, asked.version)), first)
+
+    def _question(self, asked: Asked, known: Known, stretch: Span) -> Question:
+        return Question(
+            known.model,
+            known.version,
+            agents=(asked.agent,),
+            start=stretch.start,
+            end=stretch.end,
+            step=stretch.step,
+            frozen=asked.until is not None,
+        )
+
+    def _read(self, question: Callable[[Any], Any]) -> Any:
+        found, seconds = self._live.memory.timed(question).result()
+        self._spent.seconds = getattr(self._spent, "seconds", 0.0) + seconds
+        return found
+
+    def _lines(self, question: Question) -> list[Line]:
+        found: list[Line] = self._read(lambda db: history_queries.lines(db, question))
+        return found
+
+    def _details(self, question: Question, metric: str, most: int) -> list[Any]:
+        """What a metric gave behind its values: of the newest windows, the open ones first."""
+        (agent,) = question.agents or ("",)
+        found = self._read(lambda db: history_queries.details(db, question, metric, agent, most))
+        for report in [] if question.frozen else self._live.open(question.model, question.version or ""):
+            so_far = report.details.get((agent or None, metric))
+            if so_far is not None:
+                found.insert(0, (0, so_far))
+        return [each for _, data in found[:most] if (each := details.read(data)) is not None]
+
+    def _so_far(self, question: Question) -> list[Line]:
+        """The same, with what the open windows hold so far; not where several windows are shown as one."""
+        found = self._lines(question)
+        partials = [] if question.step or question.frozen else list(self._live.partials.values())
+        for report in sorted(partials, key=lambda each: each.window.start):
+            if question.start <= report.window.start and report.model == question.model:
+                start = np.array([report.window.start], dtype=np.int64)
+                named = ((report.properties(point), point.value.value) for point in report.points)
+                fitting = [
+                    Line(own, start, np.array([value])) for own, value in named if history_queries.fits(own, question)
+                ]
+                found = extended(found, fitting)
+        return found
+
+    def _partial(self, known: Known, question: Question) -> tuple[int, int] | None:
+        """The stretch of the open windows that are shown."""
+        opened = self._live.open(known.model, known.version)
+        if not opened or question.step or question.frozen:
+            return None
+        return opened[0].window.start, opened[-1].window.end
+
+
+def _identity(known: Known) -> dict[str, Any]:
+    return {"model": known.model, "version": known.version, "period": known.period}
+
+
+def _chosen(entry: Mapping[str, Any], agent: str) -> Mapping[str, Any]:
+    if not agent:
+        return {name: value for name, value in entry.items() if name != "agents"}
+    return next((each for each in entry.get("agents", []) if each["agent"] == agent), {})
+
+
+def _alone(lines: Sequence[Line]) -> list[Line]:
+    """Lines of one replica as if it were the only one: figures of the rollup show them."""
+    return [line._replace(names={k: v for k, v in line.names.items() if k != "agent_id"}) for line in lines]

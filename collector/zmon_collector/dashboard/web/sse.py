@@ -1,0 +1,217 @@
+"""Server-sent events: a view is rendered and serialised once for all who look at it; the slow get the newest only.
+
+Every event is a whole view under a number that only grows, so a viewer needs no earlier one: whoever reads slowly
+skips, whoever comes back says the last number it saw. Nothing is queued: a viewer refers to its topic, which holds one
+event.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+from starlette.types import Message, Receive, Scope, Send
+
+from zmon_collector.dashboard.web.query_params import Asked
+
+log = logging.getLogger("zmon.collector")
+
+SHARE = 0.1  # of a core for rendering
+LEAST_PAUSE = 0.1  # seconds between two rounds of rendering
+PING_EVERY = 10.0  # seconds; a proxy closes what is silent, and a viewer that has gone is noticed
+STUCK = 30.0  # seconds for which a viewer may not read before it is let go
+LINGER = 60.0  # seconds that a rendered view is kept without viewers
+HEALTH = {"health", "overview", "alerts"}  # views that every look at the collector may change
+
+
+def written(data: Any) -> bytes:
+    """Plain data as JSON."""
+    return json.dumps(data, separators=(",", ":"), allow_nan=False, default=float).encode()
+
+
+class Topic:
+    """One view that somebody looks at: its newest event, and who waits for the next."""
+
+    def __init__(self, asked: Asked) -> None:
+        self.asked = asked
+        self.number = 0
+        self.body = b""
+        self.event = b""
+        self.stale = True
+        self.viewers = 0
+        self.used = time.monotonic()
+        self.changed = asyncio.Event()
+
+    def publish(self, body: bytes, number: int) -> None:
+        """A new rendering; the same as before tells nobody."""
+        self.stale = False
+        if body == self.body:
+            return
+        self.body, self.number = body, number
+        self.event = b"id: %d\nevent: view\ndata: %s\n\n" % (number, body)
+        changed, self.changed = self.changed, asyncio.Event()
+        changed.set()
+
+
+class Hub:
+    """All topics, and the task that renders those that are stale.
+
+    Parameters
+    ----------
+    render : callable
+        Gives a view as plain data, and the seconds of a core it took in other threads; runs in a worker thread.
+    viewers : int
+        Most viewers at a time.
+    watch : callable
+        Told of the models that somebody looks at, whenever they change.
+    """
+
+    def __init__(
+        self,
+        render: Callable[[Asked], tuple[Any, float]],
+        viewers: int,
+        watch: Callable[[frozenset[str]], None] = lambda _: None,
+    ) -> None:
+        self._render = render
+        self._watch = watch
+        self._most = viewers
+        self._topics: dict[Asked, Topic] = {}
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._number = int(time.time() * 1000)  # so that numbers grow over restarts, too
+        self.viewers = 0
+        self.closed = asyncio.Event()
+        self.rounds = 0
+
+    @property
+    def full(self) -> bool:
+        return self.viewers >= self._most
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._work())
+
+    def close(self) -> None:
+        """Let every viewer go."""
+        self.closed.set()
+        if self._task is not None:
+            self._task.cancel()
+
+    def mark(self, model: str) -> None:
+        """Something is new of this model, or of the collector itself when it has no name. In the loop's thread."""
+        for topic in self._topics.values():
+            if topic.asked.view in HEALTH or (model and topic.asked.model == model):
+                topic.stale = True
+        self._wake.set()
+
+    def count(self, topic: Topic, change: int) -> None:
+        """A viewer has come or gone."""
+        topic.viewers += change
+        self.viewers += change
+        topic.used = time.monotonic()
+        live = [each.asked for each in self._topics.values() if each.viewers and each.asked.until is None]
+        self._watch(frozenset(asked.model for asked in live if asked.model))
+
+    def topic(self, asked: Asked) -> Topic:
+        found = self._topics.get(asked)
+        if found is None:
+            found = self._topics[asked] = Topic(asked)
+        found.used = time.monotonic()
+        if found.stale:
+            self._wake.set()
+        return found
+
+    async def _work(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            self.rounds += 1
+            busy = 0.0
+            for topic in list(self._topics.values()):
+                if topic.viewers and topic.stale:
+                    busy += await self._rendered(topic)
+                elif not topic.viewers and time.monotonic() - topic.used > LINGER:
+                    del self._topics[topic.asked]
+            await asyncio.sleep(max(LEAST_PAUSE, busy * (1 / SHARE - 1)))
+
+    async def _rendered(self, topic: Topic) -> float:
+        started = time.thread_time()
+        topic.stale = False
+
+        def work() -> tuple[bytes, float]:
+            begun = time.thread_time()
+            view, elsewhere = self._render(topic.asked)
+            return written(view), time.thread_time() - begun + elsewhere
+
+        try:
+            body, busy = await asyncio.to_thread(work)
+        except Exception as error:
+            log.exception("the view %s cannot be rendered", topic.asked.view, exc_info=error)
+            body, busy = written({"view": topic.asked.view, "error": f"{type(error).__name__}: {error}"[:500]}), 1.0
+        self._number += 1
+        topic.publish(body, self._number)
+        return busy + time.thread_time() - started
+
+    async def once(self, asked: Asked) -> bytes:
+        """The newest rendering, for one who asks without staying."""
+        topic = self.topic(asked)
+        if topic.stale or not topic.body:
+            await self._rendered(topic)
+        return topic.body
+
+
+class Stream:
+    """The answer to one viewer: events until either side ends it. An ASGI application."""
+
+    def __init__(self, hub: Hub, asked: Asked, seen: int | None) -> None:
+        self._hub, self._asked, self._seen = hub, asked, seen
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = [
+            (b"content-type", b"text/event-stream"),
+            (b"cache-control", b"no-store"),
+            (b"x-accel-buffering", b"no"),
+        ]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        topic = self._hub.topic(self._asked)
+        self._hub.count(topic, 1)
+        ends = [asyncio.create_task(_gone(receive)), asyncio.create_task(self._hub.closed.wait())]
+        try:
+            await self._follow(topic, send, ends)
+        except TimeoutError:
+            log.info("a viewer did not read for %g s and is let go", STUCK)
+        finally:
+            self._hub.count(topic, -1)
+            for end in ends:
+                end.cancel()
+
+    async def _follow(self, topic: Topic, send: Send, ends: list[asyncio.Task[Any]]) -> None:
+        await _told(send, b"retry: 1000\n\n")
+        seen = self._seen
+        self._hub.topic(self._asked)  # rendered now that somebody looks
+        while not any(end.done() for end in ends):
+            if topic.event and topic.number != seen:
+                seen = topic.number
+                await _told(send, topic.event)
+                continue
+            waiting = asyncio.create_task(topic.changed.wait())
+            done, _ = await asyncio.wait([waiting, *ends], timeout=PING_EVERY, return_when=asyncio.FIRST_COMPLETED)
+            waiting.cancel()
+            if not done:
+                await _told(send, b": here\n\n")
+        await _told(send, b"", more=False)
+
+
+async def _told(send: Send, body: bytes, *, more: bool = True) -> None:
+    async with asyncio.timeout(STUCK):
+        await send({"type": "http.response.body", "body": body, "more_body": more})
+
+
+async def _gone(receive: Receive) -> None:
+    while True:
+        message: Message = await receive()
+        if message["type"] == "http.disconnect":
+            return

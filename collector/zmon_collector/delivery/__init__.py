@@ -1,0 +1,1 @@
+"""Delivery: reports to sinks, in order, until each has them."""

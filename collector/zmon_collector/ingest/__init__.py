@@ -1,0 +1,1 @@
+"""Ingest: from the sockets to a decision about every row."""

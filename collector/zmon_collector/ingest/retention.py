@@ -1,0 +1,66 @@
+"""Agents and models of which nothing has come for long are forgotten, with all that is kept of them."""
+
+from __future__ import annotations
+
+import logging
+
+from zmon_collector.compute.engine import Engine
+from zmon_collector.ingest.ingestor import Desk
+from zmon_collector.storage.journal import Model
+from zmon_collector.telemetry import Telemetry
+from zmon_collector.windows.window import Now
+
+log = logging.getLogger("zmon.collector")
+
+FORGET_AGENT = 3600.0  # seconds without rows
+FORGET_MODEL = 7 * 86400.0  # seconds without anything; `label_horizon` when that is longer
+EVERY = 10.0  # seconds between two looks
+
+
+class Forgetting:
+    """Looks now and again who is to be forgotten. Runs on the collector's thread."""
+
+    def __init__(self, desk: Desk, engine: Engine, telemetry: Telemetry) -> None:
+        self._desk = desk
+        self._engine = engine
+        self._telemetry = telemetry
+        self._next = float("-inf")
+
+    def turn(self, now: Now) -> list[Model]:
+        """Forget who is silent; the models among them."""
+        if now.mono < self._next:
+            return []
+        self._next = now.mono + EVERY
+        unreported = self._unreported()
+        for model, book in self._desk.books.items():
+            gone = book.forget(now, FORGET_AGENT, unreported.get(model, ()))
+            if gone:
+                self._desk.forget_agents(model, gone)
+        models = self._silent(unreported, now)
+        for model in models:
+            self._desk.forget(model)
+            self._telemetry.count("models_forgotten")
+            log.info("model %r, version %r is forgotten: nothing has come of it for long", *model)
+        return models
+
+    def _silent(self, unreported: dict[Model, set[str]], now: Now) -> list[Model]:
+        after = max(FORGET_MODEL, self._desk.config.collector.label_horizon)
+        silent = self._desk.shelf.silent(after, now)
+        if not silent:
+            return []
+        topics = (stream.topic for stream in self._desk.roster.streams.values())
+        speaking = {(topic.model, topic.version) for topic in topics}
+        return [
+            model
+            for model in silent
+            if self._desk.books[model].idle and model not in unreported and model not in speaking
+        ]
+
+    def _unreported(self) -> dict[Model, set[str]]:
+        """Agents in windows that are not reported yet: the report has their tags, and metrics may still keep things."""
+        found: dict[Model, set[str]] = {}
+        for pending in self._desk.pending.values():
+            found.setdefault(pending.model, set()).update(pending.window.tallies)
+        for model, window in self._engine.unfinished():
+            found.setdefault(model, set()).update(window.tallies)
+        return found

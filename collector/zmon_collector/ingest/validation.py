@@ -1,0 +1,121 @@
+"""From a decoded message to rows by window: check what only the schema can tell, settle times, split. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zmon._wire.frames import Message
+from zmon.batch import SLACK, Array, Batch, Schema
+from zmon.errors import WireError
+
+NANO = 1_000_000_000
+
+
+class Part(NamedTuple):
+    """Rows of one window, and their numbers in the stream: the first of a run, or one per row."""
+
+    start: int
+    batch: Batch
+    numbers: int | NDArray[np.uint64]
+    newest: float
+
+
+def checked(message: Message, schema: Schema) -> Batch:
+    """The message's columns under its schema; WireError with the reason for values that cannot be."""
+    columns = dict(message.columns)
+    classes = len(schema.classes)
+    p = columns.get("probabilities")
+    if p is not None:
+        if p.ndim == 1:
+            if classes != 2:
+                raise WireError("probabilities_shape", f"one column for {classes} classes")
+            p = columns["probabilities"] = np.column_stack([1.0 - p, p])
+        if p.shape[1] != classes:
+            raise WireError("probabilities_shape", f"{p.shape[1]} columns for {classes} classes")
+        if not (p.min() >= 0.0 and p.max() <= SLACK):
+            raise WireError("probabilities_range", "a probability is NaN, negative, or above 1")
+    if schema.task == "classification":
+        if p is None and "predictions" not in columns:
+            raise WireError("probabilities_missing")
+        for name, least in (("predictions", 0), ("labels", -1)):
+            if name in columns:
+                columns[name] = _indices(name, columns[name], least, classes)
+    elif "predictions" not in columns or not all(
+        columns[name].dtype.kind == "f" for name in ("predictions", "labels") if name in columns
+    ):
+        raise WireError("predictions_missing", "a regression publishes float predictions and labels")
+    elif not np.isfinite(columns["predictions"]).all():
+        raise WireError("predictions_nan")
+    for name, known in (("inputs", schema.numeric), ("codes", schema.categorical), ("segments", schema.segments)):
+        column = columns.get(name)
+        if column is not None and column.shape[1] != len(known):
+            raise WireError(f"{name}_shape", f"{column.shape[1]} columns, {len(known)} in the schema")
+    return Batch(schema, columns, message.rows, message.dictionaries)
+
+
+def checked_labels(message: Message, schema: Schema) -> tuple[Array, Array]:
+    """Ids and labels of a message under its schema; WireError for what cannot be."""
+    ids, labels = message.columns["ids"], message.columns["labels"]
+    if schema.task == "classification":
+        return ids, _indices("labels", labels, -1, len(schema.classes))
+    if labels.dtype.kind != "f":
+        raise WireError("labels_dtype", str(labels.dtype))
+    return ids, labels
+
+
+def _indices(name: str, column: Array, least: int, classes: int) -> Array:
+    if column.dtype.kind != "i":
+        raise WireError(f"{name}_dtype", str(column.dtype))
+    if column.min() < least or column.max() >= classes:
+        raise WireError(f"{name}_index", f"beyond the {classes} classes")
+    return column
+
+
+def settled(message: Message, wall: float, max_skew: float) -> tuple[int | Array, int]:
+    """The rows' times in ns, one for all or one each, and how many were too far ahead and became `wall`."""
+    now, limit = int(wall * NANO), int((wall + max_skew) * NANO)
+    times = message.columns.get("timestamps")
+    if times is None:
+        return (message.ts, 0) if message.ts <= limit else (now, message.rows)
+    ahead = times > limit
+    skewed = int(np.count_nonzero(ahead))
+    if (times < 0).any():
+        raise WireError("timestamp_invalid", "before 1970")
+    return (np.where(ahead, now, times) if skewed else times), skewed
+
+
+def spread(starts: int | Array, most: int) -> None:
+    """WireError ``timestamp_span`` when the rows lie in more than `most` windows: no publisher of batches does that."""
+    if not isinstance(starts, int):
+        distinct = len(np.unique(starts))
+        if distinct > most:
+            raise WireError("timestamp_span", f"rows of {distinct} windows in one batch, at most {most}")
+
+
+def split(batch: Batch, first: int, skip: int, times: int | Array, starts: int | Array) -> Iterator[Part]:
+    """The rows from `skip` on, by window, oldest window first.
+
+    `first` is the stream number of the batch's first row; the numbers stay with the rows. `starts` are the windows of
+    the batch's rows.
+    """
+    if skip:
+        batch = batch.take(slice(skip, None))
+        first += skip
+        times = times if isinstance(times, int) else times[skip:]
+        starts = starts if isinstance(starts, int) else starts[skip:]
+    if isinstance(times, int) or isinstance(starts, int):
+        yield Part(int(starts), batch.having(timestamps=np.full(batch.rows, times)), first, int(times) / NANO)
+        return
+    batch = batch.having(timestamps=times)
+    low, high = int(starts.min()), int(starts.max())
+    if low == high:
+        yield Part(low, batch, first, int(times.max()) / NANO)
+        return
+    for start in np.unique(starts).tolist():
+        rows = np.flatnonzero(starts == start)
+        part = batch.take(rows)
+        yield Part(start, part, rows.astype(np.uint64) + np.uint64(first), int(part.timestamps.max()) / NANO)

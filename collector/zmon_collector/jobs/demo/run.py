@@ -1,0 +1,222 @@
+"""Runs the demonstration: starts the collector and the replicas, follows the files, says what it saw."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import webbrowser
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+
+from zmon.errors import ConfigurationError
+from zmon_collector.admin import ask
+from zmon_collector.config.toml import toml
+from zmon_collector.jobs.demo import show
+from zmon_collector.jobs.demo.verdict import WindowView, changed, read
+
+PERIOD = 2  # seconds
+REPLICAS = ("replica-1", "replica-2")
+START_WAIT = 60.0  # a loaded machine takes its time to import scikit-learn
+CLOSE_WAIT = 30.0
+LOOK_EVERY = 0.25
+KEPT = 1000  # windows at hand
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How many windows are served, in which of them (by number, from 0) the inputs are inverted.
+
+    `replay` serves history that ends now, as fast as it can, instead of the present. `endless` begins again after the
+    last window, until it is interrupted.
+    """
+
+    windows: int
+    inverted: range
+    replay: bool = False
+    endless: bool = False
+
+    @staticmethod
+    def of(duration: float) -> Plan:
+        """12 quiet windows, 10 inverted, 8 quiet in a minute; the same shares in any other time."""
+        windows = int(duration // PERIOD)
+        if windows < 6:
+            raise ConfigurationError(f"--duration of {duration:g} s is too short to show anything; give at least 12s")
+        start = round(windows * 0.4)
+        return Plan(windows, range(start, start + round(windows / 3)))
+
+
+def run_demo(
+    plan: Plan, data_dir: Path | None = None, console: Console | None = None, *, browser: bool = False
+) -> bool:
+    """Run it; True when everything that was served arrived and was shown."""
+    console = console or Console()
+    folder = data_dir or Path("zmon-data") / f"demo-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    console.print(f"Training two replicas of a digits classifier; files go to [bold]{folder / 'anodot'}[/bold]")
+    with contextlib.ExitStack() as stack:
+        collector = stack.enter_context(_collector(folder))
+        replicas = [stack.enter_context(_replica(agent, seed)) for seed, agent in enumerate(REPLICAS)]
+        endpoints = _endpoints(folder, collector)
+        if endpoints["web"]:
+            console.print(f"Live page: [bold]{endpoints['web']}[/bold]")
+        for replica in replicas:
+            if replica.stdout is None or replica.stdout.readline().strip() != "ready":
+                raise ConfigurationError("a replica of the demonstration did not start; its error stands above")
+        start = _tell(plan, replicas, endpoints)
+        inverted = plan.inverted
+        if inverted:
+            first, last = (start + i * PERIOD for i in (inverted.start, inverted.stop))
+            said = f"{show.clock(WindowView(first))} to {show.clock(WindowView(last))}"
+            console.print(f"{plan.windows} windows of {PERIOD} s; pixels are inverted from {said}")
+        if plan.endless:
+            console.print("Then it begins again, until Ctrl-C.")
+        if browser and endpoints["web"]:
+            _open(endpoints["web"])
+        served = _served(folder, plan, console, replicas)
+        collector.terminate()
+        collector.wait(CLOSE_WAIT)
+        views = [read(path) for path in _files(folder / "anodot")]
+    show.summary(console, views, changed(views))
+    console.print(f"{len(views)} files in {folder / 'anodot'}, one JSON sample a line; the log is {folder / 'log'}")
+    return served and (plan.endless or len(views) == plan.windows)
+
+
+def _served(folder: Path, plan: Plan, console: Console, replicas: list[subprocess.Popen[str]]) -> bool:
+    """Show what comes until all has been served, or somebody interrupts; whether the replicas could serve it."""
+    try:
+        _follow(folder / "anodot", plan, console, replicas)
+        return all(replica.wait(CLOSE_WAIT) == 0 for replica in replicas)
+    except KeyboardInterrupt:
+        console.print()
+        for replica in replicas:
+            replica.terminate()
+        return all(replica.wait(CLOSE_WAIT) in (0, -signal.SIGTERM) for replica in replicas)
+
+
+def _open(page: str) -> None:
+    """Show the page where there is a screen; elsewhere its address has been said."""
+    if os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
+        webbrowser.open(page)
+
+
+@contextlib.contextmanager
+def _process(*command: str, **options: Any) -> Iterator[subprocess.Popen[str]]:
+    # A group of its own: Ctrl-C reaches the demonstration alone, which then ends them in order.
+    process = subprocess.Popen([sys.executable, "-m", *command], text=True, process_group=0, **options)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(CLOSE_WAIT)
+        if process.poll() is None:
+            process.kill()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+
+
+@contextlib.contextmanager
+def _collector(folder: Path) -> Iterator[subprocess.Popen[str]]:
+    from zmon_collector.jobs.demo.replica import Traffic  # here: scikit-learn takes a second to import
+
+    config = folder / "zmon.toml"
+    reference = folder / "digits.zmon"
+    Traffic(0).reference().save(reference)
+    config.write_text(
+        f'[metrics]\npreset = "full"\n\n[models.digits]\nreference = {toml(str(reference))}\n', encoding="utf-8"
+    )
+    options = (
+        "--config",
+        str(config),
+        "--bind",
+        "tcp://127.0.0.1:0",
+        "--window",
+        f"{PERIOD}s",
+        "--data-dir",
+        str(folder),
+        "--flush-on-exit",
+    )
+    with (
+        (folder / "log").open("w", encoding="utf-8") as log,
+        _process("zmon_collector", "collect", *options, stderr=log) as process,
+    ):
+        yield process
+
+
+def _replica(agent: str, seed: int) -> contextlib.AbstractContextManager[subprocess.Popen[str]]:
+    return _process("zmon_collector.jobs.demo.replica", agent, str(seed), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+
+def _endpoints(folder: Path, collector: subprocess.Popen[str]) -> dict[str, str]:
+    until = time.monotonic() + START_WAIT
+    while time.monotonic() < until and collector.poll() is None:
+        health = ask(folder, "health")
+        if health is not None:
+            return {name: health[name] for name in ("data", "control", "web")}
+        time.sleep(LOOK_EVERY)
+    raise ConfigurationError(f"the collector of the demonstration did not start; see {folder / 'log'}")
+
+
+def _tell(plan: Plan, replicas: list[subprocess.Popen[str]], endpoints: dict[str, str]) -> int:
+    """Give every replica the plan; the start of the first window."""
+    now = int(time.time() // PERIOD) * PERIOD
+    start = now - plan.windows * PERIOD if plan.replay else now + PERIOD
+    told = {
+        **endpoints,
+        "start": start,
+        "end": None if plan.endless else start + plan.windows * PERIOD,
+        "cycle": plan.windows,
+        "period": PERIOD,
+        "inverted": list(plan.inverted),
+        "replay": plan.replay,
+    }
+    for replica in replicas:
+        if replica.stdin is not None:
+            replica.stdin.write(json.dumps(told) + "\n")
+            replica.stdin.flush()
+    return start
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.json"))
+
+
+def _follow(folder: Path, plan: Plan, console: Console, replicas: list[subprocess.Popen[str]]) -> list[WindowView]:
+    """Show windows as their files appear, until all have, or the replicas have ended and nothing more comes."""
+    views: list[WindowView] = []
+    seen: set[Path] = set()
+    quiet_since: float | None = None
+    total = 0 if plan.endless else plan.windows
+    live = Live(show.table(views, total), console=console) if console.is_terminal else None
+    with live or contextlib.nullcontext():
+        while plan.endless or len(seen) < plan.windows:
+            for path in _files(folder):
+                if path not in seen:
+                    seen.add(path)
+                    views.append(read(path))
+                    del views[:-KEPT]
+                    if live is not None:
+                        live.update(show.table(views, total))
+                    else:
+                        console.print(show.line(views[-1]), markup=False)
+                    quiet_since = None
+            if all(replica.poll() is not None for replica in replicas):
+                quiet_since = quiet_since or time.monotonic()
+                if time.monotonic() - quiet_since > CLOSE_WAIT / 2:
+                    break
+            time.sleep(LOOK_EVERY)
+    return views

@@ -1,0 +1,216 @@
+"""What one turn of the collector decided, written in one transaction; and all of it read back after a start.
+
+Rows are split by window and settled (late, lost, rejected) before they come here, so a replay decides nothing again.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import zlib
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import msgpack
+
+from zmon_collector.storage import chunk_codec, label_join
+from zmon_collector.storage.chunk_codec import Record
+
+Model = tuple[str, str]
+OF_A_MODEL = ("spans", "agents", "memory", "label_owners", "heard")  # tables of what goes with a model
+
+
+class StreamRow(NamedTuple):
+    """A stream's position: everything up to `row` is settled."""
+
+    id: bytes
+    topic: bytes
+    row: int
+    issued: int
+    tally: bytes
+    gone: bool
+    heard: float
+
+
+class WindowRow(NamedTuple):
+    """An open window, or (`closing`) one whose report is not written yet."""
+
+    number: int
+    model: str
+    version: str
+    start: int
+    end: int
+    schema: bytes
+    closing: bool = False
+    through: int = -1
+
+
+@dataclass(slots=True)
+class Turn:
+    """Everything settled in one turn, as plain data: it is written while the next turn is being settled."""
+
+    number: int = 0
+    chunks: dict[int, list[Record]] = field(default_factory=dict)  # by window
+    schemas: list[tuple[int, bytes, bytes]] = field(default_factory=list)  # window, hash, body
+    streams: list[StreamRow] = field(default_factory=list)
+    forgotten: list[bytes] = field(default_factory=list)
+    windows: list[WindowRow] = field(default_factory=list)
+    closing: list[int] = field(default_factory=list)
+    spans: list[tuple[str, str, int, int]] = field(default_factory=list)
+    counts: list[tuple[int, str, str, str, bytes | None]] = field(default_factory=list)  # None: there are none any more
+    agents: list[tuple[str, str, str, float]] = field(default_factory=list)
+    gone: list[tuple[str, str, str]] = field(default_factory=list)  # agents
+    heard: list[tuple[str, str, float]] = field(default_factory=list)  # when something last came of a model
+    silent: list[Model] = field(default_factory=list)  # models that are forgotten
+    nbytes: int = 0
+    late: label_join.Work = field(default_factory=label_join.Work)  # ids and labels to be joined
+
+    def __bool__(self) -> bool:
+        return any(
+            (
+                self.chunks,
+                self.streams,
+                self.forgotten,
+                self.windows,
+                self.closing,
+                self.spans,
+                self.counts,
+                self.agents,
+                self.gone,
+                self.heard,
+                self.silent,
+                self.late,
+            )
+        )
+
+
+def write(turn: Turn, connection: sqlite3.Connection) -> label_join.Joined:
+    """Put the turn into the open transaction; what joining its labels gave."""
+    many = connection.executemany
+    for table in OF_A_MODEL:
+        many(f"DELETE FROM {table} WHERE model = ? AND version = ?", turn.silent)
+    joined = label_join.join(turn.late, connection) if turn.late else label_join.Joined()
+    for window, records in (*turn.chunks.items(), *joined.records.items()):
+        data = chunk_codec.encode(records)
+        connection.execute(
+            "INSERT INTO chunks (window, turn, crc, data) VALUES (?, ?, ?, ?)",
+            (window, turn.number, zlib.crc32(data), data),
+        )
+    many("INSERT OR IGNORE INTO schemas VALUES (?, ?, ?)", turn.schemas)
+    many("INSERT OR REPLACE INTO streams VALUES (?, ?, ?, ?, ?, ?, ?)", turn.streams)
+    many("DELETE FROM streams WHERE id = ?", [(each,) for each in turn.forgotten])
+    many(
+        "INSERT INTO windows VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+        " ON CONFLICT (number) DO UPDATE SET schema = excluded.schema",
+        turn.windows,
+    )
+    many("UPDATE windows SET closing = 1 WHERE number = ?", [(each,) for each in turn.closing])
+    for model, version, start, end in turn.spans:
+        connection.execute(
+            'DELETE FROM spans WHERE model = ? AND version = ? AND start >= ? AND "end" <= ?',
+            (model, version, start, end),
+        )
+        connection.execute("INSERT OR REPLACE INTO spans VALUES (?, ?, ?, ?)", (model, version, start, end))
+    many("INSERT OR REPLACE INTO tallies VALUES (?, ?, ?, ?, ?)", [each for each in turn.counts if each[4] is not None])
+    many(
+        "DELETE FROM tallies WHERE window = ? AND model = ? AND version = ? AND agent = ?",
+        [each[:4] for each in turn.counts if each[4] is None],
+    )
+    many("INSERT OR REPLACE INTO agents VALUES (?, ?, ?, ?)", turn.agents)
+    many("INSERT OR REPLACE INTO heard VALUES (?, ?, ?)", turn.heard)
+    for table in ("agents", "memory"):
+        many(f"DELETE FROM {table} WHERE model = ? AND version = ? AND agent = ?", turn.gone)
+    return joined
+
+
+def write_checkpoint(window: int, through: int, data: bytes, connection: sqlite3.Connection) -> None:
+    """From now on the window goes on from here: the chunks of turns up to `through` are not needed any more."""
+    row = (window, zlib.crc32(data), data)
+    connection.execute("INSERT OR REPLACE INTO checkpoints VALUES (?, ?, ?)", row)
+    connection.execute("UPDATE windows SET through = ? WHERE number = ?", (through, window))
+
+
+def write_closed(
+    window: int, model: Model, memory: dict[tuple[str, str | None], bytes], connection: sqlite3.Connection
+) -> None:
+    """The window's report is written in this transaction: forget the window, keep what plugins remember."""
+    for table in ("schemas", "tallies", "checkpoints"):
+        connection.execute(f"DELETE FROM {table} WHERE window = ?", (window,))
+    connection.execute("DELETE FROM windows WHERE number = ?", (window,))
+    connection.executemany(
+        "INSERT OR REPLACE INTO memory VALUES (?, ?, ?, ?, ?)",
+        [(*model, metric, agent or "", kept) for (metric, agent), kept in memory.items()],
+    )
+
+
+# --- after a start ------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Found:
+    """What an earlier run left, but for the rows: those are read one chunk after the other."""
+
+    store: bytes
+    streams: list[StreamRow] = field(default_factory=list)
+    windows: list[WindowRow] = field(default_factory=list)
+    schemas: list[tuple[int, bytes, bytes]] = field(default_factory=list)
+    counts: list[tuple[int, str, str, str, bytes]] = field(default_factory=list)
+    agents: list[tuple[str, str, str, float]] = field(default_factory=list)
+    spans: list[tuple[str, str, int, int]] = field(default_factory=list)
+    heard: list[tuple[str, str, float]] = field(default_factory=list)
+    memory: list[tuple[str, str, str, str, bytes]] = field(default_factory=list)
+    checkpoints: dict[int, tuple[int, bytes]] = field(default_factory=dict)  # (crc, data) by window
+    turn: int = 0  # the newest
+    label_owners: list[tuple[int, str, str]] = field(default_factory=list)
+    leftovers: list[int] = field(default_factory=list)  # windows that are closed and whose rows are not deleted yet
+
+
+def load(connection: sqlite3.Connection) -> Found:
+    """Everything but the rows."""
+    rows = connection.execute
+    found = Found(
+        store=rows("SELECT name FROM store").fetchone()[0],
+        streams=[StreamRow(*row) for row in rows("SELECT * FROM streams")],
+        windows=[WindowRow(*row) for row in rows("SELECT * FROM windows ORDER BY number")],
+        schemas=rows("SELECT * FROM schemas").fetchall(),
+        counts=rows("SELECT * FROM tallies").fetchall(),
+        agents=rows("SELECT * FROM agents").fetchall(),
+        spans=rows("SELECT * FROM spans").fetchall(),
+        heard=rows("SELECT * FROM heard").fetchall(),
+        memory=rows("SELECT * FROM memory").fetchall(),
+        label_owners=rows("SELECT owner, model, version FROM label_owners").fetchall(),
+        checkpoints={window: (crc, data) for window, crc, data in rows("SELECT * FROM checkpoints")},
+    )
+    (turn,) = rows("SELECT max(turn) FROM chunks").fetchone()
+    found.turn = max([turn or 0, *(window.through for window in found.windows)])
+    known = {window.number for window in found.windows}
+    found.leftovers = [w for (w,) in rows("SELECT DISTINCT window FROM chunks") if w not in known]
+    return found
+
+
+def chunk_ids(window: WindowRow, newest: int, connection: sqlite3.Connection) -> list[int]:
+    """The chunks to replay, oldest first: those of turns up to `newest`, for this run writes some already."""
+    found = connection.execute(
+        "SELECT id FROM chunks WHERE window = ? AND turn > ? AND turn <= ? ORDER BY turn",
+        (window.number, window.through, newest),
+    )
+    return [number for (number,) in found]
+
+
+def read_chunk(number: int, connection: sqlite3.Connection) -> list[Record]:
+    """The records of a chunk; ValueError when it is damaged."""
+    row = connection.execute("SELECT crc, data FROM chunks WHERE id = ?", (number,)).fetchone()
+    if row is None or zlib.crc32(row[1]) != row[0]:
+        raise ValueError("its checksum does not fit")
+    return list(chunk_codec.decode(row[1]))
+
+
+def pack_counts(plain: list[object]) -> bytes:
+    """An agent's row counts, see `Tally.plain`."""
+    packed: bytes = msgpack.packb(plain)
+    return packed
+
+
+def unpack_counts(data: bytes) -> list[object]:
+    """What `pack_counts` packed."""
+    counts: list[object] = msgpack.unpackb(data)
+    return counts

@@ -1,0 +1,1 @@
+"""From what a service has in hand to columns: private to zmon."""

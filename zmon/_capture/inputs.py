@@ -1,0 +1,270 @@
+"""The inputs of a publish call: a plain matrix of numbers, or a table of columns that have kinds. Pure.
+
+A matrix is passed on as it is. Columns of a table are brought into the form of their kind: given, or inferred once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from zmon._capture import kinds
+from zmon._capture.columns import as_array
+from zmon.batch import Array
+from zmon.categories import Dictionaries
+from zmon.errors import Rejected
+
+NUMBERS = "fiu"
+
+
+class Column(NamedTuple):
+    """A column as it came: its kind as far as its type tells (empty: look at the values), and how to get at it."""
+
+    kind: str
+    array: Callable[[], Array] | None  # numbers, truth values or times without a look at each
+    values: Callable[[], list[Any]]
+
+
+class Matrix(NamedTuple):
+    """Numbers throughout, (n, n_features); `names` is None when they came without names."""
+
+    names: tuple[str, ...] | None
+    array: Array
+
+
+class Table(NamedTuple):
+    """Columns by name, all of `rows` values; `names` is None when they came without names."""
+
+    names: tuple[str, ...] | None
+    columns: Sequence[Column]
+    rows: int
+
+
+class FeaturePlan:
+    """Which columns of inputs with these names are captured, under which names, and of which kinds.
+
+    A kind is empty as long as every value of the column has been missing; such a column is not part of the schema yet.
+    """
+
+    __slots__ = ("given", "kinds", "names", "plain", "schemas", "where", "width")
+
+    def __init__(self, given: Sequence[str], where: Sequence[int], kinds: Sequence[str]) -> None:
+        self.given = tuple(given)
+        self.width = len(given)
+        self.where = np.array(where, dtype=np.intp) if len(where) < len(given) else None
+        self.names = tuple(given[i] for i in where)
+        self.kinds = tuple(kinds)
+        self.plain = not set(kinds) - {"numeric"}
+        self.schemas: dict[tuple[str, ...], bytes] = {}  # hash of the schema by names of segments
+
+    def places(self) -> Sequence[int]:
+        """Index of each captured column among the given ones."""
+        return range(self.width) if self.where is None else self.where.tolist()
+
+
+def chosen(given: Sequence[str], include: Sequence[str] | None, exclude: Sequence[str] | None) -> list[int]:
+    """Which of the given features are captured."""
+    return [
+        i
+        for i, feature in enumerate(given)
+        if (not include or any(fnmatchcase(feature, glob) for glob in include))
+        and not any(fnmatchcase(feature, glob) for glob in exclude or ())
+    ]
+
+
+def read(value: Any, names: Sequence[str] | None) -> Matrix | Table:
+    """Inputs as an (n, n_features) array of numbers, or as a table.
+
+    `names` are the declared features: what brings names of its own is read by these, in this order.
+    """
+    if type(value) is np.ndarray and value.dtype.kind in NUMBERS:
+        return Matrix(None, _checked(value))
+    if isinstance(value, list | tuple) and value:
+        if all(isinstance(row, dict) for row in value):
+            return _dicts(value, names)
+        if any(isinstance(row, list | tuple) for row in value):
+            return _array(_rows(value), names)
+    if hasattr(value, "columns") or hasattr(value, "column_names"):
+        return _frame(value, names)
+    if isinstance(value, np.ma.MaskedArray) and value.dtype.kind not in NUMBERS:
+        return _array(_filled(value), names)
+    return _array(as_array(value, "inputs"), names)
+
+
+def convert(table: Table, plan: FeaturePlan, declared: Mapping[str, str]) -> tuple[list[Any], tuple[str, ...]]:
+    """The captured columns in the form of their kinds, and those kinds: the plan's, or found where it has none.
+
+    Raises Rejected ``inputs_kind`` for a column that comes in another kind than the plan's, unless that was declared
+    and the values can be brought into it.
+    """
+    found = list(plan.kinds)
+    out: list[Any] = []
+    for i, (place, name, kind) in enumerate(zip(plan.places(), plan.names, plan.kinds, strict=True)):
+        column = table.columns[place]
+        if kind in ("text", "vector"):
+            out.append(None)
+        elif column.array is not None and kind in ("", column.kind):
+            found[i] = column.kind
+            array = column.array()
+            out.append(kinds.booleans(array, name) if column.kind == "boolean" else array)
+        else:
+            values = column.values()
+            own = kind if name in declared else column.kind or kinds.kind_of(values, name)
+            if kind and not kinds.fits(own, kind) and not all(map(kinds.missing, values)):
+                raise kinds.changed(name, kind, own)
+            found[i] = kind or own
+            out.append(kinds.in_kind(values, found[i], name))
+    return out, tuple(found)
+
+
+def assembled(
+    columns: Sequence[Any], found: Sequence[str], rows: int
+) -> tuple[Array | None, Array | None, Dictionaries]:
+    """Numeric columns side by side, and codes of the others with their dictionaries."""
+    numeric = [column for column, kind in zip(columns, found, strict=True) if kind == "numeric"]
+    coded = [column for column, kind in zip(columns, found, strict=True) if kind in ("boolean", "categorical")]
+    matrix = codes = None
+    if numeric:
+        dtype = np.result_type(*{column.dtype for column in numeric})
+        matrix = np.empty((rows, len(numeric)), dtype=dtype if dtype.kind in NUMBERS else np.float64)
+        for i, column in enumerate(numeric):
+            matrix[:, i] = column
+    if coded:
+        codes = np.empty((rows, len(coded)), dtype=np.int32)
+        for i, column in enumerate(coded):
+            codes[:, i] = column.codes
+    return matrix, codes, tuple(column.names for column in coded)
+
+
+# --- sources --------------------------------------------------------------------------------------------------------
+
+
+def _checked(array: Array) -> Array:
+    if array.ndim == 1:
+        array = array[:, np.newaxis]
+    if array.ndim != 2:
+        raise Rejected("inputs_shape", f"inputs of shape {array.shape}; expected (n, n_features)")
+    return array
+
+
+def _rows(value: Sequence[Any]) -> Array:
+    """A list of rows: numbers as NumPy reads them, anything else as objects, so that no number becomes a text."""
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise Rejected("inputs_dtype", f"inputs are rows of different lengths: {error}") from None
+    return array if array.dtype.kind in NUMBERS + "b" else np.array(value, dtype=object)
+
+
+def _array(array: Array, names: Sequence[str] | None) -> Matrix | Table:
+    if array.dtype.kind in NUMBERS:
+        return Matrix(None, _checked(array))
+    if array.dtype.names is not None:
+        wanted = _declared(names, array.dtype.names)
+        return Table(wanted, [_of_array(array[name]) for name in wanted], len(array))
+    if array.dtype.kind not in "bOUSMm" or not array.ndim:
+        raise Rejected("inputs_dtype", f"inputs of dtype {array.dtype}; expected numbers, truth values, categories")
+    array = _checked(array)
+    return Table(None, [_of_array(array[:, i]) for i in range(array.shape[1])], len(array))
+
+
+def _filled(masked: Any) -> Array:
+    """A masked array as objects, None where masked; a structured one column by column stays masked."""
+    if masked.dtype.names:
+        whole: Array = masked
+        return whole
+    filled: Array = masked.data.astype(object)  # filled(None) would fill in a default
+    filled[np.ma.getmaskarray(masked)] = None
+    return filled
+
+
+def of_matrix(matrix: Matrix) -> Table:
+    """A matrix of numbers as a table, for features that are of another kind."""
+    array = matrix.array
+    return Table(matrix.names, [_of_array(array[:, i]) for i in range(array.shape[1])], len(array))
+
+
+def _of_array(column: Array) -> Column:
+    if isinstance(column, np.ma.MaskedArray):
+        column = _filled(column)
+    kind = column.dtype.kind
+    if column.ndim != 1:
+        return Column("vector", None, column.tolist)
+    if kind in NUMBERS:
+        return Column("numeric", lambda: column, column.tolist)
+    if kind == "b":
+        return Column("boolean", lambda: column, column.tolist)
+    if kind in "Mm":
+        return Column("numeric", lambda: kinds.times(column), lambda: list(column))
+    return Column("", None, column.tolist)
+
+
+def _dicts(rows: Sequence[Mapping[str, Any]], names: Sequence[str] | None) -> Table:
+    wanted = tuple(names or dict.fromkeys(str(key) for row in rows for key in row))
+    columns = [Column("", None, lambda name=name: [row.get(name) for row in rows]) for name in wanted]  # type: ignore[misc]
+    return Table(wanted, columns, len(rows))
+
+
+def _declared(names: Sequence[str] | None, there: Sequence[str]) -> tuple[str, ...]:
+    if names is None:
+        return tuple(map(str, there))
+    missing = [name for name in names if name not in there]
+    if missing:
+        raise Rejected("inputs_columns", f"inputs lack the declared features {missing[:5]}")
+    return tuple(names)
+
+
+def _frame(value: Any, names: Sequence[str] | None) -> Matrix | Table:
+    import narwhals.stable.v1 as nw  # here: a service that publishes arrays need not load it
+
+    if nw.dependencies.is_pandas_dataframe(value):
+        return _pandas(value, names)
+    frame = nw.from_native(value, eager_only=True, pass_through=True)
+    if not isinstance(frame, nw.DataFrame):
+        raise Rejected("inputs_dtype", f"inputs of type {type(value).__name__} are no frame that narwhals knows")
+    if names is not None:
+        frame = frame.select(list(_declared(names, frame.columns)))
+    series = zip(frame.iter_columns(), frame.schema.values(), strict=True)
+    return Table(tuple(frame.columns), [_of_series(each, dtype) for each, dtype in series], len(frame))
+
+
+def _pandas(frame: Any, names: Sequence[str] | None) -> Matrix | Table:
+    """A pandas frame without a layer between: most batches are small, and a layer costs more than they hold."""
+    there = tuple(map(str, frame.columns))
+    wanted = _declared(names, there)
+    if wanted != there:
+        frame = frame.iloc[:, [there.index(name) for name in wanted]]
+    dtypes = set(frame.dtypes)
+    if len(dtypes) == 1:
+        (dtype,) = dtypes
+        if isinstance(dtype, np.dtype) and dtype.kind in NUMBERS:
+            return Matrix(wanted, frame.to_numpy())  # one plain dtype throughout: a single copy
+    return Table(wanted, [_of_pandas(series) for _, series in frame.items()], len(frame))
+
+
+def _of_pandas(series: Any) -> Column:
+    dtype = series.dtype
+    if isinstance(dtype, np.dtype):
+        return _of_array(series.to_numpy())
+    kind = getattr(dtype, "kind", "O")  # an extension: nullable, arrow, categories, zones
+    return Column("numeric" if kind in NUMBERS else "boolean" if kind == "b" else "", None, series.tolist)
+
+
+def _of_series(series: Any, dtype: Any) -> Column:
+    import narwhals.stable.v1 as nw
+
+    if dtype.is_numeric():
+        return Column("numeric", lambda: _floats(series.cast(nw.Float64)), series.to_list)
+    if dtype == nw.Boolean:
+        whole = not series.is_null().any()
+        return Column("boolean", (lambda: series.to_numpy().astype(bool)) if whole else None, series.to_list)
+    if dtype.is_nested():
+        return Column("vector", None, series.to_list)
+    return Column("", None, series.to_list)
+
+
+def _floats(series: Any) -> Array:
+    return np.asarray(series.to_numpy(), dtype=np.float64)

@@ -1,0 +1,1 @@
+"""From rows to acknowledgements: ring, sockets, the background thread. Private to zmon."""

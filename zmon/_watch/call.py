@@ -1,0 +1,144 @@
+"""From what a watched call took and gave to the arguments of `publish`; frameworks are told by what they offer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from zmon._capture.columns import as_array
+from zmon.batch import Array
+from zmon.errors import Rejected
+
+OUTPUTS = ("proba", "logits", "label", "value")
+_PREDICTED = ("label", "value")
+FLAT_COLUMNS = 4096  # images up to 64 by 64 become columns; larger inputs are left out
+_INPUT_NAMES = ("X", "x", "inputs", "input", "data")
+_SYMBOLIC = {"SymbolicTensor", "KerasTensor", "DynamicJaxprTracer", "FakeTensor"}
+
+
+def column(output: str, result: Any) -> tuple[str, Array]:
+    """The column that a result is, and its values.
+
+    Parameters
+    ----------
+    output : str
+        One of `OUTPUTS`, or ``"log_proba"``.
+    result : array_like
+        What the call returned: an array, a tensor, a list, a mapping or a sequence that holds one of these, or a
+        number for a single row (the values then have no axis).
+
+    Examples
+    --------
+    >>> column("logits", [[0.0, 0.0]])
+    ('probabilities', array([[0.5, 0.5]]))
+    """
+    plain = type(result) is np.ndarray and result.dtype.name != "bfloat16"
+    values = result if plain else _array(_single(result), "predictions" if output in _PREDICTED else "probabilities")
+    if output in _PREDICTED:
+        if values.ndim > 1 and values.shape[-1] > 1:
+            raise Rejected("multi_output", f"predictions of shape {values.shape}: one target per row can be watched")
+        return "predictions", values
+    if output == "logits":
+        return "probabilities", _probabilities(values)
+    if output == "log_proba":
+        return "probabilities", np.exp(values)
+    return "probabilities", values
+
+
+def _single(result: Any) -> Any:
+    if isinstance(result, Mapping):
+        if len(result) == 1:
+            return next(iter(result.values()))
+        names = ", ".join(sorted(map(str, result)))
+        raise Rejected("multi_output", f"the call gives {names}: watch a function that returns the one to publish")
+    if isinstance(result, list | tuple) and result and getattr(result[0], "ndim", 0) >= 2:
+        if len(result) == 1:
+            return result[0]
+        raise Rejected("multi_output", f"the call gives {len(result)} outputs: watch a function that returns one")
+    return result
+
+
+def _array(value: Any, what: str) -> Array:
+    if type(value).__name__ in _SYMBOLIC:
+        raise Rejected("symbolic", "the call was traced, it had no values: watch the outermost compiled function")
+    if hasattr(value, "detach"):  # a PyTorch tensor, perhaps on a device, perhaps with a gradient
+        value = value.detach().cpu()
+        value = (value.float() if "bfloat16" in str(value.dtype) else value).numpy()
+    array = as_array(value, what)
+    return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
+
+
+def _probabilities(logits: Array) -> Array:
+    """Softmax over the last axis; the logistic function where there is one logit per row."""
+    if logits.dtype.kind not in "fiu":
+        raise Rejected("probabilities_dtype", f"logits of dtype {logits.dtype}; expected numbers")
+    wide = logits.astype(np.result_type(logits.dtype, np.float32), copy=False)
+    with np.errstate(over="ignore", invalid="ignore"):
+        if wide.ndim < 2 or wide.shape[-1] == 1:
+            tail = np.exp(-np.abs(wide))
+            positive: Array = np.where(wide >= 0, 1 / (1 + tail), tail / (1 + tail))
+            return positive
+        powers = np.exp(wide - wide.max(axis=-1, keepdims=True))
+        probabilities: Array = powers / powers.sum(axis=-1, keepdims=True)
+        return probabilities
+
+
+def argument(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """The inputs among a call's arguments: the first one, or the one with a customary name, or all keywords."""
+    if args:
+        return args[0]
+    for name in _INPUT_NAMES:
+        if name in kwargs:
+            return kwargs[name]
+    return dict(kwargs) if len(kwargs) > 1 else next(iter(kwargs.values()), None)
+
+
+def inputs(value: Any, *, one_row: bool) -> Any:
+    """What of a call's inputs can be columns; None where nothing can.
+
+    The outputs matter more: texts, sparse matrices, data sets, images above 64 by 64 are left out, and the outputs
+    are published without them.
+    """
+    if type(value) is np.ndarray and value.ndim == 2 and not one_row:
+        return value
+    if isinstance(value, Mapping):
+        return _records(value)
+    if value is None or isinstance(value, str | bytes) or hasattr(value, "toarray"):
+        return None
+    if hasattr(value, "columns") or hasattr(value, "column_names"):  # a frame
+        return value
+    if isinstance(value, list | tuple):
+        if not value or isinstance(value[0], str | bytes) or getattr(value[0], "ndim", 0) >= 2:
+            return None
+        if isinstance(value[0], Mapping):
+            return list(value)
+    elif not (hasattr(value, "__array__") or hasattr(value, "detach") or np.isscalar(value)):
+        return None
+    try:
+        array = _array(value, "inputs")
+    except Rejected:
+        return None  # ragged, or of no kind that has columns
+    if array.dtype.kind in "SUO" and array.ndim < 2:
+        return None
+    if one_row:
+        return array.reshape(1, -1) if array.size <= FLAT_COLUMNS else None
+    if array.ndim > 2:
+        array = array.reshape(len(array), -1)
+        return array if array.shape[1] <= FLAT_COLUMNS else None
+    return array
+
+
+def _records(columns: Mapping[str, Any]) -> list[dict[str, Any]] | None:
+    """Named columns, as a signature or a Keras model with named inputs takes them, as a list of rows."""
+    try:
+        arrays = {str(name): np.atleast_1d(_array(each, "inputs")) for name, each in columns.items()}
+    except Rejected:
+        return None
+    if any(each.ndim > 2 or (each.ndim == 2 and each.shape[1] != 1) for each in arrays.values()):
+        return None
+    lists = [each.reshape(-1).tolist() for each in arrays.values()]
+    if len({len(each) for each in lists}) != 1:
+        return None
+    return [dict(zip(arrays, row, strict=True)) for row in zip(*lists, strict=True)]

@@ -1,0 +1,115 @@
+"""What passes over the control socket: hello, ping and bye from a publisher, acknowledgements from a collector. Pure.
+
+Each message is one frame, a msgpack map.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from zmon._wire.frames import MAJOR, STREAM_BYTES, Topic, check_tally, check_version, number, pack, unpack
+from zmon.errors import WireError
+
+
+def encode_greeting(
+    kind: str,
+    *,
+    topic: bytes,
+    stream: bytes,
+    base: int,
+    acked: int,
+    issued: int,
+    clock: int,
+    tally: Mapping[str, Any],
+    store: bytes = b"",
+) -> bytes:
+    """``hello`` (on a subscription), ``ping`` (each second) or ``bye``: where this stream stands.
+
+    `store` names the collector's store that gave the last acknowledgement.
+    """
+    return pack(
+        {
+            "v": MAJOR,
+            "kind": kind,
+            "topic": topic,
+            "stream": stream,
+            "base": base,
+            "acked": acked,
+            "issued": issued,
+            "clock": clock,
+            "tally": tally,
+            "store": store,
+        }
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Greeting:
+    """A decoded control message of a publisher; row numbers as in `Message`, `clock` in nanoseconds."""
+
+    kind: str
+    topic: Topic
+    stream: bytes
+    base: int
+    acked: int
+    issued: int
+    clock: int
+    tally: Mapping[str, Any]
+    store: bytes = b""
+
+
+def decode_greeting(frame: bytes) -> Greeting:
+    """Read a publisher's control message; WireError if it is none."""
+    data = unpack(frame, "control")
+    check_version(data)
+    kind, topic, stream = data.get("kind"), data.get("topic"), data.get("stream")
+    if kind not in ("hello", "ping", "bye"):  # a tuple: what came may be unhashable
+        raise WireError("kind", repr(kind)[:60])
+    if not isinstance(topic, bytes) or not isinstance(stream, bytes) or len(stream) != STREAM_BYTES:
+        raise WireError("control", "topic or stream")
+    base, acked, issued = (number(data, key) for key in ("base", "acked", "issued"))
+    clock = number(data, "clock", 2**63 - 1)
+    if acked > issued or not 1 <= base <= issued + 1:
+        raise WireError("control", f"base {base}, acked {acked}, issued {issued}")
+    tally = check_tally(data.get("tally", {}))
+    return Greeting(kind, Topic.decode(topic), stream, base, acked, issued, clock, tally, _store(data))
+
+
+def encode_ack(stream: bytes, row: int, window: int, *, need: bytes = b"", store: bytes = b"") -> bytes:
+    """The collector's answer: everything up to `row` is settled in its `store`, `window` bytes may be under way.
+
+    `need` names a schema that the collector lacks.
+    """
+    return pack(
+        {"v": MAJOR, "kind": "ack", "stream": stream, "row": row, "window": window, "need": need, "store": store}
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """A decoded acknowledgement."""
+
+    stream: bytes
+    row: int
+    window: int
+    need: bytes
+    store: bytes = b""
+
+
+def decode_ack(frame: bytes) -> Ack:
+    """Read an acknowledgement; WireError if it is none."""
+    data = unpack(frame, "control")
+    check_version(data)
+    stream, need = data.get("stream"), data.get("need", b"")
+    if data.get("kind") != "ack" or not isinstance(stream, bytes) or not isinstance(need, bytes):
+        raise WireError("control", "not an acknowledgement")
+    return Ack(stream, number(data, "row"), number(data, "window"), need, _store(data))
+
+
+def _store(data: Mapping[str, Any]) -> bytes:
+    store = data.get("store", b"")
+    if not isinstance(store, bytes) or len(store) > STREAM_BYTES:
+        raise WireError("control", "store")
+    return store
