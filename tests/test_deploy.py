@@ -14,7 +14,7 @@ import pytest
 from zmon_collector.cli.main import cli
 from zmon_collector.config import Config, SecuritySection, exposed, parse
 from zmon_collector.config.values import clients
-from zmon_collector.ingest.auth import Allow
+from zmon_collector.ingest.auth import AllowList
 
 import zmon
 from tests.conftest import require
@@ -116,7 +116,7 @@ def test_the_configuration_is_valid_and_not_open(tmp_path: Path) -> None:
     assert exposed(loaded) == {}
     assert tomllib.loads(read("zmon.toml"))["health"] == {"bind": f"0.0.0.0:{HEALTH}"}
     assert loaded.security.clients_file == Path("/etc/zmon/clients.toml")
-    allow = Allow.of(SecuritySection(None, FOLDER / "clients.toml"))
+    allow = AllowList.of(SecuritySection(None, FOLDER / "clients.toml"))
     assert [client.name for client in allow.clients.values()] == ["fraud-serving"]
     assert clients(tomllib.loads(read("clients.toml"))["clients"])
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 import pytest
 from zmon_collector.cli.main import cli
-from zmon_plugins.api.target import Target
+from zmon_plugins.api.target import ApiTarget
 
 import zmon
 import zmon.hooks
@@ -150,7 +150,7 @@ def test_every_key_of_the_configuration_says_what_it_means() -> None:
 
 def test_every_key_of_the_api_sink_is_documented() -> None:
     text = (ROOT / "docs/sinks.md").read_text()
-    for each in fields(Target):
+    for each in fields(ApiTarget):
         assert each.name in text, each.name
 
 

@@ -11,11 +11,11 @@ from typing import Any, NoReturn, Self, TypeVar, overload
 
 import numpy as np
 
-from zmon._capture.assembler import Capture, Pieces
+from zmon._capture.assembler import Assembler, Pieces
 from zmon._transport import forks, keys, settings, threads
 from zmon._transport.counters import Counters, Stats
 from zmon._transport.ring import Ring
-from zmon._transport.sender import Transport
+from zmon._transport.sender import Sender
 from zmon._watch import call_context, captured
 from zmon._wire.frames import STREAM_BYTES, Topic
 from zmon.errors import ConfigurationError, Rejected
@@ -121,7 +121,7 @@ class Publisher:
         )
         self._endpoints = settings.endpoints(collector, control)
         self._keys = keys.given(secret_key, server_key)
-        self._capture = Capture(
+        self._capture = Assembler(
             task=task,
             classes=classes,
             features=settings.texts("features", features),
@@ -136,7 +136,7 @@ class Publisher:
         self._buffer_bytes = buffer_bytes
         self._enabled = settings.enabled()
         self._closed = False
-        self._abandoned: list[Transport] = []  # a forked child keeps the parent's, and never touches it
+        self._abandoned: list[Sender] = []  # a forked child keeps the parent's, and never touches it
         self._reset()
         if self._enabled:
             forks.watch(self, self.close)
@@ -148,7 +148,7 @@ class Publisher:
         self._ring = Ring(self._buffer_bytes)
         self._label_rows = 0
         self._counters = Counters(self._topic.model)
-        self._transport: Transport | None = None
+        self._transport: Sender | None = None
 
     # --- what the service calls --------------------------------------------------------------------------------------
 
@@ -347,7 +347,7 @@ class Publisher:
         with self._lock:
             if self._transport is not None or self._closed:
                 return
-            self._transport = Transport(
+            self._transport = Sender(
                 endpoints=self._endpoints,
                 keys=self._keys,
                 topic=self._topic,

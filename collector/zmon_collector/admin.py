@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 ANSWER_LIMIT = 16 * 2**20
 MOST_IDS = 1000  # of one question
-Question = Mapping[str, Any]
+AdminRequest = Mapping[str, Any]
 
 
 class Admin:
@@ -26,12 +26,12 @@ class Admin:
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._questions: dict[str, Callable[[Question], dict[str, Any]]] = {
+        self._questions: dict[str, Callable[[AdminRequest], dict[str, Any]]] = {
             "health": lambda question: self.health(),
             "plugins": lambda question: self._plugins(),
             "reload": lambda question: self._reload(),
         }
-        self._stored: dict[str, Callable[[sqlite3.Connection, Question], dict[str, Any]]] = {
+        self._stored: dict[str, Callable[[sqlite3.Connection, AdminRequest], dict[str, Any]]] = {
             "outbox": self._outbox,
             "outbox-show": self._show,
             "outbox-retry": self._retry,
@@ -52,14 +52,14 @@ class Admin:
 
     # --- what was set aside ------------------------------------------------------------------------------------------
 
-    def _outbox(self, connection: sqlite3.Connection, question: Question) -> dict[str, Any]:
+    def _outbox(self, connection: sqlite3.Connection, question: AdminRequest) -> dict[str, Any]:
         rows = self._service.aside.listed(connection, _sink(question), int(question.get("after", 0)))
         return {"rows": rows, "behind": self._service.outbox.behind(), "aside": self._service.aside.counts}
 
-    def _show(self, connection: sqlite3.Connection, question: Question) -> dict[str, Any]:
+    def _show(self, connection: sqlite3.Connection, question: AdminRequest) -> dict[str, Any]:
         return {"rows": self._service.aside.shown(connection, _ids(question) or [])}
 
-    def _retry(self, connection: sqlite3.Connection, question: Question) -> dict[str, Any]:
+    def _retry(self, connection: sqlite3.Connection, question: AdminRequest) -> dict[str, Any]:
         found = self._service.aside.ids(connection, _ids(question), _sink(question))
         able = self._service.deliveries.resending()
         for sink in found.keys() & able:
@@ -69,7 +69,7 @@ class Admin:
             "unable": sorted(found.keys() - able),
         }
 
-    def _drop(self, connection: sqlite3.Connection, question: Question) -> dict[str, Any]:
+    def _drop(self, connection: sqlite3.Connection, question: AdminRequest) -> dict[str, Any]:
         return {"dropped": self._service.aside.drop(connection, _ids(question), _sink(question))}
 
     # --- the collector -----------------------------------------------------------------------------------------------
@@ -94,15 +94,15 @@ class Admin:
             "data": service.receiver.data,
             "control": service.receiver.control,
             "web": service.live.url,
-            "streams": len(service.desk.roster),
-            "connected": service.desk.roster.connected,
-            "models": sorted(f"{model} {version}".strip() for model, version in list(service.desk.books)),
-            "open_windows": sum(len(book.open) for book in list(service.desk.books.values())),
+            "streams": len(service.ingestor.sessions),
+            "connected": service.ingestor.sessions.connected,
+            "models": sorted(f"{model} {version}".strip() for model, version in list(service.ingestor.managers)),
+            "open_windows": sum(len(manager.open) for manager in list(service.ingestor.managers.values())),
             "inbox_bytes": service.receiver.inbox_bytes,
             "backlog_bytes": service.engine.backlog,
             "uncommitted_bytes": service.store.pending_bytes,
             "journal_bytes": service.store.used_bytes,
-            "label_bytes": service.desk.late.kept_bytes,
+            "label_bytes": service.ingestor.late.kept_bytes,
             "outbox": len(service.outbox),
             "outbox_bytes": service.outbox.nbytes,
             "behind": service.outbox.behind(),
@@ -150,12 +150,12 @@ def _understood(answer: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         return {"error": f"the question cannot be understood: {error}"}
 
 
-def _ids(question: Question) -> list[int] | None:
+def _ids(question: AdminRequest) -> list[int] | None:
     ids = question.get("ids")
     return None if ids is None else [int(each) for each in ids][:MOST_IDS]
 
 
-def _sink(question: Question) -> str | None:
+def _sink(question: AdminRequest) -> str | None:
     sink = question.get("sink")
     return None if sink is None else str(sink)
 

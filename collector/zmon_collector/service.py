@@ -16,29 +16,29 @@ from zmon.contract import Report
 from zmon.errors import ConfigurationError, WireError
 from zmon.state import pack_state
 from zmon_collector.admin import Admin
-from zmon_collector.alerts.worker import Alerting
+from zmon_collector.alerts.worker import AlertWorker
 from zmon_collector.compute.engine import Engine
-from zmon_collector.compute.finalizer import Closed
+from zmon_collector.compute.finalizer import ClosedWindow
 from zmon_collector.compute.references import References
 from zmon_collector.compute.restatement import Restater
 from zmon_collector.config import Config
 from zmon_collector.config.reload import merged
 from zmon_collector.config.series_selection import chooser
 from zmon_collector.dashboard.live import Live
-from zmon_collector.dashboard.prometheus import Newest, exposition
-from zmon_collector.delivery.dead_letters import Aside
+from zmon_collector.dashboard.prometheus import NewestReports, exposition
+from zmon_collector.delivery.dead_letters import DeadLetters
 from zmon_collector.delivery.dispatch import Deliveries, ObserverDelivery, SinkDelivery
 from zmon_collector.delivery.outbox import Outbox, next_sequence
-from zmon_collector.ingest.auth import Allow
-from zmon_collector.ingest.checkpoint_policy import Compaction
-from zmon_collector.ingest.ingestor import Ack, Desk
-from zmon_collector.ingest.receiver import Received, Receiver
+from zmon_collector.ingest.auth import AllowList
+from zmon_collector.ingest.checkpoint_policy import CheckpointPolicy
+from zmon_collector.ingest.ingestor import Ingestor, PendingAck
+from zmon_collector.ingest.receiver import ReceivedMessage, Receiver
 from zmon_collector.ingest.recovery import Recovery
-from zmon_collector.ingest.retention import Forgetting
+from zmon_collector.ingest.retention import Retention
 from zmon_collector.loading import load_plugins, sink_is_on
 from zmon_collector.plugins import Registry, check_names
 from zmon_collector.storage import journal, label_join
-from zmon_collector.storage.database import Store
+from zmon_collector.storage.database import Database
 from zmon_collector.telemetry import Telemetry
 from zmon_collector.windows.window import Now
 
@@ -94,10 +94,10 @@ class Service:
             wake=self._wakeup.set,
             reference=lambda *window: self.references.of(*window),
         )
-        self.desk = Desk(config, self.telemetry, self.engine, journal=self._durable)
-        self.store = Store(config.collector.data_dir / "state.sqlite", self.telemetry, self._wakeup.set)
-        self.compaction = Compaction(self.desk, self.engine, self.store, self.telemetry)
-        self.forgetting = Forgetting(self.desk, self.engine, self.telemetry)
+        self.ingestor = Ingestor(config, self.telemetry, self.engine, journal=self._durable)
+        self.store = Database(config.collector.data_dir / "state.sqlite", self.telemetry, self._wakeup.set)
+        self.compaction = CheckpointPolicy(self.ingestor, self.engine, self.store, self.telemetry)
+        self.forgetting = Retention(self.ingestor, self.engine, self.telemetry)
         self.receiver = Receiver(config, self.telemetry, self._wakeup.set)
         self.outbox = Outbox(
             self.store,
@@ -106,11 +106,13 @@ class Service:
             keep=config.limits.outbox_age,
             first=next_sequence(config.collector.data_dir),
         )
-        self.aside = Aside(self.store, self.telemetry, rows=config.limits.refused_rows, keep=config.limits.refused_age)
-        self.newest = Newest()
+        self.aside = DeadLetters(
+            self.store, self.telemetry, rows=config.limits.refused_rows, keep=config.limits.refused_age
+        )
+        self.newest = NewestReports()
         self.admin = Admin(self)
         self.live = Live(config, self.outbox, self.telemetry, self.registry.table, self._metrics)
-        self.alerting = Alerting(config, self.store, self.outbox, self.telemetry, lambda: self.live.url)
+        self.alerting = AlertWorker(config, self.store, self.outbox, self.telemetry, lambda: self.live.url)
         self.live.alerts = self.alerting.entries
         self.live.reference = lambda model: self.references.current(model)
         self.deliveries = Deliveries(
@@ -161,8 +163,8 @@ class Service:
     def _restore(self) -> None:
         found = self.store.call(journal.load)
         if self._durable:
-            self.desk.store = found.store
-        self._recovery = Recovery(found, self.desk, self.engine, self.store, self.telemetry, self._wakeup.set)
+            self.ingestor.store = found.store
+        self._recovery = Recovery(found, self.ingestor, self.engine, self.store, self.telemetry, self._wakeup.set)
         self._recovery.restore(self._now())
         self.store.call(lambda connection: self.outbox.load(connection, self.deliveries.names))
         self.store.call(self.aside.measure)
@@ -192,13 +194,15 @@ class Service:
         new = self._read()
         check_names(self.registry, new.plugins, "plugins")
         check_names(self.registry, new.sinks, "sinks")
-        allow = Allow.of(new.security)
+        allow = AllowList.of(new.security)
         references = References(new)
-        references.check((model, book.columns) for model, book in self.desk.books.items() if book.columns)
+        references.check(
+            (model, manager.columns) for model, manager in self.ingestor.managers.items() if manager.columns
+        )
         self.config, waiting = merged(self.config, new)
         self.references = references
         self._choose = chooser(self.config.choice)
-        self.desk.reload(self.config)
+        self.ingestor.reload(self.config)
         self.receiver.gate.permit(allow)
         self.alerting.reload(self.config)
         log.info("configuration reloaded%s", f"; these wait for a restart: {', '.join(waiting)}" if waiting else "")
@@ -234,7 +238,7 @@ class Service:
         self._close_due(now)
         self._commit(now)
         self._deliver(self.engine.completed())
-        if self.desk.late.used:
+        if self.ingestor.late.used:
             self.restater.turn(now.mono)
         self.live.turn(now.mono, self.admin.health, self.engine.preview)
 
@@ -267,18 +271,18 @@ class Service:
             self._take_joined()
             self._deliver(self.engine.completed())
         if self._flushes:
-            self.desk.end_streams(now, force=True)
-            self.desk.close_all(now)
+            self.ingestor.end_streams(now, force=True)
+            self.ingestor.close_all(now)
         self._commit(now)
         until = time.monotonic() + (self.config.collector.metric_timeout + EXIT_WAIT if self._flushes else 0.0)
-        while not (self.engine.idle and self.desk.late.idle) and time.monotonic() < until:
+        while not (self.engine.idle and self.ingestor.late.idle) and time.monotonic() < until:
             self._wakeup.wait(TICK)
             self._wakeup.clear()
             self._take_joined()
             self._deliver(self.engine.completed())
         if not self.store.broken:
             self.store.wait(EXIT_WAIT)  # so that the last acknowledgements are sent
-        if self.desk.roster.connected:  # what a publisher has not looked at libzmq drops when the connection ends
+        if self.ingestor.sessions.connected:  # what a publisher has not looked at libzmq drops when the connection ends
             for _ in range(5):  # not in one go: a machine that stands still costs one part only
                 time.sleep(ANSWERS_READ / 5)
         self.receiver.stop()
@@ -299,19 +303,19 @@ class Service:
 
     # --- receive and settle ------------------------------------------------------------------------------------------
 
-    def _take(self, received: Received, now: Now) -> None:
+    def _take(self, received: ReceivedMessage, now: Now) -> None:
         try:
             if received.kind == "data":
                 message = decode(received.frames)
                 self.receiver.gate.check(received.user, message.topic)
                 self.live.passing.note(message, now.wall, now.mono)
-                self.desk.take_message(message, now, received.user)
+                self.ingestor.take_message(message, now, received.user)
             elif received.kind == "control":
                 if len(received.frames) != 1:
                     raise WireError("frames", f"{len(received.frames)} frames on the control socket")
                 greeting = decode_greeting(received.frames[0])
                 self.receiver.gate.check(received.user, greeting.topic)
-                self.desk.take_greeting(greeting, received.peer, now, received.user)
+                self.ingestor.take_greeting(greeting, received.peer, now, received.user)
             else:
                 self.admin.answer(received.frames, partial(self._reply, received.peer))
         except WireError as error:
@@ -330,7 +334,7 @@ class Service:
 
     def _commit(self, now: Now) -> None:
         """Hand over what this turn decided; acknowledge when it is on disk."""
-        turn, acks, waiting = self.desk.end_turn(now)
+        turn, acks, waiting = self.ingestor.end_turn(now)
         if turn:
 
             def done(joined: label_join.Joined) -> None:
@@ -348,13 +352,13 @@ class Service:
     def _take_joined(self) -> None:
         """What the labels of earlier turns have completed, now on disk."""
         while self._joined:
-            self.desk.take_joined(*self._joined.popleft())
+            self.ingestor.take_joined(*self._joined.popleft())
 
-    def _acknowledge(self, acks: list[Ack]) -> None:
-        share = max(LEAST_WINDOW, self.config.limits.inflight_bytes // max(1, self.desk.roster.connected))
+    def _acknowledge(self, acks: list[PendingAck]) -> None:
+        share = max(LEAST_WINDOW, self.config.limits.inflight_bytes // max(1, self.ingestor.sessions.connected))
         for ack in acks:
             self.receiver.reply(
-                "control", ack.peer, encode_ack(ack.stream, ack.row, share, need=ack.need, store=self.desk.store)
+                "control", ack.peer, encode_ack(ack.stream, ack.row, share, need=ack.need, store=self.ingestor.store)
             )
         self.receiver.flush()
 
@@ -374,22 +378,22 @@ class Service:
         if since < SETTLE or self._recovery is not None:
             return
         idle = self.config.collector.idle
-        self._holding = self._holding and (since < idle or self.desk.roster.is_behind(now, idle))
+        self._holding = self._holding and (since < idle or self.ingestor.sessions.is_behind(now, idle))
         if self.receiver.caught_up:  # rows that a goodbye has overtaken may still be waiting
-            self.desk.end_streams(now)
-        self.desk.close_due(now, hold=self._holding)
+            self.ingestor.end_streams(now)
+        self.ingestor.close_due(now, hold=self._holding)
         for model in self.forgetting.turn(now):
             self.references.forget(model)
 
-    def _deliver(self, closed: list[Closed]) -> None:
+    def _deliver(self, closed: list[ClosedWindow]) -> None:
         """One transaction a window: its report into the outbox, the window forgotten, plugin memory replaced."""
         for each in closed:
             self.telemetry.count("windows")
-            self.desk.pending.pop(each.number, None)
-            tags = self.desk.tags.get(each.model, {})
+            self.ingestor.pending.pop(each.number, None)
+            tags = self.ingestor.tags.get(each.model, {})
             self._close(each, {agent: tags[agent] for agent in each.rows if agent in tags})
 
-    def _close(self, closed: Closed, tags: Any) -> None:
+    def _close(self, closed: ClosedWindow, tags: Any) -> None:
         write_report, written = self.outbox.prepare(closed, tags) if closed.points else (None, None)
 
         def write(connection: Any) -> int:
@@ -400,6 +404,6 @@ class Service:
         def done(nbytes: int) -> None:
             if written is not None:
                 written(nbytes)
-            self.store.sweep(closed.number, self.desk.turn.number)
+            self.store.sweep(closed.number, self.ingestor.turn.number)
 
         self.store.submit(write, done)

@@ -21,7 +21,7 @@ EQUAL = np.linspace(0, 1, 21)[1:-1, np.newaxis]  # of the highest probability, w
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Column:
+class ReferenceColumn:
     """A categorical feature: bins of its most frequent categories, of all others, and of missing values."""
 
     name: str
@@ -41,14 +41,14 @@ class Column:
         return found, sum(int(n) for n, at in zip(rows[1:], place, strict=True) if at < 0)
 
 
-class Yardstick:
+class ReferenceBins:
     """The reference's bins for windows of one schema; without a reference, those of the predictions only."""
 
     def __init__(self, profile: Profile | None, schema: Schema) -> None:
         self.digest = "" if profile is None else profile.digest
         self.classes = len(schema.classes)
         self.numeric: tuple[str, ...] = ()
-        self.categorical: list[Column] = []
+        self.categorical: list[ReferenceColumn] = []
         self.edges = np.empty((0, 0))
         self.bins = np.empty((2, 0), dtype=np.int64)
         self.score: Array | None = EQUAL if profile is None and schema.classes else None
@@ -92,14 +92,14 @@ class Yardstick:
         }
 
 
-def _column(each: Categorical, at: int) -> Column:
+def _column(each: Categorical, at: int) -> ReferenceColumn:
     binned = min(BINNED, len(each.categories))
     rest = int(each.counts[binned:].sum()) + each.other
     reference = np.concatenate([each.counts[:binned], [rest, each.missing]])[:, np.newaxis]
-    return Column(each.name, at, each.place, binned, reference, not each.other)
+    return ReferenceColumn(each.name, at, each.place, binned, reference, not each.other)
 
 
-def yardstick(ctx: Context) -> Yardstick:
+def yardstick(ctx: Context) -> ReferenceBins:
     """That of a context; made once for each reference and schema."""
     return _made(ctx.reference, _Named(ctx.schema))
 
@@ -118,5 +118,5 @@ class _Named:
 
 
 @lru_cache(maxsize=64)
-def _made(profile: Profile | None, named: _Named) -> Yardstick:
-    return Yardstick(profile, named.schema)
+def _made(profile: Profile | None, named: _Named) -> ReferenceBins:
+    return ReferenceBins(profile, named.schema)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from zmon.contract import Point, Value
 from zmon_plugins import distances
-from zmon_plugins.reference_bins import Yardstick
+from zmon_plugins.reference_bins import ReferenceBins
 
 Array = NDArray[Any]
 LEAST = 3  # agents; of two nobody can tell which is the odd one
@@ -22,7 +22,7 @@ Parts = list[tuple[tuple[str, ...], Array, Array]]  # names, bins that there are
 
 
 def compared(
-    by_agent: Mapping[str, dict[str, Any]], against: Yardstick, min_rows: int, threshold: float
+    by_agent: Mapping[str, dict[str, Any]], against: ReferenceBins, min_rows: int, threshold: float
 ) -> Iterator[Point]:
     """Points of every agent that has enough rows, and enough siblings."""
     parts = {agent: _parts(acc, against) for agent, acc in by_agent.items() if acc["predicted"].sum() >= min_rows
@@ -51,7 +51,7 @@ def compared(
             yield Point(agent, Value("replica_stands_out", int(agent in named)))
 
 
-def _parts(acc: dict[str, Any], against: Yardstick) -> Parts:
+def _parts(acc: dict[str, Any], against: ReferenceBins) -> Parts:
     parts: Parts = [(("",), np.zeros_like(acc["predicted"]), acc["predicted"])]
     if against.score is not None:
         parts.append(((against.score_name,), against.score_bins, acc["score"]))

@@ -16,7 +16,7 @@ import pytest
 from zmon_collector.config import parse
 from zmon_collector.jobs import row_files
 from zmon_collector.jobs.backfill import run
-from zmon_collector.jobs.backfill.plan import Plan
+from zmon_collector.jobs.backfill.plan import BackfillPlan
 from zmon_plugins.sinks.anodot_file import AnodotFile
 
 from tests.backfill.history import CONFIG, OPTIONS, START, backfill, points, rows, same
@@ -98,7 +98,7 @@ def test_windows_are_gone_through_in_rounds_when_memory_would_not_do(tmp_path: P
     result = backfill(tmp_path / "many", str(tmp_path / "rows.parquet"), config=small)
     assert result.exit_code == 0, result.output
     assert same(points(tmp_path / "one"), points(tmp_path / "many")) > 1000
-    plan = Plan()
+    plan = BackfillPlan()
     plan.add({(60 * i, "a"): 100 for i in range(20)})
     assert len(plan.rounds(0, 0, 5000, 100, 10**9)) == 1
     assert [len(each.windows) for each in plan.rounds(3, 0, 5000, 100, 250_000)] == [3, 3, 3, 3, 3, 2]

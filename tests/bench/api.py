@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from zmon_collector.compute.finalizer import Closed
-from zmon_collector.delivery.dead_letters import Aside
+from zmon_collector.compute.finalizer import ClosedWindow
+from zmon_collector.delivery.dead_letters import DeadLetters
 from zmon_collector.delivery.dispatch import SinkDelivery
 from zmon_collector.delivery.outbox import Outbox
-from zmon_collector.storage.database import Store
+from zmon_collector.storage.database import Database
 from zmon_collector.telemetry import Telemetry
-from zmon_plugins.api.target import Target
+from zmon_plugins.api.target import ApiTarget
 from zmon_plugins.sinks.anodot import Anodot
 
 from tests.bench.measure import Table
@@ -41,14 +41,14 @@ def fed(url: str, seconds: int) -> dict[str, float]:
     ]
     with tempfile.TemporaryDirectory() as folder:
         telemetry = Telemetry()
-        store = Store(Path(folder) / "state.sqlite", telemetry)
+        store = Database(Path(folder) / "state.sqlite", telemetry)
         store.open()
         store.start()
-        aside = Aside(store, telemetry, rows=1000, keep=3600.0)
+        aside = DeadLetters(store, telemetry, rows=1000, keep=3600.0)
         box = Outbox(store, telemetry, limit=2**28, keep=3600.0, first=1)
         delivery = None
         if url:
-            target = Target(url=url, requests_per_second=RATE / 1000, samples_per_second=RATE)
+            target = ApiTarget(url=url, requests_per_second=RATE / 1000, samples_per_second=RATE)
             delivery = SinkDelivery(Anodot(target, TOKEN, lambda value: "minimal"), box, aside, telemetry)
         store.call(lambda connection: box.load(connection, ["anodot"] if url else []))
         if delivery is not None:
@@ -56,7 +56,9 @@ def fed(url: str, seconds: int) -> dict[str, float]:
         used, started = time.process_time(), time.monotonic()
         for second in range(seconds):
             window = Window(1_000_000_000 + second, 1_000_000_001 + second)
-            write, written = box.prepare(Closed(("m", ""), window, second, points, {"a": RowCounts(1)}, {}, {}), {})
+            write, written = box.prepare(
+                ClosedWindow(("m", ""), window, second, points, {"a": RowCounts(1)}, {}, {}), {}
+            )
             store.submit(write, written)
             time.sleep(max(0.0, started + second + 1 - time.monotonic()))
         box.end()

@@ -12,11 +12,11 @@ from zmon_collector.compute.engine import Engine
 from zmon_collector.config import Config
 from zmon_collector.config.series_selection import chooser
 from zmon_collector.plugins import Registry
-from zmon_collector.windows.manager import Book
-from zmon_collector.windows.window import Now, OpenWindow, Rules, Spans
+from zmon_collector.windows.manager import WindowManager
+from zmon_collector.windows.window import Now, OpenWindow, Spans, WindowRules
 
 from tests.bench.measure import Table
-from zmon._transport.ring import Layout, Piece, Ring
+from zmon._transport.ring import Ring, RingLayout, RingPiece
 from zmon.batch import Batch, Schema
 
 GROWTH = 3.0  # what a unit may cost more at sixteen times as many; noise and caches included
@@ -24,14 +24,14 @@ GROWTH = 3.0  # what a unit may cost more at sixteen times as many; noise and ca
 
 def ring(n: int) -> None:
     """Single rows into a ring that overflows."""
-    one, layout = Ring(2**20), Layout(b"s", (("probabilities", "<f8", 2),))
+    one, layout = Ring(2**20), RingLayout(b"s", (("probabilities", "<f8", 2),))
     for _ in range(n):
-        one.append(layout, Piece(1, 0, [b"x" * 16]), 16)
+        one.append(layout, RingPiece(1, 0, [b"x" * 16]), 16)
 
 
-def book(n: int) -> None:
+def manager(n: int) -> None:
     """Windows of a replay, opened and closed one after the other."""
-    one, schema = Book(Rules(period=60, grace=0.0)), Schema(classes=("a", "b"))
+    one, schema = WindowManager(WindowRules(period=60, grace=0.0)), Schema(classes=("a", "b"))
     for i in range(n):
         now = Now(2e9, float(i))
         one.put("a", b"a", schema, i * 60, 1, i * 60.0, now)
@@ -79,7 +79,7 @@ def _window(agents: int, width: int) -> None:
 
 CASES: dict[str, tuple[Callable[[int], None], int]] = {
     "rows published": (ring, 5000),
-    "windows replayed": (book, 1000),
+    "windows replayed": (manager, 1000),
     "closed spans": (spans, 600),
     "features": (features, 60),
     "agents": (agents, 6),

@@ -12,15 +12,15 @@ import numpy as np
 
 from tests.conftest import until
 from zmon._transport import sender
-from zmon._transport.wakeup import Alarm
+from zmon._transport.wakeup import Wakeup
 
 
-def rung(alarm: Alarm) -> bool:
+def rung(alarm: Wakeup) -> bool:
     return bool(select.select([alarm.fileno()], [], [], 0)[0])
 
 
 def test_it_rings_once_for_each_time_it_was_set() -> None:
-    alarm = Alarm()
+    alarm = Wakeup()
     alarm.ring()
     assert not rung(alarm), "nobody sleeps"
     alarm.set()

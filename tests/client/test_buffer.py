@@ -6,14 +6,14 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from zmon._transport.ring import MERGE_ROWS, OVERHEAD, Cursor, Layout, Piece, Ring
+from zmon._transport.ring import MERGE_ROWS, OVERHEAD, Cursor, Ring, RingLayout, RingPiece
 
-A = Layout(b"schema-a", (("probabilities", "<f8", 2),))
-B = Layout(b"schema-b", (("probabilities", "<f8", 2),))
+A = RingLayout(b"schema-a", (("probabilities", "<f8", 2),))
+B = RingLayout(b"schema-b", (("probabilities", "<f8", 2),))
 
 
-def put(ring: Ring, rows: int = 1, size: int = 100, layout: Layout = A) -> None:
-    ring.append(layout, Piece(rows, 0, [b"x" * size]), size)
+def put(ring: Ring, rows: int = 1, size: int = 100, layout: RingLayout = A) -> None:
+    ring.append(layout, RingPiece(rows, 0, [b"x" * size]), size)
 
 
 def test_single_rows_gather_into_one_message() -> None:
@@ -84,7 +84,7 @@ class RingMachine(RuleBasedStateMachine):
         self.got: list[list[int]] = [[], []]
 
     @rule(rows=st.integers(1, 300), size=st.integers(1, 5000), layout=st.sampled_from([A, B]))
-    def publish(self, rows: int, size: int, layout: Layout) -> None:
+    def publish(self, rows: int, size: int, layout: RingLayout) -> None:
         put(self.ring, rows, size, layout)
 
     @rule(which=st.integers(0, 1), window=st.integers(0, 8000))

@@ -11,7 +11,7 @@ import pytest
 
 import zmon
 from tests.conftest import require
-from zmon._capture.assembler import Capture
+from zmon._capture.assembler import Assembler
 from zmon._wire.frames import BLOBS, decode_schema
 from zmon.batch import Schema
 from zmon.categories import decode
@@ -20,7 +20,7 @@ from zmon.errors import Rejected
 NOW = 1_700_000_000_123_456_789
 
 
-def capture(classes: Any = ("a", "b", "c"), **options: Any) -> Capture:
+def capture(classes: Any = ("a", "b", "c"), **options: Any) -> Assembler:
     settings: dict[str, Any] = {
         "task": "classification",
         "classes": classes,
@@ -31,11 +31,11 @@ def capture(classes: Any = ("a", "b", "c"), **options: Any) -> Capture:
         "tags": {},
         "sample_rate": 1.0,
     }
-    return Capture(**{**settings, **options})
+    return Assembler(**{**settings, **options})
 
 
 def columns(
-    one: Capture,
+    one: Assembler,
     probabilities: Any = None,
     *,
     inputs: Any = None,

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from zmon._capture.assembler import MESSAGE_BYTES, Capture
+from zmon._capture.assembler import MESSAGE_BYTES, Assembler
 from zmon.errors import Rejected
 
 P = np.random.default_rng(0).dirichlet(np.ones(3), 40)
@@ -27,12 +27,12 @@ FORMS: dict[str, tuple[Any, Any]] = {
 }
 
 
-def fresh(classes: int = 3) -> Capture:
+def fresh(classes: int = 3) -> Assembler:
     options: dict[str, Any] = dict.fromkeys(("features", "include", "exclude"))
-    return Capture(task="classification", classes=classes, threshold=0.5, tags={}, sample_rate=1.0, **options)
+    return Assembler(task="classification", classes=classes, threshold=0.5, tags={}, sample_rate=1.0, **options)
 
 
-def pieces(one: Capture, p: Any, x: Any) -> Any:
+def pieces(one: Assembler, p: Any, x: Any) -> Any:
     made, sampled_out = one.pieces(p, x, None, None, None, None, 7)
     assert not sampled_out
     return [(layout, piece.rows, piece.ts, list(piece.buffers), nbytes) for layout, piece, nbytes in made]

@@ -8,7 +8,7 @@ import threading
 import numpy as np
 import pytest
 
-from zmon._transport.buffer_pool import LARGE, Snapshots
+from zmon._transport.buffer_pool import LARGE, BufferPool
 
 MIB = 2**20
 
@@ -22,14 +22,14 @@ def large(seed: int, rows: int = 512) -> np.ndarray:
 def test_a_copy_has_the_bytes_whatever_the_layout(kind: str, rows: int) -> None:
     given = (np.arange(rows * 6) % 1000).reshape(rows, 6).astype(kind)
     for array in (given, np.asfortranarray(given), given[::-1, ::2], given[:, 0]):
-        copy = Snapshots(MIB).take(array)
+        copy = BufferPool(MIB).take(array)
         assert bytes(copy) == array.tobytes()
         assert len(copy) == array.nbytes
         assert not np.shares_memory(np.frombuffer(copy, dtype=np.uint8), given)
 
 
 def test_memory_is_used_again_once_nobody_holds_it() -> None:
-    snapshots = Snapshots(MIB)
+    snapshots = BufferPool(MIB)
     first = snapshots.take(large(0))
     where = np.frombuffer(first, dtype=np.uint8).ctypes.data
     beside = memoryview(first)  # as a socket holds it
@@ -45,7 +45,7 @@ def test_memory_is_used_again_once_nobody_holds_it() -> None:
 
 
 def test_what_is_kept_is_bounded() -> None:
-    snapshots = Snapshots(MIB)
+    snapshots = BufferPool(MIB)
     held = [snapshots.take(large(i, rows)) for i in range(8) for rows in (400, 700, 1500)]
     del held
     gc.collect()
@@ -53,11 +53,11 @@ def test_what_is_kept_is_bounded() -> None:
 
 
 def test_small_ones_are_plain_bytes() -> None:
-    assert type(Snapshots(MIB).take(np.zeros(LARGE - 1, dtype=np.uint8))) is bytes
+    assert type(BufferPool(MIB).take(np.zeros(LARGE - 1, dtype=np.uint8))) is bytes
 
 
 def test_threads_never_share_memory() -> None:
-    snapshots = Snapshots(4 * MIB)
+    snapshots = BufferPool(4 * MIB)
     torn = []
 
     def work(seed: int) -> None:

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from zmon_collector.alerts.notifier import Outgoing, Sender, body, message
+from zmon_collector.alerts.notifier import Notifier, Outgoing, body, message
 from zmon_collector.alerts.rule_matching import AGENT_FORGOTTEN
 from zmon_collector.alerts.rules import Alerts, Event
-from zmon_collector.alerts.worker import Alerting
+from zmon_collector.alerts.worker import AlertWorker
 from zmon_collector.config import Config, WebSection
 from zmon_collector.config.alerting import DEFAULTS, AlertRule, NotifySection, rules
 from zmon_collector.jobs.demo.replica import Traffic
@@ -437,7 +437,7 @@ def test_a_webhook_that_is_down_for_an_hour_gets_every_alert_once(monkeypatch: p
         return 200
 
     saved: list[dict[str, Any]] = []
-    sender = Sender(outgoing, threading.Lock(), lambda: saved.append({}), lambda: "", Telemetry(), send)
+    sender = Notifier(outgoing, threading.Lock(), lambda: saved.append({}), lambda: "", Telemetry(), send)
     expected = []
     while clock < 4200:
         if clock % 600 == 0:
@@ -448,7 +448,7 @@ def test_a_webhook_that_is_down_for_an_hour_gets_every_alert_once(monkeypatch: p
         sender.turn(clock)
         if clock == 1800:  # the collector is restarted meanwhile
             outgoing = Outgoing(outgoing.targets, unpack_state(pack_state(outgoing.queues)))
-            sender = Sender(outgoing, threading.Lock(), lambda: saved.append({}), lambda: "", Telemetry(), send)
+            sender = Notifier(outgoing, threading.Lock(), lambda: saved.append({}), lambda: "", Telemetry(), send)
         clock += 1
     assert got == expected
     assert tries < 60 + len(expected), "it waits longer and longer"
@@ -640,8 +640,8 @@ class Reports:
         pass
 
 
-def alerting_of(reports: Any) -> Alerting:
-    return Alerting(Config(), reports, reports, Telemetry(), lambda: "")
+def alerting_of(reports: Any) -> AlertWorker:
+    return AlertWorker(Config(), reports, reports, Telemetry(), lambda: "")
 
 
 def test_a_report_on_which_the_rules_fail_is_passed_over(

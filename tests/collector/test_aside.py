@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from zmon_collector.cli.main import cli
-from zmon_collector.compute.finalizer import Closed
+from zmon_collector.compute.finalizer import ClosedWindow
 from zmon_collector.config import Config
 from zmon_collector.delivery import dispatch
-from zmon_collector.delivery.dead_letters import Aside
+from zmon_collector.delivery.dead_letters import DeadLetters
 from zmon_collector.delivery.dispatch import SinkDelivery
 from zmon_collector.delivery.outbox import Outbox
-from zmon_collector.storage.database import Store
+from zmon_collector.storage.database import Database
 from zmon_collector.telemetry import Telemetry
 from zmon_plugins.api.chunk_sender import Paused
 
@@ -120,8 +120,8 @@ def test_without_a_collector(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    made = Store(tmp_path / "state.sqlite", Telemetry())
+def store(tmp_path: Path) -> Iterator[Database]:
+    made = Database(tmp_path / "state.sqlite", Telemetry())
     made.open()
     made.start()
     yield made
@@ -132,9 +132,9 @@ def refused(n: int) -> list[Refused]:
     return [Refused({"value": i}, "2026", "NaN") for i in range(n)]
 
 
-def test_it_is_bounded_by_count_and_counted(store: Store) -> None:
+def test_it_is_bounded_by_count_and_counted(store: Database) -> None:
     telemetry = Telemetry()
-    aside = Aside(store, telemetry, rows=10, keep=3600.0)
+    aside = DeadLetters(store, telemetry, rows=10, keep=3600.0)
     aside.ledger("a").settle(1, 5, refused(5))
     aside.ledger("b").settle(1, 8, refused(8))
     assert aside.counts == {"a": 2, "b": 8}
@@ -142,16 +142,16 @@ def test_it_is_bounded_by_count_and_counted(store: Store) -> None:
     assert telemetry.get("samples_refused") == 13
 
 
-def test_it_is_bounded_by_age(store: Store) -> None:
+def test_it_is_bounded_by_age(store: Database) -> None:
     telemetry = Telemetry()
-    Aside(store, telemetry, rows=10, keep=3600.0).ledger("a").settle(1, 5, refused(5))
-    store.call(Aside(store, telemetry, rows=10, keep=-1.0).measure)
+    DeadLetters(store, telemetry, rows=10, keep=3600.0).ledger("a").settle(1, 5, refused(5))
+    store.call(DeadLetters(store, telemetry, rows=10, keep=-1.0).measure)
     assert telemetry.get("refused_dropped", "a") == 5
     assert store.call(lambda c: c.execute("SELECT count(*) FROM refused").fetchone()) == (0,)
 
 
-def test_nothing_is_forgotten_when_sending_again_fails(store: Store) -> None:
-    aside = Aside(store, Telemetry(), rows=10, keep=3600.0)
+def test_nothing_is_forgotten_when_sending_again_fails(store: Database) -> None:
+    aside = DeadLetters(store, Telemetry(), rows=10, keep=3600.0)
     aside.ledger("a").settle(1, 3, refused(3))
     ids = store.call(lambda c: aside.ids(c, None, None))["a"]
 
@@ -195,19 +195,19 @@ class Piecemeal:
     def close(self) -> None: ...
 
 
-def delivery(store: Store, sink: Piecemeal, first: int = 1) -> tuple[SinkDelivery, Outbox]:
+def delivery(store: Database, sink: Piecemeal, first: int = 1) -> tuple[SinkDelivery, Outbox]:
     telemetry = Telemetry()
     box = Outbox(store, telemetry, limit=2**30, keep=3600.0, first=first)
     store.call(lambda connection: box.load(connection, [sink.name]))
-    return SinkDelivery(sink, box, Aside(store, telemetry, rows=10, keep=3600.0), telemetry), box
+    return SinkDelivery(sink, box, DeadLetters(store, telemetry, rows=10, keep=3600.0), telemetry), box
 
 
 def test_at_the_end_it_stops_between_two_pieces_and_goes_on_after_a_restart(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+    store: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sink = Piecemeal()
     thread, box = delivery(store, sink)
-    closed = Closed(("m", ""), Window(OLD, OLD + 60), 1, [Point(None, Value("a", 1.0))], {}, {}, {})
+    closed = ClosedWindow(("m", ""), Window(OLD, OLD + 60), 1, [Point(None, Value("a", 1.0))], {}, {}, {})
     write, written = box.prepare(closed, {})
     written(store.call(write))
     thread.start()
@@ -226,13 +226,13 @@ def test_at_the_end_it_stops_between_two_pieces_and_goes_on_after_a_restart(
 
 
 def test_another_kind_of_failure_is_told_though_the_sink_was_failing(
-    store: Store, caplog: pytest.LogCaptureFixture
+    store: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
     sink = Piecemeal()
     sink.gate.set()
     sink.errors = [RetryLater("status 500", after=0.0)] * 5 + [Paused("status 401", after=0.0)] * 5
     thread, box = delivery(store, sink)
-    closed = Closed(("m", ""), Window(OLD, OLD + 60), 1, [Point(None, Value("a", 1.0))], {}, {}, {})
+    closed = ClosedWindow(("m", ""), Window(OLD, OLD + 60), 1, [Point(None, Value("a", 1.0))], {}, {}, {})
     write, written = box.prepare(closed, {})
     written(store.call(write))
     thread.start()

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from zmon_collector.admin import ask
 from zmon_collector.cli.keygen import keygen
 from zmon_collector.config import Config, SecuritySection, dump, load, parse
-from zmon_collector.ingest.auth import DOMAIN, LOGGED_KEYS, Allow, Client, Gate, verdict
+from zmon_collector.ingest.auth import DOMAIN, LOGGED_KEYS, AllowedClient, AllowList, Gate, verdict
 from zmon_collector.telemetry import Telemetry
 from zmq.utils import z85
 
@@ -52,8 +52,8 @@ def clients(**pairs: tuple[Pair, str, str]) -> dict[str, Any]:
     return {name: {"key": p.public, "models": [m], "agents": [a]} for name, (p, m, a) in pairs.items()}
 
 
-def allow(**pairs: tuple[Pair, str, str]) -> Allow:
-    return Allow.of(SecuritySection(clients=clients(**pairs)))
+def allow(**pairs: tuple[Pair, str, str]) -> AllowList:
+    return AllowList.of(SecuritySection(clients=clients(**pairs)))
 
 
 @pytest.fixture
@@ -116,7 +116,7 @@ def test_a_key_that_is_taken_off_the_list_is_refused_from_the_next_message_on(
     with publisher(collector, POD) as one:
         one.publish(P)
         assert one.flush(10)
-        collector.service.receiver.gate.permit(Allow())
+        collector.service.receiver.gate.permit(AllowList())
         one.publish(P)
         until(lambda: counted(collector, "rejected_messages", "forbidden"), what="a refusal")
         assert not one.flush(0.2)
@@ -244,7 +244,7 @@ def test_a_forged_identity_is_rejected_and_counted_on_both_sockets(
     one.batch(topic.encode(), b"s" * 16)
     until(lambda: counted(collector, "rejected_messages", "forbidden") == 3, what="the refused schema and batch")
     assert not one.control.poll(100), "no acknowledgement"
-    assert not collector.service.desk.books, "not even a name is kept"
+    assert not collector.service.ingestor.managers, "not even a name is kept"
     with publisher(collector, POD, topic.model, agent_id=topic.agent_id) as victim:
         victim.publish(P)
         assert victim.flush(10), "the one it posed as is not affected"
@@ -324,7 +324,7 @@ def test_no_request_gets_in_by_chance(frames: list[bytes]) -> None:
 
 
 def test_globs_bind_model_and_agent() -> None:
-    client = Client("eu", ("fraud*", "churn"), ("eu-*",))
+    client = AllowedClient("eu", ("fraud*", "churn"), ("eu-*",))
     assert client.may(wire.Topic("fraud-2", "v", "eu-1"))
     assert client.may(wire.Topic("churn", "", "eu-"))
     assert not client.may(wire.Topic("churn2", "", "eu-1"))
@@ -335,9 +335,9 @@ def test_the_list_may_be_a_file_of_its_own(tmp_path: Path) -> None:
     path = tmp_path / "clients.toml"
     section = SecuritySection(None, path, clients(pod=(POD, "m", "*")))
     path.write_text(f"[clients.other]\nkey = '{OTHER.public}'\nmodels = ['n']")
-    assert Allow.of(section).clients == {
-        POD.public: Client("pod", ("m",), ("*",)),
-        OTHER.public: Client("other", ("n",), ("*",)),
+    assert AllowList.of(section).clients == {
+        POD.public: AllowedClient("pod", ("m",), ("*",)),
+        OTHER.public: AllowedClient("other", ("n",), ("*",)),
     }
     for text, says in {
         f"[clients.pod]\nkey = '{OTHER.public}'\nmodels = ['n']": "pod is also in the configuration",
@@ -348,10 +348,10 @@ def test_the_list_may_be_a_file_of_its_own(tmp_path: Path) -> None:
     }.items():
         path.write_text(text)
         with pytest.raises(ConfigurationError, match=says):
-            Allow.of(section)
+            AllowList.of(section)
     path.unlink()
     with pytest.raises(ConfigurationError, match="cannot be read"):
-        Allow.of(section)
+        AllowList.of(section)
 
 
 WRONG = {

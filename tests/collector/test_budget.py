@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from zmon_collector.cli import quota as budget
 from zmon_collector.cli import validate
 from zmon_collector.config import Config, parse
-from zmon_collector.config.series_selection import Choice
+from zmon_collector.config.series_selection import SeriesSelection
 from zmon_collector.plugins import Registry
 
 from tests.collector.test_choice import METRICS
@@ -34,7 +34,7 @@ class Api:
     def close(self) -> None: ...
 
 
-def load(choice: Choice, **expect: int) -> budget.Load:
+def load(choice: SeriesSelection, **expect: int) -> budget.Load:
     options = Config().options
     return budget.load(
         list(METRICS.values()), choice, {**EXPECT, **expect}, lambda metric: options("m", metric.name, metric.name)
@@ -55,13 +55,13 @@ def test_the_estimate_is_near_what_a_window_emits_and_not_below(preset: str, col
     collector.stop()
     points = [point for point in collector.points() if "agent_id" not in point["properties"]]
     # A column has 2 to 5 categories.
-    estimate = load(Choice(preset, preset), features=18, categorical=9, categories=3, segments=2).rollup
+    estimate = load(SeriesSelection(preset, preset), features=18, categorical=9, categories=3, segments=2).rollup
     assert len(points) <= estimate + 9 * 2 * 2
     assert len(points) >= 0.75 * estimate
 
 
 def test_features_and_agents_by_default_fit_a_vendors_quota() -> None:
-    found = load(Choice(), features=784, categorical=0, classes=10)
+    found = load(SeriesSelection(), features=784, categorical=0, classes=10)
     assert 784 * 10 < found.rollup < 784 * 10 + 200
     assert found.health < 30
     assert found.total(50, "health") < 2000 * 60 / 10
@@ -69,7 +69,7 @@ def test_features_and_agents_by_default_fit_a_vendors_quota() -> None:
 
 
 def test_a_reference_adds_its_drift() -> None:
-    without, measured = (load(Choice(), features=784, classes=10, reference=each) for each in (0, 1))
+    without, measured = (load(SeriesSelection(), features=784, classes=10, reference=each) for each in (0, 1))
     assert 784 < measured.rollup - without.rollup < 784 + 30
     assert measured.health == without.health
     assert parse({"models": {"a": {"reference": "a.zmon"}}}).expected("a")["reference"] == 1
@@ -77,18 +77,18 @@ def test_a_reference_adds_its_drift() -> None:
 
 
 def test_choices_lower_the_estimate() -> None:
-    whole = load(Choice("full"), classes=10).rollup
-    assert load(Choice("full", classes=("a", "b")), classes=10).rollup < whole
-    assert load(Choice("full", features=("x",))).rollup < whole
-    assert load(Choice("full", stats=("mean",))).rollup < whole
-    assert load(Choice("full", drop=("*",))).rollup == 0
-    assert load(Choice("minimal", add=("mcc",))).rollup == load(Choice("minimal")).rollup + 1
-    assert load(Choice(), segments=5).rollup > load(Choice()).rollup
-    assert load(Choice(), segments=500).rollup == load(Choice(), segments=1000).rollup
+    whole = load(SeriesSelection("full"), classes=10).rollup
+    assert load(SeriesSelection("full", classes=("a", "b")), classes=10).rollup < whole
+    assert load(SeriesSelection("full", features=("x",))).rollup < whole
+    assert load(SeriesSelection("full", stats=("mean",))).rollup < whole
+    assert load(SeriesSelection("full", drop=("*",))).rollup == 0
+    assert load(SeriesSelection("minimal", add=("mcc",))).rollup == load(SeriesSelection("minimal")).rollup + 1
+    assert load(SeriesSelection(), segments=5).rollup > load(SeriesSelection()).rollup
+    assert load(SeriesSelection(), segments=500).rollup == load(SeriesSelection(), segments=1000).rollup
 
 
 def test_a_regression_has_its_own_series() -> None:
-    found = load(Choice("minimal"), classes=0, features=0)
+    found = load(SeriesSelection("minimal"), classes=0, features=0)
     assert found.rollup == 5 + 3 + 2 + 1  # rows; prediction_value; mae and rmse; replica_stands_out
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from zmon_collector.config import parse
-from zmon_collector.config.series_selection import Choice, chooser, unknown
+from zmon_collector.config.series_selection import SeriesSelection, chooser, unknown
 from zmon_collector.plugins import Registry
 
 from zmon.contract import Metric, Value
@@ -65,5 +65,5 @@ def test_a_model_has_its_own_choice() -> None:
 
 
 def test_patterns_that_fit_nothing_are_named() -> None:
-    choice = Choice(add=("mccc", "feature_value:q42", "roc_auc:macro"), drop=("rows_*",))
+    choice = SeriesSelection(add=("mccc", "feature_value:q42", "roc_auc:macro"), drop=("rows_*",))
     assert unknown(choice, list(METRICS.values())) == ["mccc", "feature_value:q42"]

@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from zmon_collector.compute.finalizer import Closed
+from zmon_collector.compute.finalizer import ClosedWindow
 from zmon_collector.config import CollectorSection, Config, WebSection
-from zmon_collector.ingest.receiver import Received
+from zmon_collector.ingest.receiver import ReceivedMessage
 from zmon_collector.ingest.recovery import Recovery
 from zmon_collector.service import Service
 from zmon_collector.storage import journal
 from zmon_collector.storage import schema as tables
-from zmon_collector.storage.chunk_codec import Record
+from zmon_collector.storage.chunk_codec import ChunkRecord
 from zmon_collector.windows.window import Now
 
 from tests.conftest import until
@@ -42,8 +42,8 @@ class Table:
         tables.create(self.disk)
 
     @property
-    def desk(self) -> Any:
-        return self.service.desk
+    def ingestor(self) -> Any:
+        return self.service.ingestor
 
     def goes(self, seconds: float) -> None:
         self.now = Now(self.now.wall + seconds, self.now.mono + seconds)
@@ -56,21 +56,21 @@ class Table:
             arrays=[("probabilities", "<f8", [rows, 2])], buffers=[p.tobytes()],
         )  # fmt: skip
         for each in (wire.encode_schema_message(TOPIC, STREAM, BODY), frames):
-            self.service._take(Received("data", [bytes(frame) for frame in each]), self.now)
+            self.service._take(ReceivedMessage("data", [bytes(frame) for frame in each]), self.now)
 
     def greeting(self, kind: str, base: int = 1, issued: int = 0, **tally: Any) -> None:
         frame = control.encode_greeting(
             kind, topic=TOPIC, stream=STREAM, base=base, acked=0, issued=issued, clock=0, tally=tally
         )
-        self.service._take(Received("control", [frame], b"peer"), self.now)
+        self.service._take(ReceivedMessage("control", [frame], b"peer"), self.now)
 
     def end_turn(self) -> None:
-        turn, _, _ = self.desk.end_turn(self.now)
+        turn, _, _ = self.ingestor.end_turn(self.now)
         journal.write(turn, self.disk)
 
-    def finished(self, count: int) -> list[Closed]:
+    def finished(self, count: int) -> list[ClosedWindow]:
         """The next windows that the engine has finished."""
-        found: list[Closed] = []
+        found: list[ClosedWindow] = []
 
         def enough() -> bool:
             found.extend(self.service.engine.completed())
@@ -78,19 +78,19 @@ class Table:
 
         until(enough, 20, "the windows to be finished")
         for closed in found:
-            self.desk.pending.pop(closed.number, None)
+            self.ingestor.pending.pop(closed.number, None)
         return found
 
     def later(self, seconds: float = 1.1) -> None:
         """Some time passes, and goodbyes are settled."""
         self.goes(seconds)
-        self.desk.end_streams(self.now)
+        self.ingestor.end_streams(self.now)
 
     def recovery(self, disk: sqlite3.Connection) -> Recovery:
         """What another run left behind."""
         service = self.service
         found = journal.load(disk)
-        return Recovery(found, self.desk, service.engine, service.store, service.telemetry, lambda: None)
+        return Recovery(found, self.ingestor, service.engine, service.store, service.telemetry, lambda: None)
 
     def counts(self, kind: str) -> int:
         return self.service.telemetry.get(kind)
@@ -123,12 +123,12 @@ def test_rows_that_come_beside_a_window_of_counts_keep_their_metrics(lay: Callab
     table.greeting("ping", rejected={"x": 5})
     table.end_turn()
     table.goes(61)
-    table.desk.close_due(table.now, hold=False)
+    table.ingestor.close_due(table.now, hold=False)
     table.batch(1, 100)  # while the other is being finished
     table.end_turn()
     (counts,) = table.finished(1)
     assert counts.rows["a"].rejected == {"x": 5}
-    table.desk.close_all(table.now)
+    table.ingestor.close_all(table.now)
     (closed,) = table.finished(1)
     assert (counts.window.start, closed.rows["a"].received) == (closed.window.start, 100)
     predicted = [each.value.value for each in closed.points if each[0] is None and each[1].what == "prediction_count"]
@@ -143,7 +143,7 @@ def test_rows_that_a_goodbye_has_overtaken_are_counted_once(lay: Callable[[], Ta
     table.later()
     assert table.counts("lost") == 100
     table.later()
-    assert not len(table.desk.roster)
+    assert not len(table.ingestor.sessions)
     table.batch(11, 100)  # late beyond measure: they are in the count of the lost
     assert (table.counts("rows"), table.counts("lost"), table.counts("duplicates")) == (10, 100, 100)
 
@@ -154,9 +154,9 @@ def test_what_is_forgotten_of_those_that_left_is_bounded(lay: Callable[[], Table
     table.greeting("bye", issued=10)
     table.later()
     table.later()
-    assert len(table.desk.roster._gone) == 1
+    assert len(table.ingestor.sessions._gone) == 1
     table.later(301)
-    assert not table.desk.roster._gone
+    assert not table.ingestor.sessions._gone
 
 
 def test_a_goodbye_survives_a_restart(lay: Callable[[], Table]) -> None:
@@ -171,7 +171,7 @@ def test_a_goodbye_survives_a_restart(lay: Callable[[], Table]) -> None:
     second.later()
     assert second.counts("lost") == 100
     second.later()
-    assert not len(second.desk.roster)
+    assert not len(second.ingestor.sessions)
 
 
 def test_streams_end_only_when_nothing_waits(lay: Callable[[], Table]) -> None:
@@ -181,7 +181,7 @@ def test_streams_end_only_when_nothing_waits(lay: Callable[[], Table]) -> None:
     table.batch(1, 10)
     table.greeting("bye", issued=15)
     table.goes(1.1)
-    receiver.inbox.append(Received("data", [b""]))
+    receiver.inbox.append(ReceivedMessage("data", [b""]))
     service._close_due(table.now)
     assert table.counts("lost") == 0, "what waits may be what is missing"
     receiver.take()
@@ -197,7 +197,7 @@ def test_a_proper_end_settles_goodbyes_at_once(lay: Callable[[], Table]) -> None
     table = lay()
     table.batch(1, 10)
     table.greeting("bye", issued=15)
-    table.desk.end_streams(table.now, force=True)
+    table.ingestor.end_streams(table.now, force=True)
     assert table.counts("lost") == 5
 
 
@@ -205,10 +205,10 @@ def test_who_has_only_outcomes_of_labels_in_a_window_is_known_after_two_restarts
     """The first end came before the journal heard of the agent; a checkpoint then takes the place of the outcomes."""
     table = lay()
     table.batch(1, 10)
-    (window,) = table.desk.books["m", ""].open.values()
+    (window,) = table.ingestor.managers["m", ""].open.values()
     table.end_turn()
     (row,) = journal.load(table.disk).windows
-    outcomes = Record("truth", b"", b"", 0, 2, {"label_outcomes": np.array([2, 3], dtype=np.int8)})
+    outcomes = ChunkRecord("truth", b"", b"", 0, 2, {"label_outcomes": np.array([2, 3], dtype=np.int8)})
     table.recovery(table.disk)._add(outcomes, row, window)
     table.end_turn()
     assert ("m", "truth") in {(model, agent) for _, model, _, agent, _ in journal.load(table.disk).counts}
@@ -218,8 +218,8 @@ def test_counts_of_a_window_that_was_finished_meanwhile_are_not_asked_for(lay: C
     table = lay()
     table.batch(1, 10)
     table.end_turn()
-    book = table.desk.books["m", ""]
-    (window,) = book.open.values()
-    book.pairs(window, "truth")
-    del table.desk.pending[window.number]
+    manager = table.ingestor.managers["m", ""]
+    (window,) = manager.open.values()
+    manager.pairs(window, "truth")
+    del table.ingestor.pending[window.number]
     table.end_turn()

@@ -16,15 +16,15 @@ from hypothesis import strategies as st
 from zmon_collector.compute import checkpoint_codec
 from zmon_collector.compute.accumulate import Partial
 from zmon_collector.compute.checkpoint_codec import AgentState, Checkpoint
-from zmon_collector.compute.finalizer import Closed
+from zmon_collector.compute.finalizer import ClosedWindow
 from zmon_collector.compute.sample import Sample
 from zmon_collector.delivery import report_codec
-from zmon_collector.delivery.dead_letters import Aside
+from zmon_collector.delivery.dead_letters import DeadLetters
 from zmon_collector.delivery.outbox import Outbox
 from zmon_collector.storage import chunk_codec
 from zmon_collector.storage import schema as tables
-from zmon_collector.storage.chunk_codec import Record
-from zmon_collector.storage.database import Store
+from zmon_collector.storage.chunk_codec import ChunkRecord
+from zmon_collector.storage.database import Database
 from zmon_collector.telemetry import Telemetry
 
 from tests.conftest import until
@@ -50,7 +50,7 @@ def test_a_chunk_comes_back(data: st.DataObject) -> None:
             shape = (rows, data.draw(st.integers(1, 5))) if data.draw(st.booleans()) else (rows,)
             columns[name] = seed.integers(0, 100, shape).astype(data.draw(st.sampled_from(DTYPES)))
         numbers: Any = 7 if data.draw(st.booleans()) else seed.integers(1, 2**60, rows).astype(np.uint64)
-        records.append(Record("pod/1 ä", seed.bytes(16), seed.bytes(8), numbers, rows, columns))
+        records.append(ChunkRecord("pod/1 ä", seed.bytes(16), seed.bytes(8), numbers, rows, columns))
     back = list(chunk_codec.decode(chunk_codec.encode(records)))
     assert len(back) == len(records)
     for left, right in zip(records, back, strict=True):
@@ -70,7 +70,7 @@ def test_a_chunk_comes_back(data: st.DataObject) -> None:
 def test_a_strided_column_comes_back() -> None:
     column = np.arange(24.0).reshape(6, 4)[::2, ::-1]
     codes = {"codes": (("red", "grün"), ()), "segments": (("a", "b", "c"),)}
-    (back,) = chunk_codec.decode(chunk_codec.encode([Record("a", b"s", b"h", 1, 3, {"inputs": column}, codes)]))
+    (back,) = chunk_codec.decode(chunk_codec.encode([ChunkRecord("a", b"s", b"h", 1, 3, {"inputs": column}, codes)]))
     assert np.array_equal(back.columns["inputs"], column)
     assert back.dictionaries == codes
 
@@ -130,8 +130,8 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "state.sqlite"
 
 
-def opened(path: Path) -> Store:
-    store = Store(path, Telemetry())
+def opened(path: Path) -> Database:
+    store = Database(path, Telemetry())
     store.open()
     store.start()
     return store
@@ -180,7 +180,7 @@ def test_a_second_collector_is_refused(path: Path) -> None:
     store = opened(path)
     store.call(put(1))
     with pytest.raises(ConfigurationError, match="another collector"):
-        Store(path, Telemetry()).open()
+        Database(path, Telemetry()).open()
     store.close(5)
 
 
@@ -191,7 +191,7 @@ def test_a_newer_file_is_refused_untouched(path: Path) -> None:
     connection.close()
     before = path.read_bytes()
     with pytest.raises(ConfigurationError, match="newer zmon"):
-        Store(path, Telemetry()).open()
+        Database(path, Telemetry()).open()
     assert path.read_bytes() == before
     assert list(path.parent.glob("*damaged*")) == []
 
@@ -202,7 +202,7 @@ def test_a_file_of_another_program_is_refused_untouched(path: Path) -> None:
     connection.close()
     before = path.read_bytes()
     with pytest.raises(ConfigurationError, match="another program"):
-        Store(path, Telemetry()).open()
+        Database(path, Telemetry()).open()
     assert path.read_bytes() == before
 
 
@@ -221,7 +221,7 @@ def test_a_damaged_file_never_stops_the_start(seed: int, path: Path) -> None:
     store.close(5)
     path.write_bytes(damaged(main, chance) if seed % 2 else main)
     path.with_name(path.name + "-wal").write_bytes(log if seed % 2 else damaged(log, chance))
-    again = Store(path, Telemetry())
+    again = Database(path, Telemetry())
     again.open()
     again.start()
     again.call(put(1))
@@ -242,7 +242,7 @@ def damaged(data: bytes, chance: random.Random) -> bytes:
 def test_rubbish_is_set_aside_and_counted(path: Path) -> None:
     path.write_bytes(b"this is no database" * 1000)
     telemetry = Telemetry()
-    store = Store(path, telemetry)
+    store = Database(path, telemetry)
     store.open()
     store.close(5)
     (name,) = store.set_aside
@@ -253,7 +253,7 @@ def test_rubbish_is_set_aside_and_counted(path: Path) -> None:
 def test_only_some_damaged_files_are_kept(path: Path) -> None:
     for number in range(6):
         path.write_bytes(b"%d" % number * 9999)
-        store = Store(path, Telemetry())
+        store = Database(path, Telemetry())
         store.open()
         store.close(5)
     assert len(list(path.parent.glob("*damaged*"))) <= 6  # at most three files, each with its log
@@ -276,26 +276,26 @@ def test_rows_of_closed_windows_are_deleted_while_other_work_goes_on(path: Path)
     store.close(5)
 
 
-def count(store: Store) -> int:
+def count(store: Database) -> int:
     return int(store.call(lambda c: c.execute("SELECT count(*) FROM chunks").fetchone()[0]))
 
 
 # --- the outbox -----------------------------------------------------------------------------------------------------
 
 
-def outbox(store: Store, *readers: str, limit: int = 2**30, keep: float = 3600.0) -> Outbox:
+def outbox(store: Database, *readers: str, limit: int = 2**30, keep: float = 3600.0) -> Outbox:
     made = Outbox(store, Telemetry(), limit=limit, keep=keep, first=1)
     store.call(lambda connection: made.load(connection, readers))
     return made
 
 
-def aside(store: Store) -> Aside:
-    return Aside(store, Telemetry(), rows=100, keep=3600.0)
+def aside(store: Database) -> DeadLetters:
+    return DeadLetters(store, Telemetry(), rows=100, keep=3600.0)
 
 
-def close_window(box: Outbox, store: Store, start: int, points: int = 3) -> None:
+def close_window(box: Outbox, store: Database, start: int, points: int = 3) -> None:
     values = [Point(None, Value("accuracy", 0.5, class_name=f"class {i}")) for i in range(points)]
-    closed = Closed(("m", ""), Window(start, start + 60), 1, values, {"a": RowCounts(1)}, {}, {})
+    closed = ClosedWindow(("m", ""), Window(start, start + 60), 1, values, {"a": RowCounts(1)}, {}, {})
     write, written = box.prepare(closed, {})
     written(store.call(write))
 

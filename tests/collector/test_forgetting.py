@@ -13,16 +13,16 @@ import pytest
 from zmon_collector.compute.contexts import Contexts
 from zmon_collector.compute.engine import Engine
 from zmon_collector.config import Config, LimitsSection
-from zmon_collector.ingest.ingestor import Desk
+from zmon_collector.ingest.ingestor import Ingestor
 from zmon_collector.ingest.recovery import Recovery
-from zmon_collector.ingest.retention import FORGET_AGENT, FORGET_MODEL, Forgetting
-from zmon_collector.ingest.schema_cache import Schemas
+from zmon_collector.ingest.retention import FORGET_AGENT, FORGET_MODEL, Retention
+from zmon_collector.ingest.schema_cache import SchemaCache
 from zmon_collector.storage import journal, schema
-from zmon_collector.storage.database import Store
+from zmon_collector.storage.database import Database
 from zmon_collector.telemetry import Telemetry
 from zmon_collector.windows import window
-from zmon_collector.windows.manager import Book
-from zmon_collector.windows.window import Now, OpenWindow, Rules
+from zmon_collector.windows.manager import WindowManager
+from zmon_collector.windows.window import Now, OpenWindow, WindowRules
 
 from tests.conftest import Collector, until
 from zmon import Batch, Schema
@@ -41,19 +41,19 @@ class Computed:
 
     def __init__(self) -> None:
         self.contexts = Contexts(lambda *_: {})
-        self.windows: list[tuple[journal.Model, OpenWindow]] = []
+        self.windows: list[tuple[journal.ModelKey, OpenWindow]] = []
 
-    def add(self, model: journal.Model, window: OpenWindow, *_: object) -> None:
+    def add(self, model: journal.ModelKey, window: OpenWindow, *_: object) -> None:
         if (model, window) not in self.windows:
             self.windows.append((model, window))
 
-    def close(self, model: journal.Model, window: OpenWindow) -> None:
+    def close(self, model: journal.ModelKey, window: OpenWindow) -> None:
         pass
 
     def rows(self, *_: object) -> dict[str, int]:
         return {}
 
-    def unfinished(self) -> list[tuple[journal.Model, OpenWindow]]:
+    def unfinished(self) -> list[tuple[journal.ModelKey, OpenWindow]]:
         return self.windows
 
 
@@ -72,11 +72,11 @@ class Scene:
     def begin(self) -> None:
         """A collector starts on what the journal has."""
         self.engine = Computed()
-        self.desk = Desk(self.config, self.telemetry, cast(Engine, self.engine), journal=True)
-        self.forgetting = Forgetting(self.desk, cast(Engine, self.engine), self.telemetry)
+        self.ingestor = Ingestor(self.config, self.telemetry, cast(Engine, self.engine), journal=True)
+        self.forgetting = Retention(self.ingestor, cast(Engine, self.engine), self.telemetry)
         found = journal.load(self.connection)
-        store = cast(Store, SimpleNamespace(sweep=lambda window, through: None))
-        recovery = Recovery(found, self.desk, cast(Engine, self.engine), store, self.telemetry, lambda: None)
+        store = cast(Database, SimpleNamespace(sweep=lambda window, through: None))
+        recovery = Recovery(found, self.ingestor, cast(Engine, self.engine), store, self.telemetry, lambda: None)
         recovery.restore(self.now)
 
     @property
@@ -88,37 +88,37 @@ class Scene:
         self.streams += 1
         topic, stream = Topic("m", version, agent), self.streams.to_bytes(16, "big")
         tally: dict[str, Any] = {}
-        self.desk.take_greeting(Greeting("hello", topic, stream, 1, 0, 1, 0, tally), b"peer", self.now)
-        self.desk.take_message(Message(topic, "schema", stream, schema_hash(BODY), 0, 0, 1, body=BODY), self.now)
+        self.ingestor.take_greeting(Greeting("hello", topic, stream, 1, 0, 1, 0, tally), b"peer", self.now)
+        self.ingestor.take_message(Message(topic, "schema", stream, schema_hash(BODY), 0, 0, 1, body=BODY), self.now)
         batch = Batch(SCHEMA, {"probabilities": np.array([[0.25, 0.75]])}, 1)
         times = int((self.at if when is None else when) * 1e9)
-        self.desk.take_message(
+        self.ingestor.take_message(
             Message(topic, "batch", stream, schema_hash(BODY), 1, 1, 1, ts=times, columns=dict(batch.raw())),
             self.now,
         )
         if leave:
-            self.desk.take_greeting(Greeting("bye", topic, stream, 2, 0, 1, 0, tally), b"peer", self.now)
+            self.ingestor.take_greeting(Greeting("bye", topic, stream, 2, 0, 1, 0, tally), b"peer", self.now)
         self.turn()
 
-    def turn(self) -> list[journal.Model]:
-        self.desk.end_streams(self.now)
-        self.desk.close_due(self.now, hold=False)
+    def turn(self) -> list[journal.ModelKey]:
+        self.ingestor.end_streams(self.now)
+        self.ingestor.close_due(self.now, hold=False)
         gone = self.forgetting.turn(self.now)
-        turn, _, _ = self.desk.end_turn(self.now)
+        turn, _, _ = self.ingestor.end_turn(self.now)
         journal.write(turn, self.connection)
         return gone
 
     def report(self) -> None:
         """The windows that have closed are finished; a metric has kept something of the agents in them."""
-        for number, pending in list(self.desk.pending.items()):
-            book = self.desk.books[pending.model]
-            if pending.window.start not in book.open:
+        for number, pending in list(self.ingestor.pending.items()):
+            manager = self.ingestor.managers[pending.model]
+            if pending.window.start not in manager.open:
                 kept: dict[str, Any] = {"kept": 1}
                 memory = {("metric", agent): pack_state(kept) for agent in (*pending.window.tallies, None)}
                 for agent in (*pending.window.tallies, None):
                     self.engine.contexts.remember(pending.model, "metric", agent, kept)
                 journal.write_closed(number, pending.model, memory, self.connection)
-                del self.desk.pending[number]
+                del self.ingestor.pending[number]
                 self.engine.windows = [each for each in self.engine.windows if each[1] is not pending.window]
 
     def live_on(self, seconds: float, step: float = 1800.0) -> None:
@@ -141,7 +141,7 @@ def test_a_version_a_day_never_fills_the_limit(restarts: bool) -> None:
         scene.live_on(DAY, 7200.0)
         if restarts:
             scene.begin()
-    assert len(scene.desk.books) <= 10
+    assert len(scene.ingestor.managers) <= 10
     assert len(scene.kept("spans")) <= 10, "closed marks go with their model"
 
 
@@ -162,7 +162,7 @@ def test_everything_of_a_silent_model_goes_and_nothing_of_another() -> None:
     for version in ("old", "new"):
         scene.connection.execute("INSERT INTO label_owners VALUES (?, 'm', ?, '', x'')", (hash(version), version))
     scene.live_on(FORGET_MODEL - DAY / 2)
-    assert set(scene.desk.books) == set(scene.desk.tags) | {("m", "new")} == {("m", "new")}
+    assert set(scene.ingestor.managers) == set(scene.ingestor.tags) | {("m", "new")} == {("m", "new")}
     assert not scene.engine.contexts._memory.get(("m", "old"))
     for table in ("spans", "memory", "label_owners", "heard"):
         assert scene.kept(table) == {("m", "new")}, table
@@ -183,11 +183,11 @@ def test_closed_marks_hold_for_as_long_as_the_model_is_known() -> None:
     for _ in range(6):
         scene.live_on(DAY)
         scene.begin()
-    assert ("m", "v") in scene.desk.books, "it was heard of six days ago"
+    assert ("m", "v") in scene.ingestor.managers, "it was heard of six days ago"
     scene.live_on(2 * DAY)
-    assert ("m", "v") not in scene.desk.books
+    assert ("m", "v") not in scene.ingestor.managers
     scene.begin()
-    assert ("m", "v") not in scene.desk.books
+    assert ("m", "v") not in scene.ingestor.managers
     scene.publish("v", when=first)
     assert scene.telemetry.get("late_or_conflicting") == 1, "the window is a new one"
 
@@ -198,8 +198,8 @@ def test_a_publisher_that_says_nothing_but_that_it_is_there_keeps_its_model() ->
     stream = scene.streams.to_bytes(16, "big")
     for _ in range(20):
         scene.live_on(DAY)
-        scene.desk.take_greeting(Greeting("ping", Topic("m", "v", "pod"), stream, 2, 1, 1, 0, {}), b"p", scene.now)
-    assert ("m", "v") in scene.desk.books
+        scene.ingestor.take_greeting(Greeting("ping", Topic("m", "v", "pod"), stream, 2, 1, 1, 0, {}), b"p", scene.now)
+    assert ("m", "v") in scene.ingestor.managers
 
 
 def test_pods_with_random_names_leave_nothing_behind() -> None:
@@ -208,7 +208,7 @@ def test_pods_with_random_names_leave_nothing_behind() -> None:
         scene.publish("v", f"pod-{pod}")
         scene.live_on(FORGET_AGENT / 2)
     scene.live_on(2 * FORGET_AGENT)
-    assert not scene.desk.tags.get(("m", "v"))
+    assert not scene.ingestor.tags.get(("m", "v"))
     assert scene.connection.execute("SELECT count(*) FROM memory WHERE agent != ''").fetchone() == (0,)
 
 
@@ -221,9 +221,9 @@ def test_an_agent_is_known_until_its_window_is_reported() -> None:
     scene.at = scene.at // DAY * DAY + 60.0
     scene.publish("v")
     scene.live_on(DAY / 2)
-    assert scene.desk.tags["m", "v"]["pod"] == {"zone": "eu"}
+    assert scene.ingestor.tags["m", "v"]["pod"] == {"zone": "eu"}
     scene.live_on(DAY)
-    assert not scene.desk.tags.get(("m", "v"))
+    assert not scene.ingestor.tags.get(("m", "v"))
     assert scene.connection.execute("SELECT count(*) FROM memory WHERE agent != ''").fetchone() == (0,)
 
 
@@ -231,19 +231,19 @@ def test_closed_stretches_on_disk_follow_those_in_memory(monkeypatch: pytest.Mon
     monkeypatch.setattr(window, "SPANS", 5)
     connection = sqlite3.connect(":memory:", isolation_level=None)
     schema.create(connection)
-    book = Book(Rules())
+    manager = WindowManager(WindowRules())
     random = np.random.default_rng(0)
     for start in random.permutation(60).tolist():
-        spans = book.closed.add(start * 10, start * 10 + 3)
+        spans = manager.closed.add(start * 10, start * 10 + 3)
         journal.write(journal.Turn(1, spans=[("m", "", *span) for span in spans]), connection)
         rows = connection.execute('SELECT start, "end" FROM spans ORDER BY start').fetchall()
-        assert rows == list(zip(book.closed._starts, book.closed._ends, strict=True))
+        assert rows == list(zip(manager.closed._starts, manager.closed._ends, strict=True))
     assert len(rows) == 5
 
 
 def test_a_schema_in_use_is_not_the_one_that_goes() -> None:
     """The one that came first is used all the time; what nobody has used for longest makes room."""
-    schemas = Schemas(Telemetry())
+    schemas = SchemaCache(Telemetry())
     bodies = [
         encode_schema(Schema(classes=("a", "b"), features=(f"feature_{n}",), kinds=("numeric",))) for n in range(4)
     ]

@@ -92,7 +92,7 @@ def test_no_greeting_ends_it(frames: list[bytes], sockets: tuple[Collector, Any,
     for frame in frames:
         dealer.send(frame)
     seen = collector.service.telemetry.get
-    until(lambda: seen("rejected_messages") >= 3 or len(collector.service.desk.roster) >= 3, 10, "the greetings")
+    until(lambda: seen("rejected_messages") >= 3 or len(collector.service.ingestor.sessions) >= 3, 10, "the greetings")
     time.sleep(1.2)  # a goodbye is settled a second later
     goes_on(collector)
 
@@ -113,14 +113,14 @@ def test_what_cannot_be_foreseen_costs_one_message(
     collect: Callable[..., Collector], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     collector = collect()
-    take = collector.service.desk.take_message
+    take = collector.service.ingestor.take_message
 
     def taken(message: Any, *rest: Any) -> None:
         if message.topic.agent_id == "stranger":
             raise ZeroDivisionError
         take(message, *rest)
 
-    monkeypatch.setattr(collector.service.desk, "take_message", taken)
+    monkeypatch.setattr(collector.service.ingestor, "take_message", taken)
     with collector.publisher(classes=2, agent_id="stranger") as publisher:
         for _ in range(3):
             publisher.publish(P)

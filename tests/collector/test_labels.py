@@ -17,17 +17,17 @@ from sklearn import metrics
 from zmon_collector.dashboard import history_queries
 from zmon_collector.ingest import checkpoint_policy
 from zmon_collector.ingest.late_labels import LateLabels
-from zmon_collector.ingest.validation import Part
+from zmon_collector.ingest.validation import WindowSlice
 from zmon_collector.storage import label_join, restatement_queue, schema
 from zmon_collector.storage.journal import Turn
-from zmon_collector.storage.label_join import Joined, Labelled, Predicted, Sweep, Window, Work
-from zmon_collector.storage.restatement_queue import Piece, Place
+from zmon_collector.storage.label_join import Joined, JoinWindow, JoinWork, Labelled, Predicted, Sweep
+from zmon_collector.storage.restatement_queue import Place, RestatementPiece
 from zmon_collector.windows.window import Now, OpenWindow
 
 from tests.conftest import Collector, until
 from zmon import Batch, Schema
 
-OPEN = Window(7, 60)
+OPEN = JoinWindow(7, 60)
 NAMES = {name: getattr(label_join, name) for name in ("JOINED", "UNKNOWN", "DUPLICATE", "CONFLICT", "REPEATED")}
 
 
@@ -44,7 +44,7 @@ def predicted(ids: Sequence[str], start: int = 0, kept: float = 0.0, own: Sequen
     names = [each.encode() for each in ids]
     given_labels = None if own is None else np.array(own)
     return Predicted(
-        1, Window(5, start), start + 60, "pod", kept, names, np.full(n, start * 10**9), said, p, given_labels
+        1, JoinWindow(5, start), start + 60, "pod", kept, names, np.full(n, start * 10**9), said, p, given_labels
     )
 
 
@@ -89,7 +89,7 @@ def test_whatever_the_order_first_wins(steps: list[tuple[bool, list[tuple[int, i
     found = []
     for is_label, rows in steps:
         if is_label:
-            found.append(label_join.join(Work(labelled=[labelled([(f"i{i}", y) for i, y in rows])]), connection))
+            found.append(label_join.join(JoinWork(labelled=[labelled([(f"i{i}", y) for i, y in rows])]), connection))
             for i, y in rows:
                 if i not in truth:
                     truth[i] = y
@@ -97,7 +97,7 @@ def test_whatever_the_order_first_wins(steps: list[tuple[bool, list[tuple[int, i
                 else:
                     expected["duplicate" if truth[i] == y else "conflict"] += 1
         else:
-            found.append(label_join.join(Work(predicted=[predicted([f"i{i}" for i, _ in rows])]), connection))
+            found.append(label_join.join(JoinWork(predicted=[predicted([f"i{i}" for i, _ in rows])]), connection))
             for i, _ in rows:
                 if i in predictions:
                     expected["repeated"] += 1
@@ -110,15 +110,15 @@ def test_whatever_the_order_first_wins(steps: list[tuple[bool, list[tuple[int, i
 
 def test_a_prediction_that_came_with_its_label() -> None:
     connection = database()
-    first = label_join.join(Work(predicted=[predicted(["a", "b"], own=[1, -1])]), connection)
-    second = label_join.join(Work(labelled=[labelled([("a", 1), ("a", 2), ("b", 0)])]), connection)
+    first = label_join.join(JoinWork(predicted=[predicted(["a", "b"], own=[1, -1])]), connection)
+    second = label_join.join(JoinWork(labelled=[labelled([("a", 1), ("a", 2), ("b", 0)])]), connection)
     assert outcomes(first, second) == {"duplicate": 1, "conflict": 1, "joined": 1}
 
 
 def test_pairs_carry_delay_window_and_probabilities() -> None:
     connection = database()
-    label_join.join(Work(predicted=[predicted(["a"], start=60), predicted(["bb"], start=0)]), connection)
-    joined = label_join.join(Work(labelled=[labelled([("a", 1), ("bb", 2)], at=90)]), connection)
+    label_join.join(JoinWork(predicted=[predicted(["a"], start=60), predicted(["bb"], start=0)]), connection)
+    joined = label_join.join(JoinWork(labelled=[labelled([("a", 1), ("bb", 2)], at=90)]), connection)
     pairs = [record for record in joined.records[7] if "labels" in record.columns]
     (pair,) = pairs
     assert pair.agent == "pod"
@@ -134,26 +134,26 @@ def test_the_oldest_go_when_there_is_no_room() -> None:
     evicted = 0
     for at in range(0, 3000, 500):
         block = predicted([f"i{i:04}" for i in range(at, at + 500)])
-        joined = label_join.join(Work(limit=1000 * one, predicted=[block]), connection)
+        joined = label_join.join(JoinWork(limit=1000 * one, predicted=[block]), connection)
         evicted += joined.evicted
         assert joined.kept_bytes == kept(connection) <= 1000 * one
     assert evicted == 2000
-    late = label_join.join(Work(limit=1000 * one, labelled=[labelled([("i1999", 0), ("i2000", 0)])]), connection)
+    late = label_join.join(JoinWork(limit=1000 * one, labelled=[labelled([("i1999", 0), ("i2000", 0)])]), connection)
     assert outcomes(late) == {"joined": 1}
 
 
 def test_what_waits_for_too_long() -> None:
     connection = database()
-    label_join.join(Work(predicted=[predicted(["old"], kept=10.0), predicted(["new"], kept=20.0)]), connection)
+    label_join.join(JoinWork(predicted=[predicted(["old"], kept=10.0), predicted(["new"], kept=20.0)]), connection)
     label_join.join(
-        Work(labelled=[labelled([("x", 0)], received=10.0), labelled([("y", 0)], received=20.0)]), connection
+        JoinWork(labelled=[labelled([("x", 0)], received=10.0), labelled([("y", 0)], received=20.0)]), connection
     )
-    swept = label_join.join(Work(sweep=Sweep(15.0, 15.0, {1: OPEN})), connection)
+    swept = label_join.join(JoinWork(sweep=Sweep(15.0, 15.0, {1: OPEN})), connection)
     assert outcomes(swept) == {"unknown": 1}
     assert connection.execute("SELECT id FROM predictions").fetchall() == [(b"new",)]
     assert connection.execute("SELECT id FROM labels_waiting").fetchall() == [(b"y",)]
     kept(connection)
-    without = label_join.join(Work(sweep=Sweep(15.0, 99.0, {})), connection)
+    without = label_join.join(JoinWork(sweep=Sweep(15.0, 99.0, {})), connection)
     assert outcomes(without) == {}, "without an open window it waits"
 
 
@@ -175,7 +175,7 @@ def test_a_window_closes_after_its_joins_and_in_order() -> None:
     batch = Batch(
         Schema(classes=("a", "b")), {"probabilities": np.eye(2), "ids": np.arange(2), "timestamps": np.arange(2)}
     )
-    late.keep(turn, model, first, "pod", Part(0, batch, 1, 0.0), now)
+    late.keep(turn, model, first, "pod", WindowSlice(0, batch, 1, 0.0), now)
     late.close(model, first)  # in the turn that brought the rows
     waiting = late.end_turn(turn, 1, 1.0, 1000.0, {}, now)
     late.close(model, second)  # nothing is joined for it, but it comes after
@@ -188,9 +188,9 @@ def test_a_window_closes_after_its_joins_and_in_order() -> None:
 # --- restatement: the store's part --------------------------------------------------------------------------------
 
 
-def read(connection: sqlite3.Connection, now: float = 0.0) -> list[list[Piece]]:
+def read(connection: sqlite3.Connection, now: float = 0.0) -> list[list[RestatementPiece]]:
     """All that is due now, slice by slice."""
-    slices: list[list[Piece]] = []
+    slices: list[list[RestatementPiece]] = []
     place: Place | None = None
     while True:
         pieces, place = restatement_queue.read(place, now, connection)
@@ -199,7 +199,7 @@ def read(connection: sqlite3.Connection, now: float = 0.0) -> list[list[Piece]]:
         slices.append(pieces)
 
 
-def finished(connection: sqlite3.Connection, slices: list[list[Piece]]) -> None:
+def finished(connection: sqlite3.Connection, slices: list[list[RestatementPiece]]) -> None:
     restatement_queue.finish([piece.target for pieces in slices for piece in pieces if piece.last], connection)
 
 
@@ -211,7 +211,7 @@ def with_pairs(windows: int, rows: int) -> sqlite3.Connection:
         names = [str(window * rows + i) for i in range(rows)]
         label = labelled([(names[0], 1)])
         label_join.join(
-            Work(owners=owners, predicted=[predicted(names, start=60 * window)], labelled=[label]), connection
+            JoinWork(owners=owners, predicted=[predicted(names, start=60 * window)], labelled=[label]), connection
         )
     return connection
 
@@ -258,7 +258,7 @@ def test_a_window_rests_longer_each_time_while_labels_trickle_in() -> None:
     at = last = 0.0
     waits = []
     for label in range(1, 1500):
-        label_join.join(Work(labelled=[labelled([(str(label), 1)])]), connection)
+        label_join.join(JoinWork(labelled=[labelled([(str(label), 1)])]), connection)
         slices = read(connection, at)
         if slices:
             finished(connection, slices)
@@ -276,7 +276,7 @@ def test_a_window_rests_longer_each_time_while_labels_trickle_in() -> None:
 def test_labels_that_come_while_a_window_is_restated_are_not_forgotten() -> None:
     connection = with_pairs(1, 10)
     slices = read(connection)
-    label_join.join(Work(labelled=[labelled([("5", 1)])]), connection)
+    label_join.join(JoinWork(labelled=[labelled([("5", 1)])]), connection)
     finished(connection, slices)
     (pieces,) = read(connection, 2.0)
     assert [row[3] for row in pieces[0].rows].count(1) == 2
@@ -354,7 +354,7 @@ def test_the_history_restates_the_window_of_the_prediction(
     p, truth = random.dirichlet(np.ones(3), 600), random.integers(0, 3, 600)
     times = 1_700_000_000.0 // 60 * 60 + np.arange(600) / 5  # two windows
     collector = collect(window=60)
-    question = history_queries.Question(
+    question = history_queries.PointQuery(
         "model", what=("accuracy", "label_coverage"), names={"basis": "prediction_time"}, exact=True
     )
 

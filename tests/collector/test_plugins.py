@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from zmon_collector.compute.executors import Lane, Task
+from zmon_collector.compute.executors import MetricExecutor, Task
 from zmon_collector.config import parse
 from zmon_collector.plugins import DISABLE_AFTER, MetricState, Registry, builtin_modules
 
@@ -363,7 +363,7 @@ def test_a_process_that_stood_still_is_no_fault_of_a_metric(monkeypatch: pytest.
     monkeypatch.setattr("time.monotonic", lambda: clock[0])
     state = MetricState(Mean(), "acme")
     release = threading.Event()
-    lane = Lane("acme", [state], 1, lambda *_: None)
+    lane = MetricExecutor("acme", [state], 1, lambda *_: None)
     task = Task(lambda metrics, progress: progress.guard("mean_top", lambda: release.wait(60)), lambda *_: None)
     lane.submit(task)
     while not task.progress.metric:

@@ -13,7 +13,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 from zmon_collector.dashboard import prometheus
-from zmon_collector.dashboard.prometheus import Newest, exposition
+from zmon_collector.dashboard.prometheus import NewestReports, exposition
 
 from tests.conftest import Collector, until
 from zmon.contract import Point, Report, Value, Window
@@ -84,7 +84,7 @@ def test_series_are_bounded_rollups_first(collector: Collector) -> None:
 def test_stale_series_disappear(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
     monkeypatch.setattr(prometheus.time, "monotonic", lambda: now[0])
-    newest = Newest()
+    newest = NewestReports()
     for start, version in ((0, "1"), (60, "2"), (0, "2")):
         newest.take(Report(1, "m", version, Window(start, start + 60), [Point(None, Value("accuracy", 0.5))]))
     assert {(r.version, r.window.start) for r in newest.reports()} == {("1", 0), ("2", 60)}
@@ -110,11 +110,11 @@ def test_a_metric_that_fails_and_a_plugin_that_cannot_be_used_show(collect: Call
 
 
 def queries() -> Iterator[str]:
-    board = json.loads(DASHBOARD.read_text())
-    for panel in board["panels"]:
+    overview = json.loads(DASHBOARD.read_text())
+    for panel in overview["panels"]:
         for target in panel.get("targets", []):
             yield target["expr"]
-    for variable in board["templating"]["list"]:
+    for variable in overview["templating"]["list"]:
         if variable["type"] == "query":
             yield variable["query"]["query"]
 
@@ -146,10 +146,10 @@ def test_every_query_of_the_dashboard_finds_something(collector: Collector) -> N
 
 
 def test_the_dashboard_is_one() -> None:
-    board = json.loads(DASHBOARD.read_text())
-    ids = [panel["id"] for panel in board["panels"]]
+    overview = json.loads(DASHBOARD.read_text())
+    ids = [panel["id"] for panel in overview["panels"]]
     assert len(set(ids)) == len(ids)
-    for panel in board["panels"]:
+    for panel in overview["panels"]:
         place = panel["gridPos"]
         assert place["x"] + place["w"] <= 24
         for target in panel.get("targets", []):

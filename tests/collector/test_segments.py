@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from zmon_collector.compute import merge, segments
-from zmon_collector.compute.accumulate import Partial, Progress, accumulate
+from zmon_collector.compute.accumulate import Partial, StepProgress, accumulate
 from zmon_collector.config import parse
 from zmon_collector.plugins import Registry
 
@@ -60,7 +60,7 @@ def computed(batch: Batch, cuts: list[int], agents: int, **options: Any) -> dict
 
     for i, piece in enumerate(pieces):
         agent = f"a{i % agents}"
-        progress = Progress()
+        progress = StepProgress()
         partial = accumulate(used, [piece], {metric.name: context(agent) for metric in used}, progress)
         assert not progress.failures
         partial.segments = unpack_state(pack_state(partial.segments))
@@ -68,14 +68,14 @@ def computed(batch: Batch, cuts: list[int], agents: int, **options: Any) -> dict
         held.setdefault(agent, []).append(piece)
     for agent, own in partials.items():
         if len(own) > 2:
-            partials[agent] = [merge.fold(used, own[:2], Progress()), *own[2:]]
+            partials[agent] = [merge.fold(used, own[:2], StepProgress()), *own[2:]]
     samples = {agent: concat(own[0].schema, own) for agent, own in held.items()}
     contexts = {
         metric.name: {**{agent: context(agent, samples[agent]) for agent in partials}, None: context(None, batch)}
         for metric in used
     }
-    progress = Progress()
-    finished = merge.finish(used, partials, contexts, lambda metric, value: True, progress, merge.Finished())
+    progress = StepProgress()
+    finished = merge.finish(used, partials, contexts, lambda metric, value: True, progress, merge.FinishedWindow())
     assert not progress.failures
     found: dict[str | None, dict[Key, float]] = {}
     for point in (point for points in finished.points.values() for point in points):
@@ -147,7 +147,7 @@ def test_more_values_than_are_tracked_stay_bounded_and_do_not_depend_on_the_spli
     assert len(named) == 21
     total = sum(v for k, v in whole.items() if ("what", "prediction_count") in k)
     assert total == 4000, "every row is in a segment or in the rest"
-    progress = Progress()
+    progress = StepProgress()
     contexts = {"performance": Context("m", "", "a", batch.schema, Window(0, 60))}
     part = segments.split(batch, [METRICS["performance"]], contexts, progress.guard)
     assert len(part["user"]["values"]) == segments.TRACKED
@@ -161,10 +161,10 @@ def test_a_part_that_tracked_fewer_values_bounds_the_whole(monkeypatch: pytest.M
     used = [METRICS["performance"]]
     contexts = {"performance": Context("m", "", "a", batch.schema, Window(0, 60))}
     monkeypatch.setattr(segments, "TRACKED", 4)
-    few = segments.split(batch.take(slice(0, 150)), used, contexts, Progress().guard)
+    few = segments.split(batch.take(slice(0, 150)), used, contexts, StepProgress().guard)
     monkeypatch.setattr(segments, "TRACKED", 256)
-    many = segments.split(batch.take(slice(150, 300)), used, contexts, Progress().guard)
-    folded = segments.fold(used, [many, few], Progress().guard)["user"]
+    many = segments.split(batch.take(slice(150, 300)), used, contexts, StepProgress().guard)
+    folded = segments.fold(used, [many, few], StepProgress().guard)["user"]
     assert {name: part["rows"] for name, part in folded["values"].items()} == {
         name: np.count_nonzero(user == name) for name in few["user"]["values"]
     }
@@ -182,4 +182,4 @@ def test_which_metrics_are_split_is_configured() -> None:
 def test_nothing_is_split_that_is_not_chosen(options: Any) -> None:
     batch = with_segments(random_rows(1, 9, 2), zone=["a"] * 9)
     contexts = {"performance": Context("m", "", "a", batch.schema, Window(0, 60), options=options)}
-    assert accumulate([METRICS["performance"]], [batch], contexts, Progress()).segments == {}
+    assert accumulate([METRICS["performance"]], [batch], contexts, StepProgress()).segments == {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from zmon_collector.ingest.stream_position import Stream, first_contact
+from zmon_collector.ingest.stream_position import StreamPosition, first_contact
 
 from zmon._wire.control import Greeting
 from zmon._wire.frames import Message, Topic
@@ -22,27 +22,27 @@ def greeting(acked: int, issued: int, base: int = 1, store: bytes = b"") -> Gree
 
 
 def test_in_order() -> None:
-    stream = Stream(TOPIC, 0, 1)
+    stream = StreamPosition(TOPIC, 0, 1)
     assert stream.offer(message(1, 5, 1)) == (0, 0)
     assert stream.offer(message(6, 5, 1)) == (0, 0)
     assert stream.row == 10
 
 
 def test_a_duplicate_and_an_overlap_give_only_what_is_new() -> None:
-    stream = Stream(TOPIC, 10, 1)
+    stream = StreamPosition(TOPIC, 10, 1)
     assert stream.offer(message(6, 5, 1)) == (5, 0)
     assert stream.offer(message(6, 9, 1)) == (5, 0)
     assert stream.row == 14
 
 
 def test_rows_after_a_gap_wait_for_those_that_are_still_held() -> None:
-    stream = Stream(TOPIC, 10, 1)
+    stream = StreamPosition(TOPIC, 10, 1)
     assert stream.offer(message(21, 5, 11)) == (5, 0)
     assert stream.row == 10
 
 
 def test_rows_below_the_base_are_lost_exactly() -> None:
-    stream = Stream(TOPIC, 10, 1)
+    stream = StreamPosition(TOPIC, 10, 1)
     assert stream.offer(message(21, 5, 21)) == (0, 10)
     assert stream.row == 25
     assert stream.advance(40) == 15
@@ -69,7 +69,7 @@ def test_a_new_stream_tells_all_it_has_counted() -> None:
 @given(st.data())
 def test_every_row_is_taken_once_or_lost_once(data: st.DataObject) -> None:
     """A publisher with a ring that overflows, a network that repeats and loses, and going back in between."""
-    stream = Stream(TOPIC, 0, 1)
+    stream = StreamPosition(TOPIC, 0, 1)
     cuts = data.draw(st.lists(st.integers(1, 9), min_size=1, max_size=12))
     messages, first = [], 1
     for rows in cuts:

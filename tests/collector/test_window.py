@@ -4,32 +4,32 @@ from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
-from zmon_collector.windows.manager import Book
-from zmon_collector.windows.window import SPANS, Now, OpenWindow, Rules, Spans
+from zmon_collector.windows.manager import WindowManager
+from zmon_collector.windows.window import SPANS, Now, OpenWindow, Spans, WindowRules
 
 from zmon.batch import Schema
 
 SCHEMA = Schema(classes=("a", "b"), features=("x",), kinds=("numeric",))
-RULES = Rules(period=60, grace=6.0, idle=10.0, max_wait=30.0, open_windows=4)
+RULES = WindowRules(period=60, grace=6.0, idle=10.0, max_wait=30.0, open_windows=4)
 T0 = 1_700_000_040  # a window's start
 
 
 class Scene:
     """A book and a clock; wall and monotonic time run together unless a test moves one."""
 
-    def __init__(self, rules: Rules = RULES) -> None:
-        self.book = Book(rules)
+    def __init__(self, rules: WindowRules = RULES) -> None:
+        self.manager = WindowManager(rules)
         self.now = Now(float(T0), 1000.0)
 
     def wait(self, seconds: float) -> None:
         self.now = Now(self.now.wall + seconds, self.now.mono + seconds)
 
     def rows(self, agent: str, at: float, rows: int = 1, schema: Schema = SCHEMA) -> OpenWindow | None:
-        start = int(at // self.book.rules.period) * self.book.rules.period
-        return self.book.put(agent, agent.encode(), schema, start, rows, at, self.now)
+        start = int(at // self.manager.rules.period) * self.manager.rules.period
+        return self.manager.put(agent, agent.encode(), schema, start, rows, at, self.now)
 
     def closed(self, *, hold: bool = False) -> list[int]:
-        return [window.start - T0 for window in self.book.due(self.now, hold=hold)]
+        return [window.start - T0 for window in self.manager.due(self.now, hold=hold)]
 
 
 def test_a_window_closes_when_its_agent_has_passed_end_and_grace() -> None:
@@ -103,16 +103,16 @@ def test_a_silent_agent_is_not_waited_for_after_idle() -> None:
 def test_a_goodbye_ends_the_waiting_but_not_for_other_workers_of_the_agent() -> None:
     scene = Scene()
     scene.rows("a", T0 + 1)
-    scene.book.hello("b", b"worker 1", scene.now)
-    scene.book.hello("b", b"worker 2", scene.now)
+    scene.manager.hello("b", b"worker 1", scene.now)
+    scene.manager.hello("b", b"worker 2", scene.now)
     scene.wait(66)
     scene.rows("a", T0 + 66)
-    scene.book.hello("b", b"worker 3", scene.now)
-    scene.book.put("b", b"worker 3", SCHEMA, T0, 1, T0 + 1.0, scene.now)
+    scene.manager.hello("b", b"worker 3", scene.now)
+    scene.manager.put("b", b"worker 3", SCHEMA, T0, 1, T0 + 1.0, scene.now)
     for worker in (b"worker 1", b"worker 2"):
-        scene.book.goodbye("b", worker)
+        scene.manager.goodbye("b", worker)
     assert scene.closed() == []
-    scene.book.goodbye("b", b"worker 3")
+    scene.manager.goodbye("b", b"worker 3")
     assert scene.closed() == [0]
 
 
@@ -120,7 +120,7 @@ def test_a_hello_makes_windows_wait() -> None:
     scene = Scene()
     scene.wait(66)
     scene.rows("a", T0 + 1)
-    scene.book.hello("b", b"b", scene.now)
+    scene.manager.hello("b", b"b", scene.now)
     scene.rows("a", T0 + 66)
     assert scene.closed() == []
     scene.wait(10.1)
@@ -144,7 +144,7 @@ def test_history_closes_as_it_is_replayed_and_at_its_end() -> None:
         for second in range(0, 60, 10):
             scene.rows("a", begin + minute * 60 + second)
     assert [start + T0 - begin for start in scene.closed()] == [0, 60]
-    scene.book.goodbye("a", b"a")
+    scene.manager.goodbye("a", b"a")
     assert [start + T0 - begin for start in scene.closed()] == [120]
 
 
@@ -155,7 +155,7 @@ def test_rows_for_a_closed_window_are_late_and_counted_in_the_oldest_open() -> N
     scene.rows("a", T0 + 70)
     assert scene.closed() == [0]
     assert scene.rows("b", T0 + 59, rows=7) is None
-    assert scene.book.open[T0 + 60].tally("b").late == 7
+    assert scene.manager.open[T0 + 60].tally("b").late == 7
 
 
 def test_an_old_window_that_never_opened_is_not_closed() -> None:
@@ -172,7 +172,7 @@ def test_the_oldest_closes_at_the_limit() -> None:
     for minute in range(6):
         scene.rows("a", T0 + minute * 60)
     assert scene.closed() == [0, 60]
-    assert len(scene.book.open) == 4
+    assert len(scene.manager.open) == 4
     assert scene.rows("a", T0) is None
 
 
@@ -207,8 +207,8 @@ def test_a_jump_of_the_wall_clock_ends_no_waiting() -> None:
 
 def test_counts_wait_for_a_window() -> None:
     scene = Scene()
-    scene.book.count("a", "lost", 5, scene.now)
-    scene.book.count("a", "rejected", 2, scene.now, "label_index")
+    scene.manager.count("a", "lost", 5, scene.now)
+    scene.manager.count("a", "rejected", 2, scene.now, "label_index")
     window = scene.rows("b", T0 + 1)
     assert window is not None
     assert window.tallies["a"].frozen().lost == 5
@@ -217,21 +217,21 @@ def test_counts_wait_for_a_window() -> None:
 
 def test_counts_without_a_window_for_a_period_become_a_report_of_their_own() -> None:
     scene = Scene()
-    scene.book.count("a", "late", 5, scene.now)
+    scene.manager.count("a", "late", 5, scene.now)
     scene.wait(59)
-    assert scene.book.orphans(scene.now) is None
+    assert scene.manager.orphans(scene.now) is None
     scene.wait(1)
-    window = scene.book.orphans(scene.now)
+    window = scene.manager.orphans(scene.now)
     assert window is not None
     assert (window.start - T0, window.tallies["a"].late) == (60, 5)
-    assert scene.book.orphans(scene.now, force=True) is None
+    assert scene.manager.orphans(scene.now, force=True) is None
 
 
 def test_flush_takes_all_oldest_first() -> None:
     scene = Scene()
     for minute in (2, 0, 1):
         scene.rows("a", T0 + minute * 60)
-    assert [window.start - T0 for window in scene.book.flush()] == [0, 60, 120]
+    assert [window.start - T0 for window in scene.manager.flush()] == [0, 60, 120]
     assert scene.rows("a", T0) is None
 
 
@@ -244,16 +244,16 @@ def test_other_classes_under_one_version_are_rejected() -> None:
     scene = Scene()
     scene.rows("a", T0 + 1)
     assert scene.rows("b", T0 + 1, rows=4, schema=Schema(classes=("a", "c"))) is None
-    assert scene.book.open[T0].tally("b").rejected == {"schema_conflict": 4}
+    assert scene.manager.open[T0].tally("b").rejected == {"schema_conflict": 4}
 
 
 def test_new_columns_start_with_the_next_window() -> None:
     scene = Scene()
     scene.rows("a", T0 + 1)
     scene.rows("b", T0 + 2, schema=WIDER)
-    assert scene.book.open[T0].schema.features == ("x",)
+    assert scene.manager.open[T0].schema.features == ("x",)
     scene.rows("a", T0 + 61)  # the narrower one opens it
-    assert scene.book.open[T0 + 60].schema.features == ("x", "y")
+    assert scene.manager.open[T0 + 60].schema.features == ("x", "y")
 
 
 def test_columns_that_nobody_sends_end_with_the_window() -> None:
@@ -261,7 +261,7 @@ def test_columns_that_nobody_sends_end_with_the_window() -> None:
     scene.rows("b", T0 + 1, schema=WIDER)
     scene.rows("a", T0 + 61)
     scene.rows("a", T0 + 121)
-    assert scene.book.open[T0 + 120].schema.features == ("x",)
+    assert scene.manager.open[T0 + 120].schema.features == ("x",)
 
 
 def test_other_classes_may_come_with_the_next_window() -> None:

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 from zmon_collector.admin import ask
-from zmon_collector.jobs.demo.run import PERIOD, Plan, run_demo
+from zmon_collector.jobs.demo.run import PERIOD, DemoPlan, run_demo
 from zmon_collector.jobs.demo.verdict import changed, read
 
 import zmon
@@ -222,7 +222,7 @@ def test_print_config_is_a_config(tmp_path: Path) -> None:
 # --- the demonstration ----------------------------------------------------------------------------------------------
 
 
-def shown(plan: Plan, folder: Path) -> tuple[str, list[int], int]:
+def shown(plan: DemoPlan, folder: Path) -> tuple[str, list[int], int]:
     """What the demonstration says, which windows it names (by number), and how many there are."""
     console = Console(record=True, width=200, file=open(os.devnull, "w"))  # noqa: PTH123, SIM115
     assert run_demo(plan, folder, console)
@@ -234,17 +234,17 @@ def shown(plan: Plan, folder: Path) -> tuple[str, list[int], int]:
 
 
 def test_a_minutes_plan_is_twelve_ten_eight() -> None:
-    assert Plan.of(60.0) == Plan(30, range(12, 22))
+    assert DemoPlan.of(60.0) == DemoPlan(30, range(12, 22))
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_it_names_the_inversion_wherever_it_is(seed: int, tmp_path: Path) -> None:
     start = random.Random(seed).randrange(0, 21)
-    _, named, windows = shown(Plan(30, range(start, start + 10), replay=True), tmp_path)
+    _, named, windows = shown(DemoPlan(30, range(start, start + 10), replay=True), tmp_path)
     assert (windows, named) == (30, list(range(start, start + 10)))
 
 
 def test_without_an_inversion_it_names_none(tmp_path: Path) -> None:
-    said, named, windows = shown(Plan(30, range(0), replay=True), tmp_path)
+    said, named, windows = shown(DemoPlan(30, range(0), replay=True), tmp_path)
     assert (windows, named) == (30, [])
     assert "did not change in any of 30 windows" in said

@@ -1,6 +1,6 @@
 """Ring, cursor, stream and journal together, against every order of events a network and a crash can produce.
 
-The real `Ring`, `Cursor` and `Stream` are driven without sockets: messages and acknowledgements travel in order over a
+The real `Ring`, `Cursor` and `StreamPosition` are driven without sockets: messages and acknowledgements travel in order over a
 link that may lose all that is under way; the collector may crash and is then what its journal says.
 """
 
@@ -12,12 +12,12 @@ from typing import Any
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from zmon_collector.ingest.stream_position import Stream
+from zmon_collector.ingest.stream_position import StreamPosition
 
-from zmon._transport.ring import OVERHEAD, Cursor, Layout, Piece, Ring
+from zmon._transport.ring import OVERHEAD, Cursor, Ring, RingLayout, RingPiece
 from zmon._wire.frames import Message, Topic
 
-LAYOUT = Layout(b"schema", (("probabilities", "<f8", 2),))
+LAYOUT = RingLayout(b"schema", (("probabilities", "<f8", 2),))
 TOPIC = Topic("m", "", "a")
 
 
@@ -31,7 +31,7 @@ class Delivery(RuleBasedStateMachine):
         self.acks: deque[int] = deque()
         self.connected = True
         # the collector: what is in memory, and what is in the journal
-        self.stream = Stream(TOPIC, 0, 1)
+        self.stream = StreamPosition(TOPIC, 0, 1)
         self.taken: list[int] = []  # rows, in memory
         self.lost = 0
         self.journal: dict[str, Any] = {"row": 0, "taken": [], "lost": 0}
@@ -40,7 +40,7 @@ class Delivery(RuleBasedStateMachine):
 
     @rule(rows=st.integers(1, 5))
     def publish(self, rows: int) -> None:
-        self.ring.append(LAYOUT, Piece(rows, 0, ()), 16)
+        self.ring.append(LAYOUT, RingPiece(rows, 0, ()), 16)
 
     @rule()
     def send(self) -> None:
@@ -97,7 +97,7 @@ class Delivery(RuleBasedStateMachine):
     def crash(self) -> None:
         self.link.clear()
         self.acks.clear()
-        self.stream = Stream(TOPIC, self.journal["row"], 1)
+        self.stream = StreamPosition(TOPIC, self.journal["row"], 1)
         self.taken, self.lost = list(self.journal["taken"]), self.journal["lost"]
 
     # --- what must always hold ---------------------------------------------------------------------------------------

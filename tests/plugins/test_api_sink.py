@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 from zmon_plugins.anodot import Names, fixed_properties, samples
 from zmon_plugins.api import chunk_sender
-from zmon_plugins.api.chunk_sender import Courier, Paused, chunk_of
+from zmon_plugins.api.chunk_sender import ChunkSender, Paused, chunk_of
 from zmon_plugins.api.client import Client, Unreachable
-from zmon_plugins.api.target import Target, read, token_of
+from zmon_plugins.api.target import ApiTarget, read, token_of
 from zmon_plugins.sinks.anodot import Anodot, register_sinks
 
 from tests.standin import FAULTS, TOKEN, UNANSWERED, StandIn, key
@@ -51,9 +51,9 @@ class Ledger:
         self.refused += refused
 
 
-def target(api: StandIn, **options: Any) -> Target:
+def target(api: StandIn, **options: Any) -> ApiTarget:
     quick = {"requests_per_second": 1e6, "samples_per_second": 1e9, "read_timeout": 10.0, "connect_timeout": 0.3}
-    return Target(**{"url": api.url, **quick, **options})
+    return ApiTarget(**{"url": api.url, **quick, **options})
 
 
 def opened(api: StandIn, ledger: Ledger | None = None, **options: Any) -> Anodot:
@@ -194,7 +194,7 @@ def test_a_request_refused_for_an_unknown_sample_is_halved_until_it_is_found(api
             return Answer(400, {}, b"bad request") if bad else Answer(200, {}, b"{}")
 
     chunk = chunk_of(list(samples(report(0, 100), Names())), time.time())
-    Courier(Blind(), target(api), clock=time.monotonic, sleep=time.sleep, random=lambda: 0.0).send(chunk)
+    ChunkSender(Blind(), target(api), clock=time.monotonic, sleep=time.sleep, random=lambda: 0.0).send(chunk)
     assert list(chunk.refused) == [37]
     assert len(posts) < 20
 
@@ -231,7 +231,7 @@ def test_the_pace_is_kept(api: StandIn) -> None:
         now[0] += seconds
 
     pace = target(api, requests_per_second=2.0, samples_per_second=2000.0)
-    sender = Courier(client, pace, clock=lambda: now[0], sleep=sleep, random=lambda: 0.0)
+    sender = ChunkSender(client, pace, clock=lambda: now[0], sleep=sleep, random=lambda: 0.0)
     for sequence in range(1, 11):
         sender.send(chunk_of(list(samples(report(sequence, 1000), Names())), time.time()))
     client.close()

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from zmon_collector.compute.accumulate import Progress, accumulate
+from zmon_collector.compute.accumulate import StepProgress, accumulate
 from zmon_collector.storage import label_join
 from zmon_plugins.metrics.late_labels import OUTCOMES, LabelDelay, LateLabels
 
@@ -60,6 +60,6 @@ def test_delays_equal_numpy(rows: int, tolerance: float) -> None:
 
 def test_only_metrics_of_labels_see_late_ones() -> None:
     seen = accumulate(
-        list(METRICS.values()), [late(np.random.default_rng(3), 9)], dict.fromkeys(METRICS, CTX), Progress()
+        list(METRICS.values()), [late(np.random.default_rng(3), 9)], dict.fromkeys(METRICS, CTX), StepProgress()
     )
     assert set(seen.accumulators) == {"performance", "scores", "calibration", "ranking", "labels"}

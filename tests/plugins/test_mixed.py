@@ -9,13 +9,13 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from zmon_collector.compute import merge
-from zmon_collector.compute.accumulate import Progress, accumulate, draw
+from zmon_collector.compute.accumulate import StepProgress, accumulate, draw
 from zmon_collector.config import Config
 from zmon_collector.ingest.validation import checked
 
 from tests.client.test_capture import capture
 from tests.plugins.test_metrics import METRICS
-from zmon._capture.assembler import Capture
+from zmon._capture.assembler import Assembler
 from zmon._wire.frames import Topic, decode, decode_schema, encode_batch
 from zmon.batch import Batch, Schema, concat
 from zmon.contract import Context, RowCounts, Value, Window
@@ -35,7 +35,7 @@ COLUMNS: dict[str, st.SearchStrategy[Any]] = {
 }
 
 
-def batches(one: Capture, pieces: list[dict[str, Any]]) -> list[Batch]:
+def batches(one: Assembler, pieces: list[dict[str, Any]]) -> list[Batch]:
     """What the collector holds of these publish calls."""
     found = []
     for piece in pieces:
@@ -94,7 +94,7 @@ def values(schema: Schema, parts: list[list[Batch]]) -> dict[tuple[Any, ...], fl
             for name in METRICS
         }
 
-    progress = Progress()
+    progress = StepProgress()
     partials = [accumulate(metrics, [batch.aligned(schema)], contexts(), progress) for part in parts for batch in part]
     rows = sum(batch.rows for batch in whole)
     numbers = [1 + sum(each.rows for each in whole[:i]) for i in range(len(whole))]
@@ -107,7 +107,7 @@ def values(schema: Schema, parts: list[list[Batch]]) -> dict[tuple[Any, ...], fl
         {name: {"a": ctx, None: ctx} for name, ctx in closing.items()},
         lambda metric, value: True,
         progress,
-        merge.Finished(),
+        merge.FinishedWindow(),
     )
     assert not progress.failures
     points = [point for points in finished.points.values() for point in points if point.agent_id is None]

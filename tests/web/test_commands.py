@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner, Result
 from zmon_collector.cli import tap
 from zmon_collector.cli.main import cli
-from zmon_collector.dashboard.batch_tap import A_SECOND, ASKED, KEPT, Passing
+from zmon_collector.dashboard.batch_tap import A_SECOND, ASKED, KEPT, BatchTap
 from zmon_collector.dashboard.timeseries import of_frame
 from zmon_plugins.sinks.anodot_file import AnodotFile
 
@@ -125,7 +125,7 @@ def test_tap_prints_headers_of_batches_and_says_what_it_left_out(tmp_path: Path)
 
 
 def test_names_from_the_wire_do_not_steer_the_terminal() -> None:
-    passing = Passing()
+    passing = BatchTap()
     passing.ask(0, 0.0)
     passing.note(Message(Topic("a\x1b[2J", "\x07", "b\nc"), "labels", b"s" * 16, b"h", rows=2), 0.0, 0.0)
     (header,) = passing.ask(0, 0.0)["batches"]
@@ -134,7 +134,7 @@ def test_names_from_the_wire_do_not_steer_the_terminal() -> None:
 
 
 def test_what_the_collector_did_not_note_is_counted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    passing = Passing()
+    passing = BatchTap()
     passing.ask(0, 0.0)
     for _ in range(60):
         passing.note(Message(Topic("m", "", "a"), "batch", b"s" * 16, b"h", rows=2), 0.0, 0.0)
@@ -149,7 +149,7 @@ def test_what_the_collector_did_not_note_is_counted(monkeypatch: pytest.MonkeyPa
 
 def test_nothing_is_noted_when_nobody_asks() -> None:
     message = Message(Topic("m", "", "a"), "batch", b"s" * 16, b"h", rows=2, nbytes=100)
-    passing = Passing()
+    passing = BatchTap()
     passing.note(message, 0.0, 10.0)
     assert passing.ask(0, 11.0) == {"batches": [], "seen": 0}
     for _ in range(A_SECOND + 5):

@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 import pytest
-from zmon_collector.jobs.demo.run import PERIOD, Plan
+from zmon_collector.jobs.demo.run import PERIOD, DemoPlan
 from zmon_collector.jobs.demo.verdict import changed, read
 
 import zmon
@@ -73,7 +73,7 @@ def test_the_inversion_is_seen_live(browser: Any, tmp_path: Path) -> None:  # no
         views = [read(path) for path in sorted((tmp_path / "demo/anodot").glob("*.json"))]
         assert all(view.rows >= 200 for view in views)
         named = [(view.start - views[0].start) // PERIOD for view in changed(views)]
-        assert named == list(Plan.of(20.0).inverted)
+        assert named == list(DemoPlan.of(20.0).inverted)
         points = zmon.read_points(tmp_path / "demo", what=["drifted_feature_freq", "prediction_drifted"])
         rollup = points[points["agent_id"] == ""].pivot(index="time", columns="what", values="value")
         drifted = [i for i, row in enumerate(rollup.itertuples()) if row.drifted_feature_freq > 0.5]

@@ -9,25 +9,25 @@ import pytest
 from zmon_collector.dashboard import figures
 from zmon_collector.dashboard import panels as views
 from zmon_collector.dashboard.movers import moved
-from zmon_collector.dashboard.overview import Board
-from zmon_collector.dashboard.timeseries import Line, pick
+from zmon_collector.dashboard.overview import Overview
+from zmon_collector.dashboard.timeseries import TimeSeries, pick
 
 from tests.conftest import require
 from tests.web.conftest import window
 from zmon import Point, Report, Value, Window
 
 
-def lines_of(*reports: Report) -> list[Line]:
+def lines_of(*reports: Report) -> list[TimeSeries]:
     """What the history would give, without it."""
     found: dict[tuple[tuple[str, str], ...], list[tuple[int, float]]] = {}
     for report in reports:
         for point in report.points:
             names = tuple(sorted(report.properties(point).items()))
             found.setdefault(names, []).append((report.window.start, point.value.value))
-    return [Line(dict(n), *map(np.array, zip(*points, strict=True))) for n, points in found.items()]  # type: ignore[arg-type]
+    return [TimeSeries(dict(n), *map(np.array, zip(*points, strict=True))) for n, points in found.items()]  # type: ignore[arg-type]
 
 
-def everything(**names: Any) -> list[Line]:
+def everything(**names: Any) -> list[TimeSeries]:
     reports = [window(i, 10 * i, shift=3.0 * (i > 6), **names) for i in range(10)]
     lines = lines_of(*reports)
     times = np.arange(0, 100, 10)
@@ -36,10 +36,10 @@ def everything(**names: Any) -> list[Line]:
         {"what": "roc_auc"}, {"what": "label_coverage"}, {"what": "rows_late", "agent_id": "a"},
         *({"what": "feature_drift", "feat_name": "age", "stat": stat} for stat in ("psi", "js", "ks")),
     ]  # fmt: skip
-    return lines + [Line({"model": "m", **each}, times, np.linspace(0.1, 0.4, 10)) for each in more]
+    return lines + [TimeSeries({"model": "m", **each}, times, np.linspace(0.1, 0.4, 10)) for each in more]
 
 
-def split(lines: list[Line]) -> tuple[list[Line], list[Line]]:
+def split(lines: list[TimeSeries]) -> tuple[list[TimeSeries], list[TimeSeries]]:
     return [line for line in lines if not line.get("agent_id")], [line for line in lines if line.get("agent_id")]
 
 
@@ -89,7 +89,7 @@ def test_long_names_that_look_alike_stay_apart() -> None:
 
 
 def test_a_hole_in_time_is_not_drawn_over() -> None:
-    line = Line({}, np.array([0, 10, 20, 100, 110]), np.arange(5.0))
+    line = TimeSeries({}, np.array([0, 10, 20, 100, 110]), np.arange(5.0))
     drawn = figures.trace(line, "a", "red")
     assert drawn["y"] == [0.0, 1.0, 2.0, None, 3.0, 4.0]
 
@@ -99,7 +99,7 @@ def test_the_shift_is_what_it_says() -> None:
     means, spread = rng.normal(size=(3, 20)), np.abs(rng.normal(size=(3, 20))) + 0.5
     times = np.arange(20)
     lines = [
-        Line({"what": "feature_value", "feat_name": f"f{i}", "stat": stat}, times, values[i])
+        TimeSeries({"what": "feature_value", "feat_name": f"f{i}", "stat": stat}, times, values[i])
         for i in range(3)
         for stat, values in (("mean", means), ("std", spread))
     ]
@@ -128,52 +128,52 @@ def test_classes_beyond_the_palette_are_added_up() -> None:
 # --- states --------------------------------------------------------------------------------------------------------
 
 
-def state_of(board: Board, wall: float, agent: str = "") -> str:
-    (entry,) = board.view(wall)
+def state_of(overview: Overview, wall: float, agent: str = "") -> str:
+    (entry,) = overview.view(wall)
     return str(
         entry["state"] if not agent else next(each["state"] for each in entry["agents"] if each["agent"] == agent)
     )
 
 
 def test_states_by_what_the_newest_windows_say() -> None:
-    board = Board()
+    overview = Overview()
     for i in range(10):
-        board.take(window(i, 10 * i), 10.0 * i)
-    assert state_of(board, 100.0) == "ok"
-    assert state_of(board, 90 + 25 + 16.0) == "silent"
-    board.take(window(10, 100, lost=7), 100.0)
-    assert (state_of(board, 101.0), state_of(board, 101.0, "a")) == ("degraded", "degraded")
-    board.take(window(11, 110, confidence=0.4), 110.0)
-    assert state_of(board, 111.0) == "drifting"
-    board.take(window(12, 120), 120.0)
-    assert state_of(board, 121.0) == "ok"
-    (entry,) = board.view(121.0)
+        overview.take(window(i, 10 * i), 10.0 * i)
+    assert state_of(overview, 100.0) == "ok"
+    assert state_of(overview, 90 + 25 + 16.0) == "silent"
+    overview.take(window(10, 100, lost=7), 100.0)
+    assert (state_of(overview, 101.0), state_of(overview, 101.0, "a")) == ("degraded", "degraded")
+    overview.take(window(11, 110, confidence=0.4), 110.0)
+    assert state_of(overview, 111.0) == "drifting"
+    overview.take(window(12, 120), 120.0)
+    assert state_of(overview, 121.0) == "ok"
+    (entry,) = overview.view(121.0)
     assert entry["lost"] == 14
     assert entry["loss"] == pytest.approx(14 / (13 * 200 + 14))
 
 
 def test_an_agent_that_stops_is_silent_while_the_model_is_not() -> None:
-    board = Board()
-    board.take(window(1, 0), 0.0)
+    overview = Overview()
+    overview.take(window(1, 0), 0.0)
     for i in range(1, 8):
-        board.take(window(1 + i, 10 * i, agents=("a",)), 10.0 * i)
-    assert (state_of(board, 71.0), state_of(board, 71.0, "b")) == ("ok", "silent")
+        overview.take(window(1 + i, 10 * i, agents=("a",)), 10.0 * i)
+    assert (state_of(overview, 71.0), state_of(overview, 71.0, "b")) == ("ok", "silent")
 
 
 def test_pods_and_versions_of_long_ago_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("zmon_collector.dashboard.overview.MODELS", 3)
-    board = Board()
+    overview = Overview()
     for i in range(20):
-        board.take(window(i, 86_400 * i, agents=(f"pod-{i}",)), 86_400.0 * i)
-        board.take(Report(i, "m", f"v{i}", Window(0, 10), []), 86_400.0 * i)
-    assert len(board._tracks) == 3
-    assert len(board.view(86_400.0 * 20)) == 3
-    assert set(board._tracks["m", ""]) == {"", "pod-19"}
+        overview.take(window(i, 86_400 * i, agents=(f"pod-{i}",)), 86_400.0 * i)
+        overview.take(Report(i, "m", f"v{i}", Window(0, 10), []), 86_400.0 * i)
+    assert len(overview._tracks) == 3
+    assert len(overview.view(86_400.0 * 20)) == 3
+    assert set(overview._tracks["m", ""]) == {"", "pod-19"}
 
 
 def test_a_report_of_counts_alone_adds_to_its_window() -> None:
-    board = Board()
-    board.take(window(1, 0), 0.0)
-    board.take(Report(2, "m", "", Window(0, 10), [Point("a", Value("rows_lost", 5))]), 1.0)
-    (entry,) = board.view(2.0)
+    overview = Overview()
+    overview.take(window(1, 0), 0.0)
+    overview.take(Report(2, "m", "", Window(0, 10), [Point("a", Value("rows_lost", 5))]), 1.0)
+    (entry,) = overview.view(2.0)
     assert (entry["rows"], entry["lost"], entry["state"]) == (200, 5, "degraded")

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from zmon_collector.dashboard import history_queries
 from zmon_collector.dashboard.history import SCHEMA, History
-from zmon_collector.dashboard.history_queries import Question
+from zmon_collector.dashboard.history_queries import PointQuery
 from zmon_collector.dashboard.timeseries import coarser
 
 from zmon import ConfigurationError, Point, Report, Value, Window
@@ -34,7 +34,7 @@ def history(tmp_path: Path) -> Iterator[History]:
 
 
 def asked(history: History, **names: object) -> dict[str, list[tuple[int, float]]]:
-    question = Question("m", **names)  # type: ignore[arg-type]
+    question = PointQuery("m", **names)  # type: ignore[arg-type]
     lines = history.read(lambda db: history_queries.lines(db, question))
     return {line.get("feat_name"): list(zip(line.times.tolist(), line.values.tolist(), strict=True)) for line in lines}
 
@@ -79,7 +79,7 @@ def test_counts_noticed_later_are_added_to_their_window(history: History) -> Non
         history.append(Report(sequence, "m", "", Window(0, 10), points), 0.0)
     lines = {
         line.get("what"): line.values.tolist()
-        for line in history.read(lambda db: history_queries.lines(db, Question("m")))
+        for line in history.read(lambda db: history_queries.lines(db, PointQuery("m")))
     }
     assert lines == {"rows_late": [6.0], "accuracy": [1.0]}
 

@@ -13,11 +13,11 @@ import numpy as np
 from zmon import categories
 from zmon._capture import inputs
 from zmon._capture.columns import as_array, class_labels, identifiers, nanoseconds, targets
-from zmon._capture.fast_path import Forms
+from zmon._capture.fast_path import FastPath
 from zmon._capture.inputs import FeaturePlan
 from zmon._capture.kinds import categorical
-from zmon._transport.buffer_pool import Snapshots
-from zmon._transport.ring import Bytes, Layout, Piece
+from zmon._transport.buffer_pool import BufferPool
+from zmon._transport.ring import Bytes, RingLayout, RingPiece
 from zmon._transport.settings import name
 from zmon._wire.frames import BLOBS, MAX_COLUMNS, MAX_ROWS, encode_schema, schema_hash
 from zmon.batch import KINDS, SLACK, Array, Schema
@@ -34,7 +34,7 @@ _WIRE_DTYPES: dict[np.dtype[Any], str] = {
     for code in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1")
 }
 
-Pieces = list[tuple[Layout, Piece, int]]  # of one batch, each with the bytes of its buffers
+Pieces = list[tuple[RingLayout, RingPiece, int]]  # of one batch, each with the bytes of its buffers
 
 
 class Rows(NamedTuple):
@@ -47,7 +47,7 @@ class Rows(NamedTuple):
         return Rows([(each, array[index]) for each, array in self.columns], self.dictionaries)
 
 
-class Capture:
+class Assembler:
     """Turns arguments into pieces under the publisher's schema. Holds no lock: every method may run in many threads.
 
     The parameters are the publisher's, and `memory`: bytes kept for further snapshots of large batches.
@@ -82,8 +82,8 @@ class Capture:
         self._latest = FeaturePlan((), (), ())
         self._plans: dict[tuple[str, ...] | int, FeaturePlan] = {}
         self._better: dict[tuple[FeaturePlan, tuple[str, ...]], FeaturePlan] = {}
-        self._copies = Snapshots(memory)
-        self._forms = Forms(MESSAGE_BYTES, self._copies)
+        self._copies = BufferPool(memory)
+        self._forms = FastPath(MESSAGE_BYTES, self._copies)
         self.classes: tuple[str, ...] = ()
         self._indices: dict[object, int] = {}
         if task == "classification" and classes is not None:
@@ -329,7 +329,7 @@ def _segments(
     return tuple(value)
 
 
-def _snapshots(schema: bytes, taken: Rows, rows: int, now: int, copies: Snapshots) -> Pieces:
+def _snapshots(schema: bytes, taken: Rows, rows: int, now: int, copies: BufferPool) -> Pieces:
     """The rows as bytes, in as many pieces as their size asks for."""
     if not rows:
         return []
@@ -338,7 +338,7 @@ def _snapshots(schema: bytes, taken: Rows, rows: int, now: int, copies: Snapshot
         layout, buffers = _bytes(schema, taken, copies)
         nbytes = sum(map(len, buffers))
         if nbytes <= MESSAGE_BYTES or rows == 1:
-            return [(layout, Piece(rows, now, buffers), nbytes)]
+            return [(layout, RingPiece(rows, now, buffers), nbytes)]
     step = max(1, min(MESSAGE_BYTES * rows // nbytes, MAX_ROWS))
     cut = []
     for start in range(0, rows, step):
@@ -347,7 +347,7 @@ def _snapshots(schema: bytes, taken: Rows, rows: int, now: int, copies: Snapshot
     return cut
 
 
-def _bytes(schema: bytes, taken: Rows, copies: Snapshots) -> tuple[Layout, list[Bytes]]:
+def _bytes(schema: bytes, taken: Rows, copies: BufferPool) -> tuple[RingLayout, list[Bytes]]:
     arrays: list[tuple[str, str, int | None]] = []
     buffers: list[Bytes] = []
     for column, array in taken.columns:
@@ -363,7 +363,7 @@ def _bytes(schema: bytes, taken: Rows, copies: Snapshots) -> tuple[Layout, list[
             code = _WIRE_DTYPES.get(array.dtype, array.dtype.str)
         arrays.append((column, code, array.shape[1] if array.ndim == 2 else None))
         buffers.append(copies.take(array))
-    return Layout(schema, tuple(arrays)), buffers
+    return RingLayout(schema, tuple(arrays)), buffers
 
 
 def _floats(array: Array) -> Array:

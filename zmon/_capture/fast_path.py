@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from zmon._capture.inputs import FeaturePlan
-from zmon._transport.buffer_pool import Snapshots
-from zmon._transport.ring import Layout, Piece
+from zmon._transport.buffer_pool import BufferPool
+from zmon._transport.ring import RingLayout, RingPiece
 from zmon._wire.frames import MAX_ROWS
 from zmon.batch import SLACK
 
@@ -17,24 +17,24 @@ FORMS = 64  # that are remembered; further ones go the long way
 Form = tuple[Any, ...]  # dtype and width of the probabilities, and of the inputs or the plan that stands for them
 
 
-class Forms:
+class FastPath:
     """Layouts by form. What is wrong with a batch, or out of the common, is for the long way to say.
 
     Parameters
     ----------
     message_bytes : int
         Larger batches are cut, the long way.
-    snapshots : Snapshots
+    snapshots : BufferPool
     """
 
-    def __init__(self, message_bytes: int, snapshots: Snapshots) -> None:
+    def __init__(self, message_bytes: int, snapshots: BufferPool) -> None:
         self._message_bytes = message_bytes
         self._take = snapshots.take
-        self._known: dict[Form, tuple[Layout, FeaturePlan]] = {}
+        self._known: dict[Form, tuple[RingLayout, FeaturePlan]] = {}
 
     def take(
         self, probabilities: Any, inputs: Any, latest: FeaturePlan, now: int
-    ) -> tuple[Layout, FeaturePlan, Piece, int] | None:
+    ) -> tuple[RingLayout, FeaturePlan, RingPiece, int] | None:
         """Layout, plan, snapshot and its bytes; None unless the form is known and the values are good."""
         if type(probabilities) is not np.ndarray:
             return None
@@ -62,9 +62,9 @@ class Forms:
             buffers = [self._take(probabilities), self._take(inputs)]
         else:
             return None
-        return known[0], known[1], Piece(rows, now, buffers), nbytes
+        return known[0], known[1], RingPiece(rows, now, buffers), nbytes
 
-    def learn(self, probabilities: Any, inputs: Any, layout: Layout, plan: FeaturePlan) -> None:
+    def learn(self, probabilities: Any, inputs: Any, layout: RingLayout, plan: FeaturePlan) -> None:
         """Remember what the long way made of a batch without labels, ids and the like."""
         if len(self._known) >= FORMS or type(probabilities) is not np.ndarray:
             return

@@ -20,7 +20,7 @@ from zmon.errors import Rejected
 NUMBERS = "fiu"
 
 
-class Column(NamedTuple):
+class InputColumn(NamedTuple):
     """A column as it came: its kind as far as its type tells (empty: look at the values), and how to get at it."""
 
     kind: str
@@ -39,7 +39,7 @@ class Table(NamedTuple):
     """Columns by name, all of `rows` values; `names` is None when they came without names."""
 
     names: tuple[str, ...] | None
-    columns: Sequence[Column]
+    columns: Sequence[InputColumn]
     rows: int
 
 
@@ -187,24 +187,24 @@ def of_matrix(matrix: Matrix) -> Table:
     return Table(matrix.names, [_of_array(array[:, i]) for i in range(array.shape[1])], len(array))
 
 
-def _of_array(column: Array) -> Column:
+def _of_array(column: Array) -> InputColumn:
     if isinstance(column, np.ma.MaskedArray):
         column = _filled(column)
     kind = column.dtype.kind
     if column.ndim != 1:
-        return Column("vector", None, column.tolist)
+        return InputColumn("vector", None, column.tolist)
     if kind in NUMBERS:
-        return Column("numeric", lambda: column, column.tolist)
+        return InputColumn("numeric", lambda: column, column.tolist)
     if kind == "b":
-        return Column("boolean", lambda: column, column.tolist)
+        return InputColumn("boolean", lambda: column, column.tolist)
     if kind in "Mm":
-        return Column("numeric", lambda: kinds.times(column), lambda: list(column))
-    return Column("", None, column.tolist)
+        return InputColumn("numeric", lambda: kinds.times(column), lambda: list(column))
+    return InputColumn("", None, column.tolist)
 
 
 def _dicts(rows: Sequence[Mapping[str, Any]], names: Sequence[str] | None) -> Table:
     wanted = tuple(names or dict.fromkeys(str(key) for row in rows for key in row))
-    columns = [Column("", None, lambda name=name: [row.get(name) for row in rows]) for name in wanted]  # type: ignore[misc]
+    columns = [InputColumn("", None, lambda name=name: [row.get(name) for row in rows]) for name in wanted]  # type: ignore[misc]
     return Table(wanted, columns, len(rows))
 
 
@@ -245,25 +245,25 @@ def _pandas(frame: Any, names: Sequence[str] | None) -> Matrix | Table:
     return Table(wanted, [_of_pandas(series) for _, series in frame.items()], len(frame))
 
 
-def _of_pandas(series: Any) -> Column:
+def _of_pandas(series: Any) -> InputColumn:
     dtype = series.dtype
     if isinstance(dtype, np.dtype):
         return _of_array(series.to_numpy())
     kind = getattr(dtype, "kind", "O")  # an extension: nullable, arrow, categories, zones
-    return Column("numeric" if kind in NUMBERS else "boolean" if kind == "b" else "", None, series.tolist)
+    return InputColumn("numeric" if kind in NUMBERS else "boolean" if kind == "b" else "", None, series.tolist)
 
 
-def _of_series(series: Any, dtype: Any) -> Column:
+def _of_series(series: Any, dtype: Any) -> InputColumn:
     import narwhals.stable.v1 as nw
 
     if dtype.is_numeric():
-        return Column("numeric", lambda: _floats(series.cast(nw.Float64)), series.to_list)
+        return InputColumn("numeric", lambda: _floats(series.cast(nw.Float64)), series.to_list)
     if dtype == nw.Boolean:
         whole = not series.is_null().any()
-        return Column("boolean", (lambda: series.to_numpy().astype(bool)) if whole else None, series.to_list)
+        return InputColumn("boolean", (lambda: series.to_numpy().astype(bool)) if whole else None, series.to_list)
     if dtype.is_nested():
-        return Column("vector", None, series.to_list)
-    return Column("", None, series.to_list)
+        return InputColumn("vector", None, series.to_list)
+    return InputColumn("", None, series.to_list)
 
 
 def _floats(series: Any) -> Array:

@@ -14,7 +14,7 @@ from zmon.batch import Array
 LARGE = 128 * 2**10  # bytes from which malloc takes memory from the system and gives it back
 
 
-class Snapshots:
+class BufferPool:
     """Makes snapshots.
 
     Parameters

@@ -17,7 +17,7 @@ MERGE_BYTES = 64 * 2**10
 OVERHEAD = 300  # bytes of Python objects around a piece's buffers, so that single rows are bounded too
 
 
-class Layout(NamedTuple):
+class RingLayout(NamedTuple):
     """What pieces must share to travel in one message: schema hash and (name, dtype, width or None) of each array."""
 
     schema: bytes
@@ -25,7 +25,7 @@ class Layout(NamedTuple):
     kind: str = "batch"  # or "labels"
 
 
-class Piece(NamedTuple):
+class RingPiece(NamedTuple):
     """A snapshot of one publish call: raw buffers in the layout's order, and the time of the call in ns."""
 
     rows: int
@@ -33,12 +33,12 @@ class Piece(NamedTuple):
     buffers: Sequence[Bytes]
 
 
-class Entry:
+class RingEntry:
     """A message to be: the rows ``first … first + rows − 1``. Open for further pieces until it is sealed."""
 
     __slots__ = ("encoded", "first", "layout", "nbytes", "pieces", "rows", "sealed")
 
-    def __init__(self, first: int, layout: Layout, piece: Piece, nbytes: int) -> None:
+    def __init__(self, first: int, layout: RingLayout, piece: RingPiece, nbytes: int) -> None:
         self.first = first
         self.rows = piece.rows
         self.nbytes = nbytes
@@ -63,17 +63,17 @@ class Ring:
         self.delivered = 0  # rows released because they were acknowledged
         self.head = 0  # index of the oldest entry
         self.tail = 0  # index behind the newest entry
-        self._entries: dict[int, Entry] = {}
+        self._entries: dict[int, RingEntry] = {}
 
     @property
     def base(self) -> int:
         """Number of the oldest row still held, or of the next one when nothing is."""
         return self._entries[self.head].first if self.head < self.tail else self.issued + 1
 
-    def get(self, index: int) -> Entry:
+    def get(self, index: int) -> RingEntry:
         return self._entries[index]
 
-    def append(self, layout: Layout, piece: Piece, nbytes: int) -> None:
+    def append(self, layout: RingLayout, piece: RingPiece, nbytes: int) -> None:
         """Number the piece's rows and take them in; amortised O(1)."""
         rows = piece[0]
         nbytes += OVERHEAD
@@ -89,7 +89,7 @@ class Ring:
             newest.rows += rows
             newest.nbytes += nbytes
         else:
-            self._entries[self.tail] = Entry(self.issued + 1, layout, piece, nbytes)
+            self._entries[self.tail] = RingEntry(self.issued + 1, layout, piece, nbytes)
             self.tail += 1
         self.issued += rows
         self.nbytes += nbytes
@@ -108,7 +108,7 @@ class Ring:
             index += 1
         return index
 
-    def _pop(self) -> Entry:
+    def _pop(self) -> RingEntry:
         entry = self._entries.pop(self.head)
         self.head += 1
         self.nbytes -= entry.nbytes
@@ -125,7 +125,7 @@ class Cursor:
         self._index = 0
         self._sent: deque[tuple[int, int]] = deque()  # (last row, bytes), oldest first
 
-    def peek(self, ring: Ring) -> Entry | None:
+    def peek(self, ring: Ring) -> RingEntry | None:
         """The next entry to send, sealed, or None when all is sent or the window is full."""
         self._index = max(self._index, ring.head)
         if self._index >= ring.tail:
@@ -140,7 +140,7 @@ class Cursor:
         """Something is there that was not sent."""
         return self._index < ring.tail
 
-    def sent(self, entry: Entry) -> None:
+    def sent(self, entry: RingEntry) -> None:
         self._index += 1
         self.inflight += entry.nbytes
         self._sent.append((entry.last, entry.nbytes))

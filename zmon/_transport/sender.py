@@ -19,9 +19,9 @@ from zmon._transport import threads
 from zmon._transport.buffer_pool import LARGE
 from zmon._transport.keys import Keys
 from zmon._transport.link import RETRY_AFTER, TAKEN, Link
-from zmon._transport.ring import Bytes, Entry, Ring
+from zmon._transport.ring import Bytes, Ring, RingEntry
 from zmon._transport.settings import Endpoint
-from zmon._transport.wakeup import Alarm
+from zmon._transport.wakeup import Wakeup
 from zmon._wire import control, frames
 from zmon.errors import WireError
 
@@ -44,7 +44,7 @@ YIELD = 1e-4  # seconds of rest after a large message
 DONE, BLOCKED, MORE = range(3)  # how far sending came
 
 
-class Transport:
+class Sender:
     """Starts the thread, and ends it.
 
     Parameters
@@ -78,7 +78,7 @@ class Transport:
         self._schemas = schemas
         self._tally = tally
         self._links: list[Link] = []
-        self._alarm: Alarm | None = None
+        self._alarm: Wakeup | None = None
         self._stop_at: float | None = None
         self._awaited = 0  # callers that wait for acknowledgements
         self.connected = False
@@ -132,7 +132,7 @@ class Transport:
     def _run(self) -> None:
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         try:
-            self._alarm = Alarm()
+            self._alarm = Wakeup()
             self._loop(context, self._alarm)
         except Exception:  # the model must not notice; the publisher goes on counting
             self.failed = True
@@ -147,7 +147,7 @@ class Transport:
                 link.close()
             context.term()
 
-    def _loop(self, context: zmq.Context[zmq.Socket[bytes]], alarm: Alarm) -> None:
+    def _loop(self, context: zmq.Context[zmq.Socket[bytes]], alarm: Wakeup) -> None:
         poller, nap = zmq.Poller(), zmq.Poller()
         for each in (poller, nap):
             each.register(alarm.fileno(), zmq.POLLIN)
@@ -328,7 +328,7 @@ class Transport:
             link.data.send_multipart(message, zmq.DONTWAIT)
             link.schemas.add(digest)
 
-    def _frames(self, entry: Entry, base: int) -> list[Bytes]:
+    def _frames(self, entry: RingEntry, base: int) -> list[Bytes]:
         if entry.encoded is None:
             entry.encoded = _join(entry)
             entry.pieces = []
@@ -362,7 +362,7 @@ class Transport:
                     del waiting[link]
 
 
-def _join(entry: Entry) -> tuple[int, list[tuple[str, str, list[int]]], list[Bytes]]:
+def _join(entry: RingEntry) -> tuple[int, list[tuple[str, str, list[int]]], list[Bytes]]:
     """One buffer per array out of the pieces'; rows that differ in time get a timestamps array."""
     pieces = entry.pieces
     newest = pieces[-1].ts

@@ -8,7 +8,7 @@ import os
 MANY = 4096
 
 
-class Alarm:
+class Wakeup:
     """Set by the thread before it goes to sleep, and then rung at most once.
 
     All methods but `fileno` are called under one lock: a pipe that is closed is never written to, since its number may

@@ -18,7 +18,7 @@ _SPECIAL = [
 ]
 
 
-class StandIn:
+class Proxy:
     """Base of the stand-ins; `stand_in` makes them.
 
     ``isinstance`` sees the model's class. Copies, clones and pickles are of the bare model.
@@ -59,7 +59,7 @@ class StandIn:
         return str(self.__wrapped__)
 
     def __eq__(self, other: object) -> bool:
-        return bool(self.__wrapped__ == (other.__wrapped__ if isinstance(other, StandIn) else other))
+        return bool(self.__wrapped__ == (other.__wrapped__ if isinstance(other, Proxy) else other))
 
     def __hash__(self) -> int:
         return hash(self.__wrapped__)
@@ -90,7 +90,7 @@ def _watched(watcher: Watcher, name: str, function: Callable[..., Any]) -> Calla
     return call
 
 
-def _chained(made: StandIn, method: Callable[..., Any]) -> Callable[..., Any]:
+def _chained(made: Proxy, method: Callable[..., Any]) -> Callable[..., Any]:
     """A method that returns the model itself, as ``fit`` or ``eval`` do, returns the stand-in."""
 
     @functools.wraps(method)
@@ -101,24 +101,24 @@ def _chained(made: StandIn, method: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def _call(self: StandIn, /, *args: Any, **kwargs: Any) -> Any:
+def _call(self: Proxy, /, *args: Any, **kwargs: Any) -> Any:
     if "__call__" in self._zmon.methods:
         return self._zmon.run("__call__", self.__wrapped__, args, kwargs)
     return self.__wrapped__(*args, **kwargs)
 
 
 def _forward(name: str) -> Callable[..., Any]:
-    def forward(self: StandIn, /, *args: Any) -> Any:
+    def forward(self: Proxy, /, *args: Any) -> Any:
         return getattr(self.__wrapped__, name)(*args)
 
     return forward
 
 
 def _class_for(kind: type[Any], doc: str | None) -> type:
-    """A subclass of `StandIn` with the name and the special methods of `kind`: some frameworks ask the type."""
+    """A subclass of `Proxy` with the name and the special methods of `kind`: some frameworks ask the type."""
     namespace: dict[str, Any] = {"__slots__": (), "__module__": kind.__module__, "__doc__": doc}
     own = {name for base in kind.__mro__ for name in vars(base)}  # hasattr would also ask the metaclass
     namespace |= {name: _forward(name) for name in _SPECIAL if name in own}
     if "__call__" in own:
         namespace["__call__"] = _call
-    return type(kind.__name__, (StandIn,), namespace)
+    return type(kind.__name__, (Proxy,), namespace)

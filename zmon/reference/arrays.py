@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from zmon._capture.assembler import Capture
+from zmon._capture.assembler import Assembler
 from zmon._wire.frames import Topic, decode, decode_schema, encode_batch
 from zmon.batch import SLACK, Batch, Schema, concat
 from zmon.errors import ConfigurationError, Rejected
@@ -32,7 +32,7 @@ class Reader:
         threshold: float = 0.5,
         task: str = "classification",
     ) -> None:
-        self._capture = Capture(
+        self._capture = Assembler(
             task=task,
             classes=classes,
             features=features,

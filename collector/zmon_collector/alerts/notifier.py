@@ -99,7 +99,7 @@ def post(target: NotifySection, content: Any) -> int:
     return int(answer.status_code)
 
 
-class Sender:
+class Notifier:
     """The thread that sends what is queued.
 
     Parameters

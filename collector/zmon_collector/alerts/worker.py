@@ -12,13 +12,13 @@ from typing import Any
 
 from zmon.contract import Report
 from zmon.state import pack_state, unpack_state
-from zmon_collector.alerts.notifier import Outgoing, Post, Sender, because, message, post
+from zmon_collector.alerts.notifier import Notifier, Outgoing, Post, because, message, post
 from zmon_collector.alerts.rules import Alerts, Entry, Event
 from zmon_collector.config import Config
 from zmon_collector.config.alerting import rules
 from zmon_collector.delivery.dispatch import Delivery
 from zmon_collector.delivery.outbox import Outbox
-from zmon_collector.storage.database import Store
+from zmon_collector.storage.database import Database
 from zmon_collector.telemetry import Telemetry
 
 log = logging.getLogger("zmon.collector")
@@ -27,13 +27,13 @@ TICK = 5.0  # seconds between looks for models without data
 FAILING = 600.0  # seconds without an error before all is well again: one model's errors show among others' reports
 
 
-class Alerting(Delivery):
+class AlertWorker(Delivery):
     """The alerts' thread.
 
     Parameters
     ----------
     config : Config
-    store : Store
+    store : Database
         Holds state and queues, written together after each report.
     page : callable
         Where the live page is.
@@ -42,7 +42,7 @@ class Alerting(Delivery):
     """
 
     def __init__(
-        self, config: Config, store: Store, outbox: Outbox, telemetry: Telemetry, page: Any, send: Post = post
+        self, config: Config, store: Database, outbox: Outbox, telemetry: Telemetry, page: Any, send: Post = post
     ) -> None:
         super().__init__("alerts", outbox, telemetry)
         self._store = store
@@ -50,7 +50,7 @@ class Alerting(Delivery):
         self._lock = threading.Lock()
         self._alerts = Alerts(rules(config.alerts))
         self._outgoing = Outgoing(config.notify)
-        self._sender = Sender(self._outgoing, self._lock, self._save, page, telemetry, send)
+        self._sender = Notifier(self._outgoing, self._lock, self._save, page, telemetry, send)
         self._origin = ""
         self._logged: set[str] = set()  # kinds of errors
         self._failed_at = 0.0

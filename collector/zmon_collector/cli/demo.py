@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from zmon_collector.cli.options import DURATION, FAILED, FOLDER
-from zmon_collector.jobs.demo.run import Plan, run_demo
+from zmon_collector.jobs.demo.run import DemoPlan, run_demo
 
 
 @click.command()
@@ -24,7 +24,7 @@ def demo(duration: float | None, data_dir: Path | None, no_browser: bool) -> Non
     DURATION, the pixels are inverted: confidence falls, class frequencies move, accuracy drops; the live page shows
     it. The summary at the end names the windows in which the model changed, from the written points alone.
     """
-    plan = replace(Plan.of(60.0), endless=True) if duration is None else Plan.of(duration)
+    plan = replace(DemoPlan.of(60.0), endless=True) if duration is None else DemoPlan.of(duration)
     for number in (signal.SIGTERM, signal.SIGHUP):  # end what was started, as Ctrl-C does
         signal.signal(number, signal.default_int_handler)
     sys.exit(FAILED if not run_demo(plan, data_dir, browser=not no_browser) else 0)

@@ -13,7 +13,7 @@ from zmon_plugins.api import target as targets
 
 from zmon_collector import config as configuration
 from zmon_collector.cli.options import CONFIG, FAILED, FOLDER
-from zmon_collector.jobs.push.ledger import Done
+from zmon_collector.jobs.push.ledger import PushLedger
 from zmon_collector.jobs.push.run import Run, Stopped, Summary, check
 
 INTERRUPTED = 130  # as a shell says of Ctrl-C
@@ -48,7 +48,7 @@ def push(
     given = {name: value for name, value in options.items() if value is not None}
     target = targets.read({**config.sinks.get("anodot", {}), **given}, "[sinks.anodot] or the command line")
     token = targets.token_of(target, "push")
-    done = Done(config.collector.data_dir / "push.sqlite", target.url, token)
+    done = PushLedger(config.collector.data_dir / "push.sqlite", target.url, token)
     try:
         sys.exit(_send(Run(files, target, token, done)))
     finally:

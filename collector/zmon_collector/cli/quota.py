@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from zmon.contract import Metric, Series, Sink
 from zmon_collector.compute.segments import MAX_SEGMENTS
-from zmon_collector.config.series_selection import Choice
+from zmon_collector.config.series_selection import SeriesSelection
 
 NOT_EXPECTED = {"feature_skipped_count"}  # of columns that are not captured
 OF_SCORES = {"prediction_drift"}  # feat_name is the one number that stands for a prediction
@@ -40,7 +40,7 @@ class Quota(NamedTuple):
     per_second: float | None
 
 
-def load(metrics: Sequence[Metric[Any]], choice: Choice, expect: Mapping[str, int], options: Options) -> Load:
+def load(metrics: Sequence[Metric[Any]], choice: SeriesSelection, expect: Mapping[str, int], options: Options) -> Load:
     """The samples of a model's window."""
     whole = _samples(metrics, choice, expect, options)
     health = _samples(metrics, replace(choice, preset="minimal", add=()), {**expect, "segments": 0}, options)
@@ -59,7 +59,9 @@ def undeclared(metrics: Sequence[Metric[Any]]) -> list[str]:
     return [metric.name for metric in metrics if getattr(metric, "series", None) is None]
 
 
-def _samples(metrics: Sequence[Metric[Any]], choice: Choice, expect: Mapping[str, int], options: Options) -> int:
+def _samples(
+    metrics: Sequence[Metric[Any]], choice: SeriesSelection, expect: Mapping[str, int], options: Options
+) -> int:
     task = "classification" if expect["classes"] else "regression"
     total = 0
     for metric in metrics:
@@ -76,7 +78,7 @@ def _samples(metrics: Sequence[Metric[Any]], choice: Choice, expect: Mapping[str
 
 
 def _names(
-    metric: Metric[Any], series: Series, choice: Choice, expect: Mapping[str, int], options: Mapping[str, Any]
+    metric: Metric[Any], series: Series, choice: SeriesSelection, expect: Mapping[str, int], options: Mapping[str, Any]
 ) -> int:
     """How many combinations of names a series has."""
     if series.what in NOT_EXPECTED or (series.reference and not expect.get("reference")):

@@ -20,7 +20,7 @@ Numbers = int | NDArray[np.uint64]
 
 
 @dataclass(slots=True)
-class Progress:
+class StepProgress:
     """What a running step is at, for whoever waits for it; `abandoned` tells the step that nobody does any more."""
 
     metric: str = ""
@@ -55,7 +55,7 @@ class Partial:
 
 
 def accumulate(
-    metrics: Sequence[Metric[Any]], batches: Sequence[Batch], contexts: dict[str, Context], progress: Progress
+    metrics: Sequence[Metric[Any]], batches: Sequence[Batch], contexts: dict[str, Context], progress: StepProgress
 ) -> Partial:
     """Accumulators of those metrics whose columns the batches have. All batches hold the same columns."""
     context = next(iter(contexts.values()))

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from zmon.contract import Metric
 from zmon_collector.compute import checkpoint_codec, merge
-from zmon_collector.compute.accumulate import Progress
+from zmon_collector.compute.accumulate import StepProgress
 from zmon_collector.compute.checkpoint_codec import AgentState, Checkpoint
 from zmon_collector.compute.executors import Task
-from zmon_collector.compute.window_state import Share
+from zmon_collector.compute.window_state import WindowState
 from zmon_collector.plugins import Registry
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ PATIENCE = 1.0  # seconds that rows gather for a slow plugin's sake; then it los
 
 
 @dataclass(slots=True)
-class _Pause:
-    share: Share
+class Barrier:
+    share: WindowState
     done: Callable[[bytes], None]
     since: float
     rows: dict[str, int]
@@ -34,19 +34,19 @@ class _Pause:
     given_up: set[str] = field(default_factory=set)
 
 
-class Checkpoints:
+class Checkpointer:
     """The checkpoints that are being made."""
 
     def __init__(self, engine: Engine, registry: Registry) -> None:
         self._engine = engine
         self._registry = registry
-        self._pauses: list[_Pause] = []
+        self._pauses: list[Barrier] = []
 
-    def begin(self, share: Share, done: Callable[[bytes], None]) -> None:
+    def begin(self, share: WindowState, done: Callable[[bytes], None]) -> None:
         """Bring the window to rest; `done` gets the bytes unless the window closes before."""
         self._engine.hold(share)
         rows = {agent: cell.rows for agent, cell in share.cells.items()}
-        self._pauses.append(_Pause(share, done, time.monotonic(), rows))
+        self._pauses.append(Barrier(share, done, time.monotonic(), rows))
 
     def advance(self) -> None:
         """Take the next step wherever the last one has ended."""
@@ -61,7 +61,7 @@ class Checkpoints:
                     pause.folded = True
                     self._fold(pause)
 
-    def _at_rest(self, pause: _Pause) -> bool:
+    def _at_rest(self, pause: Barrier) -> bool:
         share = pause.share
         busy = {lane for lane, steps in share.outstanding.items() if steps} - pause.given_up
         if busy - {""} and time.monotonic() - pause.since > PATIENCE:
@@ -74,7 +74,7 @@ class Checkpoints:
             busy &= {""}
         return not busy
 
-    def _fold(self, pause: _Pause) -> None:
+    def _fold(self, pause: Barrier) -> None:
         share = pause.share
         for cell in share.cells.values():
             for lane in self._engine.lanes.values():
@@ -85,7 +85,7 @@ class Checkpoints:
             if sample is not None:
                 cell.samples, cell.bound = [sample], sample.bound
 
-    def _pack(self, pause: _Pause) -> None:
+    def _pack(self, pause: Barrier) -> None:
         share = pause.share
         made = Checkpoint(
             metrics=[name for name in self._registry.metrics if name not in share.absent],
@@ -104,10 +104,10 @@ class Checkpoints:
             },
         )
 
-        def run(_: Sequence[Metric[Any]], progress: Progress) -> bytes:
+        def run(_: Sequence[Metric[Any]], progress: StepProgress) -> bytes:
             return checkpoint_codec.encode(made, progress.failures)
 
-        def done(data: Any, _: Progress) -> None:
+        def done(data: Any, _: StepProgress) -> None:
             if not share.closing:
                 self._engine.release(share)
                 if data is not None:

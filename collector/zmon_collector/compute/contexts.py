@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from zmon.contract import Context, RowCounts, Window
-from zmon_collector.compute.executors import Lane
-from zmon_collector.compute.window_state import Model, Share
+from zmon_collector.compute.executors import MetricExecutor
+from zmon_collector.compute.window_state import ModelKey, WindowState
 from zmon_collector.windows.window import OpenWindow
 
 Memory = dict[tuple[str, str | None], dict[str, Any]]  # by (metric, agent)
@@ -24,33 +24,35 @@ class Contexts:
 
     def __init__(self, options: Callable[[str, str, str], Mapping[str, Any]]) -> None:
         self._options = options
-        self._memory: dict[Model, Memory] = {}
+        self._memory: dict[ModelKey, Memory] = {}
 
-    def memory(self, model: Model) -> Memory:
+    def memory(self, model: ModelKey) -> Memory:
         """What the metrics keep of this model."""
         return self._memory.setdefault(model, {})
 
-    def remember(self, model: Model, metric: str, agent: str | None, kept: dict[str, Any]) -> None:
+    def remember(self, model: ModelKey, metric: str, agent: str | None, kept: dict[str, Any]) -> None:
         """What a metric has kept in an earlier run."""
         self.memory(model)[metric, agent] = kept
 
-    def forget(self, model: Model, agents: Sequence[str]) -> None:
+    def forget(self, model: ModelKey, agents: Sequence[str]) -> None:
         """Drop what is kept for agents that are gone."""
         memory = self.memory(model)
         for key in [key for key in memory if key[1] in agents]:
             del memory[key]
 
-    def drop(self, model: Model) -> None:
+    def drop(self, model: ModelKey) -> None:
         """Drop all that is kept of a model."""
         self._memory.pop(model, None)
 
-    def bare(self, share: Share, agent: str | None) -> Context:
+    def bare(self, share: WindowState, agent: str | None) -> Context:
         """No metric's own."""
         model, version = share.model
         window = share.window
         return Context(model, version, agent, window.schema, Window(window.start, window.end))
 
-    def of(self, share: Share, agent: str | None, lane: Lane, *, closing: bool = False) -> dict[str, Context]:
+    def of(
+        self, share: WindowState, agent: str | None, lane: MetricExecutor, *, closing: bool = False
+    ) -> dict[str, Context]:
         """The context of each of the lane's metrics, by metric; with rows, memory and sample when closing."""
         model, version = share.model
         window = share.window

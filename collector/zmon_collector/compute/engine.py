@@ -15,14 +15,14 @@ from zmon.contract import Metric, Value
 from zmon.reference import Profile
 from zmon_collector.compute import accumulate as step
 from zmon_collector.compute import merge, preview
-from zmon_collector.compute.accumulate import Numbers, Partial, Progress
+from zmon_collector.compute.accumulate import Numbers, Partial, StepProgress
 from zmon_collector.compute.checkpoint_codec import Checkpoint
-from zmon_collector.compute.checkpointer import Checkpoints
+from zmon_collector.compute.checkpointer import Checkpointer
 from zmon_collector.compute.contexts import Contexts
-from zmon_collector.compute.executors import Lane, Task
-from zmon_collector.compute.finalizer import Closed, Closings
+from zmon_collector.compute.executors import MetricExecutor, Task
+from zmon_collector.compute.finalizer import ClosedWindow, WindowFinalizer
 from zmon_collector.compute.sample import row_bytes
-from zmon_collector.compute.window_state import Cell, Group, Model, Share
+from zmon_collector.compute.window_state import AgentPartial, MicroBatch, ModelKey, WindowState
 from zmon_collector.plugins import Registry
 from zmon_collector.windows.window import OpenWindow
 
@@ -76,21 +76,21 @@ class Engine:
         self._timeout = timeout
         self._wake = wake
         self._reference = reference
-        self._ended: deque[tuple[Lane, Task]] = deque()
-        self._shares: dict[tuple[Model, int, int], Share] = {}
+        self._ended: deque[tuple[MetricExecutor, Task]] = deque()
+        self._shares: dict[tuple[ModelKey, int, int], WindowState] = {}
         self._choose = choose
-        self._closings = Closings(self, registry, choose)
-        self._checkpoints = Checkpoints(self, registry)
+        self._closings = WindowFinalizer(self, registry, choose)
+        self._checkpoints = Checkpointer(self, registry)
         self._cells = 0
         self._waiting_bytes = 0  # in groups not yet submitted
         self.smallest_sample = 0  # rows to which sample_bytes lowered a sample last; 0: never
         self.skipped_rows = 0  # that a lagging plugin did not see
         self.lanes = {
-            name: Lane(name, states, workers if not name else 1, self._note)
+            name: MetricExecutor(name, states, workers if not name else 1, self._note)
             for name, states in registry.lanes().items()
         }
 
-    def _note(self, lane: Lane, task: Task) -> None:
+    def _note(self, lane: MetricExecutor, task: Task) -> None:
         self._ended.append((lane, task))
         self._wake()
 
@@ -110,7 +110,7 @@ class Engine:
 
     # --- rows in -----------------------------------------------------------------------------------------------------
 
-    def add(self, model: Model, window: OpenWindow, agent: str, batch: Batch, seed: int, numbers: Numbers) -> None:
+    def add(self, model: ModelKey, window: OpenWindow, agent: str, batch: Batch, seed: int, numbers: Numbers) -> None:
         """Rows of one agent for a window. They are computed on as soon as enough of them have gathered.
 
         Pairs that a late label has completed come here, too: they are not rows of the window.
@@ -118,7 +118,7 @@ class Engine:
         share = self.share(model, window)
         cell = share.cells.get(agent)
         if cell is None:
-            cell = share.cells[agent] = Cell()
+            cell = share.cells[agent] = AgentPartial()
             self._cells += 1
         if not step.is_late(batch):
             if not cell.rows:
@@ -127,7 +127,7 @@ class Engine:
         key = (id(batch.schema), batch.columns)
         group = cell.groups.get(key)
         if group is None:
-            group = cell.groups[key] = Group()
+            group = cell.groups[key] = MicroBatch()
         nbytes = sum(column.nbytes for column in batch.raw().values())
         group.batches.append(batch)
         group.seeds.append(seed)
@@ -149,20 +149,20 @@ class Engine:
                 for agent, cell in share.cells.items():
                     self._flush(share, agent, cell)
 
-    def _flush(self, share: Share, agent: str, cell: Cell) -> None:
+    def _flush(self, share: WindowState, agent: str, cell: AgentPartial) -> None:
         while cell.groups:
             self._submit(share, agent, cell, cell.groups.popitem()[1])
 
-    def share(self, model: Model, window: OpenWindow) -> Share:
+    def share(self, model: ModelKey, window: OpenWindow) -> WindowState:
         """What there is of a window."""
         key = _key(model, window)
         share = self._shares.get(key)
         if share is None:
             reference = self._reference(model, window.schema, self.contexts.memory(model))
-            share = self._shares[key] = Share(model, window, reference)
+            share = self._shares[key] = WindowState(model, window, reference)
         return share
 
-    def sample_size(self, share: Share, cell: Cell) -> int:
+    def sample_size(self, share: WindowState, cell: AgentPartial) -> int:
         wanted = self._sample_rows(share.model[0])
         # Twice: while samples are merged, both the old and the new are held.
         affordable = max(1, self._sample_bytes // (2 * max(1, self._cells) * cell.row_bytes))
@@ -171,7 +171,7 @@ class Engine:
             return affordable
         return wanted
 
-    def _submit(self, share: Share, agent: str, cell: Cell, group: Group) -> None:
+    def _submit(self, share: WindowState, agent: str, cell: AgentPartial, group: MicroBatch) -> None:
         self._waiting_bytes -= group.nbytes
         for lane in self.lanes.values():
             if lane.name and lane.nbytes > LANE_BYTES:
@@ -181,12 +181,14 @@ class Engine:
             done = partial(self._accumulated, share, agent, cell, lane)
             self.start(share, lane, Task(run, done, group.nbytes))
 
-    def _accumulating(self, share: Share, agent: str, cell: Cell, lane: Lane, group: Group) -> Any:
+    def _accumulating(
+        self, share: WindowState, agent: str, cell: AgentPartial, lane: MetricExecutor, group: MicroBatch
+    ) -> Any:
         contexts = self.contexts.of(share, agent, lane)
         size, bound = self.sample_size(share, cell), cell.bound
         bare = self.contexts.bare(share, agent)
 
-        def run(metrics: Sequence[Metric[Any]], progress: Progress) -> Partial:
+        def run(metrics: Sequence[Metric[Any]], progress: StepProgress) -> Partial:
             partial = step.accumulate(metrics, group.batches, {"": bare, **contexts}, progress)
             if not lane.name and not step.is_late(group.batches[0]):
                 partial.sample = step.draw(group.batches, group.seeds, group.numbers, bare, size, bound)
@@ -194,18 +196,24 @@ class Engine:
 
         return run
 
-    def _skip(self, share: Share, lane: Lane, rows: int) -> None:
+    def _skip(self, share: WindowState, lane: MetricExecutor, rows: int) -> None:
         self.skipped_rows += rows
         for state in lane.states:
             share.failed.setdefault(state.metric.name, f"too slow: {LANE_BYTES >> 20} MiB of rows were waiting for it")
 
     def _accumulated(
-        self, share: Share, agent: str, cell: Cell, lane: Lane, partial: Partial | None, _: Progress
+        self,
+        share: WindowState,
+        agent: str,
+        cell: AgentPartial,
+        lane: MetricExecutor,
+        partial: Partial | None,
+        _: StepProgress,
     ) -> None:
         if partial is not None:
             self._gather(share, cell, lane, partial)
 
-    def _gather(self, share: Share, cell: Cell, lane: Lane, partial: Partial) -> None:
+    def _gather(self, share: WindowState, cell: AgentPartial, lane: MetricExecutor, partial: Partial) -> None:
         """Put a partial result beside the others, and merge them when they are many."""
         if partial.sample is not None:
             cell.samples.append(partial.sample)
@@ -219,15 +227,15 @@ class Engine:
         if len(partials) >= FOLD_AT:
             self.fold(share, cell, lane)
 
-    def fold(self, share: Share, cell: Cell, lane: Lane) -> None:
+    def fold(self, share: WindowState, cell: AgentPartial, lane: MetricExecutor) -> None:
         """Merge an agent's partial results of one lane into one."""
         partials = cell.partials.get(lane.name, [])
         cell.partials[lane.name] = []
 
-        def run(metrics: Sequence[Metric[Any]], progress: Progress) -> Partial:
+        def run(metrics: Sequence[Metric[Any]], progress: StepProgress) -> Partial:
             return merge.fold(metrics, partials, progress)
 
-        def done(folded: Partial | None, _: Progress) -> None:
+        def done(folded: Partial | None, _: StepProgress) -> None:
             if folded is not None:
                 cell.partials.setdefault(lane.name, []).append(folded)
 
@@ -235,12 +243,12 @@ class Engine:
 
     # --- running -----------------------------------------------------------------------------------------------------
 
-    def start(self, share: Share, lane: Lane, task: Task) -> None:
+    def start(self, share: WindowState, lane: MetricExecutor, task: Task) -> None:
         """Run a step of a window on a lane."""
         share.outstanding[lane.name] += 1
         inner = task.done
 
-        def done(outcome: Any, progress: Progress) -> None:
+        def done(outcome: Any, progress: StepProgress) -> None:
             share.outstanding[lane.name] -= 1
             for name, error in progress.failures.items():
                 share.failed.setdefault(name, error)
@@ -251,7 +259,7 @@ class Engine:
         task.done = done
         lane.submit(task)
 
-    def completed(self) -> list[Closed]:
+    def completed(self) -> list[ClosedWindow]:
         """Take in what the lanes have done; the windows that are finished by it, in order for each model."""
         while self._ended:
             lane, task = self._ended.popleft()
@@ -280,7 +288,7 @@ class Engine:
 
     # --- closing -----------------------------------------------------------------------------------------------------
 
-    def close(self, model: Model, window: OpenWindow) -> None:
+    def close(self, model: ModelKey, window: OpenWindow) -> None:
         """The window takes no more rows: finish it, after those of this model that close before it."""
         share = self.share(model, window)
         share.closing, share.held = True, False
@@ -288,14 +296,14 @@ class Engine:
             self._flush(share, agent, cell)
         self._closings.add(share)
 
-    def dismiss(self, share: Share) -> None:
+    def dismiss(self, share: WindowState) -> None:
         """Let go of a window that is finished."""
         self._shares.pop(_key(share.model, share.window), None)
         self._cells -= len(share.cells)
 
     # --- checkpoints, and what a start brings back -------------------------------------------------------------------
 
-    def checkpoint(self, model: Model, window: OpenWindow, done: Callable[[bytes], None]) -> bool:
+    def checkpoint(self, model: ModelKey, window: OpenWindow, done: Callable[[bytes], None]) -> bool:
         """Give `done` the bytes of what all rows so far have come to; False when the window cannot now."""
         share = self._shares.get(_key(model, window))
         if share is None or share.closing or share.held:
@@ -303,20 +311,20 @@ class Engine:
         self._checkpoints.begin(share, done)
         return True
 
-    def hold(self, share: Share) -> None:
+    def hold(self, share: WindowState) -> None:
         """Start all steps that are due; rows that come from now on gather."""
         for agent, cell in share.cells.items():
             self._flush(share, agent, cell)
         share.held = True
 
-    def release(self, share: Share) -> None:
+    def release(self, share: WindowState) -> None:
         """Go on after `hold`."""
         share.held = False
         for agent, cell in share.cells.items():
             for key in [key for key, group in cell.groups.items() if group.rows >= MICRO_ROWS]:
                 self._submit(share, agent, cell, cell.groups.pop(key))
 
-    def restore(self, model: Model, window: OpenWindow, found: Checkpoint) -> None:
+    def restore(self, model: ModelKey, window: OpenWindow, found: Checkpoint) -> None:
         """Take up what a checkpoint holds, beside what is there of the window; metrics that it lacks give nothing."""
         share = self.share(model, window)
         share.failed.update(found.failed)
@@ -324,7 +332,7 @@ class Engine:
         for agent, state in found.agents.items():
             cell = share.cells.get(agent)
             if cell is None:
-                cell = share.cells[agent] = Cell()
+                cell = share.cells[agent] = AgentPartial()
                 self._cells += 1
             cell.rows += state.rows
             if state.sample is not None:
@@ -335,12 +343,12 @@ class Engine:
                     kept.sample = None if lane else state.sample
                     self._gather(share, cell, self.lanes[lane], kept)
 
-    def rows(self, model: Model, window: OpenWindow) -> dict[str, int]:
+    def rows(self, model: ModelKey, window: OpenWindow) -> dict[str, int]:
         """Rows taken in, by agent."""
         share = self._shares.get(_key(model, window))
         return {agent: cell.rows for agent, cell in share.cells.items()} if share else {}
 
-    def unfinished(self) -> Iterator[tuple[Model, OpenWindow]]:
+    def unfinished(self) -> Iterator[tuple[ModelKey, OpenWindow]]:
         """Windows that have begun and are not finished."""
         for share in self._shares.values():
             yield share.model, share.window
@@ -350,6 +358,6 @@ class Engine:
             lane.shutdown()
 
 
-def _key(model: Model, window: OpenWindow) -> tuple[Model, int, int]:
+def _key(model: ModelKey, window: OpenWindow) -> tuple[ModelKey, int, int]:
     """By its number as well: a window that has counts and no rows may begin when an open one does."""
     return model, window.start, window.number

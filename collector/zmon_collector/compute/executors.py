@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from zmon.contract import Metric
-from zmon_collector.compute.accumulate import Progress
+from zmon_collector.compute.accumulate import StepProgress
 from zmon_collector.plugins import MetricState
 
 log = logging.getLogger("zmon.collector")
 
 STILL = 1.0  # seconds between two looks for overdue metrics, which usually come every 0.05
 
-Run = Callable[[Sequence[Metric[Any]], Progress], Any]
+Run = Callable[[Sequence[Metric[Any]], StepProgress], Any]
 
 
 @dataclass(slots=True, eq=False)
@@ -28,13 +28,13 @@ class Task:
     """Work for a lane: `run(metrics, progress)`, whose outcome goes to `done` on the collector's thread."""
 
     run: Run
-    done: Callable[[Any, Progress], None]
+    done: Callable[[Any, StepProgress], None]
     nbytes: int = 0
-    progress: Progress = field(default_factory=Progress)
+    progress: StepProgress = field(default_factory=StepProgress)
     future: Future[Any] | None = None
 
 
-class Lane:
+class MetricExecutor:
     """Runs tasks with the metrics of one plugin, or of all built-in ones.
 
     Parameters
@@ -48,7 +48,7 @@ class Lane:
     """
 
     def __init__(
-        self, name: str, states: Sequence[MetricState], workers: int, completed: Callable[[Lane, Task], None]
+        self, name: str, states: Sequence[MetricState], workers: int, completed: Callable[[MetricExecutor, Task], None]
     ) -> None:
         self.name = name
         self.states = list(states)
@@ -74,12 +74,12 @@ class Lane:
         self._start(task)
 
     def _start(self, task: Task) -> None:
-        task.progress = Progress()
+        task.progress = StepProgress()
         future = self._executor.submit(task.run, self.metrics, task.progress)
         task.future = future
         future.add_done_callback(lambda _: self._completed(self, task))
 
-    def take(self, task: Task) -> tuple[Any, Progress] | None:
+    def take(self, task: Task) -> tuple[Any, StepProgress] | None:
         """The outcome of a task that ended; None when it was left behind or restarted meanwhile."""
         future = task.future
         if task not in self.tasks or future is None or not future.done() or future.cancelled():

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from zmon.contract import Metric, Point, RowCounts, Value, Window
 from zmon_collector.compute import merge
-from zmon_collector.compute.accumulate import Progress
+from zmon_collector.compute.accumulate import StepProgress
 from zmon_collector.compute.contexts import Memory
 from zmon_collector.compute.details import Details
 from zmon_collector.compute.executors import Task
 from zmon_collector.compute.sample import Sample
-from zmon_collector.compute.window_state import Model, Share
+from zmon_collector.compute.window_state import ModelKey, WindowState
 from zmon_collector.plugins import Registry
 from zmon_collector.windows.window import OTHER
 
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from zmon_collector.compute.engine import Engine
 
 
-class Closed(NamedTuple):
+class ClosedWindow(NamedTuple):
     """A closed window's values, before the outbox numbers them, and what metrics keep for the next one."""
 
-    model: Model
+    model: ModelKey
     window: Window
     number: int
     points: list[Point]
@@ -37,24 +37,24 @@ class Closed(NamedTuple):
     details: Details
 
 
-class Closings:
+class WindowFinalizer:
     """The windows that are being finished, in order for each model."""
 
     def __init__(self, engine: Engine, registry: Registry, choose: Callable[[str, Metric[Any], Value], bool]) -> None:
         self._engine = engine
         self._registry = registry
         self._choose = choose
-        self._queues: dict[Model, deque[Share]] = {}
+        self._queues: dict[ModelKey, deque[WindowState]] = {}
 
     def __bool__(self) -> bool:
         return bool(self._queues)
 
-    def add(self, share: Share) -> None:
+    def add(self, share: WindowState) -> None:
         self._queues.setdefault(share.model, deque()).append(share)
 
-    def advance(self) -> list[Closed]:
+    def advance(self) -> list[ClosedWindow]:
         """Take the next step wherever the last one has ended; the windows that are finished by it."""
-        ready: list[Closed] = []
+        ready: list[ClosedWindow] = []
         for model, queue in list(self._queues.items()):
             while queue and not queue[0].outstanding.total():
                 share = queue[0]
@@ -69,23 +69,23 @@ class Closings:
                 del self._queues[model]
         return ready
 
-    def _merge_samples(self, share: Share) -> None:
+    def _merge_samples(self, share: WindowState) -> None:
         sizes = {agent: self._engine.sample_size(share, cell) for agent, cell in share.cells.items()}
         share.merged = {}
 
-        def run(_: Sequence[Metric[Any]], progress: Progress) -> dict[str | None, Sample | None]:
+        def run(_: Sequence[Metric[Any]], progress: StepProgress) -> dict[str | None, Sample | None]:
             merged: dict[str | None, Sample | None] = {
                 agent: merge.fold_samples(cell.samples, sizes[agent]) for agent, cell in share.cells.items()
             }
             merged[None] = merge.fold_samples(list(merged.values()), min(sizes.values(), default=1))
             return merged
 
-        def done(merged: Any, _: Progress) -> None:
+        def done(merged: Any, _: StepProgress) -> None:
             share.merged = merged or {}
 
         self._engine.start(share, self._engine.lanes[""], Task(run, done))
 
-    def _finish(self, share: Share) -> None:
+    def _finish(self, share: WindowState) -> None:
         agents = sorted(share.window.tallies)
         for lane in self._engine.lanes.values():
             by_agent = {agent: self._engine.contexts.of(share, agent, lane, closing=True) for agent in [*agents, None]}
@@ -97,25 +97,25 @@ class Closings:
                 agent: share.cells[agent].partials.get(lane.name, []) if agent in share.cells else []
                 for agent in agents
             }
-            finished = share.finished[lane.name] = merge.Finished()
+            finished = share.finished[lane.name] = merge.FinishedWindow()
             failed = share.failed.keys() | share.absent
             choose = partial(self._choose, share.model[0])
 
             def run(
                 metrics: Sequence[Metric[Any]],
-                progress: Progress,
+                progress: StepProgress,
                 partials: Any = partials,
                 contexts: Any = contexts,
                 choose: Any = choose,
-                finished: merge.Finished = finished,
+                finished: merge.FinishedWindow = finished,
                 failed: set[str] = failed,
-            ) -> merge.Finished:
+            ) -> merge.FinishedWindow:
                 sound = [metric for metric in metrics if metric.name not in failed]
                 return merge.finish(sound, partials, contexts, choose, progress, finished)
 
             self._engine.start(share, lane, Task(run, lambda outcome, progress: None))
 
-    def _report(self, share: Share) -> Closed:
+    def _report(self, share: WindowState) -> ClosedWindow:
         """The points of what did not fail; memory kept; failures counted."""
         points: list[Point] = []
         details: Details = {}
@@ -140,7 +140,7 @@ class Closings:
         self._engine.dismiss(share)
         window = share.window
         rows = {agent: tally.frozen() for agent, tally in sorted(window.tallies.items())}
-        return Closed(share.model, Window(window.start, window.end), window.number, points, rows, memory, details)
+        return ClosedWindow(share.model, Window(window.start, window.end), window.number, points, rows, memory, details)
 
 
 def _is_emitted(point: Point) -> bool:

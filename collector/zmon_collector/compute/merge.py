@@ -10,14 +10,14 @@ from typing import Any
 
 from zmon.contract import Context, Metric, Point, Value
 from zmon_collector.compute import details, sample, segments
-from zmon_collector.compute.accumulate import Partial, Progress
+from zmon_collector.compute.accumulate import Partial, StepProgress
 from zmon_collector.compute.details import Details
 from zmon_collector.compute.sample import Sample
 
 Choice = Callable[[Metric[Any], Value], bool]
 
 
-def fold(metrics: Sequence[Metric[Any]], partials: Sequence[Partial], progress: Progress) -> Partial:
+def fold(metrics: Sequence[Metric[Any]], partials: Sequence[Partial], progress: StepProgress) -> Partial:
     """One partial out of several; the first one's accumulators may be changed in place."""
     merged = Partial()
     for metric in metrics:
@@ -39,7 +39,7 @@ def fold_samples(samples: Iterable[Sample | None], size: int) -> Sample | None:
 
 
 @dataclass(slots=True)
-class Finished:
+class FinishedWindow:
     """What some metrics gave for a window: points by metric, details, and the memory to keep by (metric, agent)."""
 
     points: dict[str, list[Point]] = field(default_factory=dict)
@@ -52,9 +52,9 @@ def finish(
     partials: Mapping[str, Sequence[Partial]],
     contexts: Mapping[str, Mapping[str | None, Context]],
     choose: Choice,
-    progress: Progress,
-    finished: Finished,
-) -> Finished:
+    progress: StepProgress,
+    finished: FinishedWindow,
+) -> FinishedWindow:
     """Results of each metric: per agent, agents compared, and over all of them together.
 
     `contexts` gives each metric's context by agent, None for the rollup. Metrics that `finished` holds are done: a step

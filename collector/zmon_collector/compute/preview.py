@@ -13,18 +13,18 @@ from typing import Any
 
 from zmon.contract import Context, Metric, Point, RowCounts, Window
 from zmon_collector.compute import merge
-from zmon_collector.compute.accumulate import Partial, Progress
+from zmon_collector.compute.accumulate import Partial, StepProgress
 from zmon_collector.compute.details import Details
 from zmon_collector.compute.executors import Task
-from zmon_collector.compute.merge import Choice, Finished
+from zmon_collector.compute.merge import Choice, FinishedWindow
 from zmon_collector.compute.sample import Sample
-from zmon_collector.compute.window_state import Share
+from zmon_collector.compute.window_state import WindowState
 
 Contexts = Mapping[str | None, Mapping[str, Context]]  # by agent, then by metric
 Take = Callable[[tuple[str, str], Window, list[Point], dict[str, RowCounts], Details], None]
 
 
-def task(share: Share, contexts: Contexts, size: int, choose: Choice, take: Take) -> Task:
+def task(share: WindowState, contexts: Contexts, size: int, choose: Choice, take: Take) -> Task:
     """A step for the built-in lane; what it finds goes to `take` on the collector's thread."""
     partials = {
         agent: [
@@ -37,7 +37,7 @@ def task(share: Share, contexts: Contexts, size: int, choose: Choice, take: Take
     model, window = share.model, Window(share.window.start, share.window.end)
     rows = {agent: tally.frozen() for agent, tally in share.window.tallies.items()}
 
-    def run(metrics: Sequence[Metric[Any]], progress: Progress) -> Finished:
+    def run(metrics: Sequence[Metric[Any]], progress: StepProgress) -> FinishedWindow:
         drawn: dict[str | None, Sample | None] = {
             agent: merge.fold_samples(own, size) for agent, own in samples.items()
         }
@@ -47,9 +47,9 @@ def task(share: Share, contexts: Contexts, size: int, choose: Choice, take: Take
             found = drawn.get(agent)
             for metric in metrics:
                 by_metric[metric.name][agent] = replace(own[metric.name], sample=found.batch if found else None)
-        return merge.finish(metrics, partials, by_metric, choose, progress, Finished())
+        return merge.finish(metrics, partials, by_metric, choose, progress, FinishedWindow())
 
-    def done(finished: Finished | None, _: Progress) -> None:
+    def done(finished: FinishedWindow | None, _: StepProgress) -> None:
         share.outstanding[""] -= 1
         if finished is not None:  # a metric that fails on half a window has not failed on the window
             points = [point for points in finished.points.values() for point in points]

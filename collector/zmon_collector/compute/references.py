@@ -9,7 +9,7 @@ from typing import Any
 from zmon.batch import Schema
 from zmon.errors import ConfigurationError
 from zmon.reference import Profile
-from zmon_collector.compute.window_state import Model
+from zmon_collector.compute.window_state import ModelKey
 from zmon_collector.config import Config
 
 log = logging.getLogger("zmon.collector")
@@ -31,10 +31,10 @@ class References:
                     self.files[model] = Profile.load(own.reference)
                 except ConfigurationError as error:
                     raise ConfigurationError(f"[models.{model}] reference: {error}") from None
-        self._learned: dict[Model, tuple[bytes, Profile]] = {}
-        self._refused: dict[Model, str] = {}
+        self._learned: dict[ModelKey, tuple[bytes, Profile]] = {}
+        self._refused: dict[ModelKey, str] = {}
 
-    def check(self, schemas: Iterable[tuple[Model, Schema]]) -> None:
+    def check(self, schemas: Iterable[tuple[ModelKey, Schema]]) -> None:
         """ConfigurationError when a profile does not fit the rows that come."""
         for (model, _), schema in schemas:
             profile = self.files.get(model)
@@ -42,7 +42,7 @@ class References:
             if conflict:
                 raise ConfigurationError(f"[models.{model}] reference: {conflict}")
 
-    def of(self, model: Model, schema: Schema, memory: Mapping[tuple[str, str | None], Mapping[str, Any]]) -> Any:
+    def of(self, model: ModelKey, schema: Schema, memory: Mapping[tuple[str, str | None], Mapping[str, Any]]) -> Any:
         """The profile for a window of this schema that opens now; None when there is none, or it does not fit."""
         profile = self.files.get(model[0]) or self._learnt(model, memory.get(LEARNED, {}).get("profile"))
         if profile is None:
@@ -57,17 +57,17 @@ class References:
                 )  # fmt: skip
         return None if conflict else profile
 
-    def forget(self, model: Model) -> None:
+    def forget(self, model: ModelKey) -> None:
         """The model is gone."""
         self._learned.pop(model, None)
         self._refused.pop(model, None)
 
-    def current(self, model: Model) -> Profile | None:
+    def current(self, model: ModelKey) -> Profile | None:
         """What a model's newest windows are measured against; a learned one since its first window of this run."""
         learned = self._learned.get(model)
         return self.files.get(model[0]) or (learned[1] if learned is not None else None)
 
-    def _learnt(self, model: Model, data: bytes | None) -> Profile | None:
+    def _learnt(self, model: ModelKey, data: bytes | None) -> Profile | None:
         if data is None:
             return None
         known = self._learned.get(model)

@@ -17,8 +17,8 @@ from zmon.batch import Array, Batch, Schema
 from zmon.contract import Context, Metric, Point, Report, RowCounts, Value, Window
 from zmon_collector.plugins import MetricState, Registry
 from zmon_collector.storage import restatement_queue
-from zmon_collector.storage.database import Store
-from zmon_collector.storage.restatement_queue import Piece, Place, Target
+from zmon_collector.storage.database import Database
+from zmon_collector.storage.restatement_queue import Place, RestatementPiece, RestatementTarget
 
 Choose = Callable[[str, Metric[Any], Value], bool]
 
@@ -31,7 +31,7 @@ class Restater:
 
     Parameters
     ----------
-    store : Store
+    store : Database
     keep : callable
         Computes reports on another thread and keeps them: ``keep(make, done)``.
     registry : Registry
@@ -41,7 +41,7 @@ class Restater:
 
     def __init__(
         self,
-        store: Store,
+        store: Database,
         keep: Callable[[Callable[[], list[Report]], Callable[[], None]], None],
         registry: Registry,
         *,
@@ -61,14 +61,14 @@ class Restater:
             place, now = self._place, time.time()
             self._store.submit(lambda connection: restatement_queue.read(place, now, connection), self._found)
 
-    def _found(self, found: tuple[list[Piece], Place | None]) -> None:
+    def _found(self, found: tuple[list[RestatementPiece], Place | None]) -> None:
         pieces, self._place = found
         if pieces:
             self._keep(lambda: self._reports(pieces), lambda: self._over(pieces))
         else:
             self._next, self._busy = time.monotonic() + EVERY, False
 
-    def _reports(self, pieces: Iterable[Piece]) -> list[Report]:
+    def _reports(self, pieces: Iterable[RestatementPiece]) -> list[Report]:
         """Take slices in; the reports of windows that are whole by them."""
         reports = []
         for piece in pieces:
@@ -82,7 +82,7 @@ class Restater:
                 self._open = window
         return reports
 
-    def _over(self, pieces: Iterable[Piece]) -> None:
+    def _over(self, pieces: Iterable[RestatementPiece]) -> None:
         whole = [piece.target for piece in pieces if piece.last]
         if whole:
             self._store.submit(lambda connection: restatement_queue.finish(whole, connection))
@@ -94,7 +94,7 @@ class Restatement:
     """What metrics of labels give over a window's rows with an id, as far as they have labels by now."""
 
     def __init__(
-        self, target: Target, registry: Registry, choose: Choose, options: Callable[..., Mapping[str, Any]]
+        self, target: RestatementTarget, registry: Registry, choose: Choose, options: Callable[..., Mapping[str, Any]]
     ) -> None:
         self._target, self._choose, self._options = target, choose, options
         self._schema = Schema(target.task, target.classes)

@@ -12,11 +12,11 @@ from zmon_collector.compute.accumulate import Numbers, Partial
 from zmon_collector.compute.sample import TOP, Sample
 from zmon_collector.windows.window import OpenWindow
 
-Model = tuple[str, str]  # (model, version)
+ModelKey = tuple[str, str]  # (model, version)
 
 
 @dataclass(slots=True)
-class Group:
+class MicroBatch:
     """Batches of one schema and the same columns, to be joined."""
 
     batches: list[Batch] = field(default_factory=list)
@@ -27,10 +27,10 @@ class Group:
 
 
 @dataclass(slots=True)
-class Cell:
+class AgentPartial:
     """One agent's share of a window."""
 
-    groups: dict[tuple[int, frozenset[str]], Group] = field(default_factory=dict)
+    groups: dict[tuple[int, frozenset[str]], MicroBatch] = field(default_factory=dict)
     partials: dict[str, list[Partial]] = field(default_factory=dict)  # by lane
     samples: list[Sample] = field(default_factory=list)
     bound: int = TOP
@@ -39,17 +39,17 @@ class Cell:
 
 
 @dataclass(slots=True)
-class Share:
+class WindowState:
     """A window being computed."""
 
-    model: Model
+    model: ModelKey
     window: OpenWindow
     reference: Profile | None = None
-    cells: dict[str, Cell] = field(default_factory=dict)
+    cells: dict[str, AgentPartial] = field(default_factory=dict)
     outstanding: Counter[str] = field(default_factory=Counter)  # steps under way, by lane
     failed: dict[str, str] = field(default_factory=dict)  # metric: error
     absent: set[str] = field(default_factory=set)  # metrics that were not there when the window began
     closing: bool = False
     held: bool = False  # rows gather and no new step begins, so that what there is can be checkpointed
     merged: dict[str | None, Sample | None] | None = None
-    finished: dict[str, merge.Finished] = field(default_factory=dict)  # by lane
+    finished: dict[str, merge.FinishedWindow] = field(default_factory=dict)  # by lane

@@ -21,11 +21,11 @@ from zmon_collector.config.sections import (
     SecuritySection,
     WebSection,
 )
-from zmon_collector.config.series_selection import Choice, matches
+from zmon_collector.config.series_selection import SeriesSelection, matches
 from zmon_collector.config.toml import dump
 from zmon_collector.config.values import address as host_and_port
 from zmon_collector.config.values import duration, endpoint, period, tables
-from zmon_collector.windows.window import Rules
+from zmon_collector.windows.window import WindowRules
 
 __all__ = [
     "AlertRule",
@@ -67,14 +67,14 @@ class Config:
     sinks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     alerts: tuple[AlertRule, ...] = ()
     notify: Mapping[str, NotifySection] = field(default_factory=dict)
-    _choices: dict[str, Choice] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _choices: dict[str, SeriesSelection] = field(default_factory=dict, init=False, repr=False, compare=False)
 
-    def rules(self, model: str) -> Rules:
+    def rules(self, model: str) -> WindowRules:
         """How this model's windows open and close."""
         own, common = self.models.get(model, ModelSection()), self.collector
         length = own.window or common.window
         grace = common.grace if own.grace is None else own.grace
-        return Rules(
+        return WindowRules(
             period=length,
             grace=min(length / 10, 10.0) if grace is None else grace,
             idle=common.idle if own.idle is None else own.idle,
@@ -87,12 +87,12 @@ class Config:
         """Rows of the sample of this model's windows."""
         return self.models.get(model, ModelSection()).sample_rows or self.collector.sample_rows
 
-    def choice(self, model: str) -> Choice:
+    def choice(self, model: str) -> SeriesSelection:
         """What is emitted for this model; the same object every time."""
         known = self._choices.get(model)
         if known is None:
-            known = self._choices[model] = Choice(
-                **{each.name: self._chosen(model, each.name) for each in fields(Choice)}
+            known = self._choices[model] = SeriesSelection(
+                **{each.name: self._chosen(model, each.name) for each in fields(SeriesSelection)}
             )
         return known
 

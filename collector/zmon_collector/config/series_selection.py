@@ -17,7 +17,7 @@ _WHERE = tuple(Value._fields.index(name) for name in _KEYS)
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class SeriesSelection:
     """What is emitted for a model.
 
     Attributes
@@ -76,7 +76,7 @@ def _fits(pattern: str, what: str, stat: str) -> bool:
     return fnmatchcase(what, of) and (not with_stat or fnmatchcase(stat, with_stat))
 
 
-def unknown(choice: Choice, metrics: Sequence[Metric[Any]]) -> list[str]:
+def unknown(choice: SeriesSelection, metrics: Sequence[Metric[Any]]) -> list[str]:
     """Patterns of `add` and `drop` that fit no series of these metrics."""
     known = [
         (series.what, stat)
@@ -108,13 +108,13 @@ class Ranks:
 class _Known:
     """What a model's choice has answered before."""
 
-    choice: Choice
+    choice: SeriesSelection
     series: dict[tuple[Any, ...], bool] = field(default_factory=dict)
     classes: dict[str, bool] = field(default_factory=dict)
     features: dict[str, bool] = field(default_factory=dict)
 
 
-def chooser(choice: Callable[[str], Choice]) -> Callable[[str, Metric[Any], Value], bool]:
+def chooser(choice: Callable[[str], SeriesSelection]) -> Callable[[str, Metric[Any], Value], bool]:
     """A function that says whether a value of a metric is emitted for a model, given each model's choice.
 
     What a metric does not declare in its `series` is emitted unless it is dropped.

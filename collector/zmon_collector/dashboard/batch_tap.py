@@ -12,7 +12,7 @@ KEPT = 256  # newest headers
 A_SECOND = 100  # headers at most
 
 
-class Passing:
+class BatchTap:
     """The newest headers, numbered, so that several may ask.
 
     Nothing is done when nobody asks; no message is copied, held up or taken away.

@@ -14,7 +14,7 @@ import numpy as np
 
 from zmon_collector.dashboard import theme as style
 from zmon_collector.dashboard.movers import Moved
-from zmon_collector.dashboard.timeseries import Line, Values, grid, one, pick
+from zmon_collector.dashboard.timeseries import TimeSeries, Values, grid, one, pick
 
 Figure = dict[str, Any]
 
@@ -82,7 +82,7 @@ def mark(made: Figure, start: int, end: int) -> None:
     made["layout"]["meta"] = {"partial": [start, end]}
 
 
-def _gapped(line: Line) -> tuple[list[int], list[float | None]]:
+def _gapped(line: TimeSeries) -> tuple[list[int], list[float | None]]:
     """A line's points, with a hole where windows are missing, so that nothing is drawn where nothing is known."""
     times, values = _milliseconds(line.times), numbers(line.values)
     if len(times) < 3:
@@ -96,7 +96,14 @@ def _gapped(line: Line) -> tuple[list[int], list[float | None]]:
 
 
 def trace(
-    series: Line, name: str, color: str, *, percent: bool = False, width: float = 2, dash: str = "solid", **more: Any
+    series: TimeSeries,
+    name: str,
+    color: str,
+    *,
+    percent: bool = False,
+    width: float = 2,
+    dash: str = "solid",
+    **more: Any,
 ) -> dict[str, Any]:
     """A line over time; markers when there are too few points for a line to be seen."""
     times, values = _gapped(series)
@@ -113,7 +120,7 @@ def trace(
     }
 
 
-def _band(low: Line, high: Line, name: str, fill: str) -> list[dict[str, Any]]:
+def _band(low: TimeSeries, high: TimeSeries, name: str, fill: str) -> list[dict[str, Any]]:
     edge: dict[str, Any] = {
         "width": 0,
         "mode": "lines",
@@ -133,7 +140,7 @@ SHARE = {"tickformat": ".0%", "rangemode": "tozero"}
 UNIT = {"range": [0, 1.02], "tickformat": ".0%"}
 
 
-def classes(lines: Sequence[Line]) -> Figure | None:
+def classes(lines: Sequence[TimeSeries]) -> Figure | None:
     """Shares of the predicted classes, stacked."""
     found = pick(lines, "prediction_freq", class_name="*", agent_id=None)
     if not found:
@@ -157,7 +164,7 @@ def classes(lines: Sequence[Line]) -> Figure | None:
     return figure(traces, xaxis=TIME, yaxis={"range": [0, 1], "tickformat": ".0%"}, legend={"traceorder": "normal"})
 
 
-def confidence(lines: Sequence[Line]) -> Figure | None:
+def confidence(lines: Sequence[TimeSeries]) -> Figure | None:
     """Highest probability: mean and middle half; and the entropy."""
     mean = one(lines, "max_prediction_proba", stat="mean")
     if mean is None:
@@ -181,7 +188,7 @@ SCORES = (
 )
 
 
-def quality(lines: Sequence[Line]) -> Figure | None:
+def quality(lines: Sequence[TimeSeries]) -> Figure | None:
     """Overall scores, and the estimate where labels are not there yet."""
     traces = [
         trace(line, name, color, percent=True, dash=dash)
@@ -193,7 +200,7 @@ def quality(lines: Sequence[Line]) -> Figure | None:
     return figure(traces[::-1], xaxis=TIME, yaxis=UNIT, legend={"traceorder": "reversed"})  # accuracy on top
 
 
-def errors(lines: Sequence[Line]) -> Figure | None:
+def errors(lines: Sequence[TimeSeries]) -> Figure | None:
     """A regression's errors."""
     named = (("mae", "mean absolute error"), ("rmse", "root mean squared error"), ("bias", "bias"))
     traces = [
@@ -204,7 +211,7 @@ def errors(lines: Sequence[Line]) -> Figure | None:
     return figure(traces, xaxis=TIME, yaxis={}) if traces else None
 
 
-def by_class(lines: Sequence[Line], what: str = "f1") -> Figure | None:
+def by_class(lines: Sequence[TimeSeries], what: str = "f1") -> Figure | None:
     """One score of each class over time; the worst first when there are many."""
     found = pick(lines, what, class_name="*", agent_id=None)
     if not found:
@@ -215,7 +222,12 @@ def by_class(lines: Sequence[Line], what: str = "f1") -> Figure | None:
 
 
 def _heat(
-    lines: Sequence[Line], names: Sequence[str], scale: Any, limits: tuple[float, float], form: str, unit: str = ""
+    lines: Sequence[TimeSeries],
+    names: Sequence[str],
+    scale: Any,
+    limits: tuple[float, float],
+    form: str,
+    unit: str = "",
 ) -> Figure:
     times, values = grid(lines)
     return heat(times.tolist(), values, names, scale, limits, form, unit)
@@ -243,7 +255,7 @@ def heat(
     return figure([data], xaxis={**TIME, "showgrid": False}, yaxis=axis, hovermode="closest", margin=BARE)
 
 
-def confusion(lines: Sequence[Line]) -> Figure | None:
+def confusion(lines: Sequence[TimeSeries]) -> Figure | None:
     """The newest window's matrix: each row a true class, shares along the row, counts as text."""
     found = pick(lines, "confusion_count", class_name="*", predicted="*", agent_id=None)
     if not found:
@@ -277,7 +289,7 @@ def confusion(lines: Sequence[Line]) -> Figure | None:
     )
 
 
-def calibration(lines: Sequence[Line]) -> Figure | None:
+def calibration(lines: Sequence[TimeSeries]) -> Figure | None:
     """How far confidence lies from accuracy."""
     named = (("calibration_ece", "expected calibration error"), ("calibration_mce", "largest gap"))
     traces = [
@@ -298,7 +310,7 @@ def movement(moved: Moved | None) -> Figure | None:
     return heat(moved.times.tolist(), moved.scores[shown], [moved.names[i] for i in shown], scale, limits, ".2f", unit)
 
 
-def side_by_side(lines: Sequence[Line], key: str, *, percent: bool = True, rate: float = 0.0) -> Figure | None:
+def side_by_side(lines: Sequence[TimeSeries], key: str, *, percent: bool = True, rate: float = 0.0) -> Figure | None:
     """The same measure of several replicas or versions; `rate` divides counts by the window's seconds."""
     found = sorted((line for line in lines if len(line.times)), key=lambda line: line.get(key))
     if not found:
@@ -313,7 +325,7 @@ def side_by_side(lines: Sequence[Line], key: str, *, percent: bool = True, rate:
     return figure(traces, xaxis=TIME, yaxis=UNIT if percent else {"rangemode": "tozero"})
 
 
-def rows(lines: Sequence[Line], period: int) -> Figure | None:
+def rows(lines: Sequence[TimeSeries], period: int) -> Figure | None:
     """Rows a second that are in the windows, and those that are not."""
     received = one(lines, "buffer_count")
     if received is None:
@@ -328,18 +340,18 @@ def rows(lines: Sequence[Line], period: int) -> Figure | None:
         found = [line for line in pick(lines, what, agent_id="*") if line.values.any()]
         if found:
             times, values = grid(found)
-            traces.append(_bars(Line({}, times, np.nansum(values, axis=0)), name, color, period))
+            traces.append(_bars(TimeSeries({}, times, np.nansum(values, axis=0)), name, color, period))
     return figure(traces, xaxis=TIME, yaxis={"rangemode": "tozero", "ticksuffix": " /s"}, barmode="stack", bargap=0.15)
 
 
-def _bars(line: Line, name: str, color: str, period: int) -> dict[str, Any]:
+def _bars(line: TimeSeries, name: str, color: str, period: int) -> dict[str, Any]:
     return {
         "type": "bar", "name": name, "x": _milliseconds(line.times), "y": numbers(line.values / max(1, period)),
         "marker": {"color": color, "line": {"width": 0}}, "hovertemplate": "%{y:,.4~g} /s",
     }  # fmt: skip
 
 
-def bands(lines: Sequence[Line], *, percent: bool = False) -> Figure | None:
+def bands(lines: Sequence[TimeSeries], *, percent: bool = False) -> Figure | None:
     """One measured quantity: mean and median, and the bands of its quantiles, as far as there are any."""
     by_stat = {line.get("stat"): line for line in lines}
     traces: list[dict[str, Any]] = []
@@ -361,15 +373,15 @@ def bands(lines: Sequence[Line], *, percent: bool = False) -> Figure | None:
     return figure(traces, xaxis=TIME, yaxis={"tickformat": ".0%"} if percent else {}) if traces else None
 
 
-def several(lines: Sequence[Line], names: Sequence[str]) -> Figure | None:
+def several(lines: Sequence[TimeSeries], names: Sequence[str]) -> Figure | None:
     """Lines of one unit under given names."""
     traces = [trace(line, name, color) for line, name, color in zip(lines, names, style.PALETTE * 2, strict=False)]
     return figure(traces, xaxis=TIME, yaxis={"rangemode": "tozero"}) if traces else None
 
 
-def points(times: Sequence[int], values: Sequence[float]) -> Line:
+def points(times: Sequence[int], values: Sequence[float]) -> TimeSeries:
     """A line without a name."""
-    return Line({}, np.array(times, dtype=np.int64), np.array(values, dtype=float))
+    return TimeSeries({}, np.array(times, dtype=np.int64), np.array(values, dtype=float))
 
 
 def ranking(names: Sequence[str], values: Sequence[float], unit: str) -> Figure | None:

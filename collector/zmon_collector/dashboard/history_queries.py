@@ -12,7 +12,7 @@ import numpy as np
 
 from zmon.contract import DIMENSIONS
 from zmon.errors import ZmonError
-from zmon_collector.dashboard.timeseries import Line, as_lines, coarser, is_counter
+from zmon_collector.dashboard.timeseries import TimeSeries, as_lines, coarser, is_counter
 
 OWN = frozenset(DIMENSIONS) - {"stat"} | {"basis"}  # names within a bundle
 MOST_VALUES = 4_000_000  # that one question may read
@@ -22,7 +22,7 @@ class TooMuch(ZmonError):  # noqa: N818 - said to whoever asked
     """A question that would read more than is allowed; the text says how to ask for less."""
 
 
-class Known(NamedTuple):
+class KnownModel(NamedTuple):
     """A model and version that the history has windows of."""
 
     model: str
@@ -34,7 +34,7 @@ class Known(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class PointQuery:
     """Which points: None leaves a name open; an agent of "" is the rollup. Times are window starts, `end` excluded."""
 
     model: str
@@ -50,13 +50,13 @@ class Question:
     frozen: bool = False  # without what open windows hold so far
 
 
-def models(db: sqlite3.Connection) -> list[Known]:
+def models(db: sqlite3.Connection) -> list[KnownModel]:
     """Models and versions, those with the newest windows first."""
     rows = db.execute(
         "SELECT model, version, min(start), max(start), max(end - start), count(*) FROM report WHERE sequence >= 0"
         " GROUP BY model, version ORDER BY max(start) DESC, model, version"
     )
-    return [Known(*row) for row in rows]
+    return [KnownModel(*row) for row in rows]
 
 
 def agents(db: sqlite3.Connection, model: str, version: str) -> list[str]:
@@ -91,7 +91,7 @@ def series(
     return found
 
 
-def lines(db: sqlite3.Connection, question: Question) -> list[Line]:
+def lines(db: sqlite3.Connection, question: PointQuery) -> list[TimeSeries]:
     """The points of a question as lines.
 
     Raises
@@ -99,7 +99,7 @@ def lines(db: sqlite3.Connection, question: Question) -> list[Line]:
     TooMuch
         The question covers too many points.
     """
-    found: list[Line] = []
+    found: list[TimeSeries] = []
     budget = MOST_VALUES
     for bundle, names in _asked(db, question):
         rows = db.execute(
@@ -115,7 +115,9 @@ def lines(db: sqlite3.Connection, question: Question) -> list[Line]:
     return found
 
 
-def details(db: sqlite3.Connection, question: Question, metric: str, agent: str, most: int) -> list[tuple[int, bytes]]:
+def details(
+    db: sqlite3.Connection, question: PointQuery, metric: str, agent: str, most: int
+) -> list[tuple[int, bytes]]:
     """What a metric's ``detail`` gave for the newest windows, newest first, with their starts."""
     return db.execute(
         "SELECT start, data FROM detail WHERE model = ? AND version = ? AND agent = ? AND metric = ?"
@@ -124,7 +126,7 @@ def details(db: sqlite3.Connection, question: Question, metric: str, agent: str,
     ).fetchall()
 
 
-def fits(names: Mapping[str, str], question: Question) -> bool:
+def fits(names: Mapping[str, str], question: PointQuery) -> bool:
     """Whether the question is about a series of these names."""
     if names.get("model") != question.model:
         return False
@@ -139,7 +141,7 @@ def fits(names: Mapping[str, str], question: Question) -> bool:
     return _fits(names, question)
 
 
-def _asked(db: sqlite3.Connection, question: Question) -> Iterator[tuple[int, dict[str, str]]]:
+def _asked(db: sqlite3.Connection, question: PointQuery) -> Iterator[tuple[int, dict[str, str]]]:
     where, values = ["model = ?"], [question.model]
     if question.version is not None:
         where.append("version = ?")
@@ -156,8 +158,8 @@ def _asked(db: sqlite3.Connection, question: Question) -> Iterator[tuple[int, di
 
 
 def _unpacked(
-    db: sqlite3.Connection, bundle: int, names: dict[str, str], rows: list[tuple[int, int, bytes]], question: Question
-) -> list[Line]:
+    db: sqlite3.Connection, bundle: int, names: dict[str, str], rows: list[tuple[int, int, bytes]], question: PointQuery
+) -> list[TimeSeries]:
     own = {
         number: {**names, **_own(text)}
         for number, text in db.execute("SELECT id, names FROM series WHERE bundle = ? ORDER BY id", (bundle,))
@@ -186,7 +188,7 @@ def _unpacked(
     return as_lines([own[number] for number in order], times, by_line)
 
 
-def _fits(names: Mapping[str, str], question: Question) -> bool:
+def _fits(names: Mapping[str, str], question: PointQuery) -> bool:
     wanted = question.names or {}
     if "basis" in names and "basis" not in wanted:
         return False  # restated windows are asked for by name

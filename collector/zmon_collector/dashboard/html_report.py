@@ -12,8 +12,8 @@ import numpy as np
 
 from zmon_collector.dashboard import panels, theme
 from zmon_collector.dashboard.movers import moved
-from zmon_collector.dashboard.overview import Board
-from zmon_collector.dashboard.timeseries import Line
+from zmon_collector.dashboard.overview import Overview
+from zmon_collector.dashboard.timeseries import TimeSeries
 from zmon_collector.dashboard.web.app import plotly_js
 
 SHOWN = 15  # movers
@@ -46,7 +46,7 @@ draw();
 """
 
 
-def html_of(lines: Sequence[Line], title: str) -> str:
+def html_of(lines: Sequence[TimeSeries], title: str) -> str:
     """The whole report."""
     figures: dict[str, Any] = {}
     parts = [_overview(lines)]
@@ -64,13 +64,13 @@ def html_of(lines: Sequence[Line], title: str) -> str:
     )
 
 
-def period(lines: Sequence[Line]) -> int:
+def period(lines: Sequence[TimeSeries]) -> int:
     """The windows' length: the least distance between two of them."""
     times = np.unique(np.concatenate([line.times for line in lines])) if lines else np.empty(0)
     return int(np.diff(times).min()) if len(times) > 1 else 1
 
 
-def model_panels(lines: Sequence[Line], model: str, version: str = "") -> list[panels.Panel]:
+def model_panels(lines: Sequence[TimeSeries], model: str, version: str = "") -> list[panels.Panel]:
     """A model's panels, as on the live page."""
     of_model = [line for line in lines if line.get("model") == model]
     own = [line for line in of_model if line.get("model_version") == version]
@@ -80,13 +80,13 @@ def model_panels(lines: Sequence[Line], model: str, version: str = "") -> list[p
     return panels.model(rollup, replicas, versions, period(own))
 
 
-def _overview(lines: Sequence[Line]) -> str:
-    board = Board()
+def _overview(lines: Sequence[TimeSeries]) -> str:
+    overview = Overview()
     for model, version in sorted({(line.get("model"), line.get("model_version")) for line in lines}):
         own = [line for line in lines if (line.get("model"), line.get("model_version")) == (model, version)]
-        board.restore(model, version, own, period(own), float(max(line.times[-1] for line in own)))
+        overview.restore(model, version, own, period(own), float(max(line.times[-1] for line in own)))
     rows = []
-    for entry in board.view(0.0):
+    for entry in overview.view(0.0):
         for who in (entry, *entry["agents"]):
             name = f"{entry['model']} {entry['version']}" if who is entry else f"– {who['agent']}"
             cells = (
@@ -101,7 +101,7 @@ def _overview(lines: Sequence[Line]) -> str:
     return f'<h2>Models</h2><div class="card"><table><tr>{head}</tr>{"".join(rows)}</table></div>'
 
 
-def _model(lines: Sequence[Line], model: str, version: str, figures: dict[str, Any]) -> str:
+def _model(lines: Sequence[TimeSeries], model: str, version: str, figures: dict[str, Any]) -> str:
     cards = []
     for panel in model_panels(lines, model, version):
         name = f"f{len(figures)}"
@@ -117,7 +117,7 @@ def _model(lines: Sequence[Line], model: str, version: str, figures: dict[str, A
     return f'<h2>{_text(f"{model} {version}".strip())}</h2><div class="grid">{"".join(cards)}</div>'
 
 
-def _movers(lines: Sequence[Line], model: str, version: str) -> str:
+def _movers(lines: Sequence[TimeSeries], model: str, version: str) -> str:
     own = [line for line in lines if (line.get("model"), line.get("model_version")) == (model, version)]
     found = panels.movers(moved(own))
     unit = "" if found["kind"] == "psi" else " σ"
@@ -127,7 +127,7 @@ def _movers(lines: Sequence[Line], model: str, version: str) -> str:
     return f'<section class="card s4"><h3>Moved most</h3><table>{rows}</table></section>'
 
 
-def _span(lines: Sequence[Line]) -> str:
+def _span(lines: Sequence[TimeSeries]) -> str:
     first, last = min(line.times[0] for line in lines), max(line.times[-1] for line in lines)
     return " to ".join(f"{datetime.fromtimestamp(int(time), UTC):%Y-%m-%d %H:%M:%S}" for time in (first, last))
 

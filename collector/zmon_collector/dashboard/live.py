@@ -16,9 +16,9 @@ from zmon.reference import Profile
 from zmon_collector.compute.details import Details
 from zmon_collector.config import Config
 from zmon_collector.dashboard import history_queries
-from zmon_collector.dashboard.batch_tap import Passing
+from zmon_collector.dashboard.batch_tap import BatchTap
 from zmon_collector.dashboard.history import History
-from zmon_collector.dashboard.overview import KEPT, MEASURES, Board
+from zmon_collector.dashboard.overview import KEPT, MEASURES, Overview
 from zmon_collector.delivery.dispatch import Delivery
 from zmon_collector.delivery.outbox import Outbox
 from zmon_collector.telemetry import Telemetry
@@ -34,7 +34,7 @@ TAP_POINTS = 5000  # points of a report that `zmon tap` may see
 ANSWERED = 10_000  # points in one answer
 
 
-class Memory:
+class HistoryWorker:
     """The history and the one thread that uses it."""
 
     def __init__(self, path: Path, keep: float, limit: int) -> None:
@@ -127,11 +127,11 @@ class Live:
     ) -> None:
         web = config.web
         self.config = config
-        self.memory = Memory(config.collector.data_dir / "history.sqlite", web.keep, web.history_bytes)
-        self.board = Board()
+        self.memory = HistoryWorker(config.collector.data_dir / "history.sqlite", web.keep, web.history_bytes)
+        self.overview = Overview()
         self.beats: deque[dict[str, Any]] = deque(maxlen=BEATS)  # the collector's health, newest last
         self.tapped: deque[Report] = deque(maxlen=TAPPED)
-        self.passing = Passing()
+        self.passing = BatchTap()
         self.ready = False
         self.deliveries: list[Delivery] = [HistoryDelivery(self, outbox, telemetry)]
         self.changed: list[Callable[[str], None]] = []  # told of what is new: a model's name, or "" for health
@@ -149,7 +149,7 @@ class Live:
         """Open the history and remember how the models fared."""
         self.memory.start()
         for known in self.memory.read(history_queries.models).result():
-            question = history_queries.Question(
+            question = history_queries.PointQuery(
                 known.model,
                 known.version,
                 agents=None,
@@ -158,7 +158,7 @@ class Live:
                 start=known.newest - KEPT * known.period,
             )
             lines = self.memory.read(lambda db, question=question: history_queries.lines(db, question)).result()  # type: ignore[misc]
-            self.board.restore(known.model, known.version, lines, known.period, float(known.newest + known.period))
+            self.overview.restore(known.model, known.version, lines, known.period, float(known.newest + known.period))
         self._serve()
         self.ready = True
 
@@ -189,7 +189,7 @@ class Live:
     def take(self, report: Report) -> None:
         """A window has closed: remember it and tell."""
         wall = time.time()
-        self.board.take(report, wall)
+        self.overview.take(report, wall)
         self.tapped.append(report)
         self.memory.append(report, wall)
         for partial in self.open(report.model, report.version):
@@ -230,7 +230,7 @@ class Live:
     def answer(self, ask: object) -> dict[str, Any]:
         """What `zmon top` and `zmon tap` ask over the admin socket."""
         if ask == "overview":
-            return {"models": self.board.view(time.time()), "now": time.time()}
+            return {"models": self.overview.view(time.time()), "now": time.time()}
         if isinstance(ask, str) and ask.startswith("reports "):
             return {"reports": self._newer(int(ask.removeprefix("reports ") or 0))}
         if isinstance(ask, str) and ask.startswith("batches "):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from zmon_collector.dashboard.timeseries import Line, Times, Values, grid, pick
+from zmon_collector.dashboard.timeseries import Times, TimeSeries, Values, grid, pick
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Moved:
     now: Values
 
 
-def moved(lines: Sequence[Line]) -> Moved | None:
+def moved(lines: Sequence[TimeSeries]) -> Moved | None:
     """The rollup's features; None when there are none.
 
     The shift is (mean − m) / s, where m is the median over the windows of the feature's mean, and s² the median

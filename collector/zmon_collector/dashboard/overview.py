@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from zmon.contract import Report
-from zmon_collector.dashboard.timeseries import Line
+from zmon_collector.dashboard.timeseries import TimeSeries
 
 MODELS = 2000  # versions of models that are kept
 KEPT = 60  # windows of each replica
@@ -72,7 +72,7 @@ class Track:
             self.heard = max(self.heard, heard)
 
 
-class Board:
+class Overview:
     """Keeps the newest windows of all models; `view` says how they fare."""
 
     def __init__(self) -> None:
@@ -98,7 +98,7 @@ class Board:
         while len(self._tracks) > MODELS:
             del self._tracks[next(iter(self._tracks))]
 
-    def restore(self, model: str, version: str, lines: Iterable[Line], period: int, heard: float) -> None:
+    def restore(self, model: str, version: str, lines: Iterable[TimeSeries], period: int, heard: float) -> None:
         """What the history remembers of a model, after a start."""
         found: dict[str, dict[int, dict[str, Any]]] = {}
         for line in lines:

@@ -14,7 +14,7 @@ from zmon_collector.dashboard import distributions, figures
 from zmon_collector.dashboard.distributions import Detail
 from zmon_collector.dashboard.figures import Figure
 from zmon_collector.dashboard.movers import Moved, moved
-from zmon_collector.dashboard.timeseries import Line, pick
+from zmon_collector.dashboard.timeseries import TimeSeries, pick
 
 Panel = dict[str, Any]
 
@@ -52,9 +52,9 @@ def panel(
 
 
 def model(
-    lines: Sequence[Line],
-    replicas: Sequence[Line],
-    versions: Sequence[Line],
+    lines: Sequence[TimeSeries],
+    replicas: Sequence[TimeSeries],
+    versions: Sequence[TimeSeries],
     period: int,
     reliability: Panel | None = None,
 ) -> list[Panel]:
@@ -121,7 +121,7 @@ def _movement_note(found: Moved | None) -> str:
     return "Shift of the mean in standard deviations, against the median window; those that moved most first"
 
 
-def _compared(what: str, key: str, lines: Sequence[Line], period: int) -> list[Panel]:
+def _compared(what: str, key: str, lines: Sequence[TimeSeries], period: int) -> list[Panel]:
     plain = {"class_name": None, "feat_name": None}
     confidence = pick(lines, "max_prediction_proba", stat="mean", **plain)
     scores = pick(lines, "accuracy", stat=None, **plain) or pick(lines, "mae", stat=None, **plain)
@@ -166,9 +166,9 @@ def movers(found: Moved | None) -> dict[str, Any]:
 
 
 def series(
-    lines: Sequence[Line],
-    by_agent: Sequence[Line],
-    drift: Sequence[Line],
+    lines: Sequence[TimeSeries],
+    by_agent: Sequence[TimeSeries],
+    drift: Sequence[TimeSeries],
     names: Mapping[str, str],
     reference: Panel | None = None,
 ) -> list[Panel]:
@@ -217,7 +217,7 @@ def series(
 
 
 def health(
-    beats: Sequence[Mapping[str, Any]], plugins: Sequence[Mapping[str, Any]], replicas: Sequence[Line]
+    beats: Sequence[Mapping[str, Any]], plugins: Sequence[Mapping[str, Any]], replicas: Sequence[TimeSeries]
 ) -> list[Panel]:
     """The collector's own health, from its newest looks at itself."""
     times = [int(beat["time"]) for beat in beats]

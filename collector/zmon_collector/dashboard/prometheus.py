@@ -40,7 +40,7 @@ _OF_SINKS = {"sink_written", "sink_errors", "sink_failed", "outbox_dropped", "sa
 _ILLEGAL = re.compile(r"[^a-zA-Z0-9_]")
 
 
-class Newest:
+class NewestReports:
     """The newest report of each (model, version), until it is stale."""
 
     def __init__(self) -> None:

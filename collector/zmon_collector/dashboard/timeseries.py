@@ -12,7 +12,7 @@ Times = NDArray[np.int64]
 Values = NDArray[np.float64]
 
 
-class Line(NamedTuple):
+class TimeSeries(NamedTuple):
     """One series: its identifying names, and its values by window start in epoch seconds, ascending."""
 
     names: Mapping[str, str]
@@ -23,7 +23,9 @@ class Line(NamedTuple):
         return self.names.get(name, "")
 
 
-def pick(lines: Iterable[Line], what: str | Sequence[str], **names: str | Sequence[str] | None) -> list[Line]:
+def pick(
+    lines: Iterable[TimeSeries], what: str | Sequence[str], **names: str | Sequence[str] | None
+) -> list[TimeSeries]:
     """Lines of that measure whose names are as given; None or "" asks for a name that is absent, "*" for any present.
 
     >>> line = Line({"what": "accuracy", "agent_id": "a"}, np.array([0]), np.array([0.5]))
@@ -32,7 +34,7 @@ def pick(lines: Iterable[Line], what: str | Sequence[str], **names: str | Sequen
     """
     wanted = (what,) if isinstance(what, str) else tuple(what)
 
-    def fits(line: Line) -> bool:
+    def fits(line: TimeSeries) -> bool:
         for name, value in names.items():
             has = line.get(name)
             if value == "*":
@@ -48,14 +50,14 @@ def pick(lines: Iterable[Line], what: str | Sequence[str], **names: str | Sequen
     return [line for line in lines if line.get("what") in wanted and fits(line)]
 
 
-def one(lines: Iterable[Line], what: str, **names: str | Sequence[str] | None) -> Line | None:
+def one(lines: Iterable[TimeSeries], what: str, **names: str | Sequence[str] | None) -> TimeSeries | None:
     """The first such line; a rollup without further names unless they are given."""
     plain: dict[str, Any] = {"agent_id": None, "class_name": None, "feat_name": None, "stat": None}
     found = pick(lines, what, **{**plain, **names})
     return found[0] if found else None
 
 
-def grid(lines: Sequence[Line]) -> tuple[Times, Values]:
+def grid(lines: Sequence[TimeSeries]) -> tuple[Times, Values]:
     """All lines on one time axis: (times, values of shape (lines, times)), NaN where a line has none."""
     if not lines:
         return np.empty(0, dtype=np.int64), np.empty((0, 0))
@@ -90,36 +92,36 @@ def coarser(times: Times, values: Values, step: int, *, counter: bool) -> tuple[
     return steps.astype(np.int64), found
 
 
-def as_lines(names: Sequence[Mapping[str, str]], times: Times, values: Values) -> list[Line]:
+def as_lines(names: Sequence[Mapping[str, str]], times: Times, values: Values) -> list[TimeSeries]:
     """The rows of a grid as lines, without their gaps."""
     lines = []
     for each, row in zip(names, values, strict=True):
         present = ~np.isnan(row)
         if present.all():
-            lines.append(Line(each, times, row))
+            lines.append(TimeSeries(each, times, row))
         elif present.any():
-            lines.append(Line(each, times[present], row[present]))
+            lines.append(TimeSeries(each, times[present], row[present]))
     return lines
 
 
-def extended(lines: Sequence[Line], partial: Sequence[Line]) -> list[Line]:
+def extended(lines: Sequence[TimeSeries], partial: Sequence[TimeSeries]) -> list[TimeSeries]:
     """Lines with one more point each, where `partial` has one that is newer."""
     newest = {tuple(sorted(line.names.items())): line for line in partial}
     found = []
     for line in lines:
         more = newest.pop(tuple(sorted(line.names.items())), None)
         if more is not None and more.times[0] > line.times[-1]:
-            line = Line(line.names, np.append(line.times, more.times), np.append(line.values, more.values))
+            line = TimeSeries(line.names, np.append(line.times, more.times), np.append(line.values, more.values))
         found.append(line)
     return [*found, *newest.values()]
 
 
-def of_frame(frame: Any) -> list[Line]:
+def of_frame(frame: Any) -> list[TimeSeries]:
     """The series of a table that `zmon.read_points` gave."""
     names = [column for column in frame.columns if column not in ("time", "value")]
     times = frame["time"].dt.tz_localize(None).to_numpy().astype("datetime64[s]").astype(np.int64)
     values = frame["value"].to_numpy(dtype=float)
     return [
-        Line({name: value for name, value in zip(names, key, strict=True) if value}, times[rows], values[rows])
+        TimeSeries({name: value for name, value in zip(names, key, strict=True) if value}, times[rows], values[rows])
         for key, rows in frame.groupby(names, observed=True, sort=False).indices.items()
     ]

@@ -11,19 +11,19 @@ import msgpack
 
 from zmon.contract import Refused
 from zmon.errors import RetryLater
-from zmon_collector.storage.database import Store
+from zmon_collector.storage.database import Database
 from zmon_collector.telemetry import Telemetry
 
 Row = dict[str, Any]
 LISTED = 1000  # rows of one answer
 
 
-class Aside:
+class DeadLetters:
     """What was set aside, of all sinks.
 
     Parameters
     ----------
-    store : Store
+    store : Database
     telemetry : Telemetry
     rows : int
         Samples kept; beyond it the oldest go, counted.
@@ -31,7 +31,7 @@ class Aside:
         Seconds after which a sample goes.
     """
 
-    def __init__(self, store: Store, telemetry: Telemetry, *, rows: int, keep: float) -> None:
+    def __init__(self, store: Database, telemetry: Telemetry, *, rows: int, keep: float) -> None:
         self._store = store
         self._telemetry = telemetry
         self._rows = rows
@@ -142,7 +142,7 @@ def _among(ids: Sequence[int]) -> str:
 class SinkLedger:
     """One sink's `zmon.Ledger`, kept in the store."""
 
-    def __init__(self, reader: str, aside: Aside, store: Store, ends: Callable[[], bool]) -> None:
+    def __init__(self, reader: str, aside: DeadLetters, store: Database, ends: Callable[[], bool]) -> None:
         self._reader = reader
         self._ends = ends
         self._aside = aside

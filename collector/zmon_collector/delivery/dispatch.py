@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 
 from zmon.contract import Report, Sink
 from zmon.errors import RetryLater
-from zmon_collector.delivery.dead_letters import Aside
-from zmon_collector.delivery.outbox import Again, Outbox
+from zmon_collector.delivery.dead_letters import DeadLetters
+from zmon_collector.delivery.outbox import Outbox, Redelivery
 from zmon_collector.telemetry import Telemetry
 
 log = logging.getLogger("zmon.collector")
@@ -53,14 +53,14 @@ class Delivery(ABC):
             found = self._outbox.wait(self.name)
             if found is None:
                 break
-            if isinstance(found, Again):
+            if isinstance(found, Redelivery):
                 self._send_again(found)
                 continue
             if not self._deliver(found):
                 break  # it stays in the outbox for the next run
             self._outbox.done(self.name, found.sequence)
 
-    def _send_again(self, again: Again) -> None:  # noqa: B027 - a reader may leave it as it is
+    def _send_again(self, again: Redelivery) -> None:  # noqa: B027 - a reader may leave it as it is
         """Send once more what was set aside: sinks do; other readers set nothing aside, so there is nothing."""
 
     @abstractmethod
@@ -74,7 +74,7 @@ class Delivery(ABC):
 class SinkDelivery(Delivery):
     """A sink's thread: opens it, retries, closes it."""
 
-    def __init__(self, sink: Sink, outbox: Outbox, aside: Aside, telemetry: Telemetry) -> None:
+    def __init__(self, sink: Sink, outbox: Outbox, aside: DeadLetters, telemetry: Telemetry) -> None:
         super().__init__(sink.name, outbox, telemetry)
         self._sink = sink
         self._aside = aside
@@ -111,7 +111,7 @@ class SinkDelivery(Delivery):
             self._telemetry.count("sink_written", self.name)
         return done is not None
 
-    def _send_again(self, again: Again) -> None:
+    def _send_again(self, again: Redelivery) -> None:
         resend = getattr(self._sink, "resend", None)
         if resend is not None:
             self._until_done(lambda: self._aside.send_again(again.ids, resend), f"{len(again.ids)} set-aside samples")

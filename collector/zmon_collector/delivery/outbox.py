@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from zmon.contract import Report
-from zmon_collector.compute.finalizer import Closed
+from zmon_collector.compute.finalizer import ClosedWindow
 from zmon_collector.delivery import report_codec
-from zmon_collector.storage.database import Store
+from zmon_collector.storage.database import Database
 from zmon_collector.telemetry import Telemetry
 
 log = logging.getLogger("zmon.collector")
@@ -28,7 +28,7 @@ CACHED = 64  # newest reports kept in memory for their readers
 AT_ONCE = 500  # samples that were set aside in one go
 
 
-class Again(NamedTuple):
+class Redelivery(NamedTuple):
     """Samples that were set aside and are to be sent again, by id."""
 
     ids: tuple[int, ...]
@@ -39,7 +39,7 @@ class Outbox:
 
     Parameters
     ----------
-    store : Store
+    store : Database
     telemetry : Telemetry
     limit : int
         Bytes of reports that wait; beyond it the oldest go, counted for each reader that had not read them.
@@ -49,7 +49,7 @@ class Outbox:
         Sequence of the first report, should the store know of none later.
     """
 
-    def __init__(self, store: Store, telemetry: Telemetry, *, limit: int, keep: float, first: int) -> None:
+    def __init__(self, store: Database, telemetry: Telemetry, *, limit: int, keep: float, first: int) -> None:
         self._store = store
         self._telemetry = telemetry
         self._limit = limit
@@ -60,7 +60,7 @@ class Outbox:
         self._nbytes = 0
         self._cursors: dict[str, int] = {}
         self._changed = threading.Condition()
-        self._asked: dict[str, deque[Again]] = {}
+        self._asked: dict[str, deque[Redelivery]] = {}
         self._ended = False
 
     def load(self, connection: sqlite3.Connection, readers: Sequence[str]) -> None:
@@ -83,7 +83,7 @@ class Outbox:
     # --- writing -----------------------------------------------------------------------------------------------------
 
     def prepare(
-        self, closed: Closed, tags: Mapping[str, Mapping[str, str]]
+        self, closed: ClosedWindow, tags: Mapping[str, Mapping[str, str]]
     ) -> tuple[Callable[[sqlite3.Connection], int], Callable[[int], None]]:
         """Number a closed window's values. What to run in the closing transaction, and what once it is on disk."""
         model, version = closed.model
@@ -111,10 +111,10 @@ class Outbox:
 
     # --- reading, from the readers' threads --------------------------------------------------------------------------
 
-    def wait(self, reader: str, timeout: float | None = None) -> Report | Again | None:
+    def wait(self, reader: str, timeout: float | None = None) -> Report | Redelivery | None:
         """The oldest report the reader has not done, as soon as there is one; None at the end, or in time.
 
-        `Again` comes before it, when somebody asked for that.
+        `Redelivery` comes before it, when somebody asked for that.
         """
         until = None if timeout is None else time.monotonic() + timeout
         while True:
@@ -170,7 +170,7 @@ class Outbox:
         """Let the reader send these samples, which were set aside, again. Forgotten when the collector ends before."""
         with self._changed:
             asked = self._asked.setdefault(reader, deque())
-            asked.extend(Again(tuple(ids[start : start + AT_ONCE])) for start in range(0, len(ids), AT_ONCE))
+            asked.extend(Redelivery(tuple(ids[start : start + AT_ONCE])) for start in range(0, len(ids), AT_ONCE))
             self._changed.notify_all()
 
     def end(self) -> None:

@@ -37,7 +37,7 @@ Socket = zmq.Socket[bytes]
 
 
 @dataclass(frozen=True, slots=True)
-class Client:
+class AllowedClient:
     """One that may publish: its name in the configuration, and what it may speak for."""
 
     name: str
@@ -51,7 +51,7 @@ class Client:
 
 
 @dataclass(frozen=True, slots=True)
-class Allow:
+class AllowList:
     """The clients by public key. Immutable: a reload makes another one.
 
     >>> allow = Allow({"k": Client("pod", ("fraud*",), ("*",))})
@@ -59,14 +59,14 @@ class Allow:
     (True, False)
     """
 
-    clients: Mapping[str, Client] = field(default_factory=dict)
+    clients: Mapping[str, AllowedClient] = field(default_factory=dict)
 
     @staticmethod
-    def of(section: SecuritySection) -> Allow:
+    def of(section: SecuritySection) -> AllowList:
         """The list of the configuration and of the file it names; ConfigurationError when something is wrong."""
-        return Allow(
+        return AllowList(
             {
-                each["key"]: Client(name, tuple(each["models"]), tuple(each["agents"]))
+                each["key"]: AllowedClient(name, tuple(each["models"]), tuple(each["agents"]))
                 for name, each in _gathered(section).items()
             }
         )
@@ -86,7 +86,7 @@ class Gate:
     def __init__(self, section: SecuritySection, telemetry: Telemetry) -> None:
         path = section.secret_key_file
         self._secret = b"" if path is None else read_file("[security] secret_key_file", path, "secret-key").encode()
-        self._allow = Allow.of(section)
+        self._allow = AllowList.of(section)
         self._telemetry = telemetry
         self._period = monotonic()
         self._logged: set[str] = set()  # keys, in this period
@@ -97,7 +97,7 @@ class Gate:
     def on(self) -> bool:
         return bool(self._secret)
 
-    def permit(self, allow: Allow) -> None:
+    def permit(self, allow: AllowList) -> None:
         """Put another list in the place of the present one. Callable from any thread."""
         self._allow = allow
         if self.on and not allow.clients:
@@ -160,7 +160,7 @@ class Gate:
             log.warning(text, *arguments)
 
 
-def verdict(frames: Sequence[bytes], allow: Allow) -> tuple[list[bytes], str, str]:
+def verdict(frames: Sequence[bytes], allow: AllowList) -> tuple[list[bytes], str, str]:
     """The answer to a ZAP request, the reason if it is a refusal, and the key that was shown."""
     if len(frames) < 6 or frames[0] != b"1.0":
         request = frames[1] if len(frames) > 1 else b""

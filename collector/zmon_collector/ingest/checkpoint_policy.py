@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from zmon_collector.compute.engine import Engine
-from zmon_collector.ingest.ingestor import Desk
+from zmon_collector.ingest.ingestor import Ingestor
 from zmon_collector.storage import journal
-from zmon_collector.storage.database import Store
+from zmon_collector.storage.database import Database
 from zmon_collector.storage.journal import Turn
 from zmon_collector.telemetry import Telemetry
 
@@ -15,11 +15,11 @@ CHECKPOINT_BYTES = 256 * 2**20  # of a window's rows in the journal; then they a
 TIGHT = 16  # times sooner while the journal is more than half full
 
 
-class Compaction:
+class CheckpointPolicy:
     """Decides after each turn which windows are brought to rest. Runs on the collector's thread."""
 
-    def __init__(self, desk: Desk, engine: Engine, store: Store, telemetry: Telemetry) -> None:
-        self._desk = desk
+    def __init__(self, ingestor: Ingestor, engine: Engine, store: Database, telemetry: Telemetry) -> None:
+        self._ingestor = ingestor
         self._engine = engine
         self._store = store
         self._telemetry = telemetry
@@ -32,15 +32,17 @@ class Compaction:
 
     def turn(self, turn: Turn) -> None:
         """Begin the checkpoints that the turn's rows have made due."""
-        tight = self._store.used_bytes > self._desk.config.limits.journal_bytes // 2
+        tight = self._store.used_bytes > self._ingestor.config.limits.journal_bytes // 2
         for number in {*turn.chunks, *self._postponed}:
-            pending = self._desk.pending.get(number)
+            pending = self._ingestor.pending.get(number)
             if pending is None:  # it has closed meanwhile
                 self._postponed.discard(number)
                 continue
             if pending.nbytes < (CHECKPOINT_BYTES // TIGHT if tight else CHECKPOINT_BYTES):
                 continue
-            if self._desk.late.is_joining(number):  # what it gives is in this turn's chunks, and not with the engine
+            if self._ingestor.late.is_joining(
+                number
+            ):  # what it gives is in this turn's chunks, and not with the engine
                 self._postponed.add(number)
                 continue
             self._postponed.discard(number)

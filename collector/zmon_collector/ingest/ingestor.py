@@ -22,21 +22,21 @@ from zmon_collector.compute.sample import stream_seed
 from zmon_collector.config import Config
 from zmon_collector.ingest import validation
 from zmon_collector.ingest.late_labels import LateLabels
-from zmon_collector.ingest.model_state import Shelf
-from zmon_collector.ingest.schema_cache import Schemas
-from zmon_collector.ingest.sessions import GONE_AFTER, Roster
-from zmon_collector.ingest.stream_position import Stream, first_contact
-from zmon_collector.storage.chunk_codec import Record
-from zmon_collector.storage.journal import Model, Turn, WindowRow, pack_counts
+from zmon_collector.ingest.model_state import ModelStates
+from zmon_collector.ingest.schema_cache import SchemaCache
+from zmon_collector.ingest.sessions import GONE_AFTER, SessionRegistry
+from zmon_collector.ingest.stream_position import StreamPosition, first_contact
+from zmon_collector.storage.chunk_codec import ChunkRecord
+from zmon_collector.storage.journal import ModelKey, Turn, WindowRow, pack_counts
 from zmon_collector.storage.label_join import Joined
 from zmon_collector.telemetry import Telemetry
-from zmon_collector.windows.manager import Book
+from zmon_collector.windows.manager import WindowManager
 from zmon_collector.windows.window import NO_WINDOW, OTHER, Now, OpenWindow
 
 log = logging.getLogger("zmon.collector")
 
 
-class Ack(NamedTuple):
+class PendingAck(NamedTuple):
     """An acknowledgement that is due: to whom, for which stream, up to which row, and the schema that is needed."""
 
     peer: bytes
@@ -46,16 +46,16 @@ class Ack(NamedTuple):
 
 
 @dataclass(slots=True)
-class Pending:
+class UnreportedWindow:
     """A window whose report is not written yet."""
 
-    model: Model
+    model: ModelKey
     window: OpenWindow
     schemas: set[bytes] = field(default_factory=set)  # journaled with it
     nbytes: int = 0  # of rows behind the last checkpoint
 
 
-class Desk:
+class Ingestor:
     """Where rows are settled: streams, schemas and the books of all models. Runs on the collector's thread.
 
     Parameters
@@ -70,27 +70,27 @@ class Desk:
 
     def __init__(self, config: Config, telemetry: Telemetry, engine: Engine, *, journal: bool) -> None:
         self.config = config
-        self.books: dict[Model, Book] = {}
-        self.shelf = Shelf()
-        self.roster = Roster(telemetry)
-        self.pending: dict[int, Pending] = {}
-        self.tags: dict[Model, dict[str, Mapping[str, str]]] = {}
+        self.managers: dict[ModelKey, WindowManager] = {}
+        self.shelf = ModelStates()
+        self.sessions = SessionRegistry(telemetry)
+        self.pending: dict[int, UnreportedWindow] = {}
+        self.tags: dict[ModelKey, dict[str, Mapping[str, str]]] = {}
         self.numbers = count(1)
         self.store = token_bytes(8)  # names what acknowledgements are kept in; a journal has a name of its own
         self.turn = Turn(1)
         self._telemetry = telemetry
         self._engine = engine
         self._journal = journal
-        self._schemas = Schemas(telemetry)
+        self._schemas = SchemaCache(telemetry)
         self._acks: dict[bytes, bytes] = {}  # streams to acknowledge after this turn, and the schema each lacks
-        self._alarmed: set[Model] = set()
+        self._alarmed: set[ModelKey] = set()
         self.late = LateLabels(engine.close, journal=journal)
 
     def reload(self, config: Config) -> None:
         """Other rules, from the next window on."""
         self.config = config
-        for (model, _), book in self.books.items():
-            book.change(config.rules(model))
+        for (model, _), manager in self.managers.items():
+            manager.change(config.rules(model))
 
     # --- receive -----------------------------------------------------------------------------------------------------
 
@@ -98,23 +98,23 @@ class Desk:
         """A publisher says hello, still here, or goodbye."""
         if not self._wanted(greeting.topic):
             return
-        stream = self.roster.get(greeting.stream)
+        stream = self.sessions.get(greeting.stream)
         if stream is None:
             stream = first_contact(greeting, stream_seed(greeting.stream), self.store)
-            self.roster.meet(greeting.stream, stream, self.config.limits.streams, now)
-        self.roster.hear(greeting.stream, greeting.topic, user, now)
-        book, agent = self._book(greeting.topic, now)
+            self.sessions.meet(greeting.stream, stream, self.config.limits.streams, now)
+        self.sessions.hear(greeting.stream, greeting.topic, user, now)
+        manager, agent = self._manager(greeting.topic, now)
         stream.issued = max(stream.issued, greeting.issued)
-        self.roster.answer(greeting.stream, peer)
-        self._advance(greeting.stream, stream, greeting.base - 1, book, agent, now)
-        self._take_tally(greeting.stream, stream, greeting.tally, book, agent, now)
+        self.sessions.answer(greeting.stream, peer)
+        self._advance(greeting.stream, stream, greeting.base - 1, manager, agent, now)
+        self._take_tally(greeting.stream, stream, greeting.tally, manager, agent, now)
         if greeting.kind == "hello":
-            book.hello(agent, greeting.stream, now)
+            manager.hello(agent, greeting.stream, now)
         elif greeting.kind == "bye":
-            book.goodbye(agent, greeting.stream)
+            manager.goodbye(agent, greeting.stream)
             if not stream.left:
                 stream.ends_at = now.mono + GONE_AFTER
-                self.roster.moved(greeting.stream)
+                self.sessions.moved(greeting.stream)
         self._acks.setdefault(greeting.stream, b"")
 
     def take_message(self, message: Message, now: Now, user: str = "") -> None:
@@ -128,23 +128,30 @@ class Desk:
         if known is None:
             self._acks[message.stream] = message.schema  # not acknowledged: it comes again, after its schema
             raise WireError("schema_unknown", message.schema.hex())
-        stream = self.roster.get(message.stream)
+        stream = self.sessions.get(message.stream)
         if stream is None:
-            stream = Stream(message.topic, message.first - 1, stream_seed(message.stream))
-            self.roster.meet(message.stream, stream, self.config.limits.streams, now)
-        self.roster.hear(message.stream, message.topic, user, now)
-        book, agent = self._book(message.topic, now)
+            stream = StreamPosition(message.topic, message.first - 1, stream_seed(message.stream))
+            self.sessions.meet(message.stream, stream, self.config.limits.streams, now)
+        self.sessions.hear(message.stream, message.topic, user, now)
+        manager, agent = self._manager(message.topic, now)
         settle = self._settle_labels if message.kind == "labels" else self._settle
-        settle(message, *known, stream, book, agent, now)
+        settle(message, *known, stream, manager, agent, now)
         self._acks.setdefault(message.stream, b"")
 
     # --- settle ------------------------------------------------------------------------------------------------------
 
     def _settle(
-        self, message: Message, schema: Schema, body: bytes, stream: Stream, book: Book, agent: str, now: Now
+        self,
+        message: Message,
+        schema: Schema,
+        body: bytes,
+        stream: StreamPosition,
+        manager: WindowManager,
+        agent: str,
+        now: Now,
     ) -> None:
         topic = message.topic
-        skip = self._offered(message, stream, book, agent, now)
+        skip = self._offered(message, stream, manager, agent, now)
         fresh = message.rows - skip
         if not fresh:
             return
@@ -152,69 +159,78 @@ class Desk:
         try:
             batch = validation.checked(message, schema)
             times, skewed = validation.settled(message, now.wall, self.config.collector.max_skew)
-            starts = book.periods.starts(times)
-            validation.spread(starts, book.rules.open_windows)
+            starts = manager.periods.starts(times)
+            validation.spread(starts, manager.rules.open_windows)
         except WireError as error:
-            self._count(book, agent, "rejected", fresh, now, error.reason)
+            self._count(manager, agent, "rejected", fresh, now, error.reason)
             return
         if skewed:
             self._telemetry.count("skewed", by=skewed)
         model = (topic.model, topic.version)
         for part in validation.split(batch, message.first, skip, times, starts):
             rows = part.batch.rows
-            window = book.put(agent, message.stream, schema, part.start, rows, part.newest, now)
+            window = manager.put(agent, message.stream, schema, part.start, rows, part.newest, now)
             if window is None:
                 self._telemetry.count("late_or_conflicting", by=rows)
                 continue
             self._engine.add(model, window, agent, part.batch, stream.seed, part.numbers)
             if self._journal:
                 columns, dictionaries = dict(part.batch.raw()), dict(part.batch.dictionaries)
-                record = Record(agent, message.stream, message.schema, part.numbers, rows, columns, dictionaries)
+                record = ChunkRecord(agent, message.stream, message.schema, part.numbers, rows, columns, dictionaries)
                 self._write(model, window, body, record)
                 if "ids" in columns:
                     self.late.keep(self.turn, model, window, agent, part, now)
         if schema.tags:
             self.tags.setdefault(model, {})[agent] = schema.tags
 
-    def _offered(self, message: Message, stream: Stream, book: Book, agent: str, now: Now) -> int:
+    def _offered(self, message: Message, stream: StreamPosition, manager: WindowManager, agent: str, now: Now) -> int:
         """Move the stream's position over a message; how many of its rows are known already."""
         skip, lost = stream.offer(message)
-        self._count(book, agent, "lost", lost, now)
-        self._take_tally(message.stream, stream, message.tally, book, agent, now)
+        self._count(manager, agent, "lost", lost, now)
+        self._take_tally(message.stream, stream, message.tally, manager, agent, now)
         self._telemetry.count("messages")
         if skip < message.rows or lost:
-            self.roster.moved(message.stream)
+            self.sessions.moved(message.stream)
         if skip == message.rows:
             self._telemetry.count("duplicates", by=message.rows)
         return skip
 
     def _settle_labels(
-        self, message: Message, schema: Schema, body: bytes, stream: Stream, book: Book, agent: str, now: Now
+        self,
+        message: Message,
+        schema: Schema,
+        body: bytes,
+        stream: StreamPosition,
+        manager: WindowManager,
+        agent: str,
+        now: Now,
     ) -> None:
         """Labels of rows that were published before, or will be soon: what becomes of them is found in the join."""
-        skip = self._offered(message, stream, book, agent, now)
+        skip = self._offered(message, stream, manager, agent, now)
         fresh = message.rows - skip
         if not fresh:
             return
         self._telemetry.count("labels", by=fresh)
-        book.only_labels(agent, message.stream)
-        settled = self.late.settle(self.turn, message, schema, skip, book, agent, self.config.collector.max_skew, now)
+        manager.only_labels(agent, message.stream)
+        settled = self.late.settle(
+            self.turn, message, schema, skip, manager, agent, self.config.collector.max_skew, now
+        )
         for reason, rows in settled.items():
-            self._count(book, agent, "rejected", rows, now, reason)
+            self._count(manager, agent, "rejected", rows, now, reason)
 
     def take_joined(self, windows: frozenset[int], joined: Joined) -> None:
         """What the join of a turn has completed goes into its windows, which may then close."""
         for number, record in self.late.completed(joined, self._telemetry):
             pending = self.pending[number]
-            self.books[pending.model].pairs(pending.window, record.agent)
+            self.managers[pending.model].pairs(pending.window, record.agent)
             batch = Batch(pending.window.schema, record.columns, record.rows)
             self._engine.add(pending.model, pending.window, record.agent, batch, 0, 0)
         self.late.joined(windows)
 
-    def _write(self, model: Model, window: OpenWindow, body: bytes, record: Record) -> None:
+    def _write(self, model: ModelKey, window: OpenWindow, body: bytes, record: ChunkRecord) -> None:
         pending = self.pending.get(window.number)
         if pending is None:
-            pending = self.pending[window.number] = Pending(model, window)
+            pending = self.pending[window.number] = UnreportedWindow(model, window)
         if record.schema not in pending.schemas:
             pending.schemas.add(record.schema)
             self.turn.schemas.append((window.number, record.schema, body))
@@ -223,22 +239,30 @@ class Desk:
         self.turn.nbytes += nbytes
         pending.nbytes += nbytes
 
-    def _advance(self, key: bytes, stream: Stream, row: int, book: Book, agent: str, now: Now) -> None:
+    def _advance(
+        self, key: bytes, stream: StreamPosition, row: int, manager: WindowManager, agent: str, now: Now
+    ) -> None:
         lost = stream.advance(row)
         if lost:
-            self.roster.moved(key)
-            self._count(book, agent, "lost", lost, now)
+            self.sessions.moved(key)
+            self._count(manager, agent, "lost", lost, now)
 
     def _take_tally(
-        self, key: bytes, stream: Stream, tally: Mapping[str, object], book: Book, agent: str, now: Now
+        self,
+        key: bytes,
+        stream: StreamPosition,
+        tally: Mapping[str, object],
+        manager: WindowManager,
+        agent: str,
+        now: Now,
     ) -> None:
         for kind, reason, rows in stream.news(tally):
-            self.roster.moved(key)
-            self._count(book, agent, kind, rows, now, reason)
+            self.sessions.moved(key)
+            self._count(manager, agent, kind, rows, now, reason)
 
-    def _count(self, book: Book, agent: str, kind: str, rows: int, now: Now, reason: str = "") -> None:
+    def _count(self, manager: WindowManager, agent: str, kind: str, rows: int, now: Now, reason: str = "") -> None:
         if rows:
-            book.count(agent, kind, rows, now, reason)
+            manager.count(agent, kind, rows, now, reason)
             self._telemetry.count(kind, reason, rows)
 
     def _wanted(self, topic: Topic) -> bool:
@@ -247,67 +271,67 @@ class Desk:
         self._telemetry.count("not_ours", by=1)
         return False
 
-    def _book(self, topic: Topic, now: Now) -> tuple[Book, str]:
+    def _manager(self, topic: Topic, now: Now) -> tuple[WindowManager, str]:
         """The book of the topic's model, and the name under which its agent counts."""
         model = (topic.model, topic.version)
-        book = self.books.get(model)
-        if book is None:
-            if len(self.books) >= self.config.limits.models:
+        manager = self.managers.get(model)
+        if manager is None:
+            if len(self.managers) >= self.config.limits.models:
                 raise WireError("models", f"more than limits.models = {self.config.limits.models}")
-            book = self.books[model] = Book(self.config.rules(topic.model), self.numbers)
+            manager = self.managers[model] = WindowManager(self.config.rules(topic.model), self.numbers)
         self.shelf.hear(model, now)
-        agent = book.admit(topic.agent_id)
+        agent = manager.admit(topic.agent_id)
         if agent is OTHER:
             self._telemetry.count("agents_over_limit")
             if model not in self._alarmed:
                 self._alarmed.add(model)
                 log.error("model %r has more than limits.agents = %d agents: %r and further ones count for the rollup "
                           "only; is an agent_id made anew for each request?",
-                          topic.model, book.rules.agents, topic.agent_id)  # fmt: skip
-        return book, agent
+                          topic.model, manager.rules.agents, topic.agent_id)  # fmt: skip
+        return manager, agent
 
     # --- close -------------------------------------------------------------------------------------------------------
 
     def end_streams(self, now: Now, *, force: bool = False) -> None:
         """After a goodbye: what has not arrived is lost, and the stream is forgotten; so are long silent ones."""
-        for key, stream in self.roster.ended(now, force=force):
+        for key, stream in self.sessions.ended(now, force=force):
             if stream.row < stream.issued:
-                book, agent = self._book(stream.topic, now)
-                self._advance(key, stream, stream.issued, book, agent, now)
-        self.roster.forget_gone(now)
+                manager, agent = self._manager(stream.topic, now)
+                self._advance(key, stream, stream.issued, manager, agent, now)
+        self.sessions.forget_gone(now)
 
     def close_due(self, now: Now, *, hold: bool) -> None:
         """Hand the windows that close now to the engine. `hold`: none by the wall clock, after a start."""
-        for model, book in self.books.items():
-            windows = book.due(now, hold=hold)
-            orphan = book.orphans(now)
+        for model, manager in self.managers.items():
+            windows = manager.due(now, hold=hold)
+            orphan = manager.orphans(now)
             for window in [*windows, *([orphan] if orphan else [])]:
                 self._close(model, window)
 
     def close_all(self, now: Now) -> None:
         """Hand every open window to the engine."""
-        for model, book in self.books.items():
-            windows = book.flush()
-            orphan = book.orphans(now, force=True)
+        for model, manager in self.managers.items():
+            windows = manager.flush()
+            orphan = manager.orphans(now, force=True)
             for window in [*windows, *([orphan] if orphan else [])]:
                 self._close(model, window)
 
-    def _close(self, model: Model, window: OpenWindow) -> None:
+    def _close(self, model: ModelKey, window: OpenWindow) -> None:
         self.turn.closing.append(window.number)
         self.late.close(model, window)
 
     # --- forget ------------------------------------------------------------------------------------------------------
 
-    def forget_agents(self, model: Model, agents: Sequence[str]) -> None:
+    def forget_agents(self, model: ModelKey, agents: Sequence[str]) -> None:
         """Let go of all that is kept of agents that a book has forgotten."""
         self._engine.contexts.forget(model, agents)
         self.turn.gone += [(*model, agent) for agent in agents]
         for agent in agents:
             self.tags.get(model, {}).pop(agent, None)
 
-    def forget(self, model: Model) -> None:
+    def forget(self, model: ModelKey) -> None:
         """Let go of all that is kept of a model, here and on disk."""
-        del self.books[model]
+        del self.managers[model]
         self.tags.pop(model, None)
         self._alarmed.discard(model)
         self.shelf.forget(model)
@@ -317,42 +341,42 @@ class Desk:
 
     # --- the turn ----------------------------------------------------------------------------------------------------
 
-    def end_turn(self, now: Now) -> tuple[Turn, list[Ack], frozenset[int]]:
+    def end_turn(self, now: Now) -> tuple[Turn, list[PendingAck], frozenset[int]]:
         """What this turn decided, the acknowledgements that are due once that is on disk, and the windows that wait for
         what its labels complete."""
         turn, self.turn = self.turn, Turn(self.turn.number + 1)
         collector = self.config.collector
-        newest = {model: book.open[max(book.open)] for model, book in self.books.items() if book.open}
+        newest = {model: manager.open[max(manager.open)] for model, manager in self.managers.items() if manager.open}
         waiting = self.late.end_turn(
             turn, self.config.limits.label_bytes, collector.label_horizon, collector.label_wait, newest, now
         )
-        for model, book in self.books.items():
-            changes = book.take_changes()
+        for model, manager in self.managers.items():
+            changes = manager.take_changes()
             turn.spans += [(*model, *span) for span in changes.spans]
             if not self._journal:
                 continue
             for window in changes.opened:
-                self.pending.setdefault(window.number, Pending(model, window))
+                self.pending.setdefault(window.number, UnreportedWindow(model, window))
                 body = encode_schema(window.schema) if window.schema.classes or window.schema.features else b""
                 turn.windows.append(WindowRow(window.number, *model, window.start, window.end, body))
                 changes.counts |= {(window.number, agent) for agent in window.tallies}
             for number, agent in changes.counts:
-                turn.counts.append((number, *model, agent, self._packed(book, number, agent)))
-            turn.agents += [(*model, agent, book.newest(agent)) for agent in changes.agents if book.knows(agent)]
+                turn.counts.append((number, *model, agent, self._packed(manager, number, agent)))
+            turn.agents += [(*model, agent, manager.newest(agent)) for agent in changes.agents if manager.knows(agent)]
         acks = []
         for key, need in self._acks.items():
-            stream, peer = self.roster.get(key), self.roster.peer(key)
+            stream, peer = self.sessions.get(key), self.sessions.peer(key)
             if stream is not None and peer is not None:
-                acks.append(Ack(peer, key, stream.row, need))
+                acks.append(PendingAck(peer, key, stream.row, need))
         self._acks.clear()
-        turn.streams, turn.forgotten = self.roster.take_changes(now.wall)
+        turn.streams, turn.forgotten = self.sessions.take_changes(now.wall)
         turn.heard = self.shelf.take_changes()
         if not self._journal:
             turn = Turn(turn.number, spans=turn.spans, gone=turn.gone, heard=turn.heard, silent=turn.silent)
         return turn, acks, waiting
 
-    def _packed(self, book: Book, number: int, agent: str) -> bytes | None:
+    def _packed(self, manager: WindowManager, number: int, agent: str) -> bytes | None:
         pending = self.pending.get(number)  # none: the window was finished since, and its counts are in its report
-        tallies = book.waiting if number == NO_WINDOW else pending.window.tallies if pending else {}
+        tallies = manager.waiting if number == NO_WINDOW else pending.window.tallies if pending else {}
         tally = tallies.get(agent)
         return None if tally is None else pack_counts(tally.plain())

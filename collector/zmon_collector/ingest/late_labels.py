@@ -16,13 +16,13 @@ from zmon._wire.frames import Message
 from zmon.batch import Array, Schema
 from zmon.errors import WireError
 from zmon_collector.ingest import validation
-from zmon_collector.ingest.validation import Part
+from zmon_collector.ingest.validation import WindowSlice
 from zmon_collector.storage import label_join
-from zmon_collector.storage.chunk_codec import Record
-from zmon_collector.storage.journal import Model, Turn
+from zmon_collector.storage.chunk_codec import ChunkRecord
+from zmon_collector.storage.journal import ModelKey, Turn
 from zmon_collector.storage.label_join import Joined
 from zmon_collector.telemetry import Telemetry
-from zmon_collector.windows.manager import Book
+from zmon_collector.windows.manager import WindowManager
 from zmon_collector.windows.window import NANO, Now, OpenWindow
 
 SWEEP_EVERY = 10.0  # seconds
@@ -39,21 +39,21 @@ class LateLabels:
         Without one there is no join.
     """
 
-    def __init__(self, close: Callable[[Model, OpenWindow], None], *, journal: bool) -> None:
+    def __init__(self, close: Callable[[ModelKey, OpenWindow], None], *, journal: bool) -> None:
         self.used = False  # some model publishes ids, or did
         self.kept_bytes = 0
         self._close = close
         self._journal = journal
         self._joining: Counter[int] = Counter()  # turns whose join is to come back, by window
         self._turn: set[int] = set()  # windows of the turn that is being settled
-        self._closing: dict[Model, deque[OpenWindow]] = {}
-        self._owners: dict[tuple[Model, str, tuple[str, ...]], int] = {}
-        self._known: dict[int, Model] = {}  # whom labels may wait for
+        self._closing: dict[ModelKey, deque[OpenWindow]] = {}
+        self._owners: dict[tuple[ModelKey, str, tuple[str, ...]], int] = {}
+        self._known: dict[int, ModelKey] = {}  # whom labels may wait for
         self._swept = 0.0
 
     # --- settle ------------------------------------------------------------------------------------------------------
 
-    def keep(self, turn: Turn, model: Model, window: OpenWindow, agent: str, part: Part, now: Now) -> None:
+    def keep(self, turn: Turn, model: ModelKey, window: OpenWindow, agent: str, part: WindowSlice, now: Now) -> None:
         """Rows with ids: they may get their labels later."""
         batch = part.batch
         columns = batch.columns
@@ -75,7 +75,15 @@ class LateLabels:
         )
 
     def settle(
-        self, turn: Turn, message: Message, schema: Schema, skip: int, book: Book, agent: str, skew: float, now: Now
+        self,
+        turn: Turn,
+        message: Message,
+        schema: Schema,
+        skip: int,
+        manager: WindowManager,
+        agent: str,
+        skew: float,
+        now: Now,
     ) -> Mapping[str, int]:
         """Labels from the row `skip` on, joined in the windows that are open; how many are rejected, by reason."""
         fresh = message.rows - skip
@@ -88,7 +96,7 @@ class LateLabels:
             return {error.reason: fresh}
         when = np.full(fresh, times) if isinstance(times, int) else times[skip:]
         there = np.isfinite(given) if schema.task == "regression" else given >= 0
-        windows = book.label_windows(schema, now)
+        windows = manager.label_windows(schema, now)
         where = np.where(there, _targets(when, [window.start for window in windows]), -1)
         rejected: Counter[str] = Counter()
         owner = self._owner(turn, (message.topic.model, message.topic.version), schema)
@@ -104,11 +112,11 @@ class LateLabels:
                 turn.late.labelled.append(block)
         return rejected
 
-    def _target(self, window: OpenWindow) -> label_join.Window:
+    def _target(self, window: OpenWindow) -> label_join.JoinWindow:
         self._turn.add(window.number)
-        return label_join.Window(window.number, window.start)
+        return label_join.JoinWindow(window.number, window.start)
 
-    def _owner(self, turn: Turn, model: Model, schema: Schema) -> int:
+    def _owner(self, turn: Turn, model: ModelKey, schema: Schema) -> int:
         key = (model, schema.task, schema.classes)
         owner = self._owners.get(key)
         if owner is None:
@@ -125,13 +133,13 @@ class LateLabels:
             self._known[owner] = (model, version)
             self.used = True
 
-    def forget(self, model: Model) -> None:
+    def forget(self, model: ModelKey) -> None:
         """The model has been silent for longer than labels are waited for."""
         self._owners = {key: owner for key, owner in self._owners.items() if key[0] != model}
         self._known = {owner: known for owner, known in self._known.items() if known != model}
 
     def end_turn(
-        self, turn: Turn, limit: int, horizon: float, wait: float, newest: Mapping[Model, OpenWindow], now: Now
+        self, turn: Turn, limit: int, horizon: float, wait: float, newest: Mapping[ModelKey, OpenWindow], now: Now
     ) -> frozenset[int]:
         """Complete the turn's work; the windows that wait for what comes of it."""
         if self.used and now.mono - self._swept >= min(SWEEP_EVERY, wait / 4):
@@ -145,7 +153,7 @@ class LateLabels:
 
     # --- what came of it ---------------------------------------------------------------------------------------------
 
-    def completed(self, joined: Joined, telemetry: Telemetry) -> Iterator[tuple[int, Record]]:
+    def completed(self, joined: Joined, telemetry: Telemetry) -> Iterator[tuple[int, ChunkRecord]]:
         """Windows, and what the join gives them; counted for health."""
         self.kept_bytes = joined.kept_bytes
         if joined.evicted:
@@ -170,7 +178,7 @@ class LateLabels:
         """Whether pairs may still come for a window."""
         return self._joining[window] > 0 or window in self._turn
 
-    def close(self, model: Model, window: OpenWindow) -> None:
+    def close(self, model: ModelKey, window: OpenWindow) -> None:
         """Close a window once no join is under way for it, after those of its model that wait already."""
         if model in self._closing or self.is_joining(window.number):
             self._closing.setdefault(model, deque()).append(window)

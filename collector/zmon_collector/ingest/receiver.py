@@ -36,7 +36,7 @@ IPC_PATH = 100  # bytes that a unix socket's path may have, with room to spare
 Socket = zmq.Socket[bytes]
 
 
-class Received(NamedTuple):
+class ReceivedMessage(NamedTuple):
     """What came in: `kind` is data (frames of a message), control or admin (one frame, and who to answer).
 
     `user` is the sender's public key, empty without CURVE.
@@ -60,8 +60,8 @@ class Receiver:
     """
 
     def __init__(self, config: Config, telemetry: Telemetry, wake: Callable[[], None]) -> None:
-        self.inbox: deque[Received] = deque()
-        self.questions: deque[Received] = deque()  # an operator does not wait behind what a crowd sends
+        self.inbox: deque[ReceivedMessage] = deque()
+        self.questions: deque[ReceivedMessage] = deque()  # an operator does not wait behind what a crowd sends
         self._taken_in = self._given_out = 0  # bytes; each is written by one thread only
         self.data = self.control = ""  # endpoints as bound
         self.gate = Gate(config.security, telemetry)
@@ -151,7 +151,7 @@ class Receiver:
 
     # --- called by other threads ----------------------------------------------------------------------------
 
-    def take(self) -> Received | None:
+    def take(self) -> ReceivedMessage | None:
         """The oldest thing received, if any."""
         if not self.inbox:
             return None
@@ -220,10 +220,10 @@ class Receiver:
             except zmq.Again:
                 return count
             self._taken_in += sum(map(len, frames))
-            self.inbox.append(Received("data", frames, user=user))
+            self.inbox.append(ReceivedMessage("data", frames, user=user))
         return BURST
 
-    def _take_addressed(self, socket: Socket, kind: str, into: deque[Received]) -> int:
+    def _take_addressed(self, socket: Socket, kind: str, into: deque[ReceivedMessage]) -> int:
         for count in range(BURST):
             try:
                 (peer, *frames), user = self._take(socket)
@@ -231,7 +231,7 @@ class Receiver:
                 return count
             if into is self.inbox:
                 self._taken_in += sum(map(len, frames))
-            into.append(Received(kind, frames, peer, user))
+            into.append(ReceivedMessage(kind, frames, peer, user))
         return BURST
 
     def _take(self, socket: Socket) -> tuple[list[bytes], str]:

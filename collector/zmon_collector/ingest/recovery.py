@@ -22,15 +22,15 @@ from zmon.state import unpack_state
 from zmon_collector.compute import checkpoint_codec
 from zmon_collector.compute.engine import Engine
 from zmon_collector.compute.sample import stream_seed
-from zmon_collector.ingest.ingestor import Desk, Pending
+from zmon_collector.ingest.ingestor import Ingestor, UnreportedWindow
 from zmon_collector.ingest.sessions import GONE_AFTER
-from zmon_collector.ingest.stream_position import Stream
+from zmon_collector.ingest.stream_position import StreamPosition
 from zmon_collector.storage import journal
-from zmon_collector.storage.chunk_codec import Record
-from zmon_collector.storage.database import Store
-from zmon_collector.storage.journal import Found, WindowRow
+from zmon_collector.storage.chunk_codec import ChunkRecord
+from zmon_collector.storage.database import Database
+from zmon_collector.storage.journal import JournalState, WindowRow
 from zmon_collector.telemetry import Telemetry
-from zmon_collector.windows.manager import Book
+from zmon_collector.windows.manager import WindowManager
 from zmon_collector.windows.window import NO_WINDOW, Now, OpenWindow, Tally
 
 log = logging.getLogger("zmon.collector")
@@ -42,10 +42,16 @@ class Recovery:
     """Restores the desk and the engine, and replays rows until `finished`."""
 
     def __init__(
-        self, found: Found, desk: Desk, engine: Engine, store: Store, telemetry: Telemetry, wake: Callable[[], None]
+        self,
+        found: JournalState,
+        ingestor: Ingestor,
+        engine: Engine,
+        store: Database,
+        telemetry: Telemetry,
+        wake: Callable[[], None],
     ) -> None:
         self._found = found
-        self._desk = desk
+        self._ingestor = ingestor
         self._engine = engine
         self._store = store
         self._telemetry = telemetry
@@ -54,7 +60,7 @@ class Recovery:
         self._windows: deque[tuple[WindowRow, OpenWindow]] = deque()
         self._chunks: deque[int] | None = None  # of the first window that are not asked for yet
         self._asked = 0
-        self._arrived: deque[list[int] | list[Record] | ValueError] = deque()
+        self._arrived: deque[list[int] | list[ChunkRecord] | ValueError] = deque()
         self.replayed = 0  # rows
 
     @property
@@ -66,11 +72,11 @@ class Recovery:
     def restore(self, now: Now) -> None:
         """Take up positions, books, open windows and what plugins remember; everything but the rows."""
         found = self._found
-        self._desk.late.restore(found.label_owners)
+        self._ingestor.late.restore(found.label_owners)
         for model, version, start, end in found.spans:
-            self._book(model, version).closed.add(start, end)
+            self._manager(model, version).closed.add(start, end)
         for model, version, agent, newest in found.agents:
-            self._book(model, version).restore_agent(agent, newest, now)
+            self._manager(model, version).restore_agent(agent, newest, now)
         for row in found.streams:
             self._restore_stream(row, now)
         for model, version, metric, agent, memory in found.memory:
@@ -81,19 +87,19 @@ class Recovery:
         for number, model, version, agent, counts in found.counts:
             tally = Tally.of(journal.unpack_counts(counts))
             if number == NO_WINDOW:
-                self._book(model, version).restore_counts(agent, tally, now)
+                self._manager(model, version).restore_counts(agent, tally, now)
             elif number in windows:
                 windows[number].tallies[agent] = tally
                 if tally.received:
                     windows[number].contributors.add(agent)
         self._restore_shelf(now)
-        for (model, _), book in self._desk.books.items():
-            book.change(self._desk.config.rules(model))
+        for (model, _), manager in self._ingestor.managers.items():
+            manager.change(self._ingestor.config.rules(model))
         newest = max([0, *windows, *found.leftovers])
-        self._desk.numbers = count(newest + 1)
-        for book in self._desk.books.values():
-            book.number_from(self._desk.numbers)
-        self._desk.turn.number = found.turn + 1
+        self._ingestor.numbers = count(newest + 1)
+        for manager in self._ingestor.managers.values():
+            manager.number_from(self._ingestor.numbers)
+        self._ingestor.turn.number = found.turn + 1
         for number in found.leftovers:
             self._store.sweep(number, found.turn)
         for kept in found.windows:
@@ -102,11 +108,11 @@ class Recovery:
         if windows:
             log.info("going on with %d open windows", len(windows))
 
-    def _book(self, model: str, version: str) -> Book:
-        books = self._desk.books
-        if (model, version) not in books:
-            books[model, version] = Book(self._desk.config.rules(model), self._desk.numbers)
-        return books[model, version]
+    def _manager(self, model: str, version: str) -> WindowManager:
+        managers = self._ingestor.managers
+        if (model, version) not in managers:
+            managers[model, version] = WindowManager(self._ingestor.config.rules(model), self._ingestor.numbers)
+        return managers[model, version]
 
     def _restore_shelf(self, now: Now) -> None:
         """Whatever is kept of a model has a book, so that it goes when the model is forgotten."""
@@ -115,30 +121,30 @@ class Recovery:
         kept = ((model, version) for model, version, *_ in found.memory)
         owners = ((model, version) for _, model, version in found.label_owners)
         for known in {*heard, *kept, *owners}:
-            self._book(*known)
-        for known in self._desk.books:
+            self._manager(*known)
+        for known in self._ingestor.managers:
             if known in heard:
-                self._desk.shelf.restore(known, heard[known], now)
+                self._ingestor.shelf.restore(known, heard[known], now)
             else:  # of a release that did not note it
-                self._desk.shelf.hear(known, now)
+                self._ingestor.shelf.hear(known, now)
 
     def _restore_stream(self, row: journal.StreamRow, now: Now) -> None:
         topic = Topic.decode(row.topic)
-        stream = Stream(topic, row.row, stream_seed(row.id))
+        stream = StreamPosition(topic, row.row, stream_seed(row.id))
         stream.issued = row.issued
         stream.tally = msgpack.unpackb(row.tally)
         if row.gone:  # it said goodbye: what had not come by then never will
             stream.ends_at = now.mono + GONE_AFTER
         else:  # windows wait for it as they did
-            book = self._book(topic.model, topic.version)
-            book.hello(book.admit(topic.agent_id), row.id, now)
-        self._desk.roster.restore(row.id, stream, now.mono - max(0.0, now.wall - row.heard))
+            manager = self._manager(topic.model, topic.version)
+            manager.hello(manager.admit(topic.agent_id), row.id, now)
+        self._ingestor.sessions.restore(row.id, stream, now.mono - max(0.0, now.wall - row.heard))
 
     def _restore_window(self, row: WindowRow) -> OpenWindow:
         model = (row.model, row.version)
         window = OpenWindow(row.start, row.end, row.number, _schema(row.schema))
         hashes = {digest for number, digest in self._schemas if number == row.number}
-        self._desk.pending[row.number] = Pending(model, window, hashes)
+        self._ingestor.pending[row.number] = UnreportedWindow(model, window, hashes)
         kept = self._found.checkpoints.get(row.number)
         if kept is not None:
             crc, data = kept
@@ -152,7 +158,7 @@ class Recovery:
                 )
                 self._telemetry.count("checkpoints_damaged")
         if not row.closing:
-            self._book(*model).restore_window(window)
+            self._manager(*model).restore_window(window)
         self._windows.append((row, window))
         return window
 
@@ -204,10 +210,10 @@ class Recovery:
             for record in result:
                 self._add(record, row, window)
 
-    def _add(self, record: Record, row: WindowRow, window: OpenWindow) -> None:
+    def _add(self, record: ChunkRecord, row: WindowRow, window: OpenWindow) -> None:
         if "label_outcomes" in record.columns:  # completed by labels; joined before it was journaled
             # Said again, since the end may have come before the journal heard of it: the agent may have no rows there.
-            self._desk.books[row.model, row.version].pairs(window, record.agent)
+            self._ingestor.managers[row.model, row.version].pairs(window, record.agent)
             late = Batch(window.schema, record.columns, record.rows)
             self._engine.add((row.model, row.version), window, record.agent, late, 0, 0)
             return
@@ -217,7 +223,7 @@ class Recovery:
         batch = Batch(schema, record.columns, record.rows, record.dictionaries)
         seed = stream_seed(record.stream)
         self._engine.add((row.model, row.version), window, record.agent, batch, seed, record.numbers)
-        self._desk.pending[row.number].nbytes += sum(column.nbytes for column in record.columns.values())
+        self._ingestor.pending[row.number].nbytes += sum(column.nbytes for column in record.columns.values())
         self.replayed += record.rows
 
     def _complete(self, row: WindowRow, window: OpenWindow) -> None:
@@ -230,7 +236,7 @@ class Recovery:
                 tally.received -= missing
                 tally.lost += missing
                 self._telemetry.count("lost", "damaged", missing)
-                self._desk.books[model].changes.counts.add((row.number, agent))
+                self._ingestor.managers[model].changes.counts.add((row.number, agent))
         if row.closing:
             self._engine.close(model, window)
 

@@ -11,7 +11,7 @@ from zmon_collector.config import LimitsSection
 from zmon_collector.telemetry import Telemetry
 
 
-class Schemas:
+class SchemaCache:
     """What each schema's name stands for: the schema, and its bytes as they came."""
 
     def __init__(self, telemetry: Telemetry) -> None:

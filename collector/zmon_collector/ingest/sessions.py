@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from zmon._wire.frames import Topic, pack
 from zmon.errors import WireError
-from zmon_collector.ingest.stream_position import Stream
+from zmon_collector.ingest.stream_position import StreamPosition
 from zmon_collector.storage.journal import StreamRow
 from zmon_collector.telemetry import Telemetry
 from zmon_collector.windows.window import Now
@@ -18,11 +18,11 @@ GONE = 10_000  # streams remembered that way, the newest
 IDLE_STREAM = 60.0  # seconds of silence after which a stream may make room for a new one
 
 
-class Roster:
+class SessionRegistry:
     """All streams, by their keys, at most as many as `limits.streams`."""
 
     def __init__(self, telemetry: Telemetry) -> None:
-        self.streams: dict[bytes, Stream] = {}
+        self.streams: dict[bytes, StreamPosition] = {}
         self._telemetry = telemetry
         self._peers: dict[bytes, bytes] = {}  # who to answer, by stream
         self._users: dict[bytes, str] = {}  # the key that speaks for a stream; empty without CURVE
@@ -39,10 +39,10 @@ class Roster:
         """Streams that can be answered: heard of since the start, and not gone."""
         return len(self._peers)
 
-    def get(self, key: bytes) -> Stream | None:
+    def get(self, key: bytes) -> StreamPosition | None:
         return self.streams.get(key)
 
-    def meet(self, key: bytes, stream: Stream, limit: int, now: Now) -> None:
+    def meet(self, key: bytes, stream: StreamPosition, limit: int, now: Now) -> None:
         """A stream that is new here; WireError when there are too many that are not idle."""
         if len(self.streams) >= limit:
             silent = min(self.streams, key=lambda each: self._heard.get(each, 0.0))
@@ -55,7 +55,7 @@ class Roster:
         self.streams[key] = stream
         self._moved.add(key)
 
-    def restore(self, key: bytes, stream: Stream, heard: float) -> None:
+    def restore(self, key: bytes, stream: StreamPosition, heard: float) -> None:
         """A stream of an earlier run, last heard of at `heard`."""
         self.streams[key] = stream
         self._heard[key] = heard
@@ -99,7 +99,7 @@ class Roster:
                 break
             del self._gone[key]
 
-    def ended(self, now: Now, *, force: bool = False) -> Iterator[tuple[bytes, Stream]]:
+    def ended(self, now: Now, *, force: bool = False) -> Iterator[tuple[bytes, StreamPosition]]:
         """Streams whose goodbye is long enough ago that what has not arrived never will; `force`: all that said it."""
         for key, stream in list(self.streams.items()):
             if stream.ends_at is not None and (force or now.mono >= stream.ends_at):

@@ -16,7 +16,7 @@ class Verdict(NamedTuple):
     lost: int
 
 
-class Stream:
+class StreamPosition:
     """One publisher incarnation: everything up to `row` has been settled.
 
     Rows that come too early (the publisher still holds what is missing before them) are not taken: they come again
@@ -63,13 +63,13 @@ class Stream:
         return [each for each in news if each[2] > 0]
 
 
-def first_contact(greeting: Greeting, seed: int, store: bytes) -> Stream:
+def first_contact(greeting: Greeting, seed: int, store: bytes) -> StreamPosition:
     """A stream met by its hello: a fresh collector begins where the stream's last one had acknowledged.
 
     If that was this collector's own `store`, which knows nothing of it any more, then the store has lost it: the rows
     that the publisher does not hold any more are lost.
     """
-    stream = Stream(greeting.topic, 0 if greeting.store == store else greeting.acked, seed)
+    stream = StreamPosition(greeting.topic, 0 if greeting.store == store else greeting.acked, seed)
     stream.issued = greeting.issued
     if greeting.acked:
         stream.tally = greeting.tally  # counted by the collector that acknowledged

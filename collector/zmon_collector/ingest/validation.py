@@ -15,7 +15,7 @@ from zmon.errors import WireError
 NANO = 1_000_000_000
 
 
-class Part(NamedTuple):
+class WindowSlice(NamedTuple):
     """Rows of one window, and their numbers in the stream: the first of a run, or one per row."""
 
     start: int
@@ -96,7 +96,7 @@ def spread(starts: int | Array, most: int) -> None:
             raise WireError("timestamp_span", f"rows of {distinct} windows in one batch, at most {most}")
 
 
-def split(batch: Batch, first: int, skip: int, times: int | Array, starts: int | Array) -> Iterator[Part]:
+def split(batch: Batch, first: int, skip: int, times: int | Array, starts: int | Array) -> Iterator[WindowSlice]:
     """The rows from `skip` on, by window, oldest window first.
 
     `first` is the stream number of the batch's first row; the numbers stay with the rows. `starts` are the windows of
@@ -108,14 +108,14 @@ def split(batch: Batch, first: int, skip: int, times: int | Array, starts: int |
         times = times if isinstance(times, int) else times[skip:]
         starts = starts if isinstance(starts, int) else starts[skip:]
     if isinstance(times, int) or isinstance(starts, int):
-        yield Part(int(starts), batch.having(timestamps=np.full(batch.rows, times)), first, int(times) / NANO)
+        yield WindowSlice(int(starts), batch.having(timestamps=np.full(batch.rows, times)), first, int(times) / NANO)
         return
     batch = batch.having(timestamps=times)
     low, high = int(starts.min()), int(starts.max())
     if low == high:
-        yield Part(low, batch, first, int(times.max()) / NANO)
+        yield WindowSlice(low, batch, first, int(times.max()) / NANO)
         return
     for start in np.unique(starts).tolist():
         rows = np.flatnonzero(starts == start)
         part = batch.take(rows)
-        yield Part(start, part, rows.astype(np.uint64) + np.uint64(first), int(part.timestamps.max()) / NANO)
+        yield WindowSlice(start, part, rows.astype(np.uint64) + np.uint64(first), int(part.timestamps.max()) / NANO)

@@ -19,7 +19,7 @@ CSV_PIECE = 32 * 2**20  # bytes of a piece of a csv file, at least
 SUFFIXES = (".csv", ".parquet", ".npz")
 
 
-class Piece(NamedTuple):
+class FilePiece(NamedTuple):
     """A stretch of a file: a row group of parquet, lines of csv, rows of npz.
 
     `at` is the row group, the first byte, or the first row; `size` its bytes or rows; `first` the number of its first
@@ -58,7 +58,7 @@ def names(path: Path) -> tuple[str, ...]:
         raise ConfigurationError(f"{path} cannot be read: {error}") from None
 
 
-def pieces(path: Path) -> Iterator[Piece]:
+def pieces(path: Path) -> Iterator[FilePiece]:
     """The pieces of a file, in order; no row is read twice."""
     if path.suffix == ".parquet":
         arrow = pyarrow()
@@ -69,17 +69,17 @@ def pieces(path: Path) -> Iterator[Piece]:
             raise ConfigurationError(f"{path} cannot be read: {error}") from None
         first = 1
         for group, rows in enumerate(sizes):
-            yield Piece(path, group, rows, first)
+            yield FilePiece(path, group, rows, first)
             first += rows
     elif path.suffix == ".csv":
         yield from _lines(path)
     else:
         rows = _length(path)
         for at in range(0, rows, PIECE_ROWS):
-            yield Piece(path, at, min(PIECE_ROWS, rows - at), at + 1)
+            yield FilePiece(path, at, min(PIECE_ROWS, rows - at), at + 1)
 
 
-def _lines(path: Path) -> Iterator[Piece]:
+def _lines(path: Path) -> Iterator[FilePiece]:
     """Stretches of whole records: a newline ends one where the quotes before it are even in number."""
     quoted = False
     start = -1  # where the piece begins; the header comes first
@@ -97,15 +97,15 @@ def _lines(path: Path) -> Iterator[Piece]:
             records += len(ends)
             if len(ends) and start >= 0 and at + int(ends[-1]) + 1 - start >= CSV_PIECE:
                 end = at + int(ends[-1]) + 1
-                yield Piece(path, start, end - start, first)
+                yield FilePiece(path, start, end - start, first)
                 start, first = end, first + records
                 records = 0
             at += len(block)
     if 0 <= start < at:
-        yield Piece(path, start, at - start, first)
+        yield FilePiece(path, start, at - start, first)
 
 
-def chunks(piece: Piece, wanted: Sequence[str], measured: Sequence[str]) -> Iterator[Mapping[str, Any]]:
+def chunks(piece: FilePiece, wanted: Sequence[str], measured: Sequence[str]) -> Iterator[Mapping[str, Any]]:
     """A piece's columns by name, some thousand rows at a time.
 
     `measured` are those of csv that hold numbers wherever they begin with whole ones.
@@ -129,7 +129,7 @@ def chunks(piece: Piece, wanted: Sequence[str], measured: Sequence[str]) -> Iter
         raise ConfigurationError(f"{piece.path} cannot be read: {error}") from None
 
 
-def _csv(arrow: Any, piece: Piece, wanted: Sequence[str], measured: Sequence[str]) -> Iterator[Any]:
+def _csv(arrow: Any, piece: FilePiece, wanted: Sequence[str], measured: Sequence[str]) -> Iterator[Any]:
     with arrow.csv.open_csv(piece.path, arrow.csv.ReadOptions(block_size=CSV_BLOCK)) as reader:
         schema = reader.schema
     # What is whole numbers, or empty, in the first block may be neither further on.
@@ -213,7 +213,7 @@ def _length(path: Path) -> int:
         return max((member.shape[0] for member in _members(path, stack, ())), default=0)
 
 
-def _npz(piece: Piece, wanted: Sequence[str]) -> Iterator[Mapping[str, Any]]:
+def _npz(piece: FilePiece, wanted: Sequence[str]) -> Iterator[Mapping[str, Any]]:
     with ExitStack() as stack:
         members = _members(piece.path, stack, wanted)
         if len({member.shape[0] for member in members}) > 1:

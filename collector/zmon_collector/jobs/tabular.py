@@ -15,7 +15,7 @@ from zmon.batch import Batch
 from zmon.errors import ConfigurationError, Rejected
 from zmon.reference import Reader
 from zmon_collector.jobs import row_files
-from zmon_collector.jobs.row_files import Piece
+from zmon_collector.jobs.row_files import FilePiece
 
 INDEX = r"__index_level_\d+__"  # what pandas adds to parquet for the index of a frame: no input
 
@@ -68,7 +68,9 @@ class Layout:
             task=columns.task,
         )
 
-    def chunks(self, piece: Piece, wanted: Sequence[str] | None = None) -> Iterator[tuple[int, int, Mapping[str, Any]]]:
+    def chunks(
+        self, piece: FilePiece, wanted: Sequence[str] | None = None
+    ) -> Iterator[tuple[int, int, Mapping[str, Any]]]:
         """A piece's columns, some thousand rows at a time: the number of the first row in the file, rows, columns."""
         first = piece.first
         measured = (*self.probabilities, *self.inputs)
@@ -148,7 +150,7 @@ class Table:
         inputs = _matching(columns.inputs, left, "--inputs") if columns.inputs else left
         self.layout = Layout(columns, probabilities, inputs, columns.classes or _classes(columns, probabilities))
 
-    def pieces(self) -> Iterator[Piece]:
+    def pieces(self) -> Iterator[FilePiece]:
         """All pieces of all files, in order; ConfigurationError when a file lacks a column that the first one has."""
         wanted = self.layout.wanted
         for path in self.paths:

@@ -22,7 +22,7 @@ _HEAD = 8  # magic, version, a spare byte, length
 Numbers = int | NDArray[np.uint64]
 
 
-class Record(NamedTuple):
+class ChunkRecord(NamedTuple):
     """Rows of one agent in one window: `numbers` are the first of a run of stream row numbers, or one per row."""
 
     agent: str
@@ -34,7 +34,7 @@ class Record(NamedTuple):
     dictionaries: dict[str, Dictionaries] = {}  # noqa: RUF012 - never changed
 
 
-def encode(records: Sequence[Record]) -> bytes:
+def encode(records: Sequence[ChunkRecord]) -> bytes:
     """The records' bytes."""
     described: list[Any] = []
     buffers: list[Any] = []
@@ -60,7 +60,7 @@ def encode(records: Sequence[Record]) -> bytes:
     return b"".join([MAGIC, bytes([VERSION, 0]), len(header).to_bytes(4, "little"), header, *buffers])
 
 
-def decode(data: bytes) -> Iterator[Record]:
+def decode(data: bytes) -> Iterator[ChunkRecord]:
     """The records of a chunk; ValueError when it is none, or of a newer version."""
     if data[:2] != MAGIC or len(data) < _HEAD:
         raise ValueError("not a chunk")
@@ -79,4 +79,4 @@ def decode(data: bytes) -> Iterator[Record]:
             at += count * kind.itemsize + -(count * kind.itemsize) % 8
         numbers: Numbers = columns.pop("\0numbers") if first is None else first
         dictionaries = {name: tuple(tuple(column) for column in found) for name, found in names.items()}
-        yield Record(agent, stream, schema, numbers, rows, columns, dictionaries)
+        yield ChunkRecord(agent, stream, schema, numbers, rows, columns, dictionaries)

@@ -41,7 +41,7 @@ class _Job:
     nbytes: int
 
 
-class Store:
+class Database:
     """Runs jobs in order; see the module's text.
 
     Parameters

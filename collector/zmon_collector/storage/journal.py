@@ -13,9 +13,9 @@ from typing import NamedTuple
 import msgpack
 
 from zmon_collector.storage import chunk_codec, label_join
-from zmon_collector.storage.chunk_codec import Record
+from zmon_collector.storage.chunk_codec import ChunkRecord
 
-Model = tuple[str, str]
+ModelKey = tuple[str, str]
 OF_A_MODEL = ("spans", "agents", "memory", "label_owners", "heard")  # tables of what goes with a model
 
 
@@ -49,7 +49,7 @@ class Turn:
     """Everything settled in one turn, as plain data: it is written while the next turn is being settled."""
 
     number: int = 0
-    chunks: dict[int, list[Record]] = field(default_factory=dict)  # by window
+    chunks: dict[int, list[ChunkRecord]] = field(default_factory=dict)  # by window
     schemas: list[tuple[int, bytes, bytes]] = field(default_factory=list)  # window, hash, body
     streams: list[StreamRow] = field(default_factory=list)
     forgotten: list[bytes] = field(default_factory=list)
@@ -60,9 +60,9 @@ class Turn:
     agents: list[tuple[str, str, str, float]] = field(default_factory=list)
     gone: list[tuple[str, str, str]] = field(default_factory=list)  # agents
     heard: list[tuple[str, str, float]] = field(default_factory=list)  # when something last came of a model
-    silent: list[Model] = field(default_factory=list)  # models that are forgotten
+    silent: list[ModelKey] = field(default_factory=list)  # models that are forgotten
     nbytes: int = 0
-    late: label_join.Work = field(default_factory=label_join.Work)  # ids and labels to be joined
+    late: label_join.JoinWork = field(default_factory=label_join.JoinWork)  # ids and labels to be joined
 
     def __bool__(self) -> bool:
         return any(
@@ -130,7 +130,7 @@ def write_checkpoint(window: int, through: int, data: bytes, connection: sqlite3
 
 
 def write_closed(
-    window: int, model: Model, memory: dict[tuple[str, str | None], bytes], connection: sqlite3.Connection
+    window: int, model: ModelKey, memory: dict[tuple[str, str | None], bytes], connection: sqlite3.Connection
 ) -> None:
     """The window's report is written in this transaction: forget the window, keep what plugins remember."""
     for table in ("schemas", "tallies", "checkpoints"):
@@ -146,7 +146,7 @@ def write_closed(
 
 
 @dataclass(slots=True)
-class Found:
+class JournalState:
     """What an earlier run left, but for the rows: those are read one chunk after the other."""
 
     store: bytes
@@ -164,10 +164,10 @@ class Found:
     leftovers: list[int] = field(default_factory=list)  # windows that are closed and whose rows are not deleted yet
 
 
-def load(connection: sqlite3.Connection) -> Found:
+def load(connection: sqlite3.Connection) -> JournalState:
     """Everything but the rows."""
     rows = connection.execute
-    found = Found(
+    found = JournalState(
         store=rows("SELECT name FROM store").fetchone()[0],
         streams=[StreamRow(*row) for row in rows("SELECT * FROM streams")],
         windows=[WindowRow(*row) for row in rows("SELECT * FROM windows ORDER BY number")],
@@ -196,7 +196,7 @@ def chunk_ids(window: WindowRow, newest: int, connection: sqlite3.Connection) ->
     return [number for (number,) in found]
 
 
-def read_chunk(number: int, connection: sqlite3.Connection) -> list[Record]:
+def read_chunk(number: int, connection: sqlite3.Connection) -> list[ChunkRecord]:
     """The records of a chunk; ValueError when it is damaged."""
     row = connection.execute("SELECT crc, data FROM chunks WHERE id = ?", (number,)).fetchone()
     if row is None or zlib.crc32(row[1]) != row[0]:

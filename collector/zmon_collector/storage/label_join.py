@@ -18,7 +18,7 @@ import numpy as np
 from zmon._wire.frames import pack
 from zmon.batch import Array, Schema
 from zmon_collector.storage import restatement_queue
-from zmon_collector.storage.chunk_codec import Record
+from zmon_collector.storage.chunk_codec import ChunkRecord
 
 # What became of a label, as whole numbers in the column `label_outcomes`; plugins know the names, in this order.
 JOINED, UNKNOWN, DUPLICATE, CONFLICT, REPEATED = range(5)
@@ -29,7 +29,7 @@ MOST_DELETED = 20_000  # in one transaction
 _FIND = 'SELECT n, agent, at, start, "end", predicted, kind, p, label FROM predictions WHERE owner = ? AND id = ?'
 
 
-class Window(NamedTuple):
+class JoinWindow(NamedTuple):
     """An open window: its number and where it begins."""
 
     number: int
@@ -40,7 +40,7 @@ class Predicted(NamedTuple):
     """Rows with ids of one agent in one window."""
 
     owner: int
-    window: Window
+    window: JoinWindow
     end: int
     agent: str
     kept: float  # the collector's clock, epoch seconds
@@ -55,7 +55,7 @@ class Labelled(NamedTuple):
     """Labels that arrived, and the window that was open then."""
 
     owner: int
-    window: Window
+    window: JoinWindow
     agent: str  # who sent them
     received: float
     ids: list[bytes]
@@ -68,11 +68,11 @@ class Sweep(NamedTuple):
 
     kept_before: float
     waiting_before: float
-    windows: Mapping[int, Window]
+    windows: Mapping[int, JoinWindow]
 
 
 @dataclass(slots=True)
-class Work:
+class JoinWork:
     """What a turn has for the join."""
 
     limit: int = 2**62  # bytes of all that is kept
@@ -99,7 +99,7 @@ def texts(ids: Array) -> list[bytes]:
 class Joined(NamedTuple):
     """What a join gave: completed pairs and counts by window, and how many rows without a label had to go."""
 
-    records: dict[int, list[Record]] = {}  # noqa: RUF012 - never changed
+    records: dict[int, list[ChunkRecord]] = {}  # noqa: RUF012 - never changed
     evicted: int = 0
     kept_bytes: int = 0
 
@@ -127,11 +127,11 @@ class Pairs:
         self.touched.add((block.owner, start, end))
         return True
 
-    def records(self) -> Iterator[tuple[int, Record]]:
+    def records(self) -> Iterator[tuple[int, ChunkRecord]]:
         """Windows and what is journaled in them."""
         for (window, agent), outcomes in self._outcomes.items():
             codes = np.repeat(np.array(list(outcomes), dtype=np.int8), list(outcomes.values()))
-            yield window, Record(agent, b"", b"", 0, len(codes), {"label_outcomes": codes})
+            yield window, ChunkRecord(agent, b"", b"", 0, len(codes), {"label_outcomes": codes})
         for (window, agent, kind, width), rows in self._rows.items():
             predicted, label, delay, own, p = zip(*rows, strict=True)
             columns: dict[str, Array] = {
@@ -143,10 +143,10 @@ class Pairs:
             }
             if width:
                 columns["probabilities"] = np.frombuffer(b"".join(p), kind).reshape(len(rows), -1)
-            yield window, Record(agent, b"", b"", 0, len(rows), columns)
+            yield window, ChunkRecord(agent, b"", b"", 0, len(rows), columns)
 
 
-def join(work: Work, connection: sqlite3.Connection) -> Joined:
+def join(work: JoinWork, connection: sqlite3.Connection) -> Joined:
     """Keep, match and sweep. Called again when the transaction was rolled back."""
     found = Pairs()
     connection.executemany("INSERT OR IGNORE INTO label_owners VALUES (?, ?, ?, ?, ?)", work.owners)
@@ -157,7 +157,7 @@ def join(work: Work, connection: sqlite3.Connection) -> Joined:
     restatement_queue.mark(found.touched, connection)
     connection.execute("UPDATE label_bytes SET kept = kept + ?", (grown,))
     evicted = _trim(work, connection)
-    records: dict[int, list[Record]] = defaultdict(list)
+    records: dict[int, list[ChunkRecord]] = defaultdict(list)
     for window, record in found.records():
         records[window].append(record)
     (kept,) = connection.execute("SELECT kept FROM label_bytes").fetchone()
@@ -257,7 +257,7 @@ def _expire(sweep: Sweep, found: Pairs, connection: sqlite3.Connection) -> int:
     return gone
 
 
-def _trim(work: Work, connection: sqlite3.Connection) -> int:
+def _trim(work: JoinWork, connection: sqlite3.Connection) -> int:
     """Let go of the oldest, while they are too many bytes or too old; how many without a label the bytes cost."""
     (kept,) = connection.execute("SELECT kept FROM label_bytes").fetchone()
     evicted = freed = seen = 0

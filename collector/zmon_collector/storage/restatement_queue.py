@@ -19,7 +19,7 @@ LONGEST_REST = 900.0  # seconds; the first is two, see tables.py
 QUIET = 1_000  # marks of windows that got no more labels, deleted at a time
 
 
-class Target(NamedTuple):
+class RestatementTarget(NamedTuple):
     """A window to be restated; `labels` turns had given it labels, and its rows were those up to `through`."""
 
     owner: int
@@ -35,14 +35,14 @@ class Target(NamedTuple):
 class Place(NamedTuple):
     """Where reading goes on: behind this row."""
 
-    target: Target
+    target: RestatementTarget
     after: int = 0
 
 
-class Piece(NamedTuple):
+class RestatementPiece(NamedTuple):
     """Some of a window's rows: number, agent, predicted, label, kind and bytes of the probabilities."""
 
-    target: Target
+    target: RestatementTarget
     rows: list[Sequence[Any]]
     first: bool
     last: bool
@@ -56,9 +56,11 @@ def mark(touched: Iterable[tuple[int, int, int]], connection: sqlite3.Connection
     )
 
 
-def read(place: Place | None, now: float, connection: sqlite3.Connection) -> tuple[list[Piece], Place | None]:
+def read(
+    place: Place | None, now: float, connection: sqlite3.Connection
+) -> tuple[list[RestatementPiece], Place | None]:
     """A slice: what follows `place`, then windows due `now`; and where to go on, None behind a whole window."""
-    pieces: list[Piece] = []
+    pieces: list[RestatementPiece] = []
     room, nbytes = SLICE_ROWS, SLICE_BYTES
     while room > 0 and nbytes > 0:
         place = place or _next(now, connection)
@@ -77,12 +79,12 @@ def read(place: Place | None, now: float, connection: sqlite3.Connection) -> tup
             if more:
                 break
         room -= len(rows) + WINDOW_ROWS
-        pieces.append(Piece(place.target, rows, not place.after, not more))
+        pieces.append(RestatementPiece(place.target, rows, not place.after, not more))
         place = Place(place.target, rows[-1][0]) if more else None
     return pieces, place
 
 
-def finish(targets: Iterable[Target], connection: sqlite3.Connection) -> None:
+def finish(targets: Iterable[RestatementTarget], connection: sqlite3.Connection) -> None:
     """These are restated; they are due again for labels that came meanwhile."""
     connection.executemany(
         "UPDATE restate SET labels = max(0, labels - ?) WHERE owner = ? AND start = ?",
@@ -120,4 +122,4 @@ def _next(now: float, connection: sqlite3.Connection) -> Place | None:
         )
         model, version, task, classes = named
         known = (model, version), task, tuple(msgpack.unpackb(classes))
-        return Place(Target(owner, start, end, *known, labels, *newest))
+        return Place(RestatementTarget(owner, start, end, *known, labels, *newest))

@@ -9,7 +9,18 @@ from collections.abc import Container, Iterator, Mapping
 from itertools import count
 
 from zmon.batch import Schema
-from zmon_collector.windows.window import NANO, NO_WINDOW, OTHER, Changes, Now, OpenWindow, Periods, Rules, Spans, Tally
+from zmon_collector.windows.window import (
+    NANO,
+    NO_WINDOW,
+    OTHER,
+    Changes,
+    Now,
+    OpenWindow,
+    Periods,
+    Spans,
+    Tally,
+    WindowRules,
+)
 
 
 class _Agent:
@@ -21,10 +32,10 @@ class _Agent:
         self.streams: set[bytes] = set()  # its publishers that have not said goodbye
 
 
-class Book:
+class WindowManager:
     """The windows of one (model, version), its agents' clocks, and the row counts that wait for a window."""
 
-    def __init__(self, rules: Rules, numbers: Iterator[int] | None = None) -> None:
+    def __init__(self, rules: WindowRules, numbers: Iterator[int] | None = None) -> None:
         self.rules = rules
         self.periods = Periods(rules.period)
         self.changes = Changes()
@@ -47,7 +58,7 @@ class Book:
         changes, self.changes = self.changes, Changes()
         return changes
 
-    def change(self, rules: Rules) -> None:
+    def change(self, rules: WindowRules) -> None:
         """Follow other rules. A changed period takes effect behind what is open and what has been closed."""
         if rules.period != self.periods.newest:
             newest = [agent.newest + 1 for agent in self._agents.values() if agent.newest > 0]

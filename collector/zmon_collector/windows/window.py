@@ -28,7 +28,7 @@ class Now(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class WindowRules:
     """How windows open and close; durations in seconds."""
 
     period: int = 60

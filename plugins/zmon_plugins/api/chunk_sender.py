@@ -16,7 +16,7 @@ from zmon_plugins.api import responses
 from zmon_plugins.api.client import Answer, Unreachable
 from zmon_plugins.api.pace import Backoff, Bucket
 from zmon_plugins.api.responses import Outcome, Verdict
-from zmon_plugins.api.target import Target
+from zmon_plugins.api.target import ApiTarget
 
 log = logging.getLogger("zmon.anodot")
 
@@ -68,13 +68,13 @@ def chunk_of(
     return chunk
 
 
-class Courier:
+class ChunkSender:
     """Sends chunks.
 
     Parameters
     ----------
     client : Posts
-    target : Target
+    target : ApiTarget
     clock, sleep, random : callable
         Monotonic seconds; waiting; numbers in [0, 1).
     """
@@ -82,7 +82,7 @@ class Courier:
     def __init__(
         self,
         client: Posts,
-        target: Target,
+        target: ApiTarget,
         *,
         clock: Callable[[], float],
         sleep: Callable[[float], None],

@@ -16,7 +16,7 @@ import urllib3
 from requests.adapters import HTTPAdapter
 
 from zmon.errors import ZmonError
-from zmon_plugins.api.target import Target
+from zmon_plugins.api.target import ApiTarget
 
 ANSWER_LIMIT = 4 * 2**20  # bytes; a thousand errors are some 100 kB
 LOGGERS = ("urllib3.connectionpool", "urllib3.util.retry", "urllib3.connection")  # at DEBUG they log addresses
@@ -106,13 +106,13 @@ class Client:
 
     Parameters
     ----------
-    target : Target
+    target : ApiTarget
     token : str
     protocol : str
         Of the samples: ``"anodot20"`` or ``"anodot30"``.
     """
 
-    def __init__(self, target: Target, token: str, protocol: str = "anodot20") -> None:
+    def __init__(self, target: ApiTarget, token: str, protocol: str = "anodot20") -> None:
         self._protocol = protocol
         self._target = target
         self._token = token

@@ -15,7 +15,7 @@ from typing import Any
 from zmon.contract import DIMENSIONS, Point, Refused, Report
 from zmon.errors import RetryLater
 from zmon_plugins.anodot import Names, refusal, samples
-from zmon_plugins.api.chunk_sender import Courier, Paused, Sample
+from zmon_plugins.api.chunk_sender import ChunkSender, Paused, Sample
 from zmon_plugins.api.client import Client
 
 NAME_LIMIT = 200
@@ -73,20 +73,20 @@ def refusal3(sample: Sample, now: float) -> Refused | None:
     return found and Refused(sample, found.code, found.description)
 
 
-class Schemas:
+class StreamSchemas:
     """The ids of schemas, looked up by name and created when they are not there.
 
     Parameters
     ----------
     client : Client
-    courier : Courier
+    courier : ChunkSender
         For the pace, and the waits after failures.
     access_key : str
     now : callable
         Epoch seconds.
     """
 
-    def __init__(self, client: Client, courier: Courier, access_key: str, now: Callable[[], float]) -> None:
+    def __init__(self, client: Client, courier: ChunkSender, access_key: str, now: Callable[[], float]) -> None:
         client.keep_secret("the access key", access_key)
         self._client = client
         self._courier = courier

@@ -20,7 +20,7 @@ _TOKEN = re.compile(r"[\x21-\x7e]+")
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class ApiTarget:
     """Where samples go and how fast. The token is kept apart: it is in no configuration and in no `repr`.
 
     Attributes
@@ -57,10 +57,10 @@ class Target:
     enabled: bool = True
 
 
-def read(table: Mapping[str, Any], where: str = "[sinks.anodot]") -> Target:
+def read(table: Mapping[str, Any], where: str = "[sinks.anodot]") -> ApiTarget:
     """The target of a configuration table; ConfigurationError when a key or a value cannot be."""
     values = {}
-    known = {each.name for each in fields(Target)}
+    known = {each.name for each in fields(ApiTarget)}
     for name, value in table.items():
         if name == "token":
             raise ConfigurationError(
@@ -75,15 +75,15 @@ def read(table: Mapping[str, Any], where: str = "[sinks.anodot]") -> Target:
             values[name] = _READ[name](value)
         except ValueError as error:
             raise ConfigurationError(f"{where} {name}: {error}") from None
-    return Target(**values)
+    return ApiTarget(**values)
 
 
-def token_of(target: Target, where: str = "[sinks.anodot]") -> str:
+def token_of(target: ApiTarget, where: str = "[sinks.anodot]") -> str:
     """The token, from the file or the environment; ConfigurationError, without it, when it cannot be had."""
     return _secret(target.token_file, target.token_env, "data collection key", where)
 
 
-def access_key_of(target: Target, where: str = "[sinks.anodot]") -> str:
+def access_key_of(target: ApiTarget, where: str = "[sinks.anodot]") -> str:
     """The access key of protocol 3.0, in the same way."""
     return _secret(target.access_key_file, target.access_key_env, "access key", where)
 

@@ -53,7 +53,7 @@ from zmon.hooks import hookimpl
 from zmon.reference import bins
 from zmon.reference.build import score_of
 from zmon_plugins import distances, replicas
-from zmon_plugins.reference_bins import Yardstick, yardstick
+from zmon_plugins.reference_bins import ReferenceBins, yardstick
 
 Array = NDArray[Any]
 NUMERIC = ("js", "ks", "wasserstein", "ks_p")
@@ -185,7 +185,7 @@ class Drift:
             if acc["labels"].sum() >= _min_rows(ctx):
                 yield Value("label_drifted", int(_over(ctx, reference, acc["labels"], 1)[0]))
 
-    def _features(self, acc: dict[str, Any], ctx: Context, against: Yardstick) -> Iterator[Value]:
+    def _features(self, acc: dict[str, Any], ctx: Context, against: ReferenceBins) -> Iterator[Value]:
         profile = ctx.reference
         assert profile is not None
         tests = len(against.numeric) + len(against.categorical)

@@ -15,10 +15,10 @@ from typing import Any
 from zmon.contract import Ledger, Point, Refused, Report, Sink, Value
 from zmon.hooks import hookimpl
 from zmon_plugins.anodot import Names, samples
-from zmon_plugins.api.chunk_sender import Chunk, Courier, Sample, chunk_of
+from zmon_plugins.api.chunk_sender import Chunk, ChunkSender, Sample, chunk_of
 from zmon_plugins.api.client import Client
-from zmon_plugins.api.protocol3 import Schemas, refusal3, samples3
-from zmon_plugins.api.target import Target, access_key_of, read, token_of
+from zmon_plugins.api.protocol3 import StreamSchemas, refusal3, samples3
+from zmon_plugins.api.target import ApiTarget, access_key_of, read, token_of
 
 NAME = "anodot"
 
@@ -44,7 +44,7 @@ class Anodot:
 
     Parameters
     ----------
-    target : Target
+    target : ApiTarget
     token : str
     preset_of : callable
         The smallest preset that emits a value.
@@ -53,14 +53,14 @@ class Anodot:
     name = NAME
     protocol = "anodot20"
 
-    def __init__(self, target: Target, token: str, preset_of: Callable[[Value], str]) -> None:
+    def __init__(self, target: ApiTarget, token: str, preset_of: Callable[[Value], str]) -> None:
         self._target = target
         self._token = token
         self._preset_of = preset_of
         self._names = Names()
         self._ledger: Ledger = Remembered()
         self._client: Client | None = None
-        self._courier: Courier
+        self._courier: ChunkSender
         self._under_way: tuple[int, list[int], list[Sample], Chunk | None] | None = None
         self._again: Chunk | None = None
 
@@ -69,7 +69,7 @@ class Anodot:
 
     def open(self) -> None:
         self._client = Client(self._target, self._token, self.protocol)
-        self._courier = Courier(
+        self._courier = ChunkSender(
             self._client, self._target, clock=time.monotonic, sleep=time.sleep, random=random.random
         )
 
@@ -136,23 +136,23 @@ class Anodot3(Anodot):
 
     Parameters
     ----------
-    target : Target
+    target : ApiTarget
     token, access_key : str
     preset_of : callable
     """
 
     protocol = "anodot30"
 
-    def __init__(self, target: Target, token: str, access_key: str, preset_of: Callable[[Value], str]) -> None:
+    def __init__(self, target: ApiTarget, token: str, access_key: str, preset_of: Callable[[Value], str]) -> None:
         super().__init__(target, token, preset_of)
         self._access_key = access_key
-        self._schemas: Schemas
+        self._schemas: StreamSchemas
         self._marks: dict[str, int] = {}
 
     def open(self) -> None:
         super().open()
         assert self._client is not None
-        self._schemas = Schemas(self._client, self._courier, self._access_key, time.time)
+        self._schemas = StreamSchemas(self._client, self._courier, self._access_key, time.time)
 
     def _schema(self, report: Report) -> str:
         return self._schemas.id_of(f"zmon {report.model} {report.version}".strip(), self._target.properties)

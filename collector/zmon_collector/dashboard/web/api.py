@@ -13,12 +13,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp
 
-from zmon_collector.dashboard.history_queries import Question, TooMuch
-from zmon_collector.dashboard.timeseries import Line
+from zmon_collector.dashboard.history_queries import PointQuery, TooMuch
+from zmon_collector.dashboard.timeseries import TimeSeries
 from zmon_collector.dashboard.web import openapi
 from zmon_collector.dashboard.web.query_params import NAMES, BadRequest, asked, whole
 from zmon_collector.dashboard.web.renderers import Pages
-from zmon_collector.dashboard.web.sse import Hub, Stream, written
+from zmon_collector.dashboard.web.sse import EventStream, Hub, written
 
 MOST_SERIES = 1000
 FORMULA = tuple("=+-@\t\r")  # a spreadsheet would compute a text that begins so
@@ -50,7 +50,7 @@ class Api:
 
     async def points(self, request: Request) -> Response:
         query = request.query_params
-        question = Question(
+        question = PointQuery(
             _needed(query.get("model"), "model"),
             query.get("version"),
             agents=None if query.get("agent") == "*" else (query.get("agent", ""),),
@@ -82,7 +82,7 @@ class Api:
         if self._hub.full:
             return JSONResponse({"error": "too many viewers: [web] viewers"}, 503, headers={"retry-after": "10"})
         seen = request.headers.get("last-event-id", "")
-        return Stream(self._hub, asked(request.query_params), int(seen) if seen.isdecimal() else None)
+        return EventStream(self._hub, asked(request.query_params), int(seen) if seen.isdecimal() else None)
 
     async def healthz(self, request: Request) -> Response:
         return JSONResponse({"status": "ok"})
@@ -113,11 +113,11 @@ def _needed(value: str | None, name: str) -> str:
     return value
 
 
-def _plain(line: Line) -> dict[str, Any]:
+def _plain(line: TimeSeries) -> dict[str, Any]:
     return {"names": line.names, "times": line.times.tolist(), "values": line.values.tolist()}
 
 
-def as_csv(lines: Sequence[Line]) -> str:
+def as_csv(lines: Sequence[TimeSeries]) -> str:
     """One point a line, a column for each name that occurs."""
     columns = list(dict.fromkeys(name for line in lines for name in line.names))
     out = io.StringIO()
@@ -129,7 +129,7 @@ def as_csv(lines: Sequence[Line]) -> str:
     return out.getvalue()
 
 
-def _rows(line: Line, names: list[str]) -> Iterable[list[Any]]:
+def _rows(line: TimeSeries, names: list[str]) -> Iterable[list[Any]]:
     for time, value in zip(line.times.tolist(), line.values.tolist(), strict=True):
         yield [datetime.fromtimestamp(time, UTC).isoformat(), time, *names, value]
 

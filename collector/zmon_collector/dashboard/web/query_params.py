@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from zmon_collector.dashboard.history_queries import Known
+from zmon_collector.dashboard.history_queries import KnownModel
 
 VIEWS = ("overview", "model", "series", "alerts", "health")
 NAMES = ("class_name", "feat_name", "category", "segment_name", "segment_value", "predicted", "reason", "basis")
@@ -20,7 +20,7 @@ class BadRequest(ValueError):  # noqa: N818 - it is answered, not raised at the 
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class QueryParams:
     """One view of some data; equal for all viewers that look at the same."""
 
     view: str = "overview"
@@ -33,7 +33,7 @@ class Asked:
     until: int | None = field(default=None)
 
 
-def asked(query: Mapping[str, str]) -> Asked:
+def asked(query: Mapping[str, str]) -> QueryParams:
     """The checked query of a view; BadRequest says what is wrong."""
     view = query.get("view", "overview")
     if view not in VIEWS:
@@ -49,9 +49,9 @@ def asked(query: Mapping[str, str]) -> Asked:
     if view == "series" and not query.get("what"):
         raise BadRequest("what is missing")
     if view in ("overview", "alerts", "health"):
-        return Asked(view)
+        return QueryParams(view)
     names = tuple((name, query[name]) for name in NAMES if query.get(name)) if view == "series" else ()
-    return Asked(
+    return QueryParams(
         view,
         query["model"],
         query.get("version", ""),
@@ -82,7 +82,7 @@ class Span:
     step: int
 
 
-def span(chosen: str, until: int | None, known: Known, wall: float) -> Span:
+def span(chosen: str, until: int | None, known: KnownModel, wall: float) -> Span:
     """The time a range means for a model: up to now, or up to its newest window when it has nothing newer."""
     newest = known.newest + known.period
     seconds = RANGES[chosen]

@@ -12,11 +12,11 @@ import numpy as np
 
 from zmon_collector.compute import details
 from zmon_collector.dashboard import history_queries, panels
-from zmon_collector.dashboard.history_queries import Known, Question
+from zmon_collector.dashboard.history_queries import KnownModel, PointQuery
 from zmon_collector.dashboard.live import Live
 from zmon_collector.dashboard.movers import moved
-from zmon_collector.dashboard.timeseries import Line, extended
-from zmon_collector.dashboard.web.query_params import Asked, Span, span
+from zmon_collector.dashboard.timeseries import TimeSeries, extended
+from zmon_collector.dashboard.web.query_params import QueryParams, Span, span
 
 SUMMED = 60  # windows behind the calibration curve of them all
 
@@ -35,7 +35,7 @@ class Pages:
         self._clock = clock
         self._spent = threading.local()
 
-    def render(self, asked: Asked) -> tuple[dict[str, Any], float]:
+    def render(self, asked: QueryParams) -> tuple[dict[str, Any], float]:
         """One view, and the seconds of a core that the history spent on it."""
         self._spent.seconds = 0.0
         found = getattr(self, f"_{asked.view}")(asked)
@@ -43,10 +43,10 @@ class Pages:
 
     # --- views -------------------------------------------------------------------------------------------------------
 
-    def _overview(self, _: Asked) -> dict[str, Any]:
+    def _overview(self, _: QueryParams) -> dict[str, Any]:
         return {"models": self.models()}
 
-    def _model(self, asked: Asked) -> dict[str, Any]:
+    def _model(self, asked: QueryParams) -> dict[str, Any]:
         known = self._known(asked)
         if known is None:
             return {"model": asked.model, "version": asked.version, "panels": [], "missing": True}
@@ -84,7 +84,7 @@ class Pages:
             "movers": panels.movers(moved(lines)),
         }
 
-    def _series(self, asked: Asked) -> dict[str, Any]:
+    def _series(self, asked: QueryParams) -> dict[str, Any]:
         known = self._known(asked)
         if known is None:
             return {"model": asked.model, "version": asked.version, "panels": [], "missing": True}
@@ -115,16 +115,16 @@ class Pages:
             ),
         }
 
-    def _alerts(self, _: Asked) -> dict[str, Any]:
+    def _alerts(self, _: QueryParams) -> dict[str, Any]:
         return {"alerts": self._live.alerts()}
 
-    def _health(self, _: Asked) -> dict[str, Any]:
+    def _health(self, _: QueryParams) -> dict[str, Any]:
         beats = list(self._live.beats)
         plugins = self._live.plugins()
         newest = beats[-1] if beats else {}
-        lag: list[Line] = []
+        lag: list[TimeSeries] = []
         for known in self._read(history_queries.models)[:5]:
-            question = Question(
+            question = PointQuery(
                 known.model, known.version, what=("transport_delay_seconds",), start=known.newest - 3600
             )
             lag += self._lines(question)
@@ -138,7 +138,7 @@ class Pages:
     # --- data --------------------------------------------------------------------------------------------------------
 
     def models(self) -> list[dict[str, Any]]:
-        return self._live.board.view(self._clock(), self._live.alerts())
+        return self._live.overview.view(self._clock(), self._live.alerts())
 
     def alerts(self) -> list[dict[str, Any]]:
         return self._live.alerts()
@@ -151,24 +151,24 @@ class Pages:
         found: list[dict[str, str]] = self._read(lambda db: history_queries.series(db, model, version, search, limit))
         return found
 
-    def points(self, question: Question) -> list[Line]:
+    def points(self, question: PointQuery) -> list[TimeSeries]:
         return self._lines(question)
 
-    def _entry(self, known: Known) -> dict[str, Any]:
+    def _entry(self, known: KnownModel) -> dict[str, Any]:
         return next((e for e in self.models() if (e["model"], e["version"]) == (known.model, known.version)), {})
 
-    def _known(self, asked: Asked) -> Known | None:
-        found: Sequence[Known] = self._read(history_queries.models)
+    def _known(self, asked: QueryParams) -> KnownModel | None:
+        found: Sequence[KnownModel] = self._read(history_queries.models)
         opened = self._live.open(asked.model, asked.version)
         first = None
         if opened:  # its first window is still open
             oldest, newest = opened[0].window, opened[-1].window
             length = oldest.end - oldest.start
-            first = Known(asked.model, asked.version, oldest.start, newest.start, length, len(opened))
+            first = KnownModel(asked.model, asked.version, oldest.start, newest.start, length, len(opened))
         return next((each for each in found if (each.model, each.version) == (asked.model, asked.version)), first)
 
-    def _question(self, asked: Asked, known: Known, stretch: Span) -> Question:
-        return Question(
+    def _question(self, asked: QueryParams, known: KnownModel, stretch: Span) -> PointQuery:
+        return PointQuery(
             known.model,
             known.version,
             agents=(asked.agent,),
@@ -183,11 +183,11 @@ class Pages:
         self._spent.seconds = getattr(self._spent, "seconds", 0.0) + seconds
         return found
 
-    def _lines(self, question: Question) -> list[Line]:
-        found: list[Line] = self._read(lambda db: history_queries.lines(db, question))
+    def _lines(self, question: PointQuery) -> list[TimeSeries]:
+        found: list[TimeSeries] = self._read(lambda db: history_queries.lines(db, question))
         return found
 
-    def _details(self, question: Question, metric: str, most: int) -> list[Any]:
+    def _details(self, question: PointQuery, metric: str, most: int) -> list[Any]:
         """What a metric gave behind its values: of the newest windows, the open ones first."""
         (agent,) = question.agents or ("",)
         found = self._read(lambda db: history_queries.details(db, question, metric, agent, most))
@@ -197,7 +197,7 @@ class Pages:
                 found.insert(0, (0, so_far))
         return [each for _, data in found[:most] if (each := details.read(data)) is not None]
 
-    def _so_far(self, question: Question) -> list[Line]:
+    def _so_far(self, question: PointQuery) -> list[TimeSeries]:
         """The same, with what the open windows hold so far; not where several windows are shown as one."""
         found = self._lines(question)
         partials = [] if question.step or question.frozen else list(self._live.partials.values())
@@ -206,12 +206,14 @@ class Pages:
                 start = np.array([report.window.start], dtype=np.int64)
                 named = ((report.properties(point), point.value.value) for point in report.points)
                 fitting = [
-                    Line(own, start, np.array([value])) for own, value in named if history_queries.fits(own, question)
+                    TimeSeries(own, start, np.array([value]))
+                    for own, value in named
+                    if history_queries.fits(own, question)
                 ]
                 found = extended(found, fitting)
         return found
 
-    def _partial(self, known: Known, question: Question) -> tuple[int, int] | None:
+    def _partial(self, known: KnownModel, question: PointQuery) -> tuple[int, int] | None:
         """The stretch of the open windows that are shown."""
         opened = self._live.open(known.model, known.version)
         if not opened or question.step or question.frozen:
@@ -219,7 +221,7 @@ class Pages:
         return opened[0].window.start, opened[-1].window.end
 
 
-def _identity(known: Known) -> dict[str, Any]:
+def _identity(known: KnownModel) -> dict[str, Any]:
     return {"model": known.model, "version": known.version, "period": known.period}
 
 
@@ -229,6 +231,6 @@ def _chosen(entry: Mapping[str, Any], agent: str) -> Mapping[str, Any]:
     return next((each for each in entry.get("agents", []) if each["agent"] == agent), {})
 
 
-def _alone(lines: Sequence[Line]) -> list[Line]:
+def _alone(lines: Sequence[TimeSeries]) -> list[TimeSeries]:
     """Lines of one replica as if it were the only one: figures of the rollup show them."""
     return [line._replace(names={k: v for k, v in line.names.items() if k != "agent_id"}) for line in lines]

@@ -16,7 +16,7 @@ from typing import Any
 
 from starlette.types import Message, Receive, Scope, Send
 
-from zmon_collector.dashboard.web.query_params import Asked
+from zmon_collector.dashboard.web.query_params import QueryParams
 
 log = logging.getLogger("zmon.collector")
 
@@ -33,10 +33,10 @@ def written(data: Any) -> bytes:
     return json.dumps(data, separators=(",", ":"), allow_nan=False, default=float).encode()
 
 
-class Topic:
+class ViewTopic:
     """One view that somebody looks at: its newest event, and who waits for the next."""
 
-    def __init__(self, asked: Asked) -> None:
+    def __init__(self, asked: QueryParams) -> None:
         self.asked = asked
         self.number = 0
         self.body = b""
@@ -72,14 +72,14 @@ class Hub:
 
     def __init__(
         self,
-        render: Callable[[Asked], tuple[Any, float]],
+        render: Callable[[QueryParams], tuple[Any, float]],
         viewers: int,
         watch: Callable[[frozenset[str]], None] = lambda _: None,
     ) -> None:
         self._render = render
         self._watch = watch
         self._most = viewers
-        self._topics: dict[Asked, Topic] = {}
+        self._topics: dict[QueryParams, ViewTopic] = {}
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._number = int(time.time() * 1000)  # so that numbers grow over restarts, too
@@ -107,7 +107,7 @@ class Hub:
                 topic.stale = True
         self._wake.set()
 
-    def count(self, topic: Topic, change: int) -> None:
+    def count(self, topic: ViewTopic, change: int) -> None:
         """A viewer has come or gone."""
         topic.viewers += change
         self.viewers += change
@@ -115,10 +115,10 @@ class Hub:
         live = [each.asked for each in self._topics.values() if each.viewers and each.asked.until is None]
         self._watch(frozenset(asked.model for asked in live if asked.model))
 
-    def topic(self, asked: Asked) -> Topic:
+    def topic(self, asked: QueryParams) -> ViewTopic:
         found = self._topics.get(asked)
         if found is None:
-            found = self._topics[asked] = Topic(asked)
+            found = self._topics[asked] = ViewTopic(asked)
         found.used = time.monotonic()
         if found.stale:
             self._wake.set()
@@ -137,7 +137,7 @@ class Hub:
                     del self._topics[topic.asked]
             await asyncio.sleep(max(LEAST_PAUSE, busy * (1 / SHARE - 1)))
 
-    async def _rendered(self, topic: Topic) -> float:
+    async def _rendered(self, topic: ViewTopic) -> float:
         started = time.thread_time()
         topic.stale = False
 
@@ -155,7 +155,7 @@ class Hub:
         topic.publish(body, self._number)
         return busy + time.thread_time() - started
 
-    async def once(self, asked: Asked) -> bytes:
+    async def once(self, asked: QueryParams) -> bytes:
         """The newest rendering, for one who asks without staying."""
         topic = self.topic(asked)
         if topic.stale or not topic.body:
@@ -163,10 +163,10 @@ class Hub:
         return topic.body
 
 
-class Stream:
+class EventStream:
     """The answer to one viewer: events until either side ends it. An ASGI application."""
 
-    def __init__(self, hub: Hub, asked: Asked, seen: int | None) -> None:
+    def __init__(self, hub: Hub, asked: QueryParams, seen: int | None) -> None:
         self._hub, self._asked, self._seen = hub, asked, seen
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -188,7 +188,7 @@ class Stream:
             for end in ends:
                 end.cancel()
 
-    async def _follow(self, topic: Topic, send: Send, ends: list[asyncio.Task[Any]]) -> None:
+    async def _follow(self, topic: ViewTopic, send: Send, ends: list[asyncio.Task[Any]]) -> None:
         await _told(send, b"retry: 1000\n\n")
         seen = self._seen
         self._hub.topic(self._asked)  # rendered now that somebody looks

@@ -14,7 +14,7 @@ from zmon.batch import Array, Batch, Schema
 from zmon.errors import ConfigurationError, Rejected
 from zmon.reference import Reader
 from zmon_collector.config import Config
-from zmon_collector.jobs.row_files import Piece
+from zmon_collector.jobs.row_files import FilePiece
 from zmon_collector.jobs.tabular import Layout, Table
 from zmon_collector.windows.window import Periods
 
@@ -70,7 +70,7 @@ class Job:
 
 
 def sound(
-    layout: Layout, reader: Reader, piece: Piece, first: int, rows: int, chunk: Chunk
+    layout: Layout, reader: Reader, piece: FilePiece, first: int, rows: int, chunk: Chunk
 ) -> Iterator[tuple[int, Batch | Rejected]]:
     """The rows of a chunk as batches, and each that is none with the reason; beside, the place of the first row.
 

@@ -22,7 +22,7 @@ class Round:
 
 
 @dataclass(slots=True)
-class Plan:
+class BackfillPlan:
     """What a survey of all pieces has found.
 
     Attributes

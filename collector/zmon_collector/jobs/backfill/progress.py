@@ -21,7 +21,7 @@ SUFFIX = ".backfill"
 
 
 @dataclass(slots=True)
-class Progress:
+class BackfillProgress:
     """What is written already.
 
     Attributes
@@ -71,7 +71,7 @@ def alone(folder: Path) -> Iterator[None]:
         yield
 
 
-def resumed(folder: Path, model: tuple[str, str], of: str, windows: int) -> Progress:
+def resumed(folder: Path, model: tuple[str, str], of: str, windows: int) -> BackfillProgress:
     """Where an earlier run has ended, or a beginning."""
     name = blake2b("\0".join(model).encode(), digest_size=8).hexdigest()
     path = folder / f"{name}{SUFFIX}"
@@ -83,10 +83,10 @@ def resumed(folder: Path, model: tuple[str, str], of: str, windows: int) -> Prog
                 f"--data-dir, or remove this one"
             )
         memory = {(metric, agent): unpack_state(kept) for metric, agent, kept in found["memory"]}
-        return Progress(path, of, found["first"], windows, found["closed"], memory)
+        return BackfillProgress(path, of, found["first"], windows, found["closed"], memory)
     others = [_read(each) for each in folder.glob(f"*{SUFFIX}")]
     first = max([next_sequence(folder), *(each["first"] + each["windows"] for each in others)])
-    begun = Progress(path, of, first, windows)
+    begun = BackfillProgress(path, of, first, windows)
     begun.save()
     return begun
 

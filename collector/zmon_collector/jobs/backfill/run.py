@@ -12,15 +12,15 @@ from typing import NamedTuple
 from zmon.contract import Report, Sink
 from zmon.errors import ConfigurationError, RetryLater
 from zmon_collector.compute import checkpoint_codec
-from zmon_collector.compute.finalizer import Closed
+from zmon_collector.compute.finalizer import ClosedWindow
 from zmon_collector.compute.references import References
 from zmon_collector.config import Config
 from zmon_collector.jobs.backfill.executors import Stopped, Workers
 from zmon_collector.jobs.backfill.job import Job, settled
-from zmon_collector.jobs.backfill.plan import Plan, Round
-from zmon_collector.jobs.backfill.progress import Progress, alone, resumed
+from zmon_collector.jobs.backfill.plan import BackfillPlan, Round
+from zmon_collector.jobs.backfill.progress import BackfillProgress, alone, resumed
 from zmon_collector.jobs.backfill.tasks import Bench, Result, compute, plugins, survey
-from zmon_collector.jobs.row_files import Piece
+from zmon_collector.jobs.row_files import FilePiece
 from zmon_collector.jobs.tabular import Columns, Table
 from zmon_collector.loading import DEFAULT_SINK, load_plugins
 from zmon_collector.windows.window import OpenWindow
@@ -96,21 +96,21 @@ class Backfill:
                 writing.sink.close()
         return self._state
 
-    def _survey(self, workers: Workers) -> Plan:
-        plan = Plan()
+    def _survey(self, workers: Workers) -> BackfillPlan:
+        plan = BackfillPlan()
         for found in workers.ordered(survey, ((self.job, piece) for piece in self._pieces)):
             plan.add(found)
             self._say(surveyed=self._state.surveyed + 1)
         return plan
 
-    def _rounds(self, plan: Plan, done: int) -> list[Round]:
+    def _rounds(self, plan: BackfillPlan, done: int) -> list[Round]:
         config, schema = self.job.config, self.job.schema
         learned = self._registry.metrics["reference"]
         first = config.options(self.job.model, "reference", learned.plugin).get("reference_windows", 0)
         width = len(schema.features) + len(schema.classes) + len(schema.segments) + 4
         return plan.rounds(done, first, config.sample_rows(self.job.model), 8 * width, config.limits.sample_bytes)
 
-    def _round(self, plan: Plan, round_: Round, bench: Bench, workers: Workers, writing: _Writing) -> None:
+    def _round(self, plan: BackfillPlan, round_: Round, bench: Bench, workers: Workers, writing: _Writing) -> None:
         engine, job = bench.engine, self.job
         profile = self._references.of(job.key, job.schema, engine.contexts.memory(job.key))
         job = replace(job, reference=None if profile is None else profile.to_bytes())
@@ -118,7 +118,7 @@ class Backfill:
         open_ = {start: OpenWindow(start, start + period, schema=job.schema) for start in round_.windows}
         last = plan.last_places(round_)
         waiting = list(reversed(round_.windows))
-        calls: list[tuple[Job, int, Piece, int, int]] = [
+        calls: list[tuple[Job, int, FilePiece, int, int]] = [
             (job, place, self._pieces[place], low, high) for place in round_.pieces
         ]
         for done, result in enumerate(workers.ordered(compute, calls), 1):
@@ -174,12 +174,12 @@ class Backfill:
 class _Writing:
     """Files in order, each once."""
 
-    def __init__(self, sink: Sink, progress: Progress, job: Job) -> None:
+    def __init__(self, sink: Sink, progress: BackfillProgress, job: Job) -> None:
         self.sink = sink
         self.progress = progress
         self._job = job
 
-    def write(self, closed: Closed) -> None:
+    def write(self, closed: ClosedWindow) -> None:
         """The file first, then that it is there: between the two it would be written again, under the same name."""
         progress = self.progress
         report = Report(progress.first + progress.closed, *closed.model, closed.window, closed.points, closed.rows, {})

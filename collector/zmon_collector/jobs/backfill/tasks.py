@@ -15,12 +15,12 @@ from zmon.batch import Array
 from zmon.errors import ConfigurationError, Rejected
 from zmon.reference import Profile
 from zmon_collector.compute.engine import Engine
-from zmon_collector.compute.finalizer import Closed
+from zmon_collector.compute.finalizer import ClosedWindow
 from zmon_collector.compute.sample import stream_seed
 from zmon_collector.config import Config
 from zmon_collector.config.series_selection import chooser
 from zmon_collector.jobs.backfill.job import Chunk, Job, sound
-from zmon_collector.jobs.row_files import Piece, values
+from zmon_collector.jobs.row_files import FilePiece, values
 from zmon_collector.loading import load_plugins
 from zmon_collector.plugins import Registry
 from zmon_collector.windows.window import NANO, OTHER, OpenWindow
@@ -65,7 +65,7 @@ class Bench:
             reference=reference,
         )
 
-    def until(self, done: Callable[[], bool]) -> list[Closed]:
+    def until(self, done: Callable[[], bool]) -> list[ClosedWindow]:
         """Work until `done`; the windows that are finished meanwhile."""
         closed = self.engine.completed()
         while not done():
@@ -80,7 +80,7 @@ def plugins(config: Config) -> Registry:
     return load_plugins(replace(config, sinks={}))
 
 
-def survey(job: Job, piece: Piece) -> Cells:
+def survey(job: Job, piece: FilePiece) -> Cells:
     """How many rows each agent has in each window: only the columns of time and agent are read."""
     columns = job.layout.columns
     found: Cells = {}
@@ -93,7 +93,7 @@ def survey(job: Job, piece: Piece) -> Cells:
     return found
 
 
-def compute(job: Job, number: int, piece: Piece, low: int, high: int) -> Result:
+def compute(job: Job, number: int, piece: FilePiece, low: int, high: int) -> Result:
     """What the rows of a piece come to, by window, for the windows that start from `low` to `high`.
 
     `number` is the piece's place among all: with a row's own number in the file it is what the row sample is drawn by.
@@ -138,7 +138,9 @@ def compute(job: Job, number: int, piece: Piece, low: int, high: int) -> Result:
     return result
 
 
-def _places(job: Job, piece: Piece, first: int, rows: int, chunk: Chunk, ahead: int) -> tuple[Array, Array, list[str]]:
+def _places(
+    job: Job, piece: FilePiece, first: int, rows: int, chunk: Chunk, ahead: int
+) -> tuple[Array, Array, list[str]]:
     """For each row where its window starts and the place of its agent among the names given beside."""
     columns = job.layout.columns
     try:

@@ -34,7 +34,7 @@ KEPT = 1000  # windows at hand
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class DemoPlan:
     """How many windows are served, in which of them (by number, from 0) the inputs are inverted.
 
     `replay` serves history that ends now, as fast as it can, instead of the present. `endless` begins again after the
@@ -47,17 +47,17 @@ class Plan:
     endless: bool = False
 
     @staticmethod
-    def of(duration: float) -> Plan:
+    def of(duration: float) -> DemoPlan:
         """12 quiet windows, 10 inverted, 8 quiet in a minute; the same shares in any other time."""
         windows = int(duration // PERIOD)
         if windows < 6:
             raise ConfigurationError(f"--duration of {duration:g} s is too short to show anything; give at least 12s")
         start = round(windows * 0.4)
-        return Plan(windows, range(start, start + round(windows / 3)))
+        return DemoPlan(windows, range(start, start + round(windows / 3)))
 
 
 def run_demo(
-    plan: Plan, data_dir: Path | None = None, console: Console | None = None, *, browser: bool = False
+    plan: DemoPlan, data_dir: Path | None = None, console: Console | None = None, *, browser: bool = False
 ) -> bool:
     """Run it; True when everything that was served arrived and was shown."""
     console = console or Console()
@@ -92,7 +92,7 @@ def run_demo(
     return served and (plan.endless or len(views) == plan.windows)
 
 
-def _served(folder: Path, plan: Plan, console: Console, replicas: list[subprocess.Popen[str]]) -> bool:
+def _served(folder: Path, plan: DemoPlan, console: Console, replicas: list[subprocess.Popen[str]]) -> bool:
     """Show what comes until all has been served, or somebody interrupts; whether the replicas could serve it."""
     try:
         _follow(folder / "anodot", plan, console, replicas)
@@ -171,7 +171,7 @@ def _endpoints(folder: Path, collector: subprocess.Popen[str]) -> dict[str, str]
     raise ConfigurationError(f"the collector of the demonstration did not start; see {folder / 'log'}")
 
 
-def _tell(plan: Plan, replicas: list[subprocess.Popen[str]], endpoints: dict[str, str]) -> int:
+def _tell(plan: DemoPlan, replicas: list[subprocess.Popen[str]], endpoints: dict[str, str]) -> int:
     """Give every replica the plan; the start of the first window."""
     now = int(time.time() // PERIOD) * PERIOD
     start = now - plan.windows * PERIOD if plan.replay else now + PERIOD
@@ -195,7 +195,7 @@ def _files(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.json"))
 
 
-def _follow(folder: Path, plan: Plan, console: Console, replicas: list[subprocess.Popen[str]]) -> list[WindowView]:
+def _follow(folder: Path, plan: DemoPlan, console: Console, replicas: list[subprocess.Popen[str]]) -> list[WindowView]:
     """Show windows as their files appear, until all have, or the replicas have ended and nothing more comes."""
     views: list[WindowView] = []
     seen: set[Path] = set()

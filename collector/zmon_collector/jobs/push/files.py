@@ -17,7 +17,7 @@ _DECODER = json.JSONDecoder()
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class WrittenFile:
     """A file's samples in ascending time, each with its place in that order; `digest` is of the content."""
 
     path: Path
@@ -27,7 +27,7 @@ class Written:
     last: int
 
 
-def read(path: Path) -> Written:
+def read(path: Path) -> WrittenFile:
     """A file's samples; what is no JSON object stays in its place, for the validator to refuse.
 
     Raises ConfigurationError when the file cannot be read.
@@ -38,7 +38,7 @@ def read(path: Path) -> Written:
         raise ConfigurationError(f"{path}: cannot be read: {error.strerror}") from None
     samples = sorted(map(_known, parsed(data.decode("utf-8", "replace"))), key=time_of)
     times = [time_of(sample) for sample in samples] or [0]
-    return Written(path, sha256(data).hexdigest(), samples, times[0], times[-1])
+    return WrittenFile(path, sha256(data).hexdigest(), samples, times[0], times[-1])
 
 
 def parsed(text: str) -> Iterator[Any]:

@@ -29,7 +29,7 @@ class Reason(NamedTuple):
     place: int
 
 
-class Done:
+class PushLedger:
     """The file push.sqlite: for one target, an address and a token (of which only a hash is kept).
 
     Parameters

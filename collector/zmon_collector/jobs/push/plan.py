@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from zmon_collector.jobs.push.files import Written, time_of
+from zmon_collector.jobs.push.files import WrittenFile, time_of
 
 
 class Span(NamedTuple):
@@ -16,7 +16,7 @@ class Span(NamedTuple):
     last: int
 
 
-class Entry(NamedTuple):
+class PlannedReport(NamedTuple):
     """A sample and where it stands: the file's digest, and its place in the file's order."""
 
     digest: str
@@ -42,7 +42,7 @@ def groups(spans: Iterable[Span]) -> Iterator[list[str]]:
         yield group
 
 
-def entries(files: Sequence[Written]) -> list[Entry]:
+def entries(files: Sequence[WrittenFile]) -> list[PlannedReport]:
     """The samples of files that belong together, in order of time; files in the order given where times are equal."""
-    found = [Entry(file.digest, place, sample) for file in files for place, sample in enumerate(file.samples)]
+    found = [PlannedReport(file.digest, place, sample) for file in files for place, sample in enumerate(file.samples)]
     return sorted(found, key=lambda entry: time_of(entry.sample))

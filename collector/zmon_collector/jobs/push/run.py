@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from zmon_plugins.anodot import refusal
-from zmon_plugins.api.chunk_sender import Chunk, Courier, Paused, chunk_of
+from zmon_plugins.api.chunk_sender import Chunk, ChunkSender, Paused, chunk_of
 from zmon_plugins.api.client import Client
-from zmon_plugins.api.target import Target
+from zmon_plugins.api.target import ApiTarget
 
 from zmon.errors import RetryLater, ZmonError
 from zmon_collector.jobs.push.files import read
-from zmon_collector.jobs.push.ledger import Done, Reason
-from zmon_collector.jobs.push.plan import Entry, Span, entries, groups
+from zmon_collector.jobs.push.ledger import PushLedger, Reason
+from zmon_collector.jobs.push.plan import PlannedReport, Span, entries, groups
 
 PATIENCE = 300.0  # seconds in which no sample gets through; then it stops, to go on another time
 
@@ -70,12 +70,12 @@ class Run:
     Parameters
     ----------
     paths : sequence of Path
-    target : Target
+    target : ApiTarget
     token : str
-    done : Done
+    done : PushLedger
     """
 
-    def __init__(self, paths: Sequence[Path], target: Target, token: str, done: Done) -> None:
+    def __init__(self, paths: Sequence[Path], target: ApiTarget, token: str, done: PushLedger) -> None:
         self.summary = Summary()
         self._target = target
         self._done = done
@@ -92,7 +92,7 @@ class Run:
         self.summary.names = dict(self._paths)
         self.summary.dealt = self.summary.earlier
         self._client = Client(target, token)
-        self._courier = Courier(self._client, target, clock=time.monotonic, sleep=time.sleep, random=random.random)
+        self._courier = ChunkSender(self._client, target, clock=time.monotonic, sleep=time.sleep, random=random.random)
 
     def send(self, told: Callable[[int, str], None]) -> None:
         """Send everything; `told` gets the number of samples dealt with, and why it waits, if it does.
@@ -110,8 +110,8 @@ class Run:
             self.summary.reasons = self._done.reasons(self._paths)
             self.summary.refused = sum(reason.samples for reason in self.summary.reasons)
 
-    def _chunks(self) -> Iterator[list[Entry]]:
-        waiting: list[Entry] = []
+    def _chunks(self) -> Iterator[list[PlannedReport]]:
+        waiting: list[PlannedReport] = []
         for group in groups(self._spans):
             dealt = {digest: self._done.places(digest) for digest in group}
             files = [read(self._paths[digest]) for digest in group]
@@ -122,7 +122,7 @@ class Run:
         if waiting:
             yield waiting
 
-    def _deliver(self, batch: list[Entry], told: Callable[[int, str], None]) -> None:
+    def _deliver(self, batch: list[PlannedReport], told: Callable[[int, str], None]) -> None:
         chunk = chunk_of([entry.sample for entry in batch], time.time(), self._target.chunk)
         noted: set[int] = set()
         since = time.monotonic()
@@ -142,7 +142,7 @@ class Run:
                 raise Stopped(str(failure))
             time.sleep(min(failure.after, PATIENCE))
 
-    def _note(self, batch: list[Entry], chunk: Chunk, noted: set[int]) -> int:
+    def _note(self, batch: list[PlannedReport], chunk: Chunk, noted: set[int]) -> int:
         """Write down what the last answers have settled; how many samples that is."""
         left = {position for group in chunk.groups for position in group}
         news = [position for position in range(len(batch)) if position not in left and position not in noted]
