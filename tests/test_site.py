@@ -17,7 +17,7 @@ from tests.conftest import require
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
-ELSEWHERE = {"wire"}  # its client is run by tests/client/test_wire_page.py, without zmon
+ELSEWHERE = {"wire"}  # its client is run by tests/client/wire/test_wire_page.py, without zmon
 NEEDS = {"watching": ("pandas", "tensorflow", "torch"), "servers": ("tensorflow",)}
 
 

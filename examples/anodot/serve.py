@@ -17,7 +17,7 @@ from sklearn.ensemble import RandomForestClassifier
 import zmon
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # the clone: its tests hold the stand-in
-from tests.standin import TOKEN, StandIn
+from tests.support.standin import TOKEN, StandIn
 
 WINDOW = 2
 PATIENCE = 60.0

@@ -26,7 +26,7 @@ from zmon_plugins.api.target import ApiTarget
 from zmon_plugins.sinks.anodot import Anodot
 
 from tests.bench.measure import Table
-from tests.standin import TOKEN, StandIn
+from tests.support.standin import TOKEN, StandIn
 from zmon.contract import Point, RowCounts, Value, Window
 
 RATE = 2000  # samples a second: an account's default quota

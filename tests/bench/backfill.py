@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tests.backfill.test_dask import Cluster
 from tests.bench.measure import Table
+from tests.collector.jobs.test_dask import Cluster
 
 ROWS, QUICK = 10_000_000, 200_000
 GROUP = 250_000  # rows of a row group

@@ -20,7 +20,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import zmon
-from tests.client.test_transport import Peer
+from tests.client.transport.test_sender import Peer
 from tests.conftest import Collector, until
 from zmon._wire import control
 from zmon.errors import WireError

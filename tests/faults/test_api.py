@@ -21,12 +21,12 @@ from zmon_collector.admin import ask
 import zmon
 from tests.conftest import until
 from tests.faults.harness import FULL, OLD, Mortal
-from tests.standin import FAULTS, TOKEN, StandIn, key
+from tests.support.standin import FAULTS, TOKEN, StandIn, key
 
 WINDOWS, AGENTS, CHUNK = (60 if FULL else 18), 3, 100
 KILLS = 12 if FULL else 3
 SLOW = ("hang", "hang_accepted", "trickle_forever", "html", "429", "429_date")
-PAUSING = ("expired", "forbidden", "inactive")  # a minute each: tests/plugins/test_api_sink.py has them
+PAUSING = ("expired", "forbidden", "inactive")  # a minute each: tests/plugins/api/test_api_sink.py has them
 REFUSED = "rows_sampled_out"  # a series that the stand-in does not like, though it is valid
 CONFIG = """
 [collector]

@@ -1,7 +1,7 @@
 """Ring, cursor, stream and journal together, against every order of events a network and a crash can produce.
 
-The real `Ring`, `Cursor` and `StreamPosition` are driven without sockets: messages and acknowledgements travel in order over a
-link that may lose all that is under way; the collector may crash and is then what its journal says.
+The real `Ring`, `Cursor` and `StreamPosition` are driven without sockets: messages and acknowledgements travel in order
+over a link that may lose all that is under way; the collector may crash and is then what its journal says.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from zmon_collector.compute.accumulate import StepProgress, accumulate, draw
 from zmon_collector.config import Config
 from zmon_collector.ingest.validation import checked
 
-from tests.client.test_capture import capture
+from tests.client.capture.test_assembler import capture
 from tests.plugins.test_metrics import METRICS
 from zmon._capture.assembler import Assembler
 from zmon._wire.frames import Topic, decode, decode_schema, encode_batch

@@ -1,0 +1,179 @@
+"""Figures are valid plotly, say what the lines say, and show names as text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from zmon_collector.dashboard import figures
+from zmon_collector.dashboard import panels as views
+from zmon_collector.dashboard.movers import moved
+from zmon_collector.dashboard.overview import Overview
+from zmon_collector.dashboard.timeseries import TimeSeries, pick
+
+from tests.collector.dashboard.conftest import window
+from tests.conftest import require
+from zmon import Point, Report, Value, Window
+
+
+def lines_of(*reports: Report) -> list[TimeSeries]:
+    """What the history would give, without it."""
+    found: dict[tuple[tuple[str, str], ...], list[tuple[int, float]]] = {}
+    for report in reports:
+        for point in report.points:
+            names = tuple(sorted(report.properties(point).items()))
+            found.setdefault(names, []).append((report.window.start, point.value.value))
+    return [TimeSeries(dict(n), *map(np.array, zip(*points, strict=True))) for n, points in found.items()]  # type: ignore[arg-type]
+
+
+def everything(**names: Any) -> list[TimeSeries]:
+    reports = [window(i, 10 * i, shift=3.0 * (i > 6), **names) for i in range(10)]
+    lines = lines_of(*reports)
+    times = np.arange(0, 100, 10)
+    more = [
+        {"what": "estimated_accuracy"}, {"what": "calibration_ece"}, {"what": "calibration_mce"}, {"what": "mae"},
+        {"what": "roc_auc"}, {"what": "label_coverage"}, {"what": "rows_late", "agent_id": "a"},
+        *({"what": "feature_drift", "feat_name": "age", "stat": stat} for stat in ("psi", "js", "ks")),
+    ]  # fmt: skip
+    return lines + [TimeSeries({"model": "m", **each}, times, np.linspace(0.1, 0.4, 10)) for each in more]
+
+
+def split(lines: list[TimeSeries]) -> tuple[list[TimeSeries], list[TimeSeries]]:
+    return [line for line in lines if not line.get("agent_id")], [line for line in lines if line.get("agent_id")]
+
+
+def test_every_figure_is_valid_plotly() -> None:
+    plotly = require("plotly.graph_objects")
+    rollup, replicas = split(everything())
+    versions = [*rollup, *(line._replace(names={**line.names, "model_version": "2"}) for line in rollup)]
+    panels = [
+        *views.model(rollup, replicas, versions, 10),
+        *views.series(
+            pick(rollup, "feature_value", feat_name="age", stat="*"), replicas, pick(rollup, "feature_drift", stat="*"),
+            {"what": "feature_value"},
+        ),
+        *views.health([{"time": i, "mono": i, "counters": {"rows": 10 * i, "lost": i}} for i in range(5)],
+                      [{"name": "rows", "seconds": 1.0}], []),
+    ]  # fmt: skip
+    drawn = [panel["id"] for panel in panels if panel["figure"]]
+    assert {"classes", "confidence", "movement", "quality", "by_class", "confusion", "calibration", "rows", "errors",
+            "replica_accuracy", "version_confidence", "bands", "drift", "received",
+            "plugins"} <= set(drawn)  # fmt: skip
+    for panel in panels:
+        if panel["figure"]:
+            plotly.Figure(figures.themed(panel["figure"]))  # raises on a property that plotly does not know
+        assert panel["empty"]
+
+
+def test_nothing_gives_empty_panels_and_no_error() -> None:
+    assert not any(panel["figure"] for panel in views.model([], [], [], 10))
+    assert not any(panel["figure"] for panel in views.series([], [], [], {}))
+    assert views.movers(moved([])) == {"kind": "", "rows": []}
+
+
+@pytest.mark.parametrize("name", ["<b>x</b>", "<img src=x onerror=alert(1)>", "a & b", "x" * 10_000, "a\x1b[2J\n"])
+def test_labels_are_text_and_short(name: str) -> None:
+    label = figures.label(name)
+    assert "<" not in label
+    assert label.isprintable()
+    assert len(label) < 4 * figures.NAME_LENGTH
+
+
+def test_long_names_that_look_alike_stay_apart() -> None:
+    features = tuple("x" * 100 + "y" * i + "z" * 50 for i in range(3))
+    rollup, _ = split(lines_of(*(window(i, 10 * i, features=features) for i in range(3))))
+    made = figures.movement(moved(rollup))
+    assert made is not None
+    assert len(set(made["data"][0]["y"])) == 3
+
+
+def test_a_hole_in_time_is_not_drawn_over() -> None:
+    line = TimeSeries({}, np.array([0, 10, 20, 100, 110]), np.arange(5.0))
+    drawn = figures.trace(line, "a", "red")
+    assert drawn["y"] == [0.0, 1.0, 2.0, None, 3.0, 4.0]
+
+
+def test_the_shift_is_what_it_says() -> None:
+    rng = np.random.default_rng(0)
+    means, spread = rng.normal(size=(3, 20)), np.abs(rng.normal(size=(3, 20))) + 0.5
+    times = np.arange(20)
+    lines = [
+        TimeSeries({"what": "feature_value", "feat_name": f"f{i}", "stat": stat}, times, values[i])
+        for i in range(3)
+        for stat, values in (("mean", means), ("std", spread))
+    ]
+    found = moved(lines)
+    assert found is not None
+    for i in range(3):
+        scale = np.sqrt(np.median(spread[i]) ** 2 + np.var(means[i]))
+        np.testing.assert_allclose(found.scores[i], (means[i] - np.median(means[i])) / scale, rtol=1e-12)
+    assert found.order[0] == np.abs(found.scores).max(axis=1).argmax()
+
+
+def test_drift_against_a_reference_takes_the_place_of_the_shift() -> None:
+    found = moved(split(everything())[0])
+    assert found is not None
+    assert (found.kind, found.names) == ("psi", ["age"])
+
+
+def test_classes_beyond_the_palette_are_added_up() -> None:
+    rollup, _ = split(lines_of(window(1, 0, classes=tuple(f"c{i}" for i in range(25)))))
+    made = figures.classes(rollup)
+    assert made is not None
+    assert len(made["data"]) == 11
+    assert sum(trace["y"][0] for trace in made["data"]) == pytest.approx(1.0)
+
+
+# --- states --------------------------------------------------------------------------------------------------------
+
+
+def state_of(overview: Overview, wall: float, agent: str = "") -> str:
+    (entry,) = overview.view(wall)
+    return str(
+        entry["state"] if not agent else next(each["state"] for each in entry["agents"] if each["agent"] == agent)
+    )
+
+
+def test_states_by_what_the_newest_windows_say() -> None:
+    overview = Overview()
+    for i in range(10):
+        overview.take(window(i, 10 * i), 10.0 * i)
+    assert state_of(overview, 100.0) == "ok"
+    assert state_of(overview, 90 + 25 + 16.0) == "silent"
+    overview.take(window(10, 100, lost=7), 100.0)
+    assert (state_of(overview, 101.0), state_of(overview, 101.0, "a")) == ("degraded", "degraded")
+    overview.take(window(11, 110, confidence=0.4), 110.0)
+    assert state_of(overview, 111.0) == "drifting"
+    overview.take(window(12, 120), 120.0)
+    assert state_of(overview, 121.0) == "ok"
+    (entry,) = overview.view(121.0)
+    assert entry["lost"] == 14
+    assert entry["loss"] == pytest.approx(14 / (13 * 200 + 14))
+
+
+def test_an_agent_that_stops_is_silent_while_the_model_is_not() -> None:
+    overview = Overview()
+    overview.take(window(1, 0), 0.0)
+    for i in range(1, 8):
+        overview.take(window(1 + i, 10 * i, agents=("a",)), 10.0 * i)
+    assert (state_of(overview, 71.0), state_of(overview, 71.0, "b")) == ("ok", "silent")
+
+
+def test_pods_and_versions_of_long_ago_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zmon_collector.dashboard.overview.MODELS", 3)
+    overview = Overview()
+    for i in range(20):
+        overview.take(window(i, 86_400 * i, agents=(f"pod-{i}",)), 86_400.0 * i)
+        overview.take(Report(i, "m", f"v{i}", Window(0, 10), []), 86_400.0 * i)
+    assert len(overview._tracks) == 3
+    assert len(overview.view(86_400.0 * 20)) == 3
+    assert set(overview._tracks["m", ""]) == {"", "pod-19"}
+
+
+def test_a_report_of_counts_alone_adds_to_its_window() -> None:
+    overview = Overview()
+    overview.take(window(1, 0), 0.0)
+    overview.take(Report(2, "m", "", Window(0, 10), [Point("a", Value("rows_lost", 5))]), 1.0)
+    (entry,) = overview.view(2.0)
+    assert (entry["rows"], entry["lost"], entry["state"]) == (200, 5, "degraded")
