@@ -108,6 +108,16 @@ def test_a_module_is_small_and_says_its_place(name: str, path: Path) -> None:
     assert len(text.splitlines()) <= LONGEST, f"{name} is too long"
 
 
+BLIND_SQL = re.compile(r"SELECT\s+\*\s+FROM|INTO\s+\w+\s+VALUES", re.I)
+
+
+def test_sql_names_its_columns() -> None:
+    """A column that a migration adds or moves must not shift what is read and written."""
+    assert BLIND_SQL.search("SELECT * FROM t") and BLIND_SQL.search("insert into t values (?)")
+    for name, path in modules():
+        assert not (bad := BLIND_SQL.search(path.read_text())), f"{name}: {bad and bad[0]!r} names no columns"
+
+
 @pytest.mark.parametrize("module", [each.name for each in pkgutil.walk_packages(zmon.__path__, "zmon.")])
 def test_examples_in_docstrings_run(module: str) -> None:
     assert doctest.testmod(importlib.import_module(module)).failed == 0

@@ -152,4 +152,4 @@ class AlertWorker(Delivery):
 
 
 def _write(data: bytes, connection: sqlite3.Connection) -> None:
-    connection.execute("INSERT OR REPLACE INTO alerts VALUES ('state', ?)", (data,))
+    connection.execute("INSERT OR REPLACE INTO alerts (name, data) VALUES ('state', ?)", (data,))

@@ -181,18 +181,19 @@ class History:
                 report = replace(report, sequence=self._restatement(report))
             db.execute("DELETE FROM frame WHERE report = ?", (report.sequence,))
             db.execute(
-                "INSERT OR REPLACE INTO report VALUES (?, ?, ?, ?, ?, ?)",
+                "INSERT OR REPLACE INTO report (sequence, model, version, start, end, written)"
+                " VALUES (?, ?, ?, ?, ?, ?)",
                 (report.sequence, report.model, report.version, report.window.start, report.window.end, now),
             )
             frames = [
                 (bundle, report.window.start, report.sequence, self._layout(bundle, ids), numbers.tobytes())
                 for bundle, ids, numbers in self._bundled(report)
             ]
-            db.executemany("INSERT INTO frame VALUES (?, ?, ?, ?, ?)", frames)
+            db.executemany("INSERT INTO frame (bundle, start, report, layout, numbers) VALUES (?, ?, ?, ?, ?)", frames)
             db.execute("DELETE FROM detail WHERE report = ?", (report.sequence,))
             about = (report.sequence, report.model, report.version)
             db.executemany(
-                "INSERT INTO detail VALUES (?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO detail (report, model, version, agent, metric, start, data) VALUES (?, ?, ?, ?, ?, ?, ?)",
                 [(*about, agent or "", metric, report.window.start, data)
                  for (agent, metric), data in report.details.items()],
             )  # fmt: skip

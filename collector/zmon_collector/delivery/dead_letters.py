@@ -159,7 +159,10 @@ class SinkLedger:
 
     def settle(self, sequence: int, samples: int, refused: Sequence[Refused] = ()) -> None:
         def write(connection: sqlite3.Connection) -> None:
-            connection.execute("INSERT OR REPLACE INTO settled VALUES (?, ?, ?)", (self._reader, sequence, samples))
+            connection.execute(
+                "INSERT OR REPLACE INTO settled (reader, sequence, done) VALUES (?, ?, ?)",
+                (self._reader, sequence, samples),
+            )
             if refused:
                 self._aside.add(connection, self._reader, sequence, refused)
 

@@ -27,6 +27,8 @@ log = logging.getLogger("zmon.collector")
 CACHED = 64  # newest reports kept in memory for their readers
 AT_ONCE = 500  # samples that were set aside in one go
 
+_MOVE_CURSOR = "INSERT OR REPLACE INTO cursors (reader, sequence) VALUES (?, ?)"
+
 
 class Redelivery(NamedTuple):
     """Samples that were set aside and are to be sent again, by id."""
@@ -77,7 +79,7 @@ class Outbox:
         for reader in known.keys() - self._cursors.keys():
             log.warning("reader %r is gone from the configuration; what waited for it goes", reader)
             connection.execute("DELETE FROM cursors WHERE reader = ?", (reader,))
-        connection.executemany("INSERT OR REPLACE INTO cursors VALUES (?, ?)", self._cursors.items())
+        connection.executemany(_MOVE_CURSOR, self._cursors.items())
         self._let_go(connection)
 
     # --- writing -----------------------------------------------------------------------------------------------------
@@ -93,7 +95,7 @@ class Outbox:
         def write(connection: sqlite3.Connection) -> int:
             data = report_codec.encode(report)
             row = (report.sequence, time.time(), zlib.crc32(data), data)
-            connection.execute("INSERT INTO reports VALUES (?, ?, ?, ?)", row)
+            connection.execute("INSERT INTO reports (sequence, written, crc, data) VALUES (?, ?, ?, ?)", row)
             return len(data)
 
         def written(nbytes: int) -> None:
@@ -160,7 +162,7 @@ class Outbox:
             self._cursors[reader] = sequence
 
         def write(connection: sqlite3.Connection) -> None:
-            connection.execute("INSERT OR REPLACE INTO cursors VALUES (?, ?)", (reader, sequence))
+            connection.execute(_MOVE_CURSOR, (reader, sequence))
             connection.execute("DELETE FROM settled WHERE reader = ? AND sequence <= ?", (reader, sequence))
             self._let_go(connection)
 

@@ -19,6 +19,11 @@ ModelKey = tuple[str, str]
 OF_A_MODEL = ("spans", "agents", "memory", "label_owners", "heard")  # tables of what goes with a model
 
 
+# The columns of `StreamRow` and `WindowRow`, in the order of their fields.
+STREAM_COLUMNS = "id, topic, row, issued, tally, gone, heard"
+WINDOW_COLUMNS = 'number, model, version, start, "end", schema, closing, through'
+
+
 class StreamRow(NamedTuple):
     """A stream's position: everything up to `row` is settled."""
 
@@ -95,11 +100,11 @@ def write(turn: Turn, connection: sqlite3.Connection) -> label_join.Joined:
             "INSERT INTO chunks (window, turn, crc, data) VALUES (?, ?, ?, ?)",
             (window, turn.number, zlib.crc32(data), data),
         )
-    many("INSERT OR IGNORE INTO schemas VALUES (?, ?, ?)", turn.schemas)
-    many("INSERT OR REPLACE INTO streams VALUES (?, ?, ?, ?, ?, ?, ?)", turn.streams)
+    many("INSERT OR IGNORE INTO schemas (window, hash, body) VALUES (?, ?, ?)", turn.schemas)
+    many(f"INSERT OR REPLACE INTO streams ({STREAM_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)", turn.streams)
     many("DELETE FROM streams WHERE id = ?", [(each,) for each in turn.forgotten])
     many(
-        "INSERT INTO windows VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+        f"INSERT INTO windows ({WINDOW_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
         " ON CONFLICT (number) DO UPDATE SET schema = excluded.schema",
         turn.windows,
     )
@@ -109,14 +114,20 @@ def write(turn: Turn, connection: sqlite3.Connection) -> label_join.Joined:
             'DELETE FROM spans WHERE model = ? AND version = ? AND start >= ? AND "end" <= ?',
             (model, version, start, end),
         )
-        connection.execute("INSERT OR REPLACE INTO spans VALUES (?, ?, ?, ?)", (model, version, start, end))
-    many("INSERT OR REPLACE INTO tallies VALUES (?, ?, ?, ?, ?)", [each for each in turn.counts if each[4] is not None])
+        connection.execute(
+            'INSERT OR REPLACE INTO spans (model, version, start, "end") VALUES (?, ?, ?, ?)',
+            (model, version, start, end),
+        )
+    many(
+        "INSERT OR REPLACE INTO tallies (window, model, version, agent, counts) VALUES (?, ?, ?, ?, ?)",
+        [each for each in turn.counts if each[4] is not None],
+    )
     many(
         "DELETE FROM tallies WHERE window = ? AND model = ? AND version = ? AND agent = ?",
         [each[:4] for each in turn.counts if each[4] is None],
     )
-    many("INSERT OR REPLACE INTO agents VALUES (?, ?, ?, ?)", turn.agents)
-    many("INSERT OR REPLACE INTO heard VALUES (?, ?, ?)", turn.heard)
+    many("INSERT OR REPLACE INTO agents (model, version, agent, newest) VALUES (?, ?, ?, ?)", turn.agents)
+    many("INSERT OR REPLACE INTO heard (model, version, at) VALUES (?, ?, ?)", turn.heard)
     for table in ("agents", "memory"):
         many(f"DELETE FROM {table} WHERE model = ? AND version = ? AND agent = ?", turn.gone)
     return joined
@@ -125,7 +136,7 @@ def write(turn: Turn, connection: sqlite3.Connection) -> label_join.Joined:
 def write_checkpoint(window: int, through: int, data: bytes, connection: sqlite3.Connection) -> None:
     """From now on the window goes on from here: the chunks of turns up to `through` are not needed any more."""
     row = (window, zlib.crc32(data), data)
-    connection.execute("INSERT OR REPLACE INTO checkpoints VALUES (?, ?, ?)", row)
+    connection.execute("INSERT OR REPLACE INTO checkpoints (window, crc, data) VALUES (?, ?, ?)", row)
     connection.execute("UPDATE windows SET through = ? WHERE number = ?", (through, window))
 
 
@@ -137,7 +148,7 @@ def write_closed(
         connection.execute(f"DELETE FROM {table} WHERE window = ?", (window,))
     connection.execute("DELETE FROM windows WHERE number = ?", (window,))
     connection.executemany(
-        "INSERT OR REPLACE INTO memory VALUES (?, ?, ?, ?, ?)",
+        "INSERT OR REPLACE INTO memory (model, version, metric, agent, data) VALUES (?, ?, ?, ?, ?)",
         [(*model, metric, agent or "", kept) for (metric, agent), kept in memory.items()],
     )
 
@@ -169,16 +180,16 @@ def load(connection: sqlite3.Connection) -> JournalState:
     rows = connection.execute
     found = JournalState(
         store=rows("SELECT name FROM store").fetchone()[0],
-        streams=[StreamRow(*row) for row in rows("SELECT * FROM streams")],
-        windows=[WindowRow(*row) for row in rows("SELECT * FROM windows ORDER BY number")],
-        schemas=rows("SELECT * FROM schemas").fetchall(),
-        counts=rows("SELECT * FROM tallies").fetchall(),
-        agents=rows("SELECT * FROM agents").fetchall(),
-        spans=rows("SELECT * FROM spans").fetchall(),
-        heard=rows("SELECT * FROM heard").fetchall(),
-        memory=rows("SELECT * FROM memory").fetchall(),
+        streams=[StreamRow(*row) for row in rows(f"SELECT {STREAM_COLUMNS} FROM streams")],
+        windows=[WindowRow(*row) for row in rows(f"SELECT {WINDOW_COLUMNS} FROM windows ORDER BY number")],
+        schemas=rows("SELECT window, hash, body FROM schemas").fetchall(),
+        counts=rows("SELECT window, model, version, agent, counts FROM tallies").fetchall(),
+        agents=rows("SELECT model, version, agent, newest FROM agents").fetchall(),
+        spans=rows('SELECT model, version, start, "end" FROM spans').fetchall(),
+        heard=rows("SELECT model, version, at FROM heard").fetchall(),
+        memory=rows("SELECT model, version, metric, agent, data FROM memory").fetchall(),
         label_owners=rows("SELECT owner, model, version FROM label_owners").fetchall(),
-        checkpoints={window: (crc, data) for window, crc, data in rows("SELECT * FROM checkpoints")},
+        checkpoints={window: (crc, data) for window, crc, data in rows("SELECT window, crc, data FROM checkpoints")},
     )
     (turn,) = rows("SELECT max(turn) FROM chunks").fetchone()
     found.turn = max([turn or 0, *(window.through for window in found.windows)])

@@ -149,7 +149,9 @@ class Pairs:
 def join(work: JoinWork, connection: sqlite3.Connection) -> Joined:
     """Keep, match and sweep. Called again when the transaction was rolled back."""
     found = Pairs()
-    connection.executemany("INSERT OR IGNORE INTO label_owners VALUES (?, ?, ?, ?, ?)", work.owners)
+    connection.executemany(
+        "INSERT OR IGNORE INTO label_owners (owner, model, version, task, classes) VALUES (?, ?, ?, ?, ?)", work.owners
+    )
     grown = sum(_keep(block, found, connection) for block in work.predicted)
     grown += sum(_match(block, found, connection) for block in work.labelled)
     if work.sweep is not None:

@@ -21,7 +21,7 @@ CREATE TABLE labels_waiting (     -- labels whose prediction has not come
 CREATE UNIQUE INDEX labels_waiting_by_id ON labels_waiting (owner, id);
 CREATE TABLE label_owners (owner INTEGER PRIMARY KEY, model TEXT, version TEXT, task TEXT, classes BLOB);
 CREATE TABLE label_bytes (kept INTEGER);  -- of predictions and labels_waiting together
-INSERT INTO label_bytes VALUES (0);
+INSERT INTO label_bytes (kept) VALUES (0);
 CREATE TABLE restate (owner INTEGER, start INTEGER, "end" INTEGER, PRIMARY KEY (owner, start)) WITHOUT ROWID;
 CREATE TABLE alerts (name TEXT PRIMARY KEY, data BLOB) WITHOUT ROWID;  -- the state of alerts, and what is to be sent
 """
@@ -37,7 +37,7 @@ CREATE INDEX restate_by_due ON restate (due, start);
 
 TABLES = """
 CREATE TABLE store (name BLOB);  -- told to publishers with each acknowledgement
-INSERT INTO store VALUES (randomblob(8));
+INSERT INTO store (name) VALUES (randomblob(8));
 CREATE TABLE streams (            -- positions: everything up to `row` is settled
     id BLOB PRIMARY KEY, topic BLOB, row INTEGER, issued INTEGER, tally BLOB, gone INTEGER, heard REAL
 ) WITHOUT ROWID;

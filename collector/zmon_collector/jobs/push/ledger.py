@@ -84,9 +84,12 @@ class PushLedger:
         for digest, bits in by_file.items():
             bits |= self.places(digest)
             data = bits.to_bytes((bits.bit_length() + 7) // 8, "little")
-            self._connection.execute("INSERT OR REPLACE INTO dealt VALUES (?, ?, ?)", (self._target, digest, data))
+            self._connection.execute(
+                "INSERT OR REPLACE INTO dealt (target, digest, places) VALUES (?, ?, ?)", (self._target, digest, data)
+            )
         self._connection.executemany(
-            "INSERT OR REPLACE INTO refused VALUES (?, ?, ?, ?, ?)", [(self._target, *each) for each in refused]
+            "INSERT OR REPLACE INTO refused (target, digest, place, code, description) VALUES (?, ?, ?, ?, ?)",
+            [(self._target, *each) for each in refused],
         )
         self._connection.execute("COMMIT")
 
