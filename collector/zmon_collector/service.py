@@ -308,7 +308,7 @@ class Service:
             if received.kind == "data":
                 message = decode(received.frames)
                 self.receiver.gate.check(received.user, message.topic)
-                self.live.passing.note(message, now.wall, now.mono)
+                self.live.batch_tap.record(message, now.wall, now.mono)
                 self.ingestor.take_message(message, now, received.user)
             elif received.kind == "control":
                 if len(received.frames) != 1:

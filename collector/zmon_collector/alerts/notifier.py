@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import quote
 
-from zmon_collector.alerts.rules import Event
+from zmon_collector.alerts.rules import AlertEvent
 from zmon_collector.config.alerting import SEVERITIES, NotifySection
 from zmon_collector.telemetry import Telemetry
 
@@ -24,20 +24,20 @@ Message = dict[str, Any]
 Post = Callable[[NotifySection, Any], int]  # the answer's status; raises when there is none
 
 
-def message(event: Event, origin: str) -> Message:
+def message_of(event: AlertEvent, origin: str) -> Message:
     """What is queued of an event: plain data. Its id is the same however often it is sent."""
     return {"event": event.kind, "key": f"{origin}-{event.alert['id']}-{event.kind}", **event.alert}
 
 
-def body(kind: str, told: Message, page: str) -> Any:
+def request_body(kind: str, message: Message, page: str) -> Any:
     """The JSON that a target of this kind takes."""
-    link = f"{page.rstrip('/')}/#/model?model={quote(told['model'], safe='')}" if page else ""
-    if link and told["version"]:
-        link += f"&version={quote(told['version'], safe='')}"
+    link = f"{page.rstrip('/')}/#/model?model={quote(message['model'], safe='')}" if page else ""
+    if link and message["version"]:
+        link += f"&version={quote(message['version'], safe='')}"
     if kind == "webhook":
-        return {**told, "page": link}
-    sign = ":white_check_mark:" if told["event"] == "closed" else ":rotating_light:"
-    text = f"{sign} *{told['severity']}* {told['event']}: {told['text']}{because(told)}"
+        return {**message, "page": link}
+    sign = ":white_check_mark:" if message["event"] == "closed" else ":rotating_light:"
+    text = f"{sign} *{message['severity']}* {message['event']}: {message['text']}{because(message)}"
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return {"text": f"{text} <{link}|live page>" if link else text}
 
@@ -47,7 +47,7 @@ def because(alert: Mapping[str, Any]) -> str:
     return f" ({alert['why']})" if alert.get("why") else ""
 
 
-class Outgoing:
+class NotificationQueues:
     """A queue for each target. Pure: the clock is passed in."""
 
     def __init__(self, targets: Mapping[str, NotifySection], queues: Mapping[str, list[Message]] | None = None) -> None:
@@ -56,16 +56,16 @@ class Outgoing:
         self.dropped = 0
         self._waits: dict[str, tuple[float, float]] = {}  # when to try again, and how long that was
 
-    def change(self, targets: Mapping[str, NotifySection]) -> None:
+    def replace_targets(self, targets: Mapping[str, NotifySection]) -> None:
         """Other targets; what waits for one that stays goes on waiting."""
         self.targets = targets
         self.queues = {name: self.queues.get(name, []) for name in targets}
 
-    def add(self, told: Message) -> None:
+    def enqueue(self, message: Message) -> None:
         """Queue a message for everyone who wants it."""
         for name, target in self.targets.items():
-            if SEVERITIES.index(told["severity"]) >= SEVERITIES.index(target.min_severity):
-                self.queues[name].append(told)
+            if SEVERITIES.index(message["severity"]) >= SEVERITIES.index(target.min_severity):
+                self.queues[name].append(message)
                 if len(self.queues[name]) > QUEUED:
                     del self.queues[name][0]
                     self.dropped += 1
@@ -78,14 +78,14 @@ class Outgoing:
             if queue and wall >= self._waits.get(name, (0.0, 0.0))[0]
         ]
 
-    def done(self, name: str, told: Message) -> None:
+    def remove(self, name: str, message: Message) -> None:
         """A message was taken, or never will be."""
         queue = self.queues.get(name, [])
-        if queue and queue[0]["key"] == told["key"]:
+        if queue and queue[0]["key"] == message["key"]:
             del queue[0]
         self._waits.pop(name, None)
 
-    def failed(self, name: str, wall: float) -> None:
+    def postpone(self, name: str, wall: float) -> None:
         """Try again later, and later still."""
         wait = min(2 * self._waits.get(name, (0.0, FIRST_WAIT / 2))[1], LONGEST_WAIT)
         self._waits[name] = (wall + wait, wait)
@@ -104,9 +104,9 @@ class Notifier:
 
     Parameters
     ----------
-    outgoing : Outgoing
+    notifications : NotificationQueues
     lock : threading.Lock
-        Held for every touch of `outgoing`.
+        Held for every touch of `notifications`.
     save : callable
         Makes durable that a message was taken.
     page : callable
@@ -115,14 +115,14 @@ class Notifier:
 
     def __init__(
         self,
-        outgoing: Outgoing,
+        notifications: NotificationQueues,
         lock: threading.Lock,
         save: Callable[[], None],
         page: Callable[[], str],
         telemetry: Telemetry,
         send: Post = post,
     ) -> None:
-        self._outgoing, self._lock, self._save, self._page = outgoing, lock, save, page
+        self._notifications, self._lock, self._save, self._page = notifications, lock, save, page
         self._telemetry = telemetry
         self._post = send
         self._stop = threading.Event()
@@ -145,22 +145,22 @@ class Notifier:
     def turn(self, wall: float) -> None:
         """Send what is due."""
         with self._lock:
-            due = self._outgoing.due(wall)
-        for name, told in due:
-            target = self._outgoing.targets.get(name)
+            due = self._notifications.due(wall)
+        for name, message in due:
+            target = self._notifications.targets.get(name)
             if target is None:
                 continue
             try:
-                status = self._post(target, body(target.kind, told, target.page or self._page()))
+                status = self._post(target, request_body(target.kind, message, target.page or self._page()))
                 why = f"it answered {status}"
             except Exception as error:  # noqa: BLE001 - its text may hold the address, which is a secret
                 status, why = 0, type(error).__name__
             taken = 200 <= status < 300
             with self._lock:
                 if taken or status in HOPELESS:
-                    self._outgoing.done(name, told)
+                    self._notifications.remove(name, message)
                 else:
-                    self._outgoing.failed(name, wall)
+                    self._notifications.postpone(name, wall)
             self._telemetry.count("alerts_sent" if taken else "alert_errors", name)
             if taken or status in HOPELESS:
                 self._save()

@@ -39,7 +39,7 @@ Entry = dict[str, Any]
 Key = tuple[str, ...]
 
 
-class Event(NamedTuple):
+class AlertEvent(NamedTuple):
     """An alert has opened or closed."""
 
     kind: str  # "opened" | "closed"
@@ -57,7 +57,7 @@ class Finding(NamedTuple):
     agent: str | None = None  # whose series it is; None: the rollup's
 
 
-class Alerts:
+class AlertTracker:
     """The state of all alerts.
 
     Parameters
@@ -89,7 +89,7 @@ class Alerts:
             "models": [[*key, model] for key, model in self._models.items()],
         }
 
-    def change(self, rules: Sequence[AlertRule], wall: float) -> list[Event]:
+    def replace_rules(self, rules: Sequence[AlertRule], wall: float) -> list[AlertEvent]:
         """Follow other rules; what stands under a rule that goes on by its name stays as it is."""
         self._follow(rules)
         return [
@@ -113,14 +113,14 @@ class Alerts:
 
     # --- windows -----------------------------------------------------------------------------------------------------
 
-    def take(self, report: Report, wall: float) -> list[Event]:
+    def evaluate(self, report: Report, wall: float) -> list[AlertEvent]:
         """A window has closed. A report that was taken before changes nothing."""
         if report.sequence <= self.sequence:
             return []
         self.sequence = report.sequence
         self._pass_to(wall)
         rows = sum(each.received for each in report.rows.values())
-        events: list[Event] = []
+        events: list[AlertEvent] = []
         key = (report.model, report.version)
         model = self._models.pop(key, None) or {"agents": {}}
         if len(self._models) >= MODELS:
@@ -137,10 +137,10 @@ class Alerts:
             gave.update((rule.name, each.member) for each in found)
         return [*events, *self._leave(report, rows, gave, wall)]
 
-    def tick(self, wall: float) -> list[Event]:
+    def advance(self, wall: float) -> list[AlertEvent]:
         """Look for models that give no more windows, and forget those that gave none for long."""
         self._pass_to(wall)
-        events: list[Event] = []
+        events: list[AlertEvent] = []
         for key, model in list(self._models.items()):
             known: Any = model.get("heard", wall)  # all that an earlier zmon noted
             if wall - model.setdefault("seen", known) > FORGOTTEN:
@@ -258,7 +258,7 @@ class Alerts:
 
     def _settle(
         self, rule: AlertRule, model: str, version: str, found: Iterable[Finding], start: int
-    ) -> Iterator[Event]:
+    ) -> Iterator[AlertEvent]:
         alert = next(
             (e for e in self.open() if (e["rule"], e["model"], e["version"]) == (rule.name, model, version)), None
         )
@@ -281,7 +281,7 @@ class Alerts:
         elif opened:
             yield self._open(rule, model, version, opened, start)
 
-    def _leave(self, report: Report, rows: int, gave: set[tuple[str, str]], wall: float) -> Iterator[Event]:
+    def _leave(self, report: Report, rows: int, gave: set[tuple[str, str]], wall: float) -> Iterator[AlertEvent]:
         """Members that give nothing for long, while their model goes on, leave their alert.
 
         It goes on in any version: that of a canary which was rolled back gives no windows at all.
@@ -306,7 +306,7 @@ class Alerts:
             if not alert["members"]:
                 yield self._close(alert, start, NO_MORE)
 
-    def _forget(self, key: Key, start: int) -> Iterator[Event]:
+    def _forget(self, key: Key, start: int) -> Iterator[AlertEvent]:
         """Nothing is kept of a (model, version); what is open of it closes, its `no_data` too."""
         del self._models[key]
         for series in [each for each in self._series if each[1:3] == key]:
@@ -315,7 +315,7 @@ class Alerts:
             if (alert["model"], alert["version"]) == key:
                 yield self._close(alert, start, NO_MORE)
 
-    def _open(self, rule: AlertRule, model: str, version: str, opened: list[Finding], start: int) -> Event:
+    def _open(self, rule: AlertRule, model: str, version: str, opened: list[Finding], start: int) -> AlertEvent:
         self._number += 1
         first = opened[0]
         more = f", and {len(opened) - 1} further series" if len(opened) > 1 else ""
@@ -337,11 +337,11 @@ class Alerts:
         while len(self.alerts) > KEPT:
             closed = next((i for i, each in enumerate(self.alerts) if each["state"] != "firing"), 0)
             del self.alerts[closed]
-        return Event("opened", _copy(alert))
+        return AlertEvent("opened", _copy(alert))
 
-    def _close(self, alert: Entry, start: int, why: str) -> Event:
+    def _close(self, alert: Entry, start: int, why: str) -> AlertEvent:
         alert.update(state="closed", until=start, members={}, why=why)
-        return Event("closed", _copy(alert))
+        return AlertEvent("closed", _copy(alert))
 
 
 def _keyed(kept: Sequence[Sequence[Any]] | Mapping[str, Entry], parts: int) -> dict[Key, Entry]:

@@ -12,8 +12,8 @@ from typing import Any
 
 from zmon.contract import Report
 from zmon.state import pack_state, unpack_state
-from zmon_collector.alerts.notifier import Notifier, Outgoing, Post, because, message, post
-from zmon_collector.alerts.rules import Alerts, Entry, Event
+from zmon_collector.alerts.notifier import NotificationQueues, Notifier, Post, because, message_of, post
+from zmon_collector.alerts.rules import AlertEvent, AlertTracker, Entry
 from zmon_collector.config import Config
 from zmon_collector.config.alerting import rules
 from zmon_collector.delivery.dispatch import Delivery
@@ -48,9 +48,9 @@ class AlertWorker(Delivery):
         self._store = store
         self._config = config
         self._lock = threading.Lock()
-        self._alerts = Alerts(rules(config.alerts))
-        self._outgoing = Outgoing(config.notify)
-        self._sender = Notifier(self._outgoing, self._lock, self._save, page, telemetry, send)
+        self._alerts = AlertTracker(rules(config.alerts))
+        self._notifications = NotificationQueues(config.notify)
+        self._sender = Notifier(self._notifications, self._lock, self._save, page, telemetry, send)
         self._origin = ""
         self._logged: set[str] = set()  # kinds of errors
         self._failed_at = 0.0
@@ -63,8 +63,8 @@ class AlertWorker(Delivery):
             return
         try:
             kept = unpack_state(row[0])
-            self._alerts = Alerts(rules(self._config.alerts), kept["alerts"])
-            self._outgoing.queues.update(Outgoing(self._config.notify, kept["queues"]).queues)
+            self._alerts = AlertTracker(rules(self._config.alerts), kept["alerts"])
+            self._notifications.queues.update(NotificationQueues(self._config.notify, kept["queues"]).queues)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             log.error("the alerts' state is damaged and begins anew: %s", error)
 
@@ -82,8 +82,8 @@ class AlertWorker(Delivery):
         """Other rules and targets; what is open under a rule of the same name stays open."""
         with self._lock:
             self._config = config
-            self._outgoing.change(config.notify)
-            self._tell(self._alerts.change(rules(config.alerts), time.time()))
+            self._notifications.replace_targets(config.notify)
+            self._tell(self._alerts.replace_rules(rules(config.alerts), time.time()))
         self._save()
 
     def entries(self) -> list[Entry]:
@@ -125,29 +125,29 @@ class AlertWorker(Delivery):
 
     def _look(self) -> None:
         with self._lock:
-            told = self._tell(self._alerts.tick(time.time()))
-        if told:
+            message = self._tell(self._alerts.advance(time.time()))
+        if message:
             self._save()
 
     def _deliver(self, report: Report) -> bool:
         with self._lock:
-            self._tell(self._alerts.take(report, time.time()))
+            self._tell(self._alerts.evaluate(report, time.time()))
         self._save()
         return True
 
-    def _tell(self, events: list[Event]) -> bool:
+    def _tell(self, events: list[AlertEvent]) -> bool:
         for event in events:
             self._telemetry.count("alerts", event.kind)
             level = logging.WARNING if event.kind == "opened" else logging.INFO
             text = event.alert["text"] + because(event.alert)
             log.log(level, "alert %s (%s): %s", event.kind, event.alert["severity"], text)
-            self._outgoing.add(message(event, self._origin))
+            self._notifications.enqueue(message_of(event, self._origin))
         return bool(events)
 
     def _save(self) -> None:
         """State and queues together: an alert that has opened will be sent, whatever happens to the process."""
         with self._lock:
-            data = pack_state({"alerts": self._alerts.state(), "queues": self._outgoing.queues})
+            data = pack_state({"alerts": self._alerts.state(), "queues": self._notifications.queues})
         self._store.submit(lambda connection: _write(data, connection))
 
 

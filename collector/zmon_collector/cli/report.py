@@ -11,7 +11,7 @@ from zmon.errors import MissingExtraError
 from zmon.points import read_points
 from zmon_collector.cli.options import FAILED
 from zmon_collector.dashboard.html_report import html_of
-from zmon_collector.dashboard.timeseries import of_frame
+from zmon_collector.dashboard.timeseries import series_of_frame
 
 
 @click.command()
@@ -33,6 +33,6 @@ def report(path: Path, out: Path, title: str) -> None:
     if frame.empty:
         click.echo(f"zmon: no points in {path}; give a folder with Anodot files", err=True)
         sys.exit(FAILED)
-    text = html_of(of_frame(frame), title)
+    text = html_of(series_of_frame(frame), title)
     out.write_text(text, encoding="utf-8")
     click.echo(f"{out}: {len(frame):,} points, {len(text) / 2**20:.1f} MiB")

@@ -23,7 +23,7 @@ class BatchTap:
         self._kept: deque[tuple[int, dict[str, Any]]] = deque(maxlen=KEPT)
         self._seen = self._noted = 0
 
-    def note(self, message: Message, wall: float, mono: float) -> None:
+    def record(self, message: Message, wall: float, mono: float) -> None:
         """A message has come, whatever becomes of it."""
         if mono > self._until or message.kind == "schema":
             return
@@ -34,7 +34,7 @@ class BatchTap:
             self._noted += 1
             self._kept.append((self._seen, _header(message, wall)))
 
-    def ask(self, after: int, mono: float) -> dict[str, Any]:
+    def read(self, after: int, mono: float) -> dict[str, Any]:
         """Headers beyond a number, oldest first, and the number of the newest message, noted or not."""
         self._until = mono + ASKED
         return {"batches": [header for number, header in self._kept if number > after], "seen": self._seen}

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from zmon_collector.dashboard import theme as style
-from zmon_collector.dashboard.movers import Moved
-from zmon_collector.dashboard.timeseries import TimeSeries, Values, grid, one, pick
+from zmon_collector.dashboard.movers import Movers
+from zmon_collector.dashboard.timeseries import TimeSeries, Values, align, first, select
 
 Figure = dict[str, Any]
 
@@ -55,7 +55,7 @@ def figure(traces: Sequence[Mapping[str, Any]], **layout: Any) -> Figure:
     return {"data": list(traces), "layout": layout}
 
 
-def themed(made: Figure, theme: str = "light") -> Figure:
+def with_template(made: Figure, theme: str = "light") -> Figure:
     """The figure with a template, for places that have none of their own: a notebook."""
     return {**made, "layout": {**made["layout"], "template": style.TEMPLATES[theme], "height": 340}}
 
@@ -69,7 +69,7 @@ def _milliseconds(times: Iterable[int]) -> list[int]:
     return [int(time) * 1000 for time in times]
 
 
-def mark(made: Figure, start: int, end: int) -> None:
+def mark_window(made: Figure, start: int, end: int) -> None:
     """Mark the window that is still being filled: its values are those so far."""
     made["layout"]["shapes"] = [
         {"type": "line", "xref": "x", "yref": "paper", "x0": start * 1000, "x1": start * 1000, "y0": 0, "y1": 1,
@@ -142,13 +142,13 @@ UNIT = {"range": [0, 1.02], "tickformat": ".0%"}
 
 def classes(lines: Sequence[TimeSeries]) -> Figure | None:
     """Shares of the predicted classes, stacked."""
-    found = pick(lines, "prediction_freq", class_name="*", agent_id=None)
+    found = select(lines, "prediction_freq", class_name="*", agent_id=None)
     if not found:
         return None
     found = [line for line in found if line.values.any()] or found
     shown = sorted(found, key=lambda line: -float(line.values.mean()))[:MOST_CLASSES]
     names = {id(line) for line in shown}
-    times, values = grid([line for line in found if id(line) in names])
+    times, values = align([line for line in found if id(line) in names])
     rows = [
         (line.get("class_name"), row) for line, row in zip([x for x in found if id(x) in names], values, strict=True)
     ]
@@ -166,13 +166,13 @@ def classes(lines: Sequence[TimeSeries]) -> Figure | None:
 
 def confidence(lines: Sequence[TimeSeries]) -> Figure | None:
     """Highest probability: mean and middle half; and the entropy."""
-    mean = one(lines, "max_prediction_proba", stat="mean")
+    mean = first(lines, "max_prediction_proba", stat="mean")
     if mean is None:
         return None
-    low, high = (one(lines, "max_prediction_proba", stat=stat) for stat in ("q25", "q75"))
+    low, high = (first(lines, "max_prediction_proba", stat=stat) for stat in ("q25", "q75"))
     traces = _band(low, high, "middle half", style.SOFT) if low and high else []
     traces.append(trace(mean, "mean confidence", style.ACCENT, percent=True))
-    entropy = one(lines, "prediction_entropy", stat="mean")
+    entropy = first(lines, "prediction_entropy", stat="mean")
     if entropy is not None:
         traces.append(trace(entropy, "mean entropy", style.WARM, percent=True, width=1.5, dash="dot"))
     return figure(traces, xaxis=TIME, yaxis=UNIT)
@@ -193,7 +193,7 @@ def quality(lines: Sequence[TimeSeries]) -> Figure | None:
     traces = [
         trace(line, name, color, percent=True, dash=dash)
         for what, stat, name, color, dash in SCORES
-        if (line := one(lines, what, stat=stat))
+        if (line := first(lines, what, stat=stat))
     ]
     if not traces or all(each["name"] == "labelled rows" for each in traces):
         return None
@@ -206,14 +206,14 @@ def errors(lines: Sequence[TimeSeries]) -> Figure | None:
     traces = [
         trace(line, name, color)
         for (what, name), color in zip(named, style.PALETTE, strict=False)
-        if (line := one(lines, what))
+        if (line := first(lines, what))
     ]
     return figure(traces, xaxis=TIME, yaxis={}) if traces else None
 
 
 def by_class(lines: Sequence[TimeSeries], what: str = "f1") -> Figure | None:
     """One score of each class over time; the worst first when there are many."""
-    found = pick(lines, what, class_name="*", agent_id=None)
+    found = select(lines, what, class_name="*", agent_id=None)
     if not found:
         return None
     if len(found) > MOST_ROWS:
@@ -229,7 +229,7 @@ def _heat(
     form: str,
     unit: str = "",
 ) -> Figure:
-    times, values = grid(lines)
+    times, values = align(lines)
     return heat(times.tolist(), values, names, scale, limits, form, unit)
 
 
@@ -257,7 +257,7 @@ def heat(
 
 def confusion(lines: Sequence[TimeSeries]) -> Figure | None:
     """The newest window's matrix: each row a true class, shares along the row, counts as text."""
-    found = pick(lines, "confusion_count", class_name="*", predicted="*", agent_id=None)
+    found = select(lines, "confusion_count", class_name="*", predicted="*", agent_id=None)
     if not found:
         return None
     newest = max(int(line.times[-1]) for line in found)
@@ -295,12 +295,12 @@ def calibration(lines: Sequence[TimeSeries]) -> Figure | None:
     traces = [
         trace(line, name, color, percent=True)
         for (what, name), color in zip(named, (style.ACCENT, style.WARM), strict=True)
-        if (line := one(lines, what))
+        if (line := first(lines, what))
     ]
     return figure(traces, xaxis=TIME, yaxis=SHARE) if traces else None
 
 
-def movement(moved: Moved | None) -> Figure | None:
+def movement(moved: Movers | None) -> Figure | None:
     """Features by windows: drift against the reference, or the shift of the mean where there is no reference."""
     if moved is None or not len(moved.names):
         return None
@@ -327,7 +327,7 @@ def side_by_side(lines: Sequence[TimeSeries], key: str, *, percent: bool = True,
 
 def rows(lines: Sequence[TimeSeries], period: int) -> Figure | None:
     """Rows a second that are in the windows, and those that are not."""
-    received = one(lines, "buffer_count")
+    received = first(lines, "buffer_count")
     if received is None:
         return None
     traces = [_bars(received, "in the window", style.ACCENT, period)]
@@ -337,9 +337,9 @@ def rows(lines: Sequence[TimeSeries], period: int) -> Figure | None:
         ("rows_rejected", "rejected", "#d6539b"),
         ("rows_sampled_out", "sampled out", style.QUIET),
     ):
-        found = [line for line in pick(lines, what, agent_id="*") if line.values.any()]
+        found = [line for line in select(lines, what, agent_id="*") if line.values.any()]
         if found:
-            times, values = grid(found)
+            times, values = align(found)
             traces.append(_bars(TimeSeries({}, times, np.nansum(values, axis=0)), name, color, period))
     return figure(traces, xaxis=TIME, yaxis={"rangemode": "tozero", "ticksuffix": " /s"}, barmode="stack", bargap=0.15)
 

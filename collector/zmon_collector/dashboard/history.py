@@ -295,15 +295,15 @@ class History:
 
     # --- questions ---------------------------------------------------------------------------------------------------
 
-    def read(self, question: Callable[[sqlite3.Connection], T]) -> T:
+    def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
         """What a function of recall.py finds; a file that turns out to be damaged is set aside first."""
         try:
-            return question(self._open)
+            return query(self._open)
         except sqlite3.DatabaseError as error:
             if isinstance(error, sqlite3.OperationalError | sqlite3.ProgrammingError):
                 raise
             self._begin_anew(error)
-            return question(self._open)
+            return query(self._open)
 
 
 @contextlib.contextmanager

@@ -12,13 +12,13 @@ import numpy as np
 
 from zmon.contract import DIMENSIONS
 from zmon.errors import ZmonError
-from zmon_collector.dashboard.timeseries import TimeSeries, as_lines, coarser, is_counter
+from zmon_collector.dashboard.timeseries import TimeSeries, downsample, is_counter, split_rows
 
 OWN = frozenset(DIMENSIONS) - {"stat"} | {"basis"}  # names within a bundle
 MOST_VALUES = 4_000_000  # that one question may read
 
 
-class TooMuch(ZmonError):  # noqa: N818 - said to whoever asked
+class QueryTooLargeError(ZmonError):
     """A question that would read more than is allowed; the text says how to ask for less."""
 
 
@@ -50,7 +50,7 @@ class PointQuery:
     frozen: bool = False  # without what open windows hold so far
 
 
-def models(db: sqlite3.Connection) -> list[KnownModel]:
+def list_models(db: sqlite3.Connection) -> list[KnownModel]:
     """Models and versions, those with the newest windows first."""
     rows = db.execute(
         "SELECT model, version, min(start), max(start), max(end - start), count(*) FROM report WHERE sequence >= 0"
@@ -59,7 +59,7 @@ def models(db: sqlite3.Connection) -> list[KnownModel]:
     return [KnownModel(*row) for row in rows]
 
 
-def agents(db: sqlite3.Connection, model: str, version: str) -> list[str]:
+def list_agents(db: sqlite3.Connection, model: str, version: str) -> list[str]:
     """Replicas that have sent rows."""
     rows = db.execute(
         "SELECT DISTINCT agent FROM bundle WHERE model = ? AND version = ? AND agent != '' ORDER BY agent",
@@ -68,7 +68,7 @@ def agents(db: sqlite3.Connection, model: str, version: str) -> list[str]:
     return [agent for (agent,) in rows]
 
 
-def series(
+def find_series(
     db: sqlite3.Connection, model: str, version: str | None = None, search: str = "", limit: int = 200
 ) -> list[dict[str, str]]:
     """Names of the rollup's series that contain every word of `search`, as points carry them."""
@@ -91,7 +91,7 @@ def series(
     return found
 
 
-def lines(db: sqlite3.Connection, question: PointQuery) -> list[TimeSeries]:
+def read_series(db: sqlite3.Connection, query: PointQuery) -> list[TimeSeries]:
     """The points of a question as lines.
 
     Raises
@@ -101,52 +101,54 @@ def lines(db: sqlite3.Connection, question: PointQuery) -> list[TimeSeries]:
     """
     found: list[TimeSeries] = []
     budget = MOST_VALUES
-    for bundle, names in _asked(db, question):
+    for bundle, names in _asked(db, query):
         rows = db.execute(
             "SELECT start, layout, numbers FROM frame WHERE bundle = ? AND start >= ? AND start < ?"
             " ORDER BY start, report",
-            (bundle, question.start, question.end),
+            (bundle, query.start, query.end),
         ).fetchall()
         budget -= sum(len(row[2]) for row in rows) // 8
         if budget < 0:
-            raise TooMuch(f"more than {MOST_VALUES:,} values; ask for a shorter time, fewer measures or one agent")
+            raise QueryTooLargeError(
+                f"more than {MOST_VALUES:,} values; ask for a shorter time, fewer measures or one agent"
+            )
         if rows:
-            found += _unpacked(db, bundle, names, rows, question)
+            found += _unpacked(db, bundle, names, rows, query)
     return found
 
 
-def details(
-    db: sqlite3.Connection, question: PointQuery, metric: str, agent: str, most: int
+def read_details(
+    db: sqlite3.Connection, query: PointQuery, metric: str, agent: str, most: int
 ) -> list[tuple[int, bytes]]:
     """What a metric's ``detail`` gave for the newest windows, newest first, with their starts."""
     return db.execute(
         "SELECT start, data FROM detail WHERE model = ? AND version = ? AND agent = ? AND metric = ?"
         " AND start >= ? AND start < ? ORDER BY start DESC LIMIT ?",
-        (question.model, question.version or "", agent, metric, question.start, question.end, most),
+        (query.model, query.version or "", agent, metric, query.start, query.end, most),
     ).fetchall()
 
 
-def fits(names: Mapping[str, str], question: PointQuery) -> bool:
+def fits(names: Mapping[str, str], query: PointQuery) -> bool:
     """Whether the question is about a series of these names."""
-    if names.get("model") != question.model:
+    if names.get("model") != query.model:
         return False
     for name, wanted in (
-        ("model_version", None if question.version is None else (question.version,)),
-        ("agent_id", question.agents),
-        ("what", question.what),
-        ("stat", question.stat),
+        ("model_version", None if query.version is None else (query.version,)),
+        ("agent_id", query.agents),
+        ("what", query.what),
+        ("stat", query.stat),
     ):
         if wanted is not None and names.get(name, "") not in wanted:
             return False
-    return _fits(names, question)
+    return _fits(names, query)
 
 
-def _asked(db: sqlite3.Connection, question: PointQuery) -> Iterator[tuple[int, dict[str, str]]]:
-    where, values = ["model = ?"], [question.model]
-    if question.version is not None:
+def _asked(db: sqlite3.Connection, query: PointQuery) -> Iterator[tuple[int, dict[str, str]]]:
+    where, values = ["model = ?"], [query.model]
+    if query.version is not None:
         where.append("version = ?")
-        values.append(question.version)
-    for column, wanted in (("agent", question.agents), ("what", question.what), ("stat", question.stat)):
+        values.append(query.version)
+    for column, wanted in (("agent", query.agents), ("what", query.what), ("stat", query.stat)):
         if wanted is not None:
             where.append(f"{column} IN ({', '.join('?' * len(wanted))})")
             values += wanted
@@ -158,13 +160,13 @@ def _asked(db: sqlite3.Connection, question: PointQuery) -> Iterator[tuple[int, 
 
 
 def _unpacked(
-    db: sqlite3.Connection, bundle: int, names: dict[str, str], rows: list[tuple[int, int, bytes]], question: PointQuery
+    db: sqlite3.Connection, bundle: int, names: dict[str, str], rows: list[tuple[int, int, bytes]], query: PointQuery
 ) -> list[TimeSeries]:
     own = {
         number: {**names, **_own(text)}
         for number, text in db.execute("SELECT id, names FROM series WHERE bundle = ? ORDER BY id", (bundle,))
     }
-    order = [i for i, each in own.items() if _fits(each, question)]
+    order = [i for i, each in own.items() if _fits(each, query)]
     if not order:
         return []
     column = {number: i for i, number in enumerate(order)}
@@ -183,18 +185,18 @@ def _unpacked(
             new = new + np.nan_to_num(values[row, where])
         values[row, where] = new
     by_line = values.T
-    if question.step:
-        times, by_line = coarser(times, by_line, question.step, counter=counter)
-    return as_lines([own[number] for number in order], times, by_line)
+    if query.step:
+        times, by_line = downsample(times, by_line, query.step, counter=counter)
+    return split_rows([own[number] for number in order], times, by_line)
 
 
-def _fits(names: Mapping[str, str], question: PointQuery) -> bool:
-    wanted = question.names or {}
+def _fits(names: Mapping[str, str], query: PointQuery) -> bool:
+    wanted = query.names or {}
     if "basis" in names and "basis" not in wanted:
         return False  # restated windows are asked for by name
     if any(names.get(key, "") != value for key, value in wanted.items()):
         return False
-    return not question.exact or not (names.keys() & OWN) - wanted.keys()
+    return not query.exact or not (names.keys() & OWN) - wanted.keys()
 
 
 def _names(model: str, version: str, agent: str, what: str, stat: str, text: str = "{}") -> dict[str, str]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from zmon_collector.dashboard import panels, theme
-from zmon_collector.dashboard.movers import moved
+from zmon_collector.dashboard.movers import rank_movers
 from zmon_collector.dashboard.overview import Overview
 from zmon_collector.dashboard.timeseries import TimeSeries
 from zmon_collector.dashboard.web.app import plotly_js
@@ -77,7 +77,7 @@ def model_panels(lines: Sequence[TimeSeries], model: str, version: str = "") -> 
     rollup = [line for line in own if not line.get("agent_id")]
     replicas = [line for line in own if line.get("agent_id")]
     versions = [line for line in of_model if not line.get("agent_id") and line.get("what") in panels.SHARED_WHAT]
-    return panels.model(rollup, replicas, versions, period(own))
+    return panels.model_panels(rollup, replicas, versions, period(own))
 
 
 def _overview(lines: Sequence[TimeSeries]) -> str:
@@ -119,7 +119,7 @@ def _model(lines: Sequence[TimeSeries], model: str, version: str, figures: dict[
 
 def _movers(lines: Sequence[TimeSeries], model: str, version: str) -> str:
     own = [line for line in lines if (line.get("model"), line.get("model_version")) == (model, version)]
-    found = panels.movers(moved(own))
+    found = panels.mover_table(rank_movers(own))
     unit = "" if found["kind"] == "psi" else " σ"
     rows = "".join(
         f"<tr><td>{_text(row['name'])}</td><td>{row['peak']:.2f}{unit}</td></tr>" for row in found["rows"][:SHOWN]

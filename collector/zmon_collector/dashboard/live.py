@@ -44,16 +44,16 @@ class HistoryWorker:
     def start(self) -> None:
         self._thread.submit(self.history.open).result()
 
-    def read(self, question: Callable[[sqlite3.Connection], T]) -> Future[T]:
+    def read(self, query: Callable[[sqlite3.Connection], T]) -> Future[T]:
         """Ask a function of recall.py; the answer comes from the history's thread."""
-        return self._thread.submit(self.history.read, question)
+        return self._thread.submit(self.history.read, query)
 
-    def timed(self, question: Callable[[sqlite3.Connection], T]) -> Future[tuple[T, float]]:
+    def timed(self, query: Callable[[sqlite3.Connection], T]) -> Future[tuple[T, float]]:
         """The same, with the seconds of a core that it took."""
 
         def run() -> tuple[T, float]:
             started = time.thread_time()
-            return self.history.read(question), time.thread_time() - started
+            return self.history.read(query), time.thread_time() - started
 
         return self._thread.submit(run)
 
@@ -131,7 +131,7 @@ class Live:
         self.overview = Overview()
         self.beats: deque[dict[str, Any]] = deque(maxlen=BEATS)  # the collector's health, newest last
         self.tapped: deque[Report] = deque(maxlen=TAPPED)
-        self.passing = BatchTap()
+        self.batch_tap = BatchTap()
         self.ready = False
         self.deliveries: list[Delivery] = [HistoryDelivery(self, outbox, telemetry)]
         self.changed: list[Callable[[str], None]] = []  # told of what is new: a model's name, or "" for health
@@ -148,8 +148,8 @@ class Live:
     def start(self) -> None:
         """Open the history and remember how the models fared."""
         self.memory.start()
-        for known in self.memory.read(history_queries.models).result():
-            question = history_queries.PointQuery(
+        for known in self.memory.read(history_queries.list_models).result():
+            query = history_queries.PointQuery(
                 known.model,
                 known.version,
                 agents=None,
@@ -157,7 +157,7 @@ class Live:
                 stat=sorted({stat for _, stat in MEASURES}),
                 start=known.newest - KEPT * known.period,
             )
-            lines = self.memory.read(lambda db, question=question: history_queries.lines(db, question)).result()  # type: ignore[misc]
+            lines = self.memory.read(lambda db, query=query: history_queries.read_series(db, query)).result()  # type: ignore[misc]
             self.overview.restore(known.model, known.version, lines, known.period, float(known.newest + known.period))
         self._serve()
         self.ready = True
@@ -189,7 +189,7 @@ class Live:
     def take(self, report: Report) -> None:
         """A window has closed: remember it and tell."""
         wall = time.time()
-        self.overview.take(report, wall)
+        self.overview.record(report, wall)
         self.tapped.append(report)
         self.memory.append(report, wall)
         for partial in self.open(report.model, report.version):
@@ -234,7 +234,7 @@ class Live:
         if isinstance(ask, str) and ask.startswith("reports "):
             return {"reports": self._newer(int(ask.removeprefix("reports ") or 0))}
         if isinstance(ask, str) and ask.startswith("batches "):
-            return self.passing.ask(int(ask.removeprefix("batches ") or 0), time.monotonic())
+            return self.batch_tap.read(int(ask.removeprefix("batches ") or 0), time.monotonic())
         known = "'health', 'plugins', 'overview', 'reports N' and 'batches N'"
         return {"error": f"unknown question {ask!r:.40}; known are {known}"}
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from zmon_collector.dashboard.timeseries import Times, TimeSeries, Values, grid, pick
+from zmon_collector.dashboard.timeseries import Times, TimeSeries, Values, align, select
 
 
 @dataclass(frozen=True, slots=True)
-class Moved:
+class Movers:
     """Scores of features by window.
 
     Attributes
@@ -36,23 +36,23 @@ class Moved:
     now: Values
 
 
-def moved(lines: Sequence[TimeSeries]) -> Moved | None:
+def rank_movers(lines: Sequence[TimeSeries]) -> Movers | None:
     """The rollup's features; None when there are none.
 
     The shift is (mean − m) / s, where m is the median over the windows of the feature's mean, and s² the median
     variance within windows plus the variance of the means between them: so it stays finite for a pixel that was always
     dark.
     """
-    drift = pick(lines, "feature_drift", feat_name="*", stat="psi", agent_id=None)
+    drift = select(lines, "feature_drift", feat_name="*", stat="psi", agent_id=None)
     if drift:
-        times, scores = grid(drift)
+        times, scores = align(drift)
         return _ranked("psi", [line.get("feat_name") for line in drift], times, scores)
-    means = pick(lines, "feature_value", feat_name="*", stat="mean", agent_id=None)
+    means = select(lines, "feature_value", feat_name="*", stat="mean", agent_id=None)
     if not means:
         return None
-    times, values = grid(means)
+    times, values = align(means)
     spread = {
-        line.get("feat_name"): line for line in pick(lines, "feature_value", stat="std", agent_id=None, feat_name="*")
+        line.get("feat_name"): line for line in select(lines, "feature_value", stat="std", agent_id=None, feat_name="*")
     }
     names = [line.get("feat_name") for line in means]
     within = np.array([float(np.median(spread[name].values)) if name in spread else 0.0 for name in names])
@@ -63,10 +63,10 @@ def moved(lines: Sequence[TimeSeries]) -> Moved | None:
     return _ranked("shift", names, times, scores)
 
 
-def _ranked(kind: str, names: list[str], times: Times, scores: Values) -> Moved:
+def _ranked(kind: str, names: list[str], times: Times, scores: Values) -> Movers:
     absolute = np.nan_to_num(np.abs(scores))
     where = absolute.argmax(axis=1)
     peak = np.nan_to_num(scores[np.arange(len(names)), where])
     now = np.array([row[~np.isnan(row)][-1] if (~np.isnan(row)).any() else np.nan for row in scores])
     order = np.argsort(-np.abs(peak), kind="stable")
-    return Moved(kind, names, times, scores, order, peak, now)
+    return Movers(kind, names, times, scores, order, peak, now)

@@ -38,7 +38,7 @@ ADDED = ("lost", "late", "rejected")
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class WindowSummary:
     """One window of one replica, or of all together."""
 
     start: int
@@ -55,13 +55,13 @@ class Row:
 
 
 @dataclass(slots=True)
-class Track:
+class RecentWindows:
     """The newest windows of one replica; `heard` is when the last one with rows came, on the collector's clock."""
 
-    rows: deque[Row] = field(default_factory=lambda: deque(maxlen=KEPT))
-    heard: float = 0.0
+    rows: deque[WindowSummary] = field(default_factory=lambda: deque(maxlen=KEPT))
+    last_seen: float = 0.0
 
-    def add(self, row: Row, heard: float) -> None:
+    def append(self, row: WindowSummary, last_seen: float) -> None:
         if self.rows and row.start == self.rows[-1].start:  # counts that came in a report of their own
             last = self.rows[-1]
             row = replace(last, **{name: getattr(last, name) + getattr(row, name) for name in (*ADDED, "rows")})
@@ -69,16 +69,16 @@ class Track:
         elif not self.rows or row.start > self.rows[-1].start:
             self.rows.append(row)
         if row.rows:
-            self.heard = max(self.heard, heard)
+            self.last_seen = max(self.last_seen, last_seen)
 
 
 class Overview:
     """Keeps the newest windows of all models; `view` says how they fare."""
 
     def __init__(self) -> None:
-        self._tracks: dict[tuple[str, str], dict[str, Track]] = {}
+        self._tracks: dict[tuple[str, str], dict[str, RecentWindows]] = {}
 
-    def take(self, report: Report, wall: float) -> None:
+    def record(self, report: Report, wall: float) -> None:
         """A window has closed."""
         period = report.window.end - report.window.start
         found: dict[str, dict[str, Any]] = {"": {}}
@@ -92,13 +92,13 @@ class Overview:
         model = (report.model, report.version)
         tracks = self._tracks[model] = self._tracks.pop(model, {})  # the last now; the first is silent for longest
         for agent, own in found.items():
-            tracks.setdefault(agent, Track()).add(Row(report.window.start, period, **own), wall)
-        for agent in [each for each, track in tracks.items() if each and wall - track.heard >= FORGET]:
+            tracks.setdefault(agent, RecentWindows()).append(WindowSummary(report.window.start, period, **own), wall)
+        for agent in [each for each, track in tracks.items() if each and wall - track.last_seen >= FORGET]:
             del tracks[agent]
         while len(self._tracks) > MODELS:
             del self._tracks[next(iter(self._tracks))]
 
-    def restore(self, model: str, version: str, lines: Iterable[TimeSeries], period: int, heard: float) -> None:
+    def restore(self, model: str, version: str, lines: Iterable[TimeSeries], period: int, last_seen: float) -> None:
         """What the history remembers of a model, after a start."""
         found: dict[str, dict[int, dict[str, Any]]] = {}
         for line in lines:
@@ -110,7 +110,7 @@ class Overview:
         tracks = self._tracks.setdefault((model, version), {})
         for agent, rows in found.items():
             for start in sorted(rows):
-                tracks.setdefault(agent, Track()).add(Row(start, period, **rows[start]), heard)
+                tracks.setdefault(agent, RecentWindows()).append(WindowSummary(start, period, **rows[start]), last_seen)
 
     def view(self, wall: float, alerts: Iterable[dict[str, Any]] = ()) -> list[dict[str, Any]]:
         """Every model with its replicas, the newest first; plain data."""
@@ -119,20 +119,20 @@ class Overview:
         for (model, version), tracks in self._tracks.items():
             own = [each for each in open_alerts if (each.get("model"), each.get("version", "")) == (model, version)]
             agents = {agent: track for agent, track in tracks.items() if agent}
-            entry = {"model": model, "version": version, **_said(tracks.get("", Track()), wall, bool(own))}
+            entry = {"model": model, "version": version, **_said(tracks.get("", RecentWindows()), wall, bool(own))}
             entry["alerts"] = len(own)
             entry["agents"] = [
                 {"agent": agent, **_said(track, wall, False)}
                 for agent, track in sorted(agents.items())
-                if wall - track.heard < FORGET
+                if wall - track.last_seen < FORGET
             ]
             found.append(entry)
         return sorted(found, key=lambda each: (-each["newest"], each["model"], each["version"]))
 
 
-def _said(track: Track, wall: float, alerted: bool) -> dict[str, Any]:
+def _said(track: RecentWindows, wall: float, alerted: bool) -> dict[str, Any]:
     rows = list(track.rows)
-    last = next((row for row in reversed(rows) if row.rows), rows[-1] if rows else Row(0, 1))
+    last = next((row for row in reversed(rows) if row.rows), rows[-1] if rows else WindowSummary(0, 1))
     recent = rows[-KEPT:]
     issued = sum(row.rows + row.lost + row.rejected for row in recent)
     gone = {name: sum(getattr(row, name) for row in recent) for name in ADDED}
@@ -140,7 +140,7 @@ def _said(track: Track, wall: float, alerted: bool) -> dict[str, Any]:
         "state": _state(track, last, wall, alerted),
         "newest": last.start,
         "period": last.period,
-        "heard": track.heard,
+        "heard": track.last_seen,
         "rows": last.rows,
         "rows_per_second": last.rows / last.period,
         "confidence": last.confidence,
@@ -158,10 +158,10 @@ def _said(track: Track, wall: float, alerted: bool) -> dict[str, Any]:
     }
 
 
-def _state(track: Track, last: Row, wall: float, alerted: bool) -> str:
+def _state(track: RecentWindows, last: WindowSummary, wall: float, alerted: bool) -> str:
     """silent: no rows for long. drifting: drift was found, or confidence or accuracy left its range. degraded: rows
     of the newest window were lost, late or rejected. Else ok."""
-    if wall - track.heard > SILENT_PERIODS * last.period + SILENT_EXTRA:
+    if wall - track.last_seen > SILENT_PERIODS * last.period + SILENT_EXTRA:
         return "silent"
     if alerted or (last.drifted or 0.0) >= DRIFTED or any(_moved(track, name) for name in ("confidence", "accuracy")):
         return "drifting"
@@ -169,7 +169,7 @@ def _state(track: Track, last: Row, wall: float, alerted: bool) -> str:
     return "degraded" if newest.lost or newest.late or newest.rejected else "ok"
 
 
-def _moved(track: Track, name: str) -> bool:
+def _moved(track: RecentWindows, name: str) -> bool:
     """The newest value lies far below or above the median window, in median absolute deviations."""
     values = np.array([value for row in track.rows if (value := getattr(row, name)) is not None])
     if len(values) < ENOUGH:

@@ -13,8 +13,8 @@ from zmon.reference import Profile
 from zmon_collector.dashboard import distributions, figures
 from zmon_collector.dashboard.distributions import Detail
 from zmon_collector.dashboard.figures import Figure
-from zmon_collector.dashboard.movers import Moved, moved
-from zmon_collector.dashboard.timeseries import TimeSeries, pick
+from zmon_collector.dashboard.movers import Movers, rank_movers
+from zmon_collector.dashboard.timeseries import TimeSeries, select
 
 Panel = dict[str, Any]
 
@@ -51,7 +51,7 @@ def panel(
     return {"id": name, "title": title, "note": note, "span": span, "what": what, "figure": figure, "empty": empty}
 
 
-def model(
+def model_panels(
     lines: Sequence[TimeSeries],
     replicas: Sequence[TimeSeries],
     versions: Sequence[TimeSeries],
@@ -62,7 +62,7 @@ def model(
 
     `reliability` is for who has the details of windows: files do not hold them.
     """
-    found = moved(lines)
+    found = rank_movers(lines)
     regression = figures.errors(lines)
     panels = [
         panel("classes", "Predicted classes", "Share of the rows", figures.classes(lines),
@@ -91,7 +91,7 @@ def model(
     return panels
 
 
-def reliability(details: Sequence[Detail]) -> Panel:
+def reliability_panel(details: Sequence[Detail]) -> Panel:
     """The calibration curve, of windows whose rows have labels, the newest first."""
     made = distributions.reliability(details[0], details[1:]) if details else None
     return panel(
@@ -100,7 +100,7 @@ def reliability(details: Sequence[Detail]) -> Panel:
     )  # fmt: skip
 
 
-def distribution(profile: Profile | None, detail: Detail | None, names: Mapping[str, str]) -> Panel:
+def reference_panel(profile: Profile | None, detail: Detail | None, names: Mapping[str, str]) -> Panel:
     """The rows of the newest window by the reference's bins, over the reference's own."""
     made, empty = None, "No window of this range has such rows."
     if profile is None:
@@ -115,7 +115,7 @@ def distribution(profile: Profile | None, detail: Detail | None, names: Mapping[
     return panel("reference", "Against the reference", note, made, empty)
 
 
-def _movement_note(found: Moved | None) -> str:
+def _movement_note(found: Movers | None) -> str:
     if found is not None and found.kind == "psi":
         return "Population stability index against the reference; 0.25 is large"
     return "Shift of the mean in standard deviations, against the median window; those that moved most first"
@@ -123,9 +123,9 @@ def _movement_note(found: Moved | None) -> str:
 
 def _compared(what: str, key: str, lines: Sequence[TimeSeries], period: int) -> list[Panel]:
     plain = {"class_name": None, "feat_name": None}
-    confidence = pick(lines, "max_prediction_proba", stat="mean", **plain)
-    scores = pick(lines, "accuracy", stat=None, **plain) or pick(lines, "mae", stat=None, **plain)
-    rows = pick(lines, "buffer_count")
+    confidence = select(lines, "max_prediction_proba", stat="mean", **plain)
+    scores = select(lines, "accuracy", stat=None, **plain) or select(lines, "mae", stat=None, **plain)
+    rows = select(lines, "buffer_count")
     if len({line.get(key) for line in rows}) < 2:
         return [panel(f"{what}_alone", f"{what.capitalize()}s side by side", "", None,
                       f"Only one {what} in this range: a second one appears beside it here.", span=12)]  # fmt: skip
@@ -141,15 +141,15 @@ def _compared(what: str, key: str, lines: Sequence[TimeSeries], period: int) -> 
     ]  # fmt: skip
 
 
-def marked(panels: list[Panel], window: tuple[int, int] | None) -> list[Panel]:
+def mark_partial(panels: list[Panel], window: tuple[int, int] | None) -> list[Panel]:
     """The panels with the window that is still being filled marked in every chart over time."""
     for each in panels if window else []:
         if each["figure"] is not None and each["figure"]["layout"].get("xaxis", {}).get("type") == "date":
-            figures.mark(each["figure"], *window)  # type: ignore[misc]
+            figures.mark_window(each["figure"], *window)  # type: ignore[misc]
     return panels
 
 
-def movers(found: Moved | None) -> dict[str, Any]:
+def mover_table(found: Movers | None) -> dict[str, Any]:
     """The features that moved most first: their peak and newest score, and a small line."""
     if found is None:
         return {"kind": "", "rows": []}
@@ -165,7 +165,7 @@ def movers(found: Moved | None) -> dict[str, Any]:
     return {"kind": found.kind, "rows": rows, "features": len(found.names)}
 
 
-def series(
+def series_panels(
     lines: Sequence[TimeSeries],
     by_agent: Sequence[TimeSeries],
     drift: Sequence[TimeSeries],
@@ -175,8 +175,8 @@ def series(
     """One series: its quantiles over time, the reference, replicas side by side, spread, drift."""
     what = names.get("what", "")
     percent = what in SHARES
-    centre = pick(by_agent, what, stat=("mean", "macro")) or pick(by_agent, what, stat=None)
-    spread = [line for stat in ("std", "iqr", "range") for line in pick(lines, what, stat=stat)]
+    centre = select(by_agent, what, stat=("mean", "macro")) or select(by_agent, what, stat=None)
+    spread = [line for stat in ("std", "iqr", "range") for line in select(lines, what, stat=stat)]
     statistics = sorted({line.get("stat") for line in drift})
     return [
         panel(
@@ -216,13 +216,13 @@ def series(
     ]
 
 
-def health(
+def health_panels(
     beats: Sequence[Mapping[str, Any]], plugins: Sequence[Mapping[str, Any]], replicas: Sequence[TimeSeries]
 ) -> list[Panel]:
     """The collector's own health, from its newest looks at itself."""
     times = [int(beat["time"]) for beat in beats]
     busy = [row for row in plugins if row.get("seconds")]
-    delays = pick(replicas, "transport_delay_seconds", stat=("mean", "q95"), agent_id=None)
+    delays = select(replicas, "transport_delay_seconds", stat=("mean", "q95"), agent_id=None)
     return [
         panel(
             "received",

@@ -23,7 +23,7 @@ class TimeSeries(NamedTuple):
         return self.names.get(name, "")
 
 
-def pick(
+def select(
     lines: Iterable[TimeSeries], what: str | Sequence[str], **names: str | Sequence[str] | None
 ) -> list[TimeSeries]:
     """Lines of that measure whose names are as given; None or "" asks for a name that is absent, "*" for any present.
@@ -50,14 +50,14 @@ def pick(
     return [line for line in lines if line.get("what") in wanted and fits(line)]
 
 
-def one(lines: Iterable[TimeSeries], what: str, **names: str | Sequence[str] | None) -> TimeSeries | None:
+def first(lines: Iterable[TimeSeries], what: str, **names: str | Sequence[str] | None) -> TimeSeries | None:
     """The first such line; a rollup without further names unless they are given."""
     plain: dict[str, Any] = {"agent_id": None, "class_name": None, "feat_name": None, "stat": None}
-    found = pick(lines, what, **{**plain, **names})
+    found = select(lines, what, **{**plain, **names})
     return found[0] if found else None
 
 
-def grid(lines: Sequence[TimeSeries]) -> tuple[Times, Values]:
+def align(lines: Sequence[TimeSeries]) -> tuple[Times, Values]:
     """All lines on one time axis: (times, values of shape (lines, times)), NaN where a line has none."""
     if not lines:
         return np.empty(0, dtype=np.int64), np.empty((0, 0))
@@ -73,7 +73,7 @@ def is_counter(what: str) -> bool:
     return what.endswith("_count") or what.startswith("rows_")
 
 
-def coarser(times: Times, values: Values, step: int, *, counter: bool) -> tuple[Times, Values]:
+def downsample(times: Times, values: Values, step: int, *, counter: bool) -> tuple[Times, Values]:
     """Values of shape (lines, times) by steps of `step` seconds: counters added, gauges averaged over their windows.
 
     >>> times, values = coarser(np.array([0, 2, 4]), np.array([[1.0, 3.0, np.nan]]), 4, counter=False)
@@ -92,7 +92,7 @@ def coarser(times: Times, values: Values, step: int, *, counter: bool) -> tuple[
     return steps.astype(np.int64), found
 
 
-def as_lines(names: Sequence[Mapping[str, str]], times: Times, values: Values) -> list[TimeSeries]:
+def split_rows(names: Sequence[Mapping[str, str]], times: Times, values: Values) -> list[TimeSeries]:
     """The rows of a grid as lines, without their gaps."""
     lines = []
     for each, row in zip(names, values, strict=True):
@@ -104,7 +104,7 @@ def as_lines(names: Sequence[Mapping[str, str]], times: Times, values: Values) -
     return lines
 
 
-def extended(lines: Sequence[TimeSeries], partial: Sequence[TimeSeries]) -> list[TimeSeries]:
+def extend(lines: Sequence[TimeSeries], partial: Sequence[TimeSeries]) -> list[TimeSeries]:
     """Lines with one more point each, where `partial` has one that is newer."""
     newest = {tuple(sorted(line.names.items())): line for line in partial}
     found = []
@@ -116,7 +116,7 @@ def extended(lines: Sequence[TimeSeries], partial: Sequence[TimeSeries]) -> list
     return [*found, *newest.values()]
 
 
-def of_frame(frame: Any) -> list[TimeSeries]:
+def series_of_frame(frame: Any) -> list[TimeSeries]:
     """The series of a table that `zmon.read_points` gave."""
     names = [column for column in frame.columns if column not in ("time", "value")]
     times = frame["time"].dt.tz_localize(None).to_numpy().astype("datetime64[s]").astype(np.int64)

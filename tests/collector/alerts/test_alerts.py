@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from zmon_collector.alerts.notifier import Notifier, Outgoing, body, message
+from zmon_collector.alerts.notifier import NotificationQueues, Notifier, message_of, request_body
 from zmon_collector.alerts.rule_matching import AGENT_FORGOTTEN
-from zmon_collector.alerts.rules import Alerts, Event
+from zmon_collector.alerts.rules import AlertEvent, AlertTracker
 from zmon_collector.alerts.worker import AlertWorker
 from zmon_collector.config import Config, WebSection
 from zmon_collector.config.alerting import DEFAULTS, AlertRule, NotifySection, rules
@@ -35,7 +35,7 @@ class Feed:
     """Windows of one model, one after the other."""
 
     def __init__(self, *given: AlertRule) -> None:
-        self.alerts = Alerts(given)
+        self.alerts = AlertTracker(given)
         self.number = 0
 
     def window(
@@ -47,12 +47,12 @@ class Feed:
         version: str = "",
         wall: float | None = None,
         **agents: int,
-    ) -> list[Event]:
+    ) -> list[AlertEvent]:
         self.number += 1
         counts = {name: RowCounts(many) for name, many in agents.items()} or {"pod": RowCounts(rows, lost=lost)}
         points = [each if isinstance(each, Point) else Point(None, each) for each in values]
         start = self.number * MINUTE
-        return self.alerts.take(
+        return self.alerts.evaluate(
             Report(self.number, model, version, Window(start, start + MINUTE), points, counts),
             float(start) if wall is None else wall,
         )
@@ -121,7 +121,7 @@ def test_scores_of_few_labels_change_nothing() -> None:
 def test_series_of_one_rule_are_one_alert() -> None:
     feed = Feed(AlertRule("drift", what="feature_drift", feat_name="*", stat="psi", above=0.25))
 
-    def drifts(*values: float) -> list[Event]:
+    def drifts(*values: float) -> list[AlertEvent]:
         return feed.window(
             *(Value("feature_drift", value, feat_name=f"f{i}", stat="psi") for i, value in enumerate(values))
         )
@@ -165,21 +165,21 @@ def test_a_model_without_data() -> None:
     feed = Feed(AlertRule("gone", when="no_data", windows=3))
     feed.window()
     heard = float(MINUTE)
-    assert feed.alerts.tick(heard + 4 * MINUTE + 29) == []
-    (opened,) = feed.alerts.tick(heard + 4 * MINUTE + 31)
-    assert feed.alerts.tick(heard + 9 * MINUTE) == []
+    assert feed.alerts.advance(heard + 4 * MINUTE + 29) == []
+    (opened,) = feed.alerts.advance(heard + 4 * MINUTE + 31)
+    assert feed.alerts.advance(heard + 9 * MINUTE) == []
     assert (opened.kind, opened.alert["model"]) == ("opened", "m")
     feed.window()
-    assert [each.kind for each in feed.alerts.tick(2.0 * MINUTE)] == ["closed"]
+    assert [each.kind for each in feed.alerts.advance(2.0 * MINUTE)] == ["closed"]
 
 
 def test_state_goes_on_after_a_restart_and_a_report_counts_once() -> None:
     feed = Feed(replace(BELOW, windows=2))
     assert feed.run([0.1]) == "."
-    feed.alerts = Alerts([replace(BELOW, windows=2)], unpack_state(pack_state(feed.alerts.state())))
+    feed.alerts = AlertTracker([replace(BELOW, windows=2)], unpack_state(pack_state(feed.alerts.state())))
     feed.number -= 1
     assert feed.run([0.1, 0.1]) == ".O"
-    feed.alerts = Alerts([replace(BELOW, windows=2)], unpack_state(pack_state(feed.alerts.state())))
+    feed.alerts = AlertTracker([replace(BELOW, windows=2)], unpack_state(pack_state(feed.alerts.state())))
     assert feed.run([0.1, 0.9, 0.9]) == "ooC"
 
 
@@ -198,9 +198,9 @@ EARLIER = {  # written by the zmon before keys were lists: an open alert of "m 2
 
 def test_state_of_the_earlier_format_goes_on() -> None:
     feed = Feed()
-    feed.alerts = Alerts([BELOW, GONE], unpack_state(pack_state(EARLIER)))
+    feed.alerts = AlertTracker([BELOW, GONE], unpack_state(pack_state(EARLIER)))
     feed.number = 7
-    assert feed.alerts.tick(421.0) == []
+    assert feed.alerts.advance(421.0) == []
     (closed,) = feed.window(Value("accuracy", 0.9), version="2")
     assert (closed.kind, closed.alert["id"]) == ("closed", 1)
 
@@ -209,16 +209,16 @@ def test_names_may_hold_anything() -> None:
     feed = Feed(BELOW, GONE)
     (opened,) = feed.window(Value("accuracy", 0.1), model="a\0b", version="c\0d")
     assert (opened.alert["model"], opened.alert["version"]) == ("a\0b", "c\0d")
-    feed.alerts = Alerts([BELOW, GONE], unpack_state(pack_state(feed.alerts.state())))
-    feed.alerts.tick(float(MINUTE))
-    gone = feed.alerts.tick(10.0 * MINUTE)
+    feed.alerts = AlertTracker([BELOW, GONE], unpack_state(pack_state(feed.alerts.state())))
+    feed.alerts.advance(float(MINUTE))
+    gone = feed.alerts.advance(10.0 * MINUTE)
     assert [(each.kind, each.alert["model"]) for each in gone] == [("opened", "a\0b")]
 
 
 def test_other_rules_keep_the_state_of_those_that_stay() -> None:
     feed = Feed(BELOW, replace(BELOW, name="gone"))
     feed.window(Value("accuracy", 0.1))
-    (closed,) = feed.alerts.change([replace(BELOW, below=0.6)], 1000.0)
+    (closed,) = feed.alerts.replace_rules([replace(BELOW, below=0.6)], 1000.0)
     assert (closed.alert["rule"], closed.kind) == ("gone", "closed")
     assert [each["rule"] for each in feed.alerts.open()] == ["r"]
     assert feed.run([0.1, 0.9]) == "oC"
@@ -227,8 +227,8 @@ def test_other_rules_keep_the_state_of_those_that_stay() -> None:
 def test_a_rule_that_went_while_nothing_ran_closes_its_alert_and_says_so() -> None:
     feed = Feed(BELOW)
     feed.window(Value("accuracy", 0.1))
-    feed.alerts = Alerts([GONE], unpack_state(pack_state(feed.alerts.state())))
-    (closed,) = feed.alerts.change([GONE], 1000.0)
+    feed.alerts = AlertTracker([GONE], unpack_state(pack_state(feed.alerts.state())))
+    (closed,) = feed.alerts.replace_rules([GONE], 1000.0)
     assert (closed.kind, closed.alert["until"], closed.alert["why"]) == ("closed", 1000, "its rule is gone")
 
 
@@ -290,7 +290,7 @@ def test_another_model_and_the_clock_alone_close_nothing() -> None:
     feed.window(WORSE)
     for _ in range(300):
         assert feed.window(BETTER, model="other") == []
-    assert feed.alerts.tick(400.0 * MINUTE) == []
+    assert feed.alerts.advance(400.0 * MINUTE) == []
 
 
 @pytest.mark.parametrize(
@@ -354,18 +354,18 @@ def test_an_hour_without_the_collector_closes_and_opens_nothing() -> None:
     feed = Feed(BELOW, GONE)
     feed.window(BETTER, version="1")
     feed.window(WORSE, version="2")
-    feed.alerts = Alerts([BELOW, GONE], unpack_state(pack_state(feed.alerts.state())))
+    feed.alerts = AlertTracker([BELOW, GONE], unpack_state(pack_state(feed.alerts.state())))
     back = 3600.0 + 2 * MINUTE
     for n in range(60):
         assert feed.window(BETTER, version="1", wall=back + n / 60) == []
-    assert feed.alerts.tick(back + 60) == []
+    assert feed.alerts.advance(back + 60) == []
     assert feed.window(WORSE, version="2", wall=back + 70) == []
     assert len(feed.alerts.open()) == 1
 
 
 def test_members_of_the_earlier_state_are_given_their_time() -> None:
     feed = Feed()
-    feed.alerts = Alerts([BELOW], unpack_state(pack_state(EARLIER)))
+    feed.alerts = AlertTracker([BELOW], unpack_state(pack_state(EARLIER)))
     feed.number = 100
     closed = [(n, event.alert["why"]) for n in range(1, 100) for event in feed.window(BETTER, version="1")]
     assert closed == [(61, "no more data")]
@@ -379,9 +379,9 @@ def test_a_model_that_gives_nothing_for_long_is_forgotten_with_its_alerts() -> N
     feed.window(WORSE, wall=0.0)
     feed.window(lost=5, rows=0, model="only lost", wall=0.0)
     feed.window(BETTER, model="other", wall=4 * DAY)
-    assert [each.alert["rule"] for each in feed.alerts.tick(4 * DAY)] == ["gone"]
-    assert [each.alert["model"] for each in feed.alerts.tick(8 * DAY)] == ["other"]
-    closed = feed.alerts.tick(8 * DAY + 1)
+    assert [each.alert["rule"] for each in feed.alerts.advance(4 * DAY)] == ["gone"]
+    assert [each.alert["model"] for each in feed.alerts.advance(8 * DAY)] == ["other"]
+    closed = feed.alerts.advance(8 * DAY + 1)
     assert [(each.kind, each.alert["rule"], each.alert["why"]) for each in closed] == [
         ("closed", "r", "no more data"), ("closed", "gone", "no more data")
     ]  # fmt: skip
@@ -395,9 +395,9 @@ def test_a_model_that_gives_nothing_for_long_is_forgotten_with_its_alerts() -> N
 def test_a_model_of_once_a_week_goes_on_and_time_without_the_collector_is_not_counted() -> None:
     feed = Feed(BELOW)
     feed.window(WORSE, wall=0.0)
-    assert feed.alerts.tick(7.5 * DAY) == []
-    feed.alerts = Alerts([BELOW], unpack_state(pack_state(feed.alerts.state())))
-    assert feed.alerts.tick(100 * DAY) == []
+    assert feed.alerts.advance(7.5 * DAY) == []
+    feed.alerts = AlertTracker([BELOW], unpack_state(pack_state(feed.alerts.state())))
+    assert feed.alerts.advance(100 * DAY) == []
     assert [each.kind for each in feed.window(BETTER, wall=100.4 * DAY)] == ["closed"]
 
 
@@ -415,16 +415,16 @@ def test_models_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- who is told --------------------------------------------------------------------------------------------------
 
 
-def event(number: int, kind: str = "opened") -> Event:
+def event(number: int, kind: str = "opened") -> AlertEvent:
     alert = {"id": number, "rule": "r", "severity": "warning", "model": "a&b", "version": "2", "state": "firing",
              "since": 0, "until": None, "value": 1.0, "text": "r of a&b <2>", "members": {}}  # fmt: skip
-    return Event(kind, alert)
+    return AlertEvent(kind, alert)
 
 
 def test_a_webhook_that_is_down_for_an_hour_gets_every_alert_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOOK", "http://127.0.0.1:1/")
     clock, got, tries = 0.0, [], 0
-    outgoing = Outgoing({"ops": NotifySection(url_env="HOOK")})
+    notifications = NotificationQueues({"ops": NotifySection(url_env="HOOK")})
 
     def send(target: NotifySection, content: Any) -> int:
         nonlocal tries
@@ -437,44 +437,47 @@ def test_a_webhook_that_is_down_for_an_hour_gets_every_alert_once(monkeypatch: p
         return 200
 
     saved: list[dict[str, Any]] = []
-    sender = Notifier(outgoing, threading.Lock(), lambda: saved.append({}), lambda: "", Telemetry(), send)
+    sender = Notifier(notifications, threading.Lock(), lambda: saved.append({}), lambda: "", Telemetry(), send)
     expected = []
     while clock < 4200:
         if clock % 600 == 0:
             for kind in ("opened", "closed"):
-                told = message(event(int(clock), kind), "store")
-                outgoing.add(told)
-                expected.append(told["key"])
+                message = message_of(event(int(clock), kind), "store")
+                notifications.enqueue(message)
+                expected.append(message["key"])
         sender.turn(clock)
         if clock == 1800:  # the collector is restarted meanwhile
-            outgoing = Outgoing(outgoing.targets, unpack_state(pack_state(outgoing.queues)))
-            sender = Notifier(outgoing, threading.Lock(), lambda: saved.append({}), lambda: "", Telemetry(), send)
+            notifications = NotificationQueues(notifications.targets, unpack_state(pack_state(notifications.queues)))
+            sender = Notifier(notifications, threading.Lock(), lambda: saved.append({}), lambda: "", Telemetry(), send)
         clock += 1
     assert got == expected
     assert tries < 60 + len(expected), "it waits longer and longer"
-    assert not any(outgoing.queues.values())
+    assert not any(notifications.queues.values())
 
 
 def test_severity_decides_who_hears_of_it() -> None:
-    outgoing = Outgoing({"all": NotifySection(), "night": NotifySection(min_severity="critical")})
-    outgoing.add(message(event(1), "x"))
-    assert {name: len(queue) for name, queue in outgoing.queues.items()} == {"all": 1, "night": 0}
+    notifications = NotificationQueues({"all": NotifySection(), "night": NotifySection(min_severity="critical")})
+    notifications.enqueue(message_of(event(1), "x"))
+    assert {name: len(queue) for name, queue in notifications.queues.items()} == {"all": 1, "night": 0}
 
 
 def test_formats() -> None:
-    told = message(event(7), "store")
-    assert body("webhook", told, "http://page:8787/") == {
-        **told, "page": "http://page:8787/#/model?model=a%26b&version=2"
+    message = message_of(event(7), "store")
+    assert request_body("webhook", message, "http://page:8787/") == {
+        **message, "page": "http://page:8787/#/model?model=a%26b&version=2"
     }  # fmt: skip
-    slack = body("slack", told, "http://page:8787")
+    slack = request_body("slack", message, "http://page:8787")
     assert slack["text"] == (
         ":rotating_light: *warning* opened: r of a&amp;b &lt;2&gt; "
         "<http://page:8787/#/model?model=a%26b&version=2|live page>"
     )
-    closed = message(Event("closed", {**event(7).alert, "why": "no more data"}), "store")
-    assert body("slack", closed, "")["text"].endswith("r of a&amp;b &lt;2&gt; (no more data)")
-    assert body("webhook", closed, "")["why"] == "no more data"
-    assert json.dumps(body("webhook", told, "")) and "live page" not in body("slack", told, "")["text"]
+    closed = message_of(AlertEvent("closed", {**event(7).alert, "why": "no more data"}), "store")
+    assert request_body("slack", closed, "")["text"].endswith("r of a&amp;b &lt;2&gt; (no more data)")
+    assert request_body("webhook", closed, "")["why"] == "no more data"
+    assert (
+        json.dumps(request_body("webhook", message, ""))
+        and "live page" not in request_body("slack", message, "")["text"]
+    )
 
 
 @contextmanager
@@ -649,15 +652,15 @@ def test_a_report_on_which_the_rules_fail_is_passed_over(
 ) -> None:
     reports = Reports(20)
     alerting = alerting_of(reports)
-    take, taken = Alerts.take, []
+    take, taken = AlertTracker.evaluate, []
 
-    def fails(self: Alerts, report: Report, wall: float) -> list[Event]:
+    def fails(self: AlertTracker, report: Report, wall: float) -> list[AlertEvent]:
         if report.sequence % 5 == 0:
             raise RuntimeError(f"of {report.model}")
         taken.append(report.sequence)
         return take(self, report, wall)
 
-    monkeypatch.setattr(Alerts, "take", fails)
+    monkeypatch.setattr(AlertTracker, "evaluate", fails)
     alerting.start()
     assert alerting.join(20)
     assert reports.read == list(range(1, 21)), "nothing waits behind it"
@@ -694,7 +697,7 @@ def iter_of(*answers: Any) -> Callable[[Any], Any]:
 def test_models_without_data_are_looked_for_while_others_give_reports(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("zmon_collector.alerts.worker.TICK", 0.02)
     ticks: list[float] = []
-    monkeypatch.setattr(Alerts, "tick", lambda self, wall: ticks.append(wall) or [])
+    monkeypatch.setattr(AlertTracker, "advance", lambda self, wall: ticks.append(wall) or [])
     alerting = alerting_of(Reports(100))
     alerting.start()
     assert alerting.join(20)

@@ -11,8 +11,8 @@ import httpx
 import pytest
 from starlette.routing import Route
 from zmon_collector.dashboard.web import openapi
-from zmon_collector.dashboard.web.app import build
-from zmon_collector.dashboard.web.sse import Hub
+from zmon_collector.dashboard.web.app import build_app
+from zmon_collector.dashboard.web.sse import Broadcaster
 
 from tests.collector.dashboard.conftest import Start, get, shown, window
 from tests.conftest import Collector
@@ -37,25 +37,25 @@ def test_models_and_their_replicas(served: Collector, client: Client) -> None:
 
 
 def test_points_by_range_and_step(served: Collector, client: Client) -> None:
-    asked = {"model": "m", "what": "buffer_count"}
-    (line,) = client(served).get("/api/v1/points", params=asked).json()["series"]
+    params = {"model": "m", "what": "buffer_count"}
+    (line,) = client(served).get("/api/v1/points", params=params).json()["series"]
     assert line["values"] == [200.0] * 10
     first = line["times"][0]
     (part,) = (
-        client(served).get("/api/v1/points", params={**asked, "from": first + 20, "to": first + 40}).json()["series"]
+        client(served).get("/api/v1/points", params={**params, "from": first + 20, "to": first + 40}).json()["series"]
     )
     assert part["times"] == [first + 20, first + 30]
-    (steps,) = client(served).get("/api/v1/points", params={**asked, "step": 1000}).json()["series"]
+    (steps,) = client(served).get("/api/v1/points", params={**params, "step": 1000}).json()["series"]
     assert sum(steps["values"]) == 2000
-    every = client(served).get("/api/v1/points", params={**asked, "agent": "*"}).json()["series"]
+    every = client(served).get("/api/v1/points", params={**params, "agent": "*"}).json()["series"]
     assert [each["names"].get("agent_id") for each in every] == [None, "a", "b"]
 
 
 def test_csv_has_a_column_for_each_name_and_no_formula(paged: Start, client: Client) -> None:
     collector = paged()
     shown(collector, window(1, 0, features=("=1+1", "a,b")))
-    asked = {"model": "m", "what": "feature_value", "stat": "mean", "format": "csv"}
-    answer = client(collector).get("/api/v1/points", params=asked)
+    params = {"model": "m", "what": "feature_value", "stat": "mean", "format": "csv"}
+    answer = client(collector).get("/api/v1/points", params=params)
     rows = list(csv.DictReader(io.StringIO(answer.text)))
     assert [(row["feat_name"], row["value"], row["time"]) for row in rows] == [
         ("'=1+1", "0.0", "1970-01-01T00:00:00+00:00"),
@@ -87,8 +87,8 @@ def test_a_wrong_question_is_answered(served: Collector, client: Client, path: s
 
 @pytest.mark.parametrize("view", ["overview", "model", "series", "alerts", "health"])
 def test_every_view_is_data_with_figures_or_a_reason(served: Collector, client: Client, view: str) -> None:
-    asked = {"view": view, "model": "m", "what": "accuracy"}
-    found = client(served).get("/api/v1/view", params=asked).json()
+    params = {"view": view, "model": "m", "what": "accuracy"}
+    found = client(served).get("/api/v1/view", params=params).json()
     assert found["view"] == view
     assert "error" not in found
     for panel in found.get("panels", []):
@@ -112,7 +112,7 @@ def test_history_survives_a_restart(paged: Start, client: Client) -> None:
 
 
 def test_the_description_is_that_of_the_routes() -> None:
-    app = build(None, Hub(lambda asked: (None, 0.0), 1), lambda: True, bytes, None, set())  # type: ignore[arg-type]
+    app = build_app(None, Broadcaster(lambda params: (None, 0.0), 1), lambda: True, bytes, None, set())  # type: ignore[arg-type]
     routes = {route.path for route in app._app.routes if isinstance(route, Route)}  # type: ignore[attr-defined]
     described = set(openapi.DOCUMENT["paths"])
     assert routes - {"/", "/static/plotly.js", "/static/templates.json"} == described

@@ -18,7 +18,7 @@ from click.testing import CliRunner, Result
 from zmon_collector.cli import tap
 from zmon_collector.cli.main import cli
 from zmon_collector.dashboard.batch_tap import A_SECOND, ASKED, KEPT, BatchTap
-from zmon_collector.dashboard.timeseries import of_frame
+from zmon_collector.dashboard.timeseries import series_of_frame
 from zmon_plugins.sinks.anodot_file import AnodotFile
 
 import zmon
@@ -125,20 +125,20 @@ def test_tap_prints_headers_of_batches_and_says_what_it_left_out(tmp_path: Path)
 
 
 def test_names_from_the_wire_do_not_steer_the_terminal() -> None:
-    passing = BatchTap()
-    passing.ask(0, 0.0)
-    passing.note(Message(Topic("a\x1b[2J", "\x07", "b\nc"), "labels", b"s" * 16, b"h", rows=2), 0.0, 0.0)
-    (header,) = passing.ask(0, 0.0)["batches"]
+    batch_tap = BatchTap()
+    batch_tap.read(0, 0.0)
+    batch_tap.record(Message(Topic("a\x1b[2J", "\x07", "b\nc"), "labels", b"s" * 16, b"h", rows=2), 0.0, 0.0)
+    (header,) = batch_tap.read(0, 0.0)["batches"]
     line = tap._header(header)
     assert line.isprintable() and "  a?[2J ? b?c  73737373  labels  2 rows from 0  " in line
 
 
 def test_what_the_collector_did_not_note_is_counted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    passing = BatchTap()
-    passing.ask(0, 0.0)
+    batch_tap = BatchTap()
+    batch_tap.read(0, 0.0)
     for _ in range(60):
-        passing.note(Message(Topic("m", "", "a"), "batch", b"s" * 16, b"h", rows=2), 0.0, 0.0)
-    headers = passing.ask(0, 0.0)["batches"]
+        batch_tap.record(Message(Topic("m", "", "a"), "batch", b"s" * 16, b"h", rows=2), 0.0, 0.0)
+    headers = batch_tap.read(0, 0.0)["batches"]
     answers = iter([{"batches": headers[:10], "seen": 10}, {"batches": headers[10:14], "seen": 60}, None])
     monkeypatch.setattr(tap, "ask", lambda *_: next(answers))
     done = command("tap", "--batches", "--data-dir", str(tmp_path), "--rate", "3")
@@ -149,23 +149,23 @@ def test_what_the_collector_did_not_note_is_counted(monkeypatch: pytest.MonkeyPa
 
 def test_nothing_is_noted_when_nobody_asks() -> None:
     message = Message(Topic("m", "", "a"), "batch", b"s" * 16, b"h", rows=2, nbytes=100)
-    passing = BatchTap()
-    passing.note(message, 0.0, 10.0)
-    assert passing.ask(0, 11.0) == {"batches": [], "seen": 0}
+    batch_tap = BatchTap()
+    batch_tap.record(message, 0.0, 10.0)
+    assert batch_tap.read(0, 11.0) == {"batches": [], "seen": 0}
     for _ in range(A_SECOND + 5):
-        passing.note(message, 0.0, 12.0)
+        batch_tap.record(message, 0.0, 12.0)
     for _ in range(2):  # several may ask: nothing is taken from one another
-        found = passing.ask(0, 13.0)
+        found = batch_tap.read(0, 13.0)
         assert (len(found["batches"]), found["seen"]) == (A_SECOND, A_SECOND + 5)
-    assert passing.ask(A_SECOND + 5, 13.0)["batches"] == []
+    assert batch_tap.read(A_SECOND + 5, 13.0)["batches"] == []
     for second in range(14, 14 + 5):
         for _ in range(A_SECOND):
-            passing.note(message, 0.0, float(second))
-        passing.ask(0, float(second))
-    assert len(passing.ask(0, 19.0)["batches"]) == KEPT
-    seen = passing.ask(0, 19.0)["seen"]
-    passing.note(message, 0.0, 19.0 + ASKED + 1)
-    assert passing.ask(0, 30.0)["seen"] == seen
+            batch_tap.record(message, 0.0, float(second))
+        batch_tap.read(0, float(second))
+    assert len(batch_tap.read(0, 19.0)["batches"]) == KEPT
+    seen = batch_tap.read(0, 19.0)["seen"]
+    batch_tap.record(message, 0.0, 19.0 + ASKED + 1)
+    assert batch_tap.read(0, 30.0)["seen"] == seen
 
 
 @pytest.mark.parametrize("name", ["top", "tap", "tap --batches"])
@@ -206,7 +206,7 @@ def test_read_points_is_tidy(written: Path) -> None:
     assert zmon.read_points(written / "anodot", what="f1").what.unique().tolist() == ["f1"]
     (first, *_) = sorted((written / "anodot").glob("*.json"))
     assert zmon.read_points(first).time.unique().tolist() == [pandas.Timestamp(1_700_000_000, unit="s", tz="UTC")]
-    lines = of_frame(frame)
+    lines = series_of_frame(frame)
     assert sum(len(line.times) for line in lines) == len(frame)
     (count,) = (line for line in lines if line.names == {"what": "buffer_count", "model": "m"})
     assert (count.times.tolist(), set(count.values)) == ([1_700_000_000 + 10 * i for i in range(6)], {200.0})

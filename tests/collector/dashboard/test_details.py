@@ -226,7 +226,7 @@ def test_the_outbox_and_the_history_keep_them_and_let_go(tmp_path: Path) -> None
     for each in (made, made, report(2, 10, all=b"2"), report(3, 20, all=b"3")):
         history.append(each, float(each.window.start))
     ask = lambda agent, most=9, **own: history.read(  # noqa: E731
-        lambda db: history_queries.details(db, PointQuery("m", "", **own), "x", agent, most)
+        lambda db: history_queries.read_details(db, PointQuery("m", "", **own), "x", agent, most)
     )
     assert ask("") == [(20, b"3"), (10, b"2"), (0, b"\x00\xff")]
     assert (ask("", 1), ask("", end=20, start=5), ask("pod")) == ([(20, b"3")], [(10, b"2")], [(0, b"p")])
@@ -247,8 +247,8 @@ def test_a_file_of_the_first_schema_goes_on(tmp_path: Path) -> None:
     db.close()
     history.open()
     history.append(report(2, 10, all=b"2"), 10.0)
-    assert history.read(lambda db: [each.windows for each in history_queries.models(db)]) == [2]
-    assert history.read(lambda db: history_queries.details(db, PointQuery("m", ""), "x", "", 9)) == [(10, b"2")]
+    assert history.read(lambda db: [each.windows for each in history_queries.list_models(db)]) == [2]
+    assert history.read(lambda db: history_queries.read_details(db, PointQuery("m", ""), "x", "", 9)) == [(10, b"2")]
     assert history.set_aside == 0
     history.close()
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from zmon_collector.dashboard import figures
 from zmon_collector.dashboard import panels as views
-from zmon_collector.dashboard.movers import moved
+from zmon_collector.dashboard.movers import rank_movers
 from zmon_collector.dashboard.overview import Overview
-from zmon_collector.dashboard.timeseries import TimeSeries, pick
+from zmon_collector.dashboard.timeseries import TimeSeries, select
 
 from tests.collector.dashboard.conftest import window
 from tests.conftest import require
@@ -48,12 +48,12 @@ def test_every_figure_is_valid_plotly() -> None:
     rollup, replicas = split(everything())
     versions = [*rollup, *(line._replace(names={**line.names, "model_version": "2"}) for line in rollup)]
     panels = [
-        *views.model(rollup, replicas, versions, 10),
-        *views.series(
-            pick(rollup, "feature_value", feat_name="age", stat="*"), replicas, pick(rollup, "feature_drift", stat="*"),
+        *views.model_panels(rollup, replicas, versions, 10),
+        *views.series_panels(
+            select(rollup, "feature_value", feat_name="age", stat="*"), replicas, select(rollup, "feature_drift", stat="*"),
             {"what": "feature_value"},
         ),
-        *views.health([{"time": i, "mono": i, "counters": {"rows": 10 * i, "lost": i}} for i in range(5)],
+        *views.health_panels([{"time": i, "mono": i, "counters": {"rows": 10 * i, "lost": i}} for i in range(5)],
                       [{"name": "rows", "seconds": 1.0}], []),
     ]  # fmt: skip
     drawn = [panel["id"] for panel in panels if panel["figure"]]
@@ -62,14 +62,14 @@ def test_every_figure_is_valid_plotly() -> None:
             "plugins"} <= set(drawn)  # fmt: skip
     for panel in panels:
         if panel["figure"]:
-            plotly.Figure(figures.themed(panel["figure"]))  # raises on a property that plotly does not know
+            plotly.Figure(figures.with_template(panel["figure"]))  # raises on a property that plotly does not know
         assert panel["empty"]
 
 
 def test_nothing_gives_empty_panels_and_no_error() -> None:
-    assert not any(panel["figure"] for panel in views.model([], [], [], 10))
-    assert not any(panel["figure"] for panel in views.series([], [], [], {}))
-    assert views.movers(moved([])) == {"kind": "", "rows": []}
+    assert not any(panel["figure"] for panel in views.model_panels([], [], [], 10))
+    assert not any(panel["figure"] for panel in views.series_panels([], [], [], {}))
+    assert views.mover_table(rank_movers([])) == {"kind": "", "rows": []}
 
 
 @pytest.mark.parametrize("name", ["<b>x</b>", "<img src=x onerror=alert(1)>", "a & b", "x" * 10_000, "a\x1b[2J\n"])
@@ -83,7 +83,7 @@ def test_labels_are_text_and_short(name: str) -> None:
 def test_long_names_that_look_alike_stay_apart() -> None:
     features = tuple("x" * 100 + "y" * i + "z" * 50 for i in range(3))
     rollup, _ = split(lines_of(*(window(i, 10 * i, features=features) for i in range(3))))
-    made = figures.movement(moved(rollup))
+    made = figures.movement(rank_movers(rollup))
     assert made is not None
     assert len(set(made["data"][0]["y"])) == 3
 
@@ -103,7 +103,7 @@ def test_the_shift_is_what_it_says() -> None:
         for i in range(3)
         for stat, values in (("mean", means), ("std", spread))
     ]
-    found = moved(lines)
+    found = rank_movers(lines)
     assert found is not None
     for i in range(3):
         scale = np.sqrt(np.median(spread[i]) ** 2 + np.var(means[i]))
@@ -112,7 +112,7 @@ def test_the_shift_is_what_it_says() -> None:
 
 
 def test_drift_against_a_reference_takes_the_place_of_the_shift() -> None:
-    found = moved(split(everything())[0])
+    found = rank_movers(split(everything())[0])
     assert found is not None
     assert (found.kind, found.names) == ("psi", ["age"])
 
@@ -138,14 +138,14 @@ def state_of(overview: Overview, wall: float, agent: str = "") -> str:
 def test_states_by_what_the_newest_windows_say() -> None:
     overview = Overview()
     for i in range(10):
-        overview.take(window(i, 10 * i), 10.0 * i)
+        overview.record(window(i, 10 * i), 10.0 * i)
     assert state_of(overview, 100.0) == "ok"
     assert state_of(overview, 90 + 25 + 16.0) == "silent"
-    overview.take(window(10, 100, lost=7), 100.0)
+    overview.record(window(10, 100, lost=7), 100.0)
     assert (state_of(overview, 101.0), state_of(overview, 101.0, "a")) == ("degraded", "degraded")
-    overview.take(window(11, 110, confidence=0.4), 110.0)
+    overview.record(window(11, 110, confidence=0.4), 110.0)
     assert state_of(overview, 111.0) == "drifting"
-    overview.take(window(12, 120), 120.0)
+    overview.record(window(12, 120), 120.0)
     assert state_of(overview, 121.0) == "ok"
     (entry,) = overview.view(121.0)
     assert entry["lost"] == 14
@@ -154,9 +154,9 @@ def test_states_by_what_the_newest_windows_say() -> None:
 
 def test_an_agent_that_stops_is_silent_while_the_model_is_not() -> None:
     overview = Overview()
-    overview.take(window(1, 0), 0.0)
+    overview.record(window(1, 0), 0.0)
     for i in range(1, 8):
-        overview.take(window(1 + i, 10 * i, agents=("a",)), 10.0 * i)
+        overview.record(window(1 + i, 10 * i, agents=("a",)), 10.0 * i)
     assert (state_of(overview, 71.0), state_of(overview, 71.0, "b")) == ("ok", "silent")
 
 
@@ -164,8 +164,8 @@ def test_pods_and_versions_of_long_ago_are_not_kept(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("zmon_collector.dashboard.overview.MODELS", 3)
     overview = Overview()
     for i in range(20):
-        overview.take(window(i, 86_400 * i, agents=(f"pod-{i}",)), 86_400.0 * i)
-        overview.take(Report(i, "m", f"v{i}", Window(0, 10), []), 86_400.0 * i)
+        overview.record(window(i, 86_400 * i, agents=(f"pod-{i}",)), 86_400.0 * i)
+        overview.record(Report(i, "m", f"v{i}", Window(0, 10), []), 86_400.0 * i)
     assert len(overview._tracks) == 3
     assert len(overview.view(86_400.0 * 20)) == 3
     assert set(overview._tracks["m", ""]) == {"", "pod-19"}
@@ -173,7 +173,7 @@ def test_pods_and_versions_of_long_ago_are_not_kept(monkeypatch: pytest.MonkeyPa
 
 def test_a_report_of_counts_alone_adds_to_its_window() -> None:
     overview = Overview()
-    overview.take(window(1, 0), 0.0)
-    overview.take(Report(2, "m", "", Window(0, 10), [Point("a", Value("rows_lost", 5))]), 1.0)
+    overview.record(window(1, 0), 0.0)
+    overview.record(Report(2, "m", "", Window(0, 10), [Point("a", Value("rows_lost", 5))]), 1.0)
     (entry,) = overview.view(2.0)
     assert (entry["rows"], entry["lost"], entry["state"]) == (200, 5, "degraded")

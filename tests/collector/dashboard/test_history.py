@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from zmon_collector.dashboard import history_queries
 from zmon_collector.dashboard.history import SCHEMA, History
 from zmon_collector.dashboard.history_queries import PointQuery
-from zmon_collector.dashboard.timeseries import coarser
+from zmon_collector.dashboard.timeseries import downsample
 
 from zmon import ConfigurationError, Point, Report, Value, Window
 
@@ -34,8 +34,8 @@ def history(tmp_path: Path) -> Iterator[History]:
 
 
 def asked(history: History, **names: object) -> dict[str, list[tuple[int, float]]]:
-    question = PointQuery("m", **names)  # type: ignore[arg-type]
-    lines = history.read(lambda db: history_queries.lines(db, question))
+    query = PointQuery("m", **names)  # type: ignore[arg-type]
+    lines = history.read(lambda db: history_queries.read_series(db, query))
     return {line.get("feat_name"): list(zip(line.times.tolist(), line.values.tolist(), strict=True)) for line in lines}
 
 
@@ -79,7 +79,7 @@ def test_counts_noticed_later_are_added_to_their_window(history: History) -> Non
         history.append(Report(sequence, "m", "", Window(0, 10), points), 0.0)
     lines = {
         line.get("what"): line.values.tolist()
-        for line in history.read(lambda db: history_queries.lines(db, PointQuery("m")))
+        for line in history.read(lambda db: history_queries.read_series(db, PointQuery("m")))
     }
     assert lines == {"rows_late": [6.0], "accuracy": [1.0]}
 
@@ -87,7 +87,7 @@ def test_counts_noticed_later_are_added_to_their_window(history: History) -> Non
 def test_steps_add_counters_and_average_gauges() -> None:
     times, values = np.arange(0, 60, 10), np.array([[1.0, 2.0, 3.0, np.nan, np.nan, 6.0]])
     for counter, wanted in ((True, [6.0, 6.0]), (False, [2.0, 6.0])):
-        steps, found = coarser(times, values, 30, counter=counter)
+        steps, found = downsample(times, values, 30, counter=counter)
         assert (steps.tolist(), found[0].tolist()) == ([0, 30], wanted)
 
 
@@ -156,16 +156,16 @@ def test_a_question_without_measure_is_bounded(history: History, monkeypatch: py
     monkeypatch.setattr(history_queries, "MOST_VALUES", 10)
     for i in range(6):
         history.append(report(i + 1, 10 * i, {"a": 1.0, "b": 2.0}), 0.0)
-    with pytest.raises(history_queries.TooMuch, match="shorter time"):
+    with pytest.raises(history_queries.QueryTooLargeError, match="shorter time"):
         asked(history)
 
 
 def test_models_agents_and_series(history: History) -> None:
     history.append(report(1, 0, {"amount €": 1.0, "age": 2.0}, version="7"), 0.0)
     history.append(report(2, 0, {"age": 2.0}, agent="pod", version="7"), 0.0)
-    assert [known[:5] for known in history.read(history_queries.models)] == [("m", "7", 0, 0, 10)]
-    assert history.read(lambda db: history_queries.agents(db, "m", "7")) == ["pod"]
-    found = history.read(lambda db: history_queries.series(db, "m", search="mean AMOUNT"))
+    assert [known[:5] for known in history.read(history_queries.list_models)] == [("m", "7", 0, 0, 10)]
+    assert history.read(lambda db: history_queries.list_agents(db, "m", "7")) == ["pod"]
+    found = history.read(lambda db: history_queries.find_series(db, "m", search="mean AMOUNT"))
     assert found == [
         {"what": "feature_value", "model": "m", "model_version": "7", "stat": "mean", "feat_name": "amount €"}
     ]

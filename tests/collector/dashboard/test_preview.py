@@ -104,5 +104,5 @@ def test_nobody_looks_nothing_is_computed(paged: Start) -> None:
 
 def test_only_charts_over_time_are_marked() -> None:
     panels = [{"figure": {"layout": {"xaxis": {"type": kind}}}} for kind in ("date", "linear")] + [{"figure": None}]
-    marked = views.marked(panels, (0, 60))
+    marked = views.mark_partial(panels, (0, 60))
     assert ["shapes" in (each["figure"] or {"layout": {}})["layout"] for each in marked] == [True, False, False]

@@ -10,8 +10,8 @@ import httpx
 import pytest
 from zmon_collector.config import WebSection
 from zmon_collector.dashboard.web import site
-from zmon_collector.dashboard.web.app import probes
-from zmon_collector.dashboard.web.security import is_loopback, policy, token_of
+from zmon_collector.dashboard.web.app import build_probe_app
+from zmon_collector.dashboard.web.security import content_security_policy, is_loopback, load_token
 from zmon_collector.dashboard.web.server import WebServer
 
 from tests.collector.dashboard.conftest import Start, get
@@ -95,9 +95,9 @@ def test_only_the_pages_files_are_served(paged: Start, path: str) -> None:
 
 
 def test_style_elements_of_plotly_are_known_by_hash() -> None:
-    made = policy("""e=document.createElement("style");e.id="x",e.textContent='a{b:c}';""")
+    made = content_security_policy("""e=document.createElement("style");e.id="x",e.textContent='a{b:c}';""")
     assert f"'sha256-{b64encode(sha256(b'a{b:c}').digest()).decode()}'" in made
-    assert policy("").count("sha256-") == 1
+    assert content_security_policy("").count("sha256-") == 1
 
 
 @pytest.mark.parametrize(
@@ -112,12 +112,12 @@ def test_style_elements_of_plotly_are_known_by_hash() -> None:
 )
 def test_a_missing_or_weak_token_is_refused(section: WebSection, environment: dict[str, str], says: str) -> None:
     with pytest.raises(ConfigurationError, match=says) as error:
-        token_of(section, environment)
+        load_token(section, environment)
     assert "short" not in str(error.value)
 
 
 def test_beyond_loopback_with_a_token(secret: Path) -> None:
-    assert token_of(WebSection(bind="0.0.0.0:8787", token_file=secret)) == TOKEN
+    assert load_token(WebSection(bind="0.0.0.0:8787", token_file=secret)) == TOKEN
     assert all(map(is_loopback, ("127.0.0.1", "127.9.9.9", "::1", "localhost")))
     assert not any(map(is_loopback, ("10.0.0.1", "localhost.evil", "0.0.0.0", "")))
 
@@ -125,7 +125,7 @@ def test_beyond_loopback_with_a_token(secret: Path) -> None:
 def test_a_taken_port_is_told(paged: Start) -> None:
     taken = paged().service.live.url.removeprefix("http://").rstrip("/")
     with pytest.raises(ConfigurationError, match=r"\[web\] bind = '127.*cannot bind.*--web"):
-        WebServer(probes(lambda: True, bytes), taken, "[web]")
+        WebServer(build_probe_app(lambda: True, bytes), taken, "[web]")
 
 
 def test_the_usual_port_gives_way_to_any_free_one(paged: Start, monkeypatch: pytest.MonkeyPatch) -> None:

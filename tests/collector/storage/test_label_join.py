@@ -354,12 +354,12 @@ def test_the_history_restates_the_window_of_the_prediction(
     p, truth = random.dirichlet(np.ones(3), 600), random.integers(0, 3, 600)
     times = 1_700_000_000.0 // 60 * 60 + np.arange(600) / 5  # two windows
     collector = collect(window=60)
-    question = history_queries.PointQuery(
+    query = history_queries.PointQuery(
         "model", what=("accuracy", "label_coverage"), names={"basis": "prediction_time"}, exact=True
     )
 
     def restated() -> dict[str, list[float]]:
-        lines = collector.service.live.memory.read(lambda db: history_queries.lines(db, question)).result()
+        lines = collector.service.live.memory.read(lambda db: history_queries.read_series(db, query)).result()
         return {line.names["what"]: line.values.tolist() for line in lines}
 
     with collector.publisher(classes=3, agent_id="a") as publisher:

@@ -13,12 +13,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp
 
-from zmon_collector.dashboard.history_queries import PointQuery, TooMuch
+from zmon_collector.dashboard.history_queries import PointQuery, QueryTooLargeError
 from zmon_collector.dashboard.timeseries import TimeSeries
 from zmon_collector.dashboard.web import openapi
-from zmon_collector.dashboard.web.query_params import NAMES, BadRequest, asked, whole
-from zmon_collector.dashboard.web.renderers import Pages
-from zmon_collector.dashboard.web.sse import EventStream, Hub, written
+from zmon_collector.dashboard.web.query_params import NAMES, BadRequestError, parse_query, parse_seconds
+from zmon_collector.dashboard.web.renderers import Renderer
+from zmon_collector.dashboard.web.sse import Broadcaster, EventStream, to_json
 
 MOST_SERIES = 1000
 FORMULA = tuple("=+-@\t\r")  # a spreadsheet would compute a text that begins so
@@ -29,60 +29,62 @@ class Api:
 
     Parameters
     ----------
-    pages : Pages
-    hub : Hub
+    pages : Renderer
+    hub : Broadcaster
     ready : callable
         Whether the collector is at work.
     """
 
-    def __init__(self, pages: Pages, hub: Hub, ready: Callable[[], bool]) -> None:
-        self._pages, self._hub, self._ready = pages, hub, ready
+    def __init__(self, renderer: Renderer, broadcaster: Broadcaster, ready: Callable[[], bool]) -> None:
+        self._renderer, self._broadcaster, self._ready = renderer, broadcaster, ready
 
     async def models(self, request: Request) -> Response:
-        return _json({"models": await asyncio.to_thread(self._pages.models)})
+        return _json({"models": await asyncio.to_thread(self._renderer.models)})
 
     async def series(self, request: Request) -> Response:
-        query = request.query_params
-        model = _needed(query.get("model"), "model")
-        limit = min(whole(query, "limit") or 200, MOST_SERIES)
-        version, search = query.get("version"), query.get("q", "")[:200]
-        return _json({"series": await asyncio.to_thread(self._pages.series, model, version, search, limit)})
+        params = request.query_params
+        model = _needed(params.get("model"), "model")
+        limit = min(parse_seconds(params, "limit") or 200, MOST_SERIES)
+        version, search = params.get("version"), params.get("q", "")[:200]
+        return _json({"series": await asyncio.to_thread(self._renderer.series, model, version, search, limit)})
 
     async def points(self, request: Request) -> Response:
-        query = request.query_params
-        question = PointQuery(
-            _needed(query.get("model"), "model"),
-            query.get("version"),
-            agents=None if query.get("agent") == "*" else (query.get("agent", ""),),
-            what=tuple(_needed(query.get("what"), "what").split(",")),
-            stat=tuple(query["stat"].split(",")) if "stat" in query else None,
-            names={name: query[name] for name in NAMES if query.get(name)},
-            start=whole(query, "from") or 0,
-            end=whole(query, "to") or 2**62,
-            step=whole(query, "step") or 0,
+        params = request.query_params
+        query = PointQuery(
+            _needed(params.get("model"), "model"),
+            params.get("version"),
+            agents=None if params.get("agent") == "*" else (params.get("agent", ""),),
+            what=tuple(_needed(params.get("what"), "what").split(",")),
+            stat=tuple(params["stat"].split(",")) if "stat" in params else None,
+            names={name: params[name] for name in NAMES if params.get(name)},
+            start=parse_seconds(params, "from") or 0,
+            end=parse_seconds(params, "to") or 2**62,
+            step=parse_seconds(params, "step") or 0,
         )
-        lines = await asyncio.to_thread(self._pages.points, question)
-        if query.get("format") == "csv":
+        lines = await asyncio.to_thread(self._renderer.points, query)
+        if params.get("format") == "csv":
             text = await asyncio.to_thread(as_csv, lines)
             headers = {"content-disposition": 'attachment; filename="zmon-points.csv"'}
             return Response(text, media_type="text/csv", headers=headers)
         return _json({"series": [_plain(line) for line in lines]})
 
     async def view(self, request: Request) -> Response:
-        return Response(await self._hub.once(asked(request.query_params)), media_type="application/json")
+        return Response(await self._broadcaster.once(parse_query(request.query_params)), media_type="application/json")
 
     async def alerts(self, request: Request) -> Response:
-        return _json({"alerts": self._pages.alerts()})
+        return _json({"alerts": self._renderer.alerts()})
 
     async def health(self, request: Request) -> Response:
-        return _json(self._pages.health())
+        return _json(self._renderer.health())
 
     async def events(self, request: Request) -> ASGIApp:
         """Live: a stream of views."""
-        if self._hub.full:
+        if self._broadcaster.full:
             return JSONResponse({"error": "too many viewers: [web] viewers"}, 503, headers={"retry-after": "10"})
         seen = request.headers.get("last-event-id", "")
-        return EventStream(self._hub, asked(request.query_params), int(seen) if seen.isdecimal() else None)
+        return EventStream(
+            self._broadcaster, parse_query(request.query_params), int(seen) if seen.isdecimal() else None
+        )
 
     async def healthz(self, request: Request) -> Response:
         return JSONResponse({"status": "ok"})
@@ -97,19 +99,19 @@ class Api:
 
 async def refused(request: Request, error: Exception) -> Response:
     """What a wrong question is answered with."""
-    return JSONResponse({"error": str(error)}, 413 if isinstance(error, TooMuch) else 400)
+    return JSONResponse({"error": str(error)}, 413 if isinstance(error, QueryTooLargeError) else 400)
 
 
-ERRORS = {BadRequest: refused, TooMuch: refused}
+ERRORS = {BadRequestError: refused, QueryTooLargeError: refused}
 
 
 def _json(data: Any) -> Response:
-    return Response(written(data), media_type="application/json")
+    return Response(to_json(data), media_type="application/json")
 
 
 def _needed(value: str | None, name: str) -> str:
     if not value:
-        raise BadRequest(f"{name} is missing")
+        raise BadRequestError(f"{name} is missing")
     return value
 
 

@@ -21,9 +21,9 @@ from zmon.errors import MissingExtraError
 from zmon_collector.dashboard.prometheus import CONTENT_TYPE
 from zmon_collector.dashboard.theme import TEMPLATES
 from zmon_collector.dashboard.web.api import ERRORS, Api
-from zmon_collector.dashboard.web.renderers import Pages
-from zmon_collector.dashboard.web.security import COOKIE, Guard, policy
-from zmon_collector.dashboard.web.sse import Hub
+from zmon_collector.dashboard.web.renderers import Renderer
+from zmon_collector.dashboard.web.security import COOKIE, Guard, content_security_policy
+from zmon_collector.dashboard.web.sse import Broadcaster
 
 STATIC = Path(__file__).parent / "static"
 WRONG_TOKEN_PAUSE = 0.5  # seconds
@@ -47,23 +47,23 @@ class Files(StaticFiles):
         return response
 
 
-def build(
-    pages: Pages,
-    hub: Hub,
+def build_app(
+    renderer: Renderer,
+    broadcaster: Broadcaster,
     ready: Callable[[], bool],
     metrics: Callable[[], bytes],
     token: str | None,
     hosts: set[str],
 ) -> ASGIApp:
     """The page and its API behind the guard."""
-    api = Api(pages, hub, ready)
+    api = Api(renderer, broadcaster, ready)
     script = plotly_js()
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        hub.start()
+        broadcaster.start()
         yield
-        hub.close()
+        broadcaster.close()
 
     async def page(_: Request) -> Response:
         return FileResponse(STATIC / "index.html", headers={"cache-control": "no-cache"})
@@ -112,7 +112,7 @@ def build(
         Mount("/static", Files(directory=STATIC)),
     ]
     app = Starlette(routes=routes, lifespan=lifespan, exception_handlers=ERRORS)
-    guard = Guard(app, token, hosts, policy(script.read_text(encoding="utf-8")))
+    guard = Guard(app, token, hosts, content_security_policy(script.read_text(encoding="utf-8")))
     return guard
 
 
@@ -125,7 +125,7 @@ def _text(metrics: Callable[[], bytes]) -> Callable[[Request], Response]:
     return answer
 
 
-def probes(ready: Callable[[], bool], metrics: Callable[[], bytes]) -> ASGIApp:
+def build_probe_app(ready: Callable[[], bool], metrics: Callable[[], bytes]) -> ASGIApp:
     """Only /healthz, /readyz and /metrics, for an orchestrator and Prometheus."""
 
     async def healthz(_: Request) -> Response:

@@ -15,7 +15,7 @@ SHOWN = 360  # windows in a figure; beyond it, steps of several windows
 LONGEST = 16_384  # characters of a name
 
 
-class BadRequest(ValueError):  # noqa: N818 - it is answered, not raised at the user
+class BadRequestError(ValueError):
     """The query makes no sense; the text says why."""
 
 
@@ -33,21 +33,21 @@ class QueryParams:
     until: int | None = field(default=None)
 
 
-def asked(query: Mapping[str, str]) -> QueryParams:
+def parse_query(query: Mapping[str, str]) -> QueryParams:
     """The checked query of a view; BadRequest says what is wrong."""
     view = query.get("view", "overview")
     if view not in VIEWS:
-        raise BadRequest(f"view is {view!r:.40}; known are {', '.join(VIEWS)}")
+        raise BadRequestError(f"view is {view!r:.40}; known are {', '.join(VIEWS)}")
     chosen = query.get("range", DEFAULT_RANGE)
     if chosen not in RANGES:
-        raise BadRequest(f"range is {chosen!r:.40}; known are {', '.join(RANGES)}")
+        raise BadRequestError(f"range is {chosen!r:.40}; known are {', '.join(RANGES)}")
     for name, value in query.items():
         if len(value) > LONGEST:
-            raise BadRequest(f"{name!r:.40} is longer than {LONGEST} characters")
+            raise BadRequestError(f"{name!r:.40} is longer than {LONGEST} characters")
     if view in ("model", "series") and not query.get("model"):
-        raise BadRequest("model is missing")
+        raise BadRequestError("model is missing")
     if view == "series" and not query.get("what"):
-        raise BadRequest("what is missing")
+        raise BadRequestError("what is missing")
     if view in ("overview", "alerts", "health"):
         return QueryParams(view)
     names = tuple((name, query[name]) for name in NAMES if query.get(name)) if view == "series" else ()
@@ -59,22 +59,22 @@ def asked(query: Mapping[str, str]) -> QueryParams:
         query.get("what", "") if view == "series" else "",
         names,
         chosen,
-        whole(query, "to"),
+        parse_seconds(query, "to"),
     )
 
 
-def whole(query: Mapping[str, str], name: str) -> int | None:
+def parse_seconds(query: Mapping[str, str], name: str) -> int | None:
     """A number of seconds from the query."""
     text = query.get(name)
     if text is None or text == "":
         return None
     if not text.isdecimal() or len(text) > 12:
-        raise BadRequest(f"{name} is {text!r:.40}; give whole seconds")
+        raise BadRequestError(f"{name} is {text!r:.40}; give whole seconds")
     return int(text)
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class TimeRange:
     """A stretch of time and the step in which it is shown; 0 is every window."""
 
     start: int
@@ -82,7 +82,7 @@ class Span:
     step: int
 
 
-def span(chosen: str, until: int | None, known: KnownModel, wall: float) -> Span:
+def resolve_range(chosen: str, until: int | None, known: KnownModel, wall: float) -> TimeRange:
     """The time a range means for a model: up to now, or up to its newest window when it has nothing newer."""
     newest = known.newest + known.period
     seconds = RANGES[chosen]
@@ -92,4 +92,4 @@ def span(chosen: str, until: int | None, known: KnownModel, wall: float) -> Span
     start = known.first if not seconds else end - seconds
     windows = (min(end, newest) - max(start, known.first)) / max(1, known.period)
     step = 0 if windows <= SHOWN else -(-int(windows) // SHOWN) * known.period
-    return Span(start, end, step)
+    return TimeRange(start, end, step)

@@ -14,14 +14,14 @@ from zmon_collector.compute import details
 from zmon_collector.dashboard import history_queries, panels
 from zmon_collector.dashboard.history_queries import KnownModel, PointQuery
 from zmon_collector.dashboard.live import Live
-from zmon_collector.dashboard.movers import moved
-from zmon_collector.dashboard.timeseries import TimeSeries, extended
-from zmon_collector.dashboard.web.query_params import QueryParams, Span, span
+from zmon_collector.dashboard.movers import rank_movers
+from zmon_collector.dashboard.timeseries import TimeSeries, extend
+from zmon_collector.dashboard.web.query_params import QueryParams, TimeRange, resolve_range
 
 SUMMED = 60  # windows behind the calibration curve of them all
 
 
-class Pages:
+class Renderer:
     """Renders what is asked for as plain data, ready to be written as JSON.
 
     Parameters
@@ -35,81 +35,81 @@ class Pages:
         self._clock = clock
         self._spent = threading.local()
 
-    def render(self, asked: QueryParams) -> tuple[dict[str, Any], float]:
+    def render(self, params: QueryParams) -> tuple[dict[str, Any], float]:
         """One view, and the seconds of a core that the history spent on it."""
         self._spent.seconds = 0.0
-        found = getattr(self, f"_{asked.view}")(asked)
-        return {"view": asked.view, **found}, self._spent.seconds
+        found = getattr(self, f"_{params.view}")(params)
+        return {"view": params.view, **found}, self._spent.seconds
 
     # --- views -------------------------------------------------------------------------------------------------------
 
     def _overview(self, _: QueryParams) -> dict[str, Any]:
         return {"models": self.models()}
 
-    def _model(self, asked: QueryParams) -> dict[str, Any]:
-        known = self._known(asked)
+    def _model(self, params: QueryParams) -> dict[str, Any]:
+        known = self._known(params)
         if known is None:
-            return {"model": asked.model, "version": asked.version, "panels": [], "missing": True}
-        stretch = span(asked.range, asked.until, known, self._clock())
+            return {"model": params.model, "version": params.version, "panels": [], "missing": True}
+        stretch = resolve_range(params.range, params.until, known, self._clock())
         period = stretch.step or known.period
-        ask = self._question(asked, known, stretch)
+        ask = self._question(params, known, stretch)
         lines = _alone(
             [
                 *self._so_far(replace(ask, what=panels.MODEL_WHAT, stat=panels.MODEL_STAT)),
                 *self._so_far(replace(ask, what=panels.FEATURE_WHAT, stat=panels.FEATURE_STAT)),
             ]
         )
-        agents = self._read(lambda db: history_queries.agents(db, known.model, known.version))
+        agents = self._read(lambda db: history_queries.list_agents(db, known.model, known.version))
         shared = replace(ask, what=(*panels.SHARED_WHAT, *panels.ROW_COUNTS), stat=("", "mean"), agents=agents)
         versions = replace(shared, version=None, agents=("",), what=panels.SHARED_WHAT)
         entry = self._entry(known)
         return {
             **_identity(known),
-            "agent": asked.agent,
+            "agent": params.agent,
             "agents": agents,
-            "versions": [each.version for each in self._read(history_queries.models) if each.model == known.model],
-            "summary": _chosen(entry, asked.agent),
+            "versions": [each.version for each in self._read(history_queries.list_models) if each.model == known.model],
+            "summary": _chosen(entry, params.agent),
             "from": stretch.start,
             "to": stretch.end,
-            "panels": panels.marked(
-                panels.model(
+            "panels": panels.mark_partial(
+                panels.model_panels(
                     lines,
                     self._so_far(shared) if agents else [],
                     self._so_far(versions),
                     period,
-                    panels.reliability(self._details(ask, "calibration", SUMMED)),
+                    panels.reliability_panel(self._details(ask, "calibration", SUMMED)),
                 ),
                 self._partial(known, ask),
             ),
-            "movers": panels.movers(moved(lines)),
+            "movers": panels.mover_table(rank_movers(lines)),
         }
 
-    def _series(self, asked: QueryParams) -> dict[str, Any]:
-        known = self._known(asked)
+    def _series(self, params: QueryParams) -> dict[str, Any]:
+        known = self._known(params)
         if known is None:
-            return {"model": asked.model, "version": asked.version, "panels": [], "missing": True}
-        stretch = span(asked.range, asked.until, known, self._clock())
-        ask = replace(self._question(asked, known, stretch), what=(asked.what,), names=dict(asked.names), exact=True)
-        agents = self._read(lambda db: history_queries.agents(db, known.model, known.version))
+            return {"model": params.model, "version": params.version, "panels": [], "missing": True}
+        stretch = resolve_range(params.range, params.until, known, self._clock())
+        ask = replace(self._question(params, known, stretch), what=(params.what,), names=dict(params.names), exact=True)
+        agents = self._read(lambda db: history_queries.list_agents(db, known.model, known.version))
         centre = replace(ask, agents=agents, stat=("", "mean", "macro"))
-        feature = dict(asked.names).get("feat_name")
+        feature = dict(params.names).get("feat_name")
         drift = replace(ask, what=("feature_drift",)) if feature else None
-        names = {"what": asked.what, **dict(asked.names)}
+        names = {"what": params.what, **dict(params.names)}
         (counts,) = self._details(replace(ask, agents=("",)), "drift", 1) or [None]
         return {
             **_identity(known),
-            "agent": asked.agent,
+            "agent": params.agent,
             "agents": agents,
             "names": names,
             "from": stretch.start,
             "to": stretch.end,
-            "panels": panels.marked(
-                panels.series(
+            "panels": panels.mark_partial(
+                panels.series_panels(
                     _alone(self._so_far(ask)),
                     self._so_far(centre) if agents else [],
                     _alone(self._so_far(drift)) if drift else [],
-                    {"what": asked.what},
-                    panels.distribution(self._live.reference((known.model, known.version)), counts, names),
+                    {"what": params.what},
+                    panels.reference_panel(self._live.reference((known.model, known.version)), counts, names),
                 ),
                 self._partial(known, ask),
             ),
@@ -123,16 +123,14 @@ class Pages:
         plugins = self._live.plugins()
         newest = beats[-1] if beats else {}
         lag: list[TimeSeries] = []
-        for known in self._read(history_queries.models)[:5]:
-            question = PointQuery(
-                known.model, known.version, what=("transport_delay_seconds",), start=known.newest - 3600
-            )
-            lag += self._lines(question)
+        for known in self._read(history_queries.list_models)[:5]:
+            query = PointQuery(known.model, known.version, what=("transport_delay_seconds",), start=known.newest - 3600)
+            lag += self._lines(query)
         return {
             "health": {name: value for name, value in newest.items() if name not in ("mono", "time")},
             "plugins": plugins,
             "history": {"bytes": self._live.memory.read_bytes(), "set_aside": self._live.memory.history.set_aside},
-            "panels": panels.health(beats, plugins, lag),
+            "panels": panels.health_panels(beats, plugins, lag),
         }
 
     # --- data --------------------------------------------------------------------------------------------------------
@@ -148,75 +146,77 @@ class Pages:
         return dict(beats[-1]) if beats else {}
 
     def series(self, model: str, version: str | None, search: str, limit: int) -> list[dict[str, str]]:
-        found: list[dict[str, str]] = self._read(lambda db: history_queries.series(db, model, version, search, limit))
+        found: list[dict[str, str]] = self._read(
+            lambda db: history_queries.find_series(db, model, version, search, limit)
+        )
         return found
 
-    def points(self, question: PointQuery) -> list[TimeSeries]:
-        return self._lines(question)
+    def points(self, query: PointQuery) -> list[TimeSeries]:
+        return self._lines(query)
 
     def _entry(self, known: KnownModel) -> dict[str, Any]:
         return next((e for e in self.models() if (e["model"], e["version"]) == (known.model, known.version)), {})
 
-    def _known(self, asked: QueryParams) -> KnownModel | None:
-        found: Sequence[KnownModel] = self._read(history_queries.models)
-        opened = self._live.open(asked.model, asked.version)
+    def _known(self, params: QueryParams) -> KnownModel | None:
+        found: Sequence[KnownModel] = self._read(history_queries.list_models)
+        opened = self._live.open(params.model, params.version)
         first = None
         if opened:  # its first window is still open
             oldest, newest = opened[0].window, opened[-1].window
             length = oldest.end - oldest.start
-            first = KnownModel(asked.model, asked.version, oldest.start, newest.start, length, len(opened))
-        return next((each for each in found if (each.model, each.version) == (asked.model, asked.version)), first)
+            first = KnownModel(params.model, params.version, oldest.start, newest.start, length, len(opened))
+        return next((each for each in found if (each.model, each.version) == (params.model, params.version)), first)
 
-    def _question(self, asked: QueryParams, known: KnownModel, stretch: Span) -> PointQuery:
+    def _question(self, params: QueryParams, known: KnownModel, stretch: TimeRange) -> PointQuery:
         return PointQuery(
             known.model,
             known.version,
-            agents=(asked.agent,),
+            agents=(params.agent,),
             start=stretch.start,
             end=stretch.end,
             step=stretch.step,
-            frozen=asked.until is not None,
+            frozen=params.until is not None,
         )
 
-    def _read(self, question: Callable[[Any], Any]) -> Any:
-        found, seconds = self._live.memory.timed(question).result()
+    def _read(self, query: Callable[[Any], Any]) -> Any:
+        found, seconds = self._live.memory.timed(query).result()
         self._spent.seconds = getattr(self._spent, "seconds", 0.0) + seconds
         return found
 
-    def _lines(self, question: PointQuery) -> list[TimeSeries]:
-        found: list[TimeSeries] = self._read(lambda db: history_queries.lines(db, question))
+    def _lines(self, query: PointQuery) -> list[TimeSeries]:
+        found: list[TimeSeries] = self._read(lambda db: history_queries.read_series(db, query))
         return found
 
-    def _details(self, question: PointQuery, metric: str, most: int) -> list[Any]:
+    def _details(self, query: PointQuery, metric: str, most: int) -> list[Any]:
         """What a metric gave behind its values: of the newest windows, the open ones first."""
-        (agent,) = question.agents or ("",)
-        found = self._read(lambda db: history_queries.details(db, question, metric, agent, most))
-        for report in [] if question.frozen else self._live.open(question.model, question.version or ""):
+        (agent,) = query.agents or ("",)
+        found = self._read(lambda db: history_queries.read_details(db, query, metric, agent, most))
+        for report in [] if query.frozen else self._live.open(query.model, query.version or ""):
             so_far = report.details.get((agent or None, metric))
             if so_far is not None:
                 found.insert(0, (0, so_far))
         return [each for _, data in found[:most] if (each := details.read(data)) is not None]
 
-    def _so_far(self, question: PointQuery) -> list[TimeSeries]:
+    def _so_far(self, query: PointQuery) -> list[TimeSeries]:
         """The same, with what the open windows hold so far; not where several windows are shown as one."""
-        found = self._lines(question)
-        partials = [] if question.step or question.frozen else list(self._live.partials.values())
+        found = self._lines(query)
+        partials = [] if query.step or query.frozen else list(self._live.partials.values())
         for report in sorted(partials, key=lambda each: each.window.start):
-            if question.start <= report.window.start and report.model == question.model:
+            if query.start <= report.window.start and report.model == query.model:
                 start = np.array([report.window.start], dtype=np.int64)
                 named = ((report.properties(point), point.value.value) for point in report.points)
                 fitting = [
                     TimeSeries(own, start, np.array([value]))
                     for own, value in named
-                    if history_queries.fits(own, question)
+                    if history_queries.fits(own, query)
                 ]
-                found = extended(found, fitting)
+                found = extend(found, fitting)
         return found
 
-    def _partial(self, known: KnownModel, question: PointQuery) -> tuple[int, int] | None:
+    def _partial(self, known: KnownModel, query: PointQuery) -> tuple[int, int] | None:
         """The stretch of the open windows that are shown."""
         opened = self._live.open(known.model, known.version)
-        if not opened or question.step or question.frozen:
+        if not opened or query.step or query.frozen:
             return None
         return opened[0].window.start, opened[-1].window.end
 

@@ -33,7 +33,7 @@ HEADERS = {
 }
 
 
-def policy(script: str) -> str:
+def content_security_policy(script: str) -> str:
     """The page's Content-Security-Policy: own scripts and styles, and the style elements that plotly.js makes."""
     texts = re.findall(r"""createElement\("style"\)[^']{0,200}textContent='((?:[^'\\]|\\.)*)'""", script)
     hashes = [f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'" for text in texts]
@@ -44,7 +44,7 @@ def policy(script: str) -> str:
     )
 
 
-def split(bind: str) -> tuple[str, int]:
+def split_bind(bind: str) -> tuple[str, int]:
     """Host and port."""
     host, _, port = bind.rpartition(":")
     return host.strip("[]"), int(port)
@@ -59,7 +59,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def token_of(section: WebSection, environment: Mapping[str, str] = os.environ) -> str | None:
+def load_token(section: WebSection, environment: Mapping[str, str] = os.environ) -> str | None:
     """The token that viewers need, if any.
 
     Raises
@@ -84,7 +84,7 @@ def token_of(section: WebSection, environment: Mapping[str, str] = os.environ) -
             f"[web] the token has {len(token)} characters; give at least {SHORTEST_TOKEN}, for instance from "
             "python -c 'import secrets; print(secrets.token_urlsafe())'"
         )
-    host, _ = split(section.bind or DEFAULT_BIND)
+    host, _ = split_bind(section.bind or DEFAULT_BIND)
     if token is None and not is_loopback(host):
         raise ConfigurationError(
             f"[web] bind = {section.bind!r} is open to the network: set token_file or token_env, or bind to 127.0.0.1"

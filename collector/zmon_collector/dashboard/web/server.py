@@ -13,7 +13,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from zmon.errors import ConfigurationError
-from zmon_collector.dashboard.web.security import split
+from zmon_collector.dashboard.web.security import split_bind
 
 GRACE = 1  # seconds that viewers get at the end
 START_WAIT = 10.0
@@ -34,7 +34,7 @@ class WebServer:
     """
 
     def __init__(self, app: ASGIApp, bind: str, where: str) -> None:
-        host, port = split(bind)
+        host, port = split_bind(bind)
         self._socket = _bound(host, port, f"{where} bind = {bind!r}")
         self.host, self.port = host, int(self._socket.getsockname()[1])
         config = uvicorn.Config(

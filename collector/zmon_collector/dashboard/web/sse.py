@@ -28,7 +28,7 @@ LINGER = 60.0  # seconds that a rendered view is kept without viewers
 HEALTH = {"health", "overview", "alerts"}  # views that every look at the collector may change
 
 
-def written(data: Any) -> bytes:
+def to_json(data: Any) -> bytes:
     """Plain data as JSON."""
     return json.dumps(data, separators=(",", ":"), allow_nan=False, default=float).encode()
 
@@ -36,8 +36,8 @@ def written(data: Any) -> bytes:
 class ViewTopic:
     """One view that somebody looks at: its newest event, and who waits for the next."""
 
-    def __init__(self, asked: QueryParams) -> None:
-        self.asked = asked
+    def __init__(self, params: QueryParams) -> None:
+        self.params = params
         self.number = 0
         self.body = b""
         self.event = b""
@@ -57,7 +57,7 @@ class ViewTopic:
         changed.set()
 
 
-class Hub:
+class Broadcaster:
     """All topics, and the task that renders those that are stale.
 
     Parameters
@@ -103,7 +103,7 @@ class Hub:
     def mark(self, model: str) -> None:
         """Something is new of this model, or of the collector itself when it has no name. In the loop's thread."""
         for topic in self._topics.values():
-            if topic.asked.view in HEALTH or (model and topic.asked.model == model):
+            if topic.params.view in HEALTH or (model and topic.params.model == model):
                 topic.stale = True
         self._wake.set()
 
@@ -112,13 +112,13 @@ class Hub:
         topic.viewers += change
         self.viewers += change
         topic.used = time.monotonic()
-        live = [each.asked for each in self._topics.values() if each.viewers and each.asked.until is None]
-        self._watch(frozenset(asked.model for asked in live if asked.model))
+        live = [each.params for each in self._topics.values() if each.viewers and each.params.until is None]
+        self._watch(frozenset(params.model for params in live if params.model))
 
-    def topic(self, asked: QueryParams) -> ViewTopic:
-        found = self._topics.get(asked)
+    def topic(self, params: QueryParams) -> ViewTopic:
+        found = self._topics.get(params)
         if found is None:
-            found = self._topics[asked] = ViewTopic(asked)
+            found = self._topics[params] = ViewTopic(params)
         found.used = time.monotonic()
         if found.stale:
             self._wake.set()
@@ -134,7 +134,7 @@ class Hub:
                 if topic.viewers and topic.stale:
                     busy += await self._rendered(topic)
                 elif not topic.viewers and time.monotonic() - topic.used > LINGER:
-                    del self._topics[topic.asked]
+                    del self._topics[topic.params]
             await asyncio.sleep(max(LEAST_PAUSE, busy * (1 / SHARE - 1)))
 
     async def _rendered(self, topic: ViewTopic) -> float:
@@ -143,21 +143,21 @@ class Hub:
 
         def work() -> tuple[bytes, float]:
             begun = time.thread_time()
-            view, elsewhere = self._render(topic.asked)
-            return written(view), time.thread_time() - begun + elsewhere
+            view, elsewhere = self._render(topic.params)
+            return to_json(view), time.thread_time() - begun + elsewhere
 
         try:
             body, busy = await asyncio.to_thread(work)
         except Exception as error:
-            log.exception("the view %s cannot be rendered", topic.asked.view, exc_info=error)
-            body, busy = written({"view": topic.asked.view, "error": f"{type(error).__name__}: {error}"[:500]}), 1.0
+            log.exception("the view %s cannot be rendered", topic.params.view, exc_info=error)
+            body, busy = to_json({"view": topic.params.view, "error": f"{type(error).__name__}: {error}"[:500]}), 1.0
         self._number += 1
         topic.publish(body, self._number)
         return busy + time.thread_time() - started
 
-    async def once(self, asked: QueryParams) -> bytes:
+    async def once(self, params: QueryParams) -> bytes:
         """The newest rendering, for one who asks without staying."""
-        topic = self.topic(asked)
+        topic = self.topic(params)
         if topic.stale or not topic.body:
             await self._rendered(topic)
         return topic.body
@@ -166,8 +166,8 @@ class Hub:
 class EventStream:
     """The answer to one viewer: events until either side ends it. An ASGI application."""
 
-    def __init__(self, hub: Hub, asked: QueryParams, seen: int | None) -> None:
-        self._hub, self._asked, self._seen = hub, asked, seen
+    def __init__(self, broadcaster: Broadcaster, params: QueryParams, seen: int | None) -> None:
+        self._broadcaster, self._asked, self._seen = broadcaster, params, seen
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = [
@@ -176,22 +176,22 @@ class EventStream:
             (b"x-accel-buffering", b"no"),
         ]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        topic = self._hub.topic(self._asked)
-        self._hub.count(topic, 1)
-        ends = [asyncio.create_task(_gone(receive)), asyncio.create_task(self._hub.closed.wait())]
+        topic = self._broadcaster.topic(self._asked)
+        self._broadcaster.count(topic, 1)
+        ends = [asyncio.create_task(_gone(receive)), asyncio.create_task(self._broadcaster.closed.wait())]
         try:
             await self._follow(topic, send, ends)
         except TimeoutError:
             log.info("a viewer did not read for %g s and is let go", STUCK)
         finally:
-            self._hub.count(topic, -1)
+            self._broadcaster.count(topic, -1)
             for end in ends:
                 end.cancel()
 
     async def _follow(self, topic: ViewTopic, send: Send, ends: list[asyncio.Task[Any]]) -> None:
         await _told(send, b"retry: 1000\n\n")
         seen = self._seen
-        self._hub.topic(self._asked)  # rendered now that somebody looks
+        self._broadcaster.topic(self._asked)  # rendered now that somebody looks
         while not any(end.done() for end in ends):
             if topic.event and topic.number != seen:
                 seen = topic.number
