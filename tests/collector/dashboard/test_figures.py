@@ -50,8 +50,8 @@ def test_every_figure_is_valid_plotly() -> None:
     panels = [
         *views.model_panels(rollup, replicas, versions, 10),
         *views.series_panels(
-            select(rollup, "feature_value", feat_name="age", stat="*"), replicas, select(rollup, "feature_drift", stat="*"),
-            {"what": "feature_value"},
+            select(rollup, "feature_value", feat_name="age", stat="*"), replicas,
+            select(rollup, "feature_drift", stat="*"), {"what": "feature_value"},
         ),
         *views.health_panels([{"time": i, "mono": i, "counters": {"rows": 10 * i, "lost": i}} for i in range(5)],
                       [{"name": "rows", "seconds": 1.0}], []),
