@@ -34,8 +34,9 @@ def manager(n: int) -> None:
     one, schema = WindowManager(WindowRules(period=60, grace=0.0)), Schema(classes=("a", "b"))
     for i in range(n):
         now = Now(2e9, float(i))
-        one.put("a", b"a", schema, i * 60, 1, i * 60.0, now)
-        one.due(now)
+        one.advance_clock("a", b"a", i * 60.0, now)
+        one.place_rows("a", schema, i * 60, 1, now)
+        one.close_due(now)
 
 
 def spans(n: int) -> None:

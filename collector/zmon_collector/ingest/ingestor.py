@@ -90,7 +90,7 @@ class Ingestor:
         """Other rules, from the next window on."""
         self.config = config
         for (model, _), manager in self.managers.items():
-            manager.change(config.rules(model))
+            manager.change_rules(config.rules(model))
 
     # --- receive -----------------------------------------------------------------------------------------------------
 
@@ -109,9 +109,9 @@ class Ingestor:
         self._advance(greeting.stream, stream, greeting.base - 1, manager, agent, now)
         self._take_tally(greeting.stream, stream, greeting.tally, manager, agent, now)
         if greeting.kind == "hello":
-            manager.hello(agent, greeting.stream, now)
+            manager.connect(agent, greeting.stream, now)
         elif greeting.kind == "bye":
-            manager.goodbye(agent, greeting.stream)
+            manager.disconnect(agent, greeting.stream)
             if not stream.left:
                 stream.ends_at = now.mono + GONE_AFTER
                 self.sessions.moved(greeting.stream)
@@ -169,7 +169,8 @@ class Ingestor:
         model = (topic.model, topic.version)
         for part in validation.split(batch, message.first, skip, times, starts):
             rows = part.batch.rows
-            window = manager.put(agent, message.stream, schema, part.start, rows, part.newest, now)
+            manager.advance_clock(agent, message.stream, part.newest, now)
+            window = manager.place_rows(agent, schema, part.start, rows, now)
             if window is None:
                 self._telemetry.count("late_or_conflicting", by=rows)
                 continue
@@ -211,7 +212,7 @@ class Ingestor:
         if not fresh:
             return
         self._telemetry.count("labels", by=fresh)
-        manager.only_labels(agent, message.stream)
+        manager.disconnect_labels_only(agent, message.stream)
         settled = self.late.settle(
             self.turn, message, schema, skip, manager, agent, self.config.collector.max_skew, now
         )
@@ -222,7 +223,7 @@ class Ingestor:
         """What the join of a turn has completed goes into its windows, which may then close."""
         for number, record in self.late.completed(joined, self._telemetry):
             pending = self.pending[number]
-            self.managers[pending.model].pairs(pending.window, record.agent)
+            self.managers[pending.model].include_agent(pending.window, record.agent)
             batch = Batch(pending.window.schema, record.columns, record.rows)
             self._engine.add(pending.model, pending.window, record.agent, batch, 0, 0)
         self.late.joined(windows)
@@ -303,17 +304,13 @@ class Ingestor:
     def close_due(self, now: Now, *, hold: bool) -> None:
         """Hand the windows that close now to the engine. `hold`: none by the wall clock, after a start."""
         for model, manager in self.managers.items():
-            windows = manager.due(now, hold=hold)
-            orphan = manager.orphans(now)
-            for window in [*windows, *([orphan] if orphan else [])]:
+            for window in [*manager.close_due(now, hold=hold), *manager.close_unplaced(now)]:
                 self._close(model, window)
 
     def close_all(self, now: Now) -> None:
         """Hand every open window to the engine."""
         for model, manager in self.managers.items():
-            windows = manager.flush()
-            orphan = manager.orphans(now, force=True)
-            for window in [*windows, *([orphan] if orphan else [])]:
+            for window in [*manager.close_all(), *manager.close_unplaced(now, force=True)]:
                 self._close(model, window)
 
     def _close(self, model: ModelKey, window: OpenWindow) -> None:
@@ -377,6 +374,6 @@ class Ingestor:
 
     def _packed(self, manager: WindowManager, number: int, agent: str) -> bytes | None:
         pending = self.pending.get(number)  # none: the window was finished since, and its counts are in its report
-        tallies = manager.waiting if number == NO_WINDOW else pending.window.tallies if pending else {}
+        tallies = manager.unplaced if number == NO_WINDOW else pending.window.tallies if pending else {}
         tally = tallies.get(agent)
         return None if tally is None else pack_counts(tally.plain())

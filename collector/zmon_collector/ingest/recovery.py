@@ -72,6 +72,7 @@ class Recovery:
     def restore(self, now: Now) -> None:
         """Take up positions, books, open windows and what plugins remember; everything but the rows."""
         found = self._found
+        self._ingestor.numbers = count(max([0, *(row.number for row in found.windows), *found.leftovers]) + 1)
         self._ingestor.late.restore(found.label_owners)
         for model, version, start, end in found.spans:
             self._manager(model, version).closed.add(start, end)
@@ -94,11 +95,7 @@ class Recovery:
                     windows[number].contributors.add(agent)
         self._restore_shelf(now)
         for (model, _), manager in self._ingestor.managers.items():
-            manager.change(self._ingestor.config.rules(model))
-        newest = max([0, *windows, *found.leftovers])
-        self._ingestor.numbers = count(newest + 1)
-        for manager in self._ingestor.managers.values():
-            manager.number_from(self._ingestor.numbers)
+            manager.change_rules(self._ingestor.config.rules(model))
         self._ingestor.turn.number = found.turn + 1
         for number in found.leftovers:
             self._store.sweep(number, found.turn)
@@ -137,7 +134,7 @@ class Recovery:
             stream.ends_at = now.mono + GONE_AFTER
         else:  # windows wait for it as they did
             manager = self._manager(topic.model, topic.version)
-            manager.hello(manager.admit(topic.agent_id), row.id, now)
+            manager.connect(manager.admit(topic.agent_id), row.id, now)
         self._ingestor.sessions.restore(row.id, stream, now.mono - max(0.0, now.wall - row.heard))
 
     def _restore_window(self, row: WindowRow) -> OpenWindow:
@@ -213,7 +210,7 @@ class Recovery:
     def _add(self, record: ChunkRecord, row: WindowRow, window: OpenWindow) -> None:
         if "label_outcomes" in record.columns:  # completed by labels; joined before it was journaled
             # Said again, since the end may have come before the journal heard of it: the agent may have no rows there.
-            self._ingestor.managers[row.model, row.version].pairs(window, record.agent)
+            self._ingestor.managers[row.model, row.version].include_agent(window, record.agent)
             late = Batch(window.schema, record.columns, record.rows)
             self._engine.add((row.model, row.version), window, record.agent, late, 0, 0)
             return

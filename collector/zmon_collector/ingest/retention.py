@@ -33,7 +33,7 @@ class Retention:
         self._next = now.mono + EVERY
         unreported = self._unreported()
         for model, manager in self._ingestor.managers.items():
-            gone = manager.forget(now, FORGET_AGENT, unreported.get(model, ()))
+            gone = manager.forget_agents(now, FORGET_AGENT, unreported.get(model, ()))
             if gone:
                 self._ingestor.forget_agents(model, gone)
         models = self._silent(unreported, now)

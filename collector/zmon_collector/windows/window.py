@@ -1,4 +1,4 @@
-"""What a window is: its span, its row counts, what has been closed. Pure; book.py decides what opens and closes."""
+"""A window: its span, its row counts, and the spans already closed. Pure; manager.py decides what opens and closes."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from zmon.batch import Schema
 from zmon.contract import RowCounts
 
 NANO = 1_000_000_000
-OTHER = "__other__"  # the rows of agents beyond the limit, together: they count for the rollup only
-NO_WINDOW = 0  # the number under which counts stand that wait for a window to open
-SPANS = 10_000  # closed spans remembered; beyond that the gap between the two oldest counts as closed too
+OTHER = "__other__"  # all agents beyond limits.agents together; their rows count for the rollup only
+NO_WINDOW = 0  # the number under which counts are journaled until a window opens for them
+SPANS = 10_000  # closed spans remembered; beyond that, the gap between the two oldest also counts as closed
 
 
 class Now(NamedTuple):
-    """The collector's clock: `wall` in epoch seconds, `mono` in seconds that never jump."""
+    """A reading of the collector's clocks: `wall` in epoch seconds, `mono` in seconds that never jump."""
 
     wall: float
     mono: float
@@ -29,7 +29,7 @@ class Now(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class WindowRules:
-    """How windows open and close; durations in seconds."""
+    """Settings for opening and closing windows; durations in seconds."""
 
     period: int = 60
     grace: float = 6.0
@@ -40,7 +40,7 @@ class WindowRules:
 
 
 class Periods:
-    """How long windows are, from when on: a changed period takes effect where old and new windows meet."""
+    """Window lengths over time: a changed period takes effect where an old and a new window boundary coincide."""
 
     def __init__(self, length: int) -> None:
         self._since = [0]
@@ -48,11 +48,11 @@ class Periods:
 
     @property
     def newest(self) -> int:
-        """The length of windows to come, in seconds."""
+        """Length of future windows, in seconds."""
         return self._lengths[-1]
 
     def change(self, length: int, after: int) -> None:
-        """Windows of another length from the first boundary of both at or after `after`, in epoch seconds."""
+        """Use another length from the first common boundary at or after `after`, in epoch seconds."""
         if length == self.newest:
             return
         common = lcm(length, self.newest)
@@ -64,11 +64,11 @@ class Periods:
             self._lengths.append(length)
 
     def length(self, start: int) -> int:
-        """Seconds of the window that begins at `start`."""
+        """Return the length in seconds of the window that begins at `start`."""
         return self._lengths[bisect_right(self._since, start) - 1]
 
     def starts(self, times: int | NDArray[np.int64]) -> int | NDArray[np.int64]:
-        """Where the windows of these times (epoch nanoseconds) begin, in epoch seconds."""
+        """Return the starts, in epoch seconds, of the windows that hold these times (epoch nanoseconds)."""
         if isinstance(times, int):
             return times // NANO // self.length(times // NANO) * self.length(times // NANO)
         seconds = times // NANO
@@ -80,7 +80,7 @@ class Periods:
 
 
 class Tally:
-    """Mutable row counts of one agent in one window."""
+    """Row counts of one agent in one window; mutable."""
 
     __slots__ = ("late", "lost", "received", "rejected", "sampled_out")
 
@@ -89,38 +89,40 @@ class Tally:
         self.rejected: dict[str, int] = {}
 
     def add(self, kind: str, rows: int, reason: str = "") -> None:
-        """Count rows; no further than MAX_NUMBER, whatever hostile streams say they have lost."""
+        """Count rows, up to MAX_NUMBER: a hostile stream may claim to have lost any number."""
         if kind == "rejected":
             self.rejected[reason] = min(self.rejected.get(reason, 0) + rows, MAX_NUMBER)
         else:
             setattr(self, kind, min(getattr(self, kind) + rows, MAX_NUMBER))
 
     def absorb(self, other: Tally) -> None:
+        """Add the counts of another tally."""
         for kind in ("received", "late", "lost", "sampled_out"):
             self.add(kind, getattr(other, kind))
         for reason, rows in other.rejected.items():
             self.add("rejected", rows, reason)
 
     def plain(self) -> list[object]:
-        """The counts as plain data, for the journal."""
+        """Return the counts as plain data, for the journal."""
         return [self.received, self.late, self.lost, self.sampled_out, self.rejected]
 
     @classmethod
     def of(cls, plain: list[object]) -> Tally:
-        """The counts that `plain` gave."""
+        """Rebuild a tally from what `plain` returned."""
         tally = cls()
         tally.received, tally.late, tally.lost, tally.sampled_out, tally.rejected = plain  # type: ignore[assignment]
         return tally
 
     def frozen(self) -> RowCounts:
+        """Return an immutable copy, for reports."""
         return RowCounts(self.received, self.late, self.lost, self.sampled_out, dict(self.rejected))
 
 
 @dataclass(slots=True)
 class OpenWindow:
-    """A window that takes rows, numbered over all models.
+    """A window that accepts rows; its number is unique across models.
 
-    `passed` is when the first agent with rows in it went beyond its end and grace.
+    `passed` is the monotonic time at which the first agent with rows in the window went beyond its end and grace.
     """
 
     start: int
@@ -130,10 +132,12 @@ class OpenWindow:
     contributors: set[str] = field(default_factory=set)
     passed: float | None = None
     tallies: dict[str, Tally] = field(default_factory=dict)
-    compared: dict[int, tuple[Schema, str]] = field(default_factory=dict)  # conflicts by id; the schema is kept alive
+    compared: dict[int, tuple[Schema, str]] = field(
+        default_factory=dict
+    )  # by id of the schema; holding it keeps the id valid
 
     def conflict(self, schema: Schema) -> str:
-        """Why rows of this schema cannot stand in this window; empty when they can."""
+        """Return why rows of this schema do not fit in the window; an empty string if they fit."""
         if schema is self.schema:
             return ""
         known = self.compared.get(id(schema))
@@ -142,43 +146,44 @@ class OpenWindow:
         return known[1]
 
     def tally(self, agent: str) -> Tally:
+        """Return the row counts of an agent, created on first use."""
         return self.tallies.setdefault(agent, Tally())
 
 
 @dataclass(slots=True)
 class Changes:
-    """What the journal does not know yet of a book: windows, (window number, agent) of counts, spans, agents' times."""
+    """Changes of one WindowManager that are not journaled yet."""
 
     opened: list[OpenWindow] = field(default_factory=list)
-    counts: set[tuple[int, str]] = field(default_factory=set)
-    spans: list[tuple[int, int]] = field(default_factory=list)
-    agents: set[str] = field(default_factory=set)
+    counts: set[tuple[int, str]] = field(default_factory=set)  # (window number, agent)
+    spans: list[tuple[int, int]] = field(default_factory=list)  # closed
+    agents: set[str] = field(default_factory=set)  # whose newest row time has moved
 
 
 class Spans:
-    """Stretches of time that are closed, merged where they touch."""
+    """Closed spans of time, merged where they touch."""
 
     def __init__(self) -> None:
-        self._starts: list[int] = []
-        self._ends: list[int] = []
+        self.starts: list[int] = []
+        self.ends: list[int] = []
 
     def __contains__(self, time: int) -> bool:
-        i = bisect_right(self._starts, time) - 1
-        return i >= 0 and time < self._ends[i]
+        i = bisect_right(self.starts, time) - 1
+        return i >= 0 and time < self.ends[i]
 
     def add(self, start: int, end: int) -> list[tuple[int, int]]:
-        """Close a stretch; the closed stretches that are new by it, each in the place of those that lie within."""
-        i = bisect_right(self._starts, start)
+        """Close a span; return the merged spans to journal, each of which replaces those that lie within it."""
+        i = bisect_right(self.starts, start)
         first, last = i, i
-        if i and self._ends[i - 1] >= start:
-            first, start, end = i - 1, self._starts[i - 1], max(end, self._ends[i - 1])
-        while last < len(self._starts) and self._starts[last] <= end:
-            end = max(end, self._ends[last])
+        if i and self.ends[i - 1] >= start:
+            first, start, end = i - 1, self.starts[i - 1], max(end, self.ends[i - 1])
+        while last < len(self.starts) and self.starts[last] <= end:
+            end = max(end, self.ends[last])
             last += 1
-        self._starts[first:last] = [start]
-        self._ends[first:last] = [end]
-        if len(self._starts) > SPANS:
-            self._starts[0:2] = self._starts[0:1]
-            self._ends[0:2] = self._ends[1:2]
-            return [(start, end), (self._starts[0], self._ends[0])]
+        self.starts[first:last] = [start]
+        self.ends[first:last] = [end]
+        if len(self.starts) > SPANS:
+            self.starts[0:2] = self.starts[0:1]
+            self.ends[0:2] = self.ends[1:2]
+            return [(start, end), (self.starts[0], self.ends[0])]
         return [(start, end)]

@@ -220,6 +220,6 @@ def test_counts_of_a_window_that_was_finished_meanwhile_are_not_asked_for(lay: C
     table.end_turn()
     manager = table.ingestor.managers["m", ""]
     (window,) = manager.open.values()
-    manager.pairs(window, "truth")
+    manager.include_agent(window, "truth")
     del table.ingestor.pending[window.number]
     table.end_turn()

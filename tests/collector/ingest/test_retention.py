@@ -237,7 +237,7 @@ def test_closed_stretches_on_disk_follow_those_in_memory(monkeypatch: pytest.Mon
         spans = manager.closed.add(start * 10, start * 10 + 3)
         journal.write(journal.Turn(1, spans=[("m", "", *span) for span in spans]), connection)
         rows = connection.execute('SELECT start, "end" FROM spans ORDER BY start').fetchall()
-        assert rows == list(zip(manager.closed._starts, manager.closed._ends, strict=True))
+        assert rows == list(zip(manager.closed.starts, manager.closed.ends, strict=True))
     assert len(rows) == 5
 
 

@@ -15,7 +15,7 @@ T0 = 1_700_000_040  # a window's start
 
 
 class Scene:
-    """A book and a clock; wall and monotonic time run together unless a test moves one."""
+    """A window manager and a clock; wall and monotonic time run together unless a test moves one."""
 
     def __init__(self, rules: WindowRules = RULES) -> None:
         self.manager = WindowManager(rules)
@@ -26,10 +26,11 @@ class Scene:
 
     def rows(self, agent: str, at: float, rows: int = 1, schema: Schema = SCHEMA) -> OpenWindow | None:
         start = int(at // self.manager.rules.period) * self.manager.rules.period
-        return self.manager.put(agent, agent.encode(), schema, start, rows, at, self.now)
+        self.manager.advance_clock(agent, agent.encode(), at, self.now)
+        return self.manager.place_rows(agent, schema, start, rows, self.now)
 
     def closed(self, *, hold: bool = False) -> list[int]:
-        return [window.start - T0 for window in self.manager.due(self.now, hold=hold)]
+        return [window.start - T0 for window in self.manager.close_due(self.now, hold=hold)]
 
 
 def test_a_window_closes_when_its_agent_has_passed_end_and_grace() -> None:
@@ -103,16 +104,17 @@ def test_a_silent_agent_is_not_waited_for_after_idle() -> None:
 def test_a_goodbye_ends_the_waiting_but_not_for_other_workers_of_the_agent() -> None:
     scene = Scene()
     scene.rows("a", T0 + 1)
-    scene.manager.hello("b", b"worker 1", scene.now)
-    scene.manager.hello("b", b"worker 2", scene.now)
+    scene.manager.connect("b", b"worker 1", scene.now)
+    scene.manager.connect("b", b"worker 2", scene.now)
     scene.wait(66)
     scene.rows("a", T0 + 66)
-    scene.manager.hello("b", b"worker 3", scene.now)
-    scene.manager.put("b", b"worker 3", SCHEMA, T0, 1, T0 + 1.0, scene.now)
+    scene.manager.connect("b", b"worker 3", scene.now)
+    scene.manager.advance_clock("b", b"worker 3", T0 + 1.0, scene.now)
+    scene.manager.place_rows("b", SCHEMA, T0, 1, scene.now)
     for worker in (b"worker 1", b"worker 2"):
-        scene.manager.goodbye("b", worker)
+        scene.manager.disconnect("b", worker)
     assert scene.closed() == []
-    scene.manager.goodbye("b", b"worker 3")
+    scene.manager.disconnect("b", b"worker 3")
     assert scene.closed() == [0]
 
 
@@ -120,7 +122,7 @@ def test_a_hello_makes_windows_wait() -> None:
     scene = Scene()
     scene.wait(66)
     scene.rows("a", T0 + 1)
-    scene.manager.hello("b", b"b", scene.now)
+    scene.manager.connect("b", b"b", scene.now)
     scene.rows("a", T0 + 66)
     assert scene.closed() == []
     scene.wait(10.1)
@@ -144,7 +146,7 @@ def test_history_closes_as_it_is_replayed_and_at_its_end() -> None:
         for second in range(0, 60, 10):
             scene.rows("a", begin + minute * 60 + second)
     assert [start + T0 - begin for start in scene.closed()] == [0, 60]
-    scene.manager.goodbye("a", b"a")
+    scene.manager.disconnect("a", b"a")
     assert [start + T0 - begin for start in scene.closed()] == [120]
 
 
@@ -219,19 +221,18 @@ def test_counts_without_a_window_for_a_period_become_a_report_of_their_own() -> 
     scene = Scene()
     scene.manager.count("a", "late", 5, scene.now)
     scene.wait(59)
-    assert scene.manager.orphans(scene.now) is None
+    assert scene.manager.close_unplaced(scene.now) == []
     scene.wait(1)
-    window = scene.manager.orphans(scene.now)
-    assert window is not None
+    (window,) = scene.manager.close_unplaced(scene.now)
     assert (window.start - T0, window.tallies["a"].late) == (60, 5)
-    assert scene.manager.orphans(scene.now, force=True) is None
+    assert scene.manager.close_unplaced(scene.now, force=True) == []
 
 
 def test_flush_takes_all_oldest_first() -> None:
     scene = Scene()
     for minute in (2, 0, 1):
         scene.rows("a", T0 + minute * 60)
-    assert [window.start - T0 for window in scene.manager.flush()] == [0, 60, 120]
+    assert [window.start - T0 for window in scene.manager.close_all()] == [0, 60, 120]
     assert scene.rows("a", T0) is None
 
 
@@ -289,6 +290,6 @@ def test_spans_are_bounded() -> None:
     spans = Spans()
     for i in range(SPANS + 50):
         spans.add(i * 10, i * 10 + 1)
-    assert len(spans._starts) == SPANS
+    assert len(spans.starts) == SPANS
     assert 5 in spans, "the gap between the oldest counts as closed"
     assert (SPANS + 49) * 10 in spans
