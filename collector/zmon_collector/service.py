@@ -19,11 +19,10 @@ from zmon_collector.admin import Admin
 from zmon_collector.alerts.worker import AlertWorker
 from zmon_collector.compute.engine import Engine
 from zmon_collector.compute.finalizer import ClosedWindow
-from zmon_collector.compute.references import References
 from zmon_collector.compute.restatement import Restater
 from zmon_collector.config import Config
+from zmon_collector.config.policy import PolicyStore
 from zmon_collector.config.reload import merged
-from zmon_collector.config.series_selection import chooser
 from zmon_collector.dashboard.live import Live
 from zmon_collector.dashboard.prometheus import NewestReports, exposition
 from zmon_collector.delivery.dead_letters import DeadLetters
@@ -70,7 +69,6 @@ class Service:
         self, config: Config, registry: Registry | None = None, read: Callable[[], Config] | None = None
     ) -> None:
         self.config = config
-        self._choose = chooser(config.choice)
         self._read = read or (lambda: config)
         self._reloading = False
         self.telemetry = Telemetry()
@@ -79,22 +77,19 @@ class Service:
         self._stopping = False
         self._started = 0.0
         self._holding = True
-        self.references = References(config)
+        self.policies = PolicyStore(config)
         self._joined: deque[tuple[frozenset[int], label_join.Joined]] = deque()
         self._durable = config.collector.journal == "on"
         self._recovery: Recovery | None = None
         self.engine = Engine(
             self.registry,
-            choose=lambda *value: self._choose(*value),
-            options=lambda *names: self.config.options(*names),
-            sample_rows=lambda model: self.config.sample_rows(model),
+            self.policies,
             sample_bytes=config.limits.sample_bytes,
             workers=config.collector.workers,
             timeout=config.collector.metric_timeout,
             wake=self._wakeup.set,
-            reference=lambda *window: self.references.of(*window),
         )
-        self.ingestor = Ingestor(config, self.telemetry, self.engine, journal=self._durable)
+        self.ingestor = Ingestor(config, self.policies, self.telemetry, self.engine, journal=self._durable)
         self.store = Database(config.collector.data_dir / "state.sqlite", self.telemetry, self._wakeup.set)
         self.compaction = CheckpointPolicy(self.ingestor, self.engine, self.store, self.telemetry)
         self.forgetting = Retention(self.ingestor, self.engine, self.telemetry)
@@ -114,7 +109,7 @@ class Service:
         self.live = Live(config, self.outbox, self.telemetry, self.registry.table, self._metrics)
         self.alerting = AlertWorker(config, self.store, self.outbox, self.telemetry, lambda: self.live.url)
         self.live.alerts = self.alerting.entries
-        self.live.reference = lambda model: self.references.current(model)
+        self.live.reference = self.engine.references.current
         self.deliveries = Deliveries(
             [
                 *(
@@ -127,13 +122,7 @@ class Service:
                 *self.live.deliveries,
             ]
         )
-        self.restater = Restater(
-            self.store,
-            self.live.memory.restate,
-            self.registry,
-            choose=lambda *value: self._choose(*value),
-            options=lambda *names: self.config.options(*names),
-        )
+        self.restater = Restater(self.store, self.live.memory.restate, self.registry, self.policies)
 
     def _metrics(self) -> bytes:
         return exposition(self, self.config.health.series)
@@ -195,13 +184,10 @@ class Service:
         check_names(self.registry, new.plugins, "plugins")
         check_names(self.registry, new.sinks, "sinks")
         allow = AllowList.of(new.security)
-        references = References(new)
-        references.check(
-            (model, manager.columns) for model, manager in self.ingestor.managers.items() if manager.columns
-        )
-        self.config, waiting = merged(self.config, new)
-        self.references = references
-        self._choose = chooser(self.config.choice)
+        config, waiting = merged(self.config, new)
+        managers = self.ingestor.managers.items()
+        self.policies.replace(config, ((model, book.columns) for (model, _), book in managers if book.columns))
+        self.config = config
         self.ingestor.reload(self.config)
         self.receiver.gate.permit(allow)
         self.alerting.reload(self.config)
@@ -383,7 +369,8 @@ class Service:
             self.ingestor.end_streams(now)
         self.ingestor.close_due(now, hold=self._holding)
         for model in self.forgetting.turn(now):
-            self.references.forget(model)
+            self.engine.references.forget(model)
+            self.policies.forget(model[0])
 
     def _deliver(self, closed: list[ClosedWindow]) -> None:
         """One transaction a window: its report into the outbox, the window forgotten, plugin memory replaced."""

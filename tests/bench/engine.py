@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from zmon_collector.compute.engine import LANE_BYTES, Engine
 from zmon_collector.config import Config, MetricsSection
-from zmon_collector.config.series_selection import chooser
+from zmon_collector.config.policy import PolicyStore
 from zmon_collector.plugins import Registry
 from zmon_collector.windows.window import OpenWindow
 
@@ -37,8 +37,7 @@ def window(rows: int, preset: str, workers: int) -> tuple[float, float]:
     registry.load()
     config = Config(metrics=MetricsSection(preset=preset))
     engine = Engine(
-        registry, choose=chooser(config.choice), options=config.options, sample_rows=lambda model: 5000,
-        sample_bytes=2**28, workers=workers, timeout=60.0, wake=lambda: None,
+        registry, PolicyStore(config), sample_bytes=2**28, workers=workers, timeout=60.0, wake=lambda: None,
     )  # fmt: skip
     schema = Schema(
         classes=tuple(f"class_{i}" for i in range(CLASSES)),

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from zmon_collector.compute.engine import Engine
 from zmon_collector.config import Config
-from zmon_collector.config.series_selection import chooser
+from zmon_collector.config.policy import PolicyStore
 from zmon_collector.plugins import Registry
 from zmon_collector.windows.manager import WindowManager
 from zmon_collector.windows.window import Now, OpenWindow, Spans, WindowRules
@@ -60,8 +60,7 @@ def _window(agents: int, width: int) -> None:
     registry = Registry()
     registry.load()
     engine = Engine(
-        registry, choose=chooser(Config().choice), options=Config().options, sample_rows=lambda model: 5000,
-        sample_bytes=2**28, workers=2, timeout=60.0, wake=lambda: None,
+        registry, PolicyStore(Config()), sample_bytes=2**28, workers=2, timeout=60.0, wake=lambda: None,
     )  # fmt: skip
     names = tuple(f"f{i}" for i in range(width))
     schema = Schema(classes=("a", "b"), features=names, kinds=("numeric",) * width)

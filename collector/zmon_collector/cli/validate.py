@@ -14,8 +14,8 @@ from zmon_collector import config as configuration
 from zmon_collector.cli import quota
 from zmon_collector.cli.options import CONFIG, FAILED, loaded
 from zmon_collector.cli.push import show
-from zmon_collector.compute.references import References
 from zmon_collector.config import Config, partition_check
+from zmon_collector.config.policy import ModelPolicy, PolicyStore
 from zmon_collector.config.series_selection import unknown
 from zmon_collector.ingest.auth import Gate
 from zmon_collector.jobs.push.run import check
@@ -59,15 +59,15 @@ def validate(paths: tuple[Path, ...]) -> None:
 
 def _check(path: Path, config: Config) -> bool:
     """Say what there is to say of one file; whether all its plugins can be used."""
-    References(config)
+    policies = PolicyStore(config)
     Gate(config.security, Telemetry())  # reads the keys and the clients, as a collector does
     registry = loaded(config)
     sinks = [name for name in registry.sinks if sink_is_on(config, name)]
-    _check_choices(config, registry)
+    _check_choices(config, policies, registry)
     click.echo(f"{path}: valid; windows of {config.collector.window} s on {config.collector.bind}, "
                f"{len(registry.metrics)} metrics, preset {config.metrics.preset}, "
                f"sinks: {', '.join(sinks) or 'none'}")  # fmt: skip
-    for line in _budget(config, registry, sinks):
+    for line in _budget(config, policies, registry, sinks):
         click.echo(line)
     bad = [plugin for plugin in registry.plugins.values() if plugin.state != "ok"]
     for plugin in bad:
@@ -75,27 +75,28 @@ def _check(path: Path, config: Config) -> bool:
     return not bad
 
 
-def _check_choices(config: Config, registry: Registry) -> None:
+def _check_choices(config: Config, policies: PolicyStore, registry: Registry) -> None:
     metrics = [state.metric for state in registry.metrics.values()]
     for model in ("", *config.models):
-        wrong = unknown(config.choice(model), metrics)
+        wrong = unknown(policies.of(model).selection, metrics)
         if wrong:
             where = f"models.{model}" if model else "metrics"
             raise ConfigurationError(f"[{where}] add, drop: {wrong[0]!r} fits no series; docs/metrics.md lists them")
 
 
-def _budget(config: Config, registry: Registry, sinks: list[str]) -> Iterator[str]:
+def _budget(config: Config, policies: PolicyStore, registry: Registry, sinks: list[str]) -> Iterator[str]:
     """Lines that say what each model's windows emit to each sink; ConfigurationError when that is too much."""
     metrics = [state.metric for state in registry.metrics.values()]
     rates = dict.fromkeys(sinks, 0.0)
     models = list(config.models) or [""]
     for model in models:
-        expect, period = config.expected(model), config.rules(model).period
+        policy = policies.of(model)
+        expect, period = policy.expected, policy.rules.period
 
-        def options(metric: Any, model: str = model) -> Mapping[str, Any]:
-            return config.options(model, metric.name, registry.metrics[metric.name].plugin)
+        def options(metric: Any, policy: ModelPolicy = policy) -> Mapping[str, Any]:
+            return policy.options(metric.name, registry.metrics[metric.name].plugin)
 
-        load = quota.load(metrics, config.choice(model), expect, options)
+        load = quota.load(metrics, policy.selection, expect, options)
         told = expect if expect["categorical"] else {k: v for k, v in expect.items() if k != "categories"}
         numbers = ", ".join(f"{name} {number}" for name, number in told.items() if number)
         yield (

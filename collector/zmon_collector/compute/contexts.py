@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from zmon.contract import Context, RowCounts, Window
 from zmon_collector.compute.executors import MetricExecutor
 from zmon_collector.compute.window_state import ModelKey, WindowState
+from zmon_collector.config.policy import PolicyStore
 from zmon_collector.windows.window import OpenWindow
 
 Memory = dict[tuple[str, str | None], dict[str, Any]]  # by (metric, agent)
 
 
 class Contexts:
-    """Makes contexts, and holds the memory of all models.
+    """Makes contexts, and holds the memory of all models."""
 
-    Parameters
-    ----------
-    options : callable
-        A metric's options for a model: ``options(model, metric, plugin)``.
-    """
-
-    def __init__(self, options: Callable[[str, str, str], Mapping[str, Any]]) -> None:
-        self._options = options
+    def __init__(self, policies: PolicyStore) -> None:
+        self._policies = policies
         self._memory: dict[ModelKey, Memory] = {}
 
     def memory(self, model: ModelKey) -> Memory:
@@ -61,7 +56,7 @@ class Contexts:
             rows = _rows(window, agent)
             found = (share.merged or {}).get(agent)
             sample = found.batch if found else None
-        memory = self._memory.get(share.model, {})
+        memory, policy = self._memory.get(share.model, {}), self._policies.of(model)
         return {
             state.metric.name: Context(
                 model,
@@ -69,7 +64,7 @@ class Contexts:
                 agent,
                 window.schema,
                 Window(window.start, window.end),
-                options=self._options(model, state.metric.name, state.plugin),
+                options=policy.options(state.metric.name, state.plugin),
                 reference=share.reference,
                 memory=memory.get((state.metric.name, agent), {}) if closing else {},
                 rows=rows,

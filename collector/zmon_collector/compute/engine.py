@@ -6,13 +6,12 @@ Everything here happens on the collector's thread; lanes do the work and report 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from functools import partial
 from typing import Any
 
 from zmon.batch import Batch
-from zmon.contract import Metric, Value
-from zmon.reference import Profile
+from zmon.contract import Metric
 from zmon_collector.compute import accumulate as step
 from zmon_collector.compute import merge, preview
 from zmon_collector.compute.accumulate import Numbers, Partial, StepProgress
@@ -21,8 +20,10 @@ from zmon_collector.compute.checkpointer import Checkpointer
 from zmon_collector.compute.contexts import Contexts
 from zmon_collector.compute.executors import MetricExecutor, Task
 from zmon_collector.compute.finalizer import ClosedWindow, WindowFinalizer
+from zmon_collector.compute.references import References
 from zmon_collector.compute.sample import row_bytes
 from zmon_collector.compute.window_state import AgentPartial, MicroBatch, ModelKey, WindowState
+from zmon_collector.config.policy import PolicyStore
 from zmon_collector.plugins import Registry
 from zmon_collector.windows.window import OpenWindow
 
@@ -38,18 +39,11 @@ class Engine:
     Parameters
     ----------
     registry : Registry
-    choose : callable
-        Whether a value of a metric is emitted for a model.
-    options : callable
-        A metric's options for a model: ``options(model, metric, plugin)``.
-    sample_rows : callable
-        Rows of the sample for a model.
+    policies : PolicyStore
     sample_bytes : int
         Bound over all samples.
     workers : int
         Threads for the built-in metrics.
-    reference : callable
-        The profile for a window that opens: ``reference(model, schema, memory)``; None for none.
     timeout : float
         Seconds a metric may take for one step.
     wake : callable
@@ -59,27 +53,23 @@ class Engine:
     def __init__(
         self,
         registry: Registry,
+        policies: PolicyStore,
         *,
-        choose: Callable[[str, Metric[Any], Value], bool],
-        options: Callable[[str, str, str], Mapping[str, Any]],
-        sample_rows: Callable[[str], int],
         sample_bytes: int,
         workers: int,
         timeout: float,
         wake: Callable[[], None],
-        reference: Callable[..., Profile | None] = lambda *_: None,
     ) -> None:
         self._registry = registry
-        self.contexts = Contexts(options)
-        self._sample_rows = sample_rows
+        self.contexts = Contexts(policies)
+        self.references = References(policies)
+        self._policies = policies
         self._sample_bytes = sample_bytes
         self._timeout = timeout
         self._wake = wake
-        self._reference = reference
         self._ended: deque[tuple[MetricExecutor, Task]] = deque()
         self._shares: dict[tuple[ModelKey, int, int], WindowState] = {}
-        self._choose = choose
-        self._closings = WindowFinalizer(self, registry, choose)
+        self._closings = WindowFinalizer(self, registry, policies)
         self._checkpoints = Checkpointer(self, registry)
         self._cells = 0
         self._waiting_bytes = 0  # in groups not yet submitted
@@ -158,12 +148,12 @@ class Engine:
         key = _key(model, window)
         share = self._shares.get(key)
         if share is None:
-            reference = self._reference(model, window.schema, self.contexts.memory(model))
+            reference = self.references.of(model, window.schema, self.contexts.memory(model))
             share = self._shares[key] = WindowState(model, window, reference)
         return share
 
     def sample_size(self, share: WindowState, cell: AgentPartial) -> int:
-        wanted = self._sample_rows(share.model[0])
+        wanted = self._policies.of(share.model[0]).sample_rows
         # Twice: while samples are merged, both the old and the new are held.
         affordable = max(1, self._sample_bytes // (2 * max(1, self._cells) * cell.row_bytes))
         if affordable < wanted:
@@ -282,7 +272,7 @@ class Engine:
             if any(cell.partials for cell in share.cells.values()):
                 contexts = {agent: self.contexts.of(share, agent, lane, closing=True) for agent in [*share.cells, None]}
                 size = min(self.sample_size(share, cell) for cell in share.cells.values())
-                lane.submit(preview.task(share, contexts, size, partial(self._choose, share.model[0]), take))
+                lane.submit(preview.task(share, contexts, size, self._policies.of(share.model[0]).emits, take))
             for agent, cell in share.cells.items():
                 self._flush(share, agent, cell)
 

@@ -6,11 +6,10 @@ Runs on the collector's thread; the lanes do the work.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from zmon.contract import Metric, Point, RowCounts, Value, Window
+from zmon.contract import Metric, Point, RowCounts, Window
 from zmon_collector.compute import merge
 from zmon_collector.compute.accumulate import StepProgress
 from zmon_collector.compute.contexts import Memory
@@ -18,6 +17,7 @@ from zmon_collector.compute.details import Details
 from zmon_collector.compute.executors import Task
 from zmon_collector.compute.sample import Sample
 from zmon_collector.compute.window_state import ModelKey, WindowState
+from zmon_collector.config.policy import PolicyStore
 from zmon_collector.plugins import Registry
 from zmon_collector.windows.window import OTHER
 
@@ -40,10 +40,10 @@ class ClosedWindow(NamedTuple):
 class WindowFinalizer:
     """The windows that are being finished, in order for each model."""
 
-    def __init__(self, engine: Engine, registry: Registry, choose: Callable[[str, Metric[Any], Value], bool]) -> None:
+    def __init__(self, engine: Engine, registry: Registry, policies: PolicyStore) -> None:
         self._engine = engine
         self._registry = registry
-        self._choose = choose
+        self._policies = policies
         self._queues: dict[ModelKey, deque[WindowState]] = {}
 
     def __bool__(self) -> bool:
@@ -99,7 +99,7 @@ class WindowFinalizer:
             }
             finished = share.finished[lane.name] = merge.FinishedWindow()
             failed = share.failed.keys() | share.absent
-            choose = partial(self._choose, share.model[0])
+            choose = self._policies.of(share.model[0]).emits
 
             def run(
                 metrics: Sequence[Metric[Any]],

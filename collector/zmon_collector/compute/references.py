@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from zmon.batch import Schema
-from zmon.errors import ConfigurationError
 from zmon.reference import Profile
 from zmon_collector.compute.window_state import ModelKey
-from zmon_collector.config import Config
+from zmon_collector.config.policy import PolicyStore
 
 log = logging.getLogger("zmon.collector")
 
@@ -18,33 +17,21 @@ LEARNED = ("reference", None)  # the metric that learns, on the rollup; the prof
 
 
 class References:
-    """The profiles of a configuration, read when it is loaded; ConfigurationError names a file that is none.
+    """The profile of each model: of its policy, or else the one that its metrics have learned.
 
-    A window keeps the profile that it opens with: another one holds from the next window on.
+    A window keeps the profile that it opened with; another one holds from the next window on.
     """
 
-    def __init__(self, config: Config) -> None:
-        self.files: dict[str, Profile] = {}
-        for model, own in config.models.items():
-            if own.reference is not None:
-                try:
-                    self.files[model] = Profile.load(own.reference)
-                except ConfigurationError as error:
-                    raise ConfigurationError(f"[models.{model}] reference: {error}") from None
+    def __init__(self, policies: PolicyStore) -> None:
+        self._policies = policies
         self._learned: dict[ModelKey, tuple[bytes, Profile]] = {}
         self._refused: dict[ModelKey, str] = {}
 
-    def check(self, schemas: Iterable[tuple[ModelKey, Schema]]) -> None:
-        """ConfigurationError when a profile does not fit the rows that come."""
-        for (model, _), schema in schemas:
-            profile = self.files.get(model)
-            conflict = profile.conflict(schema) if profile is not None else ""
-            if conflict:
-                raise ConfigurationError(f"[models.{model}] reference: {conflict}")
-
-    def of(self, model: ModelKey, schema: Schema, memory: Mapping[tuple[str, str | None], Mapping[str, Any]]) -> Any:
+    def of(
+        self, model: ModelKey, schema: Schema, memory: Mapping[tuple[str, str | None], Mapping[str, Any]]
+    ) -> Profile | None:
         """The profile for a window of this schema that opens now; None when there is none, or it does not fit."""
-        profile = self.files.get(model[0]) or self._learnt(model, memory.get(LEARNED, {}).get("profile"))
+        profile = self._policies.of(model[0]).reference or self._learnt(model, memory.get(LEARNED, {}).get("profile"))
         if profile is None:
             return None
         conflict = profile.conflict(schema)
@@ -65,7 +52,7 @@ class References:
     def current(self, model: ModelKey) -> Profile | None:
         """What a model's newest windows are measured against; a learned one since its first window of this run."""
         learned = self._learned.get(model)
-        return self.files.get(model[0]) or (learned[1] if learned is not None else None)
+        return self._policies.of(model[0]).reference or (learned[1] if learned is not None else None)
 
     def _learnt(self, model: ModelKey, data: bytes | None) -> Profile | None:
         if data is None:

@@ -7,20 +7,19 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from zmon.batch import Array, Batch, Schema
-from zmon.contract import Context, Metric, Point, Report, RowCounts, Value, Window
+from zmon.contract import Context, Metric, Point, Report, RowCounts, Window
+from zmon_collector.config.policy import PolicyStore
 from zmon_collector.plugins import MetricState, Registry
 from zmon_collector.storage import restatement_queue
 from zmon_collector.storage.database import Database
 from zmon_collector.storage.restatement_queue import Place, RestatementPiece, RestatementTarget
-
-Choose = Callable[[str, Metric[Any], Value], bool]
 
 EVERY = 1.0  # seconds between two looks while nothing is due
 PAUSE = 2.0  # times as long as a slice took, before the next: others use the history and the interpreter, too
@@ -35,8 +34,7 @@ class Restater:
     keep : callable
         Computes reports on another thread and keeps them: ``keep(make, done)``.
     registry : Registry
-    choose, options : callable
-        As the engine's.
+    policies : PolicyStore
     """
 
     def __init__(
@@ -44,12 +42,10 @@ class Restater:
         store: Database,
         keep: Callable[[Callable[[], list[Report]], Callable[[], None]], None],
         registry: Registry,
-        *,
-        choose: Choose,
-        options: Callable[..., Mapping[str, Any]],
+        policies: PolicyStore,
     ) -> None:
         self._store, self._keep = store, keep
-        self._begin = partial(Restatement, registry=registry, choose=choose, options=options)
+        self._begin = partial(Restatement, registry=registry, policies=policies)
         self._busy, self._asked, self._next = False, 0.0, 0.0
         self._place: Place | None = None  # within a window
         self._open: Restatement | None = None  # of that window
@@ -93,10 +89,8 @@ class Restater:
 class Restatement:
     """What metrics of labels give over a window's rows with an id, as far as they have labels by now."""
 
-    def __init__(
-        self, target: RestatementTarget, registry: Registry, choose: Choose, options: Callable[..., Mapping[str, Any]]
-    ) -> None:
-        self._target, self._choose, self._options = target, choose, options
+    def __init__(self, target: RestatementTarget, registry: Registry, policies: PolicyStore) -> None:
+        self._target, self._policies = target, policies
         self._schema = Schema(target.task, target.classes)
         self._window = Window(target.start, target.end)
         self._states = [  # a plugin of somebody else might take its time
@@ -120,13 +114,10 @@ class Restatement:
                     self._accumulators[key] = metric.update(known, batch, context)
 
     def report(self) -> Report:
-        model = self._target.model
+        model, policy = self._target.model, self._policies.of(self._target.model[0])
         rows = {agent: RowCounts(received=many) for agent, many in self._rows.items()}
         points = [
-            point
-            for state in self._states
-            for point in self._points(state)
-            if self._choose(model[0], state.metric, point.value)
+            point for state in self._states for point in self._points(state) if policy.emits(state.metric, point.value)
         ]
         return Report(0, *model, self._window, points, rows)
 
@@ -145,7 +136,7 @@ class Restatement:
 
     def _context(self, state: MetricState, agent: str | None) -> Context:
         model, version = self._target.model
-        options = self._options(model, state.metric.name, state.plugin)
+        options = self._policies.of(model).options(state.metric.name, state.plugin)
         return Context(model, version, agent, self._schema, self._window, options=options)
 
 

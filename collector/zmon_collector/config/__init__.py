@@ -21,11 +21,9 @@ from zmon_collector.config.sections import (
     SecuritySection,
     WebSection,
 )
-from zmon_collector.config.series_selection import SeriesSelection, matches
 from zmon_collector.config.toml import dump
 from zmon_collector.config.values import address as host_and_port
 from zmon_collector.config.values import duration, endpoint, period, tables
-from zmon_collector.windows.window import WindowRules
 
 __all__ = [
     "AlertRule",
@@ -48,7 +46,6 @@ __all__ = [
     "period",
 ]
 
-EXPECTED = {"agents": 10, "features": 20, "classes": 2, "categorical": 0, "categories": 10, "segments": 0}
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
 
@@ -67,61 +64,6 @@ class Config:
     sinks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     alerts: tuple[AlertRule, ...] = ()
     notify: Mapping[str, NotifySection] = field(default_factory=dict)
-    _choices: dict[str, SeriesSelection] = field(default_factory=dict, init=False, repr=False, compare=False)
-
-    def rules(self, model: str) -> WindowRules:
-        """How this model's windows open and close."""
-        own, common = self.models.get(model, ModelSection()), self.collector
-        length = own.window or common.window
-        grace = common.grace if own.grace is None else own.grace
-        return WindowRules(
-            period=length,
-            grace=min(length / 10, 10.0) if grace is None else grace,
-            idle=common.idle if own.idle is None else own.idle,
-            max_wait=common.max_wait if own.max_wait is None else own.max_wait,
-            open_windows=self.limits.open_windows,
-            agents=self.limits.agents,
-        )
-
-    def sample_rows(self, model: str) -> int:
-        """Rows of the sample of this model's windows."""
-        return self.models.get(model, ModelSection()).sample_rows or self.collector.sample_rows
-
-    def choice(self, model: str) -> SeriesSelection:
-        """What is emitted for this model; the same object every time."""
-        known = self._choices.get(model)
-        if known is None:
-            known = self._choices[model] = SeriesSelection(
-                **{each.name: self._chosen(model, each.name) for each in fields(SeriesSelection)}
-            )
-        return known
-
-    def expected(self, model: str) -> Mapping[str, int]:
-        """What `zmon validate` reckons with for this model; `reference` is 1 where drift will be measured."""
-        own = self.models.get(model, ModelSection())
-        measured = own.reference is not None or self._chosen(model, "reference_windows") > 0
-        return {**EXPECTED, **self.metrics.expect, **own.expect, "reference": int(measured)}
-
-    def options(self, model: str, metric: str, plugin: str) -> Mapping[str, Any]:
-        """A metric's options: its plugin's table, the model's own over it, and what holds for several metrics."""
-        own = self.models.get(model, ModelSection()).metrics.get(metric, {})
-        split: dict[str, Any] = {
-            "segments": matches(self._chosen(model, "segment_metrics"), metric),
-            "max_segments": self._chosen(model, "max_segments"),
-        }
-        windows = self._chosen(model, "reference_windows")
-        if windows and not self._has_reference(model):
-            split["reference_windows"] = windows
-        return {**split, **self.plugins.get(plugin, {}), **own}
-
-    def _has_reference(self, model: str) -> bool:
-        own = self.models.get(model)
-        return own is not None and own.reference is not None
-
-    def _chosen(self, model: str, name: str) -> Any:
-        """A key of [models.NAME], or of [metrics] when the model has none of its own."""
-        own = getattr(self.models.get(model), name, None)
-        return getattr(self.metrics, name) if own is None else own
 
 
 def load(path: Path | None, *, web: str | None = None, no_web: bool = False, **options: Any) -> Config:

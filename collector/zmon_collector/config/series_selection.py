@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -104,54 +104,59 @@ class Ranks:
         return self.ranks.get((what, named, stat), 0), self._least.get((what, named), 0)
 
 
-@dataclass(slots=True)
-class _Known:
-    """What a model's choice has answered before."""
-
-    choice: SeriesSelection
-    series: dict[tuple[Any, ...], bool] = field(default_factory=dict)
-    classes: dict[str, bool] = field(default_factory=dict)
-    features: dict[str, bool] = field(default_factory=dict)
-
-
-def chooser(choice: Callable[[str], SeriesSelection]) -> Callable[[str, Metric[Any], Value], bool]:
-    """A function that says whether a value of a metric is emitted for a model, given each model's choice.
+class SeriesFilter:
+    """Applies a selection to values, and remembers the answers: a window may have half a million values.
 
     What a metric does not declare in its `series` is emitted unless it is dropped.
-    """
-    ranks: dict[str, Ranks] = {}
-    models: dict[str, _Known] = {}
 
-    def choose(model: str, metric: Metric[Any], value: Value) -> bool:
-        own = choice(model)
-        known = models.get(model)
-        if known is None or known.choice is not own:
-            known = models[model] = _Known(own)
-        # Which of its names a value carries says what series it is: a window may have half a million values.
+    Parameters
+    ----------
+    selection : SeriesSelection
+    ranks : dict
+        Presets of each metric's series, by the metric's name; filled in as metrics are seen.
+    """
+
+    def __init__(self, selection: SeriesSelection, ranks: dict[str, Ranks]) -> None:
+        self._selection = selection
+        self._ranks = ranks
+        self._series: dict[tuple[Any, ...], bool] = {}
+        self._classes: dict[str, bool] = {}
+        self._features: dict[str, bool] = {}
+
+    def emits(self, metric: Metric[Any], value: Value) -> bool:
+        """Return whether a value of a metric is emitted."""
+        selection = self._selection
+        # Which of its names a value carries says what series it belongs to.
         key = (metric.name, value.what, value.stat, tuple(map(bool, value[2:])))
-        taken = known.series.get(key)
-        if taken is None:
-            if metric.name not in ranks:
-                ranks[metric.name] = Ranks(metric)
-            rank, least = ranks[metric.name].of(value.what, tuple(bool(value[i]) for i in _WHERE), value.stat)
+        emitted = self._series.get(key)
+        if emitted is None:
+            if metric.name not in self._ranks:
+                self._ranks[metric.name] = Ranks(metric)
+            rank, least = self._ranks[metric.name].of(value.what, tuple(bool(value[i]) for i in _WHERE), value.stat)
             segment = bool(value.segment_name)
-            taken = known.series[key] = own.takes(value.what, value.stat, rank, least, segment=segment)
+            emitted = self._series[key] = selection.takes(value.what, value.stat, rank, least, segment=segment)
         return (
-            taken
-            and (not own.classes or not value.class_name or _name(known.classes, own.classes, value.class_name))
-            and (not own.features or not value.feat_name or _name(known.features, own.features, value.feat_name))
+            emitted
+            and (
+                not selection.classes
+                or not value.class_name
+                or _fits_any(self._classes, selection.classes, value.class_name)
+            )
+            and (
+                not selection.features
+                or not value.feat_name
+                or _fits_any(self._features, selection.features, value.feat_name)
+            )
         )
 
-    return choose
 
-
-def _name(known: dict[str, bool], globs: Sequence[str], name: str) -> bool:
-    taken = known.get(name)
-    if taken is None:
-        if len(known) > 2**17:  # names come from publishers
-            known.clear()
-        taken = known[name] = matches(globs, name)
-    return taken
+def _fits_any(answers: dict[str, bool], globs: Sequence[str], name: str) -> bool:
+    answer = answers.get(name)
+    if answer is None:
+        if len(answers) > 2**17:  # names come from publishers
+            answers.clear()
+        answer = answers[name] = matches(globs, name)
+    return answer
 
 
 def smallest(metrics: Callable[[], Iterable[Metric[Any]]]) -> Callable[[Value], str]:

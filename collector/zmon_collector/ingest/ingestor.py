@@ -20,6 +20,7 @@ from zmon.errors import WireError
 from zmon_collector.compute.engine import Engine
 from zmon_collector.compute.sample import stream_seed
 from zmon_collector.config import Config
+from zmon_collector.config.policy import PolicyStore
 from zmon_collector.ingest import validation
 from zmon_collector.ingest.late_labels import LateLabels
 from zmon_collector.ingest.model_state import ModelStates
@@ -61,6 +62,7 @@ class Ingestor:
     Parameters
     ----------
     config : Config
+    policies : PolicyStore
     telemetry : Telemetry
     engine : Engine
         Gets the rows, by window.
@@ -68,8 +70,11 @@ class Ingestor:
         Whether rows and open windows are to be journaled.
     """
 
-    def __init__(self, config: Config, telemetry: Telemetry, engine: Engine, *, journal: bool) -> None:
+    def __init__(
+        self, config: Config, policies: PolicyStore, telemetry: Telemetry, engine: Engine, *, journal: bool
+    ) -> None:
         self.config = config
+        self.policies = policies
         self.managers: dict[ModelKey, WindowManager] = {}
         self.shelf = ModelStates()
         self.sessions = SessionRegistry(telemetry)
@@ -90,7 +95,7 @@ class Ingestor:
         """Other rules, from the next window on."""
         self.config = config
         for (model, _), manager in self.managers.items():
-            manager.change_rules(config.rules(model))
+            manager.change_rules(self.policies.of(model).rules)
 
     # --- receive -----------------------------------------------------------------------------------------------------
 
@@ -279,7 +284,7 @@ class Ingestor:
         if manager is None:
             if len(self.managers) >= self.config.limits.models:
                 raise WireError("models", f"more than limits.models = {self.config.limits.models}")
-            manager = self.managers[model] = WindowManager(self.config.rules(topic.model), self.numbers)
+            manager = self.managers[model] = WindowManager(self.policies.of(topic.model).rules, self.numbers)
         self.shelf.hear(model, now)
         agent = manager.admit(topic.agent_id)
         if agent is OTHER:

@@ -95,7 +95,7 @@ class Recovery:
                     windows[number].contributors.add(agent)
         self._restore_shelf(now)
         for (model, _), manager in self._ingestor.managers.items():
-            manager.change_rules(self._ingestor.config.rules(model))
+            manager.change_rules(self._ingestor.policies.of(model).rules)
         self._ingestor.turn.number = found.turn + 1
         for number in found.leftovers:
             self._store.sweep(number, found.turn)
@@ -108,7 +108,7 @@ class Recovery:
     def _manager(self, model: str, version: str) -> WindowManager:
         managers = self._ingestor.managers
         if (model, version) not in managers:
-            managers[model, version] = WindowManager(self._ingestor.config.rules(model), self._ingestor.numbers)
+            managers[model, version] = WindowManager(self._ingestor.policies.of(model).rules, self._ingestor.numbers)
         return managers[model, version]
 
     def _restore_shelf(self, now: Now) -> None:

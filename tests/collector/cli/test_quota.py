@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from zmon_collector.cli import quota as budget
 from zmon_collector.cli import validate
 from zmon_collector.config import Config, parse
+from zmon_collector.config.policy import ModelPolicy
 from zmon_collector.config.series_selection import SeriesSelection
 from zmon_collector.plugins import Registry
 
@@ -35,9 +36,9 @@ class Api:
 
 
 def load(choice: SeriesSelection, **expect: int) -> budget.Load:
-    options = Config().options
+    policy = ModelPolicy(Config(), "m")
     return budget.load(
-        list(METRICS.values()), choice, {**EXPECT, **expect}, lambda metric: options("m", metric.name, metric.name)
+        list(METRICS.values()), choice, {**EXPECT, **expect}, lambda metric: policy.options(metric.name, metric.name)
     )
 
 
@@ -72,8 +73,8 @@ def test_a_reference_adds_its_drift() -> None:
     without, measured = (load(SeriesSelection(), features=784, classes=10, reference=each) for each in (0, 1))
     assert 784 < measured.rollup - without.rollup < 784 + 30
     assert measured.health == without.health
-    assert parse({"models": {"a": {"reference": "a.zmon"}}}).expected("a")["reference"] == 1
-    assert parse({}).expected("a")["reference"] == 0
+    assert ModelPolicy(parse({"models": {"a": {"reference": "a.zmon"}}}), "a").expected["reference"] == 1
+    assert ModelPolicy(parse({}), "a").expected["reference"] == 0
 
 
 def test_choices_lower_the_estimate() -> None:

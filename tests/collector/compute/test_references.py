@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from zmon_collector.config import Config, ModelSection, WebSection, parse
+from zmon_collector.config.policy import ModelPolicy
 
 import zmon
 from tests.conftest import until
@@ -151,7 +152,7 @@ def test_the_broken_replica_is_named_within_two_windows(collect: Any) -> None:
 
 def test_the_keys_of_the_configuration() -> None:
     found = parse({"metrics": {"reference_windows": 20}, "models": {"a": {"reference": "a.zmon"}}})
-    assert "reference_windows" not in found.options("a", "reference", "reference")
-    assert found.options("b", "reference", "reference")["reference_windows"] == 20
+    assert "reference_windows" not in ModelPolicy(found, "a").options("reference", "reference")
+    assert ModelPolicy(found, "b").options("reference", "reference")["reference_windows"] == 20
     with pytest.raises(ConfigurationError, match="whole number from 0"):
         parse({"metrics": {"reference_windows": -1}})

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from zmon_collector.compute import merge, segments
 from zmon_collector.compute.accumulate import Partial, StepProgress, accumulate
 from zmon_collector.config import parse
+from zmon_collector.config.policy import ModelPolicy
 from zmon_collector.plugins import Registry
 
 from tests.e2e.test_series import subset
@@ -173,9 +174,12 @@ def test_a_part_that_tracked_fewer_values_bounds_the_whole(monkeypatch: pytest.M
 
 def test_which_metrics_are_split_is_configured() -> None:
     config = parse({"metrics": {"segment_metrics": ["scores"]}, "models": {"fraud": {"segment_metrics": []}}})
-    assert [config.options("m", name, "x")["segments"] for name in ("scores", "performance")] == [True, False]
-    assert config.options("fraud", "scores", "x")["segments"] is False
-    assert config.options("m", "scores", "x")["max_segments"] == 20
+    assert [ModelPolicy(config, "m").options(name, "x")["segments"] for name in ("scores", "performance")] == [
+        True,
+        False,
+    ]
+    assert ModelPolicy(config, "fraud").options("scores", "x")["segments"] is False
+    assert ModelPolicy(config, "m").options("scores", "x")["max_segments"] == 20
 
 
 @pytest.mark.parametrize("options", [{}, {"segments": False}])

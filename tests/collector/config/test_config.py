@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from zmon_collector.config import Config, dump, duration, load, parse
+from zmon_collector.config.policy import ModelPolicy
 
 from zmon.errors import ConfigurationError
 
@@ -64,17 +65,18 @@ def test_models_differ_where_they_say_so() -> None:
             "plugins": {"performance": {"x": 0, "y": 2}},
         }
     )
-    assert (config.rules("fraud").period, config.rules("other").period) == (10, 60)
-    assert (config.rules("fraud").grace, config.rules("other").grace) == (1.0, 6.0)
-    assert (config.choice("fraud").preset, config.choice("other").preset) == ("full", "minimal")
+    fraud, other = ModelPolicy(config, "fraud"), ModelPolicy(config, "other")
+    assert (fraud.rules.period, other.rules.period) == (10, 60)
+    assert (fraud.rules.grace, other.rules.grace) == (1.0, 6.0)
+    assert (fraud.selection.preset, other.selection.preset) == ("full", "minimal")
     split = {"segments": True, "max_segments": 20}
-    assert config.options("fraud", "performance", "performance") == {"x": 1, "y": 2, **split}
-    assert config.options("other", "performance", "performance") == {"x": 0, "y": 2, **split}
+    assert fraud.options("performance", "performance") == {"x": 1, "y": 2, **split}
+    assert other.options("performance", "performance") == {"x": 0, "y": 2, **split}
 
 
 def test_grace_is_a_tenth_and_at_most_ten_seconds() -> None:
-    assert parse({"collector": {"window": "1h"}}).rules("m").grace == 10.0
-    assert parse({"collector": {"grace": "0s"}}).rules("m").grace == 0.0
+    assert ModelPolicy(parse({"collector": {"window": "1h"}}), "m").rules.grace == 10.0
+    assert ModelPolicy(parse({"collector": {"grace": "0s"}}), "m").rules.grace == 0.0
 
 
 @pytest.mark.parametrize(

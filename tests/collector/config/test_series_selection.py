@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 from zmon_collector.config import parse
-from zmon_collector.config.series_selection import SeriesSelection, chooser, unknown
+from zmon_collector.config.policy import PolicyStore
+from zmon_collector.config.series_selection import SeriesSelection, unknown
 from zmon_collector.plugins import Registry
 
 from zmon.contract import Metric, Value
@@ -52,16 +53,16 @@ def test_what_is_emitted(table: dict[str, Any], emitted: tuple[Any, ...]) -> Non
     for config in (parse({"metrics": table}), parse({"metrics": {"preset": "full"}, "models": {"m": table}})):
         if config.models and "preset" not in table:
             continue
-        choose = chooser(config.choice)
+        policy = PolicyStore(config).of("m")
         for _ in range(2):
-            assert tuple(each for each in ALL if choose("m", METRICS[each[0]], each[1])) == emitted
+            assert tuple(each for each in ALL if policy.emits(METRICS[each[0]], each[1])) == emitted
 
 
 def test_a_model_has_its_own_choice() -> None:
     config = parse({"metrics": {"drop": ["mcc"], "preset": "full"}, "models": {"fraud": {"drop": []}}})
-    choose = chooser(config.choice)
-    assert choose("fraud", METRICS["performance"], MCC[1])
-    assert not choose("other", METRICS["performance"], MCC[1])
+    policies = PolicyStore(config)
+    assert policies.of("fraud").emits(METRICS["performance"], MCC[1])
+    assert not policies.of("other").emits(METRICS["performance"], MCC[1])
 
 
 def test_patterns_that_fit_nothing_are_named() -> None:

@@ -13,6 +13,7 @@ import pytest
 from zmon_collector.compute.contexts import Contexts
 from zmon_collector.compute.engine import Engine
 from zmon_collector.config import Config, LimitsSection
+from zmon_collector.config.policy import PolicyStore
 from zmon_collector.ingest.ingestor import Ingestor
 from zmon_collector.ingest.recovery import Recovery
 from zmon_collector.ingest.retention import FORGET_AGENT, FORGET_MODEL, Retention
@@ -40,7 +41,7 @@ class Computed:
     """Stands for the engine: keeps what metrics would keep, and finishes windows when it is told to."""
 
     def __init__(self) -> None:
-        self.contexts = Contexts(lambda *_: {})
+        self.contexts = Contexts(PolicyStore(Config()))
         self.windows: list[tuple[journal.ModelKey, OpenWindow]] = []
 
     def add(self, model: journal.ModelKey, window: OpenWindow, *_: object) -> None:
@@ -72,7 +73,9 @@ class Scene:
     def begin(self) -> None:
         """A collector starts on what the journal has."""
         self.engine = Computed()
-        self.ingestor = Ingestor(self.config, self.telemetry, cast(Engine, self.engine), journal=True)
+        self.ingestor = Ingestor(
+            self.config, PolicyStore(self.config), self.telemetry, cast(Engine, self.engine), journal=True
+        )
         self.forgetting = Retention(self.ingestor, cast(Engine, self.engine), self.telemetry)
         found = journal.load(self.connection)
         store = cast(Database, SimpleNamespace(sweep=lambda window, through: None))

@@ -14,6 +14,7 @@ from zmon.batch import Array, Batch, Schema
 from zmon.errors import ConfigurationError, Rejected
 from zmon.reference import Reader
 from zmon_collector.config import Config
+from zmon_collector.config.policy import ModelPolicy
 from zmon_collector.jobs.row_files import FilePiece
 from zmon_collector.jobs.tabular import Layout, Table
 from zmon_collector.windows.window import Periods
@@ -54,7 +55,7 @@ class Job:
     @cached_property
     def periods(self) -> Periods:
         """Where windows begin."""
-        return Periods(self.config.rules(self.model).period)
+        return Periods(ModelPolicy(self.config, self.model).rules.period)
 
     def agents(self, column: Any, rows: int) -> tuple[Array, list[str]]:
         """For each row the place of its agent among the names given beside."""

@@ -13,8 +13,8 @@ from zmon.contract import Report, Sink
 from zmon.errors import ConfigurationError, RetryLater
 from zmon_collector.compute import checkpoint_codec
 from zmon_collector.compute.finalizer import ClosedWindow
-from zmon_collector.compute.references import References
 from zmon_collector.config import Config
+from zmon_collector.config.policy import PolicyStore, check_profiles, read_profiles
 from zmon_collector.jobs.backfill.executors import Stopped, Workers
 from zmon_collector.jobs.backfill.job import Job, settled
 from zmon_collector.jobs.backfill.plan import BackfillPlan, Round
@@ -65,8 +65,9 @@ class Backfill:
         layout, schema = settled(table)
         self._sinks = config.sinks.get(DEFAULT_SINK, {})
         self._folder = config.collector.data_dir
-        self._references = References(config)
-        self._references.check([((model, version), schema)])
+        profiles = read_profiles(config)
+        check_profiles(profiles, [(model, schema)])
+        self._policies = PolicyStore(config, profiles)
         self._registry = plugins(config)
         # What travels: no table of a sink, no key, no target of notifications.
         self.job = Job(model, version, agent, Config(collector=config.collector, metrics=config.metrics,
@@ -83,7 +84,7 @@ class Backfill:
             progress = resumed(self._folder, job.key, self._digest(), len(plan.windows))
             self._say(written=progress.closed, windows=progress.windows)
             writing = _Writing(self._sink(), progress, job)
-            bench = Bench(job, self._registry, self._references.of)
+            bench = Bench(job, self._registry, self._policies)
             for (metric, agent), kept in progress.memory.items():
                 bench.engine.contexts.remember(job.key, metric, agent, kept)
             try:
@@ -104,15 +105,15 @@ class Backfill:
         return plan
 
     def _rounds(self, plan: BackfillPlan, done: int) -> list[Round]:
-        config, schema = self.job.config, self.job.schema
+        policy, schema = self._policies.of(self.job.model), self.job.schema
         learned = self._registry.metrics["reference"]
-        first = config.options(self.job.model, "reference", learned.plugin).get("reference_windows", 0)
+        first = policy.options("reference", learned.plugin).get("reference_windows", 0)
         width = len(schema.features) + len(schema.classes) + len(schema.segments) + 4
-        return plan.rounds(done, first, config.sample_rows(self.job.model), 8 * width, config.limits.sample_bytes)
+        return plan.rounds(done, first, policy.sample_rows, 8 * width, policy.config.limits.sample_bytes)
 
     def _round(self, plan: BackfillPlan, round_: Round, bench: Bench, workers: Workers, writing: _Writing) -> None:
         engine, job = bench.engine, self.job
-        profile = self._references.of(job.key, job.schema, engine.contexts.memory(job.key))
+        profile = engine.references.of(job.key, job.schema, engine.contexts.memory(job.key))
         job = replace(job, reference=None if profile is None else profile.to_bytes())
         low, high, period = round_.windows[0], round_.windows[-1], job.periods.newest
         open_ = {start: OpenWindow(start, start + period, schema=job.schema) for start in round_.windows}
@@ -157,10 +158,10 @@ class Backfill:
 
     def _digest(self) -> str:
         """Names the files as they are, and every option that changes what is written."""
-        job = self.job
+        job, policy = self.job, self._policies.of(self.job.model)
         found = [job.layout, job.schema, job.key, job.agent, job.config.metrics, job.config.models.get(job.model),
-                 job.config.plugins, job.config.rules(job.model), job.config.sample_rows(job.model), self._sinks,
-                 self._references.files.get(job.model) and self._references.files[job.model].digest]  # fmt: skip
+                 job.config.plugins, policy.rules, policy.sample_rows, self._sinks,
+                 policy.reference and policy.reference.digest]  # fmt: skip
         for path in dict.fromkeys(piece.path for piece in self._pieces):
             stat = path.stat()
             found.append((str(path), stat.st_size, stat.st_mtime_ns))

@@ -18,7 +18,7 @@ from zmon_collector.compute.engine import Engine
 from zmon_collector.compute.finalizer import ClosedWindow
 from zmon_collector.compute.sample import stream_seed
 from zmon_collector.config import Config
-from zmon_collector.config.series_selection import chooser
+from zmon_collector.config.policy import PolicyStore
 from zmon_collector.jobs.backfill.job import Chunk, Job, sound
 from zmon_collector.jobs.row_files import FilePiece, values
 from zmon_collector.loading import load_plugins
@@ -50,19 +50,15 @@ class Result:
 class Bench:
     """The collector's engine without a collector around it: what it needs is called from here until it is done."""
 
-    def __init__(self, job: Job, registry: Registry, reference: Callable[..., Profile | None]) -> None:
+    def __init__(self, job: Job, registry: Registry, policies: PolicyStore) -> None:
         self._wakeup = threading.Event()
-        config = job.config
         self.engine = Engine(
             registry,
-            choose=chooser(config.choice),
-            options=config.options,
-            sample_rows=config.sample_rows,
+            policies,
             sample_bytes=UNBOUNDED,
             workers=1,
-            timeout=config.collector.metric_timeout,
+            timeout=job.config.collector.metric_timeout,
             wake=self._wakeup.set,
-            reference=reference,
         )
 
     def until(self, done: Callable[[], bool]) -> list[ClosedWindow]:
@@ -98,8 +94,8 @@ def compute(job: Job, number: int, piece: FilePiece, low: int, high: int) -> Res
 
     `number` is the piece's place among all: with a row's own number in the file it is what the row sample is drawn by.
     """
-    profile = None if job.reference is None else Profile.from_bytes(job.reference, "the reference")
-    bench = Bench(job, plugins(job.config), lambda *_: profile)
+    profiles = {} if job.reference is None else {job.model: Profile.from_bytes(job.reference, "the reference")}
+    bench = Bench(job, plugins(job.config), PolicyStore(job.config, profiles))
     seed = stream_seed(number.to_bytes(16, "little"))
     reader, period = job.layout.reader(), job.periods.newest
     windows: dict[int, OpenWindow] = {}
