@@ -12,11 +12,12 @@ import click
 from zmon_collector.cli.main import cli
 from zmon_collector.config import alerting, sections
 from zmon_collector.config.toml import toml
-from zmon_collector.config.values import clients, duration, period, tables
+from zmon_collector.config.values import clients, period, tables
 from zmon_collector.plugins import Registry
 
 from tests import wire_page
 from tests.bench import performance, suite
+from zmon.options import duration
 
 ROOT = Path(__file__).parents[1]
 HEAD = "<!-- Made by `make docs`; edit the code instead. -->\n\n"

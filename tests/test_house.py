@@ -37,6 +37,7 @@ PURE = {  # no sockets, no clock, no threads
     "zmon._transport.ring": set(),
     "zmon._capture.fast_path": set(),
     "zmon.batch": set(),
+    "zmon.options": set(),
     "zmon.state": set(),
     "zmon.categories": set(),
     "zmon._capture.kinds": set(),

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from zmon_plugins.anodot import Names, samples, violations
-from zmon_plugins.sinks.anodot_file import AnodotFile, _options, file_name
+from zmon_plugins.sinks.anodot_file import AnodotFile, file_name, register_sinks
 
 from zmon.contract import Point, Refused, Report, Value, Window
 from zmon.errors import ConfigurationError, RetryLater
@@ -235,4 +235,4 @@ def test_old_files_are_deleted(tmp_path: Path) -> None:
 )
 def test_wrong_options_refuse_to_start(table: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match=r"\[sinks.anodot_file\]"):
-        _options(table)
+        register_sinks(lambda sink: None, {"sinks": {"anodot_file": table}})

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from zmon.errors import ConfigurationError
+from zmon.options import duration
 from zmon_collector import config as configuration
 from zmon_collector.config import Config
 from zmon_collector.loading import load_plugins
@@ -35,7 +36,7 @@ class _Read(click.ParamType[Any]):
             self.fail(str(error), param, ctx)
 
 
-DURATION = _Read("duration", configuration.duration)
+DURATION = _Read("duration", duration)
 PERIOD = _Read("duration", configuration.period)
 ADDRESS = _Read("host:port", configuration.host_and_port)
 ENDPOINT = _Read("endpoint", configuration.endpoint)

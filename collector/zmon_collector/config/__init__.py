@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import tomllib
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields, replace
@@ -11,6 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from zmon.errors import ConfigurationError
+from zmon.options import nearest, read_options
 from zmon_collector.config.alerting import AlertRule, NotifySection, checked
 from zmon_collector.config.sections import (
     CollectorSection,
@@ -23,7 +23,7 @@ from zmon_collector.config.sections import (
 )
 from zmon_collector.config.toml import dump
 from zmon_collector.config.values import address as host_and_port
-from zmon_collector.config.values import duration, endpoint, period, tables
+from zmon_collector.config.values import endpoint, period, tables
 
 __all__ = [
     "AlertRule",
@@ -37,7 +37,6 @@ __all__ = [
     "SecuritySection",
     "WebSection",
     "dump",
-    "duration",
     "endpoint",
     "exposed",
     "host_and_port",
@@ -103,7 +102,7 @@ def parse(data: Mapping[str, Any]) -> Config:
     known = {each.name for each in fields(Config) if each.init}
     for name in data:
         if name not in known:
-            raise ConfigurationError(f"unknown section [{name}]{_nearest(name, known)}")
+            raise ConfigurationError(f"unknown section [{name}]; {nearest(name, known)}")
     try:
         models = tables(data.get("models", {}))
         plugins, sinks = tables(data.get("plugins", {})), tables(data.get("sinks", {}))
@@ -131,24 +130,10 @@ def parse(data: Mapping[str, Any]) -> Config:
 
 def _section(kind: type[Any], data: object, where: str, spelled: Mapping[str, str] | None = None) -> Any:
     """A section's values; `spelled` are keys that Python cannot spell, and the fields they stand for."""
-    if not isinstance(data, dict):
-        raise ConfigurationError(f"[{where}] is not a table")
     spelling = {field: key for key, field in (spelled or {}).items()}
     known: dict[str, Field[Any]] = {spelling.get(each.name, each.name): each for each in fields(kind)}
-    values = {}
-    for name, value in data.items():
-        if name not in known:
-            raise ConfigurationError(f"[{where}] has an unknown key {name!r}{_nearest(name, known)}")
-        try:
-            values[known[name].name] = known[name].metadata["parse"](value)
-        except ValueError as error:
-            raise ConfigurationError(f"[{where}] {name}: {error}") from None
-    return kind(**values)
-
-
-def _nearest(name: str, known: Mapping[str, Any] | set[str]) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(sorted(known))}"
+    values = read_options(data, {name: each.metadata["parse"] for name, each in known.items()}, f"[{where}]")
+    return kind(**{known[name].name: value for name, value in values.items()})
 
 
 def exposed(config: Config) -> dict[str, str]:

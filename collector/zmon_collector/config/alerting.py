@@ -3,43 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from zmon.errors import ConfigurationError
+from zmon.options import duration, flag, number, one_of, positive, text
 from zmon_collector.config.sections import key
-from zmon_collector.config.values import duration, flag, positive, text
+from zmon_collector.config.values import pattern, share
 
 SEVERITIES = ("info", "warning", "critical")
 WHEN = ("value", "loss", "silent", "no_data")
 KINDS = ("slack", "webhook")
-
-
-def number(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"{value!r} is not a number")
-    return float(value)
-
-
-def share(value: object) -> float:
-    """A number from 0 to below 1."""
-    if not 0 <= number(value) < 1:
-        raise ValueError(f"{value!r} is not a share from 0 to below 1")
-    return number(value)
-
-
-def pattern(value: object) -> str:
-    """A text that may be empty."""
-    return "" if value == "" else text(value)
-
-
-def one_of(*known: str) -> Callable[[object], str]:
-    def read(value: object) -> str:
-        if value not in known:
-            raise ValueError(f"{value!r} is not one of {', '.join(known)}")
-        return str(value)
-
-    return read
 
 
 @dataclass(frozen=True, slots=True)

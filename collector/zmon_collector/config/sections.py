@@ -8,24 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from zmon._transport.settings import DEFAULT_COLLECTOR
-from zmon_collector.config.values import (
-    address,
-    clients,
-    duration,
-    endpoint,
-    expectations,
-    file,
-    flag,
-    globs,
-    journal,
-    period,
-    positive,
-    tables,
-    texts,
-    whole,
-)
+from zmon.options import duration, flag, positive, size, texts, whole
+from zmon.options import text as one_text
+from zmon_collector.config.values import address, clients, endpoint, expectations, file, globs, journal, period, tables
 from zmon_collector.config.values import preset as one_preset
-from zmon_collector.config.values import text as one_text
 
 SEGMENT_METRICS = ("rows", "predicted_classes", "confidence", "performance", "regression")
 
@@ -126,7 +112,7 @@ class WebSection:
     hosts: tuple[str, ...] | None = key(texts, None, "further host names under which the page is reached")
     viewers: int = key(positive, 200, "live viewers at a time")
     keep: float = key(duration, 7 * 86400.0, "how long the history keeps windows")
-    history_bytes: int = key(positive, 512 * 2**20, "size of the history; the oldest windows go first")
+    history_bytes: int = key(size, 512 * 2**20, "size of the history; the oldest windows go first")
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,22 +128,22 @@ class LimitsSection:
     """[limits]"""
 
     open_windows: int = key(positive, 64, "open windows a model; beyond it the oldest closes")
-    sample_bytes: int = key(positive, 256 * 2**20, "all samples together")
-    inflight_bytes: int = key(positive, 64 * 2**20, "unacknowledged bytes of all publishers together")
-    message_bytes: int = key(positive, 16 * 2**20, "one frame of a message; a larger one disconnects its sender")
+    sample_bytes: int = key(size, 256 * 2**20, "all samples together")
+    inflight_bytes: int = key(size, 64 * 2**20, "unacknowledged bytes of all publishers together")
+    message_bytes: int = key(size, 16 * 2**20, "one frame of a message; a larger one disconnects its sender")
     journal_bytes: int = key(
-        positive, 8 * 2**30, "rows of open windows on disk; beyond it nothing is taken until some close"
+        size, 8 * 2**30, "rows of open windows on disk; beyond it nothing is taken until some close"
     )
-    outbox_bytes: int = key(positive, 256 * 2**20, "reports that wait for a sink; beyond it the oldest go")
+    outbox_bytes: int = key(size, 256 * 2**20, "reports that wait for a sink; beyond it the oldest go")
     outbox_age: float = key(duration, 7 * 86400.0, "a report that waits for longer goes")
     refused_rows: int = key(
         positive, 100_000, "samples set aside because a target refused them; beyond it the oldest go"
     )
     refused_age: float = key(duration, 30 * 86400.0, "a sample set aside for longer goes")
     label_bytes: int = key(
-        positive, 2**30, "rows with an id that wait for labels, and labels that wait; beyond it the oldest go"
+        size, 2**30, "rows with an id that wait for labels, and labels that wait; beyond it the oldest go"
     )
-    schema_bytes: int = key(positive, 64 * 2**20, "schemas kept in memory; further ones are asked for again")
+    schema_bytes: int = key(size, 64 * 2**20, "schemas kept in memory; further ones are asked for again")
     models: int = key(positive, 1000, "models times versions")
     agents: int = key(positive, 100, "agents a model; those beyond count for the rollup only")
     streams: int = key(positive, 10_000, "publishers known at a time, those that are away for a while included")

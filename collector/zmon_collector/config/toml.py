@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
-from zmon_collector.config.values import clients, duration, period, tables
+from zmon.options import duration
+from zmon_collector.config.values import clients, period, tables
 
 if TYPE_CHECKING:
     from zmon_collector.config import Config

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from zmon.errors import ConfigurationError
+from zmon.options import flag, one_of, positive_duration, read_options, text
 from zmon_plugins.anodot import fixed_properties
 
 TOKEN_ENV = "ANODOT_TOKEN"
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _TOKEN = re.compile(r"[\x21-\x7e]+")
 
 
@@ -59,23 +58,12 @@ class ApiTarget:
 
 def read(table: Mapping[str, Any], where: str = "[sinks.anodot]") -> ApiTarget:
     """The target of a configuration table; ConfigurationError when a key or a value cannot be."""
-    values = {}
-    known = {each.name for each in fields(ApiTarget)}
-    for name, value in table.items():
-        if name == "token":
-            raise ConfigurationError(
-                f"{where} holds a token; put it into the environment and name the variable: "
-                f'token_env = "{TOKEN_ENV}", or into a file: token_file = "PATH"'
-            )
-        if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(sorted(known))}"
-            raise ConfigurationError(f"{where} has an unknown key {name!r}; {hint}")
-        try:
-            values[name] = _READ[name](value)
-        except ValueError as error:
-            raise ConfigurationError(f"{where} {name}: {error}") from None
-    return ApiTarget(**values)
+    if "token" in table:
+        raise ConfigurationError(
+            f"{where} holds a token; put it into the environment and name the variable: "
+            f'token_env = "{TOKEN_ENV}", or into a file: token_file = "PATH"'
+        )
+    return ApiTarget(**read_options(table, _READERS, where))
 
 
 def token_of(target: ApiTarget, where: str = "[sinks.anodot]") -> str:
@@ -107,16 +95,10 @@ def _secret(file: str, variable: str, what: str, where: str) -> str:
 
 
 def _url(value: object) -> str:
-    parts = urlsplit(_text(value))
+    parts = urlsplit(text(value))
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.username:
         raise ValueError(f'{value!r} is no base address; write it as "https://app.anodot.com"')
     return str(value).rstrip("/")
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str) or not value:
-        raise ValueError(f"{value!r} is not a text")
-    return value
 
 
 def _rate(value: object) -> float:
@@ -131,44 +113,19 @@ def _chunk(value: object) -> int:
     return value
 
 
-def _duration(value: object) -> float:
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", value) if isinstance(value, str) else None
-    if match is None or float(match[1]) == 0:
-        raise ValueError(f'{value!r} is no duration; write it as "500ms", "30s" or "2m"')
-    return float(match[1]) * _UNITS[match[2]]
-
-
-def _agents(value: object) -> str:
-    if value not in ("health", "all", "none"):
-        raise ValueError(f'{value!r} is none of "health", "all", "none"')
-    return str(value)
-
-
-def _protocol(value: object) -> str:
-    if value not in ("2.0", "3.0"):
-        raise ValueError(f'{value!r} is neither "2.0" nor "3.0"')
-    return str(value)
-
-
-def _flag(value: object) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError(f"{value!r} is neither true nor false")
-    return value
-
-
-_READ: Mapping[str, Any] = {
+_READERS: Mapping[str, Any] = {
     "url": _url,
-    "token_env": _text,
-    "token_file": _text,
+    "token_env": text,
+    "token_file": text,
     "requests_per_second": _rate,
     "samples_per_second": _rate,
     "chunk": _chunk,
-    "connect_timeout": _duration,
-    "read_timeout": _duration,
-    "agents": _agents,
+    "connect_timeout": positive_duration,
+    "read_timeout": positive_duration,
+    "agents": one_of("health", "all", "none"),
     "properties": fixed_properties,
-    "protocol": _protocol,
-    "access_key_env": _text,
-    "access_key_file": _text,
-    "enabled": _flag,
+    "protocol": one_of("2.0", "3.0"),
+    "access_key_env": text,
+    "access_key_file": text,
+    "enabled": flag,
 }

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import re
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -17,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from zmon.contract import Ledger, Report, Sink
-from zmon.errors import ConfigurationError, RetryLater
+from zmon.errors import RetryLater
 from zmon.hooks import hookimpl
+from zmon.options import flag, positive_duration, read_options, size
 from zmon_plugins.anodot import Names, fixed_properties
 from zmon_plugins.json_lines import lines
 
@@ -26,7 +26,6 @@ log = logging.getLogger("zmon.anodot")
 
 SWEEP_EVERY = 600.0  # seconds between looks for files that are too old
 RETRY_AFTER = 5.0
-_UNITS = {"h": 3600.0, "d": 86400.0}
 
 
 class AnodotFile:
@@ -46,7 +45,11 @@ class AnodotFile:
     name = "anodot_file"
 
     def __init__(
-        self, folder: Path, keep: float, keep_bytes: int = 10 * 2**30, properties: Mapping[str, str] | None = None
+        self,
+        folder: Path,
+        keep: float = 30 * 86400.0,
+        keep_bytes: int = 10 * 2**30,
+        properties: Mapping[str, str] | None = None,
     ) -> None:
         self.invalid = 0  # samples left out because Anodot would refuse them
         self._folder = folder
@@ -124,27 +127,11 @@ def _sequence(path: Path) -> str:
     return path.stem.rpartition("-")[2]
 
 
-def _options(table: Mapping[str, Any]) -> tuple[float, int, dict[str, str]]:
-    unknown = set(table) - {"keep", "keep_bytes", "properties", "enabled"}
-    if unknown:
-        raise ConfigurationError(
-            f"[sinks.anodot_file] has unknown keys {sorted(unknown)}; known are enabled, keep, keep_bytes, properties"
-        )
-    keep_bytes = table.get("keep_bytes", 10 * 2**30)
-    if type(keep_bytes) is not int or keep_bytes < 1:
-        raise ConfigurationError(f"[sinks.anodot_file] keep_bytes: {keep_bytes!r} is not a whole number from 1")
-    keep = table.get("keep", "30d")
-    match = re.fullmatch(r"(\d+)([hd])", keep) if isinstance(keep, str) else None
-    if match is None or int(match[1]) == 0:
-        raise ConfigurationError(f'[sinks.anodot_file] keep: {keep!r} is no duration; write it as "30d" or "12h"')
-    try:
-        properties = fixed_properties(table.get("properties", {}))
-    except ValueError as error:
-        raise ConfigurationError(f"[sinks.anodot_file] properties: {error}") from None
-    return int(match[1]) * _UNITS[match[2]], keep_bytes, properties
+OPTIONS = {"keep": positive_duration, "keep_bytes": size, "properties": fixed_properties, "enabled": flag}
 
 
 @hookimpl
 def register_sinks(register: Callable[[Sink], None], options: Mapping[str, Any]) -> None:
-    limits = _options(options.get("sinks", {}).get("anodot_file", {}))
-    register(AnodotFile(Path(options.get("data_dir", "zmon-data")) / "anodot", *limits))
+    read = read_options(options.get("sinks", {}).get(AnodotFile.name, {}), OPTIONS, "[sinks.anodot_file]")
+    read.pop("enabled", None)  # the collector's to act on
+    register(AnodotFile(Path(options.get("data_dir", "zmon-data")) / "anodot", **read))

@@ -13,8 +13,8 @@ from fnmatch import fnmatchcase
 from typing import Any, TextIO
 
 from zmon.contract import Report, Sink
-from zmon.errors import ConfigurationError
 from zmon.hooks import hookimpl
+from zmon.options import flag, read_options, texts
 
 
 class Console:
@@ -58,15 +58,7 @@ class Console:
 
 @hookimpl
 def register_sinks(register: Callable[[Sink], None], options: Mapping[str, Any]) -> None:
-    table = options.get("sinks", {}).get("console", {})
-    unknown = set(table) - {"what", "agents", "enabled"}
-    if unknown:
-        raise ConfigurationError(f"[sinks.console] has unknown keys {sorted(unknown)}; known are agents, enabled, what")
-    what, agents = table.get("what", ["*"]), table.get("agents", False)
-    if not isinstance(what, list) or not what or not all(isinstance(each, str) for each in what):
-        raise ConfigurationError(
-            f'[sinks.console] what: {what!r} is not a list of globs; write it as ["accuracy", "f1*"]'
-        )
-    if not isinstance(agents, bool):
-        raise ConfigurationError(f"[sinks.console] agents: {agents!r} is neither true nor false")
-    register(Console(what, agents))
+    table = options.get("sinks", {}).get(Console.name, {})
+    read = read_options(table, {"what": texts, "agents": flag, "enabled": flag}, "[sinks.console]")
+    read.pop("enabled", None)  # the collector's to act on
+    register(Console(**read))

@@ -6,16 +6,17 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from zmon_collector.config import Config, dump, duration, load, parse
+from zmon_collector.config import Config, dump, load, parse
 from zmon_collector.config.policy import ModelPolicy
 
 from zmon.errors import ConfigurationError
+from zmon.options import duration
 
 WRONG = {
     "an unknown section": ("[colector]", "unknown section [colector]; did you mean 'collector'?"),
     "an unknown key": ("[collector]\nwindo = '60s'", "[collector] has an unknown key 'windo'; did you mean 'window'?"),
     "an unknown key of a model": ("[models.fraud]\ngrase = '1s'", "[models.fraud] has an unknown key 'grase'"),
-    "a number for a duration": ("[collector]\nwindow = 60", 'window: 60 is no duration; write it as "60s"'),
+    "a number for a duration": ("[collector]\nwindow = 60", 'window: 60 is not a duration; write it as "500ms", "60s"'),
     "half a second": ("[collector]\nwindow = '500ms'", "whole number of seconds"),
     "a negative limit": ("[limits]\nopen_windows = -1", "open_windows: -1 is not a whole number from 1"),
     "a bool for a number": ("[limits]\nopen_windows = true", "is not a whole number"),

@@ -355,10 +355,10 @@ def test_the_list_may_be_a_file_of_its_own(tmp_path: Path) -> None:
 
 
 WRONG = {
-    "no key": ("[security.clients.x]\nmodels = ['*']", "x: key is not a public key"),
-    "a short key": ("[security.clients.x]\nkey = 'abc'\nmodels = ['*']", "x: key is not a public key"),
+    "no key": ("[security.clients.x]\nmodels = ['*']", "x has no key"),
+    "a short key": ("[security.clients.x]\nkey = 'abc'\nmodels = ['*']", "x key: it is not a public key"),
     "no models": (f"[security.clients.x]\nkey = '{POD.public}'", 'models = ["*"]'),
-    "models as text": (f"[security.clients.x]\nkey = '{POD.public}'\nmodels = '*'", "x: '*' is not a list"),
+    "models as text": (f"[security.clients.x]\nkey = '{POD.public}'\nmodels = '*'", "x models: '*' is not a list"),
     "an unknown key": ("[security.clients.x]\nkeys = 'a'", "x has an unknown key 'keys'"),
     "clients without a secret": (f"[security.clients.x]\nkey = '{POD.public}'\nmodels = ['*']", "no secret_key_file"),
     "no table": ("[security]\nclients = 3", "is not a table"),
