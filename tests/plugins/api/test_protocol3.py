@@ -180,7 +180,7 @@ def test_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ANODOT_ACCESS_KEY", raising=False)
     with pytest.raises(ConfigurationError, match="ANODOT_ACCESS_KEY holds no token"):
         register_sinks(lambda sink: None, {"sinks": {"anodot": {"protocol": "3.0"}}})
-    with pytest.raises(ConfigurationError, match="not one of 2.0, 3.0"):
+    with pytest.raises(ConfigurationError, match="not one of"):
         register_sinks(lambda sink: None, {"sinks": {"anodot": {"protocol": "4.0"}}})
     monkeypatch.setenv("ANODOT_ACCESS_KEY", "k")
     found: list[Any] = []
