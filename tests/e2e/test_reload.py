@@ -96,7 +96,7 @@ def test_a_client_that_is_allowed_by_a_reload_gets_in(tmp_path: Path) -> None:
         clients.write_text("[clients.pod]\nkey = 'short'\nmodels = ['*']")
         refused = command("reload", "--data-dir", str(running.folder))
         assert refused.returncode == 2
-        assert "pod: key is not a public key" in refused.stderr
+        assert "pod key: it is not a public key" in refused.stderr
         public = read_file("test", tmp_path / "pod.key", "public-key")
         clients.write_text(f"[clients.pod]\nkey = '{public}'\nmodels = ['m']")
         done = command("reload", "--data-dir", str(running.folder))

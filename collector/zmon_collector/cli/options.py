@@ -11,8 +11,8 @@ import click
 
 from zmon.errors import ConfigurationError
 from zmon.options import duration
-from zmon_collector import config as configuration
 from zmon_collector.config import Config
+from zmon_collector.config.values import address, endpoint, period
 from zmon_collector.loading import load_plugins
 from zmon_collector.plugins import Registry
 
@@ -37,9 +37,9 @@ class _Read(click.ParamType[Any]):
 
 
 DURATION = _Read("duration", duration)
-PERIOD = _Read("duration", configuration.period)
-ADDRESS = _Read("host:port", configuration.host_and_port)
-ENDPOINT = _Read("endpoint", configuration.endpoint)
+PERIOD = _Read("duration", period)
+ADDRESS = _Read("host:port", address)
+ENDPOINT = _Read("endpoint", endpoint)
 
 
 def printable(text: str) -> str:

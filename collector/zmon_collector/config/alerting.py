@@ -1,4 +1,4 @@
-"""[[alerts]] and [notify.NAME]: what a rule may say, and who is told."""
+"""[[alerts]] and [notify.NAME]: alert rules, and the targets of notifications."""
 
 from __future__ import annotations
 
@@ -66,17 +66,18 @@ DEFAULTS = (
 
 
 def rules(given: Sequence[AlertRule]) -> tuple[AlertRule, ...]:
-    """The rules in force: the default ones, replaced by those of the same name, and the others."""
-    names = {each.name for each in given}
-    return tuple(each for each in (*(each for each in DEFAULTS if each.name not in names), *given) if each.enabled)
+    """Return the rules in force: the default ones, unless replaced by one of the same name, and the others."""
+    names = {rule.name for rule in given}
+    defaults = [rule for rule in DEFAULTS if rule.name not in names]
+    return tuple(rule for rule in (*defaults, *given) if rule.enabled)
 
 
 def checked(given: Sequence[AlertRule], notify: Mapping[str, NotifySection]) -> tuple[AlertRule, ...]:
-    """The rules with their names; ConfigurationError for one that can never open, or whom nobody can reach."""
+    """Return the named rules; ConfigurationError for a rule that can never open, or a target without an address."""
     named: list[AlertRule] = []
     for i, rule in enumerate(given):
         where = f"[[alerts]] {rule.name or i + 1}"
-        bounds = [each for each in ("above", "below", "sigma") if getattr(rule, each) is not None]
+        bounds = [name for name in ("above", "below", "sigma") if getattr(rule, name) is not None]
         if rule.enabled and rule.when == "value" and (not rule.what or not bounds):
             raise ConfigurationError(f"{where}: names no series (what) or no bound (above, below or sigma)")
         if rule.when != "value" and (rule.what or set(bounds) - {"above"}):
@@ -84,10 +85,10 @@ def checked(given: Sequence[AlertRule], notify: Mapping[str, NotifySection]) -> 
         if "sigma" in bounds and (len(bounds) > 1 or (rule.sigma or 0) <= 0):
             raise ConfigurationError(f"{where}: sigma is a number above 0, and stands alone")
         series = [rule.what, rule.class_name, rule.feat_name, rule.stat, rule.agent_id, "/".join(bounds)]
-        own = rule.name or " ".join(each for each in (rule.model, rule.when, *series) if each)
-        if any(each.name == own for each in named):
-            raise ConfigurationError(f"{where}: another rule is named {own!r} already; give it a name of its own")
-        named.append(replace(rule, name=own))
+        name = rule.name or " ".join(part for part in (rule.model, rule.when, *series) if part)
+        if any(other.name == name for other in named):
+            raise ConfigurationError(f"{where}: another rule is already named {name!r}; give it a name of its own")
+        named.append(replace(rule, name=name))
     for target, section in notify.items():
         if not section.url_env:
             raise ConfigurationError(f"[notify.{target}] names no url_env, the environment variable with its address")

@@ -1,18 +1,18 @@
-"""How models are divided among collectors: which one two of them claim, which one none takes. Pure."""
+"""Check how models are divided among collectors: which one two of them claim, which one none takes. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
 
-from zmon_collector.config import Config
+from zmon_collector.config.configuration import Config
 from zmon_collector.config.series_selection import matches
 
 SIGNS = set("*?[")
 
 
 def named(configs: Mapping[Path, Config]) -> dict[str, list[Path]]:
-    """The models that any of the files names, without a glob, and the files whose collector takes each."""
+    """Return the models that any of the files names without a glob, each with the files whose collector takes it."""
     names: dict[str, None] = {}
     for config in configs.values():
         alerted = [rule.model for rule in config.alerts]
@@ -25,20 +25,20 @@ def named(configs: Mapping[Path, Config]) -> dict[str, list[Path]]:
 
 
 def faults(configs: Mapping[Path, Config]) -> list[str]:
-    """What is wrong with the division, one line each.
+    """Return what is wrong with the division, one line for each fault.
 
-    Two globs may meet in a model that no file names: of two equal globs it is said, of others it cannot be known.
+    Two globs may overlap in a model that no file names: only two equal globs can be recognised.
     """
-    found = []
+    lines = []
     for name, takers in named(configs).items():
         if len(takers) > 1:
-            found.append(
+            lines.append(
                 f"model {name!r} is claimed by {_both(takers)}: each would write all its series; take it out of "
                 "[collector] models of all but one"
             )
         elif not takers:
             where = [path for path, config in configs.items() if name in config.models] or list(configs)
-            found.append(
+            lines.append(
                 f"model {name!r} is configured in {where[0]}, and no collector takes it; add it to [collector] models"
             )
     globs: dict[str, list[Path]] = {}
@@ -46,8 +46,8 @@ def faults(configs: Mapping[Path, Config]) -> list[str]:
         for glob in config.collector.models:
             if SIGNS & set(glob):
                 globs.setdefault(glob, []).append(path)
-    found += [f"models {glob!r} are claimed by {_both(takers)}" for glob, takers in globs.items() if len(takers) > 1]
-    return found
+    lines += [f"models {glob!r} are claimed by {_both(takers)}" for glob, takers in globs.items() if len(takers) > 1]
+    return lines
 
 
 def _both(paths: list[Path]) -> str:

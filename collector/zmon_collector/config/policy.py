@@ -11,7 +11,8 @@ from zmon.batch import Schema
 from zmon.contract import Metric, Value
 from zmon.errors import ConfigurationError
 from zmon.reference import Profile
-from zmon_collector.config import Config, ModelSection
+from zmon_collector.config.configuration import Config
+from zmon_collector.config.sections import ModelSection
 from zmon_collector.config.series_selection import Ranks, SeriesFilter, SeriesSelection, matches
 from zmon_collector.windows.window import WindowRules
 

@@ -1,4 +1,4 @@
-"""Which values are emitted: presets, by what each metric declares of its series, and what is chosen on top. Pure."""
+"""Which series are emitted: presets, by what each metric declares, and the selection on top of them. Pure."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _WHERE = tuple(Value._fields.index(name) for name in _KEYS)
 
 @dataclass(frozen=True, slots=True)
 class SeriesSelection:
-    """What is emitted for a model.
+    """The series that are emitted for a model.
 
     Attributes
     ----------
@@ -43,7 +43,7 @@ class SeriesSelection:
     features: tuple[str, ...] = ()
 
     def takes(self, what: str, stat: str, rank: int, least: int, *, segment: bool = False) -> bool:
-        """Whether a series is emitted that a preset of at least `rank` emits; `least` is the rank of its first stat."""
+        """Return whether a series is emitted; `rank` is its smallest preset, `least` that of the first of its stats."""
         if any(_fits(pattern, what, stat) for pattern in self.drop):
             return False
         if any(_fits(pattern, what, stat) for pattern in self.add):
@@ -53,7 +53,7 @@ class SeriesSelection:
         return rank <= PRESETS.index(self.segment_preset if segment else self.preset)
 
     def emitted(self, metric: Metric[Any], *, segment: bool = False) -> Iterator[tuple[Series, list[str]]]:
-        """The series that a metric declares and this choice takes, each with its stats ("" for none)."""
+        """Yield the declared series of a metric that are emitted, each with its stats ("" for none)."""
         ranks = Ranks(metric)
         for series in getattr(metric, "series", ()):
             named = tuple(key in series.keys for key in _KEYS)
@@ -67,7 +67,7 @@ class SeriesSelection:
 
 
 def matches(globs: Sequence[str], name: str) -> bool:
-    """Whether one of the globs fits."""
+    """Return whether one of the globs fits."""
     return any(fnmatchcase(name, glob) for glob in globs)
 
 
@@ -77,14 +77,14 @@ def _fits(pattern: str, what: str, stat: str) -> bool:
 
 
 def unknown(choice: SeriesSelection, metrics: Sequence[Metric[Any]]) -> list[str]:
-    """Patterns of `add` and `drop` that fit no series of these metrics."""
+    """Return the patterns of `add` and `drop` that fit no series of these metrics."""
     known = [
         (series.what, stat)
         for metric in metrics
         for series in getattr(metric, "series", ())
         for stat in series.stats or ("",)
     ]
-    return [each for each in (*choice.add, *choice.drop) if not any(_fits(each, *names) for names in known)]
+    return [glob for glob in (*choice.add, *choice.drop) if not any(_fits(glob, *names) for names in known)]
 
 
 class Ranks:
@@ -100,7 +100,7 @@ class Ranks:
                 self.ranks[series.what, named, stat] = rank
 
     def of(self, what: str, named: tuple[bool, ...], stat: str) -> tuple[int, int]:
-        """The rank of a series, and that of the first of its stats; 0 for what is not declared."""
+        """Return the rank of a series and that of the first of its stats; 0 for a series that is not declared."""
         return self.ranks.get((what, named, stat), 0), self._least.get((what, named), 0)
 
 
@@ -160,9 +160,9 @@ def _fits_any(answers: dict[str, bool], globs: Sequence[str], name: str) -> bool
 
 
 def smallest(metrics: Callable[[], Iterable[Metric[Any]]]) -> Callable[[Value], str]:
-    """A function that names the smallest preset that emits a value, whichever metric gave it.
+    """Return a function that names the smallest preset that emits a value, whichever metric gave it.
 
-    What no metric declares is emitted always: ``"minimal"``. The metrics are asked for at the first value.
+    A series that no metric declares is always emitted: ``"minimal"``. `metrics` is called at the first value.
     """
     known: dict[Identity, int] = {}
 

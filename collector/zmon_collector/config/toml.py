@@ -5,25 +5,22 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from zmon.options import duration
+from zmon_collector.config.configuration import Config
 from zmon_collector.config.values import clients, period, tables
-
-if TYPE_CHECKING:
-    from zmon_collector.config import Config
 
 
 def dump(config: Config) -> str:
-    """The configuration in force, as TOML."""
+    """Return the configuration in force as TOML."""
     lines: list[str] = []
     for name in ("collector", "metrics", "limits", "security", "web", "health"):
         lines += [f"[{name}]", *_lines(getattr(config, name)), ""]
     for name, client in config.security.clients.items():
         lines += [f"[security.clients.{_quoted(name)}]", *_table(client), ""]
     for model, section in config.models.items():
-        own = replace(section, metrics={})
-        lines += [f"[models.{_quoted(model)}]", *_lines(own), ""]
+        lines += [f"[models.{_quoted(model)}]", *_lines(replace(section, metrics={})), ""]
         for metric, options in section.metrics.items():
             lines += [f"[models.{_quoted(model)}.metrics.{_quoted(metric)}]", *_table(options), ""]
     for kind in ("plugins", "sinks"):
@@ -38,11 +35,11 @@ def dump(config: Config) -> str:
 
 def _lines(section: Any) -> list[str]:
     lines = []
-    for each in fields(section):
-        value, read = getattr(section, each.name), each.metadata["parse"]
+    for field in fields(section):
+        value, read = getattr(section, field.name), field.metadata["parse"]
         if value is None or value == {} or read in (clients, tables):
             continue
-        lines.append(f"{each.name} = {toml(f'{value:.12g}s' if read in (duration, period) else value)}")
+        lines.append(f"{field.name} = {toml(f'{value:.12g}s' if read in (duration, period) else value)}")
     return lines
 
 
@@ -51,6 +48,7 @@ def _table(options: Mapping[str, Any]) -> list[str]:
 
 
 def toml(value: Any) -> str:
+    """Return a value as TOML spells it."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int | float):

@@ -30,7 +30,7 @@ WRONG = {
     "a rule of two kinds": ("[[alerts]]\nwhat = 'f1'\nsigma = 3\nabove = 1", "stands alone"),
     "a key of a rule": ("[[alerts]]\nforr = 3", "unknown key 'forr'; did you mean 'for'"),
     "one table of alerts": ("[alerts]\nwhat = 'f1'", "write [[alerts]]"),
-    "two rules of one name": ("[[alerts]]\nname='a'\nwhat='f1'\nbelow=1\n" * 2, "named 'a' already"),
+    "two rules of one name": ("[[alerts]]\nname='a'\nwhat='f1'\nbelow=1\n" * 2, "already named 'a'"),
     "models without tables": ("[models]\nfraud = 1", "hold tables"),
     "no TOML": ("[collector", "not valid TOML"),
 }
