@@ -24,6 +24,7 @@ from zmon_collector.config import Config
 from zmon_collector.config.policy import PolicyStore
 from zmon_collector.config.reload import merged
 from zmon_collector.dashboard.live import Live
+from zmon_collector.dashboard.plugin_series import declarations
 from zmon_collector.dashboard.prometheus import NewestReports, exposition
 from zmon_collector.delivery.dead_letters import DeadLetters
 from zmon_collector.delivery.dispatch import Deliveries, ObserverDelivery, SinkDelivery
@@ -109,6 +110,7 @@ class Service:
         self.live = Live(config, self.outbox, self.telemetry, self.registry.table, self._metrics)
         self.alerting = AlertWorker(config, self.store, self.outbox, self.telemetry, lambda: self.live.url)
         self.live.alerts = self.alerting.entries
+        self.live.declared = declarations(state.metric for state in self.registry.metrics.values())
         self.live.reference = self.engine.references.current
         self.deliveries = Deliveries(
             [

@@ -68,6 +68,12 @@ def list_agents(db: sqlite3.Connection, model: str, version: str) -> list[str]:
     return [agent for (agent,) in rows]
 
 
+def list_measures(db: sqlite3.Connection, model: str, version: str) -> list[str]:
+    """Return every `what` of a model and version."""
+    rows = db.execute("SELECT DISTINCT what FROM bundle WHERE model = ? AND version = ?", (model, version))
+    return [what for (what,) in rows]
+
+
 def find_series(
     db: sqlite3.Connection, model: str, version: str | None = None, search: str = "", limit: int = 200
 ) -> list[dict[str, str]]:

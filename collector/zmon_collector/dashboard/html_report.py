@@ -46,45 +46,45 @@ draw();
 """
 
 
-def html_of(lines: Sequence[TimeSeries], title: str) -> str:
+def html_of(series: Sequence[TimeSeries], title: str) -> str:
     """The whole report."""
     figures: dict[str, Any] = {}
-    parts = [_overview(lines)]
-    for model, version in sorted({(line.get("model"), line.get("model_version")) for line in lines}):
-        parts.append(_model(lines, model, version, figures))
+    parts = [_overview(series)]
+    for model, version in sorted({(ts.get("model"), ts.get("model_version")) for ts in series}):
+        parts.append(_model(series, model, version, figures))
     data = json.dumps({"figures": figures, "templates": theme.TEMPLATES}, separators=(",", ":"), allow_nan=False)
     # Within a script element only "</" could end it, and "<!--" change its meaning.
     data = data.replace("<", "\\u003c")
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{_text(title)}</title>'
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_STYLE}</style></head><body>'
-        f"<h1>{_text(title)}</h1><p>{_span(lines)}; times are UTC</p>{''.join(parts)}"
+        f"<h1>{_text(title)}</h1><p>{_span(series)}; times are UTC</p>{''.join(parts)}"
         f'<script type="application/json" id="data">{data}</script>'
         f"<script>{plotly_js().read_text(encoding='utf-8')}</script><script>{_SCRIPT}</script></body></html>\n"
     )
 
 
-def period(lines: Sequence[TimeSeries]) -> int:
+def period(series: Sequence[TimeSeries]) -> int:
     """The windows' length: the least distance between two of them."""
-    times = np.unique(np.concatenate([line.times for line in lines])) if lines else np.empty(0)
+    times = np.unique(np.concatenate([ts.times for ts in series])) if series else np.empty(0)
     return int(np.diff(times).min()) if len(times) > 1 else 1
 
 
-def model_panels(lines: Sequence[TimeSeries], model: str, version: str = "") -> list[panels.Panel]:
+def model_panels(series: Sequence[TimeSeries], model: str, version: str = "") -> list[panels.Panel]:
     """A model's panels, as on the live page."""
-    of_model = [line for line in lines if line.get("model") == model]
-    own = [line for line in of_model if line.get("model_version") == version]
-    rollup = [line for line in own if not line.get("agent_id")]
-    replicas = [line for line in own if line.get("agent_id")]
-    versions = [line for line in of_model if not line.get("agent_id") and line.get("what") in panels.SHARED_WHAT]
+    of_model = [ts for ts in series if ts.get("model") == model]
+    own = [ts for ts in of_model if ts.get("model_version") == version]
+    rollup = [ts for ts in own if not ts.get("agent_id")]
+    replicas = [ts for ts in own if ts.get("agent_id")]
+    versions = [ts for ts in of_model if not ts.get("agent_id") and ts.get("what") in panels.SHARED_WHAT]
     return panels.model_panels(rollup, replicas, versions, period(own))
 
 
-def _overview(lines: Sequence[TimeSeries]) -> str:
+def _overview(series: Sequence[TimeSeries]) -> str:
     overview = Overview()
-    for model, version in sorted({(line.get("model"), line.get("model_version")) for line in lines}):
-        own = [line for line in lines if (line.get("model"), line.get("model_version")) == (model, version)]
-        overview.restore(model, version, own, period(own), float(max(line.times[-1] for line in own)))
+    for model, version in sorted({(ts.get("model"), ts.get("model_version")) for ts in series}):
+        own = [ts for ts in series if (ts.get("model"), ts.get("model_version")) == (model, version)]
+        overview.restore(model, version, own, period(own), float(max(ts.times[-1] for ts in own)))
     rows = []
     for entry in overview.view(0.0):
         for who in (entry, *entry["agents"]):
@@ -101,9 +101,9 @@ def _overview(lines: Sequence[TimeSeries]) -> str:
     return f'<h2>Models</h2><div class="card"><table><tr>{head}</tr>{"".join(rows)}</table></div>'
 
 
-def _model(lines: Sequence[TimeSeries], model: str, version: str, figures: dict[str, Any]) -> str:
+def _model(series: Sequence[TimeSeries], model: str, version: str, figures: dict[str, Any]) -> str:
     cards = []
-    for panel in model_panels(lines, model, version):
+    for panel in model_panels(series, model, version):
         name = f"f{len(figures)}"
         if panel["figure"] is not None:
             figures[name] = panel["figure"]
@@ -113,12 +113,12 @@ def _model(lines: Sequence[TimeSeries], model: str, version: str, figures: dict[
         head = f"<h3>{_text(panel['title'])}</h3><p>{_text(panel['note'])}</p>"
         cards.append(f'<section class="card s{panel["span"]}">{head}{body}</section>')
         if panel["id"] == "movement":
-            cards.append(_movers(lines, model, version))
+            cards.append(_movers(series, model, version))
     return f'<h2>{_text(f"{model} {version}".strip())}</h2><div class="grid">{"".join(cards)}</div>'
 
 
-def _movers(lines: Sequence[TimeSeries], model: str, version: str) -> str:
-    own = [line for line in lines if (line.get("model"), line.get("model_version")) == (model, version)]
+def _movers(series: Sequence[TimeSeries], model: str, version: str) -> str:
+    own = [ts for ts in series if (ts.get("model"), ts.get("model_version")) == (model, version)]
     found = panels.mover_table(rank_movers(own))
     unit = "" if found["kind"] == "psi" else " σ"
     rows = "".join(
@@ -127,8 +127,8 @@ def _movers(lines: Sequence[TimeSeries], model: str, version: str) -> str:
     return f'<section class="card s4"><h3>Moved most</h3><table>{rows}</table></section>'
 
 
-def _span(lines: Sequence[TimeSeries]) -> str:
-    first, last = min(line.times[0] for line in lines), max(line.times[-1] for line in lines)
+def _span(series: Sequence[TimeSeries]) -> str:
+    first, last = min(ts.times[0] for ts in series), max(ts.times[-1] for ts in series)
     return " to ".join(f"{datetime.fromtimestamp(int(time), UTC):%Y-%m-%d %H:%M:%S}" for time in (first, last))
 
 

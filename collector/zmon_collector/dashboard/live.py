@@ -19,6 +19,7 @@ from zmon_collector.dashboard import history_queries
 from zmon_collector.dashboard.batch_tap import BatchTap
 from zmon_collector.dashboard.history import History
 from zmon_collector.dashboard.overview import KEPT, MEASURES, Overview
+from zmon_collector.dashboard.plugin_series import Declarations
 from zmon_collector.delivery.dispatch import Delivery
 from zmon_collector.delivery.outbox import Outbox
 from zmon_collector.telemetry import Telemetry
@@ -139,6 +140,7 @@ class Live:
         self.metrics = metrics
         self.alerts: Callable[[], list[dict[str, Any]]] = list  # with their history, the newest first
         self.reference: Callable[[tuple[str, str]], Profile | None] = lambda model: None  # what it is measured against
+        self.declared: Declarations = {}  # what metrics declare of their series
         self.page: Any = None
         self._probes: Any = None
         self.watched: frozenset[str] = frozenset()  # models that somebody looks at

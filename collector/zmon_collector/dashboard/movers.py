@@ -1,4 +1,4 @@
-"""Which features moved, when, and how far: by drift against the reference, else by the shift of their mean. Pure."""
+"""Features ranked by how far they moved: by drift against the reference, else by the shift of their mean. Pure."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Movers:
     scores : ndarray
         (features, windows); NaN where a window has none.
     order : ndarray of int
-        Features, the one that moved most first.
+        Indexes of features, the one that moved most first.
     peak, now : ndarray
         The score furthest from 0, and the newest one.
     """
@@ -36,25 +36,25 @@ class Movers:
     now: Values
 
 
-def rank_movers(lines: Sequence[TimeSeries]) -> Movers | None:
-    """The rollup's features; None when there are none.
+def rank_movers(series: Sequence[TimeSeries]) -> Movers | None:
+    """Rank the rollup's features; None when there are none.
 
     The shift is (mean − m) / s, where m is the median over the windows of the feature's mean, and s² the median
     variance within windows plus the variance of the means between them: so it stays finite for a pixel that was always
     dark.
     """
-    drift = select(lines, "feature_drift", feat_name="*", stat="psi", agent_id=None)
+    drift = select(series, "feature_drift", feat_name="*", stat="psi", agent_id=None)
     if drift:
         times, scores = align(drift)
-        return _ranked("psi", [line.get("feat_name") for line in drift], times, scores)
-    means = select(lines, "feature_value", feat_name="*", stat="mean", agent_id=None)
+        return _ranked("psi", [ts.get("feat_name") for ts in drift], times, scores)
+    means = select(series, "feature_value", feat_name="*", stat="mean", agent_id=None)
     if not means:
         return None
     times, values = align(means)
     spread = {
-        line.get("feat_name"): line for line in select(lines, "feature_value", stat="std", agent_id=None, feat_name="*")
+        ts.get("feat_name"): ts for ts in select(series, "feature_value", stat="std", agent_id=None, feat_name="*")
     }
-    names = [line.get("feat_name") for line in means]
+    names = [ts.get("feat_name") for ts in means]
     within = np.array([float(np.median(spread[name].values)) if name in spread else 0.0 for name in names])
     scale = np.sqrt(within**2 + np.nanvar(values, axis=1))
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -98,14 +98,14 @@ class Overview:
         while len(self._tracks) > MODELS:
             del self._tracks[next(iter(self._tracks))]
 
-    def restore(self, model: str, version: str, lines: Iterable[TimeSeries], period: int, last_seen: float) -> None:
+    def restore(self, model: str, version: str, series: Iterable[TimeSeries], period: int, last_seen: float) -> None:
         """What the history remembers of a model, after a start."""
         found: dict[str, dict[int, dict[str, Any]]] = {}
-        for line in lines:
-            name = MEASURES.get((line.get("what"), line.get("stat")))
-            if name and not (line.get("class_name") or line.get("feat_name") or line.get("segment_name")):
-                for start, value in zip(line.times.tolist(), line.values.tolist(), strict=True):
-                    own = found.setdefault(line.get("agent_id"), {}).setdefault(start, {})
+        for ts in series:
+            name = MEASURES.get((ts.get("what"), ts.get("stat")))
+            if name and not (ts.get("class_name") or ts.get("feat_name") or ts.get("segment_name")):
+                for start, value in zip(ts.times.tolist(), ts.values.tolist(), strict=True):
+                    own = found.setdefault(ts.get("agent_id"), {}).setdefault(start, {})
                     own[name] = own.get(name, 0) + int(value) if name in (*ADDED, "rows") else value
         tracks = self._tracks.setdefault((model, version), {})
         for agent, rows in found.items():

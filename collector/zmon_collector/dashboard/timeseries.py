@@ -1,4 +1,4 @@
-"""Series as lines over time: what the history, the files and the figures have in common. Pure."""
+"""Time series as the history, the files and the figures share them. Pure."""
 
 from __future__ import annotations
 
@@ -13,30 +13,31 @@ Values = NDArray[np.float64]
 
 
 class TimeSeries(NamedTuple):
-    """One series: its identifying names, and its values by window start in epoch seconds, ascending."""
+    """One series: the names that identify it, and its values by window start in epoch seconds, ascending."""
 
     names: Mapping[str, str]
     times: Times
     values: Values
 
     def get(self, name: str) -> str:
+        """Return the value of a name, "" when the series does not have it."""
         return self.names.get(name, "")
 
 
 def select(
-    lines: Iterable[TimeSeries], what: str | Sequence[str], **names: str | Sequence[str] | None
+    series: Iterable[TimeSeries], what: str | Sequence[str], **names: str | Sequence[str] | None
 ) -> list[TimeSeries]:
-    """Lines of that measure whose names are as given; None or "" asks for a name that is absent, "*" for any present.
+    """Return the series of a measure whose names match: None or "" requires the name to be absent, "*" to be present.
 
-    >>> line = Line({"what": "accuracy", "agent_id": "a"}, np.array([0]), np.array([0.5]))
-    >>> len(pick([line], "accuracy", agent_id="*")), len(pick([line], "accuracy", agent_id=None))
+    >>> ts = TimeSeries({"what": "accuracy", "agent_id": "a"}, np.array([0]), np.array([0.5]))
+    >>> len(select([ts], "accuracy", agent_id="*")), len(select([ts], "accuracy", agent_id=None))
     (1, 0)
     """
     wanted = (what,) if isinstance(what, str) else tuple(what)
 
-    def fits(line: TimeSeries) -> bool:
+    def fits(ts: TimeSeries) -> bool:
         for name, value in names.items():
-            has = line.get(name)
+            has = ts.get(name)
             if value == "*":
                 if not has:
                     return False
@@ -47,34 +48,33 @@ def select(
                 return False
         return True
 
-    return [line for line in lines if line.get("what") in wanted and fits(line)]
+    return [ts for ts in series if ts.get("what") in wanted and fits(ts)]
 
 
-def first(lines: Iterable[TimeSeries], what: str, **names: str | Sequence[str] | None) -> TimeSeries | None:
-    """The first such line; a rollup without further names unless they are given."""
+def first(series: Iterable[TimeSeries], what: str, **names: str | Sequence[str] | None) -> TimeSeries | None:
+    """Return the first match or None; by default the rollup's series without further names."""
     plain: dict[str, Any] = {"agent_id": None, "class_name": None, "feat_name": None, "stat": None}
-    found = select(lines, what, **{**plain, **names})
-    return found[0] if found else None
+    return next(iter(select(series, what, **{**plain, **names})), None)
 
 
-def align(lines: Sequence[TimeSeries]) -> tuple[Times, Values]:
-    """All lines on one time axis: (times, values of shape (lines, times)), NaN where a line has none."""
-    if not lines:
+def align(series: Sequence[TimeSeries]) -> tuple[Times, Values]:
+    """Put all series on one time axis: (times, values of shape (series, times)), NaN where a series has no value."""
+    if not series:
         return np.empty(0, dtype=np.int64), np.empty((0, 0))
-    times = np.unique(np.concatenate([line.times for line in lines]))
-    values = np.full((len(lines), len(times)), np.nan)
-    for row, line in zip(values, lines, strict=True):
-        row[np.searchsorted(times, line.times)] = line.values
+    times = np.unique(np.concatenate([ts.times for ts in series]))
+    values = np.full((len(series), len(times)), np.nan)
+    for row, ts in zip(values, series, strict=True):
+        row[np.searchsorted(times, ts.times)] = ts.values
     return times, values
 
 
 def is_counter(what: str) -> bool:
-    """Whether a measure adds up over time."""
+    """Return whether a measure adds up over time."""
     return what.endswith("_count") or what.startswith("rows_")
 
 
 def downsample(times: Times, values: Values, step: int, *, counter: bool) -> tuple[Times, Values]:
-    """Values of shape (lines, times) by steps of `step` seconds: counters added, gauges averaged over their windows.
+    """Gather values of shape (series, times) by `step` seconds: add counters, average gauges over their windows.
 
     >>> times, values = coarser(np.array([0, 2, 4]), np.array([[1.0, 3.0, np.nan]]), 4, counter=False)
     >>> times.tolist(), values.tolist()
@@ -88,36 +88,36 @@ def downsample(times: Times, values: Values, step: int, *, counter: bool) -> tup
         total[row] = np.bincount(where, np.where(present[row], values[row], 0.0), len(steps))
         count[row] = np.bincount(where, present[row], len(steps))
     with np.errstate(invalid="ignore", divide="ignore"):
-        found = np.where(count > 0, total if counter else total / count, np.nan)
-    return steps.astype(np.int64), found
+        gathered = np.where(count > 0, total if counter else total / count, np.nan)
+    return steps.astype(np.int64), gathered
 
 
 def split_rows(names: Sequence[Mapping[str, str]], times: Times, values: Values) -> list[TimeSeries]:
-    """The rows of a grid as lines, without their gaps."""
-    lines = []
-    for each, row in zip(names, values, strict=True):
+    """Split an aligned array into one series per row, leaving out the gaps."""
+    series = []
+    for own_names, row in zip(names, values, strict=True):
         present = ~np.isnan(row)
         if present.all():
-            lines.append(TimeSeries(each, times, row))
+            series.append(TimeSeries(own_names, times, row))
         elif present.any():
-            lines.append(TimeSeries(each, times[present], row[present]))
-    return lines
+            series.append(TimeSeries(own_names, times[present], row[present]))
+    return series
 
 
-def extend(lines: Sequence[TimeSeries], partial: Sequence[TimeSeries]) -> list[TimeSeries]:
-    """Lines with one more point each, where `partial` has one that is newer."""
-    newest = {tuple(sorted(line.names.items())): line for line in partial}
-    found = []
-    for line in lines:
-        more = newest.pop(tuple(sorted(line.names.items())), None)
-        if more is not None and more.times[0] > line.times[-1]:
-            line = TimeSeries(line.names, np.append(line.times, more.times), np.append(line.values, more.values))
-        found.append(line)
-    return [*found, *newest.values()]
+def extend(series: Sequence[TimeSeries], partial: Sequence[TimeSeries]) -> list[TimeSeries]:
+    """Append the points of `partial` that are newer to the series of the same names; add series that are new."""
+    newest = {tuple(sorted(ts.names.items())): ts for ts in partial}
+    extended = []
+    for ts in series:
+        tail = newest.pop(tuple(sorted(ts.names.items())), None)
+        if tail is not None and tail.times[0] > ts.times[-1]:
+            ts = TimeSeries(ts.names, np.append(ts.times, tail.times), np.append(ts.values, tail.values))
+        extended.append(ts)
+    return [*extended, *newest.values()]
 
 
 def series_of_frame(frame: Any) -> list[TimeSeries]:
-    """The series of a table that `zmon.read_points` gave."""
+    """Return the series in a table from `zmon.read_points`."""
     names = [column for column in frame.columns if column not in ("time", "value")]
     times = frame["time"].dt.tz_localize(None).to_numpy().astype("datetime64[s]").astype(np.int64)
     values = frame["value"].to_numpy(dtype=float)

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from zmon_collector.dashboard import figures
 from zmon_collector.dashboard import panels as views
+from zmon_collector.dashboard.health_panels import health_panels
 from zmon_collector.dashboard.movers import rank_movers
 from zmon_collector.dashboard.overview import Overview
+from zmon_collector.dashboard.plugin_series import Declaration, Declarations
 from zmon_collector.dashboard.timeseries import TimeSeries, select
 
 from tests.collector.dashboard.conftest import window
@@ -51,9 +53,9 @@ def test_every_figure_is_valid_plotly() -> None:
         *views.model_panels(rollup, replicas, versions, 10),
         *views.series_panels(
             select(rollup, "feature_value", feat_name="age", stat="*"), replicas,
-            select(rollup, "feature_drift", stat="*"), {"what": "feature_value"},
+            select(rollup, "feature_drift", stat="*"), "feature_value",
         ),
-        *views.health_panels([{"time": i, "mono": i, "counters": {"rows": 10 * i, "lost": i}} for i in range(5)],
+        *health_panels([{"time": i, "mono": i, "counters": {"rows": 10 * i, "lost": i}} for i in range(5)],
                       [{"name": "rows", "seconds": 1.0}], []),
     ]  # fmt: skip
     drawn = [panel["id"] for panel in panels if panel["figure"]]
@@ -68,7 +70,7 @@ def test_every_figure_is_valid_plotly() -> None:
 
 def test_nothing_gives_empty_panels_and_no_error() -> None:
     assert not any(panel["figure"] for panel in views.model_panels([], [], [], 10))
-    assert not any(panel["figure"] for panel in views.series_panels([], [], [], {}))
+    assert not any(panel["figure"] for panel in views.series_panels([], [], [], ""))
     assert views.mover_table(rank_movers([])) == {"kind": "", "rows": []}
 
 
@@ -177,3 +179,69 @@ def test_a_report_of_counts_alone_adds_to_its_window() -> None:
     overview.record(Report(2, "m", "", Window(0, 10), [Point("a", Value("rows_lost", 5))]), 1.0)
     (entry,) = overview.view(2.0)
     assert (entry["rows"], entry["lost"], entry["state"]) == (200, 5, "degraded")
+
+
+# --- series of plugins ---------------------------------------------------------------------------------------------
+
+
+def of_plugin(what: str, **names: str) -> TimeSeries:
+    return TimeSeries({"what": what, "model": "m", **names}, np.arange(3) * 10, np.arange(3.0))
+
+
+def charts(
+    series: list[TimeSeries], replicas: list[TimeSeries] | None = None, declared: Declarations | None = None
+) -> dict[str, views.Panel]:
+    made = views.model_panels(series, replicas or [], [], 10, declared=declared)
+    return {panel["id"]: panel for panel in made if panel["id"].startswith("plugin")}
+
+
+def traces(panel: views.Panel) -> list[str]:
+    return [trace["name"] for trace in panel["figure"]["data"]]
+
+
+def test_no_built_in_series_is_taken_for_a_plugins() -> None:
+    assert charts(*split(everything())) == {}
+
+
+def test_a_plugins_measure_gets_a_chart_of_its_classes_and_features() -> None:
+    shown = charts(
+        [
+            of_plugin("lift"),
+            *(of_plugin("odds", class_name=name) for name in ("no", "yes")),
+            *(of_plugin("gap", feat_name=name, stat=stat) for name in ("age", "pay") for stat in ("mean", "q95")),
+            *(of_plugin("width", stat=stat) for stat in ("mean", "q25", "q75")),
+            of_plugin("odds", class_name="no", segment_name="country", segment_value="at"),
+        ],
+        declared={"lift": Declaration("uplift", "mean outcome over that of everybody")},
+    )
+    assert list(shown) == ["plugin:gap", "plugin:lift", "plugin:odds", "plugin:width"]
+    assert (shown["plugin:lift"]["title"], shown["plugin:lift"]["note"]) == (
+        "uplift: lift",
+        "mean outcome over that of everybody",
+    )
+    assert (shown["plugin:odds"]["title"], shown["plugin:odds"]["what"]) == ("odds", "odds")
+    assert traces(shown["plugin:odds"]) == ["no", "yes"]
+    assert traces(shown["plugin:gap"]) == ["age", "pay"], "the means"
+    assert traces(shown["plugin:width"]) == ["middle half from", "middle half", "mean"]
+
+
+def test_a_measure_that_only_replicas_have_is_drawn_by_replica() -> None:
+    shown = charts(
+        [of_plugin("lift")], [of_plugin("lift", agent_id="a"), *(of_plugin("own", agent_id=a) for a in "ab")]
+    )
+    assert traces(shown["plugin:lift"]) == ["value"]
+    assert traces(shown["plugin:own"]) == ["a", "b"]
+
+
+def test_charts_and_lines_of_plugins_are_bounded() -> None:
+    shown = charts([of_plugin(f"m{i:03}", feat_name=f"f{k}") for i in range(30) for k in range(20)])
+    assert len(shown) == views.MOST_PLUGIN_CHARTS + 1
+    assert len(traces(shown["plugin:m000"])) == figures.MOST_LINES
+    assert "12 of 20 series" in shown["plugin:m000"]["note"]
+    assert "search" in shown["plugin_further"]["empty"]
+
+
+def test_a_measure_without_values_says_so() -> None:
+    (panel,) = charts([TimeSeries({"what": "lift"}, np.empty(0, dtype=np.int64), np.empty(0))]).values()
+    assert panel["figure"] is None
+    assert "No values" in panel["empty"]

@@ -61,12 +61,12 @@ class Api:
             end=parse_seconds(params, "to") or 2**62,
             step=parse_seconds(params, "step") or 0,
         )
-        lines = await asyncio.to_thread(self._renderer.points, query)
+        series = await asyncio.to_thread(self._renderer.points, query)
         if params.get("format") == "csv":
-            text = await asyncio.to_thread(as_csv, lines)
+            text = await asyncio.to_thread(as_csv, series)
             headers = {"content-disposition": 'attachment; filename="zmon-points.csv"'}
             return Response(text, media_type="text/csv", headers=headers)
-        return _json({"series": [_plain(line) for line in lines]})
+        return _json({"series": [_plain(ts) for ts in series]})
 
     async def view(self, request: Request) -> Response:
         return Response(await self._broadcaster.once(parse_query(request.query_params)), media_type="application/json")
@@ -115,24 +115,24 @@ def _needed(value: str | None, name: str) -> str:
     return value
 
 
-def _plain(line: TimeSeries) -> dict[str, Any]:
-    return {"names": line.names, "times": line.times.tolist(), "values": line.values.tolist()}
+def _plain(ts: TimeSeries) -> dict[str, Any]:
+    return {"names": ts.names, "times": ts.times.tolist(), "values": ts.values.tolist()}
 
 
-def as_csv(lines: Sequence[TimeSeries]) -> str:
+def as_csv(series: Sequence[TimeSeries]) -> str:
     """One point a line, a column for each name that occurs."""
-    columns = list(dict.fromkeys(name for line in lines for name in line.names))
+    columns = list(dict.fromkeys(name for ts in series for name in ts.names))
     out = io.StringIO()
     writer = csv.writer(out)
     writer.writerow(["time", "timestamp", *columns, "value"])
-    for line in lines:
-        names = [_cell(line.get(name)) for name in columns]
-        writer.writerows(_rows(line, names))
+    for ts in series:
+        names = [_cell(ts.get(name)) for name in columns]
+        writer.writerows(_rows(ts, names))
     return out.getvalue()
 
 
-def _rows(line: TimeSeries, names: list[str]) -> Iterable[list[Any]]:
-    for time, value in zip(line.times.tolist(), line.values.tolist(), strict=True):
+def _rows(ts: TimeSeries, names: list[str]) -> Iterable[list[Any]]:
+    for time, value in zip(ts.times.tolist(), ts.values.tolist(), strict=True):
         yield [datetime.fromtimestamp(time, UTC).isoformat(), time, *names, value]
 
 

@@ -12,13 +12,17 @@ import numpy as np
 
 from zmon_collector.compute import details
 from zmon_collector.dashboard import history_queries, panels
-from zmon_collector.dashboard.history_queries import KnownModel, PointQuery
+from zmon_collector.dashboard.health_panels import health_panels
+from zmon_collector.dashboard.history_queries import KnownModel, PointQuery, QueryTooLargeError
 from zmon_collector.dashboard.live import Live
 from zmon_collector.dashboard.movers import rank_movers
+from zmon_collector.dashboard.plugin_series import measures_of_plugins
 from zmon_collector.dashboard.timeseries import TimeSeries, extend
 from zmon_collector.dashboard.web.query_params import QueryParams, TimeRange, resolve_range
 
 SUMMED = 60  # windows behind the calibration curve of them all
+
+NO_TIMES, NO_VALUES = np.empty(0, dtype=np.int64), np.empty(0)
 
 
 class Renderer:
@@ -53,13 +57,14 @@ class Renderer:
         stretch = resolve_range(params.range, params.until, known, self._clock())
         period = stretch.step or known.period
         ask = self._question(params, known, stretch)
-        lines = _alone(
+        series = _alone(
             [
                 *self._so_far(replace(ask, what=panels.MODEL_WHAT, stat=panels.MODEL_STAT)),
                 *self._so_far(replace(ask, what=panels.FEATURE_WHAT, stat=panels.FEATURE_STAT)),
             ]
         )
         agents = self._read(lambda db: history_queries.list_agents(db, known.model, known.version))
+        of_plugins, of_plugins_by_agent = self._plugin_series(ask, agents)
         shared = replace(ask, what=(*panels.SHARED_WHAT, *panels.ROW_COUNTS), stat=("", "mean"), agents=agents)
         versions = replace(shared, version=None, agents=("",), what=panels.SHARED_WHAT)
         entry = self._entry(known)
@@ -73,15 +78,16 @@ class Renderer:
             "to": stretch.end,
             "panels": panels.mark_partial(
                 panels.model_panels(
-                    lines,
-                    self._so_far(shared) if agents else [],
+                    [*series, *_alone(of_plugins)],
+                    [*(self._so_far(shared) if agents else []), *of_plugins_by_agent],
                     self._so_far(versions),
                     period,
-                    panels.reliability_panel(self._details(ask, "calibration", SUMMED)),
+                    reliability=panels.reliability_panel(self._details(ask, "calibration", SUMMED)),
+                    declared=self._live.declared,
                 ),
                 self._partial(known, ask),
             ),
-            "movers": panels.mover_table(rank_movers(lines)),
+            "movers": panels.mover_table(rank_movers(series)),
         }
 
     def _series(self, params: QueryParams) -> dict[str, Any]:
@@ -108,7 +114,7 @@ class Renderer:
                     _alone(self._so_far(ask)),
                     self._so_far(centre) if agents else [],
                     _alone(self._so_far(drift)) if drift else [],
-                    {"what": params.what},
+                    params.what,
                     panels.reference_panel(self._live.reference((known.model, known.version)), counts, names),
                 ),
                 self._partial(known, ask),
@@ -125,12 +131,12 @@ class Renderer:
         lag: list[TimeSeries] = []
         for known in self._read(history_queries.list_models)[:5]:
             query = PointQuery(known.model, known.version, what=("transport_delay_seconds",), start=known.newest - 3600)
-            lag += self._lines(query)
+            lag += self._read_series(query)
         return {
             "health": {name: value for name, value in newest.items() if name not in ("mono", "time")},
             "plugins": plugins,
             "history": {"bytes": self._live.memory.read_bytes(), "set_aside": self._live.memory.history.set_aside},
-            "panels": panels.health_panels(beats, plugins, lag),
+            "panels": health_panels(beats, plugins, lag),
         }
 
     # --- data --------------------------------------------------------------------------------------------------------
@@ -152,7 +158,7 @@ class Renderer:
         return found
 
     def points(self, query: PointQuery) -> list[TimeSeries]:
-        return self._lines(query)
+        return self._read_series(query)
 
     def _entry(self, known: KnownModel) -> dict[str, Any]:
         return next((e for e in self.models() if (e["model"], e["version"]) == (known.model, known.version)), {})
@@ -183,7 +189,7 @@ class Renderer:
         self._spent.seconds = getattr(self._spent, "seconds", 0.0) + seconds
         return found
 
-    def _lines(self, query: PointQuery) -> list[TimeSeries]:
+    def _read_series(self, query: PointQuery) -> list[TimeSeries]:
         found: list[TimeSeries] = self._read(lambda db: history_queries.read_series(db, query))
         return found
 
@@ -199,7 +205,7 @@ class Renderer:
 
     def _so_far(self, query: PointQuery) -> list[TimeSeries]:
         """The same, with what the open windows hold so far; not where several windows are shown as one."""
-        found = self._lines(query)
+        found = self._read_series(query)
         partials = [] if query.step or query.frozen else list(self._live.partials.values())
         for report in sorted(partials, key=lambda each: each.window.start):
             if query.start <= report.window.start and report.model == query.model:
@@ -212,6 +218,28 @@ class Renderer:
                 ]
                 found = extend(found, fitting)
         return found
+
+    def _plugin_series(self, query: PointQuery, agents: list[str]) -> tuple[list[TimeSeries], list[TimeSeries]]:
+        """Return the series of plugins' measures, and of measures that only replicas have; an empty one for no values.
+
+        So a panel stays on the view whatever the range. One measure that is too large does not cost the others.
+        """
+        version = query.version or ""
+        measures = set(self._read(lambda db: history_queries.list_measures(db, query.model, version)))
+        for report in [] if query.frozen else self._live.open(query.model, version):
+            measures |= {point.value.what for point in report.points}
+        series: list[TimeSeries] = []
+        by_agent: list[TimeSeries] = []
+        for what in sorted(measures_of_plugins(measures))[: panels.MOST_PLUGIN_CHARTS + 1]:
+            one = replace(query, what=(what,))
+            try:
+                own = self._so_far(one)
+                replicas = [] if own or query.agents != ("",) else self._so_far(replace(one, agents=agents))
+            except QueryTooLargeError:
+                own, replicas = [], []
+            series += own or ([] if replicas else [TimeSeries({"what": what}, NO_TIMES, NO_VALUES)])
+            by_agent += replicas
+        return series, by_agent
 
     def _partial(self, known: KnownModel, query: PointQuery) -> tuple[int, int] | None:
         """The stretch of the open windows that are shown."""
@@ -231,6 +259,6 @@ def _chosen(entry: Mapping[str, Any], agent: str) -> Mapping[str, Any]:
     return next((each for each in entry.get("agents", []) if each["agent"] == agent), {})
 
 
-def _alone(lines: Sequence[TimeSeries]) -> list[TimeSeries]:
+def _alone(series: Sequence[TimeSeries]) -> list[TimeSeries]:
     """Lines of one replica as if it were the only one: figures of the rollup show them."""
-    return [line._replace(names={k: v for k, v in line.names.items() if k != "agent_id"}) for line in lines]
+    return [ts._replace(names={k: v for k, v in ts.names.items() if k != "agent_id"}) for ts in series]
