@@ -31,10 +31,11 @@ from zmon_collector.delivery.dispatch import Deliveries, ObserverDelivery, SinkD
 from zmon_collector.delivery.outbox import Outbox, next_sequence
 from zmon_collector.ingest.auth import AllowList
 from zmon_collector.ingest.checkpoint_policy import CheckpointPolicy
-from zmon_collector.ingest.ingestor import Ingestor, PendingAck
+from zmon_collector.ingest.ingestor import Ingestor
 from zmon_collector.ingest.receiver import ReceivedMessage, Receiver
 from zmon_collector.ingest.recovery import Recovery
 from zmon_collector.ingest.retention import Retention
+from zmon_collector.ingest.sessions import PendingAck
 from zmon_collector.loading import load_plugins, sink_is_on
 from zmon_collector.plugins import Registry, check_names
 from zmon_collector.storage import journal, label_join
@@ -92,8 +93,8 @@ class Service:
         )
         self.ingestor = Ingestor(config, self.policies, self.telemetry, self.engine, journal=self._durable)
         self.store = Database(config.collector.data_dir / "state.sqlite", self.telemetry, self._wakeup.set)
-        self.compaction = CheckpointPolicy(self.ingestor, self.engine, self.store, self.telemetry)
-        self.forgetting = Retention(self.ingestor, self.engine, self.telemetry)
+        self.compaction = CheckpointPolicy(self.ingestor, self.store)
+        self.forgetting = Retention(self.ingestor)
         self.receiver = Receiver(config, self.telemetry, self._wakeup.set)
         self.outbox = Outbox(
             self.store,
@@ -155,7 +156,7 @@ class Service:
         found = self.store.call(journal.load)
         if self._durable:
             self.ingestor.store = found.store
-        self._recovery = Recovery(found, self.ingestor, self.engine, self.store, self.telemetry, self._wakeup.set)
+        self._recovery = Recovery(found, self.ingestor, self.store, self._wakeup.set)
         self._recovery.restore(self._now())
         self.store.call(lambda connection: self.outbox.load(connection, self.deliveries.names))
         self.store.call(self.aside.measure)
@@ -187,8 +188,9 @@ class Service:
         check_names(self.registry, new.sinks, "sinks")
         allow = AllowList.of(new.security)
         config, waiting = merged(self.config, new)
-        managers = self.ingestor.managers.items()
-        self.policies.replace(config, ((model, book.columns) for (model, _), book in managers if book.columns))
+        models = self.ingestor.models.values()
+        columns = ((model.key[0], model.windows.columns) for model in models)
+        self.policies.replace(config, ((name, schema) for name, schema in columns if schema))
         self.config = config
         self.ingestor.reload(self.config)
         self.receiver.gate.permit(allow)
@@ -297,13 +299,13 @@ class Service:
                 message = decode(received.frames)
                 self.receiver.gate.check(received.user, message.topic)
                 self.live.batch_tap.record(message, now.wall, now.mono)
-                self.ingestor.take_message(message, now, received.user)
+                self.ingestor.handle_message(message, now, received.user)
             elif received.kind == "control":
                 if len(received.frames) != 1:
                     raise WireError("frames", f"{len(received.frames)} frames on the control socket")
                 greeting = decode_greeting(received.frames[0])
                 self.receiver.gate.check(received.user, greeting.topic)
-                self.ingestor.take_greeting(greeting, received.peer, now, received.user)
+                self.ingestor.handle_greeting(greeting, received.peer, now, received.user)
             else:
                 self.admin.answer(received.frames, partial(self._reply, received.peer))
         except WireError as error:
@@ -335,12 +337,12 @@ class Service:
         elif acks:
             self.store.submit(None, lambda _: self._acknowledge(acks))
         if self._recovery is None:  # else not all rows of the windows are there yet
-            self.compaction.turn(turn)
+            self.compaction.start_due(turn)
 
     def _take_joined(self) -> None:
         """What the labels of earlier turns have completed, now on disk."""
         while self._joined:
-            self.ingestor.take_joined(*self._joined.popleft())
+            self.ingestor.handle_joined(*self._joined.popleft())
 
     def _acknowledge(self, acks: list[PendingAck]) -> None:
         share = max(LEAST_WINDOW, self.config.limits.inflight_bytes // max(1, self.ingestor.sessions.connected))
@@ -370,7 +372,7 @@ class Service:
         if self.receiver.caught_up:  # rows that a goodbye has overtaken may still be waiting
             self.ingestor.end_streams(now)
         self.ingestor.close_due(now, hold=self._holding)
-        for model in self.forgetting.turn(now):
+        for model in self.forgetting.forget_silent(now):
             self.engine.references.forget(model)
             self.policies.forget(model[0])
 
@@ -378,9 +380,7 @@ class Service:
         """One transaction a window: its report into the outbox, the window forgotten, plugin memory replaced."""
         for each in closed:
             self.telemetry.count("windows")
-            self.ingestor.pending.pop(each.number, None)
-            tags = self.ingestor.tags.get(each.model, {})
-            self._close(each, {agent: tags[agent] for agent in each.rows if agent in tags})
+            self._close(each, self.ingestor.finish_window(each))
 
     def _close(self, closed: ClosedWindow, tags: Any) -> None:
         write_report, written = self.outbox.prepare(closed, tags) if closed.points else (None, None)

@@ -31,7 +31,7 @@ class Delivery(RuleBasedStateMachine):
         self.acks: deque[int] = deque()
         self.connected = True
         # the collector: what is in memory, and what is in the journal
-        self.stream = StreamPosition(TOPIC, 0, 1)
+        self.stream = StreamPosition(0)
         self.taken: list[int] = []  # rows, in memory
         self.lost = 0
         self.journal: dict[str, Any] = {"row": 0, "taken": [], "lost": 0}
@@ -80,13 +80,13 @@ class Delivery(RuleBasedStateMachine):
     @rule()
     def receive(self) -> None:
         first, rows, base = self.link.popleft()
-        verdict = self.stream.offer(Message(TOPIC, "batch", b"", b"", first, rows, base))
-        self.lost += verdict.lost
-        self.taken += range(first + verdict.skip, first + rows)
+        accepted = self.stream.accept(Message(TOPIC, "batch", b"", b"", first, rows, base))
+        self.lost += accepted.lost
+        self.taken += range(first + accepted.skip, first + rows)
 
     @rule()
     def ping(self) -> None:
-        self.lost += self.stream.advance(self.ring.base - 1)
+        self.lost += self.stream.write_off(self.ring.base - 1)
 
     @rule()
     def commit(self) -> None:
@@ -97,7 +97,7 @@ class Delivery(RuleBasedStateMachine):
     def crash(self) -> None:
         self.link.clear()
         self.acks.clear()
-        self.stream = StreamPosition(TOPIC, self.journal["row"], 1)
+        self.stream = StreamPosition(self.journal["row"])
         self.taken, self.lost = list(self.journal["taken"]), self.journal["lost"]
 
     # --- what must always hold ---------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
-"""Every row that arrives is put into a window, or counted as late, lost, rejected or sampled out: once, for good.
+"""Put every row that arrives into a window, or count it as late, lost, rejected or sampled out: exactly once.
 
-What is decided in a turn is gathered for the journal; acknowledgements are due when that is on disk.
+What a turn decides is gathered for the journal. Acknowledgements follow when that is on disk, so a crash loses only
+what publishers send again, and positions on disk keep that from being counted twice.
 """
 
 from __future__ import annotations
@@ -11,21 +12,21 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from itertools import count
 from secrets import token_bytes
-from typing import NamedTuple
 
 from zmon._wire.control import Greeting
 from zmon._wire.frames import Message, Topic, encode_schema
-from zmon.batch import Batch, Schema
+from zmon.batch import Batch
 from zmon.errors import WireError
 from zmon_collector.compute.engine import Engine
-from zmon_collector.compute.sample import stream_seed
+from zmon_collector.compute.finalizer import ClosedWindow
 from zmon_collector.config import Config
 from zmon_collector.config.policy import PolicyStore
 from zmon_collector.ingest import validation
+from zmon_collector.ingest.arrival import Arrival, BatchArrival
 from zmon_collector.ingest.late_labels import LateLabels
-from zmon_collector.ingest.model_state import ModelStates
+from zmon_collector.ingest.model_state import ModelState
 from zmon_collector.ingest.schema_cache import SchemaCache
-from zmon_collector.ingest.sessions import GONE_AFTER, SessionRegistry
+from zmon_collector.ingest.sessions import PendingAck, Session, SessionRegistry
 from zmon_collector.ingest.stream_position import StreamPosition, first_contact
 from zmon_collector.storage.chunk_codec import ChunkRecord
 from zmon_collector.storage.journal import ModelKey, Turn, WindowRow, pack_counts
@@ -37,15 +38,6 @@ from zmon_collector.windows.window import NO_WINDOW, OTHER, Now, OpenWindow
 log = logging.getLogger("zmon.collector")
 
 
-class PendingAck(NamedTuple):
-    """An acknowledgement that is due: to whom, for which stream, up to which row, and the schema that is needed."""
-
-    peer: bytes
-    stream: bytes
-    row: int
-    need: bytes
-
-
 @dataclass(slots=True)
 class UnreportedWindow:
     """A window whose report is not written yet."""
@@ -53,11 +45,11 @@ class UnreportedWindow:
     model: ModelKey
     window: OpenWindow
     schemas: set[bytes] = field(default_factory=set)  # journaled with it
-    nbytes: int = 0  # of rows behind the last checkpoint
+    nbytes: int = 0  # of rows since the last checkpoint
 
 
 class Ingestor:
-    """Where rows are settled: streams, schemas and the books of all models. Runs on the collector's thread.
+    """State of all streams and models, and the decisions about their rows. Runs on the collector's thread.
 
     Parameters
     ----------
@@ -65,7 +57,7 @@ class Ingestor:
     policies : PolicyStore
     telemetry : Telemetry
     engine : Engine
-        Gets the rows, by window.
+        Receives the rows, by window.
     journal : bool
         Whether rows and open windows are to be journaled.
     """
@@ -75,310 +67,276 @@ class Ingestor:
     ) -> None:
         self.config = config
         self.policies = policies
-        self.managers: dict[ModelKey, WindowManager] = {}
-        self.shelf = ModelStates()
+        self.models: dict[ModelKey, ModelState] = {}
         self.sessions = SessionRegistry(telemetry)
-        self.pending: dict[int, UnreportedWindow] = {}
-        self.tags: dict[ModelKey, dict[str, Mapping[str, str]]] = {}
+        self.unreported: dict[int, UnreportedWindow] = {}
         self.numbers = count(1)
-        self.store = token_bytes(8)  # names what acknowledgements are kept in; a journal has a name of its own
+        self.store = token_bytes(8)  # named in acknowledgements: the store that holds the rows; a journal has its own
         self.turn = Turn(1)
-        self._telemetry = telemetry
-        self._engine = engine
+        self.telemetry = telemetry
+        self.engine = engine
+        self.late = LateLabels(self.models, engine.close, journal=journal)
         self._journal = journal
         self._schemas = SchemaCache(telemetry)
-        self._acks: dict[bytes, bytes] = {}  # streams to acknowledge after this turn, and the schema each lacks
-        self._alarmed: set[ModelKey] = set()
-        self.late = LateLabels(engine.close, journal=journal)
 
     def reload(self, config: Config) -> None:
-        """Other rules, from the next window on."""
+        """Follow another configuration, from the next window on."""
         self.config = config
-        for (model, _), manager in self.managers.items():
-            manager.change_rules(self.policies.of(model).rules)
+        for (name, _), model in self.models.items():
+            model.windows.change_rules(self.policies.of(name).rules)
 
     # --- receive -----------------------------------------------------------------------------------------------------
 
-    def take_greeting(self, greeting: Greeting, peer: bytes, now: Now, user: str = "") -> None:
-        """A publisher says hello, still here, or goodbye."""
-        if not self._wanted(greeting.topic):
+    def handle_greeting(self, greeting: Greeting, peer: bytes, now: Now, user: str = "") -> None:
+        """Settle a hello, a ping or a goodbye of a publisher."""
+        if not self._is_wanted(greeting.topic):
             return
-        stream = self.sessions.get(greeting.stream)
-        if stream is None:
-            stream = first_contact(greeting, stream_seed(greeting.stream), self.store)
-            self.sessions.meet(greeting.stream, stream, self.config.limits.streams, now)
-        self.sessions.hear(greeting.stream, greeting.topic, user, now)
-        manager, agent = self._manager(greeting.topic, now)
-        stream.issued = max(stream.issued, greeting.issued)
-        self.sessions.answer(greeting.stream, peer)
-        self._advance(greeting.stream, stream, greeting.base - 1, manager, agent, now)
-        self._take_tally(greeting.stream, stream, greeting.tally, manager, agent, now)
+        session = self.sessions.get(greeting.stream)
+        if session is None:
+            session = self._register(greeting.stream, greeting.topic, first_contact(greeting, self.store), now)
+        session.touch(greeting.topic, user, now)
+        arrival = Arrival(session, *self._admit(greeting.topic, now), now, self.telemetry)
+        session.position.issued = max(session.position.issued, greeting.issued)
+        self.sessions.set_peer(session, peer)
+        self._write_off(arrival, greeting.base - 1)
+        self._count_tally(arrival, greeting.tally)
         if greeting.kind == "hello":
-            manager.connect(agent, greeting.stream, now)
+            arrival.model.windows.connect(arrival.agent, greeting.stream, now)
         elif greeting.kind == "bye":
-            manager.disconnect(agent, greeting.stream)
-            if not stream.left:
-                stream.ends_at = now.mono + GONE_AFTER
-                self.sessions.moved(greeting.stream)
-        self._acks.setdefault(greeting.stream, b"")
+            arrival.model.windows.disconnect(arrival.agent, greeting.stream)
+            self.sessions.end(session, now)
+        self.sessions.acknowledge(greeting.stream)
 
-    def take_message(self, message: Message, now: Now, user: str = "") -> None:
-        """A batch or a schema; WireError when it cannot be taken."""
-        if not self._wanted(message.topic):
+    def handle_message(self, message: Message, now: Now, user: str = "") -> None:
+        """Settle a batch, or store a schema; WireError if the message is refused."""
+        if not self._is_wanted(message.topic):
             return
         if message.kind == "schema":
-            self._schemas.take(message, self.config.limits)
+            self._schemas.store(message, self.config.limits)
             return
-        known = self._schemas.get(message.schema)
-        if known is None:
-            self._acks[message.stream] = message.schema  # not acknowledged: it comes again, after its schema
+        entry = self._schemas.get(message.schema)
+        if entry is None:  # the position stays, so the rows come again, after their schema
+            self.sessions.request_schema(message.stream, message.schema)
             raise WireError("schema_unknown", message.schema.hex())
-        stream = self.sessions.get(message.stream)
-        if stream is None:
-            stream = StreamPosition(message.topic, message.first - 1, stream_seed(message.stream))
-            self.sessions.meet(message.stream, stream, self.config.limits.streams, now)
-        self.sessions.hear(message.stream, message.topic, user, now)
-        manager, agent = self._manager(message.topic, now)
-        settle = self._settle_labels if message.kind == "labels" else self._settle
-        settle(message, *known, stream, manager, agent, now)
-        self._acks.setdefault(message.stream, b"")
+        session = self.sessions.get(message.stream)
+        if session is None:
+            session = self._register(message.stream, message.topic, StreamPosition(message.first - 1), now)
+        session.touch(message.topic, user, now)
+        arrival = BatchArrival(session, *self._admit(message.topic, now), now, self.telemetry, message, *entry)
+        if message.kind == "labels":
+            self._settle_labels(arrival)
+        else:
+            self._settle_rows(arrival)
+        self.sessions.acknowledge(message.stream)
+
+    def _is_wanted(self, topic: Topic) -> bool:
+        if any(fnmatchcase(topic.model, glob) for glob in self.config.collector.models):
+            return True
+        self.telemetry.count("not_ours", by=1)
+        return False
+
+    def _register(self, stream: bytes, topic: Topic, position: StreamPosition, now: Now) -> Session:
+        return self.sessions.register(stream, topic, position, self.config.limits.streams, now)
+
+    def _admit(self, topic: Topic, now: Now) -> tuple[ModelState, str]:
+        """Return the state of the topic's model, and the name under which its agent is counted."""
+        key = (topic.model, topic.version)
+        model = self.models.get(key)
+        if model is None:
+            if len(self.models) >= self.config.limits.models:
+                raise WireError("models", f"more than limits.models = {self.config.limits.models}")
+            model = self.add_model(key)
+        model.touch(now)
+        agent = model.windows.admit(topic.agent_id)
+        if agent is OTHER:
+            self.telemetry.count("agents_over_limit")
+            if not model.over_limit:
+                model.over_limit = True
+                log.error("model %r has more than limits.agents = %d agents: %r and further ones count for the rollup "
+                          "only; does every request get a new agent_id?",
+                          topic.model, model.windows.rules.agents, topic.agent_id)  # fmt: skip
+        return model, agent
+
+    def add_model(self, key: ModelKey) -> ModelState:
+        """Create the state of a model."""
+        self.models[key] = ModelState(key, WindowManager(self.policies.of(key[0]).rules, self.numbers))
+        return self.models[key]
 
     # --- settle ------------------------------------------------------------------------------------------------------
 
-    def _settle(
-        self,
-        message: Message,
-        schema: Schema,
-        body: bytes,
-        stream: StreamPosition,
-        manager: WindowManager,
-        agent: str,
-        now: Now,
-    ) -> None:
-        topic = message.topic
-        skip = self._offered(message, stream, manager, agent, now)
+    def _settle_rows(self, arrival: BatchArrival) -> None:
+        skip = self._accept(arrival)
+        message, windows = arrival.message, arrival.model.windows
         fresh = message.rows - skip
         if not fresh:
             return
-        self._telemetry.count("rows", by=fresh)
+        self.telemetry.count("rows", by=fresh)
         try:
-            batch = validation.checked(message, schema)
-            times, skewed = validation.settled(message, now.wall, self.config.collector.max_skew)
-            starts = manager.periods.starts(times)
-            validation.spread(starts, manager.rules.open_windows)
+            batch = validation.checked(message, arrival.schema)
+            times, skewed = validation.settled(message, arrival.now.wall, self.config.collector.max_skew)
+            starts = windows.periods.starts(times)
+            validation.spread(starts, windows.rules.open_windows)
         except WireError as error:
-            self._count(manager, agent, "rejected", fresh, now, error.reason)
+            arrival.count("rejected", fresh, error.reason)
             return
         if skewed:
-            self._telemetry.count("skewed", by=skewed)
-        model = (topic.model, topic.version)
+            self.telemetry.count("skewed", by=skewed)
         for part in validation.split(batch, message.first, skip, times, starts):
             rows = part.batch.rows
-            manager.advance_clock(agent, message.stream, part.newest, now)
-            window = manager.place_rows(agent, schema, part.start, rows, now)
+            windows.advance_clock(arrival.agent, message.stream, part.newest, arrival.now)
+            window = windows.place_rows(arrival.agent, arrival.schema, part.start, rows, arrival.now)
             if window is None:
-                self._telemetry.count("late_or_conflicting", by=rows)
+                self.telemetry.count("late_or_conflicting", by=rows)
                 continue
-            self._engine.add(model, window, agent, part.batch, stream.seed, part.numbers)
+            self.engine.add(arrival.model.key, window, arrival.agent, part.batch, arrival.session.seed, part.numbers)
             if self._journal:
-                columns, dictionaries = dict(part.batch.raw()), dict(part.batch.dictionaries)
-                record = ChunkRecord(agent, message.stream, message.schema, part.numbers, rows, columns, dictionaries)
-                self._write(model, window, body, record)
-                if "ids" in columns:
-                    self.late.keep(self.turn, model, window, agent, part, now)
-        if schema.tags:
-            self.tags.setdefault(model, {})[agent] = schema.tags
+                self._write(arrival, window, part)
+        if arrival.schema.tags:
+            arrival.model.tags[arrival.agent] = arrival.schema.tags
 
-    def _offered(self, message: Message, stream: StreamPosition, manager: WindowManager, agent: str, now: Now) -> int:
-        """Move the stream's position over a message; how many of its rows are known already."""
-        skip, lost = stream.offer(message)
-        self._count(manager, agent, "lost", lost, now)
-        self._take_tally(message.stream, stream, message.tally, manager, agent, now)
-        self._telemetry.count("messages")
-        if skip < message.rows or lost:
-            self.sessions.moved(message.stream)
-        if skip == message.rows:
-            self._telemetry.count("duplicates", by=message.rows)
-        return skip
-
-    def _settle_labels(
-        self,
-        message: Message,
-        schema: Schema,
-        body: bytes,
-        stream: StreamPosition,
-        manager: WindowManager,
-        agent: str,
-        now: Now,
-    ) -> None:
-        """Labels of rows that were published before, or will be soon: what becomes of them is found in the join."""
-        skip = self._offered(message, stream, manager, agent, now)
-        fresh = message.rows - skip
+    def _settle_labels(self, arrival: BatchArrival) -> None:
+        """Hand labels to the join, which finds their rows: they were published before, or will be soon."""
+        skip = self._accept(arrival)
+        fresh = arrival.message.rows - skip
         if not fresh:
             return
-        self._telemetry.count("labels", by=fresh)
-        manager.disconnect_labels_only(agent, message.stream)
-        settled = self.late.settle(
-            self.turn, message, schema, skip, manager, agent, self.config.collector.max_skew, now
-        )
-        for reason, rows in settled.items():
-            self._count(manager, agent, "rejected", rows, now, reason)
+        self.telemetry.count("labels", by=fresh)
+        arrival.model.windows.disconnect_labels_only(arrival.agent, arrival.message.stream)
+        rejected = self.late.settle(self.turn.late, arrival, skip, self.config.collector.max_skew)
+        for reason, rows in rejected.items():
+            arrival.count("rejected", rows, reason)
 
-    def take_joined(self, windows: frozenset[int], joined: Joined) -> None:
-        """What the join of a turn has completed goes into its windows, which may then close."""
-        for number, record in self.late.completed(joined, self._telemetry):
-            pending = self.pending[number]
-            self.managers[pending.model].include_agent(pending.window, record.agent)
-            batch = Batch(pending.window.schema, record.columns, record.rows)
-            self._engine.add(pending.model, pending.window, record.agent, batch, 0, 0)
-        self.late.joined(windows)
+    def _accept(self, arrival: BatchArrival) -> int:
+        """Move the stream's position over a message; return how many of its rows are settled already."""
+        message = arrival.message
+        skip, lost = arrival.session.position.accept(message)
+        arrival.count("lost", lost)
+        self._count_tally(arrival, message.tally)
+        self.telemetry.count("messages")
+        if skip < message.rows or lost:
+            self.sessions.mark_changed(arrival.session)
+        if skip == message.rows:
+            self.telemetry.count("duplicates", by=message.rows)
+        return skip
 
-    def _write(self, model: ModelKey, window: OpenWindow, body: bytes, record: ChunkRecord) -> None:
-        pending = self.pending.get(window.number)
-        if pending is None:
-            pending = self.pending[window.number] = UnreportedWindow(model, window)
-        if record.schema not in pending.schemas:
-            pending.schemas.add(record.schema)
-            self.turn.schemas.append((window.number, record.schema, body))
-        self.turn.chunks.setdefault(window.number, []).append(record)
-        nbytes = sum(column.nbytes for column in record.columns.values())
-        self.turn.nbytes += nbytes
-        pending.nbytes += nbytes
-
-    def _advance(
-        self, key: bytes, stream: StreamPosition, row: int, manager: WindowManager, agent: str, now: Now
-    ) -> None:
-        lost = stream.advance(row)
+    def _write_off(self, arrival: Arrival, row: int) -> None:
+        lost = arrival.session.position.write_off(row)
         if lost:
-            self.sessions.moved(key)
-            self._count(manager, agent, "lost", lost, now)
+            self.sessions.mark_changed(arrival.session)
+            arrival.count("lost", lost)
 
-    def _take_tally(
-        self,
-        key: bytes,
-        stream: StreamPosition,
-        tally: Mapping[str, object],
-        manager: WindowManager,
-        agent: str,
-        now: Now,
-    ) -> None:
-        for kind, reason, rows in stream.news(tally):
-            self.sessions.moved(key)
-            self._count(manager, agent, kind, rows, now, reason)
+    def _count_tally(self, arrival: Arrival, tally: Mapping[str, object]) -> None:
+        for kind, reason, rows in arrival.session.position.update_tally(tally):
+            self.sessions.mark_changed(arrival.session)
+            arrival.count(kind, rows, reason)
 
-    def _count(self, manager: WindowManager, agent: str, kind: str, rows: int, now: Now, reason: str = "") -> None:
-        if rows:
-            manager.count(agent, kind, rows, now, reason)
-            self._telemetry.count(kind, reason, rows)
+    def _write(self, arrival: BatchArrival, window: OpenWindow, part: validation.WindowSlice) -> None:
+        """Journal rows of a window with this turn."""
+        stream, name, rows = arrival.session.key, arrival.message.schema, part.batch.rows
+        columns, dictionaries = dict(part.batch.raw()), dict(part.batch.dictionaries)
+        record = ChunkRecord(arrival.agent, stream, name, part.numbers, rows, columns, dictionaries)
+        unreported = self.unreported.get(window.number)
+        if unreported is None:
+            unreported = self.unreported[window.number] = UnreportedWindow(arrival.model.key, window)
+        if name not in unreported.schemas:
+            unreported.schemas.add(name)
+            self.turn.schemas.append((window.number, name, arrival.body))
+        self.turn.chunks.setdefault(window.number, []).append(record)
+        nbytes = sum(column.nbytes for column in columns.values())
+        self.turn.nbytes += nbytes
+        unreported.nbytes += nbytes
+        if "ids" in columns:
+            self.late.keep_predictions(self.turn.late, arrival, window, part)
 
-    def _wanted(self, topic: Topic) -> bool:
-        if any(fnmatchcase(topic.model, glob) for glob in self.config.collector.models):
-            return True
-        self._telemetry.count("not_ours", by=1)
-        return False
-
-    def _manager(self, topic: Topic, now: Now) -> tuple[WindowManager, str]:
-        """The book of the topic's model, and the name under which its agent counts."""
-        model = (topic.model, topic.version)
-        manager = self.managers.get(model)
-        if manager is None:
-            if len(self.managers) >= self.config.limits.models:
-                raise WireError("models", f"more than limits.models = {self.config.limits.models}")
-            manager = self.managers[model] = WindowManager(self.policies.of(topic.model).rules, self.numbers)
-        self.shelf.hear(model, now)
-        agent = manager.admit(topic.agent_id)
-        if agent is OTHER:
-            self._telemetry.count("agents_over_limit")
-            if model not in self._alarmed:
-                self._alarmed.add(model)
-                log.error("model %r has more than limits.agents = %d agents: %r and further ones count for the rollup "
-                          "only; is an agent_id made anew for each request?",
-                          topic.model, manager.rules.agents, topic.agent_id)  # fmt: skip
-        return manager, agent
+    def handle_joined(self, windows: frozenset[int], joined: Joined) -> None:
+        """Add the rows that a turn's join has completed to their windows, which may close then."""
+        for number, record in self.late.completed(joined, self.telemetry):
+            unreported = self.unreported[number]
+            self.models[unreported.model].windows.include_agent(unreported.window, record.agent)
+            batch = Batch(unreported.window.schema, record.columns, record.rows)
+            self.engine.add(unreported.model, unreported.window, record.agent, batch, 0, 0)
+        self.late.release(windows)
 
     # --- close -------------------------------------------------------------------------------------------------------
 
     def end_streams(self, now: Now, *, force: bool = False) -> None:
-        """After a goodbye: what has not arrived is lost, and the stream is forgotten; so are long silent ones."""
-        for key, stream in self.sessions.ended(now, force=force):
-            if stream.row < stream.issued:
-                manager, agent = self._manager(stream.topic, now)
-                self._advance(key, stream, stream.issued, manager, agent, now)
+        """Count what is missing of streams that said goodbye as lost; forget them and those that are long silent."""
+        for session in self.sessions.ended(now, force=force):
+            if session.position.row < session.position.issued:
+                arrival = Arrival(session, *self._admit(session.topic, now), now, self.telemetry)
+                self._write_off(arrival, session.position.issued)
         self.sessions.forget_gone(now)
 
     def close_due(self, now: Now, *, hold: bool) -> None:
-        """Hand the windows that close now to the engine. `hold`: none by the wall clock, after a start."""
-        for model, manager in self.managers.items():
-            for window in [*manager.close_due(now, hold=hold), *manager.close_unplaced(now)]:
-                self._close(model, window)
+        """Hand windows that are due to the engine; with `hold`, after a start, none by the collector's clocks."""
+        for model in self.models.values():
+            self._close(model, [*model.windows.close_due(now, hold=hold), *model.windows.close_unplaced(now)])
 
     def close_all(self, now: Now) -> None:
         """Hand every open window to the engine."""
-        for model, manager in self.managers.items():
-            for window in [*manager.close_all(), *manager.close_unplaced(now, force=True)]:
-                self._close(model, window)
+        for model in self.models.values():
+            self._close(model, [*model.windows.close_all(), *model.windows.close_unplaced(now, force=True)])
 
-    def _close(self, model: ModelKey, window: OpenWindow) -> None:
-        self.turn.closing.append(window.number)
-        self.late.close(model, window)
+    def _close(self, model: ModelState, windows: Sequence[OpenWindow]) -> None:
+        for window in windows:
+            self.turn.closing.append(window.number)
+            self.late.close(model, window)
+
+    def finish_window(self, closed: ClosedWindow) -> dict[str, Mapping[str, str]]:
+        """Drop a window whose report is about to be written; return its agents' tags."""
+        self.unreported.pop(closed.number, None)
+        model = self.models.get(closed.model)
+        return {agent: model.tags[agent] for agent in closed.rows if agent in model.tags} if model else {}
 
     # --- forget ------------------------------------------------------------------------------------------------------
 
-    def forget_agents(self, model: ModelKey, agents: Sequence[str]) -> None:
-        """Let go of all that is kept of agents that a book has forgotten."""
-        self._engine.contexts.forget(model, agents)
-        self.turn.gone += [(*model, agent) for agent in agents]
+    def forget_agents(self, model: ModelState, agents: Sequence[str]) -> None:
+        """Forget what is kept of agents that the model's windows no longer know."""
+        self.engine.contexts.forget(model.key, agents)
+        self.turn.gone += [(*model.key, agent) for agent in agents]
         for agent in agents:
-            self.tags.get(model, {}).pop(agent, None)
+            model.tags.pop(agent, None)
 
     def forget(self, model: ModelKey) -> None:
-        """Let go of all that is kept of a model, here and on disk."""
-        del self.managers[model]
-        self.tags.pop(model, None)
-        self._alarmed.discard(model)
-        self.shelf.forget(model)
-        self.late.forget(model)
-        self._engine.contexts.drop(model)
+        """Forget everything that is kept of a model, here, in the engine, and on disk with this turn."""
+        del self.models[model]
+        self.engine.contexts.drop(model)
         self.turn.silent.append(model)
 
     # --- the turn ----------------------------------------------------------------------------------------------------
 
     def end_turn(self, now: Now) -> tuple[Turn, list[PendingAck], frozenset[int]]:
-        """What this turn decided, the acknowledgements that are due once that is on disk, and the windows that wait for
-        what its labels complete."""
+        """Return this turn's decisions, the acknowledgements due once they are on disk, and the windows that wait for
+        its join."""
         turn, self.turn = self.turn, Turn(self.turn.number + 1)
-        collector = self.config.collector
-        newest = {model: manager.open[max(manager.open)] for model, manager in self.managers.items() if manager.open}
-        waiting = self.late.end_turn(
-            turn, self.config.limits.label_bytes, collector.label_horizon, collector.label_wait, newest, now
-        )
-        for model, manager in self.managers.items():
-            changes = manager.take_changes()
-            turn.spans += [(*model, *span) for span in changes.spans]
-            if not self._journal:
-                continue
-            for window in changes.opened:
-                self.pending.setdefault(window.number, UnreportedWindow(model, window))
-                body = encode_schema(window.schema) if window.schema.classes or window.schema.features else b""
-                turn.windows.append(WindowRow(window.number, *model, window.start, window.end, body))
-                changes.counts |= {(window.number, agent) for agent in window.tallies}
-            for number, agent in changes.counts:
-                turn.counts.append((number, *model, agent, self._packed(manager, number, agent)))
-            turn.agents += [(*model, agent, manager.newest(agent)) for agent in changes.agents if manager.knows(agent)]
-        acks = []
-        for key, need in self._acks.items():
-            stream, peer = self.sessions.get(key), self.sessions.peer(key)
-            if stream is not None and peer is not None:
-                acks.append(PendingAck(peer, key, stream.row, need))
-        self._acks.clear()
+        joining = self.late.end_turn(turn.late, self.config, now)
+        for model in self.models.values():
+            self._journal_model(turn, model)
+        acks = self.sessions.take_acks()
         turn.streams, turn.forgotten = self.sessions.take_changes(now.wall)
-        turn.heard = self.shelf.take_changes()
         if not self._journal:
             turn = Turn(turn.number, spans=turn.spans, gone=turn.gone, heard=turn.heard, silent=turn.silent)
-        return turn, acks, waiting
+        return turn, acks, joining
 
-    def _packed(self, manager: WindowManager, number: int, agent: str) -> bytes | None:
-        pending = self.pending.get(number)  # none: the window was finished since, and its counts are in its report
-        tallies = manager.unplaced if number == NO_WINDOW else pending.window.tallies if pending else {}
+    def _journal_model(self, turn: Turn, model: ModelState) -> None:
+        changes, windows = model.windows.take_changes(), model.windows
+        turn.spans += [(*model.key, *span) for span in changes.spans]
+        if model.unnoted is not None:
+            turn.heard.append((*model.key, model.unnoted))
+            model.unnoted = None
+        if not self._journal:
+            return
+        for window in changes.opened:
+            self.unreported.setdefault(window.number, UnreportedWindow(model.key, window))
+            body = encode_schema(window.schema) if window.schema.classes or window.schema.features else b""
+            turn.windows.append(WindowRow(window.number, *model.key, window.start, window.end, body))
+            changes.counts |= {(window.number, agent) for agent in window.tallies}
+        for number, agent in changes.counts:
+            turn.counts.append((number, *model.key, agent, self._packed(windows, number, agent)))
+        turn.agents += [(*model.key, agent, windows.newest(agent)) for agent in changes.agents if windows.knows(agent)]
+
+    def _packed(self, windows: WindowManager, number: int, agent: str) -> bytes | None:
+        unreported = self.unreported.get(number)  # None: finished since, and its counts are in its report
+        tallies = windows.unplaced if number == NO_WINDOW else unreported.window.tallies if unreported else {}
         tally = tallies.get(agent)
         return None if tally is None else pack_counts(tally.plain())

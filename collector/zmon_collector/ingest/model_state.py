@@ -1,41 +1,40 @@
-"""When something last came of each (model, version), also in earlier runs: one that is silent for long goes. Pure."""
+"""Everything that the collector's thread keeps of one (model, version); forgetting a model deletes its ModelState."""
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
 from zmon_collector.storage.journal import ModelKey
-from zmon_collector.windows.window import Now
+from zmon_collector.windows.manager import WindowManager
+from zmon_collector.windows.window import Now, OpenWindow
 
-NOTED_EVERY = 3600.0  # seconds between two notes in the journal
+NOTED_EVERY = 3600.0  # seconds between two notes in the journal of when a model was last heard of
 
 
-class ModelStates:
-    """The times, by model."""
+@dataclass(slots=True)
+class ModelState:
+    """Windows, tags, last sign of life, and label bookkeeping of one (model, version)."""
 
-    def __init__(self) -> None:
-        self._heard: dict[ModelKey, float] = {}
-        self._noted: dict[ModelKey, float] = {}
-        self._changes: dict[ModelKey, float] = {}  # what the journal does not know yet, by the wall clock
+    key: ModelKey
+    windows: WindowManager
+    tags: dict[str, Mapping[str, str]] = field(default_factory=dict)  # by agent
+    over_limit: bool = False  # limits.agents was exceeded, and that is logged
+    heard: float = 0.0  # monotonic time of the last greeting, rows or labels
+    unnoted: float | None = None  # wall time of the last sign of life, to be journaled with this turn
+    owners: dict[tuple[str, tuple[str, ...]], int] = field(default_factory=dict)  # label owners, by (task, classes)
+    label_owners: set[int] = field(default_factory=set)  # the same and those of earlier runs: labels may wait for them
+    closing: deque[OpenWindow] = field(default_factory=deque)  # closed, and waiting for a join
+    _noted: float = float("-inf")
 
-    def hear(self, model: ModelKey, now: Now) -> None:
-        """Something has come: a greeting, rows, labels."""
-        self._heard[model] = now.mono
-        if now.mono - self._noted.get(model, float("-inf")) >= NOTED_EVERY:
-            self._noted[model] = now.mono
-            self._changes[model] = now.wall
+    def touch(self, now: Now) -> None:
+        """Note a sign of life: a greeting, rows or labels."""
+        self.heard = now.mono
+        if now.mono - self._noted >= NOTED_EVERY:
+            self._noted = now.mono
+            self.unnoted = now.wall
 
-    def restore(self, model: ModelKey, wall: float, now: Now) -> None:
-        """What was noted in an earlier run. The time in which no collector ran counts as silence."""
-        self._heard[model] = self._noted[model] = now.mono - max(0.0, now.wall - wall)
-
-    def silent(self, after: float, now: Now) -> list[ModelKey]:
-        """Those of which nothing has come for `after` seconds."""
-        return [model for model, heard in self._heard.items() if now.mono - heard > after]
-
-    def forget(self, model: ModelKey) -> None:
-        for kept in (self._heard, self._noted, self._changes):
-            kept.pop(model, None)
-
-    def take_changes(self) -> list[tuple[str, str, float]]:
-        """What is to be noted: model, version, epoch seconds."""
-        changes, self._changes = self._changes, {}
-        return [(*model, wall) for model, wall in changes.items()]
+    def restore(self, wall: float, now: Now) -> None:
+        """Restore the last sign of life from the journal; time without a running collector counts as silence."""
+        self.heard = self._noted = now.mono - max(0.0, now.wall - wall)

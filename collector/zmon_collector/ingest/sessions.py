@@ -1,126 +1,185 @@
-"""Which streams there are: what has arrived of each, when it was last heard of, who speaks for it and is answered."""
+"""Connected and remembered streams: position, sender, peer to answer, goodbye. Runs on the collector's thread."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import msgpack
 
 from zmon._wire.frames import Topic, pack
 from zmon.errors import WireError
+from zmon_collector.compute.sample import stream_seed
 from zmon_collector.ingest.stream_position import StreamPosition
 from zmon_collector.storage.journal import StreamRow
 from zmon_collector.telemetry import Telemetry
 from zmon_collector.windows.window import Now
 
-GONE_AFTER = 1.0  # seconds after a goodbye in which what was under way still counts as arrived
+# A goodbye travels on the control socket, so it can overtake rows on the data socket. Three limits follow: rows under
+# way still count as arrived for a second; then they are counted as lost and the stream is forgotten; and rows that come
+# later still find the stream's last row for a while, so that they are not counted a second time.
+GONE_AFTER = 1.0  # seconds after a goodbye until missing rows are lost
+REMEMBER_GONE = 300.0  # seconds in which a departed stream's last row is remembered
+GONE = 10_000  # departed streams remembered, the newest
 FORGET_STREAM = 7 * 86400.0  # seconds without rows, hello or ping
-REMEMBER_GONE = 300.0  # seconds in which rows of a stream that left still find out that they are counted
-GONE = 10_000  # streams remembered that way, the newest
 IDLE_STREAM = 60.0  # seconds of silence after which a stream may make room for a new one
 
 
+@dataclass(slots=True)
+class Session:
+    """One stream (publisher incarnation): who sends it, how far it has come, whom to answer."""
+
+    key: bytes
+    topic: Topic
+    position: StreamPosition
+    heard: float  # monotonic time of the last message
+    user: str | None = None  # public key of the sender; empty without CURVE, None until it sends something
+    peer: bytes | None = None  # address on the control socket
+    ends_at: float | None = None  # after a goodbye: when missing rows are lost
+    left: bool = False  # said goodbye, and its missing rows are counted
+    seed: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.seed = stream_seed(self.key)
+
+    def touch(self, topic: Topic, user: str, now: Now) -> None:
+        """Note a message; WireError if its topic or its sender differs from the stream's earlier ones."""
+        if self.topic != topic:
+            raise WireError("topic_changed", "a stream speaks for one model, version and agent")
+        if self.user is None:
+            self.user = user
+        elif self.user != user:
+            raise WireError("forbidden", "the stream belongs to another key")
+        self.heard = now.mono
+
+
+class PendingAck(NamedTuple):
+    """An acknowledgement that is due: its peer and stream, the last settled row, and the schema that is missing."""
+
+    peer: bytes
+    stream: bytes
+    row: int
+    need: bytes
+
+
 class SessionRegistry:
-    """All streams, by their keys, at most as many as `limits.streams`."""
+    """All sessions, by stream, at most `limits.streams`; and what the current turn must journal and acknowledge."""
 
     def __init__(self, telemetry: Telemetry) -> None:
-        self.streams: dict[bytes, StreamPosition] = {}
+        self.sessions: dict[bytes, Session] = {}
+        self.connected = 0  # sessions that can be answered; also read by the store's thread
+        self.departed: dict[bytes, tuple[int, float]] = {}  # last row, time of forgetting
         self._telemetry = telemetry
-        self._peers: dict[bytes, bytes] = {}  # who to answer, by stream
-        self._users: dict[bytes, str] = {}  # the key that speaks for a stream; empty without CURVE
-        self._heard: dict[bytes, float] = {}
-        self._moved: set[bytes] = set()  # streams whose position the journal does not know yet
-        self._forgotten: list[bytes] = []
-        self._gone: dict[bytes, tuple[int, float]] = {}  # last row and time of forgetting, of streams that left
+        self._changed: set[bytes] = set()  # to be journaled with this turn
+        self._forgotten: list[bytes] = []  # to be deleted with this turn
+        self._acks: dict[bytes, bytes] = {}  # due after this turn, with the schema each stream must send
 
     def __len__(self) -> int:
-        return len(self.streams)
+        return len(self.sessions)
 
-    @property
-    def connected(self) -> int:
-        """Streams that can be answered: heard of since the start, and not gone."""
-        return len(self._peers)
+    def get(self, key: bytes) -> Session | None:
+        """Return the session of a stream, if there is one."""
+        return self.sessions.get(key)
 
-    def get(self, key: bytes) -> StreamPosition | None:
-        return self.streams.get(key)
-
-    def meet(self, key: bytes, stream: StreamPosition, limit: int, now: Now) -> None:
-        """A stream that is new here; WireError when there are too many that are not idle."""
-        if len(self.streams) >= limit:
-            silent = min(self.streams, key=lambda each: self._heard.get(each, 0.0))
-            if now.mono - self._heard.get(silent, 0.0) < IDLE_STREAM:
+    def register(self, key: bytes, topic: Topic, position: StreamPosition, limit: int, now: Now) -> Session:
+        """Create a session; WireError if there are `limit` sessions and none is idle."""
+        if len(self.sessions) >= limit:
+            oldest = min(self.sessions.values(), key=lambda session: session.heard)
+            if now.mono - oldest.heard < IDLE_STREAM:
                 raise WireError("streams", f"more than limits.streams = {limit}")
-            self.forget(silent, now)
+            self._forget(oldest, now)
             self._telemetry.count("streams_forgotten")
-        if key in self._gone:  # it was settled with a goodbye that overtook these rows: they are counted
-            stream.row, stream.left = max(stream.row, self._gone.pop(key)[0]), True
-        self.streams[key] = stream
-        self._moved.add(key)
+        session = self.sessions[key] = Session(key, topic, position, now.mono)
+        if key in self.departed:  # a goodbye has overtaken these rows, which were counted then
+            position.row, session.left = max(position.row, self.departed.pop(key)[0]), True
+        self._changed.add(key)
+        return session
 
-    def restore(self, key: bytes, stream: StreamPosition, heard: float) -> None:
-        """A stream of an earlier run, last heard of at `heard`."""
-        self.streams[key] = stream
-        self._heard[key] = heard
+    def mark_changed(self, session: Session) -> None:
+        """Journal the session's position and tally with this turn."""
+        self._changed.add(session.key)
 
-    def hear(self, key: bytes, topic: Topic, user: str, now: Now) -> None:
-        """Something came of a stream; WireError unless it is what, and from whom, it always was."""
-        if self.streams[key].topic != topic:
-            raise WireError("topic_changed", "a stream speaks for one model, version and agent")
-        if self._users.setdefault(key, user) != user:
-            raise WireError("forbidden", "the stream belongs to another key")
-        self._heard[key] = now.mono
+    def set_peer(self, session: Session, peer: bytes) -> None:
+        """Answer the session at this address from now on."""
+        self.connected += session.peer is None
+        session.peer = peer
 
-    def answer(self, key: bytes, peer: bytes) -> None:
-        """From now on the stream is answered there."""
-        self._peers[key] = peer
+    def end(self, session: Session, now: Now) -> None:
+        """Note a goodbye; `ended` returns the session once rows under way have had time to arrive."""
+        if not session.left:
+            session.ends_at = now.mono + GONE_AFTER
+            self.mark_changed(session)
 
-    def peer(self, key: bytes) -> bytes | None:
-        return self._peers.get(key)
-
-    def moved(self, key: bytes) -> None:
-        """The stream's position or tally has changed: the journal must know."""
-        self._moved.add(key)
-
-    def forget(self, key: bytes, now: Now) -> None:
-        stream = self.streams.pop(key)
-        if stream.left:
-            self._gone[key] = stream.row, now.mono
-        self._users.pop(key, None)
-        self._peers.pop(key, None)
-        self._heard.pop(key, None)
-        self._moved.discard(key)
-        self._forgotten.append(key)
+    def ended(self, now: Now, *, force: bool = False) -> Iterator[Session]:
+        """Yield sessions whose missing rows will not come any more; with `force`, all that have said goodbye."""
+        for session in list(self.sessions.values()):
+            if session.ends_at is not None and (force or now.mono >= session.ends_at):
+                session.ends_at, session.left = None, True
+                yield session
 
     def forget_gone(self, now: Now) -> None:
-        """Streams that said goodbye, and those that have been silent for very long."""
-        for key, stream in list(self.streams.items()):
-            if now.mono - self._heard.get(key, now.mono) > (GONE_AFTER if stream.left else FORGET_STREAM):
-                self.forget(key, now)
-        for key, (_, since) in list(self._gone.items()):
-            if len(self._gone) <= GONE and now.mono - since <= REMEMBER_GONE:
+        """Forget sessions that have left, and those that have been silent for very long."""
+        for session in list(self.sessions.values()):
+            if now.mono - session.heard > (GONE_AFTER if session.left else FORGET_STREAM):
+                self._forget(session, now)
+        for key, (_, since) in list(self.departed.items()):
+            if len(self.departed) <= GONE and now.mono - since <= REMEMBER_GONE:
                 break
-            del self._gone[key]
+            del self.departed[key]
 
-    def ended(self, now: Now, *, force: bool = False) -> Iterator[tuple[bytes, StreamPosition]]:
-        """Streams whose goodbye is long enough ago that what has not arrived never will; `force`: all that said it."""
-        for key, stream in list(self.streams.items()):
-            if stream.ends_at is not None and (force or now.mono >= stream.ends_at):
-                stream.ends_at, stream.left = None, True
-                yield key, stream
+    def _forget(self, session: Session, now: Now) -> None:
+        del self.sessions[session.key]
+        if session.left:
+            self.departed[session.key] = session.position.row, now.mono
+        self.connected -= session.peer is not None
+        self._changed.discard(session.key)
+        self._forgotten.append(session.key)
 
     def is_behind(self, now: Now, idle: float) -> bool:
-        """Some stream that is there has not delivered yet what it announced."""
+        """Whether some live stream has not delivered everything that it announced."""
         return any(
-            stream.row < stream.issued and now.mono - self._heard.get(key, 0.0) < idle
-            for key, stream in self.streams.items()
+            session.position.row < session.position.issued and now.mono - session.heard < idle
+            for session in self.sessions.values()
         )
 
+    # --- the turn ----------------------------------------------------------------------------------------------------
+
+    def acknowledge(self, key: bytes) -> None:
+        """Acknowledge a stream after this turn."""
+        self._acks.setdefault(key, b"")
+
+    def request_schema(self, key: bytes, name: bytes) -> None:
+        """Ask a stream, with this turn's acknowledgement, to send a schema again; it may have no session yet."""
+        self._acks[key] = name
+
+    def take_acks(self) -> list[PendingAck]:
+        """Return the acknowledgements that are due after this turn."""
+        acks, self._acks = self._acks, {}
+        return [
+            PendingAck(session.peer, key, session.position.row, need)
+            for key, need in acks.items()
+            if (session := self.get(key)) is not None and session.peer is not None
+        ]
+
     def take_changes(self, wall: float) -> tuple[list[StreamRow], list[bytes]]:
-        """What the journal does not know yet: streams that moved, and streams that were forgotten."""
+        """Return what to journal: sessions that changed, and keys of those that were forgotten."""
         rows = []
-        for key in self._moved:
-            stream = self.streams[key]
-            leaves = stream.left or stream.ends_at is not None
-            row = (stream.topic.encode(), stream.row, stream.issued, pack(stream.tally), leaves, wall)
+        for key in self._changed:
+            session = self.sessions[key]
+            position, leaves = session.position, session.left or session.ends_at is not None
+            row = (session.topic.encode(), position.row, position.issued, pack(position.tally), leaves, wall)
             rows.append(StreamRow(key, *row))
-        forgotten = self._forgotten
-        self._moved, self._forgotten = set(), []
+        forgotten, self._forgotten = self._forgotten, []
+        self._changed.clear()
         return rows, forgotten
+
+    def restore(self, row: StreamRow, now: Now) -> Session:
+        """Restore a session from the journal. After a goodbye, what had not come by then gets a second, as always."""
+        position = StreamPosition(row.row)
+        position.issued, position.tally = row.issued, msgpack.unpackb(row.tally)
+        heard = now.mono - max(0.0, now.wall - row.heard)
+        session = self.sessions[row.id] = Session(row.id, Topic.decode(row.topic), position, heard)
+        if row.gone:
+            session.ends_at = now.mono + GONE_AFTER
+        return session

@@ -1,4 +1,13 @@
-"""What has arrived of each stream: position, duplicates, exact loss. Pure."""
+"""The position of a stream: which rows have arrived, which are duplicates, how many are lost. Pure.
+
+Rows are settled exactly once, and one number is enough to know which:
+
+- Rows are accepted in order only. Rows that come early, while the publisher still holds what is missing before them,
+  are left: the publisher goes back to the last acknowledgement and sends them again. So no set of gaps is kept.
+- Every message carries its `base`, the oldest row that the publisher still holds. Rows below it that have not arrived
+  never will, so they are lost, exactly.
+- Acknowledgements and tallies are cumulative: a lost one is covered by the next, and a repeated one changes nothing.
+"""
 
 from __future__ import annotations
 
@@ -6,71 +15,62 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from zmon._wire.control import Greeting
-from zmon._wire.frames import Message, Topic
+from zmon._wire.frames import Message
 
 
-class Verdict(NamedTuple):
-    """What to do with a message: its rows from `skip` on are new (none when `skip` is its row count)."""
+class Accepted(NamedTuple):
+    """What is new in a message: its rows from `skip` on (none if that is its row count), and rows found `lost`."""
 
     skip: int
     lost: int
 
 
 class StreamPosition:
-    """One publisher incarnation: everything up to `row` has been settled.
+    """Position of one publisher incarnation: every row up to `row` has been settled."""
 
-    Rows that come too early (the publisher still holds what is missing before them) are not taken: they come again
-    when the publisher goes back to the last acknowledgement. So a single number says what has arrived.
-    """
+    __slots__ = ("issued", "row", "tally")
 
-    __slots__ = ("ends_at", "issued", "left", "row", "seed", "tally", "topic")
-
-    def __init__(self, topic: Topic, row: int, seed: int) -> None:
-        self.topic = topic
+    def __init__(self, row: int) -> None:
         self.row = row
-        self.seed = seed
         self.issued = row
-        self.left = False  # said goodbye
-        self.ends_at: float | None = None  # after a goodbye: when what has not arrived counts as lost
         self.tally: Mapping[str, Any] = {}
 
-    def offer(self, message: Message) -> Verdict:
-        """Take a message in; moves the position over what is lost for good and over the message's rows."""
-        lost = self.advance(message.base - 1)
+    def accept(self, message: Message) -> Accepted:
+        """Move the position over rows that are lost for good, then over the message's rows if they are next."""
+        lost = self.write_off(message.base - 1)
         last = message.first + message.rows - 1
         if last <= self.row or message.first > self.row + 1:
-            return Verdict(message.rows, lost)
+            return Accepted(message.rows, lost)
         skip = self.row + 1 - message.first
         self.row = last
         self.issued = max(self.issued, last)
-        return Verdict(skip, lost)
+        return Accepted(skip, lost)
 
-    def advance(self, row: int) -> int:
-        """Everything up to `row` will never come if it has not by now; how many rows that loses."""
+    def write_off(self, row: int) -> int:
+        """Give up rows up to `row` that have not arrived; return how many those are."""
         lost = max(0, row - self.row)
         self.row += lost
         return lost
 
-    def news(self, tally: Mapping[str, Any]) -> list[tuple[str, str, int]]:
-        """What a cumulative tally adds to the last one: (kind, reason, rows)."""
+    def update_tally(self, tally: Mapping[str, Any]) -> list[tuple[str, str, int]]:
+        """Replace the cumulative tally; return what it adds to the last one as (kind, reason, rows)."""
         if not tally or tally == self.tally:
             return []
-        known = self.tally
-        news = [("sampled_out", "", tally.get("sampled_out", 0) - known.get("sampled_out", 0))]
-        before = known.get("rejected", {})
-        news += [("rejected", why, rows - before.get(why, 0)) for why, rows in tally.get("rejected", {}).items()]
-        self.tally = tally
-        return [each for each in news if each[2] > 0]
+        last, self.tally = self.tally, tally
+        added = [("sampled_out", "", tally.get("sampled_out", 0) - last.get("sampled_out", 0))]
+        before = last.get("rejected", {})
+        added += [("rejected", why, rows - before.get(why, 0)) for why, rows in tally.get("rejected", {}).items()]
+        return [count for count in added if count[2] > 0]
 
 
-def first_contact(greeting: Greeting, seed: int, store: bytes) -> StreamPosition:
-    """A stream met by its hello: a fresh collector begins where the stream's last one had acknowledged.
+def first_contact(greeting: Greeting, store: bytes) -> StreamPosition:
+    """Return where a stream begins that is known only by its greeting: after what was acknowledged to it.
 
-    If that was this collector's own `store`, which knows nothing of it any more, then the store has lost it: the rows
-    that the publisher does not hold any more are lost.
+    If this very `store` acknowledged it and does not know it any more, the store has lost its rows: the stream begins
+    at 0, so the rows that the publisher no longer holds are counted as lost.
     """
-    stream = StreamPosition(greeting.topic, 0 if greeting.store == store else greeting.acked, seed)
-    stream.issued = greeting.issued
+    position = StreamPosition(0 if greeting.store == store else greeting.acked)
+    position.issued = greeting.issued
     if greeting.acked:
-        stream.tally = greeting.tally  # counted by the collector that acknowledged
-    return stream
+        position.tally = greeting.tally  # counted by the collector that acknowledged
+    return position

@@ -244,7 +244,7 @@ def test_a_forged_identity_is_rejected_and_counted_on_both_sockets(
     one.batch(topic.encode(), b"s" * 16)
     until(lambda: counted(collector, "rejected_messages", "forbidden") == 3, what="the refused schema and batch")
     assert not one.control.poll(100), "no acknowledgement"
-    assert not collector.service.ingestor.managers, "not even a name is kept"
+    assert not collector.service.ingestor.models, "not even a name is kept"
     with publisher(collector, POD, topic.model, agent_id=topic.agent_id) as victim:
         victim.publish(P)
         assert victim.flush(10), "the one it posed as is not affected"

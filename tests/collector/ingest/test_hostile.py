@@ -113,14 +113,14 @@ def test_what_cannot_be_foreseen_costs_one_message(
     collect: Callable[..., Collector], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     collector = collect()
-    take = collector.service.ingestor.take_message
+    take = collector.service.ingestor.handle_message
 
     def taken(message: Any, *rest: Any) -> None:
         if message.topic.agent_id == "stranger":
             raise ZeroDivisionError
         take(message, *rest)
 
-    monkeypatch.setattr(collector.service.ingestor, "take_message", taken)
+    monkeypatch.setattr(collector.service.ingestor, "handle_message", taken)
     with collector.publisher(classes=2, agent_id="stranger") as publisher:
         for _ in range(3):
             publisher.publish(P)

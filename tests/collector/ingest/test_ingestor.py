@@ -78,7 +78,7 @@ class Table:
 
         until(enough, 20, "the windows to be finished")
         for closed in found:
-            self.ingestor.pending.pop(closed.number, None)
+            self.ingestor.unreported.pop(closed.number, None)
         return found
 
     def later(self, seconds: float = 1.1) -> None:
@@ -90,7 +90,7 @@ class Table:
         """What another run left behind."""
         service = self.service
         found = journal.load(disk)
-        return Recovery(found, self.ingestor, service.engine, service.store, service.telemetry, lambda: None)
+        return Recovery(found, self.ingestor, service.store, lambda: None)
 
     def counts(self, kind: str) -> int:
         return self.service.telemetry.get(kind)
@@ -154,9 +154,9 @@ def test_what_is_forgotten_of_those_that_left_is_bounded(lay: Callable[[], Table
     table.greeting("bye", issued=10)
     table.later()
     table.later()
-    assert len(table.ingestor.sessions._gone) == 1
+    assert len(table.ingestor.sessions.departed) == 1
     table.later(301)
-    assert not table.ingestor.sessions._gone
+    assert not table.ingestor.sessions.departed
 
 
 def test_a_goodbye_survives_a_restart(lay: Callable[[], Table]) -> None:
@@ -205,11 +205,11 @@ def test_who_has_only_outcomes_of_labels_in_a_window_is_known_after_two_restarts
     """The first end came before the journal heard of the agent; a checkpoint then takes the place of the outcomes."""
     table = lay()
     table.batch(1, 10)
-    (window,) = table.ingestor.managers["m", ""].open.values()
+    (window,) = table.ingestor.models["m", ""].windows.open.values()
     table.end_turn()
     (row,) = journal.load(table.disk).windows
     outcomes = ChunkRecord("truth", b"", b"", 0, 2, {"label_outcomes": np.array([2, 3], dtype=np.int8)})
-    table.recovery(table.disk)._add(outcomes, row, window)
+    table.recovery(table.disk).replay(outcomes, row, window)
     table.end_turn()
     assert ("m", "truth") in {(model, agent) for _, model, _, agent, _ in journal.load(table.disk).counts}
 
@@ -218,8 +218,8 @@ def test_counts_of_a_window_that_was_finished_meanwhile_are_not_asked_for(lay: C
     table = lay()
     table.batch(1, 10)
     table.end_turn()
-    manager = table.ingestor.managers["m", ""]
+    manager = table.ingestor.models["m", ""].windows
     (window,) = manager.open.values()
     manager.include_agent(window, "truth")
-    del table.ingestor.pending[window.number]
+    del table.ingestor.unreported[window.number]
     table.end_turn()

@@ -59,7 +59,7 @@ class Computed:
 
 
 class Scene:
-    """A desk with a journal, by a clock that is set."""
+    """An ingestor with a journal, by a clock that is set."""
 
     def __init__(self, models: int = 1000) -> None:
         self.connection = sqlite3.connect(":memory:", isolation_level=None)
@@ -76,10 +76,10 @@ class Scene:
         self.ingestor = Ingestor(
             self.config, PolicyStore(self.config), self.telemetry, cast(Engine, self.engine), journal=True
         )
-        self.forgetting = Retention(self.ingestor, cast(Engine, self.engine), self.telemetry)
+        self.forgetting = Retention(self.ingestor)
         found = journal.load(self.connection)
         store = cast(Database, SimpleNamespace(sweep=lambda window, through: None))
-        recovery = Recovery(found, self.ingestor, cast(Engine, self.engine), store, self.telemetry, lambda: None)
+        recovery = Recovery(found, self.ingestor, store, lambda: None)
         recovery.restore(self.now)
 
     @property
@@ -91,37 +91,36 @@ class Scene:
         self.streams += 1
         topic, stream = Topic("m", version, agent), self.streams.to_bytes(16, "big")
         tally: dict[str, Any] = {}
-        self.ingestor.take_greeting(Greeting("hello", topic, stream, 1, 0, 1, 0, tally), b"peer", self.now)
-        self.ingestor.take_message(Message(topic, "schema", stream, schema_hash(BODY), 0, 0, 1, body=BODY), self.now)
+        self.ingestor.handle_greeting(Greeting("hello", topic, stream, 1, 0, 1, 0, tally), b"peer", self.now)
+        self.ingestor.handle_message(Message(topic, "schema", stream, schema_hash(BODY), 0, 0, 1, body=BODY), self.now)
         batch = Batch(SCHEMA, {"probabilities": np.array([[0.25, 0.75]])}, 1)
         times = int((self.at if when is None else when) * 1e9)
-        self.ingestor.take_message(
+        self.ingestor.handle_message(
             Message(topic, "batch", stream, schema_hash(BODY), 1, 1, 1, ts=times, columns=dict(batch.raw())),
             self.now,
         )
         if leave:
-            self.ingestor.take_greeting(Greeting("bye", topic, stream, 2, 0, 1, 0, tally), b"peer", self.now)
+            self.ingestor.handle_greeting(Greeting("bye", topic, stream, 2, 0, 1, 0, tally), b"peer", self.now)
         self.turn()
 
     def turn(self) -> list[journal.ModelKey]:
         self.ingestor.end_streams(self.now)
         self.ingestor.close_due(self.now, hold=False)
-        gone = self.forgetting.turn(self.now)
+        gone = self.forgetting.forget_silent(self.now)
         turn, _, _ = self.ingestor.end_turn(self.now)
         journal.write(turn, self.connection)
         return gone
 
     def report(self) -> None:
         """The windows that have closed are finished; a metric has kept something of the agents in them."""
-        for number, pending in list(self.ingestor.pending.items()):
-            manager = self.ingestor.managers[pending.model]
-            if pending.window.start not in manager.open:
+        for number, pending in list(self.ingestor.unreported.items()):
+            if pending.window.start not in self.ingestor.models[pending.model].windows.open:
                 kept: dict[str, Any] = {"kept": 1}
                 memory = {("metric", agent): pack_state(kept) for agent in (*pending.window.tallies, None)}
                 for agent in (*pending.window.tallies, None):
                     self.engine.contexts.remember(pending.model, "metric", agent, kept)
                 journal.write_closed(number, pending.model, memory, self.connection)
-                del self.ingestor.pending[number]
+                del self.ingestor.unreported[number]
                 self.engine.windows = [each for each in self.engine.windows if each[1] is not pending.window]
 
     def live_on(self, seconds: float, step: float = 1800.0) -> None:
@@ -144,7 +143,7 @@ def test_a_version_a_day_never_fills_the_limit(restarts: bool) -> None:
         scene.live_on(DAY, 7200.0)
         if restarts:
             scene.begin()
-    assert len(scene.ingestor.managers) <= 10
+    assert len(scene.ingestor.models) <= 10
     assert len(scene.kept("spans")) <= 10, "closed marks go with their model"
 
 
@@ -165,7 +164,7 @@ def test_everything_of_a_silent_model_goes_and_nothing_of_another() -> None:
     for version in ("old", "new"):
         scene.connection.execute("INSERT INTO label_owners VALUES (?, 'm', ?, '', x'')", (hash(version), version))
     scene.live_on(FORGET_MODEL - DAY / 2)
-    assert set(scene.ingestor.managers) == set(scene.ingestor.tags) | {("m", "new")} == {("m", "new")}
+    assert set(scene.ingestor.models) == {("m", "new")}
     assert not scene.engine.contexts._memory.get(("m", "old"))
     for table in ("spans", "memory", "label_owners", "heard"):
         assert scene.kept(table) == {("m", "new")}, table
@@ -186,11 +185,11 @@ def test_closed_marks_hold_for_as_long_as_the_model_is_known() -> None:
     for _ in range(6):
         scene.live_on(DAY)
         scene.begin()
-    assert ("m", "v") in scene.ingestor.managers, "it was heard of six days ago"
+    assert ("m", "v") in scene.ingestor.models, "it was heard of six days ago"
     scene.live_on(2 * DAY)
-    assert ("m", "v") not in scene.ingestor.managers
+    assert ("m", "v") not in scene.ingestor.models
     scene.begin()
-    assert ("m", "v") not in scene.ingestor.managers
+    assert ("m", "v") not in scene.ingestor.models
     scene.publish("v", when=first)
     assert scene.telemetry.get("late_or_conflicting") == 1, "the window is a new one"
 
@@ -201,8 +200,10 @@ def test_a_publisher_that_says_nothing_but_that_it_is_there_keeps_its_model() ->
     stream = scene.streams.to_bytes(16, "big")
     for _ in range(20):
         scene.live_on(DAY)
-        scene.ingestor.take_greeting(Greeting("ping", Topic("m", "v", "pod"), stream, 2, 1, 1, 0, {}), b"p", scene.now)
-    assert ("m", "v") in scene.ingestor.managers
+        scene.ingestor.handle_greeting(
+            Greeting("ping", Topic("m", "v", "pod"), stream, 2, 1, 1, 0, {}), b"p", scene.now
+        )
+    assert ("m", "v") in scene.ingestor.models
 
 
 def test_pods_with_random_names_leave_nothing_behind() -> None:
@@ -211,7 +212,7 @@ def test_pods_with_random_names_leave_nothing_behind() -> None:
         scene.publish("v", f"pod-{pod}")
         scene.live_on(FORGET_AGENT / 2)
     scene.live_on(2 * FORGET_AGENT)
-    assert not scene.ingestor.tags.get(("m", "v"))
+    assert not scene.ingestor.models["m", "v"].tags
     assert scene.connection.execute("SELECT count(*) FROM memory WHERE agent != ''").fetchone() == (0,)
 
 
@@ -224,9 +225,9 @@ def test_an_agent_is_known_until_its_window_is_reported() -> None:
     scene.at = scene.at // DAY * DAY + 60.0
     scene.publish("v")
     scene.live_on(DAY / 2)
-    assert scene.ingestor.tags["m", "v"]["pod"] == {"zone": "eu"}
+    assert scene.ingestor.models["m", "v"].tags["pod"] == {"zone": "eu"}
     scene.live_on(DAY)
-    assert not scene.ingestor.tags.get(("m", "v"))
+    assert not scene.ingestor.models["m", "v"].tags
     assert scene.connection.execute("SELECT count(*) FROM memory WHERE agent != ''").fetchone() == (0,)
 
 
@@ -252,7 +253,7 @@ def test_a_schema_in_use_is_not_the_one_that_goes() -> None:
     ]
     limits = LimitsSection(schema_bytes=3 * max(map(len, bodies)))
     for body in bodies:
-        schemas.take(Message(Topic("m", "", "a"), "schema", b"s" * 16, schema_hash(body), body=body), limits)
+        schemas.store(Message(Topic("m", "", "a"), "schema", b"s" * 16, schema_hash(body), body=body), limits)
         assert schemas.get(schema_hash(bodies[0])), "it is in use"
     assert schemas.get(schema_hash(bodies[1])) is None
 

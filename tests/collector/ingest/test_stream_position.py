@@ -22,54 +22,55 @@ def greeting(acked: int, issued: int, base: int = 1, store: bytes = b"") -> Gree
 
 
 def test_in_order() -> None:
-    stream = StreamPosition(TOPIC, 0, 1)
-    assert stream.offer(message(1, 5, 1)) == (0, 0)
-    assert stream.offer(message(6, 5, 1)) == (0, 0)
+    stream = StreamPosition(0)
+    assert stream.accept(message(1, 5, 1)) == (0, 0)
+    assert stream.accept(message(6, 5, 1)) == (0, 0)
     assert stream.row == 10
 
 
 def test_a_duplicate_and_an_overlap_give_only_what_is_new() -> None:
-    stream = StreamPosition(TOPIC, 10, 1)
-    assert stream.offer(message(6, 5, 1)) == (5, 0)
-    assert stream.offer(message(6, 9, 1)) == (5, 0)
+    stream = StreamPosition(10)
+    assert stream.accept(message(6, 5, 1)) == (5, 0)
+    assert stream.accept(message(6, 9, 1)) == (5, 0)
     assert stream.row == 14
 
 
 def test_rows_after_a_gap_wait_for_those_that_are_still_held() -> None:
-    stream = StreamPosition(TOPIC, 10, 1)
-    assert stream.offer(message(21, 5, 11)) == (5, 0)
+    stream = StreamPosition(10)
+    assert stream.accept(message(21, 5, 11)) == (5, 0)
     assert stream.row == 10
 
 
 def test_rows_below_the_base_are_lost_exactly() -> None:
-    stream = StreamPosition(TOPIC, 10, 1)
-    assert stream.offer(message(21, 5, 21)) == (0, 10)
+    stream = StreamPosition(10)
+    assert stream.accept(message(21, 5, 21)) == (0, 10)
     assert stream.row == 25
-    assert stream.advance(40) == 15
-    assert stream.advance(30) == 0
+    assert stream.write_off(40) == 15
+    assert stream.write_off(30) == 0
 
 
 def test_a_fresh_collector_does_not_count_history_as_lost() -> None:
-    stream = first_contact(greeting(acked=100, issued=150), 1, b"mine")
+    stream = first_contact(greeting(acked=100, issued=150), b"mine")
     assert stream.row == 100
-    assert stream.news({"sampled_out": 3, "rejected": {"x": 2}}) == []
-    assert stream.news({"sampled_out": 5, "rejected": {"x": 2, "y": 1}}) == [
+    assert stream.update_tally({"sampled_out": 3, "rejected": {"x": 2}}) == []
+    assert stream.update_tally({"sampled_out": 5, "rejected": {"x": 2, "y": 1}}) == [
         ("sampled_out", "", 2),
         ("rejected", "y", 1),
     ]
 
 
 def test_a_new_stream_tells_all_it_has_counted() -> None:
-    stream = first_contact(greeting(acked=0, issued=5), 1, b"mine")
-    assert stream.news({"sampled_out": 3, "rejected": {"x": 2}}) == [("sampled_out", "", 3), ("rejected", "x", 2)]
-    assert stream.news({"sampled_out": 3, "rejected": {"x": 2}}) == []
+    stream = first_contact(greeting(acked=0, issued=5), b"mine")
+    tally = {"sampled_out": 3, "rejected": {"x": 2}}
+    assert stream.update_tally(tally) == [("sampled_out", "", 3), ("rejected", "x", 2)]
+    assert stream.update_tally(dict(tally)) == []
 
 
 @settings(max_examples=300)
 @given(st.data())
 def test_every_row_is_taken_once_or_lost_once(data: st.DataObject) -> None:
     """A publisher with a ring that overflows, a network that repeats and loses, and going back in between."""
-    stream = StreamPosition(TOPIC, 0, 1)
+    stream = StreamPosition(0)
     cuts = data.draw(st.lists(st.integers(1, 9), min_size=1, max_size=12))
     messages, first = [], 1
     for rows in cuts:
@@ -86,20 +87,20 @@ def test_every_row_is_taken_once_or_lost_once(data: st.DataObject) -> None:
         if not held:
             break
         start, rows = data.draw(st.sampled_from(held))
-        skip, gone = stream.offer(message(start, rows, base))
+        skip, gone = stream.accept(message(start, rows, base))
         taken += range(start + skip, start + rows)
         lost += gone
     for start, rows in messages:  # in the end it goes back and everything held arrives
         if start >= base:
-            skip, gone = stream.offer(message(start, rows, base))
+            skip, gone = stream.accept(message(start, rows, base))
             taken += range(start + skip, start + rows)
             lost += gone
-    lost += stream.advance(issued)
+    lost += stream.write_off(issued)
     assert taken == sorted(set(taken))
     assert len(taken) + lost == issued
 
 
 def test_what_this_store_had_acknowledged_and_lost_is_counted() -> None:
-    stream = first_contact(greeting(acked=100, issued=150, store=b"mine"), 1, b"mine")
+    stream = first_contact(greeting(acked=100, issued=150, store=b"mine"), b"mine")
     assert stream.row == 0
-    assert stream.advance(greeting(acked=100, issued=150, base=101).base - 1) == 100
+    assert stream.write_off(greeting(acked=100, issued=150, base=101).base - 1) == 100

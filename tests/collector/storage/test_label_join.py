@@ -14,18 +14,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics
+from zmon_collector.config import Config
 from zmon_collector.dashboard import history_queries
 from zmon_collector.ingest import checkpoint_policy
+from zmon_collector.ingest.arrival import Arrival
 from zmon_collector.ingest.late_labels import LateLabels
+from zmon_collector.ingest.model_state import ModelState
+from zmon_collector.ingest.sessions import Session
+from zmon_collector.ingest.stream_position import StreamPosition
 from zmon_collector.ingest.validation import WindowSlice
 from zmon_collector.storage import label_join, restatement_queue, schema
 from zmon_collector.storage.journal import Turn
 from zmon_collector.storage.label_join import Joined, JoinWindow, JoinWork, Labelled, Predicted, Sweep
 from zmon_collector.storage.restatement_queue import Place, RestatementPiece
-from zmon_collector.windows.window import Now, OpenWindow
+from zmon_collector.telemetry import Telemetry
+from zmon_collector.windows.manager import WindowManager
+from zmon_collector.windows.window import Now, OpenWindow, WindowRules
 
 from tests.conftest import Collector, until
 from zmon import Batch, Schema
+from zmon._wire.frames import Topic
 
 OPEN = JoinWindow(7, 60)
 NAMES = {name: getattr(label_join, name) for name in ("JOINED", "UNKNOWN", "DUPLICATE", "CONFLICT", "REPEATED")}
@@ -168,20 +176,25 @@ def test_an_older_file_is_brought_up_to_date() -> None:
 
 def test_a_window_closes_after_its_joins_and_in_order() -> None:
     closed: list[int] = []
-    late = LateLabels(lambda model, window: closed.append(window.number), journal=True)
-    model, now = ("m", ""), Now(1000.0, 0.0)
+    model, also = (ModelState((name, ""), WindowManager(WindowRules())) for name in ("m", "n"))
+    late = LateLabels(
+        {each.key: each for each in (model, also)}, lambda model, window: closed.append(window.number), journal=True
+    )
+    now = Now(1000.0, 0.0)
+    session = Session(b"s" * 16, Topic("m", "", "pod"), StreamPosition(0), 0.0)
+    arrival = Arrival(session, model, "pod", now, Telemetry())
     first, second, other = (OpenWindow(at, at + 60, number) for number, at in ((1, 0), (2, 60), (3, 0)))
     turn = Turn(1)
     batch = Batch(
         Schema(classes=("a", "b")), {"probabilities": np.eye(2), "ids": np.arange(2), "timestamps": np.arange(2)}
     )
-    late.keep(turn, model, first, "pod", WindowSlice(0, batch, 1, 0.0), now)
+    late.keep_predictions(turn.late, arrival, first, WindowSlice(0, batch, 1, 0.0))
     late.close(model, first)  # in the turn that brought the rows
-    waiting = late.end_turn(turn, 1, 1.0, 1000.0, {}, now)
+    waiting = late.end_turn(turn.late, Config(), now)
     late.close(model, second)  # nothing is joined for it, but it comes after
-    late.close(("n", ""), other)
+    late.close(also, other)
     assert (closed, late.idle) == ([3], False)
-    late.joined(waiting)
+    late.release(waiting)
     assert (closed, late.idle) == ([3, 1, 2], True)
 
 
