@@ -1,23 +1,21 @@
-"""A callback for Keras that publishes evaluation data with their labels, as an evaluation ends."""
+"""A Keras callback that publishes evaluation data with their labels when an evaluation ends."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from zmon._watch.call_context import known
-from zmon._watch.watcher import Watcher, rows_of
+from zmon._capture.columns import rows_of
+from zmon._watch.call_context import arguments_for
+from zmon._watch.watcher import Recorder, Watcher
 from zmon.errors import Rejected
-
-if TYPE_CHECKING:
-    from zmon.publisher import Publisher
 
 
 class EvaluationCallback:
-    """Publishes what the model says of evaluation data, batch by batch, beside the labels.
+    """Publishes a model's predictions for evaluation data together with the labels, batch by batch.
 
-    It runs after each ``evaluate``, and after each epoch of a ``fit`` with validation data. Keras gives callbacks
-    neither the rows nor the predictions, so the data are named here and predicted once more.
+    It runs after each ``evaluate``, and after each epoch of a ``fit`` with validation data. Keras passes neither the
+    rows nor the predictions to callbacks, so the data are given here and predicted once more.
 
     Parameters
     ----------
@@ -27,7 +25,7 @@ class EvaluationCallback:
     output : {"proba", "logits", "value"}, optional
         What the model returns, as in `zmon.watch`.
     batch_size : int
-        Rows of a batch.
+        Rows per batch.
 
     Examples
     --------
@@ -36,9 +34,9 @@ class EvaluationCallback:
         model.evaluate(x_test, y_test, callbacks=[EvaluationCallback(publisher, x_test, y_test)])
     """
 
-    async_safe = True  # nothing here happens per batch of Keras
+    async_safe = True  # does nothing per batch of Keras
 
-    def __init__(self, publisher: Publisher, x: Any, y: Any, output: str | None = None, batch_size: int = 256) -> None:
+    def __init__(self, publisher: Recorder, x: Any, y: Any, output: str | None = None, batch_size: int = 256) -> None:
         self.model: Any = None
         self.params: Any = None
         self._publisher = publisher
@@ -47,26 +45,26 @@ class EvaluationCallback:
         self._batch_size = batch_size
 
     def set_model(self, model: Any) -> None:
-        """Called by Keras."""
+        """Remember the model; Keras calls this."""
         self.model = getattr(model, "__wrapped__", model)
 
     def set_params(self, params: Any) -> None:
-        """Called by Keras."""
+        """Remember the parameters of the run; Keras calls this."""
         self.params = params
 
     def on_test_end(self, logs: Any = None) -> None:
-        """Called by Keras when an evaluation ends."""
+        """Publish the evaluation data; Keras calls this when an evaluation ends."""
         try:
             watcher = Watcher(self.model, self._publisher, self._output, True)
             for start in range(0, len(self._x), self._batch_size):
                 rows = slice(start, start + self._batch_size)
                 x = self._x[rows]
-                extra = {**known(self._publisher), "labels": self._y[rows]}
+                extra = {**arguments_for(self._publisher), "labels": self._y[rows]}
                 watcher.publish(watcher.output, self.model.predict_on_batch(x), x, extra)
         except Rejected as error:
-            self._publisher._reject(error.reason, str(error), rows_of(self._y))
-        except Exception as error:  # noqa: BLE001 - a training run must not end for it
-            self._publisher._reject("internal", f"{type(error).__name__}: {error}", rows_of(self._y))
+            self._publisher.reject(error.reason, str(error), rows_of(self._y))
+        except Exception as error:  # noqa: BLE001 - a training run must not end because of this
+            self._publisher.reject("internal", f"{type(error).__name__}: {error}", rows_of(self._y))
 
     def __getattr__(self, name: str) -> Callable[..., None]:
         if name.startswith("on_"):  # all other moments of a run

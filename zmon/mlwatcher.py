@@ -109,7 +109,7 @@ class MonitoringAgent:
             if threshold != 0.5 and self._n_classes == 2 and probabilities.ndim == 2 and probabilities.shape[1] == 2:
                 predictions = (probabilities[:, 1] > threshold).astype(np.int64)
         except Exception as error:  # noqa: BLE001 - ragged lists, a threshold that is no number: the model goes on
-            self._publisher._reject("matrix_invalid", f"{type(error).__name__}: {error}", 1)
+            self._publisher.reject("matrix_invalid", f"{type(error).__name__}: {error}", 1)
             return
         self._publisher.publish(probabilities, inputs, label_matrix, predictions=predictions)
 

@@ -1,4 +1,4 @@
-"""The publisher: what a service constructs once and calls with every batch. It never raises, never blocks."""
+"""The publisher: a service constructs it once and calls it with every batch. It never raises and never blocks."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any, NoReturn, Self, TypeVar, overload
 import numpy as np
 
 from zmon._capture.assembler import Assembler, Pieces
+from zmon._capture.columns import rows_of
 from zmon._transport import forks, keys, settings, threads
 from zmon._transport.counters import Counters, Stats
 from zmon._transport.ring import Ring
@@ -24,55 +25,55 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class Publisher:
-    """Copies each batch a model serves and publishes it to the collectors, in the background.
+    """Copies each batch that a model serves and publishes it to the collectors in the background.
 
-    Only this constructor raises. Everything else counts what goes wrong and returns.
+    Only the constructor raises. All other methods count what goes wrong and return.
 
     Parameters
     ----------
     model : str
         The logical model; its replicas share it.
     classes : sequence of str or int, optional
-        Names in the columns' order, or their count (then ``class_0 …``). Names that are numbers, such as a
-        scikit-learn estimator's ``classes_``, are matched by value in `labels`. By default inferred from the width of
-        the first probabilities.
+        Class names in the order of the columns, or their count (then ``class_0 …``). Names that are numbers, such as
+        a scikit-learn estimator's ``classes_``, are matched by value in `labels`. Default: inferred from the width
+        of the first probabilities.
     collector : str or sequence of str, optional
         Data endpoints, ``tcp://HOST:PORT`` or ``ipc://PATH``. Default: ``ZMON_COLLECTOR``, then
         ``tcp://127.0.0.1:5757``.
     control : str or sequence of str, optional
         Control endpoints. Default: port + 1, or ``PATH.ctl``.
     agent_id : str, optional
-        This replica. Default: ``ZMON_AGENT_ID``, then the host's name.
+        Name of this replica. Default: ``ZMON_AGENT_ID``, then the host name.
     version : str, optional
         Model version, part of the identity of every series.
     features : sequence of str, optional
-        Names of the inputs' columns. Default: a frame's own, else ``feat_0 …``.
+        Names of the input columns. Default: those of the frame, else ``feat_0 …``.
     include, exclude : sequence of str, optional
-        Globs over feature names: which are captured at all.
+        Globs over feature names that select which features are captured.
     threshold : float
-        Binary models: class 1 is predicted when ``p[1] > threshold``.
+        For binary models: class 1 is predicted if ``p[1] > threshold``.
     task : str
         ``"classification"`` or ``"regression"``.
     tags : mapping of str to str, optional
         Free tags of this publisher.
     sample_rate : float
-        Share of rows captured, in (0, 1].
+        Share of rows to capture, in (0, 1].
     buffer_bytes : int
-        Bound on what is held in memory; the oldest rows go first.
+        Upper bound for the memory held; the oldest rows are dropped first.
     secret_key : str, bytes or path, optional
-        CURVE: this publisher's secret key, 40 characters of z85, or better the path of the file that `zmon keygen`
-        wrote. Default: the file that ``ZMON_SECRET_KEY_FILE`` names, else no CURVE.
+        CURVE: this publisher's secret key, 40 characters of z85, or better the path of the file written by
+        `zmon keygen`. Default: the file named by ``ZMON_SECRET_KEY_FILE``, else no CURVE.
     server_key : str, bytes or path, optional
-        CURVE: the collectors' public key, or the path of a file that holds it. Default: the file that
-        ``ZMON_SERVER_KEY_FILE`` names.
+        CURVE: the collectors' public key, or the path of a file that holds it. Default: the file named by
+        ``ZMON_SERVER_KEY_FILE``.
     kinds : mapping of str to str, optional
         Kinds of features by name: ``"numeric"``, ``"categorical"``, ``"boolean"``; ``"text"`` and ``"vector"`` columns
-        are not captured. What is not declared is inferred once, from the first values.
+        are not captured. The kinds of other features are inferred once, from their first values.
 
     Raises
     ------
     ConfigurationError
-        When an argument is wrong; the text says which and why.
+        If an argument is wrong; the message says which and why.
 
     Examples
     --------
@@ -105,7 +106,7 @@ class Publisher:
         kinds: Mapping[str, str] | None = None,
     ) -> None:
         if task not in ("classification", "regression"):
-            raise ConfigurationError(f"task is {task!r}; this release knows 'classification' and 'regression'")
+            raise ConfigurationError(f"task is {task!r}; it must be 'classification' or 'regression'")
         if not 0.0 < sample_rate <= 1.0:
             raise ConfigurationError(f"sample_rate is {sample_rate!r}; it must lie in (0, 1]")
         if not 0.0 <= threshold <= 1.0:
@@ -113,44 +114,44 @@ class Publisher:
         if not isinstance(buffer_bytes, int) or buffer_bytes < 64 * 2**10:
             raise ConfigurationError(f"buffer_bytes is {buffer_bytes!r}; it must be at least 65536")
         if task == "regression" and classes is not None:
-            raise ConfigurationError("a regression has no classes; leave them out")
+            raise ConfigurationError("a regression has no classes; leave classes out")
         self._topic = Topic(
             settings.name("model", model),
             "" if version is None else settings.name("version", version),
             settings.agent_id(agent_id),
         )
         self._endpoints = settings.endpoints(collector, control)
-        self._keys = keys.given(secret_key, server_key)
-        self._capture = Assembler(
+        self._keys = keys.from_arguments(secret_key, server_key)
+        self._assembler = Assembler(
             task=task,
             classes=classes,
-            features=settings.texts("features", features),
-            include=settings.texts("include", include),
-            exclude=settings.texts("exclude", exclude),
+            features=settings.names("features", features),
+            include=settings.names("include", include),
+            exclude=settings.names("exclude", exclude),
             threshold=threshold,
             tags={settings.name("a tag", k): settings.name("a tag's value", v) for k, v in (tags or {}).items()},
             sample_rate=sample_rate,
             kinds=kinds,
-            memory=buffer_bytes,  # what the ring once held may stay for later copies
+            memory=buffer_bytes,  # memory that the ring has released may be kept for later copies
         )
         self._buffer_bytes = buffer_bytes
         self._enabled = settings.enabled()
         self._closed = False
-        self._abandoned: list[Sender] = []  # a forked child keeps the parent's, and never touches it
-        self._reset()
+        self._abandoned: list[Sender] = []  # a forked child keeps its parent's sender, and never touches it
+        self._start_stream()
         if self._enabled:
-            forks.watch(self, self.close)
+            forks.register(self.close, self._after_fork)
 
-    def _reset(self) -> None:
-        """A fresh stream with an empty ring: at the start, and in a forked child."""
+    def _start_stream(self) -> None:
+        """Start a stream with an empty ring: in the constructor, and in a forked child."""
         self._lock = threads.lock()
         self._stream = os.urandom(STREAM_BYTES)
         self._ring = Ring(self._buffer_bytes)
         self._label_rows = 0
         self._counters = Counters(self._topic.model)
-        self._transport: Sender | None = None
+        self._sender: Sender | None = None
 
-    # --- what the service calls --------------------------------------------------------------------------------------
+    # --- for services ------------------------------------------------------------------------------------------------
 
     def publish(
         self,
@@ -163,7 +164,7 @@ class Publisher:
         timestamps: Any = None,
         segments: Any = None,
     ) -> None:
-        """Take a snapshot of one batch. Returns at once, never raises.
+        """Publish a snapshot of one batch. Return at once, never raise.
 
         Parameters
         ----------
@@ -171,58 +172,66 @@ class Publisher:
             (n, n_classes), or (n,) for the probability of class 1 of a binary model; in [0, 1].
         inputs : array_like or frame, optional
             n rows of features, as an array, a pandas, polars or pyarrow frame, a tensor or a list of dicts: numbers,
-            truth values, categories, with missing values.
+            booleans and categories; values may be missing.
         labels : array_like, optional
             Ground truth: (n,) indices or names, None or NaN where unknown; or (n, n_classes) one-hot.
         predictions : array_like, optional
-            (n,) predicted classes of a model that gives no probabilities; or the values of a regression.
+            (n,) predicted classes of a model without probabilities, or the values of a regression.
         ids : array_like, optional
-            (n,) integers or texts that name the rows.
+            (n,) integers or strings that identify the rows.
         timestamps : optional
-            One time or one per row: epoch seconds, datetime or datetime64; without a zone they are UTC. Default: now.
+            One time or one per row: epoch seconds, datetime or datetime64; UTC if they have no zone. Default: now.
         segments : mapping of str to array_like, optional
-            Columns by whose values series are given apart, for instance ``{"country": [...]}``; at most 8.
+            Columns by whose values series are split, for instance ``{"country": [...]}``; at most 8.
         """
         if not self._enabled:
             return
         try:
             if self._closed:
-                self._counters.drop("closed", _rows(probabilities, predictions))
+                self._counters.drop("closed", rows_of(probabilities, predictions))
                 return
-            pieces, sampled_out = self._capture.pieces(
-                probabilities, inputs, labels, predictions, ids, timestamps, time.time_ns(), segments
+            pieces, sampled_out = self._assembler.assemble(
+                time.time_ns(),
+                probabilities,
+                inputs,
+                labels,
+                predictions,
+                ids=ids,
+                timestamps=timestamps,
+                segments=segments,
             )
-            self._hold(pieces)
+            self._enqueue(pieces)
             if sampled_out:
                 self._counters.sample_out(sampled_out)
         except Rejected as error:
-            self._reject(error.reason, str(error), _rows(probabilities, predictions))
-        except Exception as error:  # noqa: BLE001 - the model must not notice, whatever it was
-            self._reject("internal", f"{type(error).__name__}: {error}", _rows(probabilities, predictions))
+            self.reject(error.reason, str(error), rows_of(probabilities, predictions))
+        except Exception as error:  # noqa: BLE001 - no error of ours may reach the model
+            self.reject("internal", f"{type(error).__name__}: {error}", rows_of(probabilities, predictions))
 
     def publish_labels(self, ids: Any, labels: Any, timestamps: Any = None) -> None:
-        """Ground truth that comes later, from any process that names the same model, version and classes. Never raises.
+        """Publish ground truth that arrives after its predictions. Return at once, never raise.
+
+        Any process may do so that uses the same model, version and classes.
 
         Parameters
         ----------
         ids : array_like
-            (n,) integers or texts: those that the predictions were published with. 7 and "7" are the same id.
+            (n,) integers or strings: the ids of the predictions as they were published. 7 and "7" are the same id.
         labels : array_like
             (n,) indices or names, or one-hot; for a regression the targets.
         timestamps : optional
-            When the truth was known, as in `publish`. Default: now.
-
+            When the truth became known, as in `publish`. Default: now.
         """
         if not self._enabled:
             return
         try:
             if self._closed:
-                self._counters.drop("closed", _rows(ids))
+                self._counters.drop("closed", rows_of(ids))
                 return
-            pieces = self._capture.label_pieces(ids, labels, timestamps, time.time_ns())
-            self._label_rows += self._hold(pieces)
-        except Exception as error:  # noqa: BLE001 - nobody must notice, whatever it was
-            self._reject(getattr(error, "reason", "internal"), f"{type(error).__name__}: {error}", _rows(ids, labels))
+            pieces = self._assembler.assemble_labels(ids, labels, timestamps, time.time_ns())
+            self._label_rows += self._enqueue(pieces)
+        except Exception as error:  # noqa: BLE001 - no error of ours may reach the caller
+            self.reject(getattr(error, "reason", "internal"), f"{type(error).__name__}: {error}", rows_of(ids, labels))
 
     @overload
     def capture(self, function: Function) -> Function: ...
@@ -233,14 +242,14 @@ class Publisher:
     def capture(
         self, function: Callable[..., Any] | None = None, *, output: str | None = None, inputs: bool = True
     ) -> Callable[..., Any]:
-        """Decorate a function, plain or async, so that what it returns is published; see `zmon.watch`.
+        """Decorate a function, plain or async, so that its results are published; see `zmon.watch`.
 
         Parameters
         ----------
         output : {"proba", "logits", "label", "value"}, optional
             What the function returns. Default: probabilities; for a regression, values.
         inputs : bool
-            Publish its first argument as inputs, where that has columns.
+            Publish its first argument as inputs, if that has columns.
 
         Examples
         --------
@@ -253,15 +262,15 @@ class Publisher:
         ((2, 2), 2)
         """
         if function is None:
-            return lambda each: captured(each, self, output, inputs)
+            return lambda decorated: captured(decorated, self, output, inputs)
         return captured(function, self, output, inputs)
 
     def context(
         self, *, ids: Any = None, timestamps: Any = None, labels: Any = None, segments: Any = None
     ) -> AbstractContextManager[None]:
-        """Until the block ends, watched calls in this thread or task also publish what is given here.
+        """Until the block ends, make watched calls in this thread or task publish these arguments as well.
 
-        The arguments are those of `publish`; they belong to the rows of one call. `publish` itself takes no notice.
+        The arguments are those of `publish`; they belong to the rows of one call. `publish` itself ignores them.
 
         Examples
         --------
@@ -270,8 +279,8 @@ class Publisher:
             with publisher.context(ids=[row["order"] for row in rows]):
                 model.predict_proba(frame)
         """
-        given = {"ids": ids, "timestamps": timestamps, "labels": labels, "segments": segments}
-        return call_context.context(self, given)
+        arguments = {"ids": ids, "timestamps": timestamps, "labels": labels, "segments": segments}
+        return call_context.context(self, arguments)
 
     def flush(self, timeout: float = 5.0) -> bool:
         """Wait until everything published so far is acknowledged.
@@ -284,12 +293,13 @@ class Publisher:
         Returns
         -------
         bool
-            True once every collector that subscribed to this model has acknowledged, also one that is away meanwhile;
-            False when that did not happen in time, or none has subscribed. True where nothing was published.
+            True once every collector that has subscribed to this model has acknowledged everything, including one
+            that is disconnected at the moment; False if that does not happen in time, or if no collector has
+            subscribed. True if nothing was published.
         """
-        if self._transport is None:
+        if self._sender is None:
             return self._ring.issued == 0
-        return self._transport.wait(self._ring.issued, timeout)
+        return self._sender.wait(self._ring.issued, timeout)
 
     @property
     def stats(self) -> Stats:
@@ -301,20 +311,20 @@ class Publisher:
                 delivered=self._ring.delivered,
                 queued=self._ring.nbytes,
                 overflowed=self._ring.dropped,
-                connected=self._transport is not None and self._transport.connected,
+                connected=self._sender is not None and self._sender.connected,
             )
 
     def close(self, timeout: float = 2.0) -> None:
-        """Deliver what is left for at most `timeout` seconds and end the background thread. Safe to call twice.
+        """Deliver the remaining rows for at most `timeout` seconds and end the background thread. Safe to call twice.
 
-        With no collector there it returns within half a second.
+        Without a collector it returns within half a second.
         """
         if self._closed:
             return
         self._closed = True
-        forks.unwatch(self, self.close)
-        if self._transport is not None:
-            self._transport.stop(timeout)
+        forks.unregister(self.close)
+        if self._sender is not None:
+            self._sender.stop(timeout)
 
     def __enter__(self) -> Self:
         return self
@@ -325,66 +335,76 @@ class Publisher:
         self.close()
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("a Publisher belongs to its process and is not pickled; construct one in each process")
+        raise TypeError("a Publisher belongs to its process and cannot be pickled; construct one in each process")
 
-    # --- inside ------------------------------------------------------------------------------------------------------
+    # --- for adapters: zmon.watch, zmon.keras, zmon.mlwatcher --------------------------------------------------------
 
-    def _hold(self, pieces: Pieces) -> int:
-        """Into the ring, until every collector has them; how many rows that are."""
+    @property
+    def task(self) -> str:
+        """``"classification"`` or ``"regression"``."""
+        return self._assembler.task
+
+    @property
+    def enabled(self) -> bool:
+        """Whether batches are published at all: False if ``ZMON_ENABLED`` turned this process's publishers off."""
+        return self._enabled
+
+    def reject(self, reason: str, detail: str, rows: int = 1) -> None:
+        """Count rows that an adapter could not turn into a batch. Never raise.
+
+        Parameters
+        ----------
+        reason : str
+            A short stable word, lower_snake; a key of ``stats.rejected``.
+        detail : str
+            Explanation for the log.
+        rows : int
+            How many rows.
+        """
+        self._counters.reject(reason, detail, rows)
+        if self._sender is None:
+            self._start_sender()  # the collector counts these rows as well
+
+    def class_names(self, default: Sequence[object] = ()) -> list[object]:
+        """Return the classes as they were given; if there are none, the classes become `default`."""
+        return self._assembler.class_names(default)
+
+    # --- internals ---------------------------------------------------------------------------------------------------
+
+    def _enqueue(self, pieces: Pieces) -> int:
+        """Put the pieces into the ring, which keeps them until every collector has them; return their rows."""
         rows = 0
         with self._lock:
             for layout, piece, nbytes in pieces:
                 self._ring.append(layout, piece, nbytes)
                 rows += piece.rows
-            if self._transport is not None:
-                self._transport.ring()
-        if self._transport is None:
-            self._start()
+            if self._sender is not None:
+                self._sender.wake()
+        if self._sender is None:
+            self._start_sender()
         return rows
 
-    def _start(self) -> None:
+    def _start_sender(self) -> None:
         """Start the thread at the first batch, not in the constructor: a server may fork in between."""
         with self._lock:
-            if self._transport is not None or self._closed:
+            if self._sender is not None or self._closed:
                 return
-            self._transport = Sender(
+            self._sender = Sender(
                 endpoints=self._endpoints,
                 keys=self._keys,
                 topic=self._topic,
                 stream=self._stream,
                 ring=self._ring,
                 lock=self._lock,
-                schemas=self._capture.schemas,
+                schemas=self._assembler.schemas,
                 tally=self._counters.tally,
             )
-            self._transport.start()
+            self._sender.start()
         forks.close_with_a_worker(self.close)
 
-    def _reject(self, reason: str, detail: str, rows: int) -> None:
-        self._counters.reject(reason, detail, rows)
-        if self._transport is None:
-            self._start()  # so that the collector hears of it
-
-    def _classes(self, default: Sequence[object]) -> list[object]:
-        """The classes as they were given; those of a watched model where none were."""
-        if not self._capture.classes:
-            self._capture._name_classes(default)
-        return list(self._capture._indices)
-
     def _after_fork(self) -> None:
-        """In a forked child: the parent's thread and sockets are not here, and its rows are the parent's to send."""
-        if self._transport is not None:
-            self._abandoned.append(self._transport)
-        self._capture.random = np.random.default_rng()  # siblings must not draw the same sample
-        self._reset()
-
-
-def _rows(*values: Any) -> int:
-    """How many rows a refused batch had, as far as one can tell; at least 1."""
-    for value in values:
-        if value is not None:
-            try:
-                return max(1, len(value))
-            except Exception:  # noqa: BLE001 - whatever was passed as a batch may do anything here
-                return 1
-    return 1
+        """Start afresh in a forked child: the parent's thread and sockets stay there, and the parent sends its rows."""
+        if self._sender is not None:
+            self._abandoned.append(self._sender)
+        self._assembler.random = np.random.default_rng()  # siblings must not draw the same sample
+        self._start_stream()

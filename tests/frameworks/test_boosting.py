@@ -39,7 +39,7 @@ def test_their_classifiers(name: str, twins: Callable[..., Twins]) -> None:
     assert np.array_equal(given, bare.predict_proba(X))
     assert type(clone(model)) is type(copy.deepcopy(model)) is type(pickle.loads(pickle.dumps(model))) is type(bare)
     assert np.array_equal(cross_val_score(model, X, Y, cv=2), cross_val_score(bare, X, Y, cv=2))
-    pair.hand._classes([0, 1, 2])
+    pair.hand.class_names([0, 1, 2])
     pair.by_hand(given, X)
     pair.same("max_prediction_proba", "feature_value")
     overhead(f"{name} predict_proba", lambda: bare.predict_proba(X[:32]), lambda: model.predict_proba(X[:32]), 20)

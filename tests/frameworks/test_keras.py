@@ -141,7 +141,7 @@ def test_a_loaded_saved_model(model: Any, tf: Any, tmp_path: Path, publisher: Ma
     assert all(np.array_equal(given[key], expected[key]) for key in expected)
     assert watched.structured_outputs == signature.structured_outputs
     assert (pub.stats.published, dict(pub.stats.rejected)) == (40, {})
-    assert len(pub._capture.schemas) == 1, "with its 64 columns"
+    assert len(pub._assembler.schemas) == 1, "with its 64 columns"
     assert np.array_equal(zmon.watch(loaded.serve, pub, output="proba")(tf.constant(X)), loaded.serve(tf.constant(X)))
     assert pub.stats.published == 80
     some = {name: tf.constant(X[:32])}
@@ -157,7 +157,7 @@ def test_named_inputs_and_several_outputs(keras: Any, publisher: Make) -> None:
     pub = publisher()
     zmon.watch(keras.Model([age, income], one), pub).predict(rows, verbose=0)
     assert pub.stats.published == 5
-    assert {key for key in pub._capture._plans if key} == {("age", "income")}
+    assert {key for key in pub._assembler._plans if key} == {("age", "income")}
     zmon.watch(keras.Model([age, income], {"one": one, "two": two}), pub).predict(rows, verbose=0)
     zmon.watch(keras.Model([age, income], [one, two]), pub).predict(rows, verbose=0)
     assert pub.stats.published == 5

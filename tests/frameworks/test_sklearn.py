@@ -216,7 +216,7 @@ def test_what_cannot_be_watched_is_refused_clearly(publisher: Make) -> None:
         zmon.watch(OneVsRestClassifier(LogisticRegression()).fit(X, two == 1), publisher())
     with pytest.raises(refused, match="output='label', or watch a CalibratedClassifierCV"):
         zmon.watch(LinearSVC(), publisher(), output="proba")
-    with pytest.raises(refused, match="gives no logits"):
+    with pytest.raises(refused, match="returns no logits"):
         zmon.watch(LogisticRegression(), publisher(), output="logits")
     with pytest.raises(refused, match="must be one of 'proba'"):
         zmon.watch(LogisticRegression(), publisher(), output="decision_function")
@@ -226,7 +226,7 @@ def test_what_cannot_be_watched_is_refused_clearly(publisher: Make) -> None:
         zmon.watch(LogisticRegression, publisher())
     with pytest.raises(refused, match="cannot be called"):
         zmon.watch(3, publisher())
-    with pytest.raises(refused, match=r"give classes=model\.classes_"):
+    with pytest.raises(refused, match=r"pass classes=model\.classes_"):
         zmon.watch(LogisticRegression().fit(X[:100], NAMES[Y[:100]]), publisher(classes=["versicolor", "setosa"]))
     with pytest.raises(refused, match="names 2 classes, the model has 3"):
         zmon.watch(LogisticRegression(max_iter=500).fit(X, Y), publisher(classes=2))
@@ -255,7 +255,7 @@ def test_classes_are_the_models(given: Any, classes: Any, publisher: Make) -> No
     model = zmon.watch(LinearSVC(), pub).fit(X, given[Y])
     model.predict(X)
     assert (pub.stats.published, dict(pub.stats.rejected)) == (150, {})
-    assert pub._classes([]) == (given.tolist() if classes is None else classes)
+    assert pub.class_names([]) == (given.tolist() if classes is None else classes)
 
 
 def test_a_refit_to_other_classes_is_noticed(publisher: Make) -> None:

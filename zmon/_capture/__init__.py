@@ -1,1 +1,1 @@
-"""From what a service has in hand to columns: private to zmon."""
+"""Turns the arguments of `publish` into columns. Private to zmon; README.md says what lives here."""

@@ -1,6 +1,6 @@
 """From one publish call's arguments to pieces for the ring: check shapes, snapshot once. Runs in the model's thread.
 
-What a check costs is paid by the model, so only what is cheap is settled here; the collector checks the rest.
+The model pays for every check, so only cheap checks are made here; the collector makes the others.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from zmon.categories import Dictionaries
 from zmon.errors import ConfigurationError, Rejected
 
 MESSAGE_BYTES = 4 * 2**20  # a larger batch travels as several messages
-SCHEMA_LIMIT = 64  # sets of columns one publisher may go through; one that changes with every call is a mistake
+SCHEMA_LIMIT = 64  # sets of columns that one publisher may go through; a set that changes every call is a mistake
 SEGMENTS = 8  # columns of segments
 
 _FLOATS = frozenset("efd")
@@ -34,7 +34,7 @@ _WIRE_DTYPES: dict[np.dtype[Any], str] = {
     for code in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1")
 }
 
-Pieces = list[tuple[RingLayout, RingPiece, int]]  # of one batch, each with the bytes of its buffers
+Pieces = list[tuple[RingLayout, RingPiece, int]]  # of one batch, with the bytes of each piece's buffers
 
 
 class Rows(NamedTuple):
@@ -43,14 +43,14 @@ class Rows(NamedTuple):
     columns: list[tuple[str, Array]]
     dictionaries: dict[str, Dictionaries]
 
-    def take(self, index: Any) -> Rows:
-        return Rows([(each, array[index]) for each, array in self.columns], self.dictionaries)
+    def select(self, index: Any) -> Rows:
+        return Rows([(column, array[index]) for column, array in self.columns], self.dictionaries)
 
 
 class Assembler:
     """Turns arguments into pieces under the publisher's schema. Holds no lock: every method may run in many threads.
 
-    The parameters are the publisher's, and `memory`: bytes kept for further snapshots of large batches.
+    The parameters are those of the publisher, and `memory`: bytes to keep for later snapshots of large batches.
     """
 
     def __init__(
@@ -74,20 +74,26 @@ class Assembler:
         self.features = None if features is None else tuple(features)
         self.rate = sample_rate
         self.kinds = dict(kinds or {})
-        wrong = {each: kind for each, kind in self.kinds.items() if kind not in KINDS}
+        wrong = {feature: kind for feature, kind in self.kinds.items() if kind not in KINDS}
         if wrong:
-            raise ConfigurationError(f"kinds are {', '.join(KINDS)}; got {dict(list(wrong.items())[:3])}")
+            raise ConfigurationError(f"kinds must be among {', '.join(KINDS)}; got {dict(list(wrong.items())[:3])}")
         self.random = np.random.default_rng()
-        self.schemas: dict[bytes, bytes] = {}  # body by hash: what the transport sends
+        self.schemas: dict[bytes, bytes] = {}  # bodies by hash, for the sender
         self._latest = FeaturePlan((), (), ())
         self._plans: dict[tuple[str, ...] | int, FeaturePlan] = {}
         self._better: dict[tuple[FeaturePlan, tuple[str, ...]], FeaturePlan] = {}
-        self._copies = BufferPool(memory)
-        self._forms = FastPath(MESSAGE_BYTES, self._copies)
+        self._buffers = BufferPool(memory)
+        self._fast_path = FastPath(MESSAGE_BYTES, self._buffers)
         self.classes: tuple[str, ...] = ()
-        self._indices: dict[object, int] = {}
+        self._indices: dict[object, int] = {}  # by class as it was given: a string or a number
         if task == "classification" and classes is not None:
             self._name_classes(classes)
+
+    def class_names(self, default: Sequence[object]) -> list[object]:
+        """Return the classes as they were given; if there are none, the classes become `default`."""
+        if not self.classes:
+            self._name_classes(default)
+        return list(self._indices)
 
     def _name_classes(self, classes: Sequence[object] | int) -> None:
         if isinstance(classes, int | np.integer) and not isinstance(classes, bool):
@@ -95,40 +101,41 @@ class Assembler:
         elif isinstance(classes, str) or not hasattr(classes, "__iter__"):
             raise ConfigurationError(f"classes must be a sequence of names or a count, got {classes!r:.60}")
         else:
-            given = [each.item() if isinstance(each, np.generic) else each for each in classes]
+            given = [cls.item() if isinstance(cls, np.generic) else cls for cls in classes]
         if len(given) < 2:
             raise ConfigurationError(f"classes must be at least two, got {given}; a binary model has two")
         if len(given) > MAX_COLUMNS:
-            raise ConfigurationError(f"{len(given)} classes; at most {MAX_COLUMNS}")
-        if len({isinstance(each, str) for each in given}) != 1:
-            raise ConfigurationError(f"classes mix text and numbers: {given[:5]}")
-        names = tuple(name("a class name", str(each)) for each in given)
+            raise ConfigurationError(f"classes must be at most {MAX_COLUMNS}, got {len(given)}")
+        if len({isinstance(cls, str) for cls in given}) != 1:
+            raise ConfigurationError(f"classes mix strings and numbers: {given[:5]}; use one type")
+        names = tuple(name("a class name", str(cls)) for cls in given)
         if len(set(names)) != len(names):
-            twice = sorted(each for each in set(names) if names.count(each) > 1)
+            twice = sorted(cls for cls in set(names) if names.count(cls) > 1)
             raise ConfigurationError(f"classes repeat a name: {twice[:5]}")
-        self._indices = {each: i for i, each in enumerate(given)}
+        self._indices = {cls: i for i, cls in enumerate(given)}
         self.classes = names
 
     # --- one call ----------------------------------------------------------------------------------------------------
 
-    def pieces(
+    def assemble(
         self,
-        probabilities: Any,
-        inputs: Any,
-        labels: Any,
-        predictions: Any,
-        ids: Any,
-        timestamps: Any,
         now: int,
+        probabilities: Any,
+        inputs: Any = None,
+        labels: Any = None,
+        predictions: Any = None,
+        *,
+        ids: Any = None,
+        timestamps: Any = None,
         segments: Any = None,
     ) -> tuple[Pieces, int]:
-        """Snapshots of the rows, each with its layout and size in bytes, and the number of rows sampled out.
+        """Return snapshots of the rows, each with its layout and size in bytes, and the number of rows sampled out.
 
-        Raises Rejected with the reason when the arguments cannot be a batch.
+        Raises Rejected with the reason if the arguments are not a valid batch.
         """
         plain = labels is None and predictions is None and ids is None and timestamps is None and segments is None
-        if plain and (short := self._forms.take(probabilities, inputs, self._latest, now)) is not None:
-            layout, self._latest, piece, nbytes = short
+        if plain and (fast := self._fast_path.assemble(probabilities, inputs, self._latest, now)) is not None:
+            layout, self._latest, piece, nbytes = fast
             return [(layout, piece, nbytes)], 0
         columns: list[tuple[str, Array]] = []
         dictionaries: dict[str, Dictionaries] = {}
@@ -144,54 +151,37 @@ class Assembler:
         plan = self._latest
         if inputs is not None:
             plan = self._inputs(inputs, columns, dictionaries)
-            self._latest = plan  # a later call without inputs then speaks of the same columns
+            self._latest = plan  # also the plan of later calls without inputs
         segment_names = () if segments is None else _segments(segments, rows, columns, dictionaries)
         if labels is not None:
             columns.append(("labels", self._labels(labels)))
         if ids is not None:
             columns.append(("ids", identifiers(ids)))
-        if timestamps is not None:
-            when = nanoseconds(timestamps)
-            if isinstance(when, int):
-                now = when
-            else:
-                columns.append(("timestamps", when))
-        for column, array in columns:
-            if len(array) != rows:
-                raise Rejected("length_mismatch", f"{column} of {len(array)} rows beside {columns[0][0]} of {rows}")
-        taken, kept = Rows(columns, dictionaries), rows
+        now = _finish(columns, timestamps, now)
+        batch, kept = Rows(columns, dictionaries), rows
         if self.rate < 1.0:
             mask = self.random.random(rows) < self.rate
             kept = int(np.count_nonzero(mask))
-            taken = taken.take(mask)
+            batch = batch.select(mask)
         schema = plan.schemas.get(segment_names) or self._schema(plan, segment_names)
-        made = _snapshots(schema, taken, kept, now, self._copies)
+        pieces = _snapshots(schema, batch, kept, now, self._buffers)
         if plain and self.rate == 1.0 and (inputs is None or (plan.plain and plan.where is None)):
-            self._forms.learn(probabilities, inputs, made[0][0], plan)
-        return made, rows - kept
+            self._fast_path.learn(probabilities, inputs, pieces[0][0], plan)
+        return pieces, rows - kept
 
-    def label_pieces(self, ids: Any, labels: Any, timestamps: Any, now: int) -> Pieces:
-        """Snapshots of labels that come after their predictions, as `pieces` gives them.
+    def assemble_labels(self, ids: Any, labels: Any, timestamps: Any, now: int) -> Pieces:
+        """Return snapshots of labels that arrive after their predictions, in the form of `assemble`.
 
-        Raises Rejected with the reason when the arguments cannot be ids with their labels.
+        Raises Rejected with the reason if the arguments are not ids with their labels.
         """
         if self.task == "classification" and not self.classes:
             raise Rejected("classes_missing", "publish_labels() of a classifier needs classes=[…] in the constructor")
         columns = [("ids", identifiers(ids)), ("labels", self._labels(labels))]
-        if timestamps is not None:
-            when = nanoseconds(timestamps)
-            if isinstance(when, int):
-                now = when
-            else:
-                columns.append(("timestamps", when))
-        rows = len(columns[0][1])
-        for column, array in columns:
-            if len(array) != rows:
-                raise Rejected("length_mismatch", f"{column} of {len(array)} rows beside ids of {rows}")
+        now = _finish(columns, timestamps, now)
         schema = self._latest.schemas.get(()) or self._schema(self._latest, ())
         return [
             (layout._replace(kind="labels"), piece, nbytes)
-            for layout, piece, nbytes in _snapshots(schema, Rows(columns, {}), rows, now, self._copies)
+            for layout, piece, nbytes in _snapshots(schema, Rows(columns, {}), len(columns[0][1]), now, self._buffers)
         ]
 
     # --- columns -----------------------------------------------------------------------------------------------------
@@ -222,7 +212,7 @@ class Assembler:
 
     def _infer_classes(self, width: int, dimensions: int) -> None:
         if dimensions not in (1, 2) or width < 2:
-            raise Rejected("probabilities_shape", "probabilities name no classes; expected (n, n_classes)")
+            raise Rejected("probabilities_shape", "the classes cannot be inferred; expected (n, n_classes)")
         self._name_classes(width)
 
     def _predictions(self, value: Any) -> Array:
@@ -250,29 +240,29 @@ class Assembler:
     def _inputs(
         self, value: Any, columns: list[tuple[str, Array]], dictionaries: dict[str, Dictionaries]
     ) -> FeaturePlan:
-        """Add the captured inputs to the columns; the plan they follow."""
-        given = inputs.read(value, self.features)
-        width = given.array.shape[1] if isinstance(given, inputs.Matrix) else len(given.columns)
-        key = width if given.names is None else given.names
+        """Add the captured inputs to the columns; return the plan they follow."""
+        source = inputs.read(value, self.features)
+        width = source.array.shape[1] if isinstance(source, inputs.Matrix) else len(source.columns)
+        key = width if source.names is None else source.names
         plan = self._plans.get(key)
         if plan is None:
-            plan = self._plans.setdefault(key, self._plan(key, isinstance(given, inputs.Matrix)))
+            plan = self._plans.setdefault(key, self._plan(key, isinstance(source, inputs.Matrix)))
         if plan.width != width:
             expected = self.features and len(self.features)
             raise Rejected("inputs_shape", f"inputs of {width} columns; {expected} features were declared")
-        if isinstance(given, inputs.Matrix):
+        if isinstance(source, inputs.Matrix):
             if plan.plain:
-                array = given.array
+                array = source.array
                 columns.append(("inputs", array if plan.where is None else array[:, plan.where]))
                 return plan
-            given = inputs.of_matrix(given)
-        converted, found = inputs.convert(given, plan, self.kinds)
-        while found != plan.kinds and len(self._better) < SCHEMA_LIMIT:
-            # The first values of a column settled its kind. Of two threads that do so at once one wins.
-            better = FeaturePlan(plan.given, plan.places(), found)
-            plan = self._plans[key] = self._better.setdefault((plan, found), better)
-            converted, found = inputs.convert(given, plan, self.kinds)
-        matrix, codes, names = inputs.assembled(converted, plan.kinds, given.rows)
+            source = inputs.of_matrix(source)
+        converted, kinds = inputs.convert(source, plan, self.kinds)
+        while kinds != plan.kinds and len(self._better) < SCHEMA_LIMIT:
+            # The first values of a column determine its kind. If two threads do this at once, one of them wins.
+            better = FeaturePlan(plan.given, plan.places(), kinds)
+            plan = self._plans[key] = self._better.setdefault((plan, kinds), better)
+            converted, kinds = inputs.convert(source, plan, self.kinds)
+        matrix, codes, names = inputs.side_by_side(converted, plan.kinds, source.rows)
         if matrix is not None:
             columns.append(("inputs", matrix))
         if codes is not None:
@@ -281,24 +271,29 @@ class Assembler:
         return plan
 
     def _plan(self, key: tuple[str, ...] | int, numeric: bool) -> FeaturePlan:
-        """What is captured of inputs of these names, or of this width."""
+        """Plan what to capture of inputs with these names, or of this width."""
         if len(self._plans) >= SCHEMA_LIMIT:
             raise Rejected("schema_changes", f"inputs changed columns {SCHEMA_LIMIT} times; name features=[…]")
         if self.features is not None:
             given = self.features
         else:
             given = tuple(f"feat_{i}" for i in range(key)) if isinstance(key, int) else key
-        if not 1 <= len(given) <= MAX_COLUMNS or len(set(given)) != len(given):
-            raise Rejected("inputs_columns", f"{len(given)} features, or two of one name")
-        where = inputs.chosen(given, self.include, self.exclude)
+        if not 1 <= len(given) <= MAX_COLUMNS:
+            raise Rejected("inputs_columns", f"inputs have {len(given)} features; 1 to {MAX_COLUMNS} are allowed")
+        if len(set(given)) != len(given):
+            raise Rejected("inputs_columns", "two features of the inputs have the same name")
+        where = inputs.selected(given, self.include, self.exclude)
         if not where:
             raise Rejected("inputs_columns", "include and exclude leave no feature")
         return FeaturePlan(given, where, [self.kinds.get(given[i], "numeric" if numeric else "") for i in where])
 
     def _schema(self, plan: FeaturePlan, segments: tuple[str, ...]) -> bytes:
-        """The hash of the schema for this plan, kept for the transport. Columns of no known kind are not in it."""
-        known = [(feature, kind) for feature, kind in zip(plan.names, plan.kinds, strict=True) if kind]
-        names, kinds = zip(*known, strict=True) if known else ((), ())
+        """Return the hash of the plan's schema, and keep its body for the sender.
+
+        Columns whose kind is not known yet are left out of the schema.
+        """
+        columns = [(feature, kind) for feature, kind in zip(plan.names, plan.kinds, strict=True) if kind]
+        names, kinds = zip(*columns, strict=True) if columns else ((), ())
         body = encode_schema(Schema(self.task, self.classes, names, kinds, self.threshold, self.tags, segments))
         digest = schema_hash(body)
         if digest not in self.schemas and len(self.schemas) >= 2 * SCHEMA_LIMIT:
@@ -311,50 +306,68 @@ class Assembler:
 def _segments(
     value: Any, rows: int, columns: list[tuple[str, Array]], dictionaries: dict[str, Dictionaries]
 ) -> tuple[str, ...]:
-    """Add the segments' codes to the columns; their names."""
-    if not isinstance(value, Mapping) or not all(isinstance(each, str) and 0 < len(each) <= 150 for each in value):
-        raise Rejected("segments_invalid", "segments are no mapping of names, at most 150 characters, to columns")
+    """Add the segments' codes to the columns; return their names."""
+    if not isinstance(value, Mapping) or not all(isinstance(name, str) and 0 < len(name) <= 150 for name in value):
+        raise Rejected("segments_invalid", "segments must map names of at most 150 characters to columns")
     if not 1 <= len(value) <= SEGMENTS:
-        raise Rejected("segments_invalid", f"{len(value)} segments; from 1 to {SEGMENTS}")
+        raise Rejected("segments_invalid", f"{len(value)} segments; 1 to {SEGMENTS} are allowed")
     coded = []
-    for each, column in value.items():
+    for segment, column in value.items():
         array = as_array(column, "segments")
         if array.ndim != 1:
-            raise Rejected("segments_invalid", f"segment {each!r} of shape {array.shape}; expected (n,)")
+            raise Rejected("segments_invalid", f"segment {segment!r} of shape {array.shape}; expected (n,)")
         if len(array) != rows:
-            raise Rejected("length_mismatch", f"segment {each!r} of {len(array)} values for {rows} rows")
-        coded.append(categorical(array.tolist(), each))
-    columns.append(("segments", np.column_stack([each.codes for each in coded])))
-    dictionaries["segments"] = tuple(each.names for each in coded)
+            raise Rejected("length_mismatch", f"segment {segment!r} of {len(array)} values for {rows} rows")
+        coded.append(categorical(array.tolist(), segment))
+    columns.append(("segments", np.column_stack([segment.codes for segment in coded])))
+    dictionaries["segments"] = tuple(segment.names for segment in coded)
     return tuple(value)
 
 
-def _snapshots(schema: bytes, taken: Rows, rows: int, now: int, copies: BufferPool) -> Pieces:
-    """The rows as bytes, in as many pieces as their size asks for."""
+def _finish(columns: list[tuple[str, Array]], timestamps: Any, now: int) -> int:
+    """Add the timestamps to the columns if every row has its own; return the time of all rows otherwise.
+
+    Raises Rejected ``length_mismatch`` if the columns differ in length.
+    """
+    if timestamps is not None:
+        times = nanoseconds(timestamps)
+        if isinstance(times, int):
+            now = times
+        else:
+            columns.append(("timestamps", times))
+    first, rows = columns[0][0], len(columns[0][1])
+    for column, array in columns:
+        if len(array) != rows:
+            raise Rejected("length_mismatch", f"{column} has {len(array)} rows, {first} has {rows}")
+    return now
+
+
+def _snapshots(schema: bytes, batch: Rows, rows: int, now: int, pool: BufferPool) -> Pieces:
+    """Copy the rows into bytes, in as many pieces as their size requires."""
     if not rows:
         return []
-    nbytes = sum(array.nbytes for _, array in taken.columns)
+    nbytes = sum(array.nbytes for _, array in batch.columns)
     if rows == 1 or (nbytes <= MESSAGE_BYTES and rows <= MAX_ROWS):
-        layout, buffers = _bytes(schema, taken, copies)
+        layout, buffers = _bytes(schema, batch, pool)
         nbytes = sum(map(len, buffers))
         if nbytes <= MESSAGE_BYTES or rows == 1:
             return [(layout, RingPiece(rows, now, buffers), nbytes)]
     step = max(1, min(MESSAGE_BYTES * rows // nbytes, MAX_ROWS))
-    cut = []
+    pieces = []
     for start in range(0, rows, step):
-        part = taken.take(slice(start, start + step))
-        cut += _snapshots(schema, part, min(step, rows - start), now, copies)
-    return cut
+        part = batch.select(slice(start, start + step))
+        pieces += _snapshots(schema, part, min(step, rows - start), now, pool)
+    return pieces
 
 
-def _bytes(schema: bytes, taken: Rows, copies: BufferPool) -> tuple[RingLayout, list[Bytes]]:
+def _bytes(schema: bytes, batch: Rows, pool: BufferPool) -> tuple[RingLayout, list[Bytes]]:
     arrays: list[tuple[str, str, int | None]] = []
     buffers: list[Bytes] = []
-    for column, array in taken.columns:
-        if column in taken.dictionaries:
-            array, names = categories.compact(array, taken.dictionaries[column])
+    for column, array in batch.columns:
+        if column in batch.dictionaries:
+            array, names = categories.compact(array, batch.dictionaries[column])
             array = categories.narrow(array, names)
-            blob = next(each for each, of in BLOBS.items() if of == column)
+            blob = next(blob for blob, codes in BLOBS.items() if codes == column)
             arrays.append((blob, "|u1", None))
             buffers.append(categories.encode(len(array), names))
         code = _WIRE_DTYPES.get(array.dtype)
@@ -362,7 +375,7 @@ def _bytes(schema: bytes, taken: Rows, copies: BufferPool) -> tuple[RingLayout, 
             array = _native(array)
             code = _WIRE_DTYPES.get(array.dtype, array.dtype.str)
         arrays.append((column, code, array.shape[1] if array.ndim == 2 else None))
-        buffers.append(copies.take(array))
+        buffers.append(pool.copy(array))
     return RingLayout(schema, tuple(arrays)), buffers
 
 
@@ -373,14 +386,14 @@ def _floats(array: Array) -> Array:
 
 
 def _native(array: Array) -> Array:
-    """The same values in a dtype the wire knows: little-endian, at most 64 bits."""
+    """Return the same values in a dtype that the wire has: little-endian, at most 64 bits."""
     if array.dtype.kind == "f" and array.dtype.itemsize > 8:
         return array.astype(np.float64)
     return array.astype(array.dtype.newbyteorder("="))
 
 
 def _explain(array: Array) -> None:
-    """Raise Rejected for values that are no probabilities; return if they are after all."""
+    """Raise Rejected for values that are not probabilities; return if they are valid after all."""
     if not np.isfinite(array).all():
         raise Rejected("probabilities_nan", "a probability is NaN or infinite")
     low, high = float(array.min()), float(array.max())

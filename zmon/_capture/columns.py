@@ -1,4 +1,4 @@
-"""Row columns of a publish call (labels, ids, timestamps) brought into the wire's form. Pure."""
+"""Converts the row columns of a publish call (labels, ids, timestamps) to the wire's form. Pure."""
 
 from __future__ import annotations
 
@@ -13,38 +13,49 @@ from zmon.errors import Rejected
 
 UNLABELLED = -1
 SECONDS_LIMIT = 1e11  # the year 5138; larger numbers are milliseconds or smaller units
-LATEST = 9.2e9  # what int64 nanoseconds reach
+LATEST = 9.2e9  # seconds; int64 nanoseconds reach no further
 ID_BYTES = 256
 
 
 def as_array(value: Any, what: str) -> Array:
-    """An array of whatever has ``__array__`` or is a list; Rejected ``<what>_dtype`` for the rest."""
+    """Make an array of anything that has ``__array__`` or is a list; Rejected ``<what>_dtype`` for the rest."""
     if type(value) is np.ndarray:
         return value
     try:
         array = np.asarray(value)
     except Exception as error:  # noqa: BLE001 - ragged lists, tensors that refuse
-        raise Rejected(f"{what}_dtype", f"{what} of type {type(value).__name__} is no array: {error}") from None
+        raise Rejected(f"{what}_dtype", f"{what} of type {type(value).__name__} are not an array: {error}") from None
     if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
         return np.ma.filled(value.astype(np.float64), np.nan)
     return array
 
 
+def rows_of(*values: Any) -> int:
+    """Return the number of rows of something that cannot be published, as far as it is known; at least 1."""
+    for value in values:
+        if value is not None:
+            try:
+                return max(1, len(value))
+            except Exception:  # noqa: BLE001 - a model's results and a caller's arguments may do anything here
+                return 1
+    return 1
+
+
 def class_labels(value: Any, names: Sequence[str], indices: Mapping[object, int]) -> Array:
-    """Labels as int64 class indices, −1 where unlabelled.
+    """Return labels as int64 class indices, −1 where unlabelled.
 
     Parameters
     ----------
     value : array_like
-        (n,) indices, names, None or NaN; or (n, n_classes) one-hot with a single one per row.
+        (n,) indices, names, None or NaN; or (n, n_classes) one-hot with a single 1 per row.
     names : sequence of str
-        Class names, in the order of the probabilities' columns.
+        Class names in the order of the probabilities' columns.
     indices : mapping
-        Index of each class by its name as the user gave it (text, number or bool).
+        Index of each class by its name as the user gave it (string, number or bool).
     """
     array = as_array(value, "labels")
     if array.dtype.kind == "U" and isinstance(value, list | tuple):
-        array = np.array(value, dtype=object)  # NumPy makes a text of the NaN beside texts
+        array = np.array(value, dtype=object)  # NumPy would turn a NaN among strings into a string
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim == 2:
@@ -53,9 +64,7 @@ def class_labels(value: Any, names: Sequence[str], indices: Mapping[object, int]
         raise Rejected("labels_shape", f"labels of shape {array.shape}; expected (n,) or (n, {len(names)}) one-hot")
     kind = array.dtype.kind
     numeric_names = not isinstance(next(iter(indices)), str)
-    if kind in "iu" and not numeric_names:
-        return _checked(array.astype(np.int64), len(names))
-    if kind == "b" and not numeric_names:
+    if kind in "iub" and not numeric_names:
         return _checked(array.astype(np.int64), len(names))
     if kind == "f" and not numeric_names:
         missing = np.isnan(array)
@@ -66,7 +75,7 @@ def class_labels(value: Any, names: Sequence[str], indices: Mapping[object, int]
             whole = _checked(filled.astype(np.int64), len(names))
         whole[missing] = UNLABELLED
         return whole
-    return np.fromiter((_index(each, indices, len(names)) for each in array.tolist()), np.int64, len(array))
+    return np.fromiter((_index(label, indices, len(names)) for label in array.tolist()), np.int64, len(array))
 
 
 def _one_hot(array: Array, classes: int) -> Array:
@@ -87,7 +96,7 @@ def _checked(labels: Array, classes: int) -> Array:
     if len(labels) and (labels.min() < 0 or labels.max() >= classes):
         wrong = labels[(labels < 0) | (labels >= classes)][0]
         raise Rejected(
-            "label_index", f"label {wrong} is no index of {classes} classes; an unlabelled row is None or NaN"
+            "label_index", f"label {wrong} is not an index of {classes} classes; pass None or NaN for unlabelled rows"
         )
     return labels
 
@@ -98,20 +107,20 @@ def _index(label: Any, indices: Mapping[object, int], classes: int) -> int:
     if isinstance(label, bytes):
         label = label.decode(errors="replace")
     try:
-        found = indices.get(label)
+        index = indices.get(label)
     except TypeError:  # unhashable
         raise Rejected("labels_dtype", f"a label is a {type(label).__name__}") from None
-    if found is not None:
-        return found
+    if index is not None:
+        return index
     if isinstance(label, int | float) and isinstance(next(iter(indices)), str):
         if 0 <= label < classes and label == int(label):
             return int(label)
-        raise Rejected("label_index", f"label {label} is no index of {classes} classes")
-    raise Rejected("label_unknown", f"label {label!r:.60} is none of the classes")
+        raise Rejected("label_index", f"label {label} is not an index of {classes} classes")
+    raise Rejected("label_unknown", f"label {label!r:.60} is not one of the classes")
 
 
 def targets(value: Any, what: str) -> Array:
-    """Regression values as floats, NaN where missing."""
+    """Return regression values as floats, NaN where missing."""
     array = as_array(value, what)
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
@@ -119,7 +128,7 @@ def targets(value: Any, what: str) -> Array:
         raise Rejected(f"{what}_shape", f"{what} of shape {array.shape}; expected (n,)")
     if array.dtype.kind == "O":
         try:
-            array = np.array([np.nan if each is None else each for each in array.tolist()], dtype=np.float64)
+            array = np.array([np.nan if number is None else number for number in array.tolist()], dtype=np.float64)
         except (TypeError, ValueError):
             raise Rejected(f"{what}_dtype", f"{what} hold something other than numbers") from None
     if array.dtype.kind not in "iufb":
@@ -128,26 +137,26 @@ def targets(value: Any, what: str) -> Array:
 
 
 def identifiers(value: Any) -> Array:
-    """Ids as int64, uint64 or UTF-8 bytes of at most 256 each."""
+    """Return ids as int64, uint64 or UTF-8 bytes of at most 256 each."""
     array = as_array(value, "ids")
     if array.ndim != 1:
         raise Rejected("ids_invalid", f"ids of shape {array.shape}; expected (n,)")
     if array.dtype.kind in "iu":
         return array.astype(np.uint64 if array.dtype == np.uint64 else np.int64)
-    texts = array.tolist()
-    if array.dtype.kind in "UOS" and all(type(text) in (str, bytes) for text in texts):
-        encoded = [text.encode() if isinstance(text, str) else text for text in texts]
+    ids = array.tolist()
+    if array.dtype.kind in "UOS" and all(type(name) in (str, bytes) for name in ids):
+        encoded = [name.encode() if isinstance(name, str) else name for name in ids]
         longest = max(map(len, encoded), default=1)
-        if longest <= ID_BYTES and not any(b"\0" in text for text in encoded):
+        if longest <= ID_BYTES and not any(b"\0" in name for name in encoded):
             return np.array(encoded, dtype=f"S{max(longest, 1)}")
-        raise Rejected("ids_invalid", f"an id of {longest} bytes, or with a NUL; at most {ID_BYTES} bytes")
-    if array.dtype.kind == "O" and all(type(text) is int for text in texts):
-        raise Rejected("ids_invalid", "an id beyond 64 bits; give it as text")
-    raise Rejected("ids_invalid", f"ids of dtype {array.dtype}; expected integers or text, all of one kind")
+        raise Rejected("ids_invalid", f"an id has {longest} bytes, or a NUL; at most {ID_BYTES} bytes without NUL")
+    if array.dtype.kind == "O" and all(type(name) is int for name in ids):
+        raise Rejected("ids_invalid", "an id is beyond 64 bits; pass it as a string")
+    raise Rejected("ids_invalid", f"ids of dtype {array.dtype}; expected integers or strings, all of one type")
 
 
 def nanoseconds(value: Any) -> int | Array:
-    """Epoch nanoseconds of one time, or of one per row.
+    """Return the epoch nanoseconds of one time, or of one per row.
 
     Numbers are seconds; datetimes without a zone, and datetime64, are UTC.
     """
@@ -158,9 +167,9 @@ def nanoseconds(value: Any) -> int | Array:
     array = as_array(value, "timestamps")
     kind = array.dtype.kind
     if kind == "O":
-        if not all(isinstance(each, datetime) for each in array.flat):
+        if not all(isinstance(time, datetime) for time in array.flat):
             raise Rejected("timestamp_invalid", "timestamps hold something other than numbers or datetimes")
-        array = np.array([_datetime(each) for each in array.flat], dtype=np.int64).reshape(array.shape)
+        array = np.array([_datetime(time) for time in array.flat], dtype=np.int64).reshape(array.shape)
     elif kind == "M":
         if np.isnat(array).any():
             raise Rejected("timestamp_invalid", "a timestamp is NaT")
@@ -187,8 +196,8 @@ def _seconds(array: Array) -> Array:
         raise Rejected("timestamp_invalid", "a timestamp lies before 1970")
     if array.size and array.max() > LATEST:
         raise Rejected("timestamp_invalid", f"timestamp {array.max()} lies beyond the year 2262")
+    # Convert whole seconds and fractions separately: a float64 of epoch seconds times 1e9 would lose the last digits.
     whole = np.floor(array)
-    # whole seconds and the rest apart: a float64 of epoch seconds times 1e9 would lose the last digits
     exact: Array = whole.astype(np.int64) * 1_000_000_000 + np.rint((array - whole) * 1e9).astype(np.int64)
     return exact
 

@@ -1,4 +1,4 @@
-"""The common batch taken short: plain arrays of dtypes and widths met before, whose layout is known. Pure."""
+"""A fast path for the common batch: plain arrays whose dtypes and widths were seen before. Pure."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from zmon._transport.ring import RingLayout, RingPiece
 from zmon._wire.frames import MAX_ROWS
 from zmon.batch import SLACK
 
-FORMS = 64  # that are remembered; further ones go the long way
+FORMS = 64  # remembered; batches of further forms always take the general path
 
-Form = tuple[Any, ...]  # dtype and width of the probabilities, and of the inputs or the plan that stands for them
+Form = tuple[Any, ...]  # dtype and width of the probabilities, and of the inputs or, without inputs, the latest plan
 
 
 class FastPath:
-    """Layouts by form. What is wrong with a batch, or out of the common, is for the long way to say.
+    """Layouts by form. Anything invalid or unusual falls through to the general path.
 
     Parameters
     ----------
     message_bytes : int
-        Larger batches are cut, the long way.
-    snapshots : BufferPool
+        Larger batches are split, which only the general path does.
+    buffers : BufferPool
     """
 
-    def __init__(self, message_bytes: int, snapshots: BufferPool) -> None:
+    def __init__(self, message_bytes: int, buffers: BufferPool) -> None:
         self._message_bytes = message_bytes
-        self._take = snapshots.take
-        self._known: dict[Form, tuple[RingLayout, FeaturePlan]] = {}
+        self._copy = buffers.copy
+        self._layouts: dict[Form, tuple[RingLayout, FeaturePlan]] = {}
 
-    def take(
+    def assemble(
         self, probabilities: Any, inputs: Any, latest: FeaturePlan, now: int
     ) -> tuple[RingLayout, FeaturePlan, RingPiece, int] | None:
-        """Layout, plan, snapshot and its bytes; None unless the form is known and the values are good."""
+        """Return layout, plan, snapshot and its bytes; None unless the form was learned and the values are valid."""
         if type(probabilities) is not np.ndarray:
             return None
         shape = probabilities.shape
@@ -45,33 +45,33 @@ class FastPath:
             form = (probabilities.dtype, shape[1:], inputs.dtype, inputs.shape[1:])
         else:
             return None
-        known = self._known.get(form)
-        if known is None or not shape:
+        learned = self._layouts.get(form)
+        if learned is None or not shape:
             return None
         rows, flat = shape[0], probabilities.ravel()
-        # One pass settles NaN, infinities and most values that are no probabilities: the squares of a row sum to at
-        # most 1. The collector checks the range exactly.
+        # One pass rules out NaN, infinities and most values that are not probabilities: the squares of a row sum to
+        # at most 1. The collector checks the range exactly.
         if not 0 < rows <= MAX_ROWS or not flat.dot(flat) <= rows * SLACK:
             return None
         nbytes = probabilities.nbytes if inputs is None else probabilities.nbytes + inputs.nbytes
         if nbytes > self._message_bytes:
             return None
         if inputs is None:
-            buffers = [self._take(probabilities)]
+            buffers = [self._copy(probabilities)]
         elif inputs.shape[0] == rows:
-            buffers = [self._take(probabilities), self._take(inputs)]
+            buffers = [self._copy(probabilities), self._copy(inputs)]
         else:
             return None
-        return known[0], known[1], RingPiece(rows, now, buffers), nbytes
+        return learned[0], learned[1], RingPiece(rows, now, buffers), nbytes
 
     def learn(self, probabilities: Any, inputs: Any, layout: RingLayout, plan: FeaturePlan) -> None:
-        """Remember what the long way made of a batch without labels, ids and the like."""
-        if len(self._known) >= FORMS or type(probabilities) is not np.ndarray:
+        """Remember the layout that the general path gave a batch without labels, ids and the like."""
+        if len(self._layouts) >= FORMS or type(probabilities) is not np.ndarray:
             return
         if probabilities.dtype not in (np.float32, np.float64) or probabilities.shape[1:] == (1,):
             return
-        given = (probabilities.dtype, probabilities.shape[1:])
+        outputs = (probabilities.dtype, probabilities.shape[1:])
         if inputs is None:
-            self._known[*given, plan] = layout, plan
+            self._layouts[*outputs, plan] = layout, plan
         elif type(inputs) is np.ndarray and inputs.ndim == 2 and inputs.dtype.str == layout.arrays[1][1]:
-            self._known[*given, inputs.dtype, inputs.shape[1:]] = layout, plan
+            self._layouts[*outputs, inputs.dtype, inputs.shape[1:]] = layout, plan

@@ -1,6 +1,6 @@
 """The inputs of a publish call: a plain matrix of numbers, or a table of columns that have kinds. Pure.
 
-A matrix is passed on as it is. Columns of a table are brought into the form of their kind: given, or inferred once.
+A matrix is passed on unchanged. Columns of a table are converted to the form of their kind, declared or inferred once.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ NUMBERS = "fiu"
 
 
 class InputColumn(NamedTuple):
-    """A column as it came: its kind as far as its type tells (empty: look at the values), and how to get at it."""
+    """A column as it was given: its kind if its type tells (else empty), and how to read it."""
 
     kind: str
-    array: Callable[[], Array] | None  # numbers, truth values or times without a look at each
+    array: Callable[[], Array] | None  # numbers, booleans or times, without looking at single values
     values: Callable[[], list[Any]]
 
 
 class Matrix(NamedTuple):
-    """Numbers throughout, (n, n_features); `names` is None when they came without names."""
+    """Numbers throughout, (n, n_features); `names` is None if they came without names."""
 
     names: tuple[str, ...] | None
     array: Array
 
 
 class Table(NamedTuple):
-    """Columns by name, all of `rows` values; `names` is None when they came without names."""
+    """Columns by name, all of `rows` values; `names` is None if they came without names."""
 
     names: tuple[str, ...] | None
     columns: Sequence[InputColumn]
@@ -44,9 +44,9 @@ class Table(NamedTuple):
 
 
 class FeaturePlan:
-    """Which columns of inputs with these names are captured, under which names, and of which kinds.
+    """The columns to capture of inputs with these names, their names and their kinds.
 
-    A kind is empty as long as every value of the column has been missing; such a column is not part of the schema yet.
+    A kind is empty while every value of the column has been missing; such a column is not part of the schema yet.
     """
 
     __slots__ = ("given", "kinds", "names", "plain", "schemas", "where", "width")
@@ -61,12 +61,12 @@ class FeaturePlan:
         self.schemas: dict[tuple[str, ...], bytes] = {}  # hash of the schema by names of segments
 
     def places(self) -> Sequence[int]:
-        """Index of each captured column among the given ones."""
+        """Return the index of each captured column among the given ones."""
         return range(self.width) if self.where is None else self.where.tolist()
 
 
-def chosen(given: Sequence[str], include: Sequence[str] | None, exclude: Sequence[str] | None) -> list[int]:
-    """Which of the given features are captured."""
+def selected(given: Sequence[str], include: Sequence[str] | None, exclude: Sequence[str] | None) -> list[int]:
+    """Return the indices of the features to capture."""
     return [
         i
         for i, feature in enumerate(given)
@@ -76,9 +76,9 @@ def chosen(given: Sequence[str], include: Sequence[str] | None, exclude: Sequenc
 
 
 def read(value: Any, names: Sequence[str] | None) -> Matrix | Table:
-    """Inputs as an (n, n_features) array of numbers, or as a table.
+    """Read inputs as an (n, n_features) array of numbers, or as a table.
 
-    `names` are the declared features: what brings names of its own is read by these, in this order.
+    `names` are the declared features: of inputs that have names, these columns are read, in this order.
     """
     if type(value) is np.ndarray and value.dtype.kind in NUMBERS:
         return Matrix(None, _checked(value))
@@ -95,37 +95,38 @@ def read(value: Any, names: Sequence[str] | None) -> Matrix | Table:
 
 
 def convert(table: Table, plan: FeaturePlan, declared: Mapping[str, str]) -> tuple[list[Any], tuple[str, ...]]:
-    """The captured columns in the form of their kinds, and those kinds: the plan's, or found where it has none.
+    """Return the captured columns in the form of their kinds, and those kinds: the plan's, or inferred if it has none.
 
-    Raises Rejected ``inputs_kind`` for a column that comes in another kind than the plan's, unless that was declared
-    and the values can be brought into it.
+    Raises Rejected ``inputs_kind`` for a column whose kind differs from the plan's, unless the kind was declared and
+    the values can be converted to it.
     """
-    found = list(plan.kinds)
-    out: list[Any] = []
+    actual = list(plan.kinds)
+    converted: list[Any] = []
     for i, (place, name, kind) in enumerate(zip(plan.places(), plan.names, plan.kinds, strict=True)):
         column = table.columns[place]
         if kind in ("text", "vector"):
-            out.append(None)
+            converted.append(None)
         elif column.array is not None and kind in ("", column.kind):
-            found[i] = column.kind
+            actual[i] = column.kind
             array = column.array()
-            out.append(kinds.booleans(array, name) if column.kind == "boolean" else array)
+            converted.append(kinds.booleans(array, name) if column.kind == "boolean" else array)
         else:
             values = column.values()
-            own = kind if name in declared else column.kind or kinds.kind_of(values, name)
-            if kind and not kinds.fits(own, kind) and not all(map(kinds.missing, values)):
-                raise kinds.changed(name, kind, own)
-            found[i] = kind or own
-            out.append(kinds.in_kind(values, found[i], name))
-    return out, tuple(found)
+            inferred = kind if name in declared else column.kind or kinds.kind_of(values, name)
+            if kind and not kinds.fits(inferred, kind) and not all(map(kinds.missing, values)):
+                raise kinds.changed(name, kind, inferred)
+            actual[i] = kind or inferred
+            converted.append(kinds.in_kind(values, actual[i], name))
+    return converted, tuple(actual)
 
 
-def assembled(
-    columns: Sequence[Any], found: Sequence[str], rows: int
+def side_by_side(
+    columns: Sequence[Any], column_kinds: Sequence[str], rows: int
 ) -> tuple[Array | None, Array | None, Dictionaries]:
-    """Numeric columns side by side, and codes of the others with their dictionaries."""
-    numeric = [column for column, kind in zip(columns, found, strict=True) if kind == "numeric"]
-    coded = [column for column, kind in zip(columns, found, strict=True) if kind in ("boolean", "categorical")]
+    """Return the numeric columns as a matrix, and the others as a matrix of codes with their dictionaries."""
+    pairs = list(zip(columns, column_kinds, strict=True))
+    numeric = [column for column, kind in pairs if kind == "numeric"]
+    coded = [column for column, kind in pairs if kind in ("boolean", "categorical")]
     matrix = codes = None
     if numeric:
         dtype = np.result_type(*{column.dtype for column in numeric})
@@ -151,7 +152,7 @@ def _checked(array: Array) -> Array:
 
 
 def _rows(value: Sequence[Any]) -> Array:
-    """A list of rows: numbers as NumPy reads them, anything else as objects, so that no number becomes a text."""
+    """Read a list of rows: numbers as NumPy reads them, else objects, so that no number becomes a string."""
     try:
         array = np.asarray(value)
     except ValueError as error:
@@ -166,13 +167,13 @@ def _array(array: Array, names: Sequence[str] | None) -> Matrix | Table:
         wanted = _declared(names, array.dtype.names)
         return Table(wanted, [_of_array(array[name]) for name in wanted], len(array))
     if array.dtype.kind not in "bOUSMm" or not array.ndim:
-        raise Rejected("inputs_dtype", f"inputs of dtype {array.dtype}; expected numbers, truth values, categories")
+        raise Rejected("inputs_dtype", f"inputs of dtype {array.dtype}; expected numbers, booleans or categories")
     array = _checked(array)
     return Table(None, [_of_array(array[:, i]) for i in range(array.shape[1])], len(array))
 
 
 def _filled(masked: Any) -> Array:
-    """A masked array as objects, None where masked; a structured one column by column stays masked."""
+    """Return a masked array as objects, None where masked; a structured one stays masked until its columns are read."""
     if masked.dtype.names:
         whole: Array = masked
         return whole
@@ -182,7 +183,7 @@ def _filled(masked: Any) -> Array:
 
 
 def of_matrix(matrix: Matrix) -> Table:
-    """A matrix of numbers as a table, for features that are of another kind."""
+    """Turn a matrix of numbers into a table, for features of other kinds."""
     array = matrix.array
     return Table(matrix.names, [_of_array(array[:, i]) for i in range(array.shape[1])], len(array))
 
@@ -224,15 +225,15 @@ def _frame(value: Any, names: Sequence[str] | None) -> Matrix | Table:
         return _pandas(value, names)
     frame = nw.from_native(value, eager_only=True, pass_through=True)
     if not isinstance(frame, nw.DataFrame):
-        raise Rejected("inputs_dtype", f"inputs of type {type(value).__name__} are no frame that narwhals knows")
+        raise Rejected("inputs_dtype", f"inputs of type {type(value).__name__} are not a frame that narwhals supports")
     if names is not None:
         frame = frame.select(list(_declared(names, frame.columns)))
     series = zip(frame.iter_columns(), frame.schema.values(), strict=True)
-    return Table(tuple(frame.columns), [_of_series(each, dtype) for each, dtype in series], len(frame))
+    return Table(tuple(frame.columns), [_of_series(column, dtype) for column, dtype in series], len(frame))
 
 
 def _pandas(frame: Any, names: Sequence[str] | None) -> Matrix | Table:
-    """A pandas frame without a layer between: most batches are small, and a layer costs more than they hold."""
+    """Read a pandas frame directly: most batches are small, and narwhals would cost more than the copy itself."""
     there = tuple(map(str, frame.columns))
     wanted = _declared(names, there)
     if wanted != there:

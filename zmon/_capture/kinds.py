@@ -1,6 +1,6 @@
-"""What kind a column of inputs is, and its values in the form of that kind. Pure; runs in the model's thread.
+"""The kind of a column of inputs, and its values in the form of that kind. Pure; runs in the model's thread.
 
-A kind follows from the types of the values, never from what they look like: a text of digits stays a text.
+A kind follows from the types of the values, never from what they look like: a string of digits stays a string.
 """
 
 from __future__ import annotations
@@ -30,36 +30,36 @@ class Coded(NamedTuple):
     names: tuple[str, ...]
 
 
-_known: dict[type, str] = {}
+_kinds: dict[type, str] = {}
 
 
-def _of_type(kind: type) -> str:
-    """The kind of a value of this type; empty for one that stands for a missing value."""
-    found = _known.get(kind)
-    if found is None:
-        found = _known[kind] = _find(kind)
-    return found
+def _of_type(cls: type) -> str:
+    """Return the kind of values of this type; empty for a type that stands for a missing value."""
+    kind = _kinds.get(cls)
+    if kind is None:
+        kind = _kinds[cls] = _classify(cls)
+    return kind
 
 
-def _find(kind: type) -> str:
-    if kind.__name__ in _ABSENT:
+def _classify(cls: type) -> str:
+    if cls.__name__ in _ABSENT:
         return ""
-    if issubclass(kind, bool | np.bool_):
+    if issubclass(cls, bool | np.bool_):
         return "boolean"
-    if issubclass(kind, str | bytes):
+    if issubclass(cls, str | bytes):
         return "categorical"
-    if issubclass(kind, _TIMES):
+    if issubclass(cls, _TIMES):
         return "time"
-    if issubclass(kind, Number) and not issubclass(kind, complex | np.complexfloating):
+    if issubclass(cls, Number) and not issubclass(cls, complex | np.complexfloating):
         return "numeric"
-    return "vector" if issubclass(kind, _VECTORS) or hasattr(kind, "__array__") else kind.__name__
+    return "vector" if issubclass(cls, _VECTORS) or hasattr(cls, "__array__") else cls.__name__
 
 
 def kind_of(values: list[Any], feature: str) -> str:
-    """The kind of these values; empty when all are missing. Rejected when they mix kinds or are of none."""
+    """Return the kind of these values, empty if all are missing; Rejected if they mix kinds or have none."""
     kinds = set(map(_of_type, set(map(type, values)))) - {""}
     if kinds & {"numeric", "time"} and (len(kinds) > 1 or all(map(missing, values))):
-        # NaN is a float and NaT a time, and both stand for a missing value whatever the column holds besides
+        # NaN is a float and NaT a time, and both stand for a missing value in columns of any kind.
         kinds = {_of_type(type(value)) for value in values if not missing(value)}
     if kinds == {"numeric", "boolean"}:
         return "numeric"
@@ -77,14 +77,14 @@ def kind_of(values: list[Any], feature: str) -> str:
     return kind
 
 
-def fits(own: str, kind: str) -> bool:
-    """Whether values of their own kind can stand in a column of this kind."""
-    return own in ("", kind) or (own, kind) == ("text", "categorical")
+def fits(inferred: str, kind: str) -> bool:
+    """Return whether values of an inferred kind can be in a column of this kind."""
+    return inferred in ("", kind) or (inferred, kind) == ("text", "categorical")
 
 
-def changed(feature: str, known: str, found: str) -> Rejected:
-    """The error for a column that comes in another kind than before."""
-    return Rejected("inputs_kind", f"feature {feature!r} was {known} and now is {found}; {_declare(feature)}")
+def changed(feature: str, before: str, now: str) -> Rejected:
+    """Return the error for a column whose kind differs from before."""
+    return Rejected("inputs_kind", f"feature {feature!r} was {before} and now is {now}; {_declare(feature)}")
 
 
 def _declare(feature: str) -> str:
@@ -92,7 +92,7 @@ def _declare(feature: str) -> str:
 
 
 def missing(value: Any) -> bool:
-    """Whether a value stands for none: None, NaN, NaT, pandas.NA."""
+    """Return whether a value is missing: None, NaN, NaT, pandas.NA."""
     kind = _of_type(type(value))
     if kind not in ("numeric", "time"):
         return not kind
@@ -106,7 +106,7 @@ def missing(value: Any) -> bool:
 
 
 def numbers(values: list[Any], feature: str) -> Array:
-    """float64, NaN where missing; times as seconds since the epoch, durations as seconds."""
+    """Return float64, NaN where missing; times as seconds since the epoch, durations as seconds."""
     kinds = {_of_type(type(value)) for value in values}
     try:
         if "time" in kinds:
@@ -139,7 +139,7 @@ def _seconds(value: Any) -> float:
 
 
 def in_kind(values: list[Any], kind: str, feature: str) -> Array | Coded | None:
-    """The values in the form of the kind; None for a kind whose values are not captured."""
+    """Return the values in the form of the kind; None for a kind whose values are not captured."""
     if kind == "numeric":
         return numbers(values, feature)
     if kind == "boolean":
@@ -148,7 +148,7 @@ def in_kind(values: list[Any], kind: str, feature: str) -> Array | Coded | None:
 
 
 def times(array: Array) -> Array:
-    """datetime64 as seconds since the epoch, timedelta64 as seconds; NaT becomes NaN."""
+    """Return datetime64 as seconds since the epoch, timedelta64 as seconds; NaT becomes NaN."""
     absent = np.isnat(array)
     unit = "datetime64[ns]" if array.dtype.kind == "M" else "timedelta64[ns]"
     seconds: Array = array.astype(unit).astype(np.int64) / 1e9
@@ -157,7 +157,7 @@ def times(array: Array) -> Array:
 
 
 def booleans(values: list[Any] | Array, feature: str) -> Coded:
-    """Codes 0 and 1; numbers are taken where they are 0 or 1."""
+    """Return codes 0 and 1; numbers are accepted if they are 0 or 1."""
     if isinstance(values, np.ndarray) and values.dtype.kind == "b":
         return Coded(values.astype(np.int8), BOOLEANS)
     codes = np.full(len(values), MISSING, dtype=np.int8)
@@ -170,7 +170,7 @@ def booleans(values: list[Any] | Array, feature: str) -> Coded:
 
 
 def categorical(values: list[Any], feature: str) -> Coded:
-    """Codes by the values' names: their text, ``str`` of anything else, whole floats as integers."""
+    """Return codes by the values' names: strings as they are, whole floats as integers, ``str`` of anything else."""
     index: dict[Any, int] = {}
     try:
         codes = np.fromiter((index.setdefault(value, len(index)) for value in values), np.int32, len(values))

@@ -1,1 +1,1 @@
-"""From rows to acknowledgements: ring, sockets, the background thread. Private to zmon."""
+"""Delivers rows until they are acknowledged. Private to zmon; README.md says what lives here."""

@@ -1,6 +1,7 @@
-"""Copies of arrays, the large ones in memory that is used again. Holds no lock: may be used by many threads.
+"""Copies of arrays, the large ones in memory that is reused. Holds no lock; safe to use from many threads.
 
-Fresh memory comes page by page, at a fault each: for a large batch these take ten times as long as the copy itself.
+The system hands out fresh memory page by page, with a fault for each: for a large batch this takes ten times as long
+as the copy itself.
 """
 
 from __future__ import annotations
@@ -11,38 +12,43 @@ import numpy as np
 
 from zmon.batch import Array
 
-LARGE = 128 * 2**10  # bytes from which malloc takes memory from the system and gives it back
+LARGE = 128 * 2**10  # bytes from which malloc gets memory from the system and returns it there
 
 
 class BufferPool:
-    """Makes snapshots.
+    """Memory for snapshots.
 
     Parameters
     ----------
     keep : int
-        Bytes of memory without a use that are kept for later copies.
+        Bytes of unused memory to keep for later copies.
     """
 
     def __init__(self, keep: int) -> None:
         self._keep = keep
         self._free: dict[int, list[Array]] = {}  # by size, powers of two
 
-    def take(self, array: Array) -> bytes | memoryview:
-        """The array's bytes in C order, which nobody else changes."""
+    @property
+    def unused(self) -> int:
+        """Bytes kept for later copies."""
+        return sum(size * len(free) for size, free in list(self._free.items()))
+
+    def copy(self, array: Array) -> bytes | memoryview:
+        """Return the array's bytes in C order; nobody else changes them."""
         nbytes = array.nbytes
         if nbytes < LARGE:
             return array.tobytes()
         size = 1 << (nbytes - 1).bit_length()
         try:
-            memory = self._free[size].pop()  # the one used last: it is likeliest to be in a cache
+            memory = self._free[size].pop()  # the one used last is the likeliest to be in a cache
         except LookupError:
             memory = np.empty(size, dtype=np.uint8)
-        copy = memory[:nbytes]
-        np.copyto(copy.view(array.dtype).reshape(array.shape), array)
-        # Whoever holds the copy, the ring or a socket, holds the memory; it comes back when the last of them lets go.
-        weakref.finalize(copy, self._give_back, memory).atexit = False
-        return copy.data
+        view = memory[:nbytes]
+        np.copyto(view.view(array.dtype).reshape(array.shape), array)
+        # The ring or a socket that holds the copy also holds its memory, which returns when the last of them drops it.
+        weakref.finalize(view, self._give_back, memory).atexit = False
+        return view.data
 
     def _give_back(self, memory: Array) -> None:
-        if memory.size + sum(size * len(free) for size, free in list(self._free.items())) <= self._keep:
+        if memory.size + self.unused <= self._keep:
             self._free.setdefault(memory.size, []).append(memory)

@@ -1,4 +1,4 @@
-"""What a publisher counts, in rows: the snapshot users read, and the rate-limited log lines that go with it."""
+"""A publisher's counters, in rows: the snapshot that users read, and rate-limited log lines for rows not published."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ LOG_EVERY = 300.0  # seconds between two log lines of one reason
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """A snapshot of what a publisher has done, in rows.
+    """A snapshot of a publisher's counters, in rows.
 
     Attributes
     ----------
     published : int
-        Rows taken in and numbered, those of `publish_labels` included.
+        Rows accepted and numbered, including those of `publish_labels`.
     acknowledged : int
         Rows that every collector has acknowledged.
     queued_bytes : int
         Bytes held in memory, bounded by ``buffer_bytes``.
     connected : bool
-        A collector listens and answers.
+        Whether a collector is connected and answers.
     sampled_out : int
         Rows left out because of ``sample_rate``.
     dropped : mapping of str to int
-        Rows taken in and given up, by reason: ``buffer_full``, ``closed``. An upper bound: an acknowledgement may
-        have been under way. The collector's own count of lost rows is exact.
+        Rows accepted and then discarded, by reason: ``buffer_full``, ``closed``. An upper bound: their
+        acknowledgement may have been under way. The collector's count of lost rows is exact.
     rejected : mapping of str to int
         Rows refused, by reason; docs/publisher.md lists the reasons.
     labels : int
-        How many of the published rows came by `publish_labels`.
+        How many of the published rows came from `publish_labels`.
     """
 
     published: int
@@ -53,7 +53,7 @@ class Stats:
 
 
 class Counters:
-    """Counts of rows that were not published, by reason. Safe from many threads."""
+    """Counts of rows that were not published, by reason. Safe to use from many threads."""
 
     def __init__(self, model: str) -> None:
         self._model = model
@@ -76,7 +76,7 @@ class Counters:
             self._sampled_out += rows
 
     def tally(self) -> Mapping[str, Any]:
-        """Cumulative counts for the collector: rows of this stream that will never come."""
+        """Return cumulative counts for the collector: rows of this stream that will never arrive."""
         if not self._sampled_out and not self._rejected:
             return {}
         with self._lock:
@@ -85,7 +85,7 @@ class Counters:
     def stats(
         self, *, published: int, labels: int, delivered: int, queued: int, overflowed: int, connected: bool
     ) -> Stats:
-        """The snapshot, completed by what the ring and the transport know."""
+        """Return a snapshot that combines these counts with the given ones of the ring and the sender."""
         with self._lock:
             dropped = dict(self._dropped)
             rejected = dict(self._rejected)
@@ -108,8 +108,8 @@ class Counters:
                 reason = "other"
             counts[reason] = counts.get(reason, 0) + rows
 
-    def _log(self, reason: str, text: str, *args: object) -> None:
+    def _log(self, reason: str, line: str, *args: object) -> None:
         now = time.monotonic()
         if now - self._logged.get(reason, -LOG_EVERY) >= LOG_EVERY:
             self._logged[reason] = now
-            log.warning(text, *args)
+            log.warning(line, *args)

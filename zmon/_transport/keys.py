@@ -1,4 +1,4 @@
-"""CURVE keys of a publisher: from text, key files or the environment. No secret gets into an error, a log or a repr."""
+"""A publisher's CURVE keys: from strings, key files or the environment. Secrets never reach errors, logs or reprs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Given = str | bytes | os.PathLike[str]
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """This publisher's pair, and the public key of the collectors it trusts; z85 text as bytes."""
+    """This publisher's key pair, and the public key of the collectors it trusts; z85 as bytes."""
 
     public: bytes
     secret: bytes = field(repr=False)
@@ -33,7 +33,7 @@ class Keys:
 
 
 def is_key(text: str) -> bool:
-    """Whether a text is a CURVE key: 32 bytes as 40 characters of z85.
+    """Return whether a string is a CURVE key: 32 bytes as 40 characters of z85.
 
     >>> is_key("rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7")
     True
@@ -42,44 +42,44 @@ def is_key(text: str) -> bool:
     """
     try:
         return len(text) == 40 and len(z85.decode(text.encode("ascii"))) == 32
-    except (KeyError, ValueError, struct.error):  # another letter; not ASCII; five letters above 2**32
+    except (KeyError, ValueError, struct.error):  # a wrong character; not ASCII; five characters above 2**32
         return False
 
 
-def given(secret_key: Given | None, server_key: Given | None) -> Keys | None:
-    """The keys from the arguments or, failing that, the files that the environment names; None without any.
+def from_arguments(secret_key: Given | None, server_key: Given | None) -> Keys | None:
+    """Return the keys from the arguments, or else from the files named by the environment; None without any.
 
     Raises
     ------
     ConfigurationError
-        When one of the two is missing, unreadable, or no key.
+        If one of the two is missing, unreadable or not a key.
     """
     secret = _read("secret_key", SECRET_FILE, secret_key, "secret-key")
     server = _read("server_key", SERVER_FILE, server_key, "public-key")
     if secret is None and server is None:
         return None
     if secret is None or server is None:
-        there, missing = ("secret_key", "server_key") if server is None else ("server_key", "secret_key")
+        present, missing = ("secret_key", "server_key") if server is None else ("server_key", "secret_key")
         file = SERVER_FILE if server is None else SECRET_FILE
-        raise ConfigurationError(f"{there} is given without {missing}; CURVE needs both: pass it, or set {file}")
+        raise ConfigurationError(f"{present} is given without {missing}; CURVE needs both: pass it, or set {file}")
     return Keys(public_of(secret), secret.encode(), server.encode())
 
 
 def public_of(secret: str) -> bytes:
-    """The public key of a secret one."""
+    """Return the public key that belongs to a secret key."""
     if not zmq.has("curve"):
-        raise ConfigurationError("this libzmq was built without CURVE; install pyzmq from its wheels")
+        raise ConfigurationError("this libzmq was built without CURVE; install pyzmq from a wheel")
     public: bytes = zmq.curve_public(secret.encode())
     return public
 
 
 def read_file(what: str, path: str | os.PathLike[str], kind: str) -> str:
-    """A key out of a file: what `zmon keygen` wrote, or nothing but the key.
+    """Read a key from a file written by `zmon keygen`, or from a file that holds only the key.
 
     Parameters
     ----------
     what : str
-        For the error: who asks.
+        The setting, for the error.
     path : str or path
     kind : str
         ``"secret-key"`` or ``"public-key"``.
@@ -89,24 +89,24 @@ def read_file(what: str, path: str | os.PathLike[str], kind: str) -> str:
             text = file.read(LARGEST).decode()
             mode = os.fstat(file.fileno()).st_mode
     except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else "not a text"
+        why = error.strerror if isinstance(error, OSError) else "not a text file"
         raise ConfigurationError(f"{what}: the key file {path} cannot be read: {why}") from None
     if kind == "secret-key" and mode & 0o007:
-        log.warning("zmon: everybody can read the secret key file %s; chmod 600 it", path)
-    found: str = dict(_LINE.findall(text)).get(kind, text.strip())
-    if not is_key(found):
+        log.warning("zmon: all users can read the secret key file %s; run chmod 600 on it", path)
+    key: str = dict(_LINE.findall(text)).get(kind, text.strip())
+    if not is_key(key):
         raise ConfigurationError(f"{what}: {path} holds no {kind} of 40 characters; write one with `zmon keygen`")
-    return found
+    return key
 
 
 def _read(what: str, variable: str, value: Given | None, kind: str) -> str | None:
     if value is None:
-        named = os.environ.get(variable)
-        if not named:
+        path = os.environ.get(variable)
+        if not path:
             return None
-        if is_key(named):  # not repeated: it may be the secret
-            raise ConfigurationError(f"{variable} holds a key; it must name a file that holds it")
-        return read_file(variable, named, kind)
+        if is_key(path):  # not repeated: it may be the secret
+            raise ConfigurationError(f"{variable} holds a key; it must name a file that holds the key")
+        return read_file(variable, path, kind)
     if isinstance(value, os.PathLike):
         return read_file(what, value, kind)
     try:
@@ -117,5 +117,5 @@ def _read(what: str, variable: str, value: Given | None, kind: str) -> str | Non
             return read_file(what, text, kind)
     except (AttributeError, TypeError, ValueError, OSError):
         pass
-    # What was passed is not repeated: it may be a secret with a letter missing.
+    # The argument is not repeated: it may be a secret with a character missing.
     raise ConfigurationError(f"{what} is neither a key (40 characters of z85) nor the path of a file that holds one")

@@ -1,4 +1,4 @@
-"""One collector as the publisher's thread sees it: two sockets, a cursor over the ring, and what it has been told."""
+"""The publisher's side of one collector: two sockets, a cursor over the ring, and the state of the connection."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from zmon._wire.frames import MAX_HEADER
 log = logging.getLogger("zmon")
 
 RETRY_AFTER = 1.0  # seconds without an acknowledgement that advances; doubled up to the transport's RETRY_MAX
-REOPEN_AFTER = 0.5  # seconds after libzmq gave a connection up; doubled up to REOPEN_MAX, shortened at random
+REOPEN_AFTER = 0.5  # seconds after libzmq gave up a connection; doubled up to REOPEN_MAX, shortened at random
 REOPEN_MAX = 10.0
-FIRST_CONTACT = 0.4  # seconds that close() gives a connection that is not up yet, or has just gone
-FAILURES = 3  # handshakes that break off before the log speaks of it: a collector that restarts breaks off one
+FIRST_CONTACT = 0.4  # seconds that close() gives a connection that is not up yet, or was just lost
+FAILURES = 3  # broken handshakes before one is logged: a collector that restarts breaks off one
 LOG_EVERY = 300.0
-TAKEN = 256  # messages from a collector before looking at the others and at the ring
+READ_LIMIT = 256  # messages to read from one collector before turning to the others and to the ring
 WATCHED = (
     zmq.EVENT_CONNECTED
     | zmq.EVENT_HANDSHAKE_SUCCEEDED
@@ -38,39 +38,39 @@ Socket = zmq.Socket[bytes]
 
 
 class Link:
-    """One collector: its two sockets, its cursor, and what it has been told.
+    """The connection to one collector: its two sockets, its cursor, and its state.
 
-    After a refused handshake libzmq never tries again, not even when the key is allowed later; nor after bytes that
-    are no ZMTP, as a broken proxy may send them. So the sockets' monitors are watched: a disconnection that no attempt
-    to reconnect follows is the end of a socket, and both are made anew.
+    After a refused handshake libzmq never tries again, not even if the key is allowed later, and neither after bytes
+    that are not ZMTP, as a broken proxy may send them. So the monitors of the sockets are watched: if no attempt to
+    reconnect follows a disconnection, the socket has given up, and both sockets are created again.
     """
 
     def __init__(self, context: zmq.Context[Socket], poller: zmq.Poller, endpoint: Endpoint, keys: Keys | None) -> None:
         self.cursor = Cursor()
         self.subscriptions: set[bytes] = set()
-        self.reached = False  # the connection for data is up, or its handshake under way
-        self._gone_at = time.monotonic()  # when that connection was last lost; at first, when it began to come up
-        self.met_at: float | None = None  # since when the collector's side answers; one that is stopped does not
-        self.takes = False  # the collector has subscribed; while it is away its rows are still waited for
-        self.apart = False  # the collector is there and has not subscribed: it does not take this model
-        self.greeted = False  # the collector answered our hello of this subscription
+        self.reached = False  # the data connection is up, or in its handshake
+        self._lost_at = time.monotonic()  # when that connection was last lost; at first, when it was started
+        self.handshake_at: float | None = None  # of the connection that is up; a stopped collector completes none
+        self.takes_model = False  # the collector has subscribed; flush() waits for it even while it is disconnected
+        self.apart = False  # the collector is connected and has not subscribed: it does not take this model
+        self.greeted = False  # the collector answered the hello of this subscription
         self.schemas: set[bytes] = set()  # sent on this subscription
         self.hello_due = 0.0
         self.ping_due = 0.0
-        self.heard = 0.0
-        self.progress = 0.0
-        self.retry = RETRY_AFTER
+        self.answered_at = 0.0
+        self.progress_at = 0.0  # when an acknowledgement last advanced, or sending started again
+        self.retry_after = RETRY_AFTER
         self.answers = 0
-        self.store = b""  # where the collector keeps what it acknowledged, as its last answer named it
+        self.store = b""  # name of the store that holds what the collector acknowledged, from its last answer
         self._context = context
         self._poller = poller
         self._endpoint = endpoint
         self._keys = keys
         self._pause = REOPEN_AFTER
-        self._given_up: set[Socket] = set()  # monitors of sockets that do not try any more
+        self._given_up: set[Socket] = set()  # monitors of sockets that no longer try to connect
         self._reopen_at = 0.0
         self._failures = 0
-        self._logged = self._complained = -LOG_EVERY
+        self._failure_logged = self._malformed_logged = -LOG_EVERY
         self._open()
 
     @property
@@ -78,38 +78,38 @@ class Link:
         return bool(self.subscriptions)
 
     def is_coming(self, now: float) -> bool:
-        """Whether a collector that has not subscribed may do so in a moment."""
-        return not self.apart and (self.reached or now - self._gone_at <= FIRST_CONTACT)
+        """Return whether a collector that has not subscribed may do so in a moment."""
+        return not self.apart and (self.reached or now - self._lost_at <= FIRST_CONTACT)
 
     def close(self) -> None:
         for socket in (*self._monitors, self.data, self.control):
             self._poller.unregister(socket)
             socket.close(0)
 
-    def hear(self, now: float) -> None:
-        """The collector answered: whatever was refused before is past."""
-        self.heard = now
+    def count_answer(self, now: float) -> None:
+        """Note that the collector answered: earlier failures no longer matter."""
+        self.answered_at = now
         self.answers += 1
         self._pause, self._failures = REOPEN_AFTER, 0
 
-    def complain(self, error: Exception, now: float) -> None:
-        """An answer that is none: logged, but not as often as somebody may send it."""
-        if now - self._complained >= LOG_EVERY:
-            self._complained = now
-            log.warning("zmon: an answer of the collector at %s is not understood: %s", self._endpoint.control, error)
+    def log_malformed(self, error: Exception, now: float) -> None:
+        """Log a malformed answer, at a bounded rate whatever is sent."""
+        if now - self._malformed_logged >= LOG_EVERY:
+            self._malformed_logged = now
+            log.warning("zmon: malformed answer from the collector at %s: %s", self._endpoint.control, error)
 
-    def mend(self, ready: set[Socket], now: float) -> bool:
-        """Look at the monitors; True when the sockets were made anew."""
+    def reopen_if_lost(self, ready: set[Socket], now: float) -> bool:
+        """Read the monitors, and create the sockets again if libzmq gave them up; return whether it did."""
         for monitor in self._monitors:
             if monitor in ready:
-                self._take_events(monitor, now)
+                self._read_events(monitor, now)
         if not self._given_up or now < self._reopen_at:
             return False
         self.close()
         self.subscriptions.clear()
         self.schemas.clear()
         self.reached = self.greeted = self.apart = False
-        self.met_at = None
+        self.handshake_at = None
         self._pause = min(2 * self._pause, REOPEN_MAX)
         self._open()
         return True
@@ -130,7 +130,7 @@ class Link:
         socket: Socket = self._context.socket(kind)
         socket.setsockopt(zmq.LINGER, 0)
         socket.setsockopt(zmq.IMMEDIATE, 1)
-        socket.setsockopt(zmq.MAXMSGSIZE, MAX_HEADER)  # the model's memory is no hostile collector's
+        socket.setsockopt(zmq.MAXMSGSIZE, MAX_HEADER)  # a hostile collector must not fill the model's memory
         socket.setsockopt(zmq.HEARTBEAT_IVL, 1000)
         socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 3000)
         socket.setsockopt(zmq.RECONNECT_IVL, 100)
@@ -141,15 +141,15 @@ class Link:
             socket.setsockopt(zmq.CURVE_SERVERKEY, self._keys.server)
         return socket
 
-    def _take_events(self, monitor: Socket, now: float) -> None:
+    def _read_events(self, monitor: Socket, now: float) -> None:
         while monitor.poll(0):
-            described, _ = monitor.recv_multipart(zmq.DONTWAIT)
-            (event,) = struct.unpack_from("=H", described)  # zmq.utils.monitor would bring asyncio along: 35 ms
+            frame, _ = monitor.recv_multipart(zmq.DONTWAIT)
+            (event,) = struct.unpack_from("=H", frame)  # zmq.utils.monitor would import asyncio: 35 ms
             if monitor is self._monitors[0]:
-                if self.takes and self.reached and event not in _UP:
-                    self._gone_at = now
+                if self.takes_model and self.reached and event not in _UP:
+                    self._lost_at = now
                 self.reached = event in _UP
-                self.met_at = now if event == zmq.EVENT_HANDSHAKE_SUCCEEDED else None
+                self.handshake_at = now if event == zmq.EVENT_HANDSHAKE_SUCCEEDED else None
             if event == zmq.EVENT_DISCONNECTED:
                 if not self._given_up:
                     self._reopen_at = now + self._pause * random.uniform(0.5, 1.0)
@@ -157,21 +157,21 @@ class Link:
             elif event == zmq.EVENT_CONNECT_RETRIED:
                 self._given_up.discard(monitor)
             elif event not in _UP:
-                self._take_failure(now, denied=event == zmq.EVENT_HANDSHAKE_FAILED_AUTH)
+                self._count_failure(now, denied=event == zmq.EVENT_HANDSHAKE_FAILED_AUTH)
 
-    def _take_failure(self, now: float, *, denied: bool) -> None:
+    def _count_failure(self, now: float, *, denied: bool) -> None:
         self._failures += 1
-        if (denied or self._failures >= FAILURES) and now - self._logged >= LOG_EVERY:
-            self._logged = now
-            log.warning("zmon: %s; it is tried again, and rows wait meanwhile", self._reason(denied))
+        if (denied or self._failures >= FAILURES) and now - self._failure_logged >= LOG_EVERY:
+            self._failure_logged = now
+            log.warning("zmon: %s; retrying, rows are kept meanwhile", self._reason(denied))
 
     def _reason(self, denied: bool) -> str:
         where = self._endpoint.data
         if self._keys is None:
-            return f"the handshake with the collector at {where} fails: it may ask for secret_key and server_key"
+            return f"the handshake with the collector at {where} failed: it may require secret_key and server_key"
         if denied:
             return (
                 f"the collector at {where} does not allow this publisher's key {self._keys.public.decode()}; "
                 "add it to its [security.clients] and reload it"
             )
-        return f"the handshake with the collector at {where} fails: server_key may be another one's, or it has no CURVE"
+        return f"the handshake with the collector at {where} failed: server_key may be wrong, or it does not use CURVE"

@@ -1,7 +1,7 @@
-"""What was published and is not acknowledged yet: a ring bounded in bytes, and a cursor for each collector. Pure.
+"""Published rows that are not acknowledged yet: a ring bounded in bytes, and a cursor for each collector. Pure.
 
-`Ring` numbers the rows and groups small pieces into messages as they come, so that publishing is O(1) and a message
-once sent is never cut again. The caller holds the lock.
+`Ring` numbers the rows and groups small pieces into messages as they arrive, so that publishing is O(1) and a message
+keeps its rows once it was sent. The caller holds the lock.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ Bytes = bytes | memoryview
 
 MERGE_ROWS = 512
 MERGE_BYTES = 64 * 2**10
-OVERHEAD = 300  # bytes of Python objects around a piece's buffers, so that single rows are bounded too
+OVERHEAD = 300  # bytes of Python objects around a piece's buffers, so that single rows are bounded as well
 
 
 class RingLayout(NamedTuple):
-    """What pieces must share to travel in one message: schema hash and (name, dtype, width or None) of each array."""
+    """What the pieces of one message share: schema hash, and (name, dtype, width or None) of every array."""
 
     schema: bytes
     arrays: tuple[tuple[str, str, int | None], ...]
@@ -34,7 +34,7 @@ class RingPiece(NamedTuple):
 
 
 class RingEntry:
-    """A message to be: the rows ``first … first + rows − 1``. Open for further pieces until it is sealed."""
+    """A future message: the rows ``first … first + rows − 1``. Further pieces may join until it is sealed."""
 
     __slots__ = ("encoded", "first", "layout", "nbytes", "pieces", "rows", "sealed")
 
@@ -45,7 +45,7 @@ class RingEntry:
         self.layout = layout
         self.pieces = [piece]
         self.sealed = False
-        self.encoded: Any = None  # the transport's, once it has joined the pieces
+        self.encoded: Any = None  # set by the sender once it has joined the pieces
 
     @property
     def last(self) -> int:
@@ -53,7 +53,7 @@ class RingEntry:
 
 
 class Ring:
-    """Entries by a running index, oldest first, at most `limit` bytes of them: the oldest go when it overflows."""
+    """Entries by a running index, oldest first, at most `limit` bytes of them: an overflow drops the oldest."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -67,14 +67,14 @@ class Ring:
 
     @property
     def base(self) -> int:
-        """Number of the oldest row still held, or of the next one when nothing is."""
+        """Number of the oldest row still held, or of the next row if none is."""
         return self._entries[self.head].first if self.head < self.tail else self.issued + 1
 
     def get(self, index: int) -> RingEntry:
         return self._entries[index]
 
     def append(self, layout: RingLayout, piece: RingPiece, nbytes: int) -> None:
-        """Number the piece's rows and take them in; amortised O(1)."""
+        """Number the piece's rows and keep them; amortised O(1)."""
         rows = piece[0]
         nbytes += OVERHEAD
         newest = self._entries.get(self.tail - 1)
@@ -97,12 +97,12 @@ class Ring:
             self.dropped += self._pop().rows
 
     def release(self, row: int) -> None:
-        """Let go of what lies entirely at or before `row`: every collector has it."""
+        """Discard entries that end at or before `row`: every collector has them."""
         while self.head < self.tail and self._entries[self.head].last <= row:
             self.delivered += self._pop().rows
 
     def find(self, row: int) -> int:
-        """Index of the oldest entry that reaches beyond `row`."""
+        """Return the index of the oldest entry that reaches beyond `row`."""
         index = self.head
         while index < self.tail and self._entries[index].last <= row:
             index += 1
@@ -116,17 +116,17 @@ class Ring:
 
 
 class Cursor:
-    """Where one collector stands in the ring: what it has acknowledged, and what is under way to it."""
+    """One collector's position in the ring: what it has acknowledged, and what is under way to it."""
 
     def __init__(self) -> None:
         self.acked = 0
-        self.window = 0  # bytes this collector lets be under way
+        self.window = 0  # bytes that this collector allows to be under way
         self.inflight = 0
         self._index = 0
         self._sent: deque[tuple[int, int]] = deque()  # (last row, bytes), oldest first
 
     def peek(self, ring: Ring) -> RingEntry | None:
-        """The next entry to send, sealed, or None when all is sent or the window is full."""
+        """Seal and return the next entry to send; None if everything is sent or the window is full."""
         self._index = max(self._index, ring.head)
         if self._index >= ring.tail:
             return None
@@ -137,7 +137,7 @@ class Cursor:
         return entry
 
     def behind(self, ring: Ring) -> bool:
-        """Something is there that was not sent."""
+        """Return whether there are entries that were not sent."""
         return self._index < ring.tail
 
     def sent(self, entry: RingEntry) -> None:
@@ -146,7 +146,7 @@ class Cursor:
         self._sent.append((entry.last, entry.nbytes))
 
     def acknowledge(self, row: int, window: int) -> bool:
-        """Take in a cumulative acknowledgement; True when it advanced."""
+        """Process a cumulative acknowledgement; return True if it advanced."""
         self.window = window
         if row <= self.acked:
             return False
@@ -156,11 +156,11 @@ class Cursor:
         return True
 
     def follow(self, row: int) -> None:
-        """Take as acknowledged what another collector has: this one does not want these rows."""
+        """Treat rows that another collector has as acknowledged: this one does not take them."""
         self.acked = max(self.acked, row)
 
     def rewind(self, ring: Ring) -> None:
-        """Go back to the last acknowledged row: what was under way may be gone."""
+        """Go back to the last acknowledged row: whatever was under way may be lost."""
         self._index = ring.find(self.acked)
         self.inflight = 0
         self._sent.clear()

@@ -1,7 +1,7 @@
-"""The one background thread of a publisher: it owns the sockets, sends what the ring holds, takes in acknowledgements.
+"""The one background thread of a publisher: it owns the sockets, sends the ring's rows, reads acknowledgements.
 
-All sockets connect outward. Each collector has a pair of them, and a cursor of its own over the shared ring, so that
-a slow one stalls no other. The thread shares with `publish()` one lock, held for O(1) steps only.
+All sockets connect outward. Every collector has a pair of them, and its own cursor over the shared ring, so that a
+slow collector does not stall the others. The thread shares one lock with `publish()`, held for O(1) steps only.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import zmq
 from zmon._transport import threads
 from zmon._transport.buffer_pool import LARGE
 from zmon._transport.keys import Keys
-from zmon._transport.link import RETRY_AFTER, TAKEN, Link
+from zmon._transport.link import READ_LIMIT, RETRY_AFTER, Link
 from zmon._transport.ring import Bytes, Ring, RingEntry
 from zmon._transport.settings import Endpoint
 from zmon._transport.wakeup import Wakeup
@@ -27,34 +27,34 @@ from zmon.errors import WireError
 
 log = logging.getLogger("zmon")
 
-BUSY_POLL = 0.05  # seconds between looks at the ring while something is published: small batches gather meanwhile
-RUSH_POLL = 0.02  # the same while it holds much
+BUSY_POLL = 0.05  # seconds between looks at the ring while batches arrive: small batches gather meanwhile
+RUSH_POLL = 0.02  # the same while the ring holds more than MUCH
 MUCH = 2**20  # bytes
-BUSY_FOR = 0.1  # seconds without anything new, after which the thread sleeps until publish() rings
-SLEEP = 0.25  # at most: until a hello or a ping is due
+BUSY_FOR = 0.1  # seconds without a new batch, after which the thread sleeps until publish() wakes it
+SLEEP = 0.25  # seconds at most, because a hello or a ping may be due
 PING_EVERY = 1.0
-RETRY_MAX = 8.0  # seconds between two goings-back without an acknowledgement that advances
+RETRY_MAX = 8.0  # seconds between two retransmissions without an acknowledgement that advances
 ABSENT_AFTER = 3.5  # seconds without any acknowledgement
-BURST = 64  # messages to one collector before looking at the others
-APART_AFTER = 5.0  # seconds in which a collector that shook hands subscribes, or else does not take this model
+BURST = 64  # messages to one collector before turning to the others
+APART_AFTER = 5.0  # seconds after its handshake in which a collector subscribes, or else does not take this model
 BYE_WAIT = 0.25
-WAIT_POLL, WAIT_POLL_MAX = 0.0005, 0.01  # seconds between looks of wait() at the acknowledgements
+WAIT_POLL, WAIT_POLL_MAX = 0.0005, 0.01  # seconds between two looks of wait() at the acknowledgements
 YIELD = 1e-4  # seconds of rest after a large message
 
-DONE, BLOCKED, MORE = range(3)  # how far sending came
+DONE, BLOCKED, MORE = range(3)  # how far sending got
 
 
 class Sender:
-    """Starts the thread, and ends it.
+    """The background thread, and the methods by which the publisher starts, wakes, awaits and stops it.
 
     Parameters
     ----------
     ring, lock
-        Shared with the publisher; every touch of the ring holds the lock.
+        Shared with the publisher; every access to the ring holds the lock.
     schemas : mapping of bytes to bytes
         Schema bodies by hash; grows while publishing.
     tally : callable
-        Cumulative counts of rows that will never be sent.
+        Returns cumulative counts of rows that will never be sent.
     """
 
     def __init__(
@@ -78,79 +78,85 @@ class Sender:
         self._schemas = schemas
         self._tally = tally
         self._links: list[Link] = []
-        self._alarm: Wakeup | None = None
+        self._wakeup: Wakeup | None = None
         self._stop_at: float | None = None
-        self._awaited = 0  # callers that wait for acknowledgements
+        self._waiting = 0  # callers that wait for acknowledgements
         self.connected = False
         self.failed = False
-        self._acked: int | None = None  # by every collector that takes this model; None while none does
+        self._acked: int | None = None  # by every collector that takes this model; None if none does
         self._thread = threads.Thread(self._run, "zmon-publisher")
+
+    @property
+    def asleep(self) -> bool:
+        """Whether the thread sleeps until `wake` is called, because nothing was published for a moment."""
+        wakeup = self._wakeup
+        return wakeup is not None and wakeup.armed
 
     def start(self) -> None:
         try:
             self._thread.start()
         except RuntimeError as error:  # no more threads, or the interpreter is ending
             self.failed = True
-            log.error("zmon: the publisher's thread cannot start (%s); nothing is sent", error)
+            log.error("zmon: cannot start the publisher's thread (%s); nothing will be sent", error)
 
     def stop(self, timeout: float) -> None:
-        """Send what is left for at most `timeout` seconds, say goodbye, close the sockets."""
+        """Send the remaining rows for at most `timeout` seconds, say goodbye, close the sockets."""
         with self._lock:
             self._stop_at = time.monotonic() + timeout
-            self.ring()
+            self.wake()
         self._thread.join(timeout + BYE_WAIT + 1.0)
 
-    def ring(self) -> None:
-        """Something is there to be sent: called under the lock."""
-        if self._alarm is not None:
-            self._alarm.ring()
+    def wake(self) -> None:
+        """Wake the thread if it sleeps; call this under the lock."""
+        if self._wakeup is not None:
+            self._wakeup.wake()
 
     def wait(self, row: int, timeout: float) -> bool:
-        """Whether every collector that takes this model, at least one, acknowledges all up to `row` in time.
+        """Return whether every collector that takes this model, at least one, acknowledges all up to `row` in time.
 
-        The thread does not nap meanwhile: it takes in acknowledgements as they come.
+        Meanwhile the thread does not nap: it reads acknowledgements as they arrive.
         """
         deadline, pause = time.monotonic() + timeout, WAIT_POLL
         with self._lock:
-            self._awaited += 1
-            if self._alarm is not None:
-                self._alarm.wake()
+            self._waiting += 1
+            if self._wakeup is not None:
+                self._wakeup.interrupt()
         try:
             while self._acked is None or self._acked < row:
                 left = deadline - time.monotonic()
                 if left <= 0 or self.failed:
                     return False
-                time.sleep(min(left, pause))  # no condition variable: under gevent other greenlets go on meanwhile
+                time.sleep(min(left, pause))  # unlike a condition variable this lets other greenlets run
                 pause = min(2 * pause, WAIT_POLL_MAX)
             return True
         finally:
             with self._lock:
-                self._awaited -= 1
+                self._waiting -= 1
 
     # --- the thread --------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         try:
-            self._alarm = Wakeup()
-            self._loop(context, self._alarm)
-        except Exception:  # the model must not notice; the publisher goes on counting
+            self._wakeup = Wakeup()
+            self._loop(context, self._wakeup)
+        except Exception:  # the model must not notice; the publisher keeps counting
             self.failed = True
-            log.exception("zmon: the publisher's thread ended; nothing is sent from now on")
+            log.exception("zmon: the publisher's thread failed; nothing will be sent from now on")
         finally:
             self.connected = False
             with self._lock:
-                alarm, self._alarm = self._alarm, None
-                if alarm is not None:
-                    alarm.close()
+                wakeup, self._wakeup = self._wakeup, None
+                if wakeup is not None:
+                    wakeup.close()
             for link in self._links:
                 link.close()
             context.term()
 
-    def _loop(self, context: zmq.Context[zmq.Socket[bytes]], alarm: Wakeup) -> None:
+    def _loop(self, context: zmq.Context[zmq.Socket[bytes]], wakeup: Wakeup) -> None:
         poller, nap = zmq.Poller(), zmq.Poller()
-        for each in (poller, nap):
-            each.register(alarm.fileno(), zmq.POLLIN)
+        poller.register(wakeup.fileno(), zmq.POLLIN)
+        nap.register(wakeup.fileno(), zmq.POLLIN)
         self._links = [Link(context, poller, endpoint, self._keys) for endpoint in self._endpoints]
         busy_at = time.monotonic()
         state, seen = DONE, 0
@@ -158,25 +164,25 @@ class Sender:
             busy = time.monotonic() - busy_at < BUSY_FOR
             wait = 0.0 if state == MORE else RUSH_POLL
             if state == DONE and self._stop_at is None:
-                if busy and self.connected and not self._awaited:
-                    # Not woken by every acknowledgement: the model has better use for the interpreter.
+                if busy and self.connected and not self._waiting:
+                    # Acknowledgements do not end this nap: the model has a better use for the interpreter.
                     nap.poll(int(1000 * (BUSY_POLL if self._ring.nbytes < MUCH else RUSH_POLL)))
                     wait = 0.0
                 elif not busy:
                     with self._lock:
                         wait = SLEEP if self._ring.issued == seen and self._stop_at is None else 0.0
-                        alarm.set()
+                        wakeup.arm()
             ready = {socket for socket, _ in poller.poll(int(wait * 1000))}
             with self._lock:
-                alarm.clear(alarm.fileno() in ready)
+                wakeup.clear(wakeup.fileno() in ready)
             now = time.monotonic()
             for link in self._links:
                 if link.data in ready:
-                    self._take_subscriptions(link)
+                    self._read_subscriptions(link)
                 if link.control in ready:
-                    self._take_acks(link, now)
-                if link.mend(ready, now):
-                    self._publish_state()
+                    self._read_acks(link, now)
+                if link.reopen_if_lost(ready, now):
+                    self._update_state()
                 self._keep_in_touch(link, now)
             state = max(self._send(link, now) for link in self._links)
             if state == MORE or self._ring.issued != seen:
@@ -191,13 +197,13 @@ class Sender:
             issued, held = self._ring.issued, self._ring.tail > self._ring.head
         if not held or now >= self._stop_at:
             return True
-        awaited = [link for link in self._links if link.subscribed or (link.takes and link.is_coming(now))]
-        if not awaited:  # nobody there: wait only for a first connection that is coming up
+        awaited = [link for link in self._links if link.subscribed or (link.takes_model and link.is_coming(now))]
+        if not awaited:  # no collector: wait only for a first connection that is being established
             awaited = [link for link in self._links if link.is_coming(now)]
         return all(link.cursor.acked >= issued for link in awaited)
 
-    def _take_subscriptions(self, link: Link) -> None:
-        for _ in range(TAKEN):
+    def _read_subscriptions(self, link: Link) -> None:
+        for _ in range(READ_LIMIT):
             try:
                 notice = link.data.recv(zmq.DONTWAIT)
             except zmq.Again:
@@ -207,57 +213,57 @@ class Sender:
                 continue
             if notice[:1] == b"\x01":
                 link.subscriptions.add(prefix)
-                link.takes, link.apart = True, False
+                link.takes_model, link.apart = True, False
                 link.hello_due = 0.0
             else:
                 link.subscriptions.discard(prefix)
-            link.greeted = False  # either way: what is under way may be gone
+            link.greeted = False  # either way, messages under way may be lost
             link.schemas.clear()
-        self._publish_state()
+        self._update_state()
 
-    def _take_acks(self, link: Link, now: float) -> None:
-        for _ in range(TAKEN):
+    def _read_acks(self, link: Link, now: float) -> None:
+        for _ in range(READ_LIMIT):
             try:
                 ack = control.decode_ack(link.control.recv(zmq.DONTWAIT))
             except zmq.Again:
                 break
             except WireError as error:
-                link.complain(error, now)
+                link.log_malformed(error, now)
                 continue
             if ack.stream != self._stream:
                 continue
-            link.hear(now)
+            link.count_answer(now)
             link.store = ack.store
             link.schemas.discard(ack.need)
             with self._lock:
                 if link.cursor.acknowledge(min(ack.row, self._ring.issued), ack.window):
-                    link.progress, link.retry = now, RETRY_AFTER
+                    link.progress_at, link.retry_after = now, RETRY_AFTER
                 if not link.greeted and link.subscribed:
                     link.greeted = True
-                    link.progress = now
+                    link.progress_at = now
                     link.cursor.rewind(self._ring)
-        self._publish_state()
+        self._update_state()
 
-    def _publish_state(self) -> None:
-        rows = [link.cursor.acked for link in self._links if link.takes]
+    def _update_state(self) -> None:
+        rows = [link.cursor.acked for link in self._links if link.takes_model]
         with self._lock:
-            # A collector that does not take this model wants no rows kept for it. Should it take the model over, it
-            # begins where the other one has ended.
+            # No rows are kept for a collector that does not take this model. If it takes the model over later, it
+            # starts where the other collector ended.
             furthest = max(link.cursor.acked for link in self._links)
             for link in self._links:
                 if link.apart:
                     link.cursor.follow(furthest)
                     link.store = b""
-            # What a collector that is away has not acknowledged stays in the ring until newer rows push it out.
+            # Rows that a disconnected collector has not acknowledged stay in the ring until newer rows push them out.
             self._ring.release(min(link.cursor.acked for link in self._links))
             self._acked = min(rows) if rows else None
             self.connected = any(link.greeted for link in self._links)
 
     def _keep_in_touch(self, link: Link, now: float) -> None:
         if not link.subscribed:
-            if link.met_at is not None and not link.apart and now - link.met_at > APART_AFTER:
-                link.takes, link.apart = False, True
-                self._publish_state()
+            if link.handshake_at is not None and not link.apart and now - link.handshake_at > APART_AFTER:
+                link.takes_model, link.apart = False, True
+                self._update_state()
             return
         if not link.greeted:
             if now >= link.hello_due:
@@ -267,12 +273,12 @@ class Sender:
         if now >= link.ping_due:
             link.ping_due = now + PING_EVERY
             self._greet(link, "ping")
-        if now - link.heard > ABSENT_AFTER:
+        if now - link.answered_at > ABSENT_AFTER:
             link.greeted = False
             link.schemas.clear()
-            self._publish_state()
-        elif link.cursor.inflight and now - link.progress > link.retry:
-            link.progress, link.retry = now, min(link.retry * 2, RETRY_MAX)
+            self._update_state()
+        elif link.cursor.inflight and now - link.progress_at > link.retry_after:
+            link.progress_at, link.retry_after = now, min(link.retry_after * 2, RETRY_MAX)
             link.schemas.clear()
             with self._lock:
                 link.cursor.rewind(self._ring)
@@ -295,30 +301,30 @@ class Sender:
         try:
             link.control.send(frame, zmq.DONTWAIT)
         except zmq.Again:
-            link.hello_due = 0.0  # the control connection comes up a moment after the data one
+            link.hello_due = 0.0  # the control connection is established a moment after the data connection
 
     def _send(self, link: Link, now: float) -> int:
-        """Send what is there: all of it (DONE), what a burst takes (MORE), or what may be under way (BLOCKED)."""
+        """Send everything (DONE), as much as a burst allows (MORE), or as much as may be under way (BLOCKED)."""
         if not (link.subscribed and link.greeted):
             return DONE
         for _ in range(BURST):
             with self._lock:
                 entry = link.cursor.peek(self._ring)
                 base = self._ring.base
-                waits = entry is None and link.cursor.behind(self._ring)
+                blocked = entry is None and link.cursor.behind(self._ring)
             if entry is None:
-                return BLOCKED if waits else DONE
-            # The entry may leave the ring meanwhile: then it is sent for nothing, and the base says the rest.
+                return BLOCKED if blocked else DONE
+            # The entry may leave the ring meanwhile: then it is sent in vain, which the base tells the collector.
             try:
                 self._send_schema(link, entry.layout.schema)
                 link.data.send_multipart(self._frames(entry, min(base, entry.first)), zmq.DONTWAIT, copy=True)
             except zmq.Again:
                 return BLOCKED
             if not link.cursor.inflight:
-                link.progress = now
+                link.progress_at = now
             with self._lock:
                 link.cursor.sent(entry)
-            if entry.nbytes >= LARGE:  # it was copied under the interpreter's lock: now it is the model's turn
+            if entry.nbytes >= LARGE:  # libzmq copied it under the interpreter's lock: now it is the model's turn
                 time.sleep(YIELD)
         return MORE
 
@@ -357,13 +363,13 @@ class Sender:
         while waiting and time.monotonic() < until:
             poller.poll(10)
             for link, answers in list(waiting.items()):
-                self._take_acks(link, time.monotonic())
+                self._read_acks(link, time.monotonic())
                 if link.answers > answers:
                     del waiting[link]
 
 
 def _join(entry: RingEntry) -> tuple[int, list[tuple[str, str, list[int]]], list[Bytes]]:
-    """One buffer per array out of the pieces'; rows that differ in time get a timestamps array."""
+    """Join the pieces' buffers to one per array; rows that differ in time get a timestamps array."""
     pieces = entry.pieces
     newest = pieces[-1].ts
     shapes = [

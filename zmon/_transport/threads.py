@@ -1,4 +1,4 @@
-"""A thread and locks of the operating system, also where gevent has put greenlets in their place.
+"""Threads and locks of the operating system, even where gevent has replaced them by greenlets.
 
 The publisher's thread waits inside libzmq: as a greenlet it would stop the whole process.
 """
@@ -16,7 +16,7 @@ POLL = 0.002  # seconds
 
 
 class Thread:
-    """A daemon thread; under gevent one that gevent does not know of."""
+    """A daemon thread of the operating system, under gevent as well."""
 
     def __init__(self, run: Callable[[], None], name: str) -> None:
         self._work = run
@@ -25,7 +25,7 @@ class Thread:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Start it; RuntimeError when the system has no thread to give."""
+        """Start it; RuntimeError if the system cannot start another thread."""
         self._ended = False
         try:
             if _gevent() is None:
@@ -39,13 +39,13 @@ class Thread:
             raise
 
     def join(self, timeout: float) -> None:
-        """Wait until it has ended, at most `timeout` seconds; other greenlets go on."""
+        """Wait until it has ended, at most `timeout` seconds; other greenlets keep running."""
         if self._thread is not None:
             self._thread.join(timeout)
             return
         until = time.monotonic() + timeout
         while not self._ended and time.monotonic() < until:
-            time.sleep(POLL)  # gevent's, where that is in place
+            time.sleep(POLL)  # gevent's sleep where it is installed
 
     def _run(self) -> None:
         try:
@@ -55,13 +55,13 @@ class Thread:
 
 
 def lock() -> threading.Lock:
-    """A lock that greenlets and this thread may share: it is held for a few steps, never across a switch."""
-    made: threading.Lock = _original("allocate_lock")()
-    return made
+    """Return a lock that greenlets and this thread may share: it is held for a few steps, never across a switch."""
+    new: threading.Lock = _original("allocate_lock")()
+    return new
 
 
 def _gevent() -> Any:
-    """gevent's patching module, if it has patched threads."""
+    """Return gevent's patching module if it has patched threads."""
     monkey = sys.modules.get("gevent.monkey")
     return monkey if monkey is not None and monkey.is_module_patched("threading") else None
 

@@ -1,4 +1,4 @@
-"""Wakes a thread that waits inside libzmq: a pipe it polls beside its sockets, one system call to ring."""
+"""Wakes a thread that waits inside libzmq: a pipe that it polls with its sockets, at one system call a wake-up."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ MANY = 4096
 
 
 class Wakeup:
-    """Set by the thread before it goes to sleep, and then rung at most once.
+    """Armed by the thread before it goes to sleep, and then triggered at most once.
 
-    All methods but `fileno` are called under one lock: a pipe that is closed is never written to, since its number may
+    Call all methods except `fileno` under one lock: a closed pipe must never be written to, because its number may
     belong to another file by then.
     """
 
@@ -19,32 +19,33 @@ class Wakeup:
         self._read, self._write = os.pipe()
         os.set_blocking(self._read, False)
         os.set_blocking(self._write, False)
-        self._set = False
+        self.armed = False
 
     def fileno(self) -> int:
         return self._read
 
-    def set(self) -> None:
-        self._set = True
-
-    def ring(self) -> None:
-        if self._set:
-            self.wake()
+    def arm(self) -> None:
+        self.armed = True
 
     def wake(self) -> None:
-        """Ring, whether it was set or not."""
-        self._set = False
-        with contextlib.suppress(OSError):  # full: it rings already
+        """Wake the thread if it armed this."""
+        if self.armed:
+            self.interrupt()
+
+    def interrupt(self) -> None:
+        """Wake the thread, whether it armed this or not."""
+        self.armed = False
+        with contextlib.suppress(OSError):  # a full pipe wakes the thread anyway
             os.write(self._write, b"\0")
 
-    def clear(self, rung: bool) -> None:
-        """Awake again, because it rang or not."""
-        self._set = False
-        if rung:
+    def clear(self, triggered: bool) -> None:
+        """Disarm, and empty the pipe if it was triggered: the thread is awake."""
+        self.armed = False
+        if triggered:
             with contextlib.suppress(OSError):
                 os.read(self._read, MANY)
 
     def close(self) -> None:
-        self._set = False
+        self.armed = False
         os.close(self._read)
         os.close(self._write)

@@ -1,48 +1,45 @@
-"""Drop-in: a model or a function whose every call is published, while it behaves as the original."""
+"""Drop-in monitoring: a model or function that behaves as the original while every call is published."""
 
 from __future__ import annotations
 
 import functools
 import inspect
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
-from zmon._watch.proxy import stand_in
-from zmon._watch.watcher import Watcher
-
-if TYPE_CHECKING:
-    from zmon.publisher import Publisher
+from zmon._watch.proxy import proxy_for
+from zmon._watch.watcher import Recorder, Watcher
 
 Model = TypeVar("Model")
 
 
-def watch(model: Model, publisher: Publisher, output: str | None = None, *, inputs: bool = True) -> Model:
-    """A stand-in for `model`: same API, every prediction published.
+def watch(model: Model, publisher: Recorder, output: str | None = None, *, inputs: bool = True) -> Model:
+    """Return a proxy for `model` with the same API that publishes every prediction.
 
     Parameters
     ----------
     model : object
         A scikit-learn estimator or anything with its API, a Keras model, a PyTorch module, a ``tf.function``, a
-        SavedModel's signature, any callable.
+        SavedModel's signature, or any callable.
     publisher : Publisher
         Where the batches go.
     output : {"proba", "logits", "label", "value"}, optional
-        What calls return: probabilities, logits (turned into probabilities for publishing only), predicted classes,
-        or the values of a regression. Default: probabilities, and what ``predict`` gives where an estimator has no
+        What calls return: probabilities, logits (converted to probabilities for publishing only), predicted classes,
+        or the values of a regression. Default: probabilities, or the result of ``predict`` for an estimator without
         ``predict_proba``; for a regression, its values.
     inputs : bool
-        Publish what the calls are given, where it has columns.
+        Publish the inputs of the calls as well, if they have columns.
 
     Returns
     -------
     object
-        Behaves as the model; ``clone``, ``deepcopy`` and ``pickle`` of it give the bare model, and ``__wrapped__`` is
-        it.
+        Behaves as the model. ``clone``, ``deepcopy`` and ``pickle`` return the bare model; ``__wrapped__`` is the
+        bare model.
 
     Raises
     ------
     ConfigurationError
-        When `output` does not fit the model or the publisher.
+        If `output` does not fit the model or the publisher.
 
     Examples
     --------
@@ -52,14 +49,12 @@ def watch(model: Model, publisher: Publisher, output: str | None = None, *, inpu
     ...     score([[1.0], [2.0]]).tolist(), publisher.stats.published
     ([[0.5, 0.5], [0.5, 0.5]], 2)
     """
-    made: Model = stand_in(model, Watcher(model, publisher, output, inputs))
-    return made
+    proxy: Model = proxy_for(model, Watcher(model, publisher, output, inputs))
+    return proxy
 
 
-def captured(
-    function: Callable[..., Any], publisher: Publisher, output: str | None, inputs: bool
-) -> Callable[..., Any]:
-    """The function that `Publisher.capture` makes of another, or of a method in its class."""
+def captured(function: Callable[..., Any], publisher: Recorder, output: str | None, inputs: bool) -> Callable[..., Any]:
+    """Wrap a function, or a method in its class, for `Publisher.capture`."""
     watcher = Watcher(function, publisher, output, inputs)
     code = getattr(inspect.unwrap(function), "__code__", None)
     method = code is not None and code.co_varnames[:1] in (("self",), ("cls",))
@@ -71,10 +66,10 @@ def captured(
         return watcher.run("__call__", function, args, kwargs)
 
     if inspect.iscoroutinefunction(function):
-        # Servers ask this of a handler before they call it.
+        # Servers check whether a handler is a coroutine function before they call it.
         @functools.wraps(function)
-        async def later(*args: Any, **kwargs: Any) -> Any:
+        async def call_later(*args: Any, **kwargs: Any) -> Any:
             return await call(*args, **kwargs)
 
-        return later
+        return call_later
     return call

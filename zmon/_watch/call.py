@@ -1,4 +1,4 @@
-"""From what a watched call took and gave to the arguments of `publish`; frameworks are told by what they offer."""
+"""From a watched call's arguments and result to the arguments of `publish`; frameworks are told by duck typing."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _SYMBOLIC = {"SymbolicTensor", "KerasTensor", "DynamicJaxprTracer", "FakeTensor"
 
 
 def column(output: str, result: Any) -> tuple[str, Array]:
-    """The column that a result is, and its values.
+    """Return the column name for a call's result, and the values.
 
     Parameters
     ----------
     output : str
         One of `OUTPUTS`, or ``"log_proba"``.
     result : array_like
-        What the call returned: an array, a tensor, a list, a mapping or a sequence that holds one of these, or a
-        number for a single row (the values then have no axis).
+        The call's result: an array, a tensor, a list, a mapping or a sequence that holds one of these, or a number
+        for a single row (the values then have no axis).
 
     Examples
     --------
@@ -52,17 +52,17 @@ def _single(result: Any) -> Any:
         if len(result) == 1:
             return next(iter(result.values()))
         names = ", ".join(sorted(map(str, result)))
-        raise Rejected("multi_output", f"the call gives {names}: watch a function that returns the one to publish")
+        raise Rejected("multi_output", f"the call returns {names}; watch a function that returns the one to publish")
     if isinstance(result, list | tuple) and result and getattr(result[0], "ndim", 0) >= 2:
         if len(result) == 1:
             return result[0]
-        raise Rejected("multi_output", f"the call gives {len(result)} outputs: watch a function that returns one")
+        raise Rejected("multi_output", f"the call returns {len(result)} outputs; watch a function that returns one")
     return result
 
 
 def _array(value: Any, what: str) -> Array:
     if type(value).__name__ in _SYMBOLIC:
-        raise Rejected("symbolic", "the call was traced, it had no values: watch the outermost compiled function")
+        raise Rejected("symbolic", "the call was traced and had no values; watch the outermost compiled function")
     if hasattr(value, "detach"):  # a PyTorch tensor, perhaps on a device, perhaps with a gradient
         value = value.detach().cpu()
         value = (value.float() if "bfloat16" in str(value.dtype) else value).numpy()
@@ -71,7 +71,7 @@ def _array(value: Any, what: str) -> Array:
 
 
 def _probabilities(logits: Array) -> Array:
-    """Softmax over the last axis; the logistic function where there is one logit per row."""
+    """Apply softmax over the last axis, or the logistic function if there is one logit per row."""
     if logits.dtype.kind not in "fiu":
         raise Rejected("probabilities_dtype", f"logits of dtype {logits.dtype}; expected numbers")
     wide = logits.astype(np.result_type(logits.dtype, np.float32), copy=False)
@@ -86,7 +86,7 @@ def _probabilities(logits: Array) -> Array:
 
 
 def argument(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    """The inputs among a call's arguments: the first one, or the one with a customary name, or all keywords."""
+    """Return the inputs among a call's arguments: the first one, the one with a customary name, or all keywords."""
     if args:
         return args[0]
     for name in _INPUT_NAMES:
@@ -96,10 +96,10 @@ def argument(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
 
 
 def inputs(value: Any, *, one_row: bool) -> Any:
-    """What of a call's inputs can be columns; None where nothing can.
+    """Return the part of a call's inputs that can be columns; None if there is none.
 
-    The outputs matter more: texts, sparse matrices, data sets, images above 64 by 64 are left out, and the outputs
-    are published without them.
+    The outputs matter more: strings, sparse matrices, data sets and images above 64 by 64 are left out, and the
+    outputs are published without them.
     """
     if type(value) is np.ndarray and value.ndim == 2 and not one_row:
         return value
@@ -119,7 +119,7 @@ def inputs(value: Any, *, one_row: bool) -> Any:
     try:
         array = _array(value, "inputs")
     except Rejected:
-        return None  # ragged, or of no kind that has columns
+        return None  # ragged, or of a type without columns
     if array.dtype.kind in "SUO" and array.ndim < 2:
         return None
     if one_row:
@@ -131,14 +131,14 @@ def inputs(value: Any, *, one_row: bool) -> Any:
 
 
 def _records(columns: Mapping[str, Any]) -> list[dict[str, Any]] | None:
-    """Named columns, as a signature or a Keras model with named inputs takes them, as a list of rows."""
+    """Turn named columns, as a signature or a Keras model with named inputs takes them, into a list of rows."""
     try:
-        arrays = {str(name): np.atleast_1d(_array(each, "inputs")) for name, each in columns.items()}
+        arrays = {str(name): np.atleast_1d(_array(value, "inputs")) for name, value in columns.items()}
     except Rejected:
         return None
-    if any(each.ndim > 2 or (each.ndim == 2 and each.shape[1] != 1) for each in arrays.values()):
+    if any(array.ndim > 2 or (array.ndim == 2 and array.shape[1] != 1) for array in arrays.values()):
         return None
-    lists = [each.reshape(-1).tolist() for each in arrays.values()]
-    if len({len(each) for each in lists}) != 1:
+    lists = [array.reshape(-1).tolist() for array in arrays.values()]
+    if len({len(values) for values in lists}) != 1:
         return None
     return [dict(zip(arrays, row, strict=True)) for row in zip(*lists, strict=True)]

@@ -1,4 +1,4 @@
-"""An object that stands in for a model: everything passes through to it, but the watched calls are published."""
+"""A proxy for a model: everything passes through to the model, and watched calls are published."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from zmon._watch.watcher import Watcher
 
-# Looked up on the type, so a stand-in must have exactly those that the model's type has.
+# Python looks these up on the type, so a proxy must have exactly those of the model's type.
 _SPECIAL = [
     *("__aenter__", "__aexit__", "__bool__", "__contains__", "__delitem__", "__enter__", "__exit__", "__float__"),
     *("__getitem__", "__index__", "__int__", "__iter__", "__len__", "__next__", "__reversed__", "__setitem__"),
@@ -19,7 +19,7 @@ _SPECIAL = [
 
 
 class Proxy:
-    """Base of the stand-ins; `stand_in` makes them.
+    """Base class of all proxies; `proxy_for` creates them.
 
     ``isinstance`` sees the model's class. Copies, clones and pickles are of the bare model.
     """
@@ -40,7 +40,7 @@ class Proxy:
         if name in self._zmon.methods and callable(value):
             return _watched(self._zmon, name, value)
         if type(value) is MethodType and value.__self__ is model:
-            return _chained(self, value)
+            return _chainable(self, value)
         return value
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -71,15 +71,15 @@ class Proxy:
         return copy.deepcopy(self.__wrapped__, memo)
 
     def __reduce_ex__(self, protocol: object) -> tuple[Any, ...]:
-        return operator.getitem, ((self.__wrapped__,), 0)  # what is unpickled is the model, zmon need not be there
+        return operator.getitem, ((self.__wrapped__,), 0)  # unpickles to the model, without zmon
 
 
-def stand_in(model: Any, watcher: Watcher) -> Any:
-    """The stand-in for `model`."""
-    made: Any = object.__new__(_class_for(type(model), model.__doc__))
-    object.__setattr__(made, "__wrapped__", model)
-    object.__setattr__(made, "_zmon", watcher)
-    return made
+def proxy_for(model: Any, watcher: Watcher) -> Any:
+    """Create the proxy for `model`."""
+    proxy: Any = object.__new__(_class_for(type(model), model.__doc__))
+    object.__setattr__(proxy, "__wrapped__", model)
+    object.__setattr__(proxy, "_zmon", watcher)
+    return proxy
 
 
 def _watched(watcher: Watcher, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -90,13 +90,13 @@ def _watched(watcher: Watcher, name: str, function: Callable[..., Any]) -> Calla
     return call
 
 
-def _chained(made: Proxy, method: Callable[..., Any]) -> Callable[..., Any]:
-    """A method that returns the model itself, as ``fit`` or ``eval`` do, returns the stand-in."""
+def _chainable(proxy: Proxy, method: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a method so that it returns the proxy where it would return the model, as ``fit`` and ``eval`` do."""
 
     @functools.wraps(method)
     def call(*args: Any, **kwargs: Any) -> Any:
         result = method(*args, **kwargs)
-        return made if result is made.__wrapped__ else result
+        return proxy if result is proxy.__wrapped__ else result
 
     return call
 
@@ -115,10 +115,10 @@ def _forward(name: str) -> Callable[..., Any]:
 
 
 def _class_for(kind: type[Any], doc: str | None) -> type:
-    """A subclass of `Proxy` with the name and the special methods of `kind`: some frameworks ask the type."""
+    """Create a subclass of `Proxy` with the name and special methods of `kind`: some frameworks inspect the type."""
     namespace: dict[str, Any] = {"__slots__": (), "__module__": kind.__module__, "__doc__": doc}
-    own = {name for base in kind.__mro__ for name in vars(base)}  # hasattr would also ask the metaclass
-    namespace |= {name: _forward(name) for name in _SPECIAL if name in own}
-    if "__call__" in own:
+    defined = {name for base in kind.__mro__ for name in vars(base)}  # hasattr would also look at the metaclass
+    namespace |= {name: _forward(name) for name in _SPECIAL if name in defined}
+    if "__call__" in defined:
         namespace["__call__"] = _call
     return type(kind.__name__, (Proxy,), namespace)

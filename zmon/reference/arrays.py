@@ -32,7 +32,7 @@ class Reader:
         threshold: float = 0.5,
         task: str = "classification",
     ) -> None:
-        self._capture = Assembler(
+        self._assembler = Assembler(
             task=task,
             classes=classes,
             features=features,
@@ -68,7 +68,9 @@ class Reader:
         segments: Any = None,
     ) -> list[Batch]:
         """The rows; Rejected with the reason under which a publisher or its collector would count them."""
-        pieces, _ = self._capture.pieces(probabilities, inputs, labels, predictions, ids, timestamps, 0, segments)
+        pieces, _ = self._assembler.assemble(
+            0, probabilities, inputs, labels, predictions, ids=ids, timestamps=timestamps, segments=segments
+        )
         found = []
         for layout, piece, _ in pieces:
             arrays = [[name, dtype, [piece.rows] if width is None else [piece.rows, width]]
@@ -76,7 +78,7 @@ class Reader:
             frames = encode_batch(_TOPIC, stream=b"\0" * 16, schema=layout.schema, first=1, rows=piece.rows, base=1,
                                   ts=piece.ts, arrays=arrays, buffers=piece.buffers)  # type: ignore[arg-type] # fmt: skip
             message = decode([bytes(frame) for frame in frames])
-            schema = decode_schema(self._capture.schemas[layout.schema], layout.schema)
+            schema = decode_schema(self._assembler.schemas[layout.schema], layout.schema)
             columns = dict(message.columns)
             p = columns.get("probabilities")
             if p is not None:

@@ -46,7 +46,9 @@ def columns(
     segments: Any = None,
 ) -> tuple[dict[str, Any], Schema, int]:
     """The arrays that would travel, read back from the snapshot; codes as lists of names, by column."""
-    pieces, _ = one.pieces(probabilities, inputs, labels, predictions, ids, timestamps, NOW, segments)
+    pieces, _ = one.assemble(
+        NOW, probabilities, inputs, labels, predictions, ids=ids, timestamps=timestamps, segments=segments
+    )
     found: dict[str, list[np.ndarray]] = {}
     for layout, piece, _ in pieces:
         for (name, dtype, width), buffer in zip(layout.arrays, piece.buffers, strict=True):
@@ -126,7 +128,7 @@ def test_snapshot_is_independent_of_the_models_buffers() -> None:
     p, x = proba(4), BASE[:4].copy()
     kept, kept_x = p.copy(), x.copy()
     one = capture()
-    pieces, _ = one.pieces(p, x, None, None, None, None, NOW)
+    pieces, _ = one.assemble(NOW, p, x)
     p[:], x[:] = 0.0, -1.0
     (_, piece, _) = pieces[0]
     np.testing.assert_array_equal(np.frombuffer(piece.buffers[0]).reshape(4, 3), kept)
@@ -134,7 +136,7 @@ def test_snapshot_is_independent_of_the_models_buffers() -> None:
 
 
 def test_zero_rows_are_nothing() -> None:
-    pieces, sampled = capture().pieces(np.empty((0, 3)), np.empty((0, 2)), [], None, [], None, NOW)
+    pieces, sampled = capture().assemble(NOW, np.empty((0, 3)), np.empty((0, 2)), [], ids=[])
     assert (pieces, sampled) == ([], 0)
 
 
@@ -303,7 +305,7 @@ def test_labels_only_model() -> None:
 
 def test_a_large_batch_travels_in_parts() -> None:
     p, x = proba(3000), np.random.default_rng(0).normal(size=(3000, 784))
-    pieces, _ = capture().pieces(p, x, None, None, None, None, NOW)
+    pieces, _ = capture().assemble(NOW, p, x)
     assert len(pieces) == 5
     assert max(nbytes for _, _, nbytes in pieces) <= 4 * 2**20
     assert sum(piece.rows for _, piece, _ in pieces) == 3000
@@ -315,7 +317,7 @@ def test_sample_rate_is_a_share_of_the_rows() -> None:
     found, _, _ = columns(one, proba(20_000), inputs=np.arange(20_000.0))
     kept = len(found["inputs"])
     assert abs(kept - 5000) < 5 * np.sqrt(20_000 * 0.25 * 0.75)
-    _, sampled_out = one.pieces(proba(20_000), None, None, None, None, None, NOW)
+    _, sampled_out = one.assemble(NOW, proba(20_000))
     assert 14_000 < sampled_out < 16_000
 
 

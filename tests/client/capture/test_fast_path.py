@@ -33,7 +33,7 @@ def fresh(classes: int = 3) -> Assembler:
 
 
 def pieces(one: Assembler, p: Any, x: Any) -> Any:
-    made, sampled_out = one.pieces(p, x, None, None, None, None, 7)
+    made, sampled_out = one.assemble(7, p, x)
     assert not sampled_out
     return [(layout, piece.rows, piece.ts, list(piece.buffers), nbytes) for layout, piece, nbytes in made]
 

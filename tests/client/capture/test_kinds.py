@@ -220,7 +220,7 @@ def test_a_large_table_travels_in_parts_with_their_own_dictionaries() -> None:
     names = [f"customer {i:030}" for i in range(150_000)]
     one = capture()
     given = [{"a": name} for name in names]
-    pieces, _ = one.pieces(proba(150_000), given, None, None, None, None, 1)
+    pieces, _ = one.assemble(1, proba(150_000), given)
     assert len(pieces) > 1
     assert max(nbytes for _, _, nbytes in pieces) <= 4 * 2**20
     assert columns(one, proba(150_000), inputs=given)[0]["codes"]["a"] == names

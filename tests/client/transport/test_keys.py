@@ -24,14 +24,14 @@ def files(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def test_without_any_there_is_no_curve() -> None:
-    assert keys.given(None, None) is None
+    assert keys.from_arguments(None, None) is None
 
 
 def test_from_text_bytes_and_files(files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     hidden, shown = files
-    made = keys.given(SECRET, SERVER.encode())
+    made = keys.from_arguments(SECRET, SERVER.encode())
     assert made == keys.Keys(PUBLIC.encode(), SECRET.encode(), SERVER.encode())
-    read = keys.given(hidden, str(shown))
+    read = keys.from_arguments(hidden, str(shown))
     assert read is not None
     assert read.public == read.server, "the public key belongs to the secret one"
     plain = hidden.with_name("plain")
@@ -39,12 +39,12 @@ def test_from_text_bytes_and_files(files: tuple[Path, Path], monkeypatch: pytest
     plain.chmod(0o600)
     monkeypatch.setenv(keys.SECRET_FILE, str(plain))
     monkeypatch.setenv(keys.SERVER_FILE, str(shown))
-    assert keys.given(None, None) == keys.Keys(PUBLIC.encode(), SECRET.encode(), read.server)
-    assert keys.given(None, SERVER) == made
+    assert keys.from_arguments(None, None) == keys.Keys(PUBLIC.encode(), SECRET.encode(), read.server)
+    assert keys.from_arguments(None, SERVER) == made
 
 
 def test_a_key_at_a_path_of_forty_characters_is_a_key() -> None:
-    assert keys.given(SECRET, SERVER) is not None
+    assert keys.from_arguments(SECRET, SERVER) is not None
     assert len(SECRET) == 40
 
 
@@ -66,7 +66,7 @@ WRONG = {
 @pytest.mark.parametrize(("secret", "server"), WRONG.values(), ids=WRONG.keys())
 def test_what_is_wrong_is_said_without_the_secret(secret: object, server: object) -> None:
     with pytest.raises(ConfigurationError) as error:
-        keys.given(secret, server)  # type: ignore[arg-type]
+        keys.from_arguments(secret, server)  # type: ignore[arg-type]
     assert "secret_key" in str(error.value) or "server_key" in str(error.value)
     assert SECRET[:8] not in str(error.value)
     assert error.value.__cause__ is None
@@ -75,15 +75,15 @@ def test_what_is_wrong_is_said_without_the_secret(secret: object, server: object
 def test_a_key_in_the_variable_that_names_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(keys.SECRET_FILE, SECRET)
     with pytest.raises(ConfigurationError, match="must name a file") as error:
-        keys.given(None, SERVER)
+        keys.from_arguments(None, SERVER)
     assert SECRET not in str(error.value)
 
 
 def test_a_file_that_is_absent_or_holds_no_key(tmp_path: Path, files: tuple[Path, Path]) -> None:
     with pytest.raises(ConfigurationError, match="cannot be read: No such file"):
-        keys.given(tmp_path / "absent", SERVER)
+        keys.from_arguments(tmp_path / "absent", SERVER)
     with pytest.raises(ConfigurationError, match="holds no secret-key"):
-        keys.given(files[1], SERVER)  # the public file
+        keys.from_arguments(files[1], SERVER)  # the public file
 
 
 def test_a_secret_that_everybody_can_read_is_warned_of(
@@ -91,5 +91,5 @@ def test_a_secret_that_everybody_can_read_is_warned_of(
 ) -> None:
     files[0].chmod(0o644)
     caplog.set_level(logging.WARNING)
-    assert keys.given(*files) is not None
-    assert "everybody can read the secret key file" in caplog.text
+    assert keys.from_arguments(*files) is not None
+    assert "all users can read the secret key file" in caplog.text

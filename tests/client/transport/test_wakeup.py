@@ -15,27 +15,27 @@ from zmon._transport import sender
 from zmon._transport.wakeup import Wakeup
 
 
-def rung(alarm: Wakeup) -> bool:
-    return bool(select.select([alarm.fileno()], [], [], 0)[0])
+def triggered(wakeup: Wakeup) -> bool:
+    return bool(select.select([wakeup.fileno()], [], [], 0)[0])
 
 
-def test_it_rings_once_for_each_time_it_was_set() -> None:
-    alarm = Wakeup()
-    alarm.ring()
-    assert not rung(alarm), "nobody sleeps"
-    alarm.set()
-    alarm.ring()
-    alarm.ring()
-    assert len(os.read(alarm.fileno(), 10)) == 1
-    alarm.set()
-    alarm.ring()
-    alarm.clear(rung(alarm))
-    assert not rung(alarm)
-    alarm.wake()
-    assert rung(alarm), "set or not"
-    alarm.set()
-    alarm.close()
-    alarm.ring()  # and no file that has the pipe's number by now gets a byte
+def test_it_wakes_once_for_each_time_it_was_armed() -> None:
+    wakeup = Wakeup()
+    wakeup.wake()
+    assert not triggered(wakeup), "nobody sleeps"
+    wakeup.arm()
+    wakeup.wake()
+    wakeup.wake()
+    assert len(os.read(wakeup.fileno(), 10)) == 1
+    wakeup.arm()
+    wakeup.wake()
+    wakeup.clear(triggered(wakeup))
+    assert not triggered(wakeup)
+    wakeup.interrupt()
+    assert triggered(wakeup), "armed or not"
+    wakeup.arm()
+    wakeup.close()
+    wakeup.wake()  # and no file that has the pipe's number by now gets a byte
 
 
 def test_a_sleeping_publisher_sends_at_once_and_costs_next_to_nothing(collect: Any, monkeypatch: Any) -> None:
@@ -63,8 +63,8 @@ def test_who_flushes_does_not_wait_for_the_next_look(collect: Any, monkeypatch: 
 
 
 def asleep(publisher: Any) -> bool:
-    alarm = publisher._transport._alarm
-    return alarm is not None and alarm._set
+    sender_of = publisher._sender
+    return sender_of is not None and sender_of.asleep
 
 
 def test_a_closed_publisher_leaves_no_pipe_behind(collect: Any) -> None:
