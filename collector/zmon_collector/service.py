@@ -193,7 +193,7 @@ class Service:
         self.policies.replace(config, ((name, schema) for name, schema in columns if schema))
         self.config = config
         self.ingestor.reload(self.config)
-        self.receiver.gate.permit(allow)
+        self.receiver.auth.replace(allow)
         self.alerting.reload(self.config)
         log.info("configuration reloaded%s", f"; these wait for a restart: {', '.join(waiting)}" if waiting else "")
         return waiting
@@ -213,13 +213,13 @@ class Service:
                 self.reload()
             except ConfigurationError as error:
                 log.error("the configuration is not valid and nothing is changed: %s", error)
-        while self.receiver.questions:  # however much there is to do, and however full it is
-            self._take(self.receiver.questions.popleft(), now)
+        while self.receiver.requests:  # however much there is to do, and however full it is
+            self._take(self.receiver.requests.popleft(), now)
         self._take_joined()
         if self._has_room():
             self._replay()
             for _ in range(TURN):
-                received = self.receiver.take()
+                received = self.receiver.next_message()
                 if received is None:
                     break
                 self._take(received, now)
@@ -252,7 +252,7 @@ class Service:
         """Settle what was received; close every window if asked to; give the sinks time to write."""
         now = self._now()
         self.live.leave()
-        while (received := self.receiver.take()) is not None:
+        while (received := self.receiver.next_message()) is not None:
             self._take(received, now)
         while self._recovery is not None and not self._recovery.finished and self._flushes and not self.store.broken:
             self._replay()
@@ -297,14 +297,14 @@ class Service:
         try:
             if received.kind == "data":
                 message = decode(received.frames)
-                self.receiver.gate.check(received.user, message.topic)
+                self.receiver.auth.check(received.user, message.topic)
                 self.live.batch_tap.record(message, now.wall, now.mono)
                 self.ingestor.handle_message(message, now, received.user)
             elif received.kind == "control":
                 if len(received.frames) != 1:
                     raise WireError("frames", f"{len(received.frames)} frames on the control socket")
                 greeting = decode_greeting(received.frames[0])
-                self.receiver.gate.check(received.user, greeting.topic)
+                self.receiver.auth.check(received.user, greeting.topic)
                 self.ingestor.handle_greeting(greeting, received.peer, now, received.user)
             else:
                 self.admin.answer(received.frames, partial(self._reply, received.peer))

@@ -17,7 +17,7 @@ from zmon_collector.cli.push import show
 from zmon_collector.config import Config, partition_check
 from zmon_collector.config.policy import ModelPolicy, PolicyStore
 from zmon_collector.config.series_selection import unknown
-from zmon_collector.ingest.auth import Gate
+from zmon_collector.ingest.auth import Authenticator
 from zmon_collector.jobs.push.run import check
 from zmon_collector.loading import sink_is_on
 from zmon_collector.plugins import Registry
@@ -60,7 +60,7 @@ def validate(paths: tuple[Path, ...]) -> None:
 def _check(path: Path, config: Config) -> bool:
     """Say what there is to say of one file; whether all its plugins can be used."""
     policies = PolicyStore(config)
-    Gate(config.security, Telemetry())  # reads the keys and the clients, as a collector does
+    Authenticator(config.security, Telemetry())  # reads the keys and the clients, as a collector does
     registry = loaded(config)
     sinks = [name for name in registry.sinks if sink_is_on(config, name)]
     _check_choices(config, policies, registry)

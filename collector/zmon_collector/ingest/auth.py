@@ -1,7 +1,7 @@
-"""Who may publish, and as what: the collector's end of CURVE, beside the sockets in receive.py.
+"""Authentication with CURVE and the allow-list of publishers; receiver.py owns the sockets.
 
-A connection's key is checked once, when it is made (ZAP); what it says is checked with every message, so a key that
-is taken off the list is refused from the next message on.
+A connection's key is checked once, when the connection is made (ZAP). Model and agent are checked with every message,
+so a key that is removed from the list is refused from the next message on.
 """
 
 from __future__ import annotations
@@ -38,13 +38,14 @@ Socket = zmq.Socket[bytes]
 
 @dataclass(frozen=True, slots=True)
 class AllowedClient:
-    """One that may publish: its name in the configuration, and what it may speak for."""
+    """A client that may publish: its name in the configuration, and globs of its models and agents."""
 
     name: str
     models: tuple[str, ...]
     agents: tuple[str, ...]
 
-    def may(self, topic: Topic) -> bool:
+    def may_publish(self, topic: Topic) -> bool:
+        """Whether the topic's model and agent match the client's globs."""
         return any(fnmatchcase(topic.model, glob) for glob in self.models) and any(
             fnmatchcase(topic.agent_id, glob) for glob in self.agents
         )
@@ -52,9 +53,9 @@ class AllowedClient:
 
 @dataclass(frozen=True, slots=True)
 class AllowList:
-    """The clients by public key. Immutable: a reload makes another one.
+    """Allowed clients by public key. Immutable: a reload makes another one.
 
-    >>> allow = Allow({"k": Client("pod", ("fraud*",), ("*",))})
+    >>> allow = AllowList({"k": AllowedClient("pod", ("fraud*",), ("*",))})
     >>> allow.permits("k", Topic("fraud-eu", "", "a")), allow.permits("k", Topic("churn", "", "a"))
     (True, False)
     """
@@ -63,24 +64,24 @@ class AllowList:
 
     @staticmethod
     def of(section: SecuritySection) -> AllowList:
-        """The list of the configuration and of the file it names; ConfigurationError when something is wrong."""
+        """Read the list from the configuration and the file that it names; ConfigurationError if either is wrong."""
         return AllowList(
             {
-                each["key"]: AllowedClient(name, tuple(each["models"]), tuple(each["agents"]))
-                for name, each in _gathered(section).items()
+                client["key"]: AllowedClient(name, tuple(client["models"]), tuple(client["agents"]))
+                for name, client in _read_clients(section).items()
             }
         )
 
     def permits(self, key: str, topic: Topic) -> bool:
         """Whether the owner of the key may publish as the topic's model and agent."""
         client = self.clients.get(key)
-        return client is not None and client.may(topic)
+        return client is not None and client.may_publish(topic)
 
 
-class Gate:
-    """Keys of the collector's sockets, the answers to libzmq's questions, and the check of every message.
+class Authenticator:
+    """The sockets' keys, replies to libzmq's authentication requests, and the check of every message.
 
-    Without a secret key in the configuration it is off and lets everything through.
+    Without a secret key in the configuration it is disabled and allows everything.
     """
 
     def __init__(self, section: SecuritySection, telemetry: Telemetry) -> None:
@@ -94,25 +95,26 @@ class Gate:
         self._monitors: list[Socket] = []
 
     @property
-    def on(self) -> bool:
+    def enabled(self) -> bool:
+        """Whether the collector has a secret key."""
         return bool(self._secret)
 
-    def permit(self, allow: AllowList) -> None:
-        """Put another list in the place of the present one. Callable from any thread."""
+    def replace(self, allow: AllowList) -> None:
+        """Use another allow-list. Callable from any thread."""
         self._allow = allow
-        if self.on and not allow.clients:
+        if self.enabled and not allow.clients:
             log.warning("[security] allows no client: nobody can publish")
 
-    def open(self, context: zmq.Context[Socket]) -> None:
-        """Answer libzmq's questions from now on; before the sockets are bound."""
-        if self.on:
+    def start(self, context: zmq.Context[Socket]) -> None:
+        """Accept libzmq's authentication requests; call it before the sockets are bound."""
+        if self.enabled:
             self._zap = context.socket(zmq.REP)
             self._zap.bind(ZAP)
-            self.permit(self._allow)
+            self.replace(self._allow)
 
     def secure(self, socket: Socket) -> None:
-        """Let in over this socket only who proves an allowed key."""
-        if self.on:
+        """Accept only connections to this socket that prove an allowed key."""
+        if self.enabled:
             socket.setsockopt(zmq.CURVE_SERVER, 1)
             socket.setsockopt(zmq.CURVE_SECRETKEY, self._secret)
             socket.setsockopt(zmq.ZAP_DOMAIN, DOMAIN)
@@ -120,18 +122,18 @@ class Gate:
 
     @property
     def sockets(self) -> list[Socket]:
-        """What the receiving thread polls for `serve`."""
+        """Sockets to poll; `serve` handles them."""
         return [*self._monitors, *([self._zap] if self._zap is not None else [])]
 
     def serve(self) -> None:
-        """Answer every question that waits, and count handshakes that broke off."""
+        """Answer the waiting authentication requests, and count failed handshakes."""
         for monitor in self._monitors:
             while monitor.poll(0):
                 recv_monitor_message(monitor, zmq.DONTWAIT)
                 self._telemetry.count("refused_clients", "handshake")
         while self._zap is not None and self._zap.poll(0):
             frames = self._zap.recv_multipart(zmq.DONTWAIT)
-            answer, reason, key = verdict(frames, self._allow)
+            answer, reason, key = zap_reply(frames, self._allow)
             self._zap.send_multipart(answer, zmq.DONTWAIT)
             if reason:
                 self._telemetry.count("refused_clients", reason)
@@ -140,8 +142,8 @@ class Gate:
                            address, reason, key or "none")  # fmt: skip
 
     def check(self, user: str, topic: Topic) -> None:
-        """WireError ``forbidden`` unless the owner of the key may speak for the topic's model and agent."""
-        if not self.on or self._allow.permits(user, topic):
+        """Raise WireError ``forbidden`` unless the owner of the key may publish as the topic's model and agent."""
+        if not self.enabled or self._allow.permits(user, topic):
             return
         client = self._allow.clients.get(user)
         name = repr(client.name) if client else f"key {user}"
@@ -150,7 +152,7 @@ class Gate:
         raise WireError("forbidden", f"{name} as {topic.model!r}, {topic.agent_id!r}")
 
     def _warn(self, key: str, text: str, *arguments: object) -> None:
-        """Once for each key and period, and for so many keys only: anybody can make new ones."""
+        """Log once a key and period, and for LOGGED_KEYS keys only: anybody can make new ones."""
         now = monotonic()
         if now - self._period >= LOG_EVERY:
             self._period = now
@@ -160,8 +162,8 @@ class Gate:
             log.warning(text, *arguments)
 
 
-def verdict(frames: Sequence[bytes], allow: AllowList) -> tuple[list[bytes], str, str]:
-    """The answer to a ZAP request, the reason if it is a refusal, and the key that was shown."""
+def zap_reply(frames: Sequence[bytes], allow: AllowList) -> tuple[list[bytes], str, str]:
+    """Return the reply to a ZAP request, the reason if it refuses, and the key that was shown."""
     if len(frames) < 6 or frames[0] != b"1.0":
         request = frames[1] if len(frames) > 1 else b""
         return [b"1.0", request, b"500", b"not a ZAP 1.0 request", b"", b""], "request", ""
@@ -181,27 +183,28 @@ def verdict(frames: Sequence[bytes], allow: AllowList) -> tuple[list[bytes], str
 
 
 def user_of(frame: zmq.Frame) -> str:
-    """The public key under which libzmq let the sender of this frame in; empty if it has none."""
+    """Return the public key that libzmq authenticated for this frame; empty if there is none."""
     try:
         return str(frame.get("User-Id"))
     except zmq.ZMQError:
         return ""
 
 
-def _gathered(section: SecuritySection) -> dict[str, Mapping[str, Any]]:
-    found = dict(section.clients)
+def _read_clients(section: SecuritySection) -> dict[str, Mapping[str, Any]]:
+    """Return the tables of [security.clients] and of `clients_file` by name."""
+    inline = dict(section.clients)
     path = section.clients_file
     if path is None:
-        return found
+        return inline
     where = f"[security] clients_file {path}"
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
         if data.keys() - {"clients"}:
-            raise ValueError("holds something else than tables [clients.NAME]")
+            raise ValueError("it may hold only tables [clients.NAME]")
         more = tables(data.get("clients", {}))
-        if found.keys() & more.keys():
-            raise ValueError(f"{min(found.keys() & more.keys())} is also in the configuration; rename one")
-        return dict(clients({**found, **more}))
+        if inline.keys() & more.keys():
+            raise ValueError(f"{min(inline.keys() & more.keys())} is also in the configuration; rename one")
+        return dict(clients({**inline, **more}))
     except OSError as error:
         raise ConfigurationError(f"{where}: cannot be read: {error.strerror}") from None
     except ValueError as error:  # also of TOML and UTF-8

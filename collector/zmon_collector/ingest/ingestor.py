@@ -172,16 +172,16 @@ class Ingestor:
             return
         self.telemetry.count("rows", by=fresh)
         try:
-            batch = validation.checked(message, arrival.schema)
-            times, skewed = validation.settled(message, arrival.now.wall, self.config.collector.max_skew)
+            batch = validation.check_batch(message, arrival.schema)
+            times, skewed = validation.resolve_times(message, arrival.now.wall, self.config.collector.max_skew)
             starts = windows.periods.starts(times)
-            validation.spread(starts, windows.rules.open_windows)
+            validation.check_span(starts, windows.rules.open_windows)
         except WireError as error:
             arrival.count("rejected", fresh, error.reason)
             return
         if skewed:
             self.telemetry.count("skewed", by=skewed)
-        for part in validation.split(batch, message.first, skip, times, starts):
+        for part in validation.split_rows(batch, message.first, skip, times, starts):
             rows = part.batch.rows
             windows.advance_clock(arrival.agent, message.stream, part.newest, arrival.now)
             window = windows.place_rows(arrival.agent, arrival.schema, part.start, rows, arrival.now)

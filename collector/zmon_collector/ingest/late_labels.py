@@ -87,8 +87,8 @@ class LateLabels:
         try:
             if not self._journal:
                 raise WireError("labels_need_journal", "labels are joined in the journal, which is off")
-            ids, given = (column[skip:] for column in validation.checked_labels(message, schema))
-            times, _ = validation.settled(message, now.wall, max_skew)
+            ids, given = (column[skip:] for column in validation.check_labels(message, schema))
+            times, _ = validation.resolve_times(message, now.wall, max_skew)
         except WireError as error:
             return {error.reason: fresh}
         when = np.full(fresh, times) if isinstance(times, int) else times[skip:]

@@ -1,7 +1,7 @@
-"""The thread that owns the collector's sockets. It moves bytes in and out and does nothing slow.
+"""The thread that owns the collector's sockets: it moves bytes in and out and does nothing slow.
 
-A subscription reaches a publisher only when this thread touches its socket, so a busy thread here would shut new
-publishers out.
+A subscription reaches a publisher only when this thread touches its socket, so a busy thread would shut out new
+publishers.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from zmon._transport.settings import control_of
 from zmon._wire.frames import Topic
 from zmon.errors import ConfigurationError
 from zmon_collector.config import Config, exposed
-from zmon_collector.ingest.auth import Gate, user_of
+from zmon_collector.ingest.auth import Authenticator, user_of
 from zmon_collector.telemetry import Telemetry
 
 log = logging.getLogger("zmon.collector")
 
-BURST = 512  # messages taken from one socket before looking at the others
+BURST = 512  # messages received from one socket before polling the others
 DESCRIPTORS = 256
-OVERHEAD = 1024  # bytes of Python objects around a message, so that very many small ones are bounded, too
+OVERHEAD = 1024  # bytes of Python objects around a message, so that many small messages are also bounded
 WAKE = "inproc://wake"
-LINGER = 200  # ms that the last acknowledgements get
-IPC_PATH = 100  # bytes that a unix socket's path may have, with room to spare
+LINGER = 200  # ms to send the last acknowledgements
+IPC_PATH = 100  # longest path of a unix socket in bytes; the limit is 107
 
 Socket = zmq.Socket[bytes]
 
 
 class ReceivedMessage(NamedTuple):
-    """What came in: `kind` is data (frames of a message), control or admin (one frame, and who to answer).
+    """Bytes as received: `kind` is data (frames of a message), control or admin (one frame; replies go to `peer`).
 
     `user` is the sender's public key, empty without CURVE.
     """
@@ -49,59 +49,59 @@ class ReceivedMessage(NamedTuple):
 
 
 class Receiver:
-    """Binds the sockets, fills `inbox`, sends what is handed to `reply`.
+    """Binds the sockets, fills `inbox` and `requests`, and sends what is passed to `reply`.
 
     Parameters
     ----------
     config : Config
     telemetry : Telemetry
     wake : callable
-        Called from the thread after something was put into the inbox.
+        Called from the thread after something was received.
     """
 
     def __init__(self, config: Config, telemetry: Telemetry, wake: Callable[[], None]) -> None:
         self.inbox: deque[ReceivedMessage] = deque()
-        self.questions: deque[ReceivedMessage] = deque()  # an operator does not wait behind what a crowd sends
-        self._taken_in = self._given_out = 0  # bytes; each is written by one thread only
+        self.requests: deque[ReceivedMessage] = deque()  # of operators, who do not queue behind publishers
+        self._bytes_in = self._bytes_out = 0  # bytes; each is written by one thread only
         self.data = self.control = ""  # endpoints as bound
-        self.gate = Gate(config.security, telemetry)
+        self.auth = Authenticator(config.security, telemetry)
         self._config = config
         self._telemetry = telemetry
         self._wake = wake
         self._outbound: deque[tuple[str, bytes, bytes]] = deque()
         self._stopping = False
-        self._paused = False  # the socket of rows is not read: there is no room
-        self._waking = threading.Lock()  # answers come from the collector's thread and from the store's
+        self.paused = False  # the data socket is not read, for lack of room
+        self._waking = threading.Lock()  # replies come from the collector's thread and from the store's
         self._limit = 2 * config.limits.inflight_bytes
         self._context: zmq.Context[Socket] = zmq.Context()
         self._thread = threading.Thread(target=self._run, name="zmon-receive", daemon=True)
 
     def start(self) -> None:
-        """Bind; ConfigurationError when an endpoint cannot be had."""
+        """Bind the sockets and start the thread; ConfigurationError if an endpoint cannot be bound."""
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        if hard < DESCRIPTORS:  # libzmq spins when they run out, so it is said before
+        if hard < DESCRIPTORS:  # checked here, because libzmq spins when they run out
             raise ConfigurationError(
                 f"this process may open {hard} files; a collector needs {DESCRIPTORS} and two more for each publisher: "
-                "raise it (ulimit -n, LimitNOFILE=)"
+                "raise the limit (ulimit -n, LimitNOFILE=)"
             )
         if soft < hard:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         self._context.set(zmq.MAX_SOCKETS, 65_535)
         section = self._config.collector
-        self.gate.open(self._context)
+        self.auth.start(self._context)
         self._sub = self._socket(zmq.SUB)
         self._router = self._socket(zmq.ROUTER)
-        self.gate.secure(self._sub)
-        self.gate.secure(self._router)
+        self.auth.secure(self._sub)
+        self.auth.secure(self._router)
         self._admin = self._socket(zmq.ROUTER)
         for prefix in subscriptions(section.models):
             self._sub.setsockopt(zmq.SUBSCRIBE, prefix)
         self.data = self._bind(self._sub, section.bind)
-        next_to_it = section.bind if section.bind.endswith(":0") else control_of(self.data)
-        self.control = self._bind(self._router, section.control or next_to_it)
+        default = section.bind if section.bind.endswith(":0") else control_of(self.data)
+        self.control = self._bind(self._router, section.control or default)
         if exposed(self._config):
-            log.warning("%s and %s are open to the network without authentication (insecure = true): whoever reaches "
-                        "them can publish as any model", self.data, self.control)  # fmt: skip
+            log.warning("%s and %s are open to the network without authentication (insecure = true): anyone who "
+                        "reaches them can publish as any model", self.data, self.control)  # fmt: skip
         self._bind_admin()
         self._woken = self._context.socket(zmq.PAIR)
         self._woken.bind(WAKE)
@@ -141,117 +141,119 @@ class Receiver:
 
     @property
     def inbox_bytes(self) -> int:
-        """Bytes that wait to be taken, with what holds them."""
-        return self._taken_in - self._given_out + OVERHEAD * len(self.inbox)
+        """Bytes in the inbox, with the overhead of the objects that hold them."""
+        return self._bytes_in - self._bytes_out + OVERHEAD * len(self.inbox)
 
     @property
     def caught_up(self) -> bool:
-        """Whether nothing waits here, and nothing is kept out for lack of room."""
-        return not self.inbox and not self._paused
+        """Whether the inbox is empty and the data socket is read."""
+        return not self.inbox and not self.paused
 
     # --- called by other threads ----------------------------------------------------------------------------
 
-    def take(self) -> ReceivedMessage | None:
-        """The oldest thing received, if any."""
+    def next_message(self) -> ReceivedMessage | None:
+        """Remove and return the oldest message in the inbox, if any."""
         if not self.inbox:
             return None
         received = self.inbox.popleft()
-        self._given_out += sum(map(len, received.frames))
+        self._bytes_out += sum(map(len, received.frames))
         return received
 
     def reply(self, kind: str, peer: bytes, frame: bytes) -> None:
-        """Queue an answer; `flush` hands all of them over."""
+        """Queue a reply; `flush` has all queued replies sent."""
         self._outbound.append((kind, peer, frame))
 
     def flush(self) -> None:
+        """Have the queued replies sent."""
         if self._outbound:
-            self._rouse()
+            self._interrupt_poll()
 
     def stop(self) -> None:
-        """Send the last answers and close the sockets."""
+        """Send the last replies and close the sockets."""
         self._stopping = True
         if self._thread.is_alive():
-            self._rouse()
+            self._interrupt_poll()
             self._thread.join(5.0)
         self.close()
 
-    def _rouse(self) -> None:
-        with self._waking, contextlib.suppress(zmq.ZMQError):  # full: it is awake; closed: nobody is left to wake
+    def _interrupt_poll(self) -> None:
+        with self._waking, contextlib.suppress(zmq.ZMQError):  # full: it is awake; closed: it has ended
             self._waker.send(b"", zmq.DONTWAIT)
 
     def close(self) -> None:
+        """Close the sockets without waiting for the thread."""
         self._context.destroy(LINGER)
 
     # --- the thread --------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
         poller = zmq.Poller()
-        at_the_gate = set(self.gate.sockets)
-        for socket in (self._sub, self._router, self._admin, self._woken, *at_the_gate):
+        authentication = set(self.auth.sockets)
+        for socket in (self._sub, self._router, self._admin, self._woken, *authentication):
             poller.register(socket, zmq.POLLIN)
         while not self._stopping:
             full = self.inbox_bytes > self._limit
-            if full != self._paused:  # publishers notice by missing acknowledgements, and keep their rows
-                self._paused = full
+            if full != self.paused:  # publishers notice by missing acknowledgements, and keep their rows
+                self.paused = full
                 poller.modify(self._sub, 0 if full else zmq.POLLIN)
             ready = dict(poller.poll(20 if full else 500))
             if self._woken in ready:
                 with contextlib.suppress(zmq.Again):
                     while True:
                         self._woken.recv(zmq.DONTWAIT)
-            self._answer()
-            if not at_the_gate.isdisjoint(ready):
-                self.gate.serve()
-            taken = 0
-            if self._sub in ready:  # first: a goodbye must not overtake the rows that were sent before it
-                taken += self._take_data()
+            self._send_replies()
+            if not authentication.isdisjoint(ready):
+                self.auth.serve()
+            received = 0
+            if self._sub in ready:  # first, so that a goodbye rarely overtakes rows sent before it
+                received += self._receive_data()
             if self._router in ready:
-                taken += self._take_addressed(self._router, "control", self.inbox)
+                received += self._receive_addressed(self._router, "control", self.inbox)
             if self._admin in ready:
-                taken += self._take_addressed(self._admin, "admin", self.questions)
-            if taken:
+                received += self._receive_addressed(self._admin, "admin", self.requests)
+            if received:
                 self._wake()
-        self._answer()
+        self._send_replies()
 
-    def _take_data(self) -> int:
+    def _receive_data(self) -> int:
         for count in range(BURST):
             try:
-                frames, user = self._take(self._sub)
+                frames, user = self._receive(self._sub)
             except zmq.Again:
                 return count
-            self._taken_in += sum(map(len, frames))
+            self._bytes_in += sum(map(len, frames))
             self.inbox.append(ReceivedMessage("data", frames, user=user))
         return BURST
 
-    def _take_addressed(self, socket: Socket, kind: str, into: deque[ReceivedMessage]) -> int:
+    def _receive_addressed(self, socket: Socket, kind: str, into: deque[ReceivedMessage]) -> int:
         for count in range(BURST):
             try:
-                (peer, *frames), user = self._take(socket)
+                (peer, *frames), user = self._receive(socket)
             except zmq.Again:
                 return count
             if into is self.inbox:
-                self._taken_in += sum(map(len, frames))
+                self._bytes_in += sum(map(len, frames))
             into.append(ReceivedMessage(kind, frames, peer, user))
         return BURST
 
-    def _take(self, socket: Socket) -> tuple[list[bytes], str]:
-        """A message, and the key of its sender, which only uncopied frames tell."""
-        if not self.gate.on or socket is self._admin:
+    def _receive(self, socket: Socket) -> tuple[list[bytes], str]:
+        """Return a message's frames and its sender's key, which only frames that are not copied carry."""
+        if not self.auth.enabled or socket is self._admin:
             return socket.recv_multipart(zmq.DONTWAIT), ""
         frames = socket.recv_multipart(zmq.DONTWAIT, copy=False)
         return [frame.bytes for frame in frames], user_of(frames[-1])
 
-    def _answer(self) -> None:
+    def _send_replies(self) -> None:
         while self._outbound:
             kind, peer, frame = self._outbound.popleft()
             try:
                 (self._router if kind == "control" else self._admin).send_multipart([peer, frame], zmq.DONTWAIT)
-            except zmq.ZMQError:  # full or gone: the publisher asks again
+            except zmq.ZMQError:  # full or gone: the publisher repeats its message
                 self._telemetry.count("answers_dropped", kind)
 
 
 def subscriptions(models: Sequence[str]) -> list[bytes]:
-    """Topic prefixes to subscribe to: one per plain name, everything if a glob is among them."""
+    """Return the topic prefixes to subscribe to: one for each plain name, or everything if any name is a glob."""
     if any(set(model) & set("*?[") for model in models):
         return [b"z1/"]
     return [Topic(model, "", "x").encode().partition(quote(model, safe="").encode() + b"/")[0]

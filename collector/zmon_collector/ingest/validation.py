@@ -1,4 +1,4 @@
-"""From a decoded message to rows by window: check what only the schema can tell, settle times, split. Pure."""
+"""Check a decoded message against its schema, resolve its times, and split its rows by window. Pure."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from numpy.typing import NDArray
 from zmon._wire.frames import Message
 from zmon.batch import SLACK, Array, Batch, Schema
 from zmon.errors import WireError
-
-NANO = 1_000_000_000
+from zmon_collector.windows.window import NANO
 
 
 class WindowSlice(NamedTuple):
-    """Rows of one window, and their numbers in the stream: the first of a run, or one per row."""
+    """Rows of one window, their numbers in the stream (the first of a run, or one per row), and their newest time."""
 
     start: int
     batch: Batch
@@ -24,8 +23,8 @@ class WindowSlice(NamedTuple):
     newest: float
 
 
-def checked(message: Message, schema: Schema) -> Batch:
-    """The message's columns under its schema; WireError with the reason for values that cannot be."""
+def check_batch(message: Message, schema: Schema) -> Batch:
+    """Return the message's columns as a batch; WireError with the reason if they do not fit the schema."""
     columns = dict(message.columns)
     classes = len(schema.classes)
     p = columns.get("probabilities")
@@ -50,15 +49,15 @@ def checked(message: Message, schema: Schema) -> Batch:
         raise WireError("predictions_missing", "a regression publishes float predictions and labels")
     elif not np.isfinite(columns["predictions"]).all():
         raise WireError("predictions_nan")
-    for name, known in (("inputs", schema.numeric), ("codes", schema.categorical), ("segments", schema.segments)):
+    for name, names in (("inputs", schema.numeric), ("codes", schema.categorical), ("segments", schema.segments)):
         column = columns.get(name)
-        if column is not None and column.shape[1] != len(known):
-            raise WireError(f"{name}_shape", f"{column.shape[1]} columns, {len(known)} in the schema")
+        if column is not None and column.shape[1] != len(names):
+            raise WireError(f"{name}_shape", f"{column.shape[1]} columns, {len(names)} in the schema")
     return Batch(schema, columns, message.rows, message.dictionaries)
 
 
-def checked_labels(message: Message, schema: Schema) -> tuple[Array, Array]:
-    """Ids and labels of a message under its schema; WireError for what cannot be."""
+def check_labels(message: Message, schema: Schema) -> tuple[Array, Array]:
+    """Return a message's ids and labels; WireError with the reason if they do not fit the schema."""
     ids, labels = message.columns["ids"], message.columns["labels"]
     if schema.task == "classification":
         return ids, _indices("labels", labels, -1, len(schema.classes))
@@ -75,8 +74,8 @@ def _indices(name: str, column: Array, least: int, classes: int) -> Array:
     return column
 
 
-def settled(message: Message, wall: float, max_skew: float) -> tuple[int | Array, int]:
-    """The rows' times in ns, one for all or one each, and how many were too far ahead and became `wall`."""
+def resolve_times(message: Message, wall: float, max_skew: float) -> tuple[int | Array, int]:
+    """Return the rows' times in ns (one for all, or one each), and how many were too far ahead and became `wall`."""
     now, limit = int(wall * NANO), int((wall + max_skew) * NANO)
     times = message.columns.get("timestamps")
     if times is None:
@@ -88,19 +87,19 @@ def settled(message: Message, wall: float, max_skew: float) -> tuple[int | Array
     return (np.where(ahead, now, times) if skewed else times), skewed
 
 
-def spread(starts: int | Array, most: int) -> None:
-    """WireError ``timestamp_span`` when the rows lie in more than `most` windows: no publisher of batches does that."""
+def check_span(starts: int | Array, most: int) -> None:
+    """Raise WireError ``timestamp_span`` if the rows lie in more than `most` windows: no genuine batch does."""
     if not isinstance(starts, int):
         distinct = len(np.unique(starts))
         if distinct > most:
             raise WireError("timestamp_span", f"rows of {distinct} windows in one batch, at most {most}")
 
 
-def split(batch: Batch, first: int, skip: int, times: int | Array, starts: int | Array) -> Iterator[WindowSlice]:
-    """The rows from `skip` on, by window, oldest window first.
+def split_rows(batch: Batch, first: int, skip: int, times: int | Array, starts: int | Array) -> Iterator[WindowSlice]:
+    """Yield the rows from `skip` on by window, oldest window first.
 
-    `first` is the stream number of the batch's first row; the numbers stay with the rows. `starts` are the windows of
-    the batch's rows.
+    `first` is the stream number of the batch's first row; every row keeps its number. `starts` are the starts of the
+    rows' windows.
     """
     if skip:
         batch = batch.take(slice(skip, None))

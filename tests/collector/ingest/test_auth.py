@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from zmon_collector.admin import ask
 from zmon_collector.cli.keygen import keygen
 from zmon_collector.config import Config, SecuritySection, dump, load, parse
-from zmon_collector.ingest.auth import DOMAIN, LOGGED_KEYS, AllowedClient, AllowList, Gate, verdict
+from zmon_collector.ingest.auth import DOMAIN, LOGGED_KEYS, AllowedClient, AllowList, Authenticator, zap_reply
 from zmon_collector.telemetry import Telemetry
 from zmq.utils import z85
 
@@ -99,7 +99,7 @@ def test_a_key_that_is_allowed_later_gets_in_without_a_restart(
         until(lambda: counted(collector, "refused_clients", "key") >= 3, what="three refusals")
         assert not one.stats.connected
         assert collector.service.telemetry.get("rows") == 0
-        collector.service.receiver.gate.permit(allow(pod=(POD, "*", "*"), other=(OTHER, "m", "a")))
+        collector.service.receiver.auth.replace(allow(pod=(POD, "*", "*"), other=(OTHER, "m", "a")))
         assert one.flush(20), "libzmq does not try again by itself"
     said = caplog.text
     assert f"its key is {OTHER.public}" in said, "the operator is told which key to allow"
@@ -116,7 +116,7 @@ def test_a_key_that_is_taken_off_the_list_is_refused_from_the_next_message_on(
     with publisher(collector, POD) as one:
         one.publish(P)
         assert one.flush(10)
-        collector.service.receiver.gate.permit(AllowList())
+        collector.service.receiver.auth.replace(AllowList())
         one.publish(P)
         until(lambda: counted(collector, "rejected_messages", "forbidden"), what="a refusal")
         assert not one.flush(0.2)
@@ -273,7 +273,7 @@ def test_keys_without_end_do_not_fill_the_log(tmp_path: Path, caplog: pytest.Log
     path = tmp_path / "key"
     path.write_text(SERVER.secret)
     path.chmod(0o600)
-    gate = Gate(SecuritySection(path, None, clients(pod=(POD, "m", "*"))), Telemetry())
+    gate = Authenticator(SecuritySection(path, None, clients(pod=(POD, "m", "*"))), Telemetry())
     for number in range(1000):
         for _ in range(2):
             with pytest.raises(WireError, match="forbidden"):
@@ -301,12 +301,12 @@ REFUSED = {
 
 
 def test_an_allowed_key_is_let_in_under_its_name() -> None:
-    assert verdict(GOOD, ALLOW) == ([b"1.0", b"7", b"200", b"OK", POD.public.encode(), b""], "", POD.public)
+    assert zap_reply(GOOD, ALLOW) == ([b"1.0", b"7", b"200", b"OK", POD.public.encode(), b""], "", POD.public)
 
 
 @pytest.mark.parametrize(("frames", "why"), REFUSED.values(), ids=REFUSED.keys())
 def test_everything_else_is_refused(frames: list[bytes], why: str) -> None:
-    answer, reason, _ = verdict(frames, ALLOW)
+    answer, reason, _ = zap_reply(frames, ALLOW)
     assert reason == why
     assert len(answer) == 6
     assert answer[2] in (b"400", b"500")
@@ -314,7 +314,7 @@ def test_everything_else_is_refused(frames: list[bytes], why: str) -> None:
 
 @given(st.lists(st.sampled_from([*GOOD, b"", b"NULL"]) | st.binary(max_size=40), max_size=9))
 def test_no_request_gets_in_by_chance(frames: list[bytes]) -> None:
-    answer, _, _ = verdict(frames, ALLOW)
+    answer, _, _ = zap_reply(frames, ALLOW)
     assert (answer[2] == b"200") == (
         len(frames) == 7 and [frames[0], frames[2], *frames[5:]] == [b"1.0", DOMAIN, b"CURVE", KEY]
     )
@@ -325,10 +325,10 @@ def test_no_request_gets_in_by_chance(frames: list[bytes]) -> None:
 
 def test_globs_bind_model_and_agent() -> None:
     client = AllowedClient("eu", ("fraud*", "churn"), ("eu-*",))
-    assert client.may(wire.Topic("fraud-2", "v", "eu-1"))
-    assert client.may(wire.Topic("churn", "", "eu-"))
-    assert not client.may(wire.Topic("churn2", "", "eu-1"))
-    assert not client.may(wire.Topic("fraud", "", "us-1"))
+    assert client.may_publish(wire.Topic("fraud-2", "v", "eu-1"))
+    assert client.may_publish(wire.Topic("churn", "", "eu-"))
+    assert not client.may_publish(wire.Topic("churn2", "", "eu-1"))
+    assert not client.may_publish(wire.Topic("fraud", "", "us-1"))
 
 
 def test_the_list_may_be_a_file_of_its_own(tmp_path: Path) -> None:
@@ -342,7 +342,7 @@ def test_the_list_may_be_a_file_of_its_own(tmp_path: Path) -> None:
     for text, says in {
         f"[clients.pod]\nkey = '{OTHER.public}'\nmodels = ['n']": "pod is also in the configuration",
         f"[clients.x]\nkey = '{POD.public}'\nmodels = ['n']": "x has the key of pod",
-        "[client.x]": "something else than tables",
+        "[client.x]": "may hold only tables",
         "[clients": "clients.toml",
         "clients = 3": "is not a table",
     }.items():
@@ -379,10 +379,10 @@ def test_a_wrong_secret_file_does_not_start_and_is_not_shown(tmp_path: Path) -> 
     for text in ("", POD.secret[:-1], "x" * 100_000):
         path.write_text(text)
         with pytest.raises(ConfigurationError, match="holds no secret-key") as error:
-            Gate(SecuritySection(path), Telemetry())
+            Authenticator(SecuritySection(path), Telemetry())
         assert not text or text not in str(error.value)
     with pytest.raises(ConfigurationError, match="cannot be read"):
-        Gate(SecuritySection(tmp_path / "absent"), Telemetry())
+        Authenticator(SecuritySection(tmp_path / "absent"), Telemetry())
 
 
 def test_with_curve_it_may_bind_to_the_network_and_without_it_says_so(
@@ -427,8 +427,8 @@ def test_keygen_makes_a_pair_and_the_lines_that_use_it(tmp_path: Path, caplog: p
     snippets = [result.output.partition("zmon.toml")[2].partition("\n\n")[2] for result in (server, pod)]
     config.write_text("\n".join(each.partition("\n\n")[0] for each in snippets))
     loaded = load(config)
-    gate = Gate(loaded.security, Telemetry())
-    assert gate.on
+    gate = Authenticator(loaded.security, Telemetry())
+    assert gate.enabled
     one = zmon.Publisher("m", 2, "ipc:///nowhere", secret_key=hidden["pod"], server_key=str(out / "zmon.key"))
     assert one._keys is not None
     gate.check(one._keys.public.decode(), wire.Topic("m", "", "a"))

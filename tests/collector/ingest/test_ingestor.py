@@ -184,11 +184,11 @@ def test_streams_end_only_when_nothing_waits(lay: Callable[[], Table]) -> None:
     receiver.inbox.append(ReceivedMessage("data", [b""]))
     service._close_due(table.now)
     assert table.counts("lost") == 0, "what waits may be what is missing"
-    receiver.take()
-    receiver._paused = True
+    receiver.next_message()
+    receiver.paused = True
     service._close_due(table.now)
     assert table.counts("lost") == 0, "and so may be what is kept out"
-    receiver._paused = False
+    receiver.paused = False
     service._close_due(table.now)
     assert table.counts("lost") == 5
 

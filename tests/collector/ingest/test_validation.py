@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from zmon_collector.ingest.validation import NANO, checked, settled, split
-from zmon_collector.windows.window import Periods
+from zmon_collector.ingest.validation import check_batch, resolve_times, split_rows
+from zmon_collector.windows.window import NANO, Periods
 
 from zmon._wire.frames import Message, Topic
 from zmon.batch import Batch, Schema
@@ -25,7 +25,7 @@ def message(ts: int = 0, **columns: np.ndarray) -> Message:
 
 
 def test_one_binary_column_becomes_two() -> None:
-    batch = checked(message(probabilities=np.array([0.25, 0.75], dtype=np.float32)), BINARY)
+    batch = check_batch(message(probabilities=np.array([0.25, 0.75], dtype=np.float32)), BINARY)
     assert batch.probabilities.tolist() == [[0.75, 0.25], [0.25, 0.75]]
 
 
@@ -51,18 +51,18 @@ def test_one_binary_column_becomes_two() -> None:
 )
 def test_values_that_cannot_be(reason: str, schema: Schema, columns: dict[str, np.ndarray]) -> None:
     with pytest.raises(WireError) as error:
-        checked(message(**columns), schema)
+        check_batch(message(**columns), schema)
     assert error.value.reason == reason
 
 
 def test_times_far_ahead_become_the_time_of_receipt() -> None:
     now = 1_700_000_000.0
     times = (np.array([now - 86400, now + 299, now + 301]) * NANO).astype(np.int64)
-    settled_times, skewed = settled(message(probabilities=np.zeros((3, 2)), timestamps=times), now, 300.0)
+    settled_times, skewed = resolve_times(message(probabilities=np.zeros((3, 2)), timestamps=times), now, 300.0)
     assert skewed == 1
     assert (np.asarray(settled_times) / NANO - now).round().tolist() == [-86400, 299, 0]
-    assert settled(message(ts=int((now + 400) * NANO), probabilities=P), now, 300.0) == (int(now * NANO), 2)
-    assert settled(message(ts=5, probabilities=P), now, 300.0) == (5, 0)
+    assert resolve_times(message(ts=int((now + 400) * NANO), probabilities=P), now, 300.0) == (int(now * NANO), 2)
+    assert resolve_times(message(ts=5, probabilities=P), now, 300.0) == (5, 0)
 
 
 @given(st.lists(st.integers(0, 400), min_size=1, max_size=60), st.integers(0, 20), st.integers(1, 100))
@@ -72,7 +72,7 @@ def test_a_split_keeps_every_row_with_its_number(seconds: list[int], skip: int, 
     x = np.arange(len(seconds), dtype=np.float64)
     batch = Batch(BINARY, {"inputs": x[:, np.newaxis]})
     seen: dict[int, int] = {}
-    for part in split(batch, 11, skip, times, Periods(period).starts(times)):
+    for part in split_rows(batch, 11, skip, times, Periods(period).starts(times)):
         numbers = part.numbers
         if isinstance(numbers, int):
             numbers = np.arange(numbers, numbers + part.batch.rows, dtype=np.uint64)
@@ -86,6 +86,6 @@ def test_a_split_keeps_every_row_with_its_number(seconds: list[int], skip: int, 
 
 
 def test_one_time_for_all_rows() -> None:
-    (part,) = split(Batch(BINARY, {"probabilities": P}), 1, 0, 125 * NANO, Periods(60).starts(125 * NANO))
+    (part,) = split_rows(Batch(BINARY, {"probabilities": P}), 1, 0, 125 * NANO, Periods(60).starts(125 * NANO))
     assert (part.start, part.numbers, part.newest) == (120, 1, 125.0)
     assert part.batch.timestamps.tolist() == [125 * NANO] * 2
