@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from zmon_collector.compute import merge
 from zmon_collector.compute.accumulate import StepProgress, accumulate, draw
 from zmon_collector.config import Config
-from zmon_collector.ingest.validation import checked
+from zmon_collector.ingest.validation import check_batch
 
 from tests.client.capture.test_assembler import capture
 from tests.plugins.test_metrics import METRICS
@@ -60,7 +60,7 @@ def batches(one: Assembler, pieces: list[dict[str, Any]]) -> list[Batch]:
                 buffers=cut.buffers,
             )
             schema = decode_schema(one.schemas[layout.schema], layout.schema)
-            found.append(checked(decode(frames), schema))
+            found.append(check_batch(decode(frames), schema))
     return found
 
 
