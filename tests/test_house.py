@@ -124,6 +124,12 @@ def test_examples_in_docstrings_run(module: str) -> None:
     assert doctest.testmod(importlib.import_module(module)).failed == 0
 
 
+def test_examples_use_public_modules_alone() -> None:
+    inside = re.compile(r"(?:from|import) +(?:zmon_collector|zmon_plugins|zmon\._)")
+    for path in (path for path in (ROOT / "examples").rglob("*") if path.suffix in {".py", ".ipynb", ".md"}):
+        assert not inside.search(path.read_text()), f"{path.relative_to(ROOT)} imports private modules"
+
+
 def test_dependencies_are_as_light_as_promised() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert {re.split(r"[>=<\[]", each)[0] for each in project["dependencies"]} == {

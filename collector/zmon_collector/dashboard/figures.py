@@ -142,16 +142,20 @@ UNIT = {"range": [0, 1.02], "tickformat": ".0%"}
 
 def classes(series: Sequence[TimeSeries]) -> Figure | None:
     """Stack the shares of the predicted classes."""
-    shares = select(series, "prediction_freq", class_name="*", agent_id=None)
-    if not shares:
+    return shares(select(series, "prediction_freq", class_name="*", agent_id=None), "class_name", "other classes")
+
+
+def shares(series: Sequence[TimeSeries], key: str, others: str = "others") -> Figure | None:
+    """Stack shares by class or category; the largest have their own colour, the rest are summed."""
+    if not series:
         return None
-    shares = [ts for ts in shares if ts.values.any()] or shares
-    largest = {id(ts) for ts in sorted(shares, key=lambda ts: -float(ts.values.mean()))[:MOST_CLASSES]}
-    shown = [ts for ts in shares if id(ts) in largest]
+    used = [ts for ts in series if ts.values.any()] or series
+    largest = {id(ts) for ts in sorted(used, key=lambda ts: -float(ts.values.mean()))[:MOST_CLASSES]}
+    shown = [ts for ts in used if id(ts) in largest]
     times, values = align(shown)
-    rows = [(ts.get("class_name"), row) for ts, row in zip(shown, values, strict=True)]
-    if len(shares) > len(shown):
-        rows.append(("other classes", 1.0 - np.nansum(values, axis=0)))
+    rows = [(ts.get(key), row) for ts, row in zip(shown, values, strict=True)]
+    if len(used) > len(shown):
+        rows.append((others, 1.0 - np.nansum(values, axis=0)))
     traces = [
         {
             "type": "scatter", "mode": "lines", "name": label(name, 18), "x": _milliseconds(times), "y": numbers(row),

@@ -1,20 +1,18 @@
-"""The report: a model's panels from written files, as one HTML text with its data and plotly.js inside. Pure."""
+"""The report: the panels of every model in written files, as one HTML string with data and plotly.js inside. Pure."""
 
 from __future__ import annotations
 
 import html
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-import numpy as np
-
 from zmon_collector.dashboard import panels, theme
-from zmon_collector.dashboard.movers import rank_movers
 from zmon_collector.dashboard.overview import Overview
+from zmon_collector.dashboard.plotly_js import plotly_js
 from zmon_collector.dashboard.timeseries import TimeSeries
-from zmon_collector.dashboard.web.app import plotly_js
+from zmon_collector.dashboard.written_model import WrittenModel
 
 SHOWN = 15  # movers
 
@@ -47,11 +45,11 @@ draw();
 
 
 def html_of(series: Sequence[TimeSeries], title: str) -> str:
-    """The whole report."""
+    """Return the whole report."""
+    names = sorted({(ts.get("model"), ts.get("model_version")) for ts in series})
+    models = {name: WrittenModel(series, *name) for name in names}
     figures: dict[str, Any] = {}
-    parts = [_overview(series)]
-    for model, version in sorted({(ts.get("model"), ts.get("model_version")) for ts in series}):
-        parts.append(_model(series, model, version, figures))
+    parts = [_overview(models), *(_model(" ".join(name).strip(), own, figures) for name, own in models.items())]
     data = json.dumps({"figures": figures, "templates": theme.TEMPLATES}, separators=(",", ":"), allow_nan=False)
     # Within a script element only "</" could end it, and "<!--" change its meaning.
     data = data.replace("<", "\\u003c")
@@ -64,33 +62,16 @@ def html_of(series: Sequence[TimeSeries], title: str) -> str:
     )
 
 
-def period(series: Sequence[TimeSeries]) -> int:
-    """The windows' length: the least distance between two of them."""
-    times = np.unique(np.concatenate([ts.times for ts in series])) if series else np.empty(0)
-    return int(np.diff(times).min()) if len(times) > 1 else 1
-
-
-def model_panels(series: Sequence[TimeSeries], model: str, version: str = "") -> list[panels.Panel]:
-    """A model's panels, as on the live page."""
-    of_model = [ts for ts in series if ts.get("model") == model]
-    own = [ts for ts in of_model if ts.get("model_version") == version]
-    rollup = [ts for ts in own if not ts.get("agent_id")]
-    replicas = [ts for ts in own if ts.get("agent_id")]
-    versions = [ts for ts in of_model if not ts.get("agent_id") and ts.get("what") in panels.SHARED_WHAT]
-    return panels.model_panels(rollup, replicas, versions, period(own))
-
-
-def _overview(series: Sequence[TimeSeries]) -> str:
+def _overview(models: Mapping[tuple[str, str], WrittenModel]) -> str:
     overview = Overview()
-    for model, version in sorted({(ts.get("model"), ts.get("model_version")) for ts in series}):
-        own = [ts for ts in series if (ts.get("model"), ts.get("model_version")) == (model, version)]
-        overview.restore(model, version, own, period(own), float(max(ts.times[-1] for ts in own)))
+    for name, model in models.items():
+        newest = float(max(ts.times[-1] for ts in model.series))
+        overview.restore(*name, model.series, model.period, newest)
     rows = []
     for entry in overview.view(0.0):
         for who in (entry, *entry["agents"]):
-            name = f"{entry['model']} {entry['version']}" if who is entry else f"– {who['agent']}"
             cells = (
-                name,
+                f"{entry['model']} {entry['version']}" if who is entry else f"– {who['agent']}",
                 f"{who['rows_per_second']:,.1f} /s",
                 *(_share(who[key]) for key in ("confidence", "accuracy", "loss")),
             )
@@ -101,9 +82,9 @@ def _overview(series: Sequence[TimeSeries]) -> str:
     return f'<h2>Models</h2><div class="card"><table><tr>{head}</tr>{"".join(rows)}</table></div>'
 
 
-def _model(series: Sequence[TimeSeries], model: str, version: str, figures: dict[str, Any]) -> str:
+def _model(title: str, model: WrittenModel, figures: dict[str, Any]) -> str:
     cards = []
-    for panel in model_panels(series, model, version):
+    for panel in model.panels():
         name = f"f{len(figures)}"
         if panel["figure"] is not None:
             figures[name] = panel["figure"]
@@ -113,16 +94,15 @@ def _model(series: Sequence[TimeSeries], model: str, version: str, figures: dict
         head = f"<h3>{_text(panel['title'])}</h3><p>{_text(panel['note'])}</p>"
         cards.append(f'<section class="card s{panel["span"]}">{head}{body}</section>')
         if panel["id"] == "movement":
-            cards.append(_movers(series, model, version))
-    return f'<h2>{_text(f"{model} {version}".strip())}</h2><div class="grid">{"".join(cards)}</div>'
+            cards.append(_movers(model))
+    return f'<h2>{_text(title)}</h2><div class="grid">{"".join(cards)}</div>'
 
 
-def _movers(series: Sequence[TimeSeries], model: str, version: str) -> str:
-    own = [ts for ts in series if (ts.get("model"), ts.get("model_version")) == (model, version)]
-    found = panels.mover_table(rank_movers(own))
-    unit = "" if found["kind"] == "psi" else " σ"
+def _movers(model: WrittenModel) -> str:
+    table = panels.mover_table(model.movers())
+    unit = "" if table["kind"] == "psi" else " σ"
     rows = "".join(
-        f"<tr><td>{_text(row['name'])}</td><td>{row['peak']:.2f}{unit}</td></tr>" for row in found["rows"][:SHOWN]
+        f"<tr><td>{_text(row['name'])}</td><td>{row['peak']:.2f}{unit}</td></tr>" for row in table["rows"][:SHOWN]
     )
     return f'<section class="card s4"><h3>Moved most</h3><table>{rows}</table></section>'
 

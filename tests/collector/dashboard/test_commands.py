@@ -252,21 +252,3 @@ def test_the_report_of_nothing_is_refused(tmp_path: Path) -> None:
     require("pandas")
     done = command("report", str(tmp_path))
     assert (done.exit_code, "no points" in done.output) == (1, True)
-
-
-def test_the_notebook_runs(written: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    nbformat, nbclient = require("nbformat"), require("nbclient")
-    monkeypatch.setenv("ZMON_DATA", str(written))
-    notebook = nbformat.read(ROOT / "examples/analysis.ipynb", as_version=4)
-    nbformat.validate(notebook)
-    assert all(not cell.get("outputs") for cell in notebook.cells), "kept without outputs"
-    done = nbclient.NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
-    shown_figures = {
-        cell["id"]: output["data"]["application/vnd.plotly.v1+json"]
-        for cell in done.cells
-        for output in cell.get("outputs", [])
-        if "application/vnd.plotly.v1+json" in output.get("data", {})
-    }
-    assert {"classes", "rows", "movement", "movers", "confidence", "quality", "by-class"} <= shown_figures.keys()
-    mean = next(t for t in shown_figures["confidence"]["data"] if t["name"] == "mean confidence")["y"]
-    assert mean == [0.9] * 4 + [0.4] * 2

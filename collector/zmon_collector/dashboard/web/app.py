@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -17,7 +16,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
-from zmon.errors import MissingExtraError
+from zmon_collector.dashboard.plotly_js import plotly_js
 from zmon_collector.dashboard.prometheus import CONTENT_TYPE
 from zmon_collector.dashboard.theme import TEMPLATES
 from zmon_collector.dashboard.web.api import ERRORS, Api
@@ -28,14 +27,6 @@ from zmon_collector.dashboard.web.sse import Broadcaster
 STATIC = Path(__file__).parent / "static"
 WRONG_TOKEN_PAUSE = 0.5  # seconds
 LONGEST_LOGIN = 4096  # bytes
-
-
-def plotly_js() -> Path:
-    """The script in the installed plotly package: nothing is fetched from elsewhere."""
-    found = importlib.util.find_spec("plotly")
-    if found is None or found.origin is None:
-        raise MissingExtraError("plotly", "collector")
-    return Path(found.origin).parent / "package_data" / "plotly.min.js"
 
 
 class Files(StaticFiles):
