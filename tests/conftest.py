@@ -59,7 +59,7 @@ class Collector:
         self._config = config
         self.registry = load_plugins(config)
         for name, plugin in plugins.items():
-            self.registry.add(plugin, name)
+            self.registry.register(plugin, name)
         self.service = Service(config, self.registry, lambda: self._config)
         self.service.start()
         self.data, self.control = self.service.receiver.data, self.service.receiver.control

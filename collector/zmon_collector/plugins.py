@@ -1,13 +1,18 @@
-"""Which plugins there are: found, checked, registered; quarantined with a reason when they cannot be used."""
+"""Find plugins, check and register them, and quarantine, with a reason, those that cannot be used."""
 
 from __future__ import annotations
 
 import importlib
 import logging
+import os
 import pkgutil
+import stat
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -27,7 +32,7 @@ DISABLE_AFTER = 3  # windows in a row in which a metric failed
 
 @dataclass(slots=True)
 class Plugin:
-    """One plugin and how it fares."""
+    """A plugin and its state."""
 
     name: str
     origin: str
@@ -39,7 +44,7 @@ class Plugin:
 
 @dataclass(slots=True)
 class MetricState:
-    """A registered metric, whose it is and how it fares."""
+    """A registered metric, the plugin it belongs to, and its state."""
 
     metric: Metric[Any]
     plugin: str
@@ -50,7 +55,7 @@ class MetricState:
     seconds: float = 0.0
 
     def failed(self, error: str) -> None:
-        """Count a window in which it failed; log the first, disable it after some in a row."""
+        """Count a window in which it failed; log the first, disable it after several in a row."""
         if not self.errors:
             log.error("metric %r of plugin %r failed and loses its values of this window: %s",
                       self.metric.name, self.plugin, error)  # fmt: skip
@@ -59,15 +64,15 @@ class MetricState:
         self.error = error
         if self.failing >= DISABLE_AFTER and self.state == "ok":
             self.state = "disabled"
-            log.error("metric %r of plugin %r is disabled: it failed in %d windows in a row; restart after mending it",
+            log.error("metric %r of plugin %r is disabled: it failed in %d windows in a row; fix it and restart",
                       self.metric.name, self.plugin, self.failing)  # fmt: skip
 
     def stuck(self, seconds: float) -> None:
-        """Leave it behind for good: its thread may never come back."""
+        """Disable it until the next start: its thread may never return."""
         self.state = "stuck"
         self.errors += 1
         self.error = f"did not return within {seconds:g} s"
-        log.error("metric %r of plugin %r is left behind: it %s; restart after mending it",
+        log.error("metric %r of plugin %r is disabled: it %s; fix it and restart",
                   self.metric.name, self.plugin, self.error)  # fmt: skip
 
 
@@ -77,7 +82,7 @@ class Registry:
     Parameters
     ----------
     options : callable
-        Gives a plugin's options by its name.
+        Returns the options of the plugin with a name.
     """
 
     def __init__(self, options: Callable[[str], Mapping[str, Any]] = lambda name: {}) -> None:
@@ -92,20 +97,28 @@ class Registry:
 
     # --- finding -----------------------------------------------------------------------------------------------------
 
-    def load(self) -> None:
-        """Find the built-in plugins and the installed ones of the entry-point group ``zmon``."""
+    def load(self, folder: Path | None = None) -> None:
+        """Load the built-in plugins, the installed ones of the entry-point group ``zmon``, and the files of `folder`.
+
+        Raises
+        ------
+        ConfigurationError
+            There is no such folder, or everyone may write to it; or a plugin says that the configuration is wrong.
+        """
         for name in builtin_modules():
             self._load(name.rpartition(".")[2], name, lambda name=name: importlib.import_module(name))  # type: ignore[misc]
         for entry in sorted(entry_points(group=GROUP)):
             origin = f"{entry.dist.name} {entry.dist.version}" if entry.dist else entry.value
             self._load(entry.name, origin, entry.load)
+        for path in plugin_files(folder) if folder is not None else ():
+            self._load(path.stem, str(path), lambda path=path: _import_file(path))  # type: ignore[misc]
 
     def _load(self, name: str, origin: str, get: Callable[[], object]) -> None:
         taken = self.plugins.get(name)
         if taken is not None:
             name = f"{name} ({origin})"
             self.plugins[name] = Plugin(name, origin)
-            self._quarantine(name, f"the name is taken by {taken.origin}; rename the entry point")
+            self._quarantine(name, f"the name is taken by {taken.origin}; rename one")
             return
         self.plugins[name] = Plugin(name, origin)
         try:
@@ -113,9 +126,9 @@ class Registry:
         except Exception as error:  # noqa: BLE001 - a plugin may fail to import in any way
             self._quarantine(name, f"it cannot be imported: {type(error).__name__}: {error}")
             return
-        self.add(plugin, name, origin)
+        self.register(plugin, name, origin)
 
-    def add(self, plugin: object, name: str, origin: str = "given") -> None:
+    def register(self, plugin: object, name: str, origin: str = "given") -> None:
         """Register one plugin object, or quarantine it."""
         self.plugins.setdefault(name, Plugin(name, origin))
         try:
@@ -129,13 +142,13 @@ class Registry:
         except ValueError as error:  # the same object under a second name
             self._quarantine(name, f"{error}; register it once")
             return
-        self._call(name, "register_metrics", lambda metric: self._take_metric(name, metric))
-        self._call(name, "register_sinks", lambda sink: self._take_sink(name, sink))
+        self._call(name, "register_metrics", lambda metric: self._register_metric(name, metric))
+        self._call(name, "register_sinks", lambda sink: self._register_sink(name, sink))
 
     def _call(self, name: str, hook: str, register: Callable[[Any], None]) -> None:
         if self.plugins[name].state != "ok":
             return
-        others = [each for other, each in self._manager.list_name_plugin() if other != name and each is not None]
+        others = [plugin for other, plugin in self._manager.list_name_plugin() if other != name and plugin is not None]
         try:
             self._manager.subset_hook_caller(hook, others)(register=register, options=self._options(name))
         except ConfigurationError:
@@ -143,18 +156,20 @@ class Registry:
         except Exception as error:  # noqa: BLE001 - a plugin may fail in any way
             self._quarantine(name, f"its hook {hook} failed: {type(error).__name__}: {error}")
 
-    def _take_metric(self, name: str, metric: Metric[Any]) -> None:
+    def _register_metric(self, name: str, metric: Metric[Any]) -> None:
         if not isinstance(metric, Metric):
-            raise TypeError(f"{metric!r:.80} is no metric: it must have name, needs, create, update, merge and result")
+            raise TypeError(
+                f"{metric!r:.80} is not a metric: it must have name, needs, create, update, merge and result"
+            )
         taken = self.metrics.get(metric.name)
         if taken is not None:
             raise ValueError(f"metric {metric.name!r} is already registered by {taken.plugin!r}; rename one")
         self.metrics[metric.name] = MetricState(metric, name)
         self.plugins[name].metrics.append(metric.name)
 
-    def _take_sink(self, name: str, sink: Sink) -> None:
+    def _register_sink(self, name: str, sink: Sink) -> None:
         if not isinstance(sink, Sink):
-            raise TypeError(f"{sink!r:.80} is no sink: it must have name, open, write and close")
+            raise TypeError(f"{sink!r:.80} is not a sink: it must have name, open, write and close")
         if sink.name in self.sinks:
             raise ValueError(f"sink {sink.name!r} is already registered by {self._sink_owner[sink.name]!r}; rename one")
         self.sinks[sink.name] = sink
@@ -176,7 +191,7 @@ class Registry:
     # --- using -------------------------------------------------------------------------------------------------------
 
     def lanes(self) -> dict[str, list[MetricState]]:
-        """Metrics by who runs them: all built-in ones together (the name is empty), each other plugin on its own."""
+        """Return metrics by executor: the built-in ones share one, named ``""``; every other plugin has its own."""
         lanes: dict[str, list[MetricState]] = {"": []}
         for state in self.metrics.values():
             builtin = self.plugins[state.plugin].origin.startswith(f"{zmon_plugins.__name__}.")
@@ -184,7 +199,7 @@ class Registry:
         return lanes
 
     def announce(self, report: Report) -> None:
-        """Call every observer's `window_closed`; one that raises costs nobody else anything."""
+        """Call every observer's `window_closed`; if one raises, the others are still called."""
         for implementation in self._manager.hook.window_closed.get_hookimpls():
             try:
                 implementation.function(*[report for name in implementation.argnames if name == "report"])
@@ -195,7 +210,7 @@ class Registry:
                               implementation.plugin_name, type(error).__name__, error)  # fmt: skip
 
     def table(self) -> list[dict[str, Any]]:
-        """One row per metric and sink, and per quarantined plugin: what `zmon plugins` shows."""
+        """Return what `zmon plugins` shows: a row for each metric and sink, and for each quarantined plugin."""
         return list(self._rows())
 
     def _rows(self) -> Iterator[dict[str, Any]]:
@@ -212,7 +227,7 @@ class Registry:
 
 
 def add_commands(cli: click.Group) -> None:
-    """Let installed plugins add their commands. One that fails, or whose name is taken, costs a line in the log."""
+    """Let installed plugins add their commands. One that fails, or whose name is taken, is left out and logged."""
     for entry in sorted(entry_points(group=GROUP)):
         manager = pluggy.PluginManager(hooks.PROJECT)
         manager.add_hookspecs(hooks)
@@ -231,16 +246,50 @@ def add_commands(cli: click.Group) -> None:
 
 
 def builtin_modules() -> list[str]:
-    """Names of the modules that hold the built-in plugins, one metric family or sink each."""
+    """Return the names of the modules that hold the built-in plugins, one metric family or sink each."""
     names = []
     for folder in ("metrics", "sinks"):
         package: ModuleType = importlib.import_module(f"{zmon_plugins.__name__}.{folder}")
-        names += [f"{package.__name__}.{found.name}" for found in pkgutil.iter_modules(package.__path__)]
+        names += [f"{package.__name__}.{module.name}" for module in pkgutil.iter_modules(package.__path__)]
     return sorted(names)
 
 
+def plugin_files(folder: Path) -> list[Path]:
+    """Return the ``*.py`` files of a folder in the order of their names; hidden files are left out."""
+    if not folder.is_dir():
+        raise ConfigurationError(f"[collector] plugins_dir: {folder} is not a folder; create it, or correct the path")
+    _refuse_writable(folder)
+    return sorted(path for path in folder.resolve().glob("*.py") if not path.name.startswith("."))
+
+
+def _refuse_writable(path: Path) -> None:
+    """Raise ConfigurationError when every user may write: the collector would run whatever they put there.
+
+    Group and owner are not checked: umask 002 and images built by another user are common and harmless. A read-only
+    mount is safe whatever the mode says: Kubernetes mounts ConfigMaps with mode 0777.
+    """
+    if os.name != "posix" or not path.stat().st_mode & stat.S_IWOTH or os.statvfs(path).f_flag & os.ST_RDONLY:
+        return
+    raise ConfigurationError(f"{path} can be written by every user, who could run code as the collector; chmod o-w it")
+
+
+def _import_file(path: Path) -> ModuleType:
+    """Import a file under a name that no module can have, so that ``json.py`` there does not replace the real one."""
+    _refuse_writable(path)
+    name = f"zmon plugin {path}"
+    spec = spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = sys.modules[name] = module_from_spec(spec)  # dataclasses look their module up there
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
 def check_names(registry: Registry, configured: Mapping[str, Any], what: str) -> None:
-    """ConfigurationError when the configuration has a table for a plugin or sink that does not exist."""
+    """Raise ConfigurationError when the configuration has a table for a plugin or sink that does not exist."""
     known = registry.plugins if what == "plugins" else registry.sinks
     for name in configured:
         if name not in known:

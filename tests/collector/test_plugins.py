@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
+from zmon_collector.cli.main import cli
 from zmon_collector.compute.executors import MetricExecutor, Task
-from zmon_collector.config import parse
+from zmon_collector.config import Config, WebSection, parse
+from zmon_collector.config.reload import merged
 from zmon_collector.plugins import DISABLE_AFTER, MetricState, Registry, builtin_modules
 
 import zmon
 from tests.conftest import until
 from zmon.batch import Batch
 from zmon.contract import Context, Report, Value
+from zmon.errors import ConfigurationError
 from zmon.hooks import hookimpl
 
 P = np.array([[0.9, 0.1]] * 20)
@@ -65,7 +71,7 @@ def registry(**plugins: object) -> Registry:
     made = Registry()
     made.load()
     for name, each in plugins.items():
-        made.add(each, name)
+        made.register(each, name)
     return made
 
 
@@ -146,7 +152,7 @@ QUARANTINED = {
     "an unknown hook": (UnknownHook(), ["register_metricks", "zmon.hooks"]),
     "a wrong argument": (WrongArgument(), ["register_metrics", "registrar"]),
     "a hook that raises": (Raises(), ["register_metrics", "RuntimeError: no luck"]),
-    "something that is no metric": (NoMetric(), ["register_metrics", "is no metric", "update"]),
+    "something that is no metric": (NoMetric(), ["register_metrics", "is not a metric", "update"]),
     "a taken name": (plugin(Taken()), ["'rows'", "already registered by 'rows'", "rename"]),
 }
 
@@ -162,6 +168,110 @@ def test_a_bad_plugin_is_quarantined_and_the_others_run(
     assert "plugin 'bad'" in caplog.text
     assert made.metrics["mean_top"].plugin == "sound"
     assert {each.state for name, each in made.plugins.items() if name != "bad"} == {"ok"}
+
+
+# --- plugins in a folder --------------------------------------------------------------------------------------------
+
+ONE_FILE = """
+from __future__ import annotations
+from dataclasses import dataclass
+from zmon import Value
+from zmon.hooks import hookimpl
+
+@dataclass
+class Rows:
+    name: str = "NAME"
+    needs = frozenset({"probabilities"})
+    def create(self, ctx): return {"n": 0}
+    def update(self, acc, batch, ctx): return {"n": acc["n"] + batch.rows}
+    def merge(self, left, right): return {"n": left["n"] + right["n"]}
+    def result(self, acc, ctx): yield Value("NAME", float(acc["n"] * ctx.options.get("times", 1)))
+
+@hookimpl
+def register_metrics(register, options):
+    register(Rows())
+"""
+
+
+def folder_of(path: Path, **files: str) -> Path:
+    path.mkdir(mode=0o700)
+    for name, text in files.items():
+        (path / f"{name}.py").write_text(text)
+    return path
+
+
+def test_a_metric_in_one_file_gives_points(collect: Any, tmp_path: Path) -> None:
+    """Also one that is named like a module of the standard library, which stays what it is."""
+    text = ONE_FILE.replace("NAME", "mine")
+    collector = collect(
+        plugins_dir=folder_of(tmp_path / "plugins", json=text, broken="raise OSError('no luck')", _odd="1 +"),
+        config=Config(plugins={"json": {"times": 2}}, web=WebSection(enabled=False)),
+    )
+    with collector.publisher(classes=["x", "y"]) as publisher:
+        publisher.publish(P, timestamps=1_000_000_000)
+        assert publisher.flush(10)
+    collector.stop()
+    assert collector.counts("mine", agent_id=None) == 40
+    assert "prediction_freq" in whats(collector)
+    assert json.loads("1") == 1
+    states = {name: state for name, state in collector.registry.plugins.items() if state.state != "ok"}
+    assert list(states) == ["_odd", "broken"], "in the order of their names"
+    assert states["broken"].error == "it cannot be imported: OSError: no luck"
+    assert states["_odd"].origin == str(tmp_path / "plugins" / "_odd.py")
+    assert "SyntaxError" in states["_odd"].error
+    assert collector.registry.lanes()["json"], "an executor of its own"
+
+
+def test_a_file_does_not_replace_a_plugin_or_a_metric(tmp_path: Path) -> None:
+    text = ONE_FILE.replace("NAME", "twice")
+    made = Registry()
+    made.load(folder_of(tmp_path / "plugins", rows=text, a=text, b=text))
+    path = tmp_path / "plugins" / "rows.py"
+    assert made.plugins["rows"].origin == "zmon_plugins.metrics.rows"
+    assert "the name is taken by zmon_plugins.metrics.rows" in made.plugins[f"rows ({path})"].error
+    assert made.metrics["twice"].plugin == "a"
+    assert "already registered by 'a'" in made.plugins["b"].error
+
+
+def test_the_folder_must_be_there_and_be_ours_alone(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="nowhere is not a folder; create it"):
+        Registry().load(tmp_path / "nowhere")
+    folder = folder_of(tmp_path / "plugins", open=ONE_FILE.replace("NAME", "open"))
+    (folder / "open.py").chmod(0o666)
+    (folder / ".hidden.py").write_text("1 +")
+    made = Registry()
+    made.load(folder)
+    assert "can be written by every user" in made.plugins["open"].error
+    assert not made.plugins.keys() & {".hidden", "hidden"}
+    folder.chmod(0o777)
+    with pytest.raises(ConfigurationError, match="can be written by every user"):
+        Registry().load(folder)
+
+
+def test_a_file_may_refuse_the_start(tmp_path: Path) -> None:
+    text = ONE_FILE.replace("import Value", "import ConfigurationError, Value")
+    text = text.replace("register(Rows())", "raise ConfigurationError('below 1')")
+    with pytest.raises(ConfigurationError, match="below 1"):
+        Registry().load(folder_of(tmp_path / "plugins", refuses=text))
+
+
+def test_commands_load_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logging.getLogger("zmon.collector"), "propagate", True)  # commands turn it off
+    folder = folder_of(tmp_path / "plugins", mine=ONE_FILE.replace("NAME", "mine"))
+    data = str(tmp_path / "data")
+    listed = CliRunner().invoke(cli, ["plugins", "--plugins-dir", str(folder), "--data-dir", data])
+    assert listed.exit_code == 0, listed.output
+    assert f"metric  mine                     ok           {folder / 'mine.py'}" in listed.output
+    config = tmp_path / "zmon.toml"
+    config.write_text("[plugins.mine]\ntimes = 2\n")
+    assert CliRunner().invoke(cli, ["validate", str(config), "--plugins-dir", str(folder)]).exit_code == 0
+    without = CliRunner().invoke(cli, ["validate", str(config)])
+    assert "no such plugin" in str(without.exception)
+
+
+def test_another_folder_needs_a_restart(tmp_path: Path) -> None:
+    old, new = parse({}), parse({"collector": {"plugins_dir": str(tmp_path)}})
+    assert merged(old, new) == (old, ["[collector] plugins_dir"])
 
 
 # --- metrics that misbehave while windows are computed --------------------------------------------------------------

@@ -11,7 +11,7 @@ import click
 
 from zmon_collector import config as configuration
 from zmon_collector.cli.columns import EXISTING, column_options, columns_of, names
-from zmon_collector.cli.options import CONFIG, FAILED, FOLDER, PERIOD
+from zmon_collector.cli.options import CONFIG, FAILED, FOLDER, PERIOD, PLUGINS_DIR
 from zmon_collector.jobs.backfill.executors import Stopped, workers
 from zmon_collector.jobs.backfill.run import Backfill, State
 
@@ -30,11 +30,12 @@ EVERY_ON_TERMINAL = 0.2
 @click.option("--window", type=PERIOD, help="Length of a window, whole seconds.")
 @click.option("--data-dir", type=FOLDER, default="zmon-backfill", show_default=True,
               help="Folder for what is written; not the collector's.")  # fmt: skip
+@PLUGINS_DIR
 @click.option("--executor", default="threads", show_default=True, help="threads, or dask://HOST:PORT of a scheduler.")
 @click.option("--workers", "count", type=click.IntRange(1), help="Threads; default: one for each processor.")
 def backfill(
     data: tuple[Path, ...], model: str, version: str, segments: tuple[str, ...], agent_id: str, path: Path | None,
-    window: int | None, data_dir: Path, executor: str, count: int | None, **options: Any,
+    window: int | None, data_dir: Path, plugins_dir: Path | None, executor: str, count: int | None, **options: Any,
 ) -> None:  # fmt: skip
     """Compute the series of DATA: csv, parquet or npz files, or folders of them, larger than memory.
 
@@ -43,7 +44,7 @@ def backfill(
 
     Exit code 1 when it ended before it was done, 2 when the columns, the files or the configuration do not fit.
     """
-    config = configuration.load(path, window=window, data_dir=data_dir)
+    config = configuration.load(path, window=window, data_dir=data_dir, plugins_dir=plugins_dir)
     line = _Line()
     try:
         with workers(executor, count) as found:

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from zmon_collector import config as configuration
-from zmon_collector.cli.options import ADDRESS, CONFIG, ENDPOINT, FAILED, FOLDER, PERIOD
+from zmon_collector.cli.options import ADDRESS, CONFIG, ENDPOINT, FAILED, FOLDER, PERIOD, PLUGINS_DIR
 from zmon_collector.service import Service
 
 
@@ -22,6 +22,7 @@ from zmon_collector.service import Service
 @click.option("--bind", type=ENDPOINT, help="Where publishers connect; control is the next port.")
 @click.option("--window", type=PERIOD, help="Length of a window, whole seconds.")
 @click.option("--data-dir", type=FOLDER, help="Folder for everything written.")
+@PLUGINS_DIR
 @click.option("--flush-on-exit", is_flag=True, default=None, help="Close and write open windows at the end.")
 @click.option("--web", type=ADDRESS, help="Where the live page is served; 127.0.0.1:8787, or any free port.")
 @click.option("--no-web", is_flag=True, help="Serve no live page.")

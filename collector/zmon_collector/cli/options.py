@@ -42,6 +42,9 @@ ADDRESS = _Read("host:port", address)
 ENDPOINT = _Read("endpoint", endpoint)
 
 
+PLUGINS_DIR = click.option("--plugins-dir", type=FOLDER, help="Folder whose *.py files are loaded as plugins.")
+
+
 def printable(text: str) -> str:
     """Text that comes from a publisher, without what would steer a terminal.
 

@@ -10,21 +10,22 @@ import click
 
 from zmon_collector import config as configuration
 from zmon_collector.admin import ask
-from zmon_collector.cli.options import CONFIG, FAILED, FOLDER, loaded
+from zmon_collector.cli.options import CONFIG, FAILED, FOLDER, PLUGINS_DIR, loaded
 from zmon_collector.loading import sink_is_on
 
 
 @click.command()
 @click.option("--config", "path", type=CONFIG, help="Configuration file (zmon.toml).")
 @click.option("--data-dir", type=FOLDER, help="Of the collector to ask.")
+@PLUGINS_DIR
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def plugins(path: Path | None, data_dir: Path | None, as_json: bool) -> None:
+def plugins(path: Path | None, data_dir: Path | None, plugins_dir: Path | None, as_json: bool) -> None:
     """List metrics and sinks: where each comes from, and how it fares.
 
     Asks the running collector of DATA_DIR; if none answers, loads the plugins here. Exit code 1 when one of them is
     quarantined, disabled or stuck.
     """
-    config = configuration.load(path, data_dir=data_dir)
+    config = configuration.load(path, data_dir=data_dir, plugins_dir=plugins_dir)
     answer = ask(config.collector.data_dir, "plugins")
     rows = loaded(config).table() if answer is None else answer["plugins"]
     if as_json:

@@ -12,7 +12,7 @@ import click
 from zmon.errors import ConfigurationError
 from zmon_collector import config as configuration
 from zmon_collector.cli import quota
-from zmon_collector.cli.options import CONFIG, FAILED, loaded
+from zmon_collector.cli.options import CONFIG, FAILED, PLUGINS_DIR, loaded
 from zmon_collector.cli.push import show
 from zmon_collector.config import Config, partition_check
 from zmon_collector.config.policy import ModelPolicy, PolicyStore
@@ -26,7 +26,8 @@ from zmon_collector.telemetry import Telemetry
 
 @click.command()
 @click.argument("paths", metavar="CONFIG...", nargs=-1, required=True, type=CONFIG)
-def validate(paths: tuple[Path, ...]) -> None:
+@PLUGINS_DIR
+def validate(paths: tuple[Path, ...], plugins_dir: Path | None) -> None:
     """Check a configuration file and the plugins it speaks of, without starting anything.
 
     Prints how many samples a window of each model will emit to each sink, for the numbers of agents, features and
@@ -47,7 +48,7 @@ def validate(paths: tuple[Path, ...]) -> None:
         summary = check(written, lambda n: None)
         show(summary, "valid")
         sys.exit(FAILED if summary.refused else 0)
-    configs = {path: configuration.load(path) for path in paths}
+    configs = {path: configuration.load(path, plugins_dir=plugins_dir) for path in paths}
     sound = [_check(path, config) for path, config in configs.items()]
     faults = partition_check.faults(configs) if len(configs) > 1 else []
     for fault in faults:

@@ -46,6 +46,9 @@ class CollectorSection:
     flush_on_exit: bool = key(flag, False, "close and write open windows at the end; else they go on after a restart")
     label_horizon: float = key(duration, 7 * 86400.0, "how long rows with an id wait for their label")
     label_wait: float = key(duration, 3600.0, "how long a label waits for its prediction; then it is unknown")
+    plugins_dir: Path | None = key(
+        file, None, "folder whose *.py files are loaded as plugins (docs/plugins.md); a change needs a restart"
+    )
     insecure: bool = key(flag, False, "allow to bind beyond loopback, where anybody may send and listen")
 
 
