@@ -2,166 +2,135 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import zmq
 
 from zmon._wire.frames import pack, unpack
 from zmon.errors import ConfigurationError
+from zmon_collector.dashboard.live import Live
+from zmon_collector.delivery.dead_letters import DeadLetters
+from zmon_collector.delivery.dispatch import Deliveries
+from zmon_collector.delivery.outbox import Outbox
+from zmon_collector.plugins import Registry
+from zmon_collector.storage.database import Database
 
-if TYPE_CHECKING:
-    from zmon_collector.service import Service
-
-ANSWER_LIMIT = 16 * 2**20
-MOST_IDS = 1000  # of one question
+ANSWER_LIMIT = 16 * 2**20  # bytes
+IDS_LIMIT = 1000  # ids in one question
+Answer = dict[str, Any]
 AdminRequest = Mapping[str, Any]
 
 
-class Admin:
-    """Answers questions about a collector, on its own thread."""
+class OutboxQuestions:
+    """The questions of `zmon outbox` about dead letters. They run in the database's thread."""
 
-    def __init__(self, service: Service) -> None:
-        self._service = service
-        self._questions: dict[str, Callable[[AdminRequest], dict[str, Any]]] = {
-            "health": lambda question: self.health(),
-            "plugins": lambda question: self._plugins(),
-            "reload": lambda question: self._reload(),
-        }
-        self._stored: dict[str, Callable[[sqlite3.Connection, AdminRequest], dict[str, Any]]] = {
-            "outbox": self._outbox,
+    def __init__(self, outbox: Outbox, dead_letters: DeadLetters, deliveries: Deliveries) -> None:
+        self._outbox = outbox
+        self._dead_letters = dead_letters
+        self._deliveries = deliveries
+        self.handlers: dict[str, Callable[[sqlite3.Connection, AdminRequest], Answer]] = {
+            "outbox": self._list,
             "outbox-show": self._show,
             "outbox-retry": self._retry,
             "outbox-drop": self._drop,
         }
 
-    def answer(self, frames: list[bytes], reply: Callable[[dict[str, Any]], None]) -> None:
-        """Answer ``{"ask": question, …}``: now, or from the store's thread for what must be looked up there."""
-        question = unpack(frames[-1], "admin")
-        ask = question.get("ask")
-        if isinstance(ask, str) and ask in self._questions:
-            reply(self._questions[ask](question))
-        elif isinstance(ask, str) and ask in self._stored:
-            look = self._stored[ask]
-            self._service.store.submit(lambda connection: _understood(lambda: look(connection, question)), reply)
+    def _list(self, connection: sqlite3.Connection, request: AdminRequest) -> Answer:
+        rows = self._dead_letters.listed(connection, _sink(request), int(request.get("after", 0)))
+        return {"rows": rows, "behind": self._outbox.behind(), "aside": self._dead_letters.counts}
+
+    def _show(self, connection: sqlite3.Connection, request: AdminRequest) -> Answer:
+        return {"rows": self._dead_letters.shown(connection, _ids(request) or [])}
+
+    def _retry(self, connection: sqlite3.Connection, request: AdminRequest) -> Answer:
+        ids = self._dead_letters.ids(connection, _ids(request), _sink(request))
+        able = self._deliveries.resending()
+        for sink in ids.keys() & able:
+            self._outbox.ask_again(sink, ids[sink])
+        return {
+            "asked": {sink: len(ids[sink]) for sink in sorted(ids.keys() & able)},
+            "unable": sorted(ids.keys() - able),
+        }
+
+    def _drop(self, connection: sqlite3.Connection, request: AdminRequest) -> Answer:
+        return {"dropped": self._dead_letters.drop(connection, _ids(request), _sink(request))}
+
+
+class Admin:
+    """Answers questions about a collector, on the collector's thread.
+
+    Parameters
+    ----------
+    live : Live
+        Has the latest health, and what `zmon top` and `zmon tap` show.
+    registry : Registry
+    database : Database
+        Runs the questions about dead letters in its thread.
+    outbox : OutboxQuestions
+    reload : callable
+        Reloads the configuration; returns the changed keys that need a restart.
+    """
+
+    def __init__(
+        self,
+        live: Live,
+        registry: Registry,
+        database: Database,
+        outbox: OutboxQuestions,
+        reload: Callable[[], list[str]],
+    ) -> None:
+        self._live = live
+        self._registry = registry
+        self._database = database
+        self._outbox = outbox
+        self._reload = reload
+
+    def answer(self, frames: list[bytes], reply: Callable[[Answer], None]) -> None:
+        """Answer ``{"ask": question, …}``: at once, or from the database's thread if it has to look there."""
+        request = unpack(frames[-1], "admin")
+        question = request.get("ask")
+        handler = self._outbox.handlers.get(question) if isinstance(question, str) else None
+        if handler is None:
+            reply(self._answer(question))
         else:
-            reply(_understood(lambda: self._service.live.answer(ask)))
+            self._database.submit(lambda connection: _understood(lambda: handler(connection, request)), reply)
 
-    # --- what was set aside ------------------------------------------------------------------------------------------
-
-    def _outbox(self, connection: sqlite3.Connection, question: AdminRequest) -> dict[str, Any]:
-        rows = self._service.aside.listed(connection, _sink(question), int(question.get("after", 0)))
-        return {"rows": rows, "behind": self._service.outbox.behind(), "aside": self._service.aside.counts}
-
-    def _show(self, connection: sqlite3.Connection, question: AdminRequest) -> dict[str, Any]:
-        return {"rows": self._service.aside.shown(connection, _ids(question) or [])}
-
-    def _retry(self, connection: sqlite3.Connection, question: AdminRequest) -> dict[str, Any]:
-        found = self._service.aside.ids(connection, _ids(question), _sink(question))
-        able = self._service.deliveries.resending()
-        for sink in found.keys() & able:
-            self._service.outbox.ask_again(sink, found[sink])
-        return {
-            "asked": {sink: len(found[sink]) for sink in sorted(found.keys() & able)},
-            "unable": sorted(found.keys() - able),
-        }
-
-    def _drop(self, connection: sqlite3.Connection, question: AdminRequest) -> dict[str, Any]:
-        return {"dropped": self._service.aside.drop(connection, _ids(question), _sink(question))}
-
-    # --- the collector -----------------------------------------------------------------------------------------------
-
-    def _plugins(self) -> dict[str, Any]:
-        return {"plugins": self._service.registry.table()}
-
-    def _reload(self) -> dict[str, Any]:
-        try:
-            return {"waiting": self._service.reload()}
-        except ConfigurationError as error:
-            return {"error": str(error)}
-
-    def health(self) -> dict[str, Any]:
-        """How the collector fares: what is wrong, endpoints, counters, sinks, and what limits its samples."""
-        service = self._service
-        problems = self._problems()
-        return {
-            "status": "degraded" if problems else "ok",
-            "problems": problems,
-            "pid": os.getpid(),
-            "data": service.receiver.data,
-            "control": service.receiver.control,
-            "web": service.live.url,
-            "streams": len(service.ingestor.sessions),
-            "connected": service.ingestor.sessions.connected,
-            "models": sorted(f"{model} {version}".strip() for model, version in list(service.ingestor.models)),
-            "open_windows": sum(len(model.windows.open) for model in list(service.ingestor.models.values())),
-            "inbox_bytes": service.receiver.inbox_bytes,
-            "backlog_bytes": service.engine.backlog,
-            "uncommitted_bytes": service.store.pending_bytes,
-            "journal_bytes": service.store.used_bytes,
-            "label_bytes": service.ingestor.late.kept_bytes,
-            "outbox": len(service.outbox),
-            "outbox_bytes": service.outbox.nbytes,
-            "behind": service.outbox.behind(),
-            "aside": dict(service.aside.counts),
-            "sinks": service.deliveries.states(),
-            "sample_rows_lowered_to": service.engine.smallest_sample,
-            "counters": dict(service.telemetry.snapshot()),
-        }
-
-    def _problems(self) -> list[str]:
-        """What an operator should look at, a sentence each."""
-        service = self._service
-        found = []
-        if service.store.full:
-            found.append("the disk is full: nothing is acknowledged, publishers keep their rows")
-        if service.store.used_bytes > service.config.limits.journal_bytes:
-            found.append("the journal is at limits.journal_bytes: nothing is taken until windows close")
-        found += [f"a damaged file was set aside as {name}" for name in service.store.set_aside]
-        found += service.deliveries.problems()
-        for name, count in service.aside.counts.items():
-            found.append(f"{count} samples were refused by the target of sink {name} and set aside: zmon outbox ls")
-        for metric in service.registry.metrics.values():
-            if metric.state != "ok":
-                found.append(f"metric {metric.metric.name} is {metric.state}: {metric.error}")
-        for plugin in service.registry.plugins.values():
-            if plugin.state != "ok":
-                found.append(f"plugin {plugin.name} is {plugin.state}: {plugin.error}")
-        counters = service.telemetry
-        for counter, text in (
-            ("agents_over_limit", "more agents than limits.agents: the newer ones count for the rollup only"),
-            ("outbox_dropped", "reports were dropped before every sink had them"),
-            ("refused_dropped", "samples that were set aside went: limits.refused_rows or refused_age"),
-            ("chunks_damaged", "damaged rows were found in the journal and count as lost"),
-        ):
-            if counters.get(counter):
-                found.append(text)
-        return found
+    def _answer(self, question: object) -> Answer:
+        if question == "health":
+            return self._live.health.as_dict()
+        if question == "plugins":
+            return {"plugins": self._registry.table()}
+        if question == "reload":
+            try:
+                return {"waiting": self._reload()}
+            except ConfigurationError as error:
+                return {"error": str(error)}
+        return _understood(lambda: self._live.answer(question))
 
 
-def _understood(answer: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """The answer; an error in its place where the question holds what is no number, or one too large."""
+def _understood(answer: Callable[[], Answer]) -> Answer:
+    """Return the answer, or an error if a value in the request is not a number, or too large."""
     try:
         return answer()
     except (ValueError, TypeError, OverflowError) as error:
         return {"error": f"the question cannot be understood: {error}"}
 
 
-def _ids(question: AdminRequest) -> list[int] | None:
-    ids = question.get("ids")
-    return None if ids is None else [int(each) for each in ids][:MOST_IDS]
+def _ids(request: AdminRequest) -> list[int] | None:
+    ids = request.get("ids")
+    return None if ids is None else [int(number) for number in ids][:IDS_LIMIT]
 
 
-def _sink(question: AdminRequest) -> str | None:
-    sink = question.get("sink")
+def _sink(request: AdminRequest) -> str | None:
+    sink = request.get("sink")
     return None if sink is None else str(sink)
 
 
-def ask(data_dir: Path, question: str, timeout: float = 1.0, **more: Any) -> dict[str, Any] | None:
-    """The answer of the collector that runs on `data_dir`; None when none answers within `timeout` seconds."""
+def ask(data_dir: Path, question: str, timeout: float = 1.0, **more: Any) -> Answer | None:
+    """Ask the collector that runs on `data_dir`; return None if there is no answer within `timeout` seconds."""
     path = data_dir.absolute() / "admin.sock"
     if not path.exists():
         return None

@@ -109,8 +109,11 @@ class Notifier:
         Held for every touch of `notifications`.
     save : callable
         Makes durable that a message was taken.
-    page : callable
-        Where the live page is.
+
+    Attributes
+    ----------
+    page_url : str
+        The live page that messages link to; known once the page is bound, empty without one.
     """
 
     def __init__(
@@ -118,11 +121,11 @@ class Notifier:
         notifications: NotificationQueues,
         lock: threading.Lock,
         save: Callable[[], None],
-        page: Callable[[], str],
         telemetry: Telemetry,
         send: Post = post,
     ) -> None:
-        self._notifications, self._lock, self._save, self._page = notifications, lock, save, page
+        self.page_url = ""
+        self._notifications, self._lock, self._save = notifications, lock, save
         self._telemetry = telemetry
         self._post = send
         self._stop = threading.Event()
@@ -151,7 +154,7 @@ class Notifier:
             if target is None:
                 continue
             try:
-                status = self._post(target, request_body(target.kind, message, target.page or self._page()))
+                status = self._post(target, request_body(target.kind, message, target.page or self.page_url))
                 why = f"it answered {status}"
             except Exception as error:  # noqa: BLE001 - its text may hold the address, which is a secret
                 status, why = 0, type(error).__name__

@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 from zmon.contract import Report
 from zmon.state import pack_state, unpack_state
@@ -35,14 +34,12 @@ class AlertWorker(Delivery):
     config : Config
     store : Database
         Holds state and queues, written together after each report.
-    page : callable
-        Where the live page is.
     send : callable
         Sends one message.
     """
 
     def __init__(
-        self, config: Config, store: Database, outbox: Outbox, telemetry: Telemetry, page: Any, send: Post = post
+        self, config: Config, store: Database, outbox: Outbox, telemetry: Telemetry, send: Post = post
     ) -> None:
         super().__init__("alerts", outbox, telemetry)
         self._store = store
@@ -50,10 +47,14 @@ class AlertWorker(Delivery):
         self._lock = threading.Lock()
         self._alerts = AlertTracker(rules(config.alerts))
         self._notifications = NotificationQueues(config.notify)
-        self._sender = Notifier(self._notifications, self._lock, self._save, page, telemetry, send)
+        self._sender = Notifier(self._notifications, self._lock, self._save, telemetry, send)
         self._origin = ""
         self._logged: set[str] = set()  # kinds of errors
         self._failed_at = 0.0
+
+    def link_to(self, page_url: str) -> None:
+        """Let messages link to the live page at this address."""
+        self._sender.page_url = page_url
 
     def load(self, connection: sqlite3.Connection) -> None:
         """Go on where the last run ended."""

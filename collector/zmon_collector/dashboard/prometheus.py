@@ -1,24 +1,21 @@
-"""/metrics: the collector's own health, and if asked each model's newest window, in Prometheus' text format.
+"""/metrics: the collector's own health and the newest window of each model, in Prometheus' text format.
 
-Each answer is made afresh from what is there now, so a series whose source is gone disappears.
+Every answer is built from the last look at the collector, so a series whose source is gone disappears.
 """
 
 from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from zmon.contract import DIMENSIONS, Point, Report
-
-if TYPE_CHECKING:
-    from zmon_collector.service import Service
+from zmon_collector.health import HealthReport
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 SERIES = 2000  # of models, in one answer
@@ -27,16 +24,16 @@ STALE_LEAST = 600.0
 NAMES = ("model", "model_version", "agent_id", *DIMENSIONS)
 
 _GAUGES = {
-    "streams": "publishers known",
-    "connected": "publishers heard of since the start",
-    "open_windows": "windows that take rows",
-    "inbox_bytes": "received and not yet looked at",
-    "backlog_bytes": "rows that wait for metrics",
-    "uncommitted_bytes": "rows that wait for the disk",
-    "journal_bytes": "state on disk",
-    "outbox_bytes": "reports that wait for a sink",
+    "streams": "publishers known, including those that are away",
+    "connected": "publishers connected",
+    "open_windows": "windows that accept rows",
+    "inbox_bytes": "bytes received and not yet processed",
+    "backlog_bytes": "bytes of rows that wait for metrics",
+    "uncommitted_bytes": "bytes of rows that wait for the disk",
+    "journal_bytes": "bytes of state on disk",
+    "outbox_bytes": "bytes of reports that wait for a sink",
 }
-_OF_SINKS = {"sink_written", "sink_errors", "sink_failed", "outbox_dropped", "samples_refused", "refused_dropped"}
+_SINK_COUNTERS = {"sink_written", "sink_errors", "sink_failed", "outbox_dropped", "samples_refused", "refused_dropped"}
 _ILLEGAL = re.compile(r"[^a-zA-Z0-9_]")
 
 
@@ -46,66 +43,67 @@ class NewestReports:
     def __init__(self) -> None:
         self._reports: dict[tuple[str, str], tuple[Report, float]] = {}
 
-    def take(self, report: Report) -> None:
-        """Called for each report, in order."""
+    def record(self, report: Report) -> None:
+        """Keep a report, unless that of a later window is kept."""
         kept = self._reports.get((report.model, report.version))
         if kept is None or kept[0].window.start <= report.window.start:
             points = sorted(report.points, key=lambda point: point.agent_id is not None)[:SERIES]  # rollups first
             self._reports[report.model, report.version] = (replace(report, points=points), time.monotonic())
 
     def reports(self) -> list[Report]:
-        """Those that are not stale; the others are forgotten."""
+        """Return the reports that are not stale, and forget the others."""
         now = time.monotonic()
-        for key, (report, taken) in list(self._reports.items()):
-            if now - taken > max(STALE_LEAST, STALE * (report.window.end - report.window.start)):
+        for key, (report, recorded) in list(self._reports.items()):
+            if now - recorded > max(STALE_LEAST, STALE * (report.window.end - report.window.start)):
                 self._reports.pop(key, None)
         return [report for report, _ in list(self._reports.values())]
 
 
 class _Health(Collector):
-    def __init__(self, health: dict[str, Any], plugins: list[dict[str, Any]]) -> None:
+    """The collector's own series."""
+
+    def __init__(self, health: HealthReport) -> None:
         self._health = health
-        self._plugins = plugins
 
     def collect(self) -> Iterator[Metric]:
         health = self._health
         yield GaugeMetricFamily("zmon_up", "1 while the collector answers", 1)
-        yield GaugeMetricFamily("zmon_problems", "things an operator should look at", len(health["problems"]))
+        yield GaugeMetricFamily("zmon_problems", "problems an operator should look at", len(health.problems))
         for name, text in _GAUGES.items():
-            yield GaugeMetricFamily(f"zmon_{name}", text, health[name])
-        yield GaugeMetricFamily("zmon_outbox_reports", "reports that wait for a sink", health["outbox"])
-        yield GaugeMetricFamily("zmon_models", "models times versions", len(health["models"]))
+            yield GaugeMetricFamily(f"zmon_{name}", text, getattr(health, name))
+        yield GaugeMetricFamily("zmon_outbox_reports", "reports that wait for a sink", health.outbox)
+        yield GaugeMetricFamily("zmon_models", "models times versions", len(health.models))
         behind = GaugeMetricFamily("zmon_sink_behind", "reports that wait for this sink", labels=["sink"])
         works = GaugeMetricFamily("zmon_sink_ok", "1 while the sink delivers, 0 while it fails", labels=["sink"])
-        aside = GaugeMetricFamily("zmon_sink_refused_samples", "samples set aside (zmon outbox ls)", labels=["sink"])
-        for sink, state in health["sinks"].items():
-            behind.add_metric([sink], health["behind"].get(sink, 0))
+        refused = GaugeMetricFamily("zmon_sink_refused_samples", "samples set aside (zmon outbox ls)", labels=["sink"])
+        for sink, state in health.sinks.items():
+            behind.add_metric([sink], health.behind.get(sink, 0))
             works.add_metric([sink], state == "ok")
-            aside.add_metric([sink], health["aside"].get(sink, 0))
-        yield from (behind, works, aside)
+            refused.add_metric([sink], health.aside.get(sink, 0))
+        yield from (behind, works, refused)
         metrics = GaugeMetricFamily(
             "zmon_metric_ok", "1 while the metric runs, 0 when disabled or stuck", labels=["metric"]
         )
         seconds = CounterMetricFamily("zmon_metric_seconds", "time spent in the metric", labels=["metric"])
         plugins = GaugeMetricFamily("zmon_plugin_quarantined", "plugins that cannot be used", labels=["plugin"])
-        for row in self._plugins:
+        for row in health.plugins:
             if row["kind"] == "metric":
                 metrics.add_metric([row["name"]], row["state"] == "ok")
                 seconds.add_metric([row["name"]], row["seconds"])
             elif row["state"] == "quarantined":
                 plugins.add_metric([row["plugin"]], 1)
         yield from (metrics, seconds, plugins)
-        yield from _counters(health["counters"])
+        yield from _counters(health.counters)
 
 
-def _counters(counters: dict[str, int]) -> Iterator[Metric]:
-    """``name`` or ``name{label}`` by count, as the collector's telemetry gives them."""
+def _counters(counters: Mapping[str, int]) -> Iterator[Metric]:
+    """Yield the families of counters named ``name`` or ``name{label}``, as `Telemetry.snapshot` names them."""
     labelled = {key.partition("{")[0] for key in counters if "{" in key}
     families: dict[str, CounterMetricFamily] = {}
     for key, count in counters.items():
         name, _, label = key.partition("{")
         if name not in families:
-            labels = [("sink" if name in _OF_SINKS else "reason")] if name in labelled else []
+            labels = [("sink" if name in _SINK_COUNTERS else "reason")] if name in labelled else []
             families[name] = CounterMetricFamily(
                 f"zmon_{_ILLEGAL.sub('_', name)}", name.replace("_", " "), labels=labels
             )
@@ -114,9 +112,9 @@ def _counters(counters: dict[str, int]) -> Iterator[Metric]:
 
 
 class _Models(Collector):
-    """The newest windows: rollups first, then agents, so that what is beyond the bound is detail."""
+    """Series of the newest windows: rollups first, then agents, so that only detail is beyond the bound."""
 
-    def __init__(self, reports: list[Report], limit: int) -> None:
+    def __init__(self, reports: Sequence[Report], limit: int) -> None:
         self._reports = reports
         self._limit = limit
 
@@ -146,7 +144,7 @@ class _Models(Collector):
         yield from families.values()
 
 
-def _rollups_first(reports: list[Report]) -> Iterator[tuple[Report, Point]]:
+def _rollups_first(reports: Sequence[Report]) -> Iterator[tuple[Report, Point]]:
     for wants_rollup in (True, False):
         for report in reports:
             for point in report.points:
@@ -154,17 +152,35 @@ def _rollups_first(reports: list[Report]) -> Iterator[tuple[Report, Point]]:
                     yield report, point
 
 
-def exposition(service: Service, series: int = SERIES) -> bytes:
-    """The text of /metrics, of type `CONTENT_TYPE`.
+def exposition(health: HealthReport, reports: Sequence[Report], series: int = SERIES) -> bytes:
+    """Return the text of /metrics, of type `CONTENT_TYPE`.
 
     Parameters
     ----------
-    service : Service
+    health : HealthReport
+    reports : sequence of Report
+        The newest window of each model.
     series : int
         The most series of models to show; 0 shows the collector's own health only.
     """
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Health(service.admin.health(), service.registry.table()))
+    registry.register(_Health(health))
     if series:
-        registry.register(_Models(service.newest.reports(), series))
+        registry.register(_Models(reports, series))
     return generate_latest(registry)
+
+
+class MetricsPage:
+    """/metrics as of the last look: health and windows of the same moment. Read from any thread."""
+
+    def __init__(self, series: int) -> None:
+        self._series = series
+        self._shown: tuple[HealthReport, Sequence[Report]] = (HealthReport(), ())
+
+    def update(self, health: HealthReport, reports: Sequence[Report]) -> None:
+        """Show this from now on."""
+        self._shown = (health, reports)
+
+    def text(self) -> bytes:
+        """Return the text for a scrape."""
+        return exposition(*self._shown, self._series)

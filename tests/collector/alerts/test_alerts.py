@@ -437,7 +437,7 @@ def test_a_webhook_that_is_down_for_an_hour_gets_every_alert_once(monkeypatch: p
         return 200
 
     saved: list[dict[str, Any]] = []
-    sender = Notifier(notifications, threading.Lock(), lambda: saved.append({}), lambda: "", Telemetry(), send)
+    sender = Notifier(notifications, threading.Lock(), lambda: saved.append({}), Telemetry(), send)
     expected = []
     while clock < 4200:
         if clock % 600 == 0:
@@ -448,7 +448,7 @@ def test_a_webhook_that_is_down_for_an_hour_gets_every_alert_once(monkeypatch: p
         sender.turn(clock)
         if clock == 1800:  # the collector is restarted meanwhile
             notifications = NotificationQueues(notifications.targets, unpack_state(pack_state(notifications.queues)))
-            sender = Notifier(notifications, threading.Lock(), lambda: saved.append({}), lambda: "", Telemetry(), send)
+            sender = Notifier(notifications, threading.Lock(), lambda: saved.append({}), Telemetry(), send)
         clock += 1
     assert got == expected
     assert tries < 60 + len(expected), "it waits longer and longer"
@@ -540,7 +540,7 @@ def test_the_inversion_of_the_digits(
             publisher.publish(p, labels=labels if labelled else None, timestamps=1_700_000_000.0 + window * PERIOD)
         assert publisher.flush(20)
     collector.stop()
-    found = collector.service.alerting.entries()
+    found = collector.service.alert_worker.entries()
     assert bool(found) == (first is not None), found
     for alert in found:
         opened, closed = ((alert[each] - 1_700_000_000) // PERIOD for each in ("since", "until"))
@@ -610,11 +610,11 @@ def test_a_reload_changes_rules_and_keeps_what_is_open(
         for window in range(3):
             publisher.publish(p, labels=labels, timestamps=1_700_000_000.0 + window * PERIOD)
         publisher.flush(20)
-        entries = collector.service.alerting.entries
+        entries = collector.service.alert_worker.entries
         until(lambda: entries(), 20, "an alert")
-        collector.service.alerting.reload(replace(config, alerts=(AlertRule("low", what="accuracy", below=0.98),)))
+        collector.service.alert_worker.reload(replace(config, alerts=(AlertRule("low", what="accuracy", below=0.98),)))
         assert [each["state"] for each in entries()] == ["firing"]
-        collector.service.alerting.reload(replace(config, alerts=()))
+        collector.service.alert_worker.reload(replace(config, alerts=()))
         assert [(each["state"], each["why"]) for each in entries()] == [("closed", "its rule is gone")]
 
 
@@ -644,7 +644,7 @@ class Reports:
 
 
 def alerting_of(reports: Any) -> AlertWorker:
-    return AlertWorker(Config(), reports, reports, Telemetry(), lambda: "")
+    return AlertWorker(Config(), reports, reports, Telemetry())
 
 
 def test_a_report_on_which_the_rules_fail_is_passed_over(

@@ -91,15 +91,15 @@ def test_reload_swaps_the_profile_and_refuses_one_that_does_not_fit(collect: Any
     profile().save(path)
     own = config(reference=path)
     collector = collect(config=own, idle=1.0)
-    collector.service._read = lambda: own
+    collector.service.reloader.read = lambda: own
     serve(collector, {0: 0.0})
     until(lambda: len(collector.files()) == 1, what="the first window")
     profile(["age", "salary"]).save(path)
     with pytest.raises(ConfigurationError, match="'salary' is not there"):
-        collector.service.reload()
+        collector.service.reloader.reload()
     p, inputs = rows(5000, 0, 2.0)
     zmon.profile(p, inputs, classes=CLASSES, features=FEATURES).save(path)
-    collector.service.reload()
+    collector.service.reloader.reload()
     serve(collector, {1: 0.0, 2: 2.0})
     collector.stop()
     assert series(collector, "drifted_feature_freq") == {0: 0, 1: 1, 2: 0}

@@ -47,7 +47,7 @@ def client() -> Iterator[Callable[[Collector], httpx.Client]]:
     opened: list[httpx.Client] = []
 
     def connect(collector: Collector, **options: Any) -> httpx.Client:
-        made = httpx.Client(base_url=collector.service.live.url, timeout=30, **options)
+        made = httpx.Client(base_url=collector.service.url, timeout=30, **options)
         opened.append(made)
         return made
 
@@ -112,4 +112,4 @@ def behind(
 def shown(collector: Collector, *reports: Report) -> None:
     """Let the page have these reports, as if their windows had closed now."""
     for report in reports:
-        collector.service.live.take(report)
+        collector.service.live.record(report)

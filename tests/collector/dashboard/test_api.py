@@ -133,11 +133,11 @@ def test_probes_answer_without_token_on_their_own(paged: Start, tmp_path_factory
     secret = tmp_path_factory.mktemp("secret") / "token"
     secret.write_text("a-token-of-some-length")
     collector = paged(token_file=secret, health="127.0.0.1:0")
-    probes = collector.service.live._probes
+    probes = collector.service.site.probes
     assert get(f"{probes.url}healthz").json() == {"status": "ok"}
     assert get(f"{probes.url}readyz").status_code == 200
     assert get(f"{probes.url}api/v1/models").status_code == 404
     assert "zmon_streams 0.0" in get(f"{probes.url}metrics").text
-    assert get(f"{collector.service.live.url}metrics").status_code == 401
-    collector.service.live.ready = False
+    assert get(f"{collector.service.url}metrics").status_code == 401
+    collector.service.site.ready = False
     assert get(f"{probes.url}readyz").status_code == 503

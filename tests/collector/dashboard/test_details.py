@@ -82,7 +82,7 @@ def serve(collector: Collector, *windows: tuple[str, int, int]) -> None:
 
 
 def view(collector: Collector, panel: str, **asked: Any) -> dict[str, Any]:
-    url = f"{collector.service.live.url}api/v1/view"
+    url = f"{collector.service.url}api/v1/view"
     found = get(url, params={"view": "model", "model": "m", "range": "all", **asked}).json()
     return next((each for each in found["panels"] if each["id"] == panel), {"figure": None, "empty": ""})
 
@@ -94,7 +94,7 @@ def drawn(collector: Collector, panel: str, **asked: Any) -> dict[str, dict[str,
 
 def closed(collector: Collector, windows: int) -> None:
     collector.close_windows()
-    until(lambda: len(collector.service.live.tapped) == windows, what=f"{windows} windows")
+    until(lambda: len(collector.service.live.recent_reports) == windows, what=f"{windows} windows")
 
 
 def test_the_calibration_curve_is_that_of_scikit_learn(collect: Any) -> None:
@@ -202,7 +202,7 @@ def test_no_file_and_no_tap_has_them(collect: Any, reference: Path) -> None:
     collector = collect(config=config(reference=reference), window=60)
     serve(collector, ("a", 1, START - 86400))
     closed(collector, 1)
-    (report,) = collector.service.live.tapped
+    (report,) = collector.service.live.recent_reports
     assert set(report.details) == {("a", "calibration"), (None, "calibration"), (None, "drift")}
     assert "details" not in str(collector.service.live.answer("reports 0").keys())
     collector.stop()

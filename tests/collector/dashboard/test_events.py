@@ -18,7 +18,7 @@ class Viewer:
     """One who looks, over a socket of its own; reads only when told to."""
 
     def __init__(self, collector: Collector, query: str, last: int | None = None, receive_buffer: int = 0) -> None:
-        page = collector.service.live.page
+        page = collector.service.site.page
         self.socket = socket.socket()
         if receive_buffer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
@@ -135,7 +135,7 @@ def test_too_many_viewers_are_told(paged: Start, look: Look) -> None:
     viewers = [look(collector, "view=health") for _ in range(2)]
     for viewer in viewers:
         viewer.next()
-    assert get(f"{collector.service.live.url}api/v1/events?view=health").status_code == 503
+    assert get(f"{collector.service.url}api/v1/events?view=health").status_code == 503
     viewers.pop().socket.close()
     until(lambda: not look(collector, "view=health").silent(1), what="a free place")
 

@@ -24,7 +24,7 @@ def publish(collector: Collector, start: int, agents: tuple[str, ...], batches: 
 
 
 def view(collector: Collector) -> dict[str, Any]:
-    url = f"{collector.service.live.url}api/v1/view"
+    url = f"{collector.service.url}api/v1/view"
     found: dict[str, Any] = get(url, params={"view": "model", "model": "m", "range": "all"}).json()
     return found
 
@@ -98,7 +98,7 @@ def test_nobody_looks_nothing_is_computed(paged: Start) -> None:
     start, length = open_window()
     collector = paged(window=length)
     publish(collector, start, ("a",), 1, np.random.default_rng(0))
-    until(lambda: len(collector.service.live.beats) > 2, what="three seconds")
+    until(lambda: len(collector.service.live.health_history) > 2, what="three seconds")
     assert not collector.service.live.partials
 
 

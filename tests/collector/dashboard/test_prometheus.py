@@ -42,7 +42,7 @@ def collector(collect: Callable[..., Collector]) -> Collector:
 
 
 def scrape(collector: Collector, **options: Any) -> list[Sample]:
-    text = exposition(collector.service, **options).decode()
+    text = exposition(collector.service.health(), collector.service.newest.reports(), **options).decode()
     return [sample for family in text_string_to_metric_families(text) for sample in family.samples]
 
 
@@ -86,10 +86,10 @@ def test_stale_series_disappear(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prometheus.time, "monotonic", lambda: now[0])
     newest = NewestReports()
     for start, version in ((0, "1"), (60, "2"), (0, "2")):
-        newest.take(Report(1, "m", version, Window(start, start + 60), [Point(None, Value("accuracy", 0.5))]))
+        newest.record(Report(1, "m", version, Window(start, start + 60), [Point(None, Value("accuracy", 0.5))]))
     assert {(r.version, r.window.start) for r in newest.reports()} == {("1", 0), ("2", 60)}
     now[0] += 500
-    newest.take(Report(3, "m", "2", Window(120, 180), []))
+    newest.record(Report(3, "m", "2", Window(120, 180), []))
     now[0] += 200
     assert [r.version for r in newest.reports()] == ["2"]
 

@@ -56,13 +56,13 @@ class Table:
             arrays=[("probabilities", "<f8", [rows, 2])], buffers=[p.tobytes()],
         )  # fmt: skip
         for each in (wire.encode_schema_message(TOPIC, STREAM, BODY), frames):
-            self.service._take(ReceivedMessage("data", [bytes(frame) for frame in each]), self.now)
+            self.service.message_handler.handle(ReceivedMessage("data", [bytes(frame) for frame in each]), self.now)
 
     def greeting(self, kind: str, base: int = 1, issued: int = 0, **tally: Any) -> None:
         frame = control.encode_greeting(
             kind, topic=TOPIC, stream=STREAM, base=base, acked=0, issued=issued, clock=0, tally=tally
         )
-        self.service._take(ReceivedMessage("control", [frame], b"peer"), self.now)
+        self.service.message_handler.handle(ReceivedMessage("control", [frame], b"peer"), self.now)
 
     def end_turn(self) -> None:
         turn, _, _ = self.ingestor.end_turn(self.now)
@@ -90,7 +90,7 @@ class Table:
         """What another run left behind."""
         service = self.service
         found = journal.load(disk)
-        return Recovery(found, self.ingestor, service.store, lambda: None)
+        return Recovery(found, self.ingestor, service.database, lambda: None)
 
     def counts(self, kind: str) -> int:
         return self.service.telemetry.get(kind)

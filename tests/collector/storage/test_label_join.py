@@ -372,7 +372,7 @@ def test_the_history_restates_the_window_of_the_prediction(
     )
 
     def restated() -> dict[str, list[float]]:
-        lines = collector.service.live.memory.read(lambda db: history_queries.read_series(db, query)).result()
+        lines = collector.service.live.history.read(lambda db: history_queries.read_series(db, query)).result()
         return {line.names["what"]: line.values.tolist() for line in lines}
 
     with collector.publisher(classes=3, agent_id="a") as publisher:

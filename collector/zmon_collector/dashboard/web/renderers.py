@@ -125,8 +125,8 @@ class Renderer:
         return {"alerts": self._live.alerts()}
 
     def _health(self, _: QueryParams) -> dict[str, Any]:
-        beats = list(self._live.beats)
-        plugins = self._live.plugins()
+        beats = list(self._live.health_history)
+        plugins = list(self._live.health.plugins)
         newest = beats[-1] if beats else {}
         lag: list[TimeSeries] = []
         for known in self._read(history_queries.list_models)[:5]:
@@ -135,7 +135,7 @@ class Renderer:
         return {
             "health": {name: value for name, value in newest.items() if name not in ("mono", "time")},
             "plugins": plugins,
-            "history": {"bytes": self._live.memory.read_bytes(), "set_aside": self._live.memory.history.set_aside},
+            "history": {"bytes": self._live.history.read_bytes(), "set_aside": self._live.history.set_aside},
             "panels": health_panels(beats, plugins, lag),
         }
 
@@ -148,7 +148,7 @@ class Renderer:
         return self._live.alerts()
 
     def health(self) -> dict[str, Any]:
-        beats = self._live.beats
+        beats = self._live.health_history
         return dict(beats[-1]) if beats else {}
 
     def series(self, model: str, version: str | None, search: str, limit: int) -> list[dict[str, str]]:
@@ -165,7 +165,7 @@ class Renderer:
 
     def _known(self, params: QueryParams) -> KnownModel | None:
         found: Sequence[KnownModel] = self._read(history_queries.list_models)
-        opened = self._live.open(params.model, params.version)
+        opened = self._live.open_windows(params.model, params.version)
         first = None
         if opened:  # its first window is still open
             oldest, newest = opened[0].window, opened[-1].window
@@ -185,7 +185,7 @@ class Renderer:
         )
 
     def _read(self, query: Callable[[Any], Any]) -> Any:
-        found, seconds = self._live.memory.timed(query).result()
+        found, seconds = self._live.history.timed(query).result()
         self._spent.seconds = getattr(self._spent, "seconds", 0.0) + seconds
         return found
 
@@ -197,7 +197,7 @@ class Renderer:
         """What a metric gave behind its values: of the newest windows, the open ones first."""
         (agent,) = query.agents or ("",)
         found = self._read(lambda db: history_queries.read_details(db, query, metric, agent, most))
-        for report in [] if query.frozen else self._live.open(query.model, query.version or ""):
+        for report in [] if query.frozen else self._live.open_windows(query.model, query.version or ""):
             so_far = report.details.get((agent or None, metric))
             if so_far is not None:
                 found.insert(0, (0, so_far))
@@ -226,7 +226,7 @@ class Renderer:
         """
         version = query.version or ""
         measures = set(self._read(lambda db: history_queries.list_measures(db, query.model, version)))
-        for report in [] if query.frozen else self._live.open(query.model, version):
+        for report in [] if query.frozen else self._live.open_windows(query.model, version):
             measures |= {point.value.what for point in report.points}
         series: list[TimeSeries] = []
         by_agent: list[TimeSeries] = []
@@ -243,7 +243,7 @@ class Renderer:
 
     def _partial(self, known: KnownModel, query: PointQuery) -> tuple[int, int] | None:
         """The stretch of the open windows that are shown."""
-        opened = self._live.open(known.model, known.version)
+        opened = self._live.open_windows(known.model, known.version)
         if not opened or query.step or query.frozen:
             return None
         return opened[0].window.start, opened[-1].window.end

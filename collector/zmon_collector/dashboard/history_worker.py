@@ -1,0 +1,74 @@
+"""The history's thread: everything that touches history.sqlite runs on it, one call after the other."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from zmon.contract import Report
+from zmon_collector.dashboard.history import History
+
+log = logging.getLogger("zmon.collector")
+T = TypeVar("T")
+
+
+class HistoryWorker:
+    """The history and the one thread that uses it."""
+
+    def __init__(self, path: Path, keep: float, limit: int) -> None:
+        self._history = History(path, keep, limit)
+        self._thread = ThreadPoolExecutor(1, "zmon-history")
+
+    def start(self) -> None:
+        """Open the history."""
+        self._thread.submit(self._history.open).result()
+
+    def read(self, query: Callable[[sqlite3.Connection], T]) -> Future[T]:
+        """Run a function of history_queries.py in the history's thread."""
+        return self._thread.submit(self._history.read, query)
+
+    def timed(self, query: Callable[[sqlite3.Connection], T]) -> Future[tuple[T, float]]:
+        """Run a query; also return the seconds of a core that it took."""
+
+        def run() -> tuple[T, float]:
+            started = time.thread_time()
+            return self._history.read(query), time.thread_time() - started
+
+        return self._thread.submit(run)
+
+    def read_bytes(self) -> int:
+        """Return how many bytes the history uses."""
+        return self._thread.submit(lambda: self._history.nbytes).result()
+
+    @property
+    def set_aside(self) -> int:
+        """How many damaged files were replaced by a new one."""
+        return self._history.set_aside
+
+    def append(self, report: Report, wall: float) -> None:
+        """Write a report; return when it is in the history."""
+        self._thread.submit(self._history.append, report, wall).result()
+
+    def restate(self, make: Callable[[], list[Report]], done: Callable[[], None]) -> None:
+        """Compute and write restated windows in the history's thread; `done` is called even if that fails."""
+
+        def work() -> None:
+            try:
+                for report in make():
+                    self._history.append(report, time.time())
+            except Exception as error:  # noqa: BLE001 - a metric may raise anything; the files are not affected
+                log.error("cannot restate a window: %s: %s", type(error).__name__, error)
+            finally:
+                done()
+
+        self._thread.submit(work)
+
+    def stop(self) -> None:
+        """Close the history after the last write."""
+        self._thread.submit(self._history.close)
+        self._thread.shutdown(wait=True)

@@ -1,0 +1,88 @@
+"""How a collector fares: one immutable report a look, for the admin socket, /metrics and the page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+_NOTEWORTHY = {  # counters that an operator should know about once they are not zero
+    "agents_over_limit": "more agents than limits.agents: the newer ones count for the rollup only",
+    "outbox_dropped": "reports were dropped before every sink had them",
+    "refused_dropped": "set-aside samples were discarded: limits.refused_rows or refused_age",
+    "chunks_damaged": "damaged rows were found in the journal and count as lost",
+}
+_SHOWN = (
+    "pid", "data", "control", "web", "streams", "connected", "models", "open_windows", "inbox_bytes", "backlog_bytes",
+    "uncommitted_bytes", "journal_bytes", "label_bytes", "outbox", "outbox_bytes", "behind", "aside", "sinks",
+    "sample_rows_lowered_to", "counters",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class HealthReport:
+    """The state of a collector at one moment: endpoints, queues, sinks, counters, and what is wrong with it."""
+
+    pid: int = 0
+    data: str = ""  # endpoints as bound, and the page's address
+    control: str = ""
+    web: str = ""
+    streams: int = 0
+    connected: int = 0
+    models: tuple[str, ...] = ()
+    open_windows: int = 0
+    inbox_bytes: int = 0
+    backlog_bytes: int = 0
+    uncommitted_bytes: int = 0
+    journal_bytes: int = 0
+    label_bytes: int = 0
+    outbox: int = 0
+    outbox_bytes: int = 0
+    behind: Mapping[str, int] = field(default_factory=dict)  # reports that wait, by sink
+    aside: Mapping[str, int] = field(default_factory=dict)  # dead letters, by sink
+    sinks: Mapping[str, str] = field(default_factory=dict)  # their states
+    sample_rows_lowered_to: int = 0
+    counters: Mapping[str, int] = field(default_factory=dict)
+    plugins: tuple[dict[str, Any], ...] = ()  # rows of `zmon plugins`
+    # what only the problems need
+    disk_full: bool = False
+    journal_limit: int = 0
+    damaged_files: tuple[str, ...] = ()
+    failing: tuple[str, ...] = ()  # what is wrong with sinks and alerts, a sentence each
+
+    @property
+    def status(self) -> str:
+        """``degraded`` while an operator should look at something, else ``ok``."""
+        return "degraded" if self.problems else "ok"
+
+    @property
+    def problems(self) -> list[str]:
+        """What an operator should look at, a sentence each."""
+        return list(self._problems())
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data, as the admin socket and the HTTP API give it."""
+        plain = {name: _plain(getattr(self, name)) for name in _SHOWN}
+        return {"status": self.status, "problems": self.problems, **plain}
+
+    def _problems(self) -> Iterator[str]:
+        if self.disk_full:
+            yield "the disk is full: nothing is acknowledged, publishers keep their rows"
+        if self.journal_bytes > self.journal_limit:
+            yield "the journal is at limits.journal_bytes: no rows are accepted until windows close"
+        yield from (f"a damaged file was set aside as {name}" for name in self.damaged_files)
+        yield from self.failing
+        for sink, count in self.aside.items():
+            yield f"{count} samples were refused by the target of sink {sink} and set aside: zmon outbox ls"
+        for kind in ("metric", "plugin"):
+            for row in self.plugins:
+                if row["kind"] == kind and row["state"] != "ok":
+                    yield f"{kind} {row['name']} is {row['state']}: {row['error']}"
+        counted = {key.partition("{")[0] for key, count in self.counters.items() if count}
+        yield from (text for counter, text in _NOTEWORTHY.items() if counter in counted)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return dict(value)
+    return list(value) if isinstance(value, tuple) else value

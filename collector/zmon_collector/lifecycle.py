@@ -1,0 +1,56 @@
+"""The beginning and the end of a collector's parts: what an earlier run left is restored, what is left is finished."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+from zmon_collector.build import Parts
+from zmon_collector.ingest.recovery import Recovery
+from zmon_collector.storage import journal
+from zmon_collector.windows.window import Now
+
+log = logging.getLogger("zmon.collector")
+
+EXIT_WAIT = 10.0  # seconds that the disk and the sinks each get at the end
+ACKS_READ = 0.25  # seconds that publishers get at the end to read acknowledgements: they look every 0.05
+
+
+def restore(parts: Parts, now: Now, wake: Callable[[], None]) -> Recovery:
+    """Restore all that an earlier run left but its rows; the recovery that is returned replays those."""
+    state = parts.database.call(journal.load)
+    if parts.config.collector.journal == "on":
+        parts.ingestor.store = state.store
+    recovery = Recovery(state, parts.ingestor, parts.database, wake)
+    recovery.restore(now)
+    parts.database.call(lambda connection: parts.outbox.load(connection, parts.deliveries.names))
+    parts.database.call(parts.dead_letters.measure)
+    parts.database.call(parts.alert_worker.load)
+    return recovery
+
+
+def finish(parts: Parts) -> None:
+    """Send the last acknowledgements, let the sinks finish, and stop every part.
+
+    The order matters: acknowledgements before the sockets close, reports before the sinks end, and the database last,
+    since all others write to it.
+    """
+    database = parts.database
+    if not database.broken:
+        database.wait(EXIT_WAIT)  # acknowledgements are sent when rows are on disk
+    if parts.ingestor.sessions.connected:
+        # libzmq drops what a publisher has not read when the connection ends, and the publisher would send those rows
+        # again. In parts: while a machine stands still, only one of them is lost.
+        for _ in range(5):
+            time.sleep(ACKS_READ / 5)
+    parts.receiver.stop()
+    parts.outbox.end()
+    late = parts.deliveries.join(EXIT_WAIT)
+    if late:
+        log.warning("timed out waiting for %s; %d reports remain queued", ", ".join(late), len(parts.outbox))
+    parts.live.stop()
+    parts.engine.shutdown()
+    if not database.close(EXIT_WAIT):
+        log.error("the last rows could not be written; their publishers will send them again")
+    log.info("stopped: %s", ", ".join(f"{name} {count}" for name, count in parts.telemetry.snapshot().items()))

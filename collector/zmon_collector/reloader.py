@@ -1,0 +1,59 @@
+"""The configuration in force, and its replacement while the collector runs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from zmon.errors import ConfigurationError
+from zmon_collector.build import Parts
+from zmon_collector.config import Config
+from zmon_collector.config.reload import merged
+from zmon_collector.ingest.auth import AllowList
+from zmon_collector.plugins import check_names
+
+log = logging.getLogger("zmon.collector")
+
+
+class Reloader:
+    """Reads the configuration again and hands it to the parts. Runs on the collector's thread.
+
+    Parameters
+    ----------
+    config : Config
+        In force until the first reload.
+    read : callable
+        Reads the configuration, from the file and the command line.
+    parts : Parts
+    """
+
+    def __init__(self, config: Config, read: Callable[[], Config], parts: Parts) -> None:
+        self.config = config
+        self.read = read
+        self._parts = parts
+
+    def reload(self) -> list[str]:
+        """Apply a changed configuration from the next window on; return the changed keys that need a restart.
+
+        Raises ConfigurationError, and changes nothing, if the file is invalid.
+        """
+        new, parts = self.read(), self._parts
+        check_names(parts.registry, new.plugins, "plugins")
+        check_names(parts.registry, new.sinks, "sinks")
+        allow = AllowList.of(new.security)
+        config, waiting = merged(self.config, new)
+        columns = ((model.key[0], model.windows.columns) for model in parts.ingestor.models.values())
+        parts.policies.replace(config, ((name, schema) for name, schema in columns if schema))
+        self.config = config
+        parts.ingestor.reload(config)
+        parts.receiver.auth.replace(allow)
+        parts.alert_worker.reload(config)
+        log.info("configuration reloaded%s", f"; these keys need a restart: {', '.join(waiting)}" if waiting else "")
+        return waiting
+
+    def reload_or_log(self) -> None:
+        """Reload for a signal, which gets no answer: errors go to the log."""
+        try:
+            self.reload()
+        except ConfigurationError as error:
+            log.error("the configuration is not valid and nothing is changed: %s", error)
