@@ -17,9 +17,9 @@ from zmon_collector.config.values import clients
 from zmon_collector.ingest.auth import AllowList
 
 import zmon
-from tests.conftest import require
-from tests.e2e.test_processes import Running, command
-from tests.faults.harness import free_port
+from tests.support.frameworks import require
+from tests.support.ports import free_port
+from tests.support.processes import Running, command
 
 FOLDER = Path(__file__).parents[1] / "examples/deploy"
 PORTS = [5757, 5758]

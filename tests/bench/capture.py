@@ -15,7 +15,7 @@ import zmq
 
 import zmon
 from tests.bench.measure import LAST, Table, interleaved, percentiles, spread
-from tests.e2e.test_processes import Running
+from tests.support.processes import Running
 
 TOPIC = b"z1/00/model//agent/"
 SHAPES = [(1, 2, 10), (32, 10, 20), (128, 10, 784)]

@@ -17,8 +17,8 @@ import numpy as np
 
 import zmon
 from tests.bench.measure import Table
-from tests.conftest import until
-from tests.e2e.test_processes import OLD, Running
+from tests.support.processes import OLD, Running
+from tests.support.waiting import until
 
 ROWS, FEATURES, CLASSES, BATCH = 5000, 784, 10, 500
 CONFIG = """

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tests.bench.measure import Table, said, script
-from tests.e2e.test_processes import OLD, Running
+from tests.support.processes import OLD, Running
 
 CASES = [(20, 32), (20, 1000), (784, 32), (784, 1000)]
 CLASSES = 10

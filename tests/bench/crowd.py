@@ -15,8 +15,8 @@ import psutil
 from zmon_collector.admin import ask
 
 from tests.bench.measure import Table, said, script
-from tests.conftest import until
-from tests.e2e.test_processes import Running
+from tests.support.processes import Running
+from tests.support.waiting import until
 
 SIZES = (1, 10, 100, 1000)
 PROCESSES = 4

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from tests.bench.measure import LAST, Table, said, script
-from tests.e2e.test_processes import Running
+from tests.support.processes import Running
 
 COLLECTED = "a collector on the last core"
 SERVE = """

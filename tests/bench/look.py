@@ -17,7 +17,7 @@ import numpy as np
 
 import zmon
 from tests.bench.measure import Table
-from tests.e2e.test_processes import Running
+from tests.support.processes import Running
 
 PERIOD = 60
 ROWS = 60  # a batch

@@ -10,7 +10,7 @@ import psutil
 
 import zmon
 from tests.bench.measure import Table
-from tests.e2e.test_processes import OLD, Running
+from tests.support.processes import OLD, Running
 
 BATCH = 4000
 MILLIONS = (1, 3, 10, 30, 100)

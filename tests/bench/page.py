@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 
 from tests.bench.measure import Table
-from tests.e2e.test_processes import Running
+from tests.support.processes import Running
 
 VIEWERS = 100
 PERIOD = 5  # seconds

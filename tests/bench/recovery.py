@@ -16,8 +16,8 @@ from zmon_collector.admin import ask
 
 import zmon
 from tests.bench.measure import Table
-from tests.conftest import until
-from tests.e2e.test_processes import OLD, Running
+from tests.support.processes import OLD, Running
+from tests.support.waiting import until
 
 FEATURES, CLASSES, BATCH = 100, 10, 1000
 SIZES = (4, 32, 200)  # MiB, below the size at which a checkpoint replaces rows

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tests.bench.measure import Table, said, script
-from tests.e2e.test_processes import Running
+from tests.support.processes import Running
 
 PROCESSES = (1, 2, 4)
 PUBLISH = """

@@ -15,8 +15,8 @@ import numpy as np
 
 import zmon
 from tests.bench.measure import LAST, Table, percentiles, script, spread
-from tests.e2e.test_processes import Running
-from tests.faults.harness import free_port
+from tests.support.ports import free_port
+from tests.support.processes import Running
 
 ROWS, CLASSES, FEATURES = 32, 10, 20
 CALLS = 500  # a round and state

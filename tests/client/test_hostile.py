@@ -20,8 +20,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import zmon
-from tests.client.transport.test_sender import Peer
-from tests.conftest import Collector, until
+from tests.support.collectors import Collector
+from tests.support.peer import Peer
+from tests.support.waiting import until
 from zmon._wire import control
 from zmon.errors import WireError
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import re
 import signal
@@ -16,8 +15,11 @@ from pathlib import Path
 import pytest
 
 import zmon
-from tests.client.transport.test_sender import Peer
-from tests.conftest import Collector, require, until
+from tests.support.collectors import Collector
+from tests.support.frameworks import require
+from tests.support.peer import Peer
+from tests.support.processes import ROOT, environment
+from tests.support.waiting import until
 
 NOBODY = "tcp://127.0.0.1:59996"
 START = """
@@ -43,8 +45,8 @@ class Child:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            cwd=Path(__file__).parents[2],
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+            cwd=ROOT,
+            env=environment(ROOT),
         )
 
     def end(self, timeout: float = 40.0) -> str:

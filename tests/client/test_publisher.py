@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import zmon
-from tests.conftest import until
+from tests.support.waiting import until
 from zmon._transport import settings
 
 P = np.array([[0.7, 0.2, 0.1], [0.1, 0.1, 0.8]])

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from zmon_collector.config import Config, LimitsSection, WebSection
 
-from tests.conftest import answer, until
+from tests.support.collectors import answer
+from tests.support.waiting import until
 
 
 def test_an_operator_is_answered_while_nothing_is_taken_in(collect: Callable[..., Any]) -> None:

@@ -19,7 +19,7 @@ from zmon_collector.config.reload import merged
 from zmon_collector.plugins import DISABLE_AFTER, MetricState, Registry, builtin_modules
 
 import zmon
-from tests.conftest import until
+from tests.support.waiting import until
 from zmon.batch import Batch
 from zmon.contract import Context, Report, Value
 from zmon.errors import ConfigurationError

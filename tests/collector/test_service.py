@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 from zmon_collector.cli.main import cli
 
-from tests.conftest import until
+from tests.support.waiting import until
 from zmon._transport import sender
 
 

@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Collector, require
+from tests.support.collectors import Collector
+from tests.support.frameworks import require
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"

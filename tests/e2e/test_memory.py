@@ -8,7 +8,7 @@ import numpy as np
 import psutil
 import pytest
 
-from tests.e2e.test_processes import OLD, Running
+from tests.support.processes import OLD, Running
 
 MILLION = 1_000_000
 ALLOWED = 64 * 2**20  # bytes between the first and the tenth million

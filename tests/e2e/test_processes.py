@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -21,46 +20,10 @@ from zmon_collector.admin import ask
 from zmon_collector.jobs.demo.run import PERIOD, DemoPlan, run_demo
 from zmon_collector.jobs.demo.verdict import changed, read
 
-import zmon
-from tests.conftest import require, until
 from tests.plugins.test_anodot import legal
-
-ROOT = Path(__file__).parents[2]
-OLD = 1_000_000_020
-
-
-def command(*arguments: str, path: Path | None = None, **options: Any) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "zmon_collector", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(path or "")},
-        **options,
-    )
-
-
-class Running:
-    """`zmon collect` as a process."""
-
-    def __init__(self, folder: Path, *arguments: str, path: Path | None = None, flush: bool = True) -> None:
-        self.folder = folder
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "zmon_collector", "collect", "--bind", "tcp://127.0.0.1:0",
-             *([] if "--web" in arguments else ["--no-web"]), *(["--flush-on-exit"] if flush else []),
-             *arguments, "--data-dir", str(folder)],
-            stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(path or "")},
-        )  # fmt: skip
-        self.health = until(lambda: ask(folder, "health"), timeout=30, what="the collector's answer")
-
-    def publisher(self, **options: Any) -> zmon.Publisher:
-        return zmon.Publisher("m", classes=2, collector=self.health["data"], control=self.health["control"], **options)
-
-    def end(self, number: int = signal.SIGTERM) -> str:
-        self.process.send_signal(number)
-        _, said = self.process.communicate(timeout=60)
-        return said
+from tests.support.frameworks import require
+from tests.support.processes import OLD, ROOT, Running, command
+from tests.support.waiting import until
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,9 @@ from zmon_collector.config import parse
 from zmon_collector.config.reload import merged
 from zmon_collector.windows.window import NANO, Periods
 
-from tests.conftest import answer, until
-from tests.e2e.test_processes import OLD, Running, command
+from tests.support.collectors import answer
+from tests.support.processes import OLD, Running, command
+from tests.support.waiting import until
 from zmon._transport.keys import read_file
 
 P = np.array([[0.9, 0.1]])

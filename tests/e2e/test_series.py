@@ -17,8 +17,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from zmon_collector.config import Config, parse
 
-from tests.conftest import Collector, require
 from tests.plugins.oracles import ORACLES, Expected, Rows, differences, everything, key, plain
+from tests.support.collectors import Collector
+from tests.support.frameworks import require
 
 START = 1_600_000_020  # a minute in 2020
 FULL: Config = parse({"metrics": {"preset": "full"}})

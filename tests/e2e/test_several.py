@@ -15,8 +15,9 @@ from click.testing import CliRunner
 from zmon_collector.cli.main import cli
 
 import zmon
-from tests.conftest import until
-from tests.faults.harness import OLD, Mortal
+from tests.faults.harness import OLD
+from tests.support.mortal import Mortal
+from tests.support.waiting import until
 from zmon.errors import ConfigurationError
 
 MODELS = [f"m{i}" for i in range(10)]

@@ -11,7 +11,7 @@ import pytest
 from zmon_collector.config import parse
 
 import zmon
-from tests.conftest import until
+from tests.support.waiting import until
 
 P = np.array([[0.9, 0.1]])
 OLD = 1_000_000_020  # a minute in 2001

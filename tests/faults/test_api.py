@@ -19,9 +19,10 @@ import pytest
 from zmon_collector.admin import ask
 
 import zmon
-from tests.conftest import until
-from tests.faults.harness import FULL, OLD, Mortal
+from tests.faults.harness import FULL, OLD
+from tests.support.mortal import Mortal
 from tests.support.standin import FAULTS, TOKEN, StandIn, key
+from tests.support.waiting import until
 
 WINDOWS, AGENTS, CHUNK = (60 if FULL else 18), 3, 100
 KILLS = 12 if FULL else 3

@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 from zmon_collector.admin import ask
 
-from tests.conftest import until
-from tests.faults.harness import FULL, Mortal, Timed, settled
+from tests.faults.harness import FULL, Timed, settled
 from tests.faults.test_links import LIVE
+from tests.support.mortal import Mortal
+from tests.support.waiting import until
 
 OLD = 1_000_000_000 // 3600 * 3600  # an hour in 2001
 

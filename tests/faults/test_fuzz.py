@@ -16,9 +16,10 @@ import pytest
 import zmq
 from zmon_collector.admin import ask
 
-from tests.conftest import until
-from tests.faults.harness import FULL, Mortal, Timed, settled
+from tests.faults.harness import FULL, Timed, settled
 from tests.faults.test_links import LIVE
+from tests.support.mortal import Mortal
+from tests.support.waiting import until
 from zmon._wire import control
 from zmon._wire import frames as wire
 from zmon.batch import Schema

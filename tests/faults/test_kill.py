@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import until
 from tests.faults.collector import AGENTS, POINTS
-from tests.faults.harness import FULL, Mortal, batches, feed, same
+from tests.faults.harness import FULL, batches, feed, same
+from tests.support.mortal import Mortal
+from tests.support.waiting import until
 
 WINDOWS, PER_WINDOW, ROWS = 8, 20, 60
 TOTAL = AGENTS * WINDOWS * PER_WINDOW * ROWS

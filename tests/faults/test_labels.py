@@ -19,9 +19,10 @@ from sklearn import metrics
 from zmon_collector.admin import ask
 
 import zmon
-from tests.conftest import until
 from tests.faults.collector import POINTS
-from tests.faults.harness import OLD, Mortal
+from tests.faults.harness import OLD
+from tests.support.mortal import Mortal
+from tests.support.waiting import until
 
 DAY = 86_400
 ROWS, BATCH = 100_000, 500

@@ -17,8 +17,10 @@ import pytest
 from zmon_collector.admin import ask
 
 import zmon
-from tests.conftest import until
-from tests.faults.harness import FULL, Mortal, Timed, free_port, settled
+from tests.faults.harness import FULL, Timed, settled
+from tests.support.mortal import Mortal
+from tests.support.ports import free_port
+from tests.support.waiting import until
 
 LIVE = """
 [collector]
@@ -204,7 +206,8 @@ DOWN = """
 import subprocess, sys, time
 import numpy as np
 import zmon
-from tests.faults.harness import Mortal, Timed, settled
+from tests.faults.harness import Timed, settled
+from tests.support.mortal import Mortal
 from tests.faults.test_links import LIVE
 from pathlib import Path
 

@@ -14,8 +14,9 @@ import psutil
 import pytest
 from zmon_collector.admin import ask
 
-from tests.conftest import until
-from tests.faults.harness import FULL, Mortal, settled
+from tests.faults.harness import FULL, settled
+from tests.support.mortal import Mortal
+from tests.support.waiting import until
 
 PUBLISHERS = 1000 if FULL else 120
 PROCESSES = 4

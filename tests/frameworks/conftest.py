@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 import zmon
-from tests.conftest import Collector, by_names
+from tests.support.collectors import Collector
+from tests.support.points import by_names
 
 COSTS: list[str] = []  # what watching added to a call, by integration
 OLD = 1_700_000_040.0  # rows of one long past minute: the same window for both, whenever the test runs

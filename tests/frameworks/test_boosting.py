@@ -14,8 +14,8 @@ from sklearn.datasets import load_iris
 from sklearn.model_selection import cross_val_score
 
 import zmon
-from tests.conftest import require
 from tests.frameworks.conftest import Twins, overhead
+from tests.support.frameworks import require
 
 X, Y = load_iris(return_X_y=True)
 Make = Callable[..., zmon.Publisher]

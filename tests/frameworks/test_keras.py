@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import zmon
-from tests.conftest import require
 from tests.frameworks.conftest import Twins, overhead
+from tests.support.frameworks import require
 from zmon.keras import EvaluationCallback
 
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -23,9 +23,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
 
 import zmon
-from tests.conftest import Collector, by_names, require, until
-from tests.faults.harness import free_port
 from tests.frameworks.conftest import overhead
+from tests.support.collectors import Collector
+from tests.support.frameworks import require
+from tests.support.points import by_names
+from tests.support.ports import free_port
+from tests.support.waiting import until
 from zmon.mlwatcher import MonitoringAgent
 
 STATS = ("mean", "median", "std", "range", "q25", "q50", "q75", "iqr")

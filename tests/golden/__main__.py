@@ -13,7 +13,8 @@ import numpy as np
 from zmon_collector.admin import ask
 
 import zmon
-from tests.faults.harness import Mortal, table
+from tests.faults.harness import table
+from tests.support.mortal import Mortal
 from zmon._wire import control
 from zmon._wire import frames as wire
 from zmon.batch import Schema

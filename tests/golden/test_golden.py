@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 import zmon
-from tests.conftest import by_names, require
-from tests.e2e.test_processes import Running
+from tests.support.frameworks import require
+from tests.support.points import by_names
+from tests.support.processes import Running
 from zmon._wire import control
 from zmon._wire import frames as wire
 

@@ -11,8 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Collector, answer, require, until
-from tests.servers.running import ROOT, Server
+from tests.support.collectors import Collector, answer
+from tests.support.frameworks import require
+from tests.support.processes import ROOT
+from tests.support.servers import Server
+from tests.support.waiting import until
 
 ROWS = [[5.1, 3.5, 1.4, 0.2], [6.7, 3.0, 5.2, 2.3]]
 REQUESTS = 200

@@ -1,1 +1,17 @@
-"""What tests share, one file a purpose."""
+"""What several tests share, one file a purpose.
+
+| module | holds |
+|---|---|
+| collectors | `Collector`, a real one on a thread of the test's process; the fixture `collect` starts them |
+| processes | `command` and `Running`: the command line in processes of its own |
+| mortal | `Mortal`, a collector process that dies and comes back on the same port and folder |
+| servers | `Server`, a server example in a process of its own |
+| peer | `Peer`, the collector's side of the protocol, played step by step |
+| standin | `StandIn`, the HTTP API of Anodot, with its faults |
+| pages | requests to the live page, and `Viewer`, who follows its events |
+| reports | `window`, a report with every series that the page draws |
+| points | `by_names`, points by the properties that tell series apart |
+| waiting | `until`, instead of a sleep |
+| ports | `free_port` |
+| frameworks | `require`: skip without a framework, or fail where ZMON_REQUIRE_ALL is set |
+"""

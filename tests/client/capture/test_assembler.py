@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import zmon
-from tests.conftest import require
+from tests.support.frameworks import require
 from zmon._capture.assembler import Assembler
 from zmon._wire.frames import BLOBS, decode_schema
 from zmon.batch import Schema

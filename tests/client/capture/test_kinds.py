@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import zmon
 from tests.client.capture.test_assembler import capture, columns, proba
-from tests.conftest import require
+from tests.support.frameworks import require
 from zmon import categories
 from zmon._wire.frames import Topic, decode, encode_batch
 from zmon.batch import Batch, Schema

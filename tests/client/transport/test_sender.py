@@ -8,55 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import zmq
 
 import zmon
-from tests.conftest import until
-from zmon._wire import control, frames
-from zmon._wire.control import Greeting
+from tests.support.peer import Peer
+from tests.support.waiting import until
 from zmon._wire.frames import Message
 
 P = np.array([[0.7, 0.3]])
-
-
-class Peer:
-    """The collector's side of the protocol, step by step."""
-
-    def __init__(self, path: str) -> None:
-        self.endpoint = f"ipc://{path}"
-        self.context = zmq.Context()
-        self.open()
-
-    def open(self) -> None:
-        self.sub, self.router = self.context.socket(zmq.SUB), self.context.socket(zmq.ROUTER)
-        self.sub.setsockopt(zmq.SUBSCRIBE, b"z1/")
-        self.sub.bind(self.endpoint)
-        self.router.bind(f"{self.endpoint}.ctl")
-        self.who = b""
-
-    def close(self) -> None:
-        self.sub.close(0)
-        self.router.close(0)
-
-    def greeting(self, kind: str, timeout: float = 5.0) -> Greeting:
-        deadline = time.monotonic() + timeout
-        while time.monotonic() < deadline:
-            self.sub.poll(0)  # the subscription is sent only when its socket is touched
-            if self.router.poll(50):
-                self.who, frame = self.router.recv_multipart()
-                greeting = control.decode_greeting(frame)
-                if greeting.kind == kind:
-                    return greeting
-        raise AssertionError(f"no {kind}")
-
-    def ack(self, stream: bytes, row: int, window: int = 2**20, need: bytes = b"") -> None:
-        self.router.send_multipart([self.who, control.encode_ack(stream, row, window, need=need)])
-
-    def messages(self, quiet: float = 0.3) -> list[Message]:
-        found = []
-        while self.sub.poll(int(quiet * 1000)):
-            found.append(frames.decode(self.sub.recv_multipart()))
-        return found
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.conftest import until
+from tests.support.waiting import until
 from zmon._transport import sender
 from zmon._transport.wakeup import Wakeup
 

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from tests import wire_page
-from tests.conftest import Collector, until
+from tests.support.collectors import Collector
+from tests.support.waiting import until
 from zmon._wire import control
 from zmon._wire import frames as wire
 

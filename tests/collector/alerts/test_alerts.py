@@ -23,8 +23,9 @@ from zmon_collector.config.alerting import DEFAULTS, AlertRule, NotifySection, r
 from zmon_collector.jobs.demo.replica import Traffic
 from zmon_collector.telemetry import Telemetry
 
-from tests.conftest import Collector, until
-from tests.faults.harness import free_port
+from tests.support.collectors import Collector
+from tests.support.ports import free_port
+from tests.support.waiting import until
 from zmon import Point, Report, RowCounts, Value, Window
 from zmon.state import pack_state, unpack_state
 

@@ -13,7 +13,7 @@ from zmon_collector.config import Config, ModelSection, WebSection, parse
 from zmon_collector.config.policy import ModelPolicy
 
 import zmon
-from tests.conftest import until
+from tests.support.waiting import until
 from zmon.errors import ConfigurationError
 from zmon.reference import Profile
 

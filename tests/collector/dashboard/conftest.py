@@ -1,29 +1,25 @@
-"""A collector with a live page, and points for it that are made, not received."""
+"""Collectors with a live page, clients and viewers of it, and a real browser."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from zmon_collector.compute import details as behind_values
 from zmon_collector.config import Config, HealthSection, WebSection
-from zmon_plugins.metrics.calibration import Calibration
-from zmon_plugins.metrics.drift import Drift
 
-from tests.conftest import Collector
-from zmon import Context, Point, Report, Value, Window
-from zmon.reference import Profile, Reader
+from tests.support.collectors import Collector
+from tests.support.frameworks import require
+from tests.support.pages import Look, Start, Viewer
 
-Start = Callable[..., Collector]
-
-
-def open_window() -> tuple[int, int]:
-    """Start and length of a window that has begun and does not end during a test, at whatever minute it runs."""
-    now = time.time()
-    return next((int(now // length) * length, length) for length in range(3600, 86_400) if 600 < now % length < 3000)
+CHROMIUM = "/usr/bin/chromium"
+ARGUMENTS = [
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+]  # fmt: skip
 
 
 @pytest.fixture
@@ -35,11 +31,6 @@ def paged(collect: Start) -> Start:
         return collect(config=Config(web=section, health=HealthSection(bind=health)), folder=folder, window=window)
 
     return start
-
-
-def get(url: str, **options: Any) -> httpx.Response:
-    """An answer of the page, which may take its time."""
-    return httpx.get(url, timeout=30, **options)
 
 
 @pytest.fixture
@@ -56,60 +47,25 @@ def client() -> Iterator[Callable[[Collector], httpx.Client]]:
         each.close()
 
 
-def window(
-    sequence: int,
-    start: int,
-    *,
-    model: str = "m",
-    version: str = "",
-    agents: tuple[str, ...] = ("a", "b"),
-    classes: tuple[str, ...] = ("no", "yes"),
-    features: tuple[str, ...] = ("age", "amount"),
-    shares: Mapping[str, float] | None = None,
-    confidence: float = 0.9,
-    shift: float = 0.0,
-    period: int = 10,
-    lost: int = 0,
-    details: Mapping[tuple[str | None, str], bytes] | None = None,
-) -> Report:
-    """A report with every series that the page draws."""
-    points = []
-    for agent in (None, *agents):
-        own = [
-            Value("buffer_count", 100 if agent else 100 * len(agents)),
-            Value("accuracy", confidence - 0.05),
-            Value("f1", confidence - 0.1, stat="macro"),
-            Value("prediction_entropy", 1 - confidence, stat="mean"),
-            *(Value("max_prediction_proba", confidence + add, stat=stat)
-              for stat, add in (("mean", 0.0), ("median", 0.01), ("q25", -0.1), ("q75", 0.05))),
-        ]  # fmt: skip
-        for name in classes:
-            own.append(Value("prediction_freq", (shares or {}).get(name, 1 / len(classes)), class_name=name))
-            own += [Value(what, confidence, class_name=name) for what in ("f1", "precision", "recall")]
-            own += [Value("confusion_count", 5, class_name=name, predicted=other) for other in classes]
-        for i, name in enumerate(features):
-            stats = {"mean": i + shift, "std": 1.0, "median": float(i), "q25": i - 1.0, "q75": i + 1.0}
-            own += [Value("feature_value", value, feat_name=name, stat=stat) for stat, value in stats.items()]
-        if agent:
-            own.append(Value("rows_lost", lost))
-        points += [Point(agent, value) for value in own]
-    return Report(sequence, model, version, Window(start, start + period), points, details=details or {})
+@pytest.fixture
+def look() -> Iterator[Look]:
+    viewers: list[Viewer] = []
+
+    def start(*given: Any, **options: Any) -> Viewer:
+        viewers.append(Viewer(*given, **options))
+        return viewers[-1]
+
+    yield start
+    for viewer in viewers:
+        viewer.socket.close()
 
 
-def behind(
-    profile: Profile, probabilities: Any, inputs: Any, labels: Any = None
-) -> dict[tuple[str | None, str], bytes]:
-    """The details that the metrics give of these rows."""
-    ctx = Context("m", "", None, profile.schema, Window(0, 10), reference=profile)
-    found: dict[tuple[str | None, str], bytes] = {}
-    reader = Reader(classes=list(profile.schema.classes), features=list(profile.schema.features))
-    for batch in reader.batches(probabilities, inputs, labels):
-        for metric in (Drift(), Calibration()):
-            behind_values.add(found, metric, metric.update(metric.create(ctx), batch, ctx), ctx)
-    return found
-
-
-def shown(collector: Collector, *reports: Report) -> None:
-    """Let the page have these reports, as if their windows had closed now."""
-    for report in reports:
-        collector.service.live.record(report)
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    api = require("playwright.sync_api")
+    if not Path(CHROMIUM).exists() and not os.environ.get("ZMON_REQUIRE_ALL"):
+        pytest.skip(f"no {CHROMIUM}")
+    with api.sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield launched
+        launched.close()

@@ -14,8 +14,9 @@ from zmon_collector.dashboard.web import openapi
 from zmon_collector.dashboard.web.app import build_app
 from zmon_collector.dashboard.web.sse import Broadcaster
 
-from tests.collector.dashboard.conftest import Start, get, shown, window
-from tests.conftest import Collector
+from tests.support.collectors import Collector
+from tests.support.pages import Start, get, shown
+from tests.support.reports import window
 
 Client = Callable[..., httpx.Client]
 

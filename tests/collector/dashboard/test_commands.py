@@ -22,10 +22,12 @@ from zmon_collector.dashboard.timeseries import series_of_frame
 from zmon_plugins.sinks.anodot_file import AnodotFile
 
 import zmon
-from tests.collector.dashboard.conftest import Start, shown, window
-from tests.collector.dashboard.test_page import browser  # noqa: F401 - a fixture
-from tests.conftest import Collector, require, until
-from tests.e2e.test_processes import Running
+from tests.support.collectors import Collector
+from tests.support.frameworks import require
+from tests.support.pages import Start, shown
+from tests.support.processes import Running
+from tests.support.reports import window
+from tests.support.waiting import until
 from zmon._wire.frames import Message, Topic
 from zmon.errors import MissingExtraError
 
@@ -230,7 +232,7 @@ def test_without_pandas_it_says_what_to_install(written: Path, monkeypatch: pyte
     assert command("report", str(written)).exit_code == 3
 
 
-def test_the_report_is_one_file_that_needs_nothing_else(written: Path, tmp_path: Path, browser: Any) -> None:  # noqa: F811
+def test_the_report_is_one_file_that_needs_nothing_else(written: Path, tmp_path: Path, browser: Any) -> None:
     out = tmp_path / "report.html"
     done = command("report", str(written), "--out", str(out), "--title", f"a {EVIL}")
     assert done.exit_code == 0, done.output

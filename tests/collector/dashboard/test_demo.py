@@ -17,14 +17,14 @@ from zmon_collector.jobs.demo.run import PERIOD, DemoPlan
 from zmon_collector.jobs.demo.verdict import changed, read
 
 import zmon
-from tests.collector.dashboard.test_page import browser, figure  # noqa: F401 - browser is a fixture
+from tests.collector.dashboard.test_page import figure
 from tests.plugins.test_anodot import legal
 
 VIEWS = ("#/overview", "#/alerts", "#/health", "#/series?model=digits&what=feature_value&feat_name=pixel_3_3")
 SURE = "t => t.name === 'mean confidence'"
 
 
-def test_the_inversion_is_seen_live(browser: Any, tmp_path: Path) -> None:  # noqa: F811
+def test_the_inversion_is_seen_live(browser: Any, tmp_path: Path) -> None:
     folder = Path(os.environ.get("ZMON_SCREENSHOTS", tmp_path))
     folder.mkdir(parents=True, exist_ok=True)
     process = subprocess.Popen(

@@ -19,9 +19,10 @@ from zmon_collector.dashboard.history_queries import PointQuery
 from zmon_collector.delivery import report_codec
 
 import zmon
-from tests.collector.dashboard.conftest import get, open_window
-from tests.collector.dashboard.test_events import Look, look  # noqa: F401 - a fixture
-from tests.conftest import Collector, require, until
+from tests.support.collectors import Collector
+from tests.support.frameworks import require
+from tests.support.pages import Look, get, open_window
+from tests.support.waiting import until
 from zmon import Point, Report, Value, Window
 from zmon.reference import Profile
 
@@ -185,7 +186,7 @@ def test_another_reference_than_that_of_the_windows_is_told(collect: Any, refere
         again.stop()
 
 
-def test_the_open_window_is_shown(collect: Any, reference: Path, look: Look) -> None:  # noqa: F811
+def test_the_open_window_is_shown(collect: Any, reference: Path, look: Look) -> None:
     start, length = open_window()
     collector = collect(config=config(reference=reference), window=length)
     viewer = look(collector, "view=model&model=m&range=all")

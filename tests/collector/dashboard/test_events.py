@@ -2,73 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import socket
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
 
-from tests.collector.dashboard.conftest import Start, get, shown, window
-from tests.conftest import Collector, until
-
-
-class Viewer:
-    """One who looks, over a socket of its own; reads only when told to."""
-
-    def __init__(self, collector: Collector, query: str, last: int | None = None, receive_buffer: int = 0) -> None:
-        page = collector.service.site.page
-        self.socket = socket.socket()
-        if receive_buffer:
-            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        self.socket.connect((page.host, page.port))
-        resume = f"Last-Event-ID: {last}\r\n" if last is not None else ""
-        self.socket.sendall(f"GET /api/v1/events?{query} HTTP/1.1\r\nHost: 127.0.0.1\r\n{resume}\r\n".encode())
-        self.socket.settimeout(10)
-        self._buffer = b""
-
-    def events(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        while True:
-            while b"\n\n" not in self._buffer:
-                read = self.socket.recv(65536)
-                if not read:
-                    return
-                self._buffer += read
-            event, _, self._buffer = self._buffer.partition(b"\n\n")
-            if b"event: view" in event:
-                number = int(event.partition(b"id: ")[2].split(b"\n")[0])
-                # Chunked transfer puts lengths between events, not within one.
-                yield number, json.loads(event.partition(b"data: ")[2])
-
-    def next(self) -> tuple[int, dict[str, Any]]:
-        return next(self.events())
-
-    def silent(self, seconds: float) -> bool:
-        self.socket.settimeout(seconds)
-        try:
-            self.next()
-        except TimeoutError:
-            return True
-        finally:
-            self.socket.settimeout(10)
-        return False
-
-
-Look = Callable[..., Viewer]
-
-
-@pytest.fixture
-def look() -> Iterator[Look]:
-    viewers: list[Viewer] = []
-
-    def start(*given: Any, **options: Any) -> Viewer:
-        viewers.append(Viewer(*given, **options))
-        return viewers[-1]
-
-    yield start
-    for viewer in viewers:
-        viewer.socket.close()
+from tests.support.pages import Look, Start, get, shown
+from tests.support.reports import window
+from tests.support.waiting import until
 
 
 def now() -> int:

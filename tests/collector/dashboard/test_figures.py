@@ -14,8 +14,8 @@ from zmon_collector.dashboard.overview import Overview
 from zmon_collector.dashboard.plugin_series import Declaration, Declarations
 from zmon_collector.dashboard.timeseries import TimeSeries, select
 
-from tests.collector.dashboard.conftest import window
-from tests.conftest import require
+from tests.support.frameworks import require
+from tests.support.reports import window
 from zmon import Point, Report, Value, Window
 
 

@@ -14,7 +14,8 @@ from zmon_plugins.sinks.anodot_file import AnodotFile
 
 import zmon
 from tests.collector.dashboard.conftest import window
-from tests.conftest import Collector, require
+from tests.support.collectors import Collector
+from tests.support.frameworks import require
 from zmon import MissingExtraError, Point, Report, Value, Window, notebook
 
 ROOT = Path(__file__).parents[3]

@@ -13,14 +13,11 @@ import numpy as np
 import pytest
 
 import zmon
-from tests.collector.dashboard.conftest import Start, behind, shown, window
-from tests.conftest import Collector, require
+from tests.support.collectors import Collector
+from tests.support.frameworks import require
+from tests.support.pages import Start, shown
+from tests.support.reports import behind, window
 
-CHROMIUM = "/usr/bin/chromium"
-ARGUMENTS = [
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-]  # fmt: skip
 VIEWS = {
     "overview": "#/overview",
     "model": "#/model?model={model}",
@@ -30,17 +27,6 @@ VIEWS = {
 }
 EVIL = "<img src=x onerror=\"document.body.dataset.evil='yes'\">"
 LONG = "<b>long</b>" + "x" * 10_000
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    api = require("playwright.sync_api")
-    if not Path(CHROMIUM).exists() and not os.environ.get("ZMON_REQUIRE_ALL"):
-        pytest.skip(f"no {CHROMIUM}")
-    with api.sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield launched
-        launched.close()
 
 
 Open = Callable[..., Any]

@@ -12,8 +12,10 @@ from click.testing import CliRunner
 from zmon_collector.cli.main import cli
 from zmon_collector.config import Config, WebSection
 
-from tests.collector.dashboard.conftest import get, shown, window
-from tests.conftest import require, until
+from tests.support.frameworks import require
+from tests.support.pages import get, shown
+from tests.support.reports import window
+from tests.support.waiting import until
 from zmon import Context, Point, Series, Value
 from zmon.hooks import hookimpl
 

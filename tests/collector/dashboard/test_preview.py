@@ -9,9 +9,10 @@ import numpy as np
 from zmon_collector.config import Config, WebSection
 from zmon_collector.dashboard import panels as views
 
-from tests.collector.dashboard.conftest import Start, get, open_window
-from tests.collector.dashboard.test_events import Look, look  # noqa: F401 - a fixture
-from tests.conftest import Collector, by_names, until
+from tests.support.collectors import Collector
+from tests.support.pages import Look, Start, get, open_window
+from tests.support.points import by_names
+from tests.support.waiting import until
 
 
 def publish(collector: Collector, start: int, agents: tuple[str, ...], batches: int, rng: np.random.Generator) -> None:
@@ -34,7 +35,7 @@ def rows(found: dict[str, Any], length: int) -> float:
     return length * panel["figure"]["data"][0]["y"][-1] if panel["figure"] else 0.0
 
 
-def test_an_open_window_shows_what_it_holds_so_far(paged: Start, look: Look) -> None:  # noqa: F811
+def test_an_open_window_shows_what_it_holds_so_far(paged: Start, look: Look) -> None:
     start, length = open_window()
     collector = paged(window=length)
     rng = np.random.default_rng(0)
@@ -50,7 +51,7 @@ def test_an_open_window_shows_what_it_holds_so_far(paged: Start, look: Look) -> 
     until(lambda: round(rows(view(collector), length)) == 400, what="the further rows")
 
 
-def test_a_preview_equals_the_window_and_leaves_no_trace(paged: Start, look: Look) -> None:  # noqa: F811
+def test_a_preview_equals_the_window_and_leaves_no_trace(paged: Start, look: Look) -> None:
     start, length = open_window()
     watched, alone = paged(window=length, folder="watched"), paged(window=length, folder="alone")
     look(watched, "view=model&model=m&range=all").next()
@@ -77,7 +78,7 @@ def test_a_preview_equals_the_window_and_leaves_no_trace(paged: Start, look: Loo
         np.testing.assert_allclose([closed[key], partial[key]], value, rtol=1e-9, atol=1e-12, err_msg=str(key))
 
 
-def test_a_window_that_waits_for_late_rows_stays_beside_the_next(collect: Start, look: Look) -> None:  # noqa: F811
+def test_a_window_that_waits_for_late_rows_stays_beside_the_next(collect: Start, look: Look) -> None:
     start, length = open_window()
     config = Config(web=WebSection(bind="127.0.0.1:0"))
     collector = collect(config=config, window=length, grace=3000.0, idle=3000.0, max_wait=3000.0)

@@ -15,7 +15,8 @@ from prometheus_client.samples import Sample
 from zmon_collector.dashboard import prometheus
 from zmon_collector.dashboard.prometheus import NewestReports, exposition
 
-from tests.conftest import Collector, until
+from tests.support.collectors import Collector
+from tests.support.waiting import until
 from zmon.contract import Point, Report, Value, Window
 
 OLD = 1_000_000_020

@@ -14,7 +14,7 @@ from zmon_collector.dashboard.web.app import build_probe_app
 from zmon_collector.dashboard.web.security import content_security_policy, is_loopback, load_token
 from zmon_collector.dashboard.web.server import WebServer
 
-from tests.collector.dashboard.conftest import Start, get
+from tests.support.pages import Start, get
 from zmon import ConfigurationError
 
 TOKEN = "a-token-of-some-length"

@@ -22,8 +22,9 @@ from zmon_collector.storage.database import Database
 from zmon_collector.telemetry import Telemetry
 from zmon_plugins.api.chunk_sender import Paused
 
-from tests.conftest import Collector, answer, until
+from tests.support.collectors import Collector, answer
 from tests.support.standin import TOKEN, StandIn
+from tests.support.waiting import until
 from zmon.contract import Point, Refused, Report, Value, Window
 from zmon.errors import RetryLater
 

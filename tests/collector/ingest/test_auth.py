@@ -25,7 +25,8 @@ from zmon_collector.telemetry import Telemetry
 from zmq.utils import z85
 
 import zmon
-from tests.conftest import Collector, until
+from tests.support.collectors import Collector
+from tests.support.waiting import until
 from zmon._wire import control
 from zmon._wire import frames as wire
 from zmon.batch import Schema

@@ -12,7 +12,8 @@ import zmq
 from zmon_collector.admin import ask
 from zmon_collector.windows.window import Tally
 
-from tests.conftest import Collector, until
+from tests.support.collectors import Collector
+from tests.support.waiting import until
 from zmon._wire import control
 from zmon._wire import frames as wire
 from zmon.batch import Schema

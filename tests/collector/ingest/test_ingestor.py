@@ -20,7 +20,7 @@ from zmon_collector.storage import schema as tables
 from zmon_collector.storage.chunk_codec import ChunkRecord
 from zmon_collector.windows.window import Now
 
-from tests.conftest import until
+from tests.support.waiting import until
 from zmon._wire import control
 from zmon._wire import frames as wire
 from zmon.batch import Schema

@@ -25,7 +25,8 @@ from zmon_collector.windows import window
 from zmon_collector.windows.manager import WindowManager
 from zmon_collector.windows.window import Now, OpenWindow, WindowRules
 
-from tests.conftest import Collector, until
+from tests.support.collectors import Collector
+from tests.support.waiting import until
 from zmon import Batch, Schema
 from zmon._wire.control import Greeting
 from zmon._wire.frames import Message, Topic, encode_schema, schema_hash

@@ -12,7 +12,7 @@ import pandas
 from click.testing import CliRunner, Result
 from zmon_collector.cli.main import cli
 
-from tests.conftest import by_names
+from tests.support.points import by_names
 
 START = 1_600_000_020  # a minute in 2020
 OPTIONS = ["--model", "m", "--probabilities", "p_*", "--labels", "y", "--time", "ts", "--agent", "host",

@@ -20,7 +20,8 @@ from zmon_collector.jobs.backfill.plan import BackfillPlan
 from zmon_plugins.sinks.anodot_file import AnodotFile
 
 from tests.collector.jobs.history import CONFIG, OPTIONS, START, backfill, points, rows, same
-from tests.conftest import Collector, until
+from tests.support.collectors import Collector
+from tests.support.waiting import until
 from zmon.errors import ConfigurationError
 
 FULL = parse({"metrics": {"preset": "full"}})

@@ -14,7 +14,8 @@ import psutil
 import pytest
 
 from tests.collector.jobs.history import OPTIONS, backfill, points, rows, same
-from tests.conftest import require, until
+from tests.support.frameworks import require
+from tests.support.waiting import until
 
 distributed = require("distributed")
 pytestmark = [pytest.mark.timeout(240), pytest.mark.filterwarnings("ignore")]

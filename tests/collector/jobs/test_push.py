@@ -26,8 +26,8 @@ from zmon_collector.jobs.push.files import parsed, read
 from zmon_collector.jobs.push.plan import Span
 from zmon_plugins.sinks.anodot_file import AnodotFile
 
-from tests.conftest import until
 from tests.support.standin import TOKEN, StandIn, key
+from tests.support.waiting import until
 from zmon.testing import example_report
 
 OLD = 1_000_000_020

@@ -27,7 +27,7 @@ from zmon_collector.storage.chunk_codec import ChunkRecord
 from zmon_collector.storage.database import Database
 from zmon_collector.telemetry import Telemetry
 
-from tests.conftest import until
+from tests.support.waiting import until
 from zmon.batch import Batch, Schema
 from zmon.contract import Point, Refused, RowCounts, Value, Window
 from zmon.errors import ConfigurationError

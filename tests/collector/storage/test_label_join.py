@@ -31,7 +31,8 @@ from zmon_collector.telemetry import Telemetry
 from zmon_collector.windows.manager import WindowManager
 from zmon_collector.windows.window import Now, OpenWindow, WindowRules
 
-from tests.conftest import Collector, until
+from tests.support.collectors import Collector
+from tests.support.waiting import until
 from zmon import Batch, Schema
 from zmon._wire.frames import Topic
 

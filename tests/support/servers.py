@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.conftest import Collector, until
-
-ROOT = Path(__file__).parents[2]
+from tests.support.collectors import Collector
+from tests.support.processes import ROOT
+from tests.support.waiting import until
 
 
 class Server:
