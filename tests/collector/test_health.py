@@ -15,7 +15,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from zmon_collector.config import Config, HealthSection, WebSection
 from zmon_collector.health import HealthReport
 
-from tests.conftest import answer, until
+from tests.support.collectors import answer
+from tests.support.waiting import until
 
 SURFACE = Path(__file__).parents[1] / "golden" / "0.1.0" / "surface.json"
 

@@ -13,9 +13,9 @@ import pytest
 from zmon_plugins.sinks.anodot_file import AnodotFile
 
 import zmon
-from tests.collector.dashboard.conftest import window
 from tests.support.collectors import Collector
 from tests.support.frameworks import require
+from tests.support.reports import window
 from zmon import MissingExtraError, Point, Report, Value, Window, notebook
 
 ROOT = Path(__file__).parents[3]
