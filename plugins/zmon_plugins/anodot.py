@@ -25,14 +25,14 @@ OWN = ("what", "model", "model_version", "agent_id", *DIMENSIONS, "ver", "target
 _ILLEGAL = re.compile(r"[.=\s]")
 
 
-class Names:
+class LegalNames:
     """Makes names legal, key by key, so that two different names never become one.
 
     ``.``, ``=`` and white space become ``_``; what is too long is cut and gets ``_`` and 8 hex digits of its hash. When
     two names would become equal, each that had to be changed gets its hash, so the outcome does not depend on their
     order; it is logged once.
 
-    >>> names = Names()
+    >>> names = LegalNames()
     >>> names.legal("class_name", ["petal length", "a.b", "a_b"])
     {'petal length': 'petal_length', 'a.b': 'a_b_31d1e1bc', 'a_b': 'a_b'}
     """
@@ -70,7 +70,7 @@ def _hashed(name: str, form: str) -> str:
 
 
 def samples(
-    report: Report, names: Names, points: Sequence[Point] | None = None, fixed: Mapping[str, str] | None = None
+    report: Report, names: LegalNames, points: Sequence[Point] | None = None, fixed: Mapping[str, str] | None = None
 ) -> Iterator[dict[str, Any]]:
     """The report's points, or some of them, as Anodot 2.0 samples in order: legal names, and the `fixed` properties."""
     points = report.points if points is None else points

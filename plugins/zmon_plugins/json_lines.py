@@ -13,33 +13,33 @@ from operator import getitem
 from typing import NamedTuple
 
 from zmon.contract import DIMENSIONS, Point, Refused, Report, Value
-from zmon_plugins.anodot import OWN, PROPERTY_LIMIT, Names, number_of, refusal, samples
+from zmon_plugins.anodot import OWN, PROPERTY_LIMIT, LegalNames, number_of, refusal, samples
 
 _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 _NAMES_END = ',"ver":'  # a quote inside a name is escaped, so this is found nowhere else
 
 
-class Lines(NamedTuple):
+class EncodedSamples(NamedTuple):
     """What may be written, one sample a line, and what is left out."""
 
     good: list[str]
     refused: list[Refused]
 
 
-def lines(report: Report, names: Names, now: float, fixed: Mapping[str, str] | None = None) -> Lines:
+def lines(report: Report, names: LegalNames, now: float, fixed: Mapping[str, str] | None = None) -> EncodedSamples:
     """The report's points as by `samples`, encoded; without what Anodot would refuse at the time `now`.
 
     >>> from zmon.contract import Window
     >>> report = Report(1, "fraud", "", Window(0, 60), [Point(None, Value("recall", 0.5, "yes"))])
-    >>> lines(report, Names(), 60.0).good[0].partition("},")[0]
+    >>> lines(report, LegalNames(), 60.0).good[0].partition("},")[0]
     '{"properties":{"what":"recall","model":"fraud","class_name":"yes","ver":"1","target_type":"gauge"'
     """
     good = _from_parts(report, names, now, fixed or {})
-    return _one_by_one(report, names, now, fixed) if good is None else Lines(good, [])
+    return _one_by_one(report, names, now, fixed) if good is None else EncodedSamples(good, [])
 
 
-def _one_by_one(report: Report, names: Names, now: float, fixed: Mapping[str, str] | None) -> Lines:
-    found = Lines([], [])
+def _one_by_one(report: Report, names: LegalNames, now: float, fixed: Mapping[str, str] | None) -> EncodedSamples:
+    found = EncodedSamples([], [])
     for sample in samples(report, names, fixed=fixed):
         refused = refusal(sample, now)
         if refused is None:
@@ -49,7 +49,7 @@ def _one_by_one(report: Report, names: Names, now: float, fixed: Mapping[str, st
     return found
 
 
-def _from_parts(report: Report, names: Names, now: float, fixed: Mapping[str, str]) -> list[str] | None:
+def _from_parts(report: Report, names: LegalNames, now: float, fixed: Mapping[str, str]) -> list[str] | None:
     """All lines; None when a part of one is against the rules, or they may have too many names."""
     if len(fixed) + len(OWN) > PROPERTY_LIMIT or not fixed.keys().isdisjoint(OWN):
         return None
@@ -71,7 +71,7 @@ def _from_parts(report: Report, names: Names, now: float, fixed: Mapping[str, st
 
 
 def _around(
-    report: Report, names: Names, now: float, fixed: Mapping[str, str]
+    report: Report, names: LegalNames, now: float, fixed: Mapping[str, str]
 ) -> dict[tuple[str | None, str, str], tuple[str, str]] | None:
     """The text before a series' own names, and after them up to the number: by agent, what and target type."""
     keys = dict.fromkeys((agent, value.what, value.target_type) for agent, value in report.points)
@@ -85,7 +85,7 @@ def _around(
     return found
 
 
-def _inner(report: Report, names: Names, now: float) -> list[dict[str, str]] | None:
+def _inner(report: Report, names: LegalNames, now: float) -> list[dict[str, str]] | None:
     """For each of DIMENSIONS the text of each name; of none, none."""
     found = []
     columns = zip(*(point.value[2:-1] for point in report.points), strict=True)

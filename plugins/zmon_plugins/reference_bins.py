@@ -99,7 +99,7 @@ def _column(each: Categorical, at: int) -> ReferenceColumn:
     return ReferenceColumn(each.name, at, each.place, binned, reference, not each.other)
 
 
-def yardstick(ctx: Context) -> ReferenceBins:
+def bins_for(ctx: Context) -> ReferenceBins:
     """That of a context; made once for each reference and schema."""
     return _made(ctx.reference, _Named(ctx.schema))
 

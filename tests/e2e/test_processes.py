@@ -18,7 +18,7 @@ import pytest
 from rich.console import Console
 from zmon_collector.admin import ask
 from zmon_collector.jobs.demo.run import PERIOD, DemoPlan, run_demo
-from zmon_collector.jobs.demo.verdict import changed, read
+from zmon_collector.jobs.demo.verdict import changed_windows, read_window
 
 from tests.plugins.test_anodot import legal
 from tests.support.frameworks import require
@@ -190,10 +190,10 @@ def shown(plan: DemoPlan, folder: Path) -> tuple[str, list[int], int]:
     console = Console(record=True, width=200, file=open(os.devnull, "w"))  # noqa: PTH123, SIM115
     assert run_demo(plan, folder, console)
     console.file.close()
-    views = [read(path) for path in sorted((folder / "anodot").glob("*.json"))]
+    views = [read_window(path) for path in sorted((folder / "anodot").glob("*.json"))]
     first = views[0].start
     assert all(view.rows >= 200 for view in views)
-    return console.export_text(), [(view.start - first) // PERIOD for view in changed(views)], len(views)
+    return console.export_text(), [(view.start - first) // PERIOD for view in changed_windows(views)], len(views)
 
 
 def test_a_minutes_plan_is_twelve_ten_eight() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from zmon_plugins.anodot import Names, samples, violations
+from zmon_plugins.anodot import LegalNames, samples, violations
 from zmon_plugins.sinks.anodot_file import AnodotFile, file_name, register_sinks
 
 from zmon.contract import Point, Refused, Report, Value, Window
@@ -85,14 +85,14 @@ def test_each_rule_has_its_code(code: str, change: dict[str, Any]) -> None:
 
 @given(st.lists(st.text(min_size=1, max_size=200), min_size=1, max_size=12, unique=True))
 def test_legal_names_are_legal_and_stay_apart(names: list[str]) -> None:
-    found = Names().legal("class_name", names)
+    found = LegalNames().legal("class_name", names)
     assert len(set(found.values())) == len(names)
     assert all(re.fullmatch(r"[^.=\s]{1,150}", name) for name in found.values())
-    assert Names().legal("class_name", names[::-1]) == found, "whatever the order"
+    assert LegalNames().legal("class_name", names[::-1]) == found, "whatever the order"
 
 
 def test_names_that_become_equal_stay_apart_and_are_reported_once(caplog: pytest.LogCaptureFixture) -> None:
-    names = Names()
+    names = LegalNames()
     with caplog.at_level(logging.WARNING):
         for _ in range(3):
             found = names.legal("class_name", ["a.b", "a=b", "a_b", "c d"])
@@ -105,20 +105,20 @@ def test_names_that_become_equal_stay_apart_and_are_reported_once(caplog: pytest
 
 
 def test_a_name_keeps_its_form_under_another_key_and_once_alone() -> None:
-    names = Names()
+    names = LegalNames()
     assert names.legal("class_name", ["a.b"]) == {"a.b": "a_b"}
     assert names.legal("feat_name", ["a=b"]) == {"a=b": "a_b"}
 
 
 def test_a_long_name_is_cut_with_its_hash() -> None:
     names = ["x" * 160 + tail for tail in "ab"]
-    found = Names().legal("feat_name", names)
+    found = LegalNames().legal("feat_name", names)
     assert all(re.fullmatch("x{141}_[0-9a-f]{8}", name) for name in found.values())
     assert len(set(found.values())) == 2
 
 
 def test_samples_of_awkward_names_are_legal() -> None:
-    made = list(samples(example_report(), Names()))
+    made = list(samples(example_report(), LegalNames()))
     assert len(made) == 15
     for sample in made:
         legal(sample)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from zmon_plugins import json_lines as module
-from zmon_plugins.anodot import Names, refusal, samples
+from zmon_plugins.anodot import LegalNames, refusal, samples
 from zmon_plugins.json_lines import lines
 
 from zmon.contract import Point, Report, Value, Window
@@ -38,7 +38,7 @@ values = st.builds(
 def one_by_one(report: Report, fixed: dict[str, str]) -> tuple[list[str], list[Any]]:
     """The oracle: each sample made, checked and encoded by itself."""
     good, refused = [], []
-    for sample in samples(report, Names(), fixed=fixed):
+    for sample in samples(report, LegalNames(), fixed=fixed):
         found = refusal(sample, NOW)
         if found is None:
             good.append(json.dumps(sample, separators=(",", ":"), allow_nan=False))
@@ -59,7 +59,7 @@ def test_parts_make_the_same_lines(
     points: list[Point], start: int, version: str, tags: dict[str, dict[str, str]], fixed: dict[str, str]
 ) -> None:
     report = Report(1, "m=1", version, Window(start, start + 60), points, tags=tags)
-    found = lines(report, Names(), NOW, fixed)
+    found = lines(report, LegalNames(), NOW, fixed)
     good, refused = one_by_one(report, fixed)
     assert found.good == good
     assert [(each.code, each.sample["properties"]) for each in found.refused] == [
@@ -70,11 +70,11 @@ def test_parts_make_the_same_lines(
 def test_a_sound_report_is_put_together_from_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_one_by_one", None)  # the long way is not taken
     report = example_report()
-    assert len(lines(report, Names(), 1e12).good) == len(report.points)
+    assert len(lines(report, LegalNames(), 1e12).good) == len(report.points)
 
 
 def test_a_name_that_two_names_become_stays_apart_from_one_window_to_the_next() -> None:
-    names = Names()
+    names = LegalNames()
     first, second = (
         Report(1, "m", "", Window(0, 60), [Point(None, Value("mean", 1.0, feat_name=name))]) for name in ("a.b", "a_b")
     )

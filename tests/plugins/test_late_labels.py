@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from zmon_collector.compute.accumulate import StepProgress, accumulate
 from zmon_collector.storage import label_join
-from zmon_plugins.metrics.late_labels import OUTCOMES, LabelDelay, LateLabels
+from zmon_plugins.metrics.late_labels import OUTCOMES, LabelDelay, LateLabelOutcomes
 
 from tests.plugins.oracles import stats
 from tests.plugins.test_metrics import METRICS
@@ -39,7 +39,7 @@ def test_outcomes_have_one_order() -> None:
     assert [OUTCOMES[getattr(label_join, name.upper())] for name in OUTCOMES] == list(OUTCOMES)
 
 
-@pytest.mark.parametrize("metric", [LateLabels(), LabelDelay()], ids=["outcomes", "delay"])
+@pytest.mark.parametrize("metric", [LateLabelOutcomes(), LabelDelay()], ids=["outcomes", "delay"])
 def test_laws(metric: Any) -> None:
     random = np.random.default_rng(1)
     check_metric(metric, [late(random, n) for n in (40, 1, 25)], CTX)

@@ -1,4 +1,4 @@
-"""``zmon backfill``: the series that a collector would have written, from files of rows."""
+"""``zmon backfill``: compute from files of rows the series that a collector would have written."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ import click
 from zmon_collector import config as configuration
 from zmon_collector.cli.columns import EXISTING, column_options, columns_of, names
 from zmon_collector.cli.options import CONFIG, FAILED, FOLDER, PERIOD, PLUGINS_DIR
-from zmon_collector.jobs.backfill.executors import Stopped, workers
-from zmon_collector.jobs.backfill.run import Backfill, State
+from zmon_collector.jobs.backfill.executors import BackfillStopped, open_pool
+from zmon_collector.jobs.backfill.job import Source
+from zmon_collector.jobs.backfill.run import Backfill, BackfillStatus
 
-EVERY = 10.0  # seconds between lines of progress; on a terminal one line is kept, and renewed
+EVERY = 10.0  # seconds between lines of progress; on a terminal one line is rewritten
 EVERY_ON_TERMINAL = 0.2
 
 
@@ -34,51 +35,53 @@ EVERY_ON_TERMINAL = 0.2
 @click.option("--executor", default="threads", show_default=True, help="threads, or dask://HOST:PORT of a scheduler.")
 @click.option("--workers", "count", type=click.IntRange(1), help="Threads; default: one for each processor.")
 def backfill(
-    data: tuple[Path, ...], model: str, version: str, segments: tuple[str, ...], agent_id: str, path: Path | None,
+    *, data: tuple[Path, ...], model: str, version: str, segments: tuple[str, ...], agent_id: str, path: Path | None,
     window: int | None, data_dir: Path, plugins_dir: Path | None, executor: str, count: int | None, **options: Any,
 ) -> None:  # fmt: skip
     """Compute the series of DATA: csv, parquet or npz files, or folders of them, larger than memory.
 
-    Writes DATA_DIR/anodot/*.json, one file per window, as a collector would have that received the rows in time.
-    `zmon push` sends them. Ended before it is done, by whatever, it goes on when the same command is given again.
+    Writes DATA_DIR/anodot/*.json, one file per window, like a collector that had received the rows in time. `zmon
+    push` sends them to Anodot. If interrupted, rerun the same command to resume.
 
-    Exit code 1 when it ended before it was done, 2 when the columns, the files or the configuration do not fit.
+    Exit code 1 if it ended early, 2 if the columns, the files or the configuration do not fit.
     """
     config = configuration.load(path, window=window, data_dir=data_dir, plugins_dir=plugins_dir)
     line = _Line()
     try:
-        with workers(executor, count) as found:
-            state = Backfill(config, model, version, agent_id, data, columns_of(options, segments), line.tell).run(
-                found
-            )
-    except Stopped as error:
+        with open_pool(executor, count) as pool:
+            columns = columns_of(options, segments)
+            status = Backfill(config, Source(model, version, agent_id), data, columns, line.show).run(pool)
+    except BackfillStopped as error:
         line.end()
         click.echo(f"zmon: {error}", err=True)
         sys.exit(FAILED)
     except KeyboardInterrupt:
         line.end()
-        click.echo("zmon: interrupted; the same command goes on from here", err=True)
+        click.echo("zmon: interrupted; rerun the same command to resume", err=True)
         sys.exit(FAILED)
     line.end()
-    pace = f", {state.rows / state.seconds:,.0f} rows/s" if state.rows else ""
-    click.echo(f"{data_dir / 'anodot'}: {state.windows:,} windows; {state.rows:,} rows in {state.seconds:,.1f} s{pace}")
+    pace = f", {status.rows / status.seconds:,.0f} rows/s" if status.rows else ""
+    click.echo(
+        f"{data_dir / 'anodot'}: {status.windows:,} windows; {status.rows:,} rows in {status.seconds:,.1f} s{pace}"
+    )
 
 
 class _Line:
-    """Progress on standard error: one line that is renewed on a terminal, else a line now and then."""
+    """Progress on standard error: one line that is rewritten on a terminal, elsewhere a line at intervals."""
 
     def __init__(self) -> None:
         self._terminal = sys.stderr.isatty()
-        self._said = time.monotonic()
+        self._shown = time.monotonic()
         self._open = False
 
-    def tell(self, state: State) -> None:
-        """Show where it is, unless that was just done."""
+    def show(self, status: BackfillStatus) -> None:
+        """Show the status, unless the last one is recent."""
         now = time.monotonic()
-        if now - self._said < (EVERY_ON_TERMINAL if self._terminal else EVERY):
+        if now - self._shown < (EVERY_ON_TERMINAL if self._terminal else EVERY):
             return
-        self._said = now
-        click.echo(f"\r{told(state)}\x1b[K" if self._terminal else told(state), nl=not self._terminal, err=True)
+        self._shown = now
+        text = describe(status)
+        click.echo(f"\r{text}\x1b[K" if self._terminal else text, nl=not self._terminal, err=True)
         self._open = self._terminal
 
     def end(self) -> None:
@@ -87,14 +90,14 @@ class _Line:
             click.echo(err=True)
 
 
-def told(state: State) -> str:
-    """How far it is, in words.
+def describe(state: BackfillStatus) -> str:
+    """Return the status in words.
 
-    >>> told(State(8, 8, 500_000, 2_000_000, 30, 120, 4.0))
+    >>> describe(BackfillStatus(8, 8, 500_000, 2_000_000, 30, 120, 4.0))
     '500,000 of 2,000,000 rows (25%), 30 of 120 windows written, 125,000 rows/s, 12 s left'
     """
     if not state.of_rows:
-        return f"looking for windows: {state.surveyed:,} of {state.pieces:,} pieces"
+        return f"surveying windows: {state.surveyed:,} of {state.pieces:,} pieces"
     pace = state.rows / max(state.seconds, 0.001)
     left = f", {(state.of_rows - state.rows) / pace:,.0f} s left" if pace else ""
     return (

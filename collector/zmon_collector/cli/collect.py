@@ -1,4 +1,4 @@
-"""``zmon collect``: the collector itself, until a signal ends it."""
+"""``zmon collect``: run the collector until a signal ends it."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from zmon_collector.service import Service
 @click.option("--data-dir", type=FOLDER, help="Folder for everything written.")
 @PLUGINS_DIR
 @click.option("--flush-on-exit", is_flag=True, default=None, help="Close and write open windows at the end.")
-@click.option("--web", type=ADDRESS, help="Where the live page is served; 127.0.0.1:8787, or any free port.")
-@click.option("--no-web", is_flag=True, help="Serve no live page.")
-@click.option("--print-config", is_flag=True, help="Print the configuration in force as TOML, and end.")
+@click.option("--web", type=ADDRESS, help="Where the live page is served; default 127.0.0.1:8787, or any free port.")
+@click.option("--no-web", is_flag=True, help="Do not serve the live page.")
+@click.option("--print-config", is_flag=True, help="Print the effective configuration as TOML, and exit.")
 def collect(path: Path | None, print_config: bool, **options: Any) -> None:
     """Receive from publishers, compute metrics, write Anodot JSON files to DATA_DIR/anodot.
 
-    Options given here win over the file's. SIGTERM and Ctrl-C end it: open windows stay in the journal and go on after
-    a restart, unless --flush-on-exit. A second signal ends it at once.
+    Options on the command line override the file. SIGTERM and Ctrl-C end the collector: open windows stay in the
+    journal and continue after a restart, unless --flush-on-exit is given. A second signal ends it at once.
     """
     config = configuration.load(path, **options)
     if print_config:
@@ -41,7 +41,7 @@ def collect(path: Path | None, print_config: bool, **options: Any) -> None:
     service = Service(config, read=lambda: configuration.load(path, **options))
     service.start()
     gc.collect()
-    gc.freeze()  # what is there now stays: looking through it again would stop every thread for a tenth of a second
+    gc.freeze()  # these objects stay: scanning them again would stop every thread for a tenth of a second
 
     def end(number: int, _: object) -> None:
         signal.signal(number, signal.SIG_DFL)

@@ -1,4 +1,4 @@
-"""The command line. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 a part is not installed."""
+"""The `zmon` command. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 an extra is not installed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from zmon_collector.plugins import add_commands
 
 
 class Commands(click.Group):
-    """The own commands and those of plugins, which are looked for when one is unknown, or all are listed."""
+    """The built-in commands, and those of plugins, which are loaded for an unknown name or to list all commands."""
 
     _plugged = False
 
@@ -49,12 +49,12 @@ class Commands(click.Group):
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(zmon.__version__, package_name="zmon-agent", prog_name="zmon")
 def cli() -> None:
-    """Watch machine-learning models in production: confidence, inputs and quality, window by window.
+    """Monitor machine-learning models in production: confidence, inputs and quality, window by window.
 
     A service publishes its batches with zmon.Publisher; `zmon collect` turns them into metrics and Anodot JSON files.
-    `zmon demo` shows the whole way on a real model. Durations are written 500ms, 60s, 5m, 2h or 30d.
+    `zmon demo` shows the whole path on a real model. Durations are written 500ms, 60s, 5m, 2h or 30d.
 
-    Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 a part is not installed.
+    Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 an extra is not installed.
     """
 
 
@@ -63,7 +63,7 @@ for command in (backfill, collect, demo, keygen, outbox, plugins, profile, push,
 
 
 def main() -> NoReturn:
-    """Entry point: no stack trace for a user's mistake."""
+    """Run the command line, without a stack trace for a user's mistake."""
     try:
         cli(standalone_mode=True)
     except ConfigurationError as error:

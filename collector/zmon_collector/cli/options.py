@@ -1,4 +1,4 @@
-"""What several commands share: how values are read, exit codes."""
+"""Types of options, exit codes and small functions that several commands share."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from zmon_collector.plugins import Registry
 CONFIG = click.Path(exists=True, dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
 FAILED, WRONG, MISSING = 1, 2, 3
-PATIENCE = 10.0  # seconds that a running collector gets to answer
+PATIENCE = 10.0  # seconds that a running collector has to answer
 
 
-class _Read(click.ParamType[Any]):
-    """A command-line value read as the configuration reads it."""
+class _ParsedType(click.ParamType[Any]):
+    """Type of an option whose value is parsed like the configuration's."""
 
     def __init__(self, name: str, parse: Callable[[object], Any]) -> None:
         self.name = name
@@ -36,17 +36,17 @@ class _Read(click.ParamType[Any]):
             self.fail(str(error), param, ctx)
 
 
-DURATION = _Read("duration", duration)
-PERIOD = _Read("duration", period)
-ADDRESS = _Read("host:port", address)
-ENDPOINT = _Read("endpoint", endpoint)
+DURATION = _ParsedType("duration", duration)
+PERIOD = _ParsedType("duration", period)
+ADDRESS = _ParsedType("host:port", address)
+ENDPOINT = _ParsedType("endpoint", endpoint)
 
 
 PLUGINS_DIR = click.option("--plugins-dir", type=FOLDER, help="Folder whose *.py files are loaded as plugins.")
 
 
 def printable(text: str) -> str:
-    """Text that comes from a publisher, without what would steer a terminal.
+    """Return a publisher's string without characters that would control a terminal.
 
     >>> printable("a\\x1b[2J")
     'a?[2J'
@@ -54,8 +54,8 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else "?" for char in text)
 
 
-def loaded(config: Config) -> Registry:
-    """The plugins, without their complaints in the log: the caller shows them."""
+def load_quietly(config: Config) -> Registry:
+    """Load the plugins without logging their errors: the caller shows them."""
     logging.getLogger("zmon.collector").addHandler(logging.NullHandler())
     logging.getLogger("zmon.collector").propagate = False
     return load_plugins(config)

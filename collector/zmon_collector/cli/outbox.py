@@ -1,4 +1,4 @@
-"""``zmon outbox``: what target systems refused and was set aside, and what waits for them."""
+"""``zmon outbox``: samples that target systems refused, and reports that wait for them."""
 
 from __future__ import annotations
 
@@ -16,64 +16,65 @@ from zmon_collector.admin import ask
 from zmon_collector.cli.options import CONFIG, FAILED, FOLDER, PATIENCE
 
 
-def _where(command: Callable[..., Any]) -> Callable[..., Any]:
-    command = click.option("--data-dir", type=FOLDER, help="Of the collector to ask.")(command)
+def _collector_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that name the collector."""
+    command = click.option("--data-dir", type=FOLDER, help="The collector's data folder.")(command)
     return click.option("--config", "path", type=CONFIG, help="Configuration file, to find the data folder.")(command)
 
 
-def _asked(path: Path | None, data_dir: Path | None, question: str, **more: Any) -> dict[str, Any]:
+def _request(path: Path | None, data_dir: Path | None, request: str, **arguments: Any) -> dict[str, Any]:
     folder = configuration.load(path, data_dir=data_dir).collector.data_dir
-    answer = ask(folder, question, PATIENCE, **more)
+    answer = ask(folder, request, PATIENCE, **arguments)
     if answer is None or "error" in answer:
-        said = answer["error"] if answer else f"no collector answers on {folder}; start it, its files are its own"
-        click.echo(f"zmon: {said}", err=True)
+        error = answer["error"] if answer else f"no collector answers on {folder}; start it: only it opens its files"
+        click.echo(f"zmon: {error}", err=True)
         sys.exit(FAILED)
     return answer
 
 
-def _selecting(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Arguments of a command that acts on what was set aside: one of ids, a sink, everything."""
-    command = click.option("--all", "everything", is_flag=True, help="All of every sink.")(command)
-    command = click.option("--sink", help="All of this sink.")(command)
+def _selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the arguments that select refused samples: ids, or a sink, or all."""
+    command = click.option("--all", "everything", is_flag=True, help="Select those of every sink.")(command)
+    command = click.option("--sink", help="Select those of this sink.")(command)
     return click.argument("ids", metavar="ID…", type=int, nargs=-1)(command)
 
 
-def _told(
-    ask_for: str, path: Path | None, data_dir: Path | None, ids: tuple[int, ...], sink: str | None, everything: bool
+def _request_selected(
+    request: str, *, path: Path | None, data_dir: Path | None, ids: tuple[int, ...], sink: str | None, everything: bool
 ) -> dict[str, Any]:
     if sum([bool(ids), sink is not None, everything]) != 1:
         raise click.UsageError("name ids, or --sink NAME, or --all")
-    return _asked(path, data_dir, ask_for, ids=list(ids) or None, sink=sink)
+    return _request(path, data_dir, request, ids=list(ids) or None, sink=sink)
 
 
 @click.group()
 def outbox() -> None:
-    """Look at samples that a target system refused: list, show, send again, drop.
+    """Manage samples that a target system refused: list, show, send again, drop.
 
-    A refused sample is set aside with the target's code and description; the others of its report go on. The running
-    collector of DATA_DIR is asked. `limits.refused_rows` and `limits.refused_age` bound what is kept.
+    A refused sample is set aside with the target's code and description; the rest of its report is delivered. These
+    commands need the running collector of DATA_DIR. `limits.refused_rows` and `limits.refused_age` bound what is kept.
     """
 
 
 @outbox.command()
-@_where
-@click.option("--sink", help="Of this sink only.")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON object a line, with the samples.")
+@_collector_options
+@click.option("--sink", help="Only those of this sink.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line, with the samples.")
 def ls(path: Path | None, data_dir: Path | None, sink: str | None, as_json: bool) -> None:
-    """List what was set aside, oldest first, and how many reports wait for each sink."""
-    first = _asked(path, data_dir, "outbox", sink=sink)
+    """List refused samples, oldest first, and the number of reports that wait for each sink."""
+    first = _request(path, data_dir, "outbox", sink=sink)
     if not as_json:
         for name, waiting in first["behind"].items():
             if name != "observers" and sink in (None, name):
                 click.echo(f"{name}: {waiting} reports wait, {first['aside'].get(name, 0)} samples set aside")
-    for row in _rows(first, lambda after: _asked(path, data_dir, "outbox", sink=sink, after=after)):
+    for row in _rows(first, lambda after: _request(path, data_dir, "outbox", sink=sink, after=after)):
         click.echo(json.dumps(row) if as_json else _line(row))
 
 
-def _rows(answer: dict[str, Any], further: Callable[[int], dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def _rows(answer: dict[str, Any], next_page: Callable[[int], dict[str, Any]]) -> Iterator[dict[str, Any]]:
     while answer["rows"]:
         yield from answer["rows"]
-        answer = further(answer["rows"][-1]["id"])
+        answer = next_page(answer["rows"][-1]["id"])
 
 
 def _line(row: dict[str, Any]) -> str:
@@ -84,31 +85,31 @@ def _line(row: dict[str, Any]) -> str:
 
 
 @outbox.command()
-@_where
+@_collector_options
 @click.argument("ids", metavar="ID…", type=int, nargs=-1, required=True)
 def show(path: Path | None, data_dir: Path | None, ids: tuple[int, ...]) -> None:
-    """Print what was set aside under each ID, as JSON. Exit code 1 when one is not there."""
-    rows = _asked(path, data_dir, "outbox-show", ids=list(ids))["rows"]
+    """Print the refused sample with each ID, as JSON. Exit code 1 if an ID does not exist."""
+    rows = _request(path, data_dir, "outbox-show", ids=list(ids))["rows"]
     for row in rows:
         click.echo(json.dumps(row, indent=1))
     missing = set(ids) - {row["id"] for row in rows}
     if missing:
-        click.echo(f"zmon: nothing is set aside under {', '.join(map(str, sorted(missing)))}", err=True)
+        click.echo(f"zmon: no refused sample has the id {', '.join(map(str, sorted(missing)))}", err=True)
         sys.exit(FAILED)
 
 
 @outbox.command()
-@_where
-@_selecting
-def retry(**where_and_what: Any) -> None:
-    """Send samples again, through the sink's own thread, before its next report.
+@_collector_options
+@_selection_options
+def retry(**selection: Any) -> None:
+    """Send samples again, on the sink's own thread, before its next report.
 
-    What is taken now goes from the list; what is refused again stays, with the new reason. Targets may drop points
-    that are older than what they have of a series.
+    Samples that are accepted now leave the list; samples that are refused again stay, with the new reason. A target
+    may drop points that are older than the newest one of a series.
     """
-    answer = _told("outbox-retry", **where_and_what)
+    answer = _request_selected("outbox-retry", **selection)
     for name, count in answer["asked"].items():
-        click.echo(f"{name}: {count} samples are sent again; zmon outbox ls shows what is left")
+        click.echo(f"{name}: sending {count} samples again; zmon outbox ls shows what is left")
     if answer["unable"]:
         click.echo(f"zmon: {', '.join(answer['unable'])} cannot send again; drop them, or push the files", err=True)
     if not answer["asked"]:
@@ -117,9 +118,9 @@ def retry(**where_and_what: Any) -> None:
 
 
 @outbox.command()
-@_where
-@_selecting
-def drop(**where_and_what: Any) -> None:
-    """Forget samples that were set aside."""
-    answer = _told("outbox-drop", **where_and_what)
+@_collector_options
+@_selection_options
+def drop(**selection: Any) -> None:
+    """Delete refused samples."""
+    answer = _request_selected("outbox-drop", **selection)
     click.echo(f"dropped {answer['dropped']}")

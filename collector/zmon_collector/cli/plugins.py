@@ -1,4 +1,4 @@
-"""``zmon plugins``: what is loaded, from where, and how it fares."""
+"""``zmon plugins``: list metrics and sinks with their origin and state."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ import click
 
 from zmon_collector import config as configuration
 from zmon_collector.admin import ask
-from zmon_collector.cli.options import CONFIG, FAILED, FOLDER, PLUGINS_DIR, loaded
+from zmon_collector.cli.options import CONFIG, FAILED, FOLDER, PLUGINS_DIR, load_quietly
 from zmon_collector.loading import sink_is_on
 
 
 @click.command()
 @click.option("--config", "path", type=CONFIG, help="Configuration file (zmon.toml).")
-@click.option("--data-dir", type=FOLDER, help="Of the collector to ask.")
+@click.option("--data-dir", type=FOLDER, help="The collector's data folder.")
 @PLUGINS_DIR
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def plugins(path: Path | None, data_dir: Path | None, plugins_dir: Path | None, as_json: bool) -> None:
-    """List metrics and sinks: where each comes from, and how it fares.
+    """List metrics and sinks with their origin and state.
 
-    Asks the running collector of DATA_DIR; if none answers, loads the plugins here. Exit code 1 when one of them is
-    quarantined, disabled or stuck.
+    Reads the states from the running collector of DATA_DIR; if none answers, loads the plugins here. Exit code 1 if
+    a plugin is quarantined, disabled or stuck.
     """
     config = configuration.load(path, data_dir=data_dir, plugins_dir=plugins_dir)
     answer = ask(config.collector.data_dir, "plugins")
-    rows = loaded(config).table() if answer is None else answer["plugins"]
+    rows = load_quietly(config).table() if answer is None else answer["plugins"]
     if as_json:
         click.echo(json.dumps(rows, indent=1))
     else:

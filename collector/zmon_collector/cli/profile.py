@@ -1,4 +1,4 @@
-"""``zmon profile``: a reference profile from files of rows, and what a profile holds."""
+"""``zmon profile``: make a reference profile from files of rows, or print one."""
 
 from __future__ import annotations
 
@@ -11,35 +11,37 @@ from zmon.errors import ConfigurationError
 from zmon.reference import Profile, from_batches, text
 from zmon.reference.build import WINDOW_ROWS
 from zmon_collector.cli.columns import EXISTING, column_options, columns_of
-from zmon_collector.jobs.tabular import Table
+from zmon_collector.jobs.tabular import Dataset
 
 
 @click.command()
 @click.argument("data", nargs=-1, type=EXISTING)
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="The .zmon file to write.")
-@click.option("--show", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Print a profile, and end.")
+@click.option("--show", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Print this profile.")
 @column_options
 @click.option("--window-rows", type=click.IntRange(10), default=WINDOW_ROWS, show_default=True,
               help="Rows of the reference's own windows, from which thresholds can be learned.")  # fmt: skip
 def profile(data: tuple[Path, ...], out: Path | None, show: Path | None, window_rows: int, **options: Any) -> None:
     """Make a reference profile of DATA: csv, parquet or npz files, or folders of them, larger than memory.
 
-    Use rows that the model was not fitted on. DATA is read twice: a sample of at most 50,000 rows says where the bins
-    go, then all rows are counted in them. The profile holds no rows. A two-dimensional array of an npz file is read as
+    Use rows that the model was not fitted on. DATA is read twice: a sample of at most 50,000 rows determines the bins,
+    then all rows are counted in them. The profile holds no rows. A two-dimensional array of an npz file is read as
     columns NAME_0, NAME_1, …, one called inputs as feat_0, feat_1, …
 
-    Exit code 2 when the columns or the files do not fit.
+    Exit code 2 if the columns or the files do not fit.
     """
     if show is not None:
         click.echo(text(Profile.load(show)), nl=False)
         return
     if not data or out is None:
         raise ConfigurationError("give files of rows and --out reference.zmon, or --show reference.zmon")
-    table = Table(data, columns_of(options))
+    dataset = Dataset(data, columns_of(options))
     try:
-        made = from_batches(table.batches, window_rows=window_rows)
+        reference = from_batches(dataset.batches, window_rows=window_rows)
     except ValueError as error:
-        raise ConfigurationError(f"{table.paths[0]}: {error}") from None
-    made.save(out)
-    features, named = len(made.schema.features), len(made.schema.classes)
-    click.echo(f"{out}: {made.rows:,} rows, {features} features, {named} classes; see `zmon profile --show {out}`")
+        raise ConfigurationError(f"{dataset.paths[0]}: {error}") from None
+    reference.save(out)
+    features, classes = len(reference.schema.features), len(reference.schema.classes)
+    click.echo(
+        f"{out}: {reference.rows:,} rows, {features} features, {classes} classes; see `zmon profile --show {out}`"
+    )

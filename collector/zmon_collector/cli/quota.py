@@ -1,8 +1,8 @@
-"""How many samples a window will emit, and whether a sink's quota carries them. Pure; for ``zmon validate``.
+"""Compute how many samples a window emits, and compare it with a sink's quota. Pure; for ``zmon validate``.
 
-Counts are of the series that metrics declare, with the numbers of agents, features and classes that the configuration
-expects, and whether there is a reference: what comes when every class, category and segment shows up in every window,
-so an upper bound of the usual.
+The count covers the series that metrics declare, for the numbers of agents, features and classes that the
+configuration expects, and depends on whether there is a reference. It is an upper bound: it assumes that every class,
+category and segment occurs in every window.
 """
 
 from __future__ import annotations
@@ -16,71 +16,73 @@ from zmon.contract import Metric, Series, Sink
 from zmon_collector.compute.segments import MAX_SEGMENTS
 from zmon_collector.config.series_selection import SeriesSelection
 
-NOT_EXPECTED = {"feature_skipped_count"}  # of columns that are not captured
-OF_SCORES = {"prediction_drift"}  # feat_name is the one number that stands for a prediction
+NOT_EXPECTED = {"feature_skipped_count"}  # only for columns that are not captured
+OF_SCORES = {"prediction_drift"}  # feat_name has one value: the number that stands for a prediction
 Options = Callable[[Metric[Any]], Mapping[str, Any]]
 
 
-class Load(NamedTuple):
-    """Samples of one window: of the rollup, of each agent, and of each agent in the minimal preset alone."""
+class SampleLoad(NamedTuple):
+    """Samples of one window: of the rollup, of each agent, and of each agent in the minimal preset."""
 
     rollup: int
     agent: int
     health: int
 
     def total(self, agents: int, mode: str) -> int:
-        """Of the rollup and so many agents; `mode` is ``"all"`` or ``"health"``."""
+        """Return the samples of the rollup and `agents` agents; `mode` is ``"all"`` or ``"health"``."""
         return self.rollup + agents * (self.health if mode == "health" else self.agent)
 
 
-class Quota(NamedTuple):
-    """What a sink sends of the agents' series, and how many samples a second it may send; None for no limit."""
+class SinkQuota(NamedTuple):
+    """Which of the agents' series a sink sends, and its limit of samples a second, or None."""
 
     agents: str
     per_second: float | None
 
 
-def load(metrics: Sequence[Metric[Any]], choice: SeriesSelection, expect: Mapping[str, int], options: Options) -> Load:
-    """The samples of a model's window."""
-    whole = _samples(metrics, choice, expect, options)
-    health = _samples(metrics, replace(choice, preset="minimal", add=()), {**expect, "segments": 0}, options)
-    return Load(whole, whole, min(whole, health))
+def load(
+    metrics: Sequence[Metric[Any]], selection: SeriesSelection, expect: Mapping[str, int], options: Options
+) -> SampleLoad:
+    """Return the samples of a model's window."""
+    everything = _samples(metrics, selection, expect, options)
+    health = _samples(metrics, replace(selection, preset="minimal", add=()), {**expect, "segments": 0}, options)
+    return SampleLoad(everything, everything, min(everything, health))
 
 
-def quota(sink: Sink, table: Mapping[str, Any]) -> Quota:
-    """A sink's quota: its configuration's, else its own attributes `samples_per_second` and `agents`."""
+def quota(sink: Sink, table: Mapping[str, Any]) -> SinkQuota:
+    """Return a sink's quota, from its configuration or its attributes `samples_per_second` and `agents`."""
     per_second = table.get("samples_per_second", getattr(sink, "samples_per_second", None))
     agents = table.get("agents", getattr(sink, "agents", "all" if per_second is None else "health"))
-    return Quota(str(agents), per_second)
+    return SinkQuota(str(agents), per_second)
 
 
 def undeclared(metrics: Sequence[Metric[Any]]) -> list[str]:
-    """Metrics that do not say what they emit: they are not counted."""
+    """Return the metrics that declare no series: they are not counted."""
     return [metric.name for metric in metrics if getattr(metric, "series", None) is None]
 
 
 def _samples(
-    metrics: Sequence[Metric[Any]], choice: SeriesSelection, expect: Mapping[str, int], options: Options
+    metrics: Sequence[Metric[Any]], selection: SeriesSelection, expect: Mapping[str, int], options: Options
 ) -> int:
     task = "classification" if expect["classes"] else "regression"
     total = 0
     for metric in metrics:
         if getattr(metric, "task", task) != task:
             continue
-        own = options(metric)
-        total += sum(_names(metric, s, choice, expect, own) * len(stats) for s, stats in choice.emitted(metric))
-        if own.get("segments"):
-            parts = _bounded(expect["segments"], own.get("max_segments", MAX_SEGMENTS))
-            for series, stats in choice.emitted(metric, segment=True):
-                if not series.what.startswith("rows_"):  # rows that are in no window are in no segment
-                    total += parts * _names(metric, series, choice, expect, own) * len(stats)
+        given = options(metric)
+        total += sum(_names(metric, s, selection, expect, given) * len(stats) for s, stats in selection.emitted(metric))
+        if given.get("segments"):
+            segments = _bounded(expect["segments"], given.get("max_segments", MAX_SEGMENTS))
+            for series, stats in selection.emitted(metric, segment=True):
+                if not series.what.startswith("rows_"):  # rows outside of windows belong to no segment
+                    total += segments * _names(metric, series, selection, expect, given) * len(stats)
     return total
 
 
 def _names(
-    metric: Metric[Any], series: Series, choice: SeriesSelection, expect: Mapping[str, int], options: Mapping[str, Any]
+    metric: Metric[Any], series: Series, selection: SeriesSelection, expect: Mapping[str, int], given: Mapping[str, Any]
 ) -> int:
-    """How many combinations of names a series has."""
+    """Return how many combinations of names a series has."""
     if series.what in NOT_EXPECTED or (series.reference and not expect.get("reference")):
         return 0
     categorical = min(expect["categorical"], expect["features"])
@@ -90,21 +92,21 @@ def _names(
     elif "inputs" in metric.needs:
         features -= categorical
     numbers = {
-        "class_name": _literal(choice.classes, expect["classes"]),
+        "class_name": _literal(selection.classes, expect["classes"]),
         "predicted": expect["classes"],
-        "feat_name": 1 if series.what in OF_SCORES else _literal(choice.features, features),
-        "category": _bounded(expect["categories"], options.get("max_categories", 50)),
+        "feat_name": 1 if series.what in OF_SCORES else _literal(selection.features, features),
+        "category": _bounded(expect["categories"], given.get("max_categories", 50)),
     }
     return prod(numbers.get(key, 1) for key in series.keys)
 
 
 def _literal(globs: Sequence[str], count: int) -> int:
-    """How many names are emitted: no more than are listed, when they are listed without wildcards."""
+    """Return how many names are emitted: at most the number of globs, if none of them has a wildcard."""
     if globs and not any(set(glob) & set("*?[") for glob in globs):
         return min(count, len(globs))
     return count
 
 
 def _bounded(count: int, most: int) -> int:
-    """Names that are given, and one more for the rest where there are too many."""
+    """Return `count`, or `most` and one more, for the rest, if there are more."""
     return count if count <= most else most + 1

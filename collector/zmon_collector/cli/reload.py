@@ -1,4 +1,4 @@
-"""``zmon reload``: a running collector takes over its changed configuration."""
+"""``zmon reload``: make a running collector read its changed configuration."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from zmon_collector.cli.options import CONFIG, FAILED, FOLDER, PATIENCE, WRONG
 
 @click.command()
 @click.option("--config", "path", type=CONFIG, help="Configuration file (zmon.toml), to find the data folder.")
-@click.option("--data-dir", type=FOLDER, help="Of the collector to ask.")
+@click.option("--data-dir", type=FOLDER, help="The collector's data folder.")
 def reload(path: Path | None, data_dir: Path | None) -> None:
-    """Make a running collector read its configuration again; the same as sending it SIGHUP.
+    """Make a running collector read its configuration again, as SIGHUP does.
 
-    Models, metrics and most limits change from the next window on. Changed keys that need a restart are named. Exit
-    code 2, and nothing is changed, when the file is not valid; 1 when no collector answers.
+    Models, metrics and most limits change with the next window. Changed keys that need a restart are listed. Exit
+    code 2 if the file is invalid, and then nothing changes; 1 if no collector answers.
     """
     folder = configuration.load(path, data_dir=data_dir).collector.data_dir
     answer = ask(folder, "reload", PATIENCE)
@@ -27,8 +27,6 @@ def reload(path: Path | None, data_dir: Path | None) -> None:
         click.echo(f"zmon: no collector answers on {folder}", err=True)
         sys.exit(FAILED)
     if "error" in answer:
-        click.echo(f"zmon: nothing is changed: {answer['error']}", err=True)
+        click.echo(f"zmon: nothing was changed: {answer['error']}", err=True)
         sys.exit(WRONG)
-    click.echo(
-        "reloaded" + (f"; these wait for a restart: {', '.join(answer['waiting'])}" if answer["waiting"] else "")
-    )
+    click.echo("reloaded" + (f"; these need a restart: {', '.join(answer['waiting'])}" if answer["waiting"] else ""))

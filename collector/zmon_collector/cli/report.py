@@ -1,4 +1,4 @@
-"""``zmon report``: what written files say, as one HTML file that needs nothing else."""
+"""``zmon report``: write the figures of written files as one self-contained HTML file."""
 
 from __future__ import annotations
 

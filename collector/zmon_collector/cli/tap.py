@@ -1,4 +1,4 @@
-"""``zmon tap``: points as windows close, or headers of batches as they pass."""
+"""``zmon tap``: print points as windows close, or headers of batches as they arrive."""
 
 from __future__ import annotations
 
@@ -23,19 +23,20 @@ PLAIN = {"what", "model", "model_version", "agent_id"}
 
 @click.command()
 @click.option("--config", "path", type=CONFIG, help="Configuration file (zmon.toml).")
-@click.option("--data-dir", type=FOLDER, help="Of the collector to tap.")
+@click.option("--data-dir", type=FOLDER, help="The collector's data folder.")
 @click.option("--model", default="*", help="Glob: only these models.")
 @click.option("--what", default="*", help="Glob: only these measures.")
-@click.option("--agents", is_flag=True, help="Single replicas too, not only the rollup.")
-@click.option("--most", type=click.IntRange(1), default=40, show_default=True, help="Points shown of a window.")
-@click.option("--windows", type=click.IntRange(1), help="End after so many windows.")
-@click.option("--batches", is_flag=True, help="Headers of batches as they pass instead, a line each.")
+@click.option("--agents", is_flag=True, help="Also print single replicas, not only the rollup.")
+@click.option("--most", type=click.IntRange(1), default=40, show_default=True, help="Points printed per window.")
+@click.option("--windows", type=click.IntRange(1), help="End after this many windows.")
+@click.option("--batches", is_flag=True, help="Print headers of arriving batches instead, one per line.")
 @click.option(
-    "--rate", type=click.IntRange(1, 100), default=20, show_default=True, help="With --batches: lines a second."
+    "--rate", type=click.IntRange(1, 100), default=20, show_default=True, help="With --batches: lines per second."
 )
-@click.option("--seconds", type=click.FloatRange(0.1), help="With --batches: end after so many seconds.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.option("--seconds", type=click.FloatRange(0.1), help="With --batches: end after this many seconds.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 def tap(
+    *,
     path: Path | None,
     data_dir: Path | None,
     model: str,
@@ -50,19 +51,19 @@ def tap(
 ) -> None:
     """Print the points of each window as it closes, until Ctrl-C.
 
-    Nothing of a window beyond MOST points is printed; how many were left out is said. The collector is only asked: it
-    does not wait for this. Exit code 1 when no collector answers.
+    At most MOST points of a window are printed, then the number of omitted ones. The collector never waits for this
+    command. Exit code 1 if no collector answers.
 
-    With --batches: agent, stream, rows, columns and their types, and bytes of each message that arrives, before it is
-    checked, at most RATE lines a second; how many passed beyond them is said. The collector notes a message's header
-    only while somebody asks, and messages go their way all the same.
+    With --batches: prints agent, stream, rows, columns and their types, and bytes of each arriving message, before it
+    is checked; at most RATE lines a second, then the number of omitted messages. The collector records headers only
+    while this command runs, and processes messages as usual.
     """
     folder = configuration.load(path, data_dir=data_dir).collector.data_dir
     try:
         if batches:
-            if _passing(folder, model, rate, seconds, as_json):
+            if _tap_batches(folder, model, rate, seconds, as_json):
                 return
-            _nobody(folder)
+            _fail(folder)
         for number, report in enumerate(_reports(folder), 1):
             points = [
                 (names, value)
@@ -80,16 +81,16 @@ def tap(
                 return
     except KeyboardInterrupt:
         return
-    _nobody(folder)
+    _fail(folder)
 
 
-def _nobody(folder: Path) -> NoReturn:
+def _fail(folder: Path) -> NoReturn:
     click.echo(f"zmon: no collector runs on {folder}; give its folder with --data-dir", err=True)
     sys.exit(FAILED)
 
 
-def _passing(folder: Path, model: str, rate: int, seconds: float | None, as_json: bool) -> bool:
-    """Print headers for a time; False when the collector no longer answers."""
+def _tap_batches(folder: Path, model: str, rate: int, seconds: float | None, as_json: bool) -> bool:
+    """Print headers for `seconds`; return False once the collector no longer answers."""
     end = None if seconds is None else time.monotonic() + seconds
     left, until = rate, time.monotonic() + 1.0
     hidden = 0
@@ -111,15 +112,15 @@ def _passing(folder: Path, model: str, rate: int, seconds: float | None, as_json
             else:
                 hidden += 1
         if time.monotonic() >= until:
-            _say(hidden)
+            _print_omitted(hidden)
             left, until, hidden = rate, time.monotonic() + 1.0, 0
-    _say(hidden)
+    _print_omitted(hidden)
     return answer is not None
 
 
-def _say(hidden: int) -> None:
+def _print_omitted(hidden: int) -> None:
     if hidden:
-        click.echo(f"… {hidden} further messages passed: narrow with --model, or raise --rate", err=True)
+        click.echo(f"… {hidden} more messages omitted: narrow with --model, or raise --rate", err=True)
 
 
 def _header(batch: dict[str, Any]) -> str:
@@ -134,7 +135,7 @@ def _header(batch: dict[str, Any]) -> str:
 
 
 def _reports(folder: Path) -> Iterator[dict[str, Any]]:
-    """Reports from now on, until the collector no longer answers."""
+    """Yield new reports until the collector no longer answers."""
     answer = ask(folder, "reports 0", PATIENCE)
     sequence = max((report["sequence"] for report in (answer or {}).get("reports", [])), default=0)
     while answer is not None:
@@ -148,8 +149,8 @@ def _reports(folder: Path) -> Iterator[dict[str, Any]]:
 def _line(report: dict[str, Any], names: dict[str, str], value: float) -> str:
     clock = datetime.fromtimestamp(report["start"]).astimezone()
     who = " ".join(filter(None, (names["model"], names.get("model_version"), names.get("agent_id"))))
-    own = " ".join(f"{key}={name}" for key, name in names.items() if key not in PLAIN)
-    return printable(f"{clock:%H:%M:%S}  {who}  {names['what']} {own}".rstrip()) + f"  {value:.6g}"
+    series = " ".join(f"{key}={name}" for key, name in names.items() if key not in PLAIN)
+    return printable(f"{clock:%H:%M:%S}  {who}  {names['what']} {series}".rstrip()) + f"  {value:.6g}"
 
 
 def _json(report: dict[str, Any], names: dict[str, str], value: float) -> str:

@@ -1,4 +1,4 @@
-"""``zmon top``: the overview in a terminal, for people behind ssh."""
+"""``zmon top``: show the overview in a terminal, for use over ssh."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from zmon_collector.admin import ask
 from zmon_collector.cli.options import CONFIG, FAILED, FOLDER, PATIENCE, printable
 
 BARS = "▁▂▃▄▅▆▇█"
-TREND = 24  # windows in a small line
+TREND = 24  # windows in a sparkline
 EVERY = 1.0  # seconds
 COLORS = {"ok": "green", "drifting": "yellow", "degraded": "red", "silent": "bright_black"}
 
 
 @click.command()
 @click.option("--config", "path", type=CONFIG, help="Configuration file (zmon.toml).")
-@click.option("--data-dir", type=FOLDER, help="Of the collector to look at.")
-@click.option("--once", is_flag=True, help="Print it once, and end.")
+@click.option("--data-dir", type=FOLDER, help="The collector's data folder.")
+@click.option("--once", is_flag=True, help="Print the overview once, and exit.")
 def top(path: Path | None, data_dir: Path | None, once: bool) -> None:
-    """Show how every model and replica fares, with a small line for each, until Ctrl-C.
+    """Show the state of every model and replica, with sparklines, until Ctrl-C.
 
     States: silent (no rows for long), drifting (drift, or confidence or accuracy left their range), degraded (rows of
-    the newest window were lost, late or rejected), ok. Where the output is no terminal it is printed once. Exit code 1
-    when no collector answers.
+    the newest window were lost, late or rejected), ok. Without a terminal the overview is printed once. Exit code 1
+    if no collector answers.
     """
     folder = configuration.load(path, data_dir=data_dir).collector.data_dir
     console = Console()
@@ -55,20 +55,20 @@ def top(path: Path | None, data_dir: Path | None, once: bool) -> None:
 
 
 def overview(models: list[dict[str, Any]], width: int) -> Table:
-    """Models, and under each its replicas; the small lines take what a terminal of `width` columns leaves."""
+    """Return a table of models and their replicas; sparklines take the space that `width` columns leave."""
     trend = max(4, min(TREND, (width - 72) // 3))
-    made = Table(expand=True, title=None, box=None, pad_edge=False, header_style="bold", caption_justify="left")
+    table = Table(expand=True, title=None, box=None, pad_edge=False, header_style="bold", caption_justify="left")
     for name in ("model", "state", "rows/s", "", "confidence", "", "accuracy", "", "lost"):
-        made.add_column(name, justify="right" if name in ("rows/s", "confidence", "accuracy", "lost") else "left",
+        table.add_column(name, justify="right" if name in ("rows/s", "confidence", "accuracy", "lost") else "left",
                         no_wrap=True, overflow="ellipsis", ratio=1 if name == "model" else None,
                         min_width=16 if name == "model" else None)  # fmt: skip
     for model in models:
-        made.add_row(*_cells(f"{model['model']} {model['version']}".strip(), model, trend), style="bold")
+        table.add_row(*_cells(f"{model['model']} {model['version']}".strip(), model, trend), style="bold")
         for agent in model["agents"]:
-            made.add_row(*_cells(f"  {agent['agent']}", agent, trend))
+            table.add_row(*_cells(f"  {agent['agent']}", agent, trend))
     if not models:
-        made.caption = "no window has closed yet"
-    return made
+        table.caption = "no window has closed yet"
+    return table
 
 
 def _cells(name: str, entry: dict[str, Any], width: int) -> list[Text]:
@@ -88,7 +88,7 @@ def _cells(name: str, entry: dict[str, Any], width: int) -> list[Text]:
 
 
 def spark(values: list[float | None], most: float | None = None) -> str:
-    """The newest values as bars from 0 to `most`, or to the largest.
+    """Return the values as bars from 0 to `most`, or to the largest value.
 
     >>> spark([0.0, 0.5, None, 1.0], 1.0)
     '▁▅ █'

@@ -1,4 +1,4 @@
-"""``zmon validate``: would a collector start with this file and its sinks carry it; would Anodot take these samples?"""
+"""``zmon validate``: check configuration files and sinks' quotas, or written files against Anodot's rules."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import click
 from zmon.errors import ConfigurationError
 from zmon_collector import config as configuration
 from zmon_collector.cli import quota
-from zmon_collector.cli.options import CONFIG, FAILED, PLUGINS_DIR, loaded
+from zmon_collector.cli.options import CONFIG, FAILED, PLUGINS_DIR, load_quietly
 from zmon_collector.cli.push import show
 from zmon_collector.config import Config, partition_check
 from zmon_collector.config.policy import ModelPolicy, PolicyStore
 from zmon_collector.config.series_selection import unknown
 from zmon_collector.ingest.auth import Authenticator
-from zmon_collector.jobs.push.run import check
+from zmon_collector.jobs.push.run import validate_files
 from zmon_collector.loading import sink_is_on
 from zmon_collector.plugins import Registry
 from zmon_collector.telemetry import Telemetry
@@ -28,41 +28,41 @@ from zmon_collector.telemetry import Telemetry
 @click.argument("paths", metavar="CONFIG...", nargs=-1, required=True, type=CONFIG)
 @PLUGINS_DIR
 def validate(paths: tuple[Path, ...], plugins_dir: Path | None) -> None:
-    """Check a configuration file and the plugins it speaks of, without starting anything.
+    """Check a configuration file and its plugins, without starting anything.
 
-    Prints how many samples a window of each model will emit to each sink, for the numbers of agents, features and
-    classes that `expect` names in [metrics] and [models.NAME]: at most, when every class and category shows up.
+    Prints how many samples a window of each model emits to each sink at most, for the numbers of agents, features and
+    classes that `expect` gives in [metrics] and [models.NAME], if every class and category occurs.
 
-    Exit code 0 when a collector would start with it, 2 when it would refuse or when a sink's quota cannot carry a
-    window's samples in one period, 1 when it would start without one of its plugins.
+    Exit code 0 if a collector would start with the file, 2 if it would refuse it or if a sink's quota cannot carry a
+    window's samples in one period, 1 if it would start without one of its plugins.
 
-    Of several files, each of a collector that takes some of the models, it also says which model two of them claim and
-    which is configured or alerted on and taken by none: exit code 1.
+    Several files are checked as those of collectors that share the models: exit code 1 if two of them claim the same
+    model, or if a model is configured or alerted on and none of them takes it.
 
-    A written file (.json) is checked against Anodot's rules instead, as `zmon push --dry-run` does.
+    A written file (.json) is checked against Anodot's rules, as `zmon push --dry-run` does.
     """
     written = [path for path in paths if path.suffix == ".json"]
     if written and len(written) < len(paths):
         raise click.UsageError("name configurations or written JSON files, not both")
     if written:
-        summary = check(written, lambda n: None)
+        summary = validate_files(written, lambda n: None)
         show(summary, "valid")
         sys.exit(FAILED if summary.refused else 0)
     configs = {path: configuration.load(path, plugins_dir=plugins_dir) for path in paths}
-    sound = [_check(path, config) for path, config in configs.items()]
+    valid = [_check(path, config) for path, config in configs.items()]
     faults = partition_check.faults(configs) if len(configs) > 1 else []
     for fault in faults:
         click.echo(fault, err=True)
     if len(configs) > 1 and not faults:
         click.echo(f"{len(partition_check.named(configs))} models, each in one of {len(configs)} collectors")
-    sys.exit(0 if all(sound) and not faults else FAILED)
+    sys.exit(0 if all(valid) and not faults else FAILED)
 
 
 def _check(path: Path, config: Config) -> bool:
-    """Say what there is to say of one file; whether all its plugins can be used."""
+    """Check and describe one file, and return whether all its plugins can be used."""
     policies = PolicyStore(config)
     Authenticator(config.security, Telemetry())  # reads the keys and the clients, as a collector does
-    registry = loaded(config)
+    registry = load_quietly(config)
     sinks = [name for name in registry.sinks if sink_is_on(config, name)]
     _check_choices(config, policies, registry)
     click.echo(f"{path}: valid; windows of {config.collector.window} s on {config.collector.bind}, "
@@ -82,11 +82,11 @@ def _check_choices(config: Config, policies: PolicyStore, registry: Registry) ->
         wrong = unknown(policies.of(model).selection, metrics)
         if wrong:
             where = f"models.{model}" if model else "metrics"
-            raise ConfigurationError(f"[{where}] add, drop: {wrong[0]!r} fits no series; docs/metrics.md lists them")
+            raise ConfigurationError(f"[{where}] add, drop: {wrong[0]!r} matches no series; docs/metrics.md lists them")
 
 
 def _budget(config: Config, policies: PolicyStore, registry: Registry, sinks: list[str]) -> Iterator[str]:
-    """Lines that say what each model's windows emit to each sink; ConfigurationError when that is too much."""
+    """Yield lines about the samples of each model and sink; ConfigurationError if a quota cannot carry them."""
     metrics = [state.metric for state in registry.metrics.values()]
     rates = dict.fromkeys(sinks, 0.0)
     models = list(config.models) or [""]
@@ -98,8 +98,8 @@ def _budget(config: Config, policies: PolicyStore, registry: Registry, sinks: li
             return policy.options(metric.name, registry.metrics[metric.name].plugin)
 
         load = quota.load(metrics, policy.selection, expect, options)
-        told = expect if expect["categorical"] else {k: v for k, v in expect.items() if k != "categories"}
-        numbers = ", ".join(f"{name} {number}" for name, number in told.items() if number)
+        shown = expect if expect["categorical"] else {k: v for k, v in expect.items() if k != "categories"}
+        numbers = ", ".join(f"{name} {number}" for name, number in shown.items() if number)
         yield (
             f"{model or 'any model'}: windows of {period} s, expecting {numbers}: "
             f"at most {load.rollup:,} samples of the rollup, {load.agent:,} per agent"

@@ -1,4 +1,4 @@
-"""Files of rows: csv, parquet and npz, in pieces that are read on their own, chunk by chunk, larger than memory."""
+"""Read files of rows (csv, parquet, npz) that may be larger than memory: a file in pieces, a piece in chunks."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ import numpy as np
 
 from zmon.errors import ConfigurationError, MissingExtraError
 
-ROWS = 16_384  # of a chunk
-PIECE_ROWS = 8 * ROWS  # of a piece of an npz file
-CSV_BLOCK = 8 * 2**20  # bytes; kinds of csv columns are settled by the first block
-CSV_PIECE = 32 * 2**20  # bytes of a piece of a csv file, at least
+ROWS = 16_384  # per chunk
+PIECE_ROWS = 8 * ROWS  # per piece of an npz file
+CSV_BLOCK = 8 * 2**20  # bytes; the first block decides the types of the columns
+CSV_PIECE = 32 * 2**20  # minimum bytes per piece of a csv file
 SUFFIXES = (".csv", ".parquet", ".npz")
 
 
 class FilePiece(NamedTuple):
-    """A stretch of a file: a row group of parquet, lines of csv, rows of npz.
+    """Part of a file: a row group of parquet, lines of csv, rows of npz.
 
-    `at` is the row group, the first byte, or the first row; `size` its bytes or rows; `first` the number of its first
-    row in the file, from 1.
+    `at` is the row group, the first byte, or the first row; `size` is the number of bytes or rows; `first` is the
+    number of the first row in the file, from 1.
     """
 
     path: Path
@@ -32,22 +32,22 @@ class FilePiece(NamedTuple):
     first: int
 
 
-def listed(path: Path) -> list[Path]:
-    """The file, or the files of a folder that can be read."""
+def list_files(path: Path) -> list[Path]:
+    """Return the file itself, or all readable files of a folder."""
     if path.is_dir():
-        return sorted(each for each in path.iterdir() if each.suffix in SUFFIXES)
+        return sorted(file for file in path.iterdir() if file.suffix in SUFFIXES)
     if path.suffix not in SUFFIXES:
-        raise ConfigurationError(f"{path}: files that can be read end in {', '.join(SUFFIXES)}")
+        raise ConfigurationError(f"{path}: unknown file type; readable files end in {', '.join(SUFFIXES)}")
     if not path.exists():
         raise ConfigurationError(f"{path}: no such file")
     return [path]
 
 
-def names(path: Path) -> tuple[str, ...]:
-    """The columns of a file."""
+def column_names(path: Path) -> tuple[str, ...]:
+    """Return the names of a file's columns."""
     if path.suffix == ".npz":
         with zipfile.ZipFile(path) as archive:
-            return tuple(name for member in archive.namelist() for name in _Member(path, archive, member).names)
+            return tuple(name for member in archive.namelist() for name in _NpzArray(path, archive, member).names)
     arrow = pyarrow()
     try:
         if path.suffix == ".parquet":
@@ -58,8 +58,8 @@ def names(path: Path) -> tuple[str, ...]:
         raise ConfigurationError(f"{path} cannot be read: {error}") from None
 
 
-def pieces(path: Path) -> Iterator[FilePiece]:
-    """The pieces of a file, in order; no row is read twice."""
+def split_file(path: Path) -> Iterator[FilePiece]:
+    """Yield the pieces of a file in order. Together they hold every row once."""
     if path.suffix == ".parquet":
         arrow = pyarrow()
         try:
@@ -72,17 +72,17 @@ def pieces(path: Path) -> Iterator[FilePiece]:
             yield FilePiece(path, group, rows, first)
             first += rows
     elif path.suffix == ".csv":
-        yield from _lines(path)
+        yield from _split_csv(path)
     else:
-        rows = _length(path)
+        rows = _npz_rows(path)
         for at in range(0, rows, PIECE_ROWS):
             yield FilePiece(path, at, min(PIECE_ROWS, rows - at), at + 1)
 
 
-def _lines(path: Path) -> Iterator[FilePiece]:
-    """Stretches of whole records: a newline ends one where the quotes before it are even in number."""
+def _split_csv(path: Path) -> Iterator[FilePiece]:
+    """Split at the ends of records: a newline ends a record if an even number of quotes precedes it."""
     quoted = False
-    start = -1  # where the piece begins; the header comes first
+    start = -1  # where the piece begins; -1 until the header has been read
     first, records, at = 1, 0, 0
     with path.open("rb") as file:
         while block := file.read(CSV_BLOCK):
@@ -105,14 +105,14 @@ def _lines(path: Path) -> Iterator[FilePiece]:
         yield FilePiece(path, start, at - start, first)
 
 
-def chunks(piece: FilePiece, wanted: Sequence[str], measured: Sequence[str]) -> Iterator[Mapping[str, Any]]:
-    """A piece's columns by name, some thousand rows at a time.
+def read_chunks(piece: FilePiece, wanted: Sequence[str], measured: Sequence[str]) -> Iterator[Mapping[str, Any]]:
+    """Yield a piece's columns by name, at most `ROWS` rows at a time.
 
-    `measured` are those of csv that hold numbers wherever they begin with whole ones.
+    `measured` names csv columns that are read as floats even if their first values are whole numbers.
     """
     wanted = list(dict.fromkeys(wanted))
     if piece.path.suffix == ".npz":
-        yield from _npz(piece, wanted)
+        yield from _read_npz(piece, wanted)
         return
     arrow = pyarrow()
     try:
@@ -121,7 +121,7 @@ def chunks(piece: FilePiece, wanted: Sequence[str], measured: Sequence[str]) -> 
                 for batch in file.iter_batches(ROWS, [piece.at], wanted):
                     yield dict(zip(batch.schema.names, batch.columns, strict=True))
         else:
-            for batch in _csv(arrow, piece, wanted, measured):
+            for batch in _read_csv(arrow, piece, wanted, measured):
                 for start in range(0, batch.num_rows, ROWS):
                     part = batch.slice(start, ROWS)
                     yield dict(zip(part.schema.names, part.columns, strict=True))
@@ -129,10 +129,10 @@ def chunks(piece: FilePiece, wanted: Sequence[str], measured: Sequence[str]) -> 
         raise ConfigurationError(f"{piece.path} cannot be read: {error}") from None
 
 
-def _csv(arrow: Any, piece: FilePiece, wanted: Sequence[str], measured: Sequence[str]) -> Iterator[Any]:
+def _read_csv(arrow: Any, piece: FilePiece, wanted: Sequence[str], measured: Sequence[str]) -> Iterator[Any]:
     with arrow.csv.open_csv(piece.path, arrow.csv.ReadOptions(block_size=CSV_BLOCK)) as reader:
         schema = reader.schema
-    # What is whole numbers, or empty, in the first block may be neither further on.
+    # A column that is integer or empty in the first block may hold floats or strings later.
     types = {field.name: field.type for field in schema}
     types |= {field.name: arrow.float64() for field in schema
               if field.name in measured and arrow.types.is_integer(field.type)}  # fmt: skip
@@ -146,13 +146,13 @@ def _csv(arrow: Any, piece: FilePiece, wanted: Sequence[str], measured: Sequence
         yield from reader
 
 
-def values(column: Any) -> Any:
-    """A column as a NumPy array."""
+def to_numpy(column: Any) -> Any:
+    """Return a column as a NumPy array."""
     return column if isinstance(column, np.ndarray) else column.to_numpy(zero_copy_only=False)
 
 
 def pyarrow() -> Any:
-    """The library that reads csv and parquet; MissingExtraError says how to get it."""
+    """Import pyarrow, which reads csv and parquet, or raise MissingExtraError."""
     try:
         import pyarrow as arrow
         import pyarrow.csv
@@ -162,8 +162,8 @@ def pyarrow() -> Any:
     return arrow
 
 
-class _Member:
-    """An array of an npz file: a column, or a matrix whose columns are numbered; its rows are read as a stream."""
+class _NpzArray:
+    """Array of an npz file, read as a stream of rows: a column, or a matrix whose columns are numbered."""
 
     def __init__(self, path: Path, archive: zipfile.ZipFile, member: str) -> None:
         self._stream = archive.open(member)
@@ -173,22 +173,22 @@ class _Member:
             read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
             self.shape, by_column, self.dtype = read(self._stream)
         except (ValueError, KeyError, EOFError) as error:
-            raise ConfigurationError(f"{path}: {member} is no array: {error}") from None
+            raise ConfigurationError(f"{path}: {member} is not an array: {error}") from None
         if self.dtype.hasobject or len(self.shape) not in (1, 2):
             raise ConfigurationError(
                 f"{path}: array {name!r} holds Python objects or has {len(self.shape)} dimensions; save one- or "
-                "two-dimensional arrays of numbers or text"
+                "two-dimensional arrays of numbers or strings"
             )
-        prefix = "feat" if name == "inputs" else name  # as the publisher names columns that have no names
+        prefix = "feat" if name == "inputs" else name  # the publisher's names for unnamed inputs
         self.names = [name] if len(self.shape) == 1 else [f"{prefix}_{i}" for i in range(self.shape[1])]
 
         self._whole: Any = None
         self._at = 0
-        if by_column and len(self.shape) == 2:  # rows are no stretch of the stream: it has to be held in memory
+        if by_column and len(self.shape) == 2:  # rows are not contiguous in the stream: load the whole array
             self._whole = lambda: np.load(path, allow_pickle=False)[name]
 
     def rows(self, n: int) -> Mapping[str, Any]:
-        """The next rows, at most `n`, by column."""
+        """Return the next rows, at most `n`, by column."""
         width = 1 if len(self.shape) == 1 else self.shape[1]
         if self._whole is None:
             data = self._stream.read(n * width * self.dtype.itemsize)
@@ -201,28 +201,28 @@ class _Member:
         return {name: matrix[:, i] for i, name in enumerate(self.names)}
 
 
-def _members(path: Path, stack: ExitStack, wanted: Sequence[str]) -> list[_Member]:
+def _open_arrays(path: Path, stack: ExitStack, wanted: Sequence[str]) -> list[_NpzArray]:
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
-    found = [_Member(path, stack.enter_context(zipfile.ZipFile(path)), name) for name in names]
-    return [member for member in found if not wanted or set(member.names) & set(wanted)]
+    arrays = [_NpzArray(path, stack.enter_context(zipfile.ZipFile(path)), name) for name in names]
+    return [array for array in arrays if not wanted or set(array.names) & set(wanted)]
 
 
-def _length(path: Path) -> int:
+def _npz_rows(path: Path) -> int:
     with ExitStack() as stack:
-        return max((member.shape[0] for member in _members(path, stack, ())), default=0)
+        return max((array.shape[0] for array in _open_arrays(path, stack, ())), default=0)
 
 
-def _npz(piece: FilePiece, wanted: Sequence[str]) -> Iterator[Mapping[str, Any]]:
+def _read_npz(piece: FilePiece, wanted: Sequence[str]) -> Iterator[Mapping[str, Any]]:
     with ExitStack() as stack:
-        members = _members(piece.path, stack, wanted)
-        if len({member.shape[0] for member in members}) > 1:
-            shown = ", ".join(f"{member.names[0]}: {member.shape[0]}" for member in members)
-            raise ConfigurationError(f"{piece.path}: arrays of different lengths ({shown})")
-        end = min(piece.at + piece.size, members[0].shape[0])
-        for at in range(0, end, ROWS):
+        arrays = _open_arrays(piece.path, stack, wanted)
+        if len({array.shape[0] for array in arrays}) > 1:
+            lengths = ", ".join(f"{array.names[0]}: {array.shape[0]}" for array in arrays)
+            raise ConfigurationError(f"{piece.path}: arrays of different lengths ({lengths})")
+        end = min(piece.at + piece.size, arrays[0].shape[0])
+        for at in range(0, end, ROWS):  # from the first row: a stream cannot be entered in the middle
             chunk: dict[str, Any] = {}
-            for member in members:
-                chunk.update(member.rows(min(ROWS, end - at)))
+            for array in arrays:
+                chunk.update(array.rows(min(ROWS, end - at)))
             if at >= piece.at:
                 yield chunk

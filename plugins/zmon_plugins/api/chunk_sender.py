@@ -13,9 +13,9 @@ from zmon.contract import Refused
 from zmon.errors import RetryLater
 from zmon_plugins.anodot import refusal
 from zmon_plugins.api import responses
-from zmon_plugins.api.client import Answer, Unreachable
-from zmon_plugins.api.pace import Backoff, Bucket
-from zmon_plugins.api.responses import Outcome, Verdict
+from zmon_plugins.api.client import Response, Unreachable
+from zmon_plugins.api.pace import Backoff, TokenBucket
+from zmon_plugins.api.responses import Outcome, ParsedResponse
 from zmon_plugins.api.target import ApiTarget
 
 log = logging.getLogger("zmon.anodot")
@@ -25,14 +25,14 @@ PAUSE = 60.0  # seconds between tries while the API does not take the token
 Sample = Mapping[str, Any]
 
 
-class Paused(RetryLater):
+class SendingPaused(RetryLater):
     """The API takes nothing until somebody looks: a wrong or inactive token, a wrong address."""
 
 
-class Posts(Protocol):
+class SampleClient(Protocol):
     """What the courier needs of `client.Client`."""
 
-    def send(self, samples: Sequence[Sample]) -> Answer: ...
+    def send(self, samples: Sequence[Sample]) -> Response: ...
 
 
 @dataclass(slots=True)
@@ -73,7 +73,7 @@ class ChunkSender:
 
     Parameters
     ----------
-    client : Posts
+    client : SampleClient
     target : ApiTarget
     clock, sleep, random : callable
         Monotonic seconds; waiting; numbers in [0, 1).
@@ -81,7 +81,7 @@ class ChunkSender:
 
     def __init__(
         self,
-        client: Posts,
+        client: SampleClient,
         target: ApiTarget,
         *,
         clock: Callable[[], float],
@@ -93,8 +93,8 @@ class ChunkSender:
         self._sleep = sleep
         self._backoff = Backoff(random)
         self._not_before = clock()
-        self._requests = Bucket(target.requests_per_second, 1.0, clock)
-        self._samples = Bucket(target.samples_per_second, min(target.chunk, target.samples_per_second), clock)
+        self._requests = TokenBucket(target.requests_per_second, 1.0, clock)
+        self._samples = TokenBucket(target.samples_per_second, min(target.chunk, target.samples_per_second), clock)
 
     def send(self, chunk: Chunk) -> None:
         """Send what is left of the chunk.
@@ -102,7 +102,7 @@ class ChunkSender:
         Raises
         ------
         RetryLater
-            Call again with the same chunk: what has been dealt with is not sent again. `Paused` when only an
+            Call again with the same chunk: what has been dealt with is not sent again. `SendingPaused` when only an
             operator can help.
         """
         while chunk.groups:
@@ -121,18 +121,18 @@ class ChunkSender:
                 raise self._later(verdict)
             self._backoff.succeeded()
 
-    def ask(self, call: Callable[[], Answer]) -> Answer:
+    def ask(self, call: Callable[[], Response]) -> Response:
         """The answer to another request than samples, at the same pace; RetryLater or Paused when it is no success."""
         answer = self._call(call, 0)
         if not 200 <= answer.status < 300:
             verdict = responses.read(answer.status, answer.headers, answer.body, 1, time.time())
             outcome = Outcome.LATER if verdict.outcome is Outcome.LATER else Outcome.PAUSE
             why = verdict.why or answer.body[:200].decode(errors="replace")
-            raise self._later(Verdict(outcome, f"status {answer.status}: {why}", verdict.after))
+            raise self._later(ParsedResponse(outcome, f"status {answer.status}: {why}", verdict.after))
         self._backoff.succeeded()
         return answer
 
-    def _call(self, call: Callable[[], Answer], samples: int) -> Answer:
+    def _call(self, call: Callable[[], Response], samples: int) -> Response:
         """One request, when its time has come; RetryLater when there is no answer."""
         wait = self._not_before - self._clock()
         if wait > 0:
@@ -142,9 +142,9 @@ class ChunkSender:
             return call()
         except Unreachable as error:
             why = str(error)
-        raise self._later(Verdict(Outcome.LATER, why))
+        raise self._later(ParsedResponse(Outcome.LATER, why))
 
-    def _note(self, chunk: Chunk, group: list[int], verdict: Verdict) -> None:
+    def _note(self, chunk: Chunk, group: list[int], verdict: ParsedResponse) -> None:
         for index, (code, description) in verdict.refused.items():
             chunk.refused[group[index]] = Refused(chunk.samples[group[index]], code, description)
         for code, description in verdict.stray:
@@ -152,11 +152,11 @@ class ChunkSender:
             chunk.stray.append(Refused(where, code, f"{description} (the API did not say of which sample)"))
         chunk.groups[:1] = [[group[index] for index in verdict.again]] if verdict.again else []
 
-    def _later(self, verdict: Verdict) -> RetryLater:
+    def _later(self, verdict: ParsedResponse) -> RetryLater:
         if verdict.outcome is Outcome.PAUSE:
             wait = max(PAUSE, verdict.after)
             self._not_before = self._clock() + wait
-            return Paused(f"the API takes nothing: {verdict.why}; check the token and the address", after=wait)
+            return SendingPaused(f"the API takes nothing: {verdict.why}; check the token and the address", after=wait)
         wait = self._backoff.failed(verdict.after)
         self._not_before = self._clock() + wait
         return RetryLater(f"the API did not take the samples: {verdict.why}", after=wait)

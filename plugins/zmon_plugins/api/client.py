@@ -26,7 +26,7 @@ class Unreachable(ZmonError):  # noqa: N818 - a state of the world, not a fault
     """There was no whole answer; the text says why and holds no address."""
 
 
-class Answer(NamedTuple):
+class Response(NamedTuple):
     """What the server said."""
 
     status: int
@@ -129,15 +129,15 @@ class Client:
         for name in LOGGERS:
             logging.getLogger(name).removeFilter(self._redact)
 
-    def send(self, samples: Sequence[Mapping[str, Any]]) -> Answer:
+    def send(self, samples: Sequence[Mapping[str, Any]]) -> Response:
         """Post samples; Unreachable when there is no whole answer in time."""
         return self.post("/api/v1/metrics", samples)
 
-    def post(self, path: str, body: Any) -> Answer:
+    def post(self, path: str, body: Any) -> Response:
         """Post JSON under the token."""
         return self._exchange("POST", path, {"token": self._token, "protocol": self._protocol}, body, {})
 
-    def as_bearer(self, method: str, path: str, query: Mapping[str, str], body: Any, bearer: str) -> Answer:
+    def as_bearer(self, method: str, path: str, query: Mapping[str, str], body: Any, bearer: str) -> Response:
         """A request under a bearer token instead."""
         headers = {"Authorization": f"Bearer {bearer}"} if bearer else {}
         return self._exchange(method, path, query, body, headers)
@@ -148,7 +148,7 @@ class Client:
 
     def _exchange(
         self, method: str, path: str, query: Mapping[str, str], body: Any, headers: Mapping[str, str]
-    ) -> Answer:
+    ) -> Response:
         data = None if body is None else json.dumps(body, separators=(",", ":"), allow_nan=False).encode()
         with self._deadline() as expired:
             answer = self._request(method, path, query, data, headers)
@@ -158,7 +158,7 @@ class Client:
 
     def _request(
         self, method: str, path: str, query: Mapping[str, str], data: bytes | None, headers: Mapping[str, str]
-    ) -> Answer | str:
+    ) -> Response | str:
         """The answer, or why there is none."""
         target = self._target
         try:
@@ -180,7 +180,7 @@ class Client:
                 announced = response.headers.get("Content-Length", "")
                 if announced.isdigit() and "Content-Encoding" not in response.headers and len(body) < int(announced):
                     return "the answer ended too early"
-                return Answer(
+                return Response(
                     response.status_code, response.headers, self._redact.clean(body.decode("utf-8", "replace")).encode()
                 )
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 
-class Bucket:
+class TokenBucket:
     """A token bucket: `rate` a second on the long run, `size` at once.
 
     >>> now = [0.0]
-    >>> bucket = Bucket(2.0, 2.0, lambda: now[0])
+    >>> bucket = TokenBucket(2.0, 2.0, lambda: now[0])
     >>> bucket.take(2.0), bucket.take(1.0)
     (0.0, 0.5)
     >>> now[0] = 0.5

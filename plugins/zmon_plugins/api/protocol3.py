@@ -14,8 +14,8 @@ from typing import Any
 
 from zmon.contract import DIMENSIONS, Point, Refused, Report
 from zmon.errors import RetryLater
-from zmon_plugins.anodot import Names, refusal, samples
-from zmon_plugins.api.chunk_sender import ChunkSender, Paused, Sample
+from zmon_plugins.anodot import LegalNames, refusal, samples
+from zmon_plugins.api.chunk_sender import ChunkSender, Sample, SendingPaused
 from zmon_plugins.api.client import Client
 
 NAME_LIMIT = 200
@@ -41,7 +41,7 @@ def schema(name: str, fixed: Mapping[str, str]) -> dict[str, Any]:
 
 
 def samples3(
-    report: Report, names: Names, points: Sequence[Point], fixed: Mapping[str, str], schema_id: str
+    report: Report, names: LegalNames, points: Sequence[Point], fixed: Mapping[str, str], schema_id: str
 ) -> Iterator[dict[str, Any]]:
     """The points as 3.0 samples of a schema."""
     for sample in samples(report, names, points, fixed):
@@ -89,7 +89,7 @@ class StreamSchemas:
     def __init__(self, client: Client, courier: ChunkSender, access_key: str, now: Callable[[], float]) -> None:
         client.keep_secret("the access key", access_key)
         self._client = client
-        self._courier = courier
+        self._sender = courier
         self._access_key = access_key
         self._now = now
         self._bearer, self._ends = "", 0.0
@@ -119,8 +119,8 @@ class StreamSchemas:
     def _ask(self, method: str, path: str, query: Mapping[str, str], body: Any) -> Any:
         self._renew()
         try:
-            answer = self._courier.ask(lambda: self._client.as_bearer(method, path, query, body, self._bearer))
-        except Paused:
+            answer = self._sender.ask(lambda: self._client.as_bearer(method, path, query, body, self._bearer))
+        except SendingPaused:
             self._ends = 0.0  # it may have been withdrawn before its time
             raise
         return _json(answer.body)
@@ -130,7 +130,7 @@ class StreamSchemas:
         if self._now() < self._ends - RENEW:
             return
         body = {"refreshToken": self._access_key}
-        answer = self._courier.ask(lambda: self._client.as_bearer("POST", "/api/v2/access-token", {}, body, ""))
+        answer = self._sender.ask(lambda: self._client.as_bearer("POST", "/api/v2/access-token", {}, body, ""))
         found = _json(answer.body)
         self._bearer = found if isinstance(found, str) else answer.body.decode("utf-8", "replace").strip().strip('"')
         self._client.keep_secret("the bearer", self._bearer)

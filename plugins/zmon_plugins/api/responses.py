@@ -31,7 +31,7 @@ class Outcome(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class ParsedResponse:
     """An answer, read.
 
     Attributes
@@ -57,7 +57,7 @@ class Verdict:
     stray: list[tuple[str, str]] = field(default_factory=list)
 
 
-def read(status: int, headers: Mapping[str, str], body: bytes, n: int, now: float) -> Verdict:
+def read(status: int, headers: Mapping[str, str], body: bytes, n: int, now: float) -> ParsedResponse:
     """What an answer means.
 
     Parameters
@@ -82,17 +82,17 @@ def read(status: int, headers: Mapping[str, str], body: bytes, n: int, now: floa
     said = "; ".join(f"{code} {text}".strip() for _, code, text in entries[:3]) or body[:200].decode(errors="replace")
     why = f"status {status}" + (f": {said}" if said.strip() else "")
     if status in (401, 403) or TOKEN_INACTIVE in codes or PROTOCOL in codes:
-        return Verdict(Outcome.PAUSE, why, after)
+        return ParsedResponse(Outcome.PAUSE, why, after)
     if status in RETRY_STATUS or status >= 500:
-        return Verdict(Outcome.LATER, why, after)
+        return ParsedResponse(Outcome.LATER, why, after)
     if status not in REFUSED_STATUS and not 200 <= status < 300:
-        return Verdict(Outcome.PAUSE, f"{why}; is the address right?", after)
+        return ParsedResponse(Outcome.PAUSE, f"{why}; is the address right?", after)
     if status < 300 and not parsed:
-        return Verdict(Outcome.LATER, f"status {status}, but the answer is no JSON: {body[:80]!r}", after)
+        return ParsedResponse(Outcome.LATER, f"status {status}, but the answer is no JSON: {body[:80]!r}", after)
     return _each(entries, n, why, after, taken=status < 300)
 
 
-def _each(entries: list[tuple[int | None, str, str]], n: int, why: str, after: float, *, taken: bool) -> Verdict:
+def _each(entries: list[tuple[int | None, str, str]], n: int, why: str, after: float, *, taken: bool) -> ParsedResponse:
     refused: dict[int, tuple[str, str]] = {}
     again: set[int] = set()
     stray = []
@@ -113,12 +113,12 @@ def _each(entries: list[tuple[int | None, str, str]], n: int, why: str, after: f
     if (slow or not taken) and refused:
         again = set(range(n))  # nothing else of the request was taken
     elif waits and (slow or not taken):
-        return Verdict(Outcome.LATER, why, after)
+        return ParsedResponse(Outcome.LATER, why, after)
     elif not taken or any(code == UNREADABLE for code, _ in stray):
         if n > 1:
-            return Verdict(Outcome.SPLIT, why, after)
+            return ParsedResponse(Outcome.SPLIT, why, after)
         refused[0] = ("unknown", why)
-    return Verdict(Outcome.TAKEN, why if waits else "", after, refused, sorted(again - refused.keys()), stray)
+    return ParsedResponse(Outcome.TAKEN, why if waits else "", after, refused, sorted(again - refused.keys()), stray)
 
 
 def _parsed(body: bytes) -> tuple[Any, bool]:

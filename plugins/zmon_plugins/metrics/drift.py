@@ -53,7 +53,7 @@ from zmon.hooks import hookimpl
 from zmon.reference import bins
 from zmon.reference.build import score_of
 from zmon_plugins import distances, replicas
-from zmon_plugins.reference_bins import ReferenceBins, yardstick
+from zmon_plugins.reference_bins import ReferenceBins, bins_for
 
 Array = NDArray[Any]
 NUMERIC = ("js", "ks", "wasserstein", "ks_p")
@@ -130,10 +130,10 @@ class Drift:
     )
 
     def create(self, ctx: Context) -> dict[str, Any]:
-        return yardstick(ctx).empty()
+        return bins_for(ctx).empty()
 
     def update(self, acc: dict[str, Any], batch: Batch, ctx: Context) -> dict[str, Any]:
-        against = yardstick(ctx)
+        against = bins_for(ctx)
         new = against.empty()
         held = batch.columns
         if "predicted" in held:
@@ -163,7 +163,7 @@ class Drift:
         return left
 
     def result(self, acc: dict[str, Any], ctx: Context) -> Iterable[Value]:
-        profile, against = ctx.reference, yardstick(ctx)
+        profile, against = ctx.reference, bins_for(ctx)
         if profile is None or acc["of"] != against.digest:
             return
         yield from self._features(acc, ctx, against)
@@ -227,13 +227,13 @@ class Drift:
 
     def detail(self, acc: dict[str, Any], ctx: Context) -> dict[str, Any] | None:
         """The rollup's rows by the reference's bins, `of` which reference they are; None without one."""
-        if ctx.agent_id is not None or ctx.reference is None or acc["of"] != yardstick(ctx).digest:
+        if ctx.agent_id is not None or ctx.reference is None or acc["of"] != bins_for(ctx).digest:
             return None
         return {part: acc[part] for part in ("of", "predicted", "score", "numeric", "codes")}
 
     def compare(self, by_agent: Mapping[str, dict[str, Any]], ctx: Context) -> Iterable[Point]:
         """Each agent against its siblings."""
-        against = yardstick(ctx)
+        against = bins_for(ctx)
         own = {agent: acc for agent, acc in by_agent.items() if acc["of"] == against.digest}
         yield from replicas.compared(own, against, _min_rows(ctx), THRESHOLD)
 

@@ -18,7 +18,7 @@ different delays in a window; beyond that, quantiles are within 0.8 %.
 >>> from zmon import Batch, Context, Schema, Window
 >>> ctx = Context("fraud", "", "pod-1", Schema(), Window(0, 60))
 >>> batch = Batch(Schema(), {"label_outcomes": np.array([0, 0, 2], dtype=np.int8)})
->>> metric = LateLabels()
+>>> metric = LateLabelOutcomes()
 >>> acc = metric.update(metric.create(ctx), batch, ctx)
 >>> [(v.reason, v.value) for v in metric.result(acc, ctx)]
 [('joined', 2), ('duplicate', 1)]
@@ -42,7 +42,7 @@ DISTINCT = 5000  # delays kept as they are
 COARSE = 45  # bits of a float64 beyond the seven that are kept of its mantissa
 
 
-class LateLabels:
+class LateLabelOutcomes:
     """Counts by outcome. Accumulator: one count each."""
 
     name = "late_labels"
@@ -106,5 +106,5 @@ class LabelDelay:
 
 @hookimpl
 def register_metrics(register: Callable[[Metric[Any]], None], options: Mapping[str, Any]) -> None:
-    register(LateLabels())
+    register(LateLabelOutcomes())
     register(LabelDelay())

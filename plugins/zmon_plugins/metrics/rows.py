@@ -15,7 +15,7 @@ were noticed.
 
 >>> from zmon import Context, RowCounts, Schema, Window
 >>> ctx = Context("fraud", "", "pod-1", Schema(), Window(0, 60), rows=RowCounts(received=40, late=2))
->>> metric = Rows()
+>>> metric = WindowRows()
 >>> [(value.what, value.value) for value in metric.result(metric.create(ctx), ctx)]
 [('buffer_count', 40), ('rows_lost', 0), ('rows_late', 2), ('rows_sampled_out', 0)]
 """
@@ -30,7 +30,7 @@ from zmon.contract import Context, Metric, Series, Value
 from zmon.hooks import hookimpl
 
 
-class Rows:
+class WindowRows:
     """Row counts, kept by the collector and given in ``ctx.rows``: the accumulator stays empty."""
 
     name = "rows"
@@ -70,4 +70,4 @@ class Rows:
 
 @hookimpl
 def register_metrics(register: Callable[[Metric[Any]], None], options: Mapping[str, Any]) -> None:
-    register(Rows())
+    register(WindowRows())

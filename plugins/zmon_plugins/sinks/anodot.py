@@ -14,7 +14,7 @@ from typing import Any
 
 from zmon.contract import Ledger, Point, Refused, Report, Sink, Value
 from zmon.hooks import hookimpl
-from zmon_plugins.anodot import Names, samples
+from zmon_plugins.anodot import LegalNames, samples
 from zmon_plugins.api.chunk_sender import Chunk, ChunkSender, Sample, chunk_of
 from zmon_plugins.api.client import Client
 from zmon_plugins.api.protocol3 import StreamSchemas, refusal3, samples3
@@ -23,7 +23,7 @@ from zmon_plugins.api.target import ApiTarget, access_key_of, read, token_of
 NAME = "anodot"
 
 
-class Remembered:
+class MemoryLedger:
     """The ledger of a sink that nobody gave one: in memory, of the last report."""
 
     def __init__(self) -> None:
@@ -57,10 +57,10 @@ class Anodot:
         self._target = target
         self._token = token
         self._preset_of = preset_of
-        self._names = Names()
-        self._ledger: Ledger = Remembered()
+        self._names = LegalNames()
+        self._ledger: Ledger = MemoryLedger()
         self._client: Client | None = None
-        self._courier: ChunkSender
+        self._sender: ChunkSender
         self._under_way: tuple[int, list[int], list[Sample], Chunk | None] | None = None
         self._again: Chunk | None = None
 
@@ -69,7 +69,7 @@ class Anodot:
 
     def open(self) -> None:
         self._client = Client(self._target, self._token, self.protocol)
-        self._courier = ChunkSender(
+        self._sender = ChunkSender(
             self._client, self._target, clock=time.monotonic, sleep=time.sleep, random=random.random
         )
 
@@ -79,7 +79,7 @@ class Anodot:
             if chunk is None:
                 chunk = self._chunk(chosen[: self._target.chunk])
             self._under_way = (sequence, ends, chosen, chunk)
-            self._courier.send(chunk)
+            self._sender.send(chunk)
             size = len(chunk.samples)
             self._ledger.settle(sequence, ends[size - 1], chunk.set_aside())
             ends, chosen, chunk = ends[size:], chosen[size:], None
@@ -117,7 +117,7 @@ class Anodot:
         """Send samples that were set aside; for each None, or why it is refused again."""
         if self._again is None or repr(self._again.samples) != repr(samples):  # a NaN does not equal itself
             self._again = self._chunk(samples)
-        self._courier.send(self._again)
+        self._sender.send(self._again)
         chunk, self._again = self._again, None
         unsure = chunk.stray[0] if chunk.stray else None  # it may be any of them: they all stay
         return [
@@ -152,7 +152,7 @@ class Anodot3(Anodot):
     def open(self) -> None:
         super().open()
         assert self._client is not None
-        self._schemas = StreamSchemas(self._client, self._courier, self._access_key, time.time)
+        self._schemas = StreamSchemas(self._client, self._sender, self._access_key, time.time)
 
     def _schema(self, report: Report) -> str:
         return self._schemas.id_of(f"zmon {report.model} {report.version}".strip(), self._target.properties)
@@ -170,7 +170,7 @@ class Anodot3(Anodot):
         schema_id = self._schema(report)
         if self._marks.get(schema_id, 0) < report.window.end:
             mark = {"schemaId": schema_id, "watermark": report.window.end}
-            self._courier.ask(lambda: client.post("/api/v1/metrics/watermark", mark))
+            self._sender.ask(lambda: client.post("/api/v1/metrics/watermark", mark))
             self._marks[schema_id] = report.window.end
 
 

@@ -19,7 +19,7 @@ from zmon.contract import Ledger, Report, Sink
 from zmon.errors import RetryLater
 from zmon.hooks import hookimpl
 from zmon.options import flag, positive_duration, read_options, size
-from zmon_plugins.anodot import Names, fixed_properties
+from zmon_plugins.anodot import LegalNames, fixed_properties
 from zmon_plugins.json_lines import lines
 
 log = logging.getLogger("zmon.anodot")
@@ -58,7 +58,7 @@ class AnodotFile:
         self._properties = properties
         self._ledger: Ledger | None = None
         self.swept = 0  # files deleted
-        self._names = Names()
+        self._names = LegalNames()
         self._swept = 0.0
 
     def attach(self, ledger: Ledger) -> None:

@@ -35,7 +35,7 @@ class Api:
     def close(self) -> None: ...
 
 
-def load(choice: SeriesSelection, **expect: int) -> budget.Load:
+def load(choice: SeriesSelection, **expect: int) -> budget.SampleLoad:
     policy = ModelPolicy(Config(), "m")
     return budget.load(
         list(METRICS.values()), choice, {**EXPECT, **expect}, lambda metric: policy.options(metric.name, metric.name)

@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 from zmon_collector.jobs.demo.run import PERIOD, DemoPlan
-from zmon_collector.jobs.demo.verdict import changed, read
+from zmon_collector.jobs.demo.verdict import changed_windows, read_window
 
 import zmon
 from tests.collector.dashboard.test_page import figure
@@ -70,9 +70,9 @@ def test_the_inversion_is_seen_live(browser: Any, tmp_path: Path) -> None:
         assert process.returncode == 0, said
         assert "The model changed in 3 of 10 windows" in said
         assert "Traceback" not in said + (tmp_path / "demo/log").read_text()
-        views = [read(path) for path in sorted((tmp_path / "demo/anodot").glob("*.json"))]
+        views = [read_window(path) for path in sorted((tmp_path / "demo/anodot").glob("*.json"))]
         assert all(view.rows >= 200 for view in views)
-        named = [(view.start - views[0].start) // PERIOD for view in changed(views)]
+        named = [(view.start - views[0].start) // PERIOD for view in changed_windows(views)]
         assert named == list(DemoPlan.of(20.0).inverted)
         points = zmon.read_points(tmp_path / "demo", what=["drifted_feature_freq", "prediction_drifted"])
         rollup = points[points["agent_id"] == ""].pivot(index="time", columns="what", values="value")

@@ -20,7 +20,7 @@ from zmon_collector.delivery.dispatch import SinkDelivery
 from zmon_collector.delivery.outbox import Outbox
 from zmon_collector.storage.database import Database
 from zmon_collector.telemetry import Telemetry
-from zmon_plugins.api.chunk_sender import Paused
+from zmon_plugins.api.chunk_sender import SendingPaused
 
 from tests.support.collectors import Collector, answer
 from tests.support.standin import TOKEN, StandIn
@@ -74,7 +74,7 @@ def test_what_is_refused_is_listed_with_its_reason(collector: Collector) -> None
     assert zmon(collector, "ls", "--sink", "anodot_file").count("\n") == 1
     shown = json.loads(zmon(collector, "show", str(found[3]["id"])))
     assert shown == found[3]
-    assert "nothing is set aside under 999" in zmon(collector, "show", "999", code=1)
+    assert "no refused sample has the id 999" in zmon(collector, "show", "999", code=1)
     health = answer(collector.folder)
     assert any("8 samples were refused" in each for each in health["problems"])
     assert health["counters"]["samples_refused{anodot}"] == 8
@@ -231,7 +231,7 @@ def test_another_kind_of_failure_is_told_though_the_sink_was_failing(
 ) -> None:
     sink = Piecemeal()
     sink.gate.set()
-    sink.errors = [RetryLater("status 500", after=0.0)] * 5 + [Paused("status 401", after=0.0)] * 5
+    sink.errors = [RetryLater("status 500", after=0.0)] * 5 + [SendingPaused("status 401", after=0.0)] * 5
     thread, box = delivery(store, sink)
     closed = ClosedWindow(("m", ""), Window(OLD, OLD + 60), 1, [Point(None, Value("a", 1.0))], {}, {}, {})
     write, written = box.prepare(closed, {})

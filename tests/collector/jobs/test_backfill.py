@@ -79,8 +79,8 @@ def test_every_kind_of_file_gives_the_same(tmp_path: Path, monkeypatch: pytest.M
     text = {name: frame[name].to_numpy(dtype=str if name == "host" else None) for name in frame}
     np.savez(tmp_path / "rows.npz", **text)  # type: ignore[arg-type]
     assert (
-        len(list(row_files.pieces(tmp_path / "rows.csv"))) > 4
-        and len(list(row_files.pieces(tmp_path / "rows.npz"))) == 4
+        len(list(row_files.split_file(tmp_path / "rows.csv"))) > 4
+        and len(list(row_files.split_file(tmp_path / "rows.npz"))) == 4
     )
     found = []
     for suffix in ("parquet", "csv", "npz"):
@@ -100,7 +100,7 @@ def test_windows_are_gone_through_in_rounds_when_memory_would_not_do(tmp_path: P
     assert result.exit_code == 0, result.output
     assert same(points(tmp_path / "one"), points(tmp_path / "many")) > 1000
     plan = BackfillPlan()
-    plan.add({(60 * i, "a"): 100 for i in range(20)})
+    plan.register_piece({(60 * i, "a"): 100 for i in range(20)})
     assert len(plan.rounds(0, 0, 5000, 100, 10**9)) == 1
     assert [len(each.windows) for each in plan.rounds(3, 0, 5000, 100, 250_000)] == [3, 3, 3, 3, 3, 2]
     assert [each.windows[0] for each in plan.rounds(0, 5, 5000, 100, 10**9)] == [0, 300]
@@ -148,7 +148,7 @@ def test_a_run_that_ends_goes_on(whole: Path, monkeypatch: pytest.MonkeyPatch, a
     with monkeypatch.context() as patched:
         patched.setattr(AnodotFile, "write", dying)
         result = backfill(whole / "out", str(whole / "rows"))
-    assert result.exit_code == 1 and "goes on from here" in result.output
+    assert result.exit_code == 1 and "rerun the same command to resume" in result.output
     assert len(points(whole / "out")) == 4 + after
 
     def noted(self: AnodotFile, report: Any) -> None:
@@ -222,11 +222,11 @@ def test_a_bad_row_costs_itself(tmp_path: Path) -> None:
 
 
 def broken(frame: pandas.DataFrame) -> Iterator[tuple[pandas.DataFrame, list[str], str]]:
-    yield frame.assign(p_a=frame["p_a"] + 3), OPTIONS, "more than 100 of the rows"
+    yield frame.assign(p_a=frame["p_a"] + 3), OPTIONS, "more than 100 of them are invalid"
     yield frame.assign(ts=frame["ts"] * 1000), OPTIONS, "not in seconds"
     yield frame.assign(ts=np.where(frame.index == 5, np.nan, frame["ts"])), OPTIONS, "NaN or infinite"
     yield frame.assign(ts=4e9), OPTIONS, "ahead of this machine's clock"
-    yield frame.assign(host=[None, *frame["host"][1:]]), OPTIONS, "a row without --agent 'host'"
+    yield frame.assign(host=[None, *frame["host"][1:]]), OPTIONS, "a row has no --agent 'host'"
     yield frame.iloc[:0], OPTIONS, "there are no rows"
     yield frame, [each for each in OPTIONS if each not in ("--time", "ts")], "give --time"
 
@@ -243,11 +243,11 @@ def test_what_cannot_be_used_is_said(tmp_path: Path, number: int) -> None:
 
 def test_a_folder_belongs_to_one(tmp_path: Path) -> None:
     rows(100, 1).to_parquet(tmp_path / "rows.parquet")
-    with run.alone(tmp_path / "out"):
+    with run.locked(tmp_path / "out"):
         result = backfill(tmp_path / "out", str(tmp_path / "rows.parquet"))
         assert "another backfill is writing there" in str(result.exception)
     (tmp_path / "out" / "state.sqlite").touch()
-    assert "is a collector's" in str(backfill(tmp_path / "out", str(tmp_path / "rows.parquet")).exception)
+    assert "belongs to a collector" in str(backfill(tmp_path / "out", str(tmp_path / "rows.parquet")).exception)
 
 
 def test_agents_beyond_the_limit_count_for_the_rollup(tmp_path: Path) -> None:

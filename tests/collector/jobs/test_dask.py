@@ -143,10 +143,10 @@ def test_data_is_not_in_the_graph(history: Path) -> None:
     """What a task is sent does not grow with the rows that it reads."""
     import cloudpickle
     from zmon_collector.config import Config
-    from zmon_collector.jobs.backfill.job import Job, settled
-    from zmon_collector.jobs.tabular import Columns, Table
+    from zmon_collector.jobs.backfill.job import Job, detect_schema
+    from zmon_collector.jobs.tabular import Columns, Dataset
 
-    table = Table([history / "rows.parquet"], Columns(probabilities=("p_*",), time="ts"))
-    layout, schema = settled(table)
+    table = Dataset([history / "rows.parquet"], Columns(probabilities=("p_*",), time="ts"))
+    layout, schema = detect_schema(table)
     sent = cloudpickle.dumps((Job("m", "", "a", Config(), layout, schema), 0, next(table.pieces()), 0, 1))
     assert len(sent) < 10_000 < 1_000_000 < (history / "rows.parquet").stat().st_size

@@ -22,8 +22,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from zmon_collector.cli.main import cli
 from zmon_collector.jobs.push import files, plan, run
-from zmon_collector.jobs.push.files import parsed, read
-from zmon_collector.jobs.push.plan import Span
+from zmon_collector.jobs.push.files import parse_samples, read_file
+from zmon_collector.jobs.push.plan import FileSpan
 from zmon_plugins.sinks.anodot_file import AnodotFile
 
 from tests.support.standin import TOKEN, StandIn, key
@@ -137,8 +137,8 @@ def test_files_whose_times_overlap_go_in_order(tmp_path: Path, api: StandIn) -> 
 
 @given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 20)), max_size=12))
 def test_groups_never_overlap(spans: list[tuple[int, int]]) -> None:
-    given_ = [Span(str(i), first, first + length) for i, (first, length) in enumerate(spans)]
-    found = list(plan.groups(given_))
+    given_ = [FileSpan(str(i), first, first + length) for i, (first, length) in enumerate(spans)]
+    found = list(plan.overlapping_files(given_))
     assert sorted(name for group in found for name in group) == sorted(span.name for span in given_)
     for before, after in itertools.pairwise(found):
         assert max(given_[int(n)].last for n in before) <= min(given_[int(n)].first for n in after)
@@ -146,7 +146,7 @@ def test_groups_never_overlap(spans: list[tuple[int, int]]) -> None:
 
 @given(st.text(alphabet='{}[],:"\\ \n1aen.-', max_size=60))
 def test_whatever_a_file_holds_reading_ends(text: str) -> None:
-    assert len(list(parsed(text))) <= len(text)
+    assert len(list(parse_samples(text))) <= len(text)
 
 
 @pytest.mark.parametrize("module", [plan, files])
@@ -173,7 +173,7 @@ def test_an_api_that_stays_down_ends_the_patience(
     path = earlier(tmp_path / "f.json", [sample(i) for i in range(3)])
     result = push(tmp_path, api, path)
     assert result.exit_code == 1
-    assert "The same command goes on" in result.output
+    assert "Rerun the same command to resume" in result.output
     api.choose = lambda: "ok"
     assert push(tmp_path, api, path).exit_code == 0
     assert len(api.accepted) == 3
@@ -220,6 +220,6 @@ def test_interrupted_and_gone_on_with(number: int, tmp_path: Path, api: StandIn)
             break
         assert process.returncode == (130 if number == signal.SIGINT else -number), said
     counts = Counter(api.keys())
-    assert set(counts) == {key(json.loads(json.dumps(each))) for path in paths for each in read(path).samples}
+    assert set(counts) == {key(json.loads(json.dumps(each))) for path in paths for each in read_file(path).samples}
     assert sum(counts.values()) - len(counts) <= 50 * interrupted, "at most the request under way, each time"
     assert all(counts[key(each)] > 1 for each in api.out_of_order), "out of order is only what comes twice"

@@ -69,7 +69,7 @@ def test_whole_numbers_may_become_fractions_further_on(tmp_path: Path, monkeypat
     monkeypatch.setattr(row_files, "CSV_BLOCK", 1000)
     path = tmp_path / "a.csv"
     path.write_text("p,x\n" + "0.5,1\n" * 1000 + "0.25,1.5\n" * 3 + "0.25,\n")
-    read = tabular.Table([path], tabular.Columns(("no", "yes"), ("p",)))
+    read = tabular.Dataset([path], tabular.Columns(("no", "yes"), ("p",)))
     batches = list(read.batches())
     assert len(batches) > 3 and sum(batch.rows for batch in batches) == 1004
     assert np.isnan(batches[-1].inputs[-1, 0])
@@ -78,7 +78,7 @@ def test_whole_numbers_may_become_fractions_further_on(tmp_path: Path, monkeypat
 @pytest.mark.parametrize(
     ("columns", "said"),
     [
-        ({"probabilities": ("q_*",)}, "fits no column"),
+        ({"probabilities": ("q_*",)}, "matches no column"),
         ({"probabilities": ("p_*",), "labels": "truth"}, "no such column"),
         ({}, "--probabilities"),
         ({"probabilities": ("p_a",)}, "--classes"),
@@ -89,7 +89,7 @@ def test_columns_that_do_not_fit(
 ) -> None:
     frame.to_parquet(tmp_path / "a.parquet")
     with pytest.raises(ConfigurationError, match=said):
-        tabular.Table([tmp_path / "a.parquet"], tabular.Columns(**columns))  # type: ignore[arg-type]
+        tabular.Dataset([tmp_path / "a.parquet"], tabular.Columns(**columns))  # type: ignore[arg-type]
 
 
 def test_bad_rows_are_told_by_file_and_row(tmp_path: Path) -> None:
@@ -101,4 +101,4 @@ def test_bad_rows_are_told_by_file_and_row(tmp_path: Path) -> None:
     pickled = tmp_path / "b.npz"
     np.savez(pickled, p=np.array([{}], dtype=object))
     with pytest.raises(ConfigurationError, match="Python objects"):
-        tabular.Table([pickled], tabular.Columns(("a", "b"), ("p",)))
+        tabular.Dataset([pickled], tabular.Columns(("a", "b"), ("p",)))

@@ -14,9 +14,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from zmon_plugins.anodot import Names, fixed_properties, samples
+from zmon_plugins.anodot import LegalNames, fixed_properties, samples
 from zmon_plugins.api import chunk_sender
-from zmon_plugins.api.chunk_sender import ChunkSender, Paused, chunk_of
+from zmon_plugins.api.chunk_sender import ChunkSender, SendingPaused, chunk_of
 from zmon_plugins.api.client import Client, Unreachable
 from zmon_plugins.api.target import ApiTarget, read, token_of
 from zmon_plugins.sinks.anodot import Anodot, register_sinks
@@ -61,7 +61,7 @@ def opened(api: StandIn, ledger: Ledger | None = None, **options: Any) -> Anodot
     if ledger is not None:
         sink.attach(ledger)
     sink.open()
-    sink._courier._backoff._random = lambda: 0.0  # type: ignore[attr-defined]
+    sink._sender._backoff._random = lambda: 0.0  # type: ignore[attr-defined]
     return sink
 
 
@@ -79,7 +79,7 @@ def deliver(sink: Anodot, given: Report, timeout: float = 20.0) -> None:
             return sink.write(given)
         except RetryLater as error:
             assert time.monotonic() < until, error
-            sink._courier._not_before = 0.0
+            sink._sender._not_before = 0.0
             time.sleep(min(error.after, 0.01))
 
 
@@ -93,7 +93,7 @@ def test_the_shape_is_that_of_the_vendors_client() -> None:
 
     (made,) = samples(
         Report(1, "m", "v1", Window(OLD, OLD + 60), [Point("pod 1", Value("accuracy", 0.25, class_name="a.b"))],
-               {}, {"pod 1": {"zone": "a"}}), Names()
+               {}, {"pod 1": {"zone": "a"}}), LegalNames()
     )  # fmt: skip
     theirs = Metric20(
         "accuracy", 0.25, TargetType.GAUGE, datetime.fromtimestamp(OLD, UTC),
@@ -167,7 +167,7 @@ def test_retry_after_is_obeyed_whatever_the_caller_does(api: StandIn) -> None:
 def test_a_token_that_is_not_taken_pauses(fault: str, api: StandIn) -> None:
     api.faults.append(fault)
     sink = opened(api)
-    with pytest.raises(Paused, match="check the token") as error:
+    with pytest.raises(SendingPaused, match="check the token") as error:
         sink.write(report(1))
     assert error.value.after == chunk_sender.PAUSE
 
@@ -187,13 +187,13 @@ def test_a_request_refused_for_an_unknown_sample_is_halved_until_it_is_found(api
 
     class Blind:
         def send(self, samples: Sequence[Any]) -> Any:
-            from zmon_plugins.api.client import Answer
+            from zmon_plugins.api.client import Response
 
             posts.append(len(samples))
             bad = any(each["value"] == 37.0 for each in samples)
-            return Answer(400, {}, b"bad request") if bad else Answer(200, {}, b"{}")
+            return Response(400, {}, b"bad request") if bad else Response(200, {}, b"{}")
 
-    chunk = chunk_of(list(samples(report(0, 100), Names())), time.time())
+    chunk = chunk_of(list(samples(report(0, 100), LegalNames())), time.time())
     ChunkSender(Blind(), target(api), clock=time.monotonic, sleep=time.sleep, random=lambda: 0.0).send(chunk)
     assert list(chunk.refused) == [37]
     assert len(posts) < 20
@@ -233,7 +233,7 @@ def test_the_pace_is_kept(api: StandIn) -> None:
     pace = target(api, requests_per_second=2.0, samples_per_second=2000.0)
     sender = ChunkSender(client, pace, clock=lambda: now[0], sleep=sleep, random=lambda: 0.0)
     for sequence in range(1, 11):
-        sender.send(chunk_of(list(samples(report(sequence, 1000), Names())), time.time()))
+        sender.send(chunk_of(list(samples(report(sequence, 1000), LegalNames())), time.time()))
     client.close()
     assert 4.4 < sum(slept) <= 4.6, "ten requests of a thousand at two a second"
 
@@ -241,7 +241,7 @@ def test_the_pace_is_kept(api: StandIn) -> None:
 def test_sent_again_from_what_was_set_aside(api: StandIn) -> None:
     api.refuses = lambda sample: ("2011", "not yet") if sample["value"] == 2 else None
     sink = opened(api)
-    rows = [{**each, "value": i} for i, each in enumerate(samples(report(1, 4), Names()))]
+    rows = [{**each, "value": i} for i, each in enumerate(samples(report(1, 4), LegalNames()))]
     found = sink.resend(rows)
     assert [each and each.code for each in found] == [None, None, "2011", None]
     assert len(api.accepted) == 3
@@ -260,7 +260,7 @@ def test_the_token_is_nowhere(api: StandIn, caplog: pytest.LogCaptureFixture) ->
     api.refuses = lambda sample: ("2011", f"token={TOKEN}") if sample["properties"]["what"] == "bad" else None
     for sequence in range(1, 30):
         for _ in range(100):
-            sink._courier._not_before = 0.0
+            sink._sender._not_before = 0.0
             try:
                 sink.write(report(sequence, 10, bad=lambda i: i == 3))
                 break
@@ -368,7 +368,7 @@ def test_all_failures_at_random_for_ten_thousand_points() -> None:
     invalid = 0
     for sequence in range(1, 41):
         given = report(sequence, 250, bad=lambda i: chance.random() < 0.02)
-        for sample in samples(given, Names()):
+        for sample in samples(given, LegalNames()):
             if sample["properties"]["what"] == "bad":
                 invalid += 1
             else:

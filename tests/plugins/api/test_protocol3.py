@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from zmon_plugins.anodot import Names
-from zmon_plugins.api.chunk_sender import Paused
+from zmon_plugins.anodot import LegalNames
+from zmon_plugins.api.chunk_sender import SendingPaused
 from zmon_plugins.api.protocol3 import MEASUREMENTS, POINT, refusal3, samples3, schema
 from zmon_plugins.sinks.anodot import Anodot3, register_sinks
 
@@ -35,7 +35,7 @@ def opened(api: StandIn, ledger: Ledger | None = None, **options: Any) -> Anodot
     if ledger is not None:
         sink.attach(ledger)
     sink.open()
-    sink._courier._backoff._random = lambda: 0.0  # type: ignore[attr-defined]
+    sink._sender._backoff._random = lambda: 0.0  # type: ignore[attr-defined]
     return sink
 
 
@@ -87,9 +87,9 @@ def test_a_bearer_that_is_withdrawn_is_asked_for_again(api: StandIn) -> None:
     sink = opened(api)
     deliver(sink, report(1, 3, "a"))
     api.bearers.clear()
-    with pytest.raises(Paused):
+    with pytest.raises(SendingPaused):
         sink.write(report(2, 3, "b"))
-    sink._courier._not_before = 0.0
+    sink._sender._not_before = 0.0
     deliver(sink, report(2, 3, "b"))
     assert len(api.accepted) == 6
 
@@ -118,7 +118,7 @@ def test_the_shape_is_that_of_the_vendors_client() -> None:
 
     points = [Point("pod 1", Value("label_count", 4.0, class_name="a.b"))]
     given = Report(1, "m", "v1", Window(OLD, OLD + 60), points, {}, {"pod 1": {"zone": "a"}})
-    (made,) = samples3(given, Names(), points, {}, "id")
+    (made,) = samples3(given, LegalNames(), points, {}, "id")
     theirs = Metric30(
         "id", datetime.fromtimestamp(OLD, UTC), {"count": 4.0},
         {"what": "label_count", "model": "m", "model_version": "v1", "agent_id": "pod 1", "class_name": "a.b"},
@@ -155,7 +155,7 @@ def test_neither_key_nor_bearer_is_anywhere(api: StandIn, caplog: pytest.LogCapt
     api.faults.extend(["500", "expired", "ok", "refuse", "429"] * 3)
     for sequence in range(1, 5):
         for _ in range(30):
-            sink._courier._not_before = 0.0
+            sink._sender._not_before = 0.0
             try:
                 sink.write(example_report(sequence))
                 break
@@ -166,8 +166,8 @@ def test_neither_key_nor_bearer_is_anywhere(api: StandIn, caplog: pytest.LogCapt
     api.bearers.clear()  # the API says no, and repeats what it was given
     api.access_key = "another"
     for given in (report(9, 3, "new"), report(10, 3, "newer")):
-        sink._courier._not_before = 0.0
-        with pytest.raises(Paused, match="who is") as error:
+        sink._sender._not_before = 0.0
+        with pytest.raises(SendingPaused, match="who is") as error:
             sink.write(given)
         told += all_of(error.value)
     for secret in (TOKEN, ACCESS_KEY, *issued):

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from zmon_plugins.api.pace import Backoff, Bucket
+from zmon_plugins.api.pace import Backoff, TokenBucket
 from zmon_plugins.api.responses import Outcome, read, retry_after
 
 from tests.support.standin import shaped
@@ -113,7 +113,7 @@ def test_rubbish_does_not_raise(body: bytes, header: str) -> None:
 
 def test_a_bucket_holds_its_rate_in_every_second() -> None:
     now = [0.0]
-    bucket = Bucket(2000.0, 1000.0, lambda: now[0])
+    bucket = TokenBucket(2000.0, 1000.0, lambda: now[0])
     times = []
     while len(times) < 20:
         missing = bucket.take(1000)
@@ -127,7 +127,7 @@ def test_a_bucket_holds_its_rate_in_every_second() -> None:
 
 def test_a_request_larger_than_the_bucket_waits_its_turn() -> None:
     now = [0.0]
-    bucket = Bucket(100.0, 100.0, lambda: now[0])
+    bucket = TokenBucket(100.0, 100.0, lambda: now[0])
     assert bucket.take(500) == 0.0
     assert bucket.take(100) == 5.0
 

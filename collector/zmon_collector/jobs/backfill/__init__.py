@@ -1,1 +1,1 @@
-"""``zmon backfill``: the series that a collector would have written, over history. See docs/architecture.md."""
+"""``zmon backfill``: compute from files the series that a collector would have written. See docs/architecture.md."""

@@ -1,4 +1,4 @@
-"""Where tasks run: on threads of this process, or on a Dask cluster. Both are executors; a few tasks are under way."""
+"""Run tasks on threads of this process or on a Dask cluster, a bounded number at a time."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from typing import Any, NamedTuple
 
 from zmon.errors import ConfigurationError, MissingExtraError, ZmonError
 
-CONNECT = 10.0  # seconds a scheduler has to answer
-LOOK = 1.0  # seconds between looks at whether the scheduler is still there
-PER_WORKER = 2  # tasks under way for each thread: one runs, one waits
+CONNECT = 10.0  # seconds that a scheduler has to answer
+POLL = 1.0  # seconds between checks that the scheduler is still there
+PER_WORKER = 2  # tasks per thread: one runs, one waits
 
 
-class Stopped(ZmonError):  # noqa: N818 - it is no error: what is there is right, and the rest can follow
-    """The run ends before all is done, through no fault of the data; the same command goes on where it ended."""
+class BackfillStopped(ZmonError):  # noqa: N818 - not an error of the data: what is written is right
+    """The run ended early, through no fault of the data; the same command resumes it."""
 
 
-class Workers(NamedTuple):
-    """An executor, how many tasks it runs at once, and whether it is still there."""
+class WorkerPool(NamedTuple):
+    """Executor, the number of tasks it runs at once, and a check that it is still there."""
 
     executor: Executor
     threads: int
     alive: Callable[[], bool]
 
     def ordered(self, task: Callable[..., Any], calls: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
-        """What the task gives for each call, in order; a bounded number of calls is under way."""
+        """Yield the task's result for each call, in order, while a bounded number of calls runs."""
         waiting: deque[Future[Any]] = deque()
         try:
             for call in calls:
@@ -52,9 +52,9 @@ class Workers(NamedTuple):
     def _outcome(self, future: Future[Any]) -> Any:
         while True:
             try:
-                return future.result(LOOK)
+                return future.result(POLL)
             except NotYet:
-                if future.done():  # the task's own
+                if future.done():  # raised by the task itself
                     raise
                 if not self.alive():
                     raise _gone() from None
@@ -62,51 +62,51 @@ class Workers(NamedTuple):
                 raise _gone() from None
 
 
-def _gone() -> Stopped:
-    return Stopped("the scheduler has gone; start it again, and give the same command again: it goes on from here")
+def _gone() -> BackfillStopped:
+    return BackfillStopped("the scheduler has gone; restart it, then rerun the same command to resume")
 
 
 @contextmanager
-def workers(where: str, threads: int | None) -> Iterator[Workers]:
-    """What ``--executor`` names: ``threads``, or ``dask://host:port``, a scheduler."""
+def open_pool(where: str, threads: int | None) -> Iterator[WorkerPool]:
+    """Open what ``--executor`` names: ``threads``, or ``dask://host:port`` of a scheduler."""
     if where == "threads":
         count = threads or os.cpu_count() or 1
-        pool = ThreadPoolExecutor(count, thread_name_prefix="zmon-backfill")
+        threadpool = ThreadPoolExecutor(count, thread_name_prefix="zmon-backfill")
         try:
-            yield Workers(pool, count, lambda: True)
+            yield WorkerPool(threadpool, count, lambda: True)
         finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+            threadpool.shutdown(wait=True, cancel_futures=True)
         return
     if not where.startswith("dask://"):
         raise ConfigurationError(f"--executor {where!r}: give threads, or dask://host:port of a scheduler")
-    with _dask(where) as found:
-        yield found
+    with _dask(where) as pool:
+        yield pool
 
 
 @contextmanager
-def _dask(where: str) -> Iterator[Workers]:
+def _dask(where: str) -> Iterator[WorkerPool]:
     try:
         distributed: Any = importlib.import_module("distributed")
     except ImportError:
         raise MissingExtraError("dask.distributed", "dask") from None
     for name in [name for name in logging.root.manager.loggerDict if name.startswith("distributed")]:
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # what it complains of is said once, by us
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # this command reports the same failures once
     address = "tcp://" + where.removeprefix("dask://")
     try:
         client = distributed.Client(address, timeout=CONNECT, set_as_default=False)
     except (OSError, ValueError) as error:
-        raise Stopped(f"--executor {where}: no scheduler answers within {CONNECT:g} s: {error}; start one with "
+        raise BackfillStopped(f"--executor {where}: no scheduler answers within {CONNECT:g} s: {error}; start one with "
                       "`dask scheduler`") from None  # fmt: skip
     try:
         threads = sum(client.nthreads().values())
         if not threads:
-            raise Stopped(f"--executor {where}: the scheduler has no workers; start some with `dask worker`")
-        yield Workers(client.get_executor(pure=False), threads, lambda: client.status == "running")
+            raise BackfillStopped(f"--executor {where}: the scheduler has no workers; start them with `dask worker`")
+        yield WorkerPool(client.get_executor(pure=False), threads, lambda: client.status == "running")
     except distributed.KilledWorker as error:
-        raise Stopped(f"workers have died again and again, perhaps for lack of memory: {error}") from None
+        raise BackfillStopped(f"workers died repeatedly, perhaps for lack of memory: {error}") from None
     except ModuleNotFoundError as error:
-        raise Stopped(
-            f'a worker cannot do it: {error}; install "zmon-agent[files,dask]" of this version on all'
+        raise BackfillStopped(
+            f'a worker lacks a module: {error}; install "zmon-agent[files,dask]" of this version on all workers'
         ) from None
     finally:
-        client.close(timeout=LOOK)
+        client.close(timeout=POLL)

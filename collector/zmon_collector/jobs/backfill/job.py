@@ -1,12 +1,12 @@
-"""What every task of a backfill knows: model, configuration, how rows are read. Plain data, so that it travels."""
+"""The job that every task of a backfill carries: model, configuration, layout. Plain data, so that it can be sent."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,13 +15,19 @@ from zmon.errors import ConfigurationError, Rejected
 from zmon.reference import Reader
 from zmon_collector.config import Config
 from zmon_collector.config.policy import ModelPolicy
-from zmon_collector.jobs.row_files import FilePiece
-from zmon_collector.jobs.tabular import Layout, Table
+from zmon_collector.jobs.tabular import Dataset, FileRows, Layout
 from zmon_collector.windows.window import Periods
 
-Chunk = Mapping[str, Any]
-BAD = 100  # rows of a chunk that may be none
-LOOKED_AT = 64  # pieces that are looked into for the kinds of columns that are empty before
+BAD = 100  # invalid rows that a chunk may have
+INSPECTED = 64  # pieces that are inspected for the kinds of columns that are empty at first
+
+
+class Source(NamedTuple):
+    """Model, version and agent of the rows; the agent holds where no column names it."""
+
+    model: str
+    version: str
+    agent: str
 
 
 @dataclass(frozen=True)
@@ -31,11 +37,11 @@ class Job:
     Attributes
     ----------
     agent : str
-        Whose the rows are where no column says so.
+        Agent of the rows where no column names it.
     beyond : frozenset of str
         Agents beyond ``limits.agents``: they count for the rollup only.
     reference : bytes or None
-        The profile that windows are measured against.
+        Profile that windows are compared with.
     """
 
     model: str
@@ -49,16 +55,16 @@ class Job:
 
     @property
     def key(self) -> tuple[str, str]:
-        """The model and its version, together."""
+        """Return the model and its version."""
         return self.model, self.version
 
     @cached_property
     def periods(self) -> Periods:
-        """Where windows begin."""
+        """Return where windows begin."""
         return Periods(ModelPolicy(self.config, self.model).rules.period)
 
     def agents(self, column: Any, rows: int) -> tuple[Array, list[str]]:
-        """For each row the place of its agent among the names given beside."""
+        """Return each row's agent as an index into the names that are returned with it."""
         if column is None:
             return np.zeros(rows, dtype=np.intp), [self.agent]
         if isinstance(column, np.ndarray):
@@ -66,21 +72,22 @@ class Job:
             return codes, [str(name) for name in names.tolist()]
         coded = column.dictionary_encode()
         if coded.indices.null_count:
-            raise ConfigurationError(f"a row without --agent {self.layout.columns.agent!r}; name every row's replica")
+            raise ConfigurationError(f"a row has no --agent {self.layout.columns.agent!r}; name every row's replica")
         return coded.indices.to_numpy(), [str(name) for name in coded.dictionary.to_pylist()]
 
 
-def sound(
-    layout: Layout, reader: Reader, piece: FilePiece, first: int, rows: int, chunk: Chunk
-) -> Iterator[tuple[int, Batch | Rejected]]:
-    """The rows of a chunk as batches, and each that is none with the reason; beside, the place of the first row.
+def valid_batches(layout: Layout, reader: Reader, chunk: FileRows) -> Iterator[tuple[int, Batch | Rejected]]:
+    """Yield (index of the first row, batch) for valid rows, and (index, Rejected) for each invalid row.
 
-    ConfigurationError when too many are none: then a column is named wrong, rather than a row.
+    An invalid row is found by halving the chunk. Too many of them raise ConfigurationError: then a column is named
+    wrong, rather than a row damaged.
     """
-    waiting, bad = [(0, rows)], 0
+    waiting, bad = [(0, chunk.rows)], 0
     while waiting:
         low, high = waiting.pop()
-        part = chunk if high - low == rows else {name: column[low:high] for name, column in chunk.items()}
+        part = chunk.columns
+        if high - low < chunk.rows:
+            part = {name: column[low:high] for name, column in part.items()}
         try:
             for batch in layout.read(reader, part):
                 yield low, batch
@@ -93,23 +100,24 @@ def sound(
             bad += 1
             if bad > BAD:
                 raise ConfigurationError(
-                    f"{piece.path}: more than {BAD} of the rows {first} to {first + rows - 1} cannot be used, among "
-                    f"them row {first + low}: {error} ({error.reason}); mend the file, or name its columns"
+                    f"{chunk}: more than {BAD} of them are invalid, among them row {chunk.first + low}: {error} "
+                    f"({error.reason}); fix the file, or name its columns"
                 ) from None
             yield low, error
 
 
-def settled(table: Table) -> tuple[Layout, Schema]:
-    """The layout with the kinds of its inputs, and the schema: by the first rows in which each column has a value."""
-    reader = table.layout.reader()
+def detect_schema(dataset: Dataset) -> tuple[Layout, Schema]:
+    """Return the layout with the kinds of its inputs, and the schema, by the first rows with a value in each column."""
+    layout = dataset.layout
+    reader = layout.reader()
     schema: Schema | None = None
-    for piece in islice(table.pieces(), LOOKED_AT):
-        for first, rows, chunk in islice(table.layout.chunks(piece), 1):
-            for _, found in sound(table.layout, reader, piece, first, rows, chunk):
-                schema = found.schema if isinstance(found, Batch) else schema
-        if schema is not None and len(schema.features) == len(table.layout.inputs):
+    for piece in islice(dataset.pieces(), INSPECTED):
+        for chunk in islice(layout.chunks(piece), 1):
+            for _, batch in valid_batches(layout, reader, chunk):
+                schema = batch.schema if isinstance(batch, Batch) else schema
+        if schema is not None and len(schema.features) == len(layout.inputs):
             break
     if schema is None:
-        raise ConfigurationError(f"{table.paths[0]}: there are no rows")
+        raise ConfigurationError(f"{dataset.paths[0]}: there are no rows")
     kinds = dict(zip(schema.features, schema.kinds, strict=True))
-    return replace(table.layout, kinds=kinds), schema
+    return replace(layout, kinds=kinds), schema

@@ -1,4 +1,4 @@
-"""How far a backfill has come, in a file beside what it writes: the same command goes on from there."""
+"""Progress of a backfill, in a file next to its output: the same command resumes from there."""
 
 from __future__ import annotations
 
@@ -22,18 +22,19 @@ SUFFIX = ".backfill"
 
 @dataclass(slots=True)
 class BackfillProgress:
-    """What is written already.
+    """Windows that are already written.
 
     Attributes
     ----------
+    path : Path
     of : str
-        Says which data and options this is about: another backfill does not go on from here.
+        Digest of the data and options: another backfill does not resume from here.
     first : int
         Number of the first window's file; the others follow.
     windows, closed : int
-        How many there are, and how many are written, the oldest first.
+        Number of windows in all, and of those that are written, oldest first.
     memory : dict
-        What metrics keep from window to window.
+        State that metrics keep from window to window.
     """
 
     path: Path
@@ -44,7 +45,7 @@ class BackfillProgress:
     memory: Memory = field(default_factory=dict)
 
     def save(self) -> None:
-        """Replace what is on disk, completely or not at all."""
+        """Replace the file, completely or not at all."""
         data = pack_state({
             "version": VERSION, "of": self.of, "first": self.first, "windows": self.windows, "closed": self.closed,
             "memory": [[metric, agent, pack_state(kept)] for (metric, agent), kept in self.memory.items()],
@@ -58,11 +59,13 @@ class BackfillProgress:
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Hold the folder; ConfigurationError when another backfill, or a collector, writes there."""
+def locked(folder: Path) -> Iterator[None]:
+    """Lock the folder, or raise ConfigurationError if another backfill or a collector writes there."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if (folder / "state.sqlite").exists():
-        raise ConfigurationError(f"--data-dir {folder} is a collector's, which numbers its files itself; give another")
+        raise ConfigurationError(
+            f"--data-dir {folder} belongs to a collector, which numbers its files itself; give another folder"
+        )
     with (folder / "backfill.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -71,31 +74,31 @@ def alone(folder: Path) -> Iterator[None]:
         yield
 
 
-def resumed(folder: Path, model: tuple[str, str], of: str, windows: int) -> BackfillProgress:
-    """Where an earlier run has ended, or a beginning."""
+def resume(folder: Path, model: tuple[str, str], of: str, windows: int) -> BackfillProgress:
+    """Return the progress of an earlier run, or that of a new one."""
     name = blake2b("\0".join(model).encode(), digest_size=8).hexdigest()
     path = folder / f"{name}{SUFFIX}"
     if path.exists():
-        found = _read(path)
-        if found["of"] != of or found["windows"] != windows:
+        state = _read(path)
+        if state["of"] != of or state["windows"] != windows:
             raise ConfigurationError(
                 f"{folder} holds a backfill of {model[0]!r} from other files, or with other options; give another "
                 f"--data-dir, or remove this one"
             )
-        memory = {(metric, agent): unpack_state(kept) for metric, agent, kept in found["memory"]}
-        return BackfillProgress(path, of, found["first"], windows, found["closed"], memory)
-    others = [_read(each) for each in folder.glob(f"*{SUFFIX}")]
-    first = max([next_sequence(folder), *(each["first"] + each["windows"] for each in others)])
-    begun = BackfillProgress(path, of, first, windows)
-    begun.save()
-    return begun
+        memory = {(metric, agent): unpack_state(packed) for metric, agent, packed in state["memory"]}
+        return BackfillProgress(path, of, state["first"], windows, state["closed"], memory)
+    others = [_read(file) for file in folder.glob(f"*{SUFFIX}")]
+    first = max([next_sequence(folder), *(state["first"] + state["windows"] for state in others)])
+    progress = BackfillProgress(path, of, first, windows)
+    progress.save()
+    return progress
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        found = unpack_state(path.read_bytes())
+        state = unpack_state(path.read_bytes())
     except ValueError:
-        found = None
-    if not isinstance(found, dict) or found.get("version") != VERSION:
-        raise ConfigurationError(f"{path} is no backfill that this release can go on with; give another --data-dir")
-    return found
+        state = None
+    if not isinstance(state, dict) or state.get("version") != VERSION:
+        raise ConfigurationError(f"this release cannot resume the backfill in {path}; give another --data-dir")
+    return state

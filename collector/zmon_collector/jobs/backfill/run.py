@@ -1,4 +1,4 @@
-"""The backfill itself: survey the pieces, compute them in order, close each window and write its file."""
+"""Run a backfill: survey the pieces, compute them in order, close each window and write its file."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from zmon_collector.compute import checkpoint_codec
 from zmon_collector.compute.finalizer import ClosedWindow
 from zmon_collector.config import Config
 from zmon_collector.config.policy import PolicyStore, check_profiles, read_profiles
-from zmon_collector.jobs.backfill.executors import Stopped, Workers
-from zmon_collector.jobs.backfill.job import Job, settled
-from zmon_collector.jobs.backfill.plan import BackfillPlan, Round
-from zmon_collector.jobs.backfill.progress import BackfillProgress, alone, resumed
-from zmon_collector.jobs.backfill.tasks import Bench, Result, compute, plugins, survey
+from zmon_collector.jobs.backfill.executors import BackfillStopped, WorkerPool
+from zmon_collector.jobs.backfill.job import Job, Source, detect_schema
+from zmon_collector.jobs.backfill.plan import BackfillPlan, PlanRound
+from zmon_collector.jobs.backfill.progress import BackfillProgress, locked, resume
+from zmon_collector.jobs.backfill.tasks import EngineRunner, PieceResult, compute, load_metrics, survey
 from zmon_collector.jobs.row_files import FilePiece
-from zmon_collector.jobs.tabular import Columns, Table
+from zmon_collector.jobs.tabular import Columns, Dataset
 from zmon_collector.loading import DEFAULT_SINK, load_plugins
 from zmon_collector.windows.window import OpenWindow
 
-FOREVER = {"keep": "36500d", "keep_bytes": 2**62}  # what history is written must not delete what it wrote before
+FOREVER = {"keep": "36500d", "keep_bytes": 2**62}  # files of history are old: the sink must not sweep them
 
 
-class State(NamedTuple):
-    """How far it is, for whoever waits: pieces surveyed, rows computed in this run, windows written at all."""
+class BackfillStatus(NamedTuple):
+    """Status of a run: pieces surveyed, rows computed in this run, and windows written, earlier runs included."""
 
     surveyed: int
     pieces: int
@@ -46,73 +46,86 @@ class Backfill:
     Parameters
     ----------
     config : Config
-    model, version, agent : str
-        Whose the rows are; `agent` where no column names it.
+    source : Source
     paths : sequence of Path
     columns : Columns
-    tell : callable
-        Gets a `State` now and again.
+    report : callable
+        Called with a `BackfillStatus` as the work advances.
     """
 
     def __init__(
-        self, config: Config, model: str, version: str, agent: str, paths: Sequence[Path], columns: Columns,
-        tell: Callable[[State], None],
-    ) -> None:  # fmt: skip
+        self,
+        config: Config,
+        source: Source,
+        paths: Sequence[Path],
+        columns: Columns,
+        report: Callable[[BackfillStatus], None],
+    ) -> None:
         if columns.time is None:
-            raise ConfigurationError("give --time, the column of timestamps: it says which window a row belongs to")
-        table = Table([path.resolve() for path in paths], columns)
-        self._pieces = list(table.pieces())
-        layout, schema = settled(table)
+            raise ConfigurationError("give --time, the column of timestamps: it decides the window of a row")
+        dataset = Dataset([path.resolve() for path in paths], columns)
+        self._pieces = list(dataset.pieces())
+        layout, schema = detect_schema(dataset)
         self._sinks = config.sinks.get(DEFAULT_SINK, {})
         self._folder = config.collector.data_dir
         profiles = read_profiles(config)
-        check_profiles(profiles, [(model, schema)])
+        check_profiles(profiles, [(source.model, schema)])
         self._policies = PolicyStore(config, profiles)
-        self._registry = plugins(config)
-        # What travels: no table of a sink, no key, no target of notifications.
-        self.job = Job(model, version, agent, Config(collector=config.collector, metrics=config.metrics,
-                       limits=config.limits, models=config.models, plugins=config.plugins), layout, schema)  # fmt: skip
-        self._tell = tell
+        self._registry = load_metrics(config)
+        # The job is sent to workers: it holds no sink's table, no key, and no target of notifications.
+        self.job = Job(*source, Config(collector=config.collector, metrics=config.metrics, limits=config.limits,
+                       models=config.models, plugins=config.plugins), layout, schema)  # fmt: skip
+        self._report = report
         self._began = time.monotonic()
-        self._state = State(0, len(self._pieces), 0, 0, 0, 0, 0.0)
+        self._status = BackfillStatus(0, len(self._pieces), 0, 0, 0, 0, 0.0)
 
-    def run(self, workers: Workers) -> State:
-        """Write what is not written yet. `Stopped` or ConfigurationError say why it ends before that."""
-        with alone(self._folder):
+    def run(self, workers: WorkerPool) -> BackfillStatus:
+        """Write the windows that are not written yet.
+
+        Raises
+        ------
+        BackfillStopped
+            When it ends early, and the same command resumes it.
+        ConfigurationError
+            When files or columns do not fit.
+        """
+        with locked(self._folder):
             plan = self._survey(workers)
             job = self.job = replace(self.job, beyond=plan.beyond(self.job.config.limits.agents))
-            progress = resumed(self._folder, job.key, self._digest(), len(plan.windows))
-            self._say(written=progress.closed, windows=progress.windows)
-            writing = _Writing(self._sink(), progress, job)
-            bench = Bench(job, self._registry, self._policies)
-            for (metric, agent), kept in progress.memory.items():
-                bench.engine.contexts.remember(job.key, metric, agent, kept)
+            progress = resume(self._folder, job.key, self._digest(), len(plan.windows))
+            self._update(written=progress.closed, windows=progress.windows)
+            writer = _ReportWriter(self._sink(), progress, job)
+            runner = EngineRunner(job, self._registry, self._policies)
+            for (metric, agent), memory in progress.memory.items():
+                runner.engine.contexts.remember(job.key, metric, agent, memory)
             try:
                 rounds = self._rounds(plan, progress.closed)
-                self._say(of_rows=sum(plan.in_window[start] for each in rounds for start in each.windows))
-                for each in rounds:
-                    self._round(plan, each, bench, workers, writing)
+                self._update(of_rows=sum(plan.in_window[start] for round_ in rounds for start in round_.windows))
+                for round_ in rounds:
+                    self._run_round(plan, round_, runner, workers, writer)
             finally:
-                bench.engine.shutdown()
-                writing.sink.close()
-        return self._state
+                runner.engine.shutdown()
+                writer.sink.close()
+        return self._status
 
-    def _survey(self, workers: Workers) -> BackfillPlan:
+    def _survey(self, workers: WorkerPool) -> BackfillPlan:
         plan = BackfillPlan()
-        for found in workers.ordered(survey, ((self.job, piece) for piece in self._pieces)):
-            plan.add(found)
-            self._say(surveyed=self._state.surveyed + 1)
+        for counts in workers.ordered(survey, ((self.job, piece) for piece in self._pieces)):
+            plan.register_piece(counts)
+            self._update(surveyed=self._status.surveyed + 1)
         return plan
 
-    def _rounds(self, plan: BackfillPlan, done: int) -> list[Round]:
+    def _rounds(self, plan: BackfillPlan, done: int) -> list[PlanRound]:
         policy, schema = self._policies.of(self.job.model), self.job.schema
-        learned = self._registry.metrics["reference"]
-        first = policy.options("reference", learned.plugin).get("reference_windows", 0)
+        reference = self._registry.metrics["reference"]
+        first = policy.options("reference", reference.plugin).get("reference_windows", 0)
         width = len(schema.features) + len(schema.classes) + len(schema.segments) + 4
         return plan.rounds(done, first, policy.sample_rows, 8 * width, policy.config.limits.sample_bytes)
 
-    def _round(self, plan: BackfillPlan, round_: Round, bench: Bench, workers: Workers, writing: _Writing) -> None:
-        engine, job = bench.engine, self.job
+    def _run_round(
+        self, plan: BackfillPlan, round_: PlanRound, runner: EngineRunner, workers: WorkerPool, writer: _ReportWriter
+    ) -> None:
+        engine, job = runner.engine, self.job
         profile = engine.references.of(job.key, job.schema, engine.contexts.memory(job.key))
         job = replace(job, reference=None if profile is None else profile.to_bytes())
         low, high, period = round_.windows[0], round_.windows[-1], job.periods.newest
@@ -123,33 +136,33 @@ class Backfill:
             (job, place, self._pieces[place], low, high) for place in round_.pieces
         ]
         for done, result in enumerate(workers.ordered(compute, calls), 1):
-            self._take(result, open_, bench)
+            self._merge(result, open_, runner)
             while waiting and last[waiting[-1]] <= done:
                 window = open_.pop(waiting.pop())
                 planned = plan.in_window[window.start]
                 tallied = sum(tally.received + sum(tally.rejected.values()) for tally in window.tallies.values())
                 if tallied != planned:
                     raise ConfigurationError(
-                        f"the files have changed while they were read: window {window.start} has {tallied} rows, "
-                        f"and had {planned}; give files that nobody writes to"
+                        f"the files changed while they were read: window {window.start} has {tallied} rows, "
+                        f"and had {planned}; use files that nobody writes to"
                     )
                 engine.close(job.key, window)
-                for closed in bench.until(lambda: engine.idle):
-                    writing.write(closed)
-                self._say(written=writing.progress.closed)
-            self._say(rows=self._state.rows + sum(result.rows.values()) + sum(result.rejected.values()))
+                for closed in runner.run_until(lambda: engine.idle):
+                    writer.write(closed)
+                self._update(written=writer.progress.closed)
+            self._update(rows=self._status.rows + sum(result.rows.values()) + sum(result.rejected.values()))
 
-    def _take(self, result: Result, open_: dict[int, OpenWindow], bench: Bench) -> None:
+    def _merge(self, result: PieceResult, open_: dict[int, OpenWindow], runner: EngineRunner) -> None:
         for (start, agent), rows in result.rows.items():
             open_[start].tally(agent).received += rows
         for (start, agent, reason), rows in result.rejected.items():
             open_[start].tally(agent).add("rejected", rows, reason)
         for start, data in result.checkpoints.items():
-            bench.engine.restore(self.job.key, open_[start], checkpoint_codec.decode(data, self.job.schema))
-        bench.until(lambda: bench.engine.idle)
+            runner.engine.restore(self.job.key, open_[start], checkpoint_codec.decode(data, self.job.schema))
+        runner.run_until(lambda: runner.engine.idle)
 
     def _sink(self) -> Sink:
-        """The very sink of a collector, which writes the files."""
+        """Return the sink that writes a collector's files."""
         table = {key: value for key, value in self._sinks.items() if key != "enabled"}
         config = replace(self.job.config, sinks={DEFAULT_SINK: {**table, **FOREVER}})
         sink = load_plugins(config).sinks[DEFAULT_SINK]
@@ -157,23 +170,24 @@ class Backfill:
         return sink
 
     def _digest(self) -> str:
-        """Names the files as they are, and every option that changes what is written."""
+        """Return a digest of the files as they are, and of every option that changes what is written."""
         job, policy = self.job, self._policies.of(self.job.model)
-        found = [job.layout, job.schema, job.key, job.agent, job.config.metrics, job.config.models.get(job.model),
+        parts = [job.layout, job.schema, job.key, job.agent, job.config.metrics, job.config.models.get(job.model),
                  job.config.plugins, policy.rules, policy.sample_rows, self._sinks,
                  policy.reference and policy.reference.digest]  # fmt: skip
         for path in dict.fromkeys(piece.path for piece in self._pieces):
             stat = path.stat()
-            found.append((str(path), stat.st_size, stat.st_mtime_ns))
-        return blake2b(repr(found).encode(), digest_size=16).hexdigest()
+            parts.append((str(path), stat.st_size, stat.st_mtime_ns))
+        # Class names are part of it: 0.1.0 said Rules, and its unfinished backfills must resume.
+        return blake2b(repr(parts).replace("WindowRules(", "Rules(").encode(), digest_size=16).hexdigest()
 
-    def _say(self, **changed: int) -> None:
-        self._state = self._state._replace(**changed, seconds=time.monotonic() - self._began)
-        self._tell(self._state)
+    def _update(self, **changed: int) -> None:
+        self._status = self._status._replace(**changed, seconds=time.monotonic() - self._began)
+        self._report(self._status)
 
 
-class _Writing:
-    """Files in order, each once."""
+class _ReportWriter:
+    """Writes one file a window, in order."""
 
     def __init__(self, sink: Sink, progress: BackfillProgress, job: Job) -> None:
         self.sink = sink
@@ -181,14 +195,14 @@ class _Writing:
         self._job = job
 
     def write(self, closed: ClosedWindow) -> None:
-        """The file first, then that it is there: between the two it would be written again, under the same name."""
+        """Write the file, then the progress. After a crash between the two the same file is written again."""
         progress = self.progress
         report = Report(progress.first + progress.closed, *closed.model, closed.window, closed.points, closed.rows, {})
         if closed.points:
             try:
                 self.sink.write(report)
             except RetryLater as error:
-                raise Stopped(f"{error}; make room, and give the same command again: it goes on from here") from None
+                raise BackfillStopped(f"{error}; make room, then rerun the same command to resume") from None
         progress.closed += 1
         progress.memory.update(closed.memory)
         progress.save()

@@ -1,1 +1,1 @@
-"""The demonstration: a real model in two processes, a collector in a third, and what one sees of it."""
+"""``zmon demo``: a real model in two processes, a collector in a third, and a summary of what it saw."""

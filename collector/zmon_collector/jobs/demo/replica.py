@@ -1,7 +1,7 @@
-"""One serving process of the demonstration: a random forest on scikit-learn's digits, published with zmon.
+"""Serving process of the demonstration: a random forest on scikit-learn's digits, published with zmon.
 
-Run as ``python -m zmon_collector.jobs.demo.replica``; reads its plan as one JSON line from standard input, after having
-said ``ready``.
+Run as ``python -m zmon_collector.jobs.demo.replica``. It prints ``ready``, then reads its plan as one JSON line from
+standard input.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Images = NDArray[np.float64]
 
 
 class Traffic:
-    """A trained classifier, and requests drawn from images it has not seen."""
+    """A trained classifier, and requests drawn from images that it was not trained on."""
 
     def __init__(self, seed: int) -> None:
         digits = load_digits()
@@ -40,22 +40,22 @@ class Traffic:
         self._random = np.random.default_rng(seed)
 
     def batch(self, *, inverted: bool) -> tuple[Images, NDArray[np.int64]]:
-        """Images and what they show; dark and light swapped when `inverted`."""
+        """Return images and their labels; with `inverted`, dark and light are swapped."""
         rows = self._random.integers(0, len(self._images), BATCH)
         images = self._images[rows]
         return (WHITE - images if inverted else images), self._labels[rows]
 
     def reference(self) -> zmon.Profile:
-        """What the images it has not seen look like to it: the reference of the demonstration."""
+        """Return the reference profile of the demonstration, from the images that it was not trained on."""
         return zmon.profile(
             self.model.predict_proba(self._images), self._images, self._labels, classes=10, features=FEATURES
         )
 
 
 def moments(start: float, end: float, *, replay: bool) -> Iterator[float]:
-    """The times at which batches are served: now and again until `end`, or at once when history is replayed.
+    """Yield the times at which batches are served: at intervals until `end`, or all at once to replay history.
 
-    What is due is served, be it later than it was due: a machine that stood still makes up for it.
+    A batch that is overdue is still served, so a machine that stalled catches up.
     """
     if replay:
         yield from np.arange(start + EVERY / 2, end, EVERY)
@@ -68,7 +68,7 @@ def moments(start: float, end: float, *, replay: bool) -> Iterator[float]:
 
 
 def main() -> None:
-    """Serve as the plan says."""
+    """Serve according to the plan."""
     agent, seed = sys.argv[1], int(sys.argv[2])
     traffic = Traffic(seed)
     sys.stdout.write("ready\n")

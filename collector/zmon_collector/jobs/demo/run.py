@@ -1,4 +1,4 @@
-"""Runs the demonstration: starts the collector and the replicas, follows the files, says what it saw."""
+"""Run the demonstration: start the collector and the replicas, follow the files, summarise them."""
 
 from __future__ import annotations
 
@@ -23,22 +23,21 @@ from zmon.errors import ConfigurationError
 from zmon_collector.admin import ask
 from zmon_collector.config.toml import toml
 from zmon_collector.jobs.demo import show
-from zmon_collector.jobs.demo.verdict import WindowView, changed, read
+from zmon_collector.jobs.demo.verdict import WindowView, changed_windows, read_window
 
 PERIOD = 2  # seconds
 REPLICAS = ("replica-1", "replica-2")
-START_WAIT = 60.0  # a loaded machine takes its time to import scikit-learn
+START_WAIT = 60.0  # seconds; a loaded machine needs long to import scikit-learn
 CLOSE_WAIT = 30.0
 LOOK_EVERY = 0.25
-KEPT = 1000  # windows at hand
+KEPT = 1000  # windows kept in memory
 
 
 @dataclass(frozen=True, slots=True)
 class DemoPlan:
-    """How many windows are served, in which of them (by number, from 0) the inputs are inverted.
+    """Number of windows, and those (by number, from 0) in which the inputs are inverted.
 
-    `replay` serves history that ends now, as fast as it can, instead of the present. `endless` begins again after the
-    last window, until it is interrupted.
+    `replay` serves a history that ends now, as fast as possible. `endless` repeats the windows until interrupted.
     """
 
     windows: int
@@ -48,7 +47,7 @@ class DemoPlan:
 
     @staticmethod
     def of(duration: float) -> DemoPlan:
-        """12 quiet windows, 10 inverted, 8 quiet in a minute; the same shares in any other time."""
+        """Return 12 quiet windows, 10 inverted and 8 quiet ones a minute; the same shares for other durations."""
         windows = int(duration // PERIOD)
         if windows < 6:
             raise ConfigurationError(f"--duration of {duration:g} s is too short to show anything; give at least 12s")
@@ -59,7 +58,7 @@ class DemoPlan:
 def run_demo(
     plan: DemoPlan, data_dir: Path | None = None, console: Console | None = None, *, browser: bool = False
 ) -> bool:
-    """Run it; True when everything that was served arrived and was shown."""
+    """Run the demonstration, and return whether everything that was served arrived and was shown."""
     console = console or Console()
     folder = data_dir or Path("zmon-data") / f"demo-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -72,28 +71,28 @@ def run_demo(
             console.print(f"Live page: [bold]{endpoints['web']}[/bold]")
         for replica in replicas:
             if replica.stdout is None or replica.stdout.readline().strip() != "ready":
-                raise ConfigurationError("a replica of the demonstration did not start; its error stands above")
-        start = _tell(plan, replicas, endpoints)
+                raise ConfigurationError("a replica of the demonstration did not start; its error is printed above")
+        start = _send_plan(plan, replicas, endpoints)
         inverted = plan.inverted
         if inverted:
             first, last = (start + i * PERIOD for i in (inverted.start, inverted.stop))
-            said = f"{show.clock(WindowView(first))} to {show.clock(WindowView(last))}"
-            console.print(f"{plan.windows} windows of {PERIOD} s; pixels are inverted from {said}")
+            times = f"{show.clock(WindowView(first))} to {show.clock(WindowView(last))}"
+            console.print(f"{plan.windows} windows of {PERIOD} s; pixels are inverted from {times}")
         if plan.endless:
-            console.print("Then it begins again, until Ctrl-C.")
+            console.print("This repeats until Ctrl-C.")
         if browser and endpoints["web"]:
             _open(endpoints["web"])
-        served = _served(folder, plan, console, replicas)
+        served = _serve(folder, plan, console, replicas)
         collector.terminate()
         collector.wait(CLOSE_WAIT)
-        views = [read(path) for path in _files(folder / "anodot")]
-    show.summary(console, views, changed(views))
-    console.print(f"{len(views)} files in {folder / 'anodot'}, one JSON sample a line; the log is {folder / 'log'}")
+        views = [read_window(path) for path in _files(folder / "anodot")]
+    show.summary(console, views, changed_windows(views))
+    console.print(f"{len(views)} files in {folder / 'anodot'}, one JSON sample per line; the log is {folder / 'log'}")
     return served and (plan.endless or len(views) == plan.windows)
 
 
-def _served(folder: Path, plan: DemoPlan, console: Console, replicas: list[subprocess.Popen[str]]) -> bool:
-    """Show what comes until all has been served, or somebody interrupts; whether the replicas could serve it."""
+def _serve(folder: Path, plan: DemoPlan, console: Console, replicas: list[subprocess.Popen[str]]) -> bool:
+    """Show windows until all are served or Ctrl-C, and return whether the replicas succeeded."""
     try:
         _follow(folder / "anodot", plan, console, replicas)
         return all(replica.wait(CLOSE_WAIT) == 0 for replica in replicas)
@@ -105,14 +104,14 @@ def _served(folder: Path, plan: DemoPlan, console: Console, replicas: list[subpr
 
 
 def _open(page: str) -> None:
-    """Show the page where there is a screen; elsewhere its address has been said."""
+    """Open the page where there is a display; elsewhere the printed address has to do."""
     if os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
         webbrowser.open(page)
 
 
 @contextlib.contextmanager
 def _process(*command: str, **options: Any) -> Iterator[subprocess.Popen[str]]:
-    # A group of its own: Ctrl-C reaches the demonstration alone, which then ends them in order.
+    # A process group of its own: Ctrl-C reaches only the demonstration, which then ends its processes in order.
     process = subprocess.Popen([sys.executable, "-m", *command], text=True, process_group=0, **options)
     try:
         yield process
@@ -131,7 +130,7 @@ def _process(*command: str, **options: Any) -> Iterator[subprocess.Popen[str]]:
 
 @contextlib.contextmanager
 def _collector(folder: Path) -> Iterator[subprocess.Popen[str]]:
-    from zmon_collector.jobs.demo.replica import Traffic  # here: scikit-learn takes a second to import
+    from zmon_collector.jobs.demo.replica import Traffic  # imported here because scikit-learn takes a second
 
     config = folder / "zmon.toml"
     reference = folder / "digits.zmon"
@@ -171,11 +170,11 @@ def _endpoints(folder: Path, collector: subprocess.Popen[str]) -> dict[str, str]
     raise ConfigurationError(f"the collector of the demonstration did not start; see {folder / 'log'}")
 
 
-def _tell(plan: DemoPlan, replicas: list[subprocess.Popen[str]], endpoints: dict[str, str]) -> int:
-    """Give every replica the plan; the start of the first window."""
+def _send_plan(plan: DemoPlan, replicas: list[subprocess.Popen[str]], endpoints: dict[str, str]) -> int:
+    """Send the plan to every replica, and return the start of the first window."""
     now = int(time.time() // PERIOD) * PERIOD
     start = now - plan.windows * PERIOD if plan.replay else now + PERIOD
-    told = {
+    message = {
         **endpoints,
         "start": start,
         "end": None if plan.endless else start + plan.windows * PERIOD,
@@ -186,7 +185,7 @@ def _tell(plan: DemoPlan, replicas: list[subprocess.Popen[str]], endpoints: dict
     }
     for replica in replicas:
         if replica.stdin is not None:
-            replica.stdin.write(json.dumps(told) + "\n")
+            replica.stdin.write(json.dumps(message) + "\n")
             replica.stdin.flush()
     return start
 
@@ -196,7 +195,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _follow(folder: Path, plan: DemoPlan, console: Console, replicas: list[subprocess.Popen[str]]) -> list[WindowView]:
-    """Show windows as their files appear, until all have, or the replicas have ended and nothing more comes."""
+    """Show windows as their files appear, until all are there, or until the replicas have ended and none follows."""
     views: list[WindowView] = []
     seen: set[Path] = set()
     quiet_since: float | None = None
@@ -207,7 +206,7 @@ def _follow(folder: Path, plan: DemoPlan, console: Console, replicas: list[subpr
             for path in _files(folder):
                 if path not in seen:
                     seen.add(path)
-                    views.append(read(path))
+                    views.append(read_window(path))
                     del views[:-KEPT]
                     if live is not None:
                         live.update(show.table(views, total))

@@ -1,4 +1,4 @@
-"""What a person sees of the demonstration: a live table in a terminal, a line per window elsewhere."""
+"""Output of the demonstration: a live table in a terminal, elsewhere a line per window."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ SHOWN = 16  # windows in the table
 
 
 def table(views: Sequence[WindowView], total: int) -> Table:
-    """The newest windows, oldest first; `total` of 0 is without end."""
-    made = Table(
+    """Return a table of the newest windows, oldest first; a `total` of 0 means without end."""
+    shown = Table(
         title=f"digits, two replicas: window {len(views)}" + (f" of {total}" if total else ""),
         caption="each block is a class's share of the predictions",
         title_style="bold",
     )
     for name in ("window", "rows", "confidence", "accuracy", "classes 0 to 9"):
-        made.add_column(name, justify="right" if name == "rows" else "left", no_wrap=True)
+        shown.add_column(name, justify="right" if name == "rows" else "left", no_wrap=True)
     for view in views[-SHOWN:]:
-        made.add_row(
+        shown.add_row(
             clock(view), str(view.rows), _bar(view.confidence), _bar(view.accuracy), Text(shares(view), style="cyan")
         )
-    return made
+    return shown
 
 
 def line(view: WindowView) -> str:
-    """One window in plain text."""
+    """Return a window as one line of text."""
     return (
         f"{clock(view)}  {view.rows:5d} rows  confidence {view.confidence:.3f}  accuracy {view.accuracy:.3f}  "
         f"classes |{shares(view)}|"
@@ -42,7 +42,7 @@ def line(view: WindowView) -> str:
 
 
 def summary(console: Console, views: list[WindowView], changed: list[WindowView]) -> None:
-    """The closing words."""
+    """Print the summary."""
     if not changed:
         console.print(f"The model did not change in any of {len(views)} windows.", style="bold green")
         return
@@ -60,7 +60,7 @@ def clock(view: WindowView) -> str:
 
 
 def shares(view: WindowView) -> str:
-    """A bar for each class; full height from 40% on."""
+    """Return a bar for each class; a share of 40% or more has full height."""
     return "".join(BARS[min(len(BARS) - 1, math.ceil(share / 0.4 * 8))] for share in view.shares.values())
 
 

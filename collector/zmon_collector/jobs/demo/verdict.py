@@ -1,4 +1,4 @@
-"""In which windows did the model change? Answered from the written points alone. Pure but for reading the files."""
+"""Find the windows in which the model changed, from the written points alone. Pure, except for reading the files."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-FLOOR = 0.02  # spread that confidence and accuracy of some hundred rows may show by chance
+FLOOR = 0.02  # spread of confidence and accuracy that a few hundred rows may show by chance
 DEVIATIONS = 5.0
 
 
 @dataclass(slots=True)
 class WindowView:
-    """What the table and the verdict need of a window's rollup."""
+    """The values of a window's rollup that the table and the summary show."""
 
     start: int
     rows: int = 0
@@ -24,8 +24,8 @@ class WindowView:
     shares: dict[str, float] = field(default_factory=dict)
 
 
-def read(path: Path) -> WindowView:
-    """One written file."""
+def read_window(path: Path) -> WindowView:
+    """Read a written file."""
     samples: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
     view = WindowView(samples[0]["timestamp"])
     for sample in samples:
@@ -44,14 +44,14 @@ def read(path: Path) -> WindowView:
     return view
 
 
-def changed(views: list[WindowView]) -> list[WindowView]:
-    """Windows whose confidence or accuracy lies far from the median window's, in median absolute deviations."""
-    found: set[int] = set()
+def changed_windows(views: list[WindowView]) -> list[WindowView]:
+    """Return windows whose confidence or accuracy is many median absolute deviations from the median window's."""
+    changed: set[int] = set()
     for measure in ("confidence", "accuracy"):
         values = np.array([getattr(view, measure) for view in views])
         if not np.isfinite(values).any():
             continue
         distance = np.abs(values - np.nanmedian(values))
         spread = max(FLOOR, 1.4826 * float(np.nanmedian(distance)))
-        found.update(np.flatnonzero(distance > DEVIATIONS * spread).tolist())
-    return [views[i] for i in sorted(found)]
+        changed.update(np.flatnonzero(distance > DEVIATIONS * spread).tolist())
+    return [views[i] for i in sorted(changed)]

@@ -1,1 +1,1 @@
-"""Written files to Anodot's API, once: written (read) → plan (order) → run (send) ← done (what was dealt with)."""
+"""``zmon push``: send written files to Anodot, each sample once. files → plan → run, recorded in a ledger."""

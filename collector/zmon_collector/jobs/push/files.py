@@ -1,4 +1,4 @@
-"""Samples out of written files: ours, and the earlier MLWatcher's with their trailing commas and no brackets."""
+"""Read samples from written files: zmon's, and those of MLWatcher, which have trailing commas and no brackets."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _DECODER = json.JSONDecoder()
 
 @dataclass(frozen=True, slots=True)
 class WrittenFile:
-    """A file's samples in ascending time, each with its place in that order; `digest` is of the content."""
+    """File whose samples are in ascending time; `digest` is of the content, `first` and `last` are times."""
 
     path: Path
     digest: str
@@ -27,26 +27,29 @@ class WrittenFile:
     last: int
 
 
-def read(path: Path) -> WrittenFile:
-    """A file's samples; what is no JSON object stays in its place, for the validator to refuse.
+def read_file(path: Path) -> WrittenFile:
+    """Read a file's samples. Anything but a JSON object stays in its place, for the validator to refuse.
 
-    Raises ConfigurationError when the file cannot be read.
+    Raises
+    ------
+    ConfigurationError
+        When the file cannot be read.
     """
     try:
         data = path.read_bytes()
     except OSError as error:
         raise ConfigurationError(f"{path}: cannot be read: {error.strerror}") from None
-    samples = sorted(map(_known, parsed(data.decode("utf-8", "replace"))), key=time_of)
+    samples = sorted(map(_known_keys, parse_samples(data.decode("utf-8", "replace"))), key=time_of)
     times = [time_of(sample) for sample in samples] or [0]
     return WrittenFile(path, sha256(data).hexdigest(), samples, times[0], times[-1])
 
 
-def parsed(text: str) -> Iterator[Any]:
-    """The values that follow each other in the text, whatever commas and brackets stand between them.
+def parse_samples(text: str) -> Iterator[Any]:
+    """Yield the JSON values in the text, whatever commas and brackets stand between them.
 
-    What cannot be read is given as the text of its line.
+    Anything that is not JSON is yielded as the string of its line.
 
-    >>> list(parsed('[{"a": 1},\\n{"b": 2},\\n'))
+    >>> list(parse_samples('[{"a": 1},\\n{"b": 2},\\n'))
     [{'a': 1}, {'b': 2}]
     """
     at = 0
@@ -64,12 +67,12 @@ def parsed(text: str) -> Iterator[Any]:
         yield value
 
 
-def _known(value: Any) -> Any:
-    """A sample without what the API does not know."""
+def _known_keys(value: Any) -> Any:
+    """Return a sample without keys that the API does not know."""
     return {key: value[key] for key in KEYS if key in value} if isinstance(value, dict) else value
 
 
 def time_of(sample: Any) -> int:
-    """A sample's timestamp; 0 when it has none that can be ordered by."""
+    """Return a sample's timestamp; 0 if it has no whole number there."""
     timestamp = sample.get("timestamp") if isinstance(sample, dict) else None
     return timestamp if type(timestamp) is int else 0

@@ -1,4 +1,4 @@
-"""What earlier runs of `zmon push` have dealt with, on disk: each file by its content, each sample by its place."""
+"""Record on disk which samples `zmon push` has settled: a file by its content, a sample by its place in it."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ CREATE TABLE refused (target TEXT, digest TEXT, place INTEGER, code TEXT, descri
 """
 
 
-class Reason(NamedTuple):
-    """Why samples were refused, how many, and one of them."""
+class RefusalReason(NamedTuple):
+    """Code of a refusal, the number of samples with it, and one of them."""
 
     code: str
     samples: int
@@ -30,7 +30,7 @@ class Reason(NamedTuple):
 
 
 class PushLedger:
-    """The file push.sqlite: for one target, an address and a token (of which only a hash is kept).
+    """The file push.sqlite, for one target: an address and a token, of which only a hash is kept.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ class PushLedger:
         except sqlite3.Error as error:
             if "locked" in str(error):
                 raise ConfigurationError(
-                    f"{path} is in use: another push runs with this data folder; wait for it"
+                    f"{path} is in use: another push uses this data folder; wait until it ends"
                 ) from None
             raise ConfigurationError(f"{path} cannot be used: {error}; choose another --data-dir") from None
 
@@ -65,18 +65,18 @@ class PushLedger:
             connection.execute(f"PRAGMA user_version = {VERSION}")
             path.chmod(0o600)
         elif application != APPLICATION or version > VERSION:
-            raise ConfigurationError(f"{path} is another program's or a newer zmon's; choose another --data-dir")
+            raise ConfigurationError(f"{path} belongs to another program or to a newer zmon; choose another --data-dir")
         connection.execute("COMMIT")
 
     def places(self, digest: str) -> int:
-        """The places dealt with, a bit each."""
+        """Return the settled places of a file, one bit for each."""
         row = self._connection.execute(
             "SELECT places FROM dealt WHERE target = ? AND digest = ?", (self._target, digest)
         ).fetchone()
         return int.from_bytes(row[0], "little") if row else 0
 
     def settle(self, places: Iterable[tuple[str, int]], refused: Sequence[tuple[str, int, str, str]]) -> None:
-        """Note down (digest, place) of samples that are dealt with, and (…, code, description) of the refused ones."""
+        """Record (digest, place) of settled samples, and (digest, place, code, description) of refused ones."""
         by_file: dict[str, int] = {}
         for digest, place in places:
             by_file[digest] = by_file.get(digest, 0) | 1 << place
@@ -89,12 +89,12 @@ class PushLedger:
             )
         self._connection.executemany(
             "INSERT OR REPLACE INTO refused (target, digest, place, code, description) VALUES (?, ?, ?, ?, ?)",
-            [(self._target, *each) for each in refused],
+            [(self._target, *refusal) for refusal in refused],
         )
         self._connection.execute("COMMIT")
 
-    def reasons(self, digests: Iterable[str]) -> list[Reason]:
-        """Why samples of these files were refused, most frequent first."""
+    def reasons(self, digests: Iterable[str]) -> list[RefusalReason]:
+        """Return why samples of these files were refused, most frequent reason first."""
         counts: Counter[str] = Counter()
         first: dict[str, tuple[str, str, int]] = {}
         for digest in digests:
@@ -104,7 +104,7 @@ class PushLedger:
             ):
                 counts[code] += 1
                 first.setdefault(code, (description, digest, place))
-        return [Reason(code, count, *first[code]) for code, count in counts.most_common()]
+        return [RefusalReason(code, count, *first[code]) for code, count in counts.most_common()]
 
     def close(self) -> None:
         self._connection.close()
