@@ -62,7 +62,7 @@ def test_sighup_reloads_and_a_wrong_file_changes_nothing(tmp_path: Path) -> None
     config.write_text('[metrics]\npreset = "larg"\n')
     done = command("reload", "--data-dir", str(running.folder))
     assert done.returncode == 2
-    assert "nothing is changed" in done.stderr
+    assert "nothing was changed" in done.stderr
     assert "'larg'" in done.stderr
     os.kill(running.process.pid, signal.SIGHUP)
     time.sleep(0.2)

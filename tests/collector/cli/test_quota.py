@@ -175,7 +175,7 @@ def test_models_share_a_sinks_quota(tmp_path: Path, api: None) -> None:
 @pytest.mark.parametrize(
     ("text", "error"),
     [
-        ('[metrics]\nadd = ["mccc"]\n', "[metrics] add, drop: 'mccc' fits no series"),
+        ('[metrics]\nadd = ["mccc"]\n', "[metrics] add, drop: 'mccc' matches no series"),
         ('[models.a]\ndrop = ["feature_value:q42"]\n', "[models.a] add, drop: 'feature_value:q42'"),
         ("[metrics.expect]\nagent = 5\n", "unknown key 'agent'"),
         ("[models.a.expect]\nagents = -5\n", "not a whole number"),
