@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from zmon_collector.compute import merge
 from zmon_collector.compute.accumulate import StepProgress, accumulate, draw
 from zmon_collector.config import Config
+from zmon_collector.config.policy import ModelPolicy
 from zmon_collector.ingest.validation import check_batch
 
 from tests.client.capture.test_assembler import capture
@@ -84,13 +85,13 @@ def calls(draw: Any) -> list[dict[str, Any]]:
 
 def values(schema: Schema, parts: list[list[Batch]]) -> dict[tuple[Any, ...], float]:
     """The rollup's values, with each part accumulated on its own; `finish` refuses NaN and infinities."""
-    options = Config().options
+    policy = ModelPolicy(Config(), "m")
     metrics = list(METRICS.values())
     whole = [batch for part in parts for batch in part]
 
     def contexts(**more: Any) -> dict[str, Context]:
         return {
-            name: Context("m", "", None, schema, Window(0, 60), options=options("m", name, name), **more)
+            name: Context("m", "", None, schema, Window(0, 60), options=policy.options(name, name), **more)
             for name in METRICS
         }
 

@@ -126,7 +126,7 @@ def run(path: Path, text: str) -> tuple[int, str]:
 @pytest.fixture
 def api(monkeypatch: pytest.MonkeyPatch) -> None:
     """A registry in which the sink `api` is registered."""
-    inner = validate.loaded
+    inner = validate.load_quietly
 
     def loaded(config: Config) -> Registry:
         kept = {name: table for name, table in config.sinks.items() if name != "api"}
@@ -134,7 +134,7 @@ def api(monkeypatch: pytest.MonkeyPatch) -> None:
         registry.sinks["api"] = Api()
         return registry
 
-    monkeypatch.setattr(validate, "loaded", loaded)
+    monkeypatch.setattr(validate, "load_quietly", loaded)
 
 
 MODEL = "[models.digits.expect]\nagents = 50\nfeatures = 784\nclasses = 10\n"
