@@ -86,7 +86,7 @@ def test_sent_again_and_dropped(api: StandIn, collector: Collector) -> None:
     until(lambda: rows(collector)[0]["at"] > rows(collector)[-1]["at"], what="it to be refused again")
     before = len(api.accepted)
     api.refuses = lambda sample: None
-    assert "anodot: 2 samples are sent again" in zmon(collector, "retry", str(first), str(second))
+    assert "anodot: sending 2 samples again" in zmon(collector, "retry", str(first), str(second))
     until(lambda: len(rows(collector)) == 6, what="both to be taken")
     assert len(api.accepted) == before + 2
     assert "dropped 1" in zmon(collector, "drop", str(third))
