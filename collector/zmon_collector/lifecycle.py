@@ -21,7 +21,7 @@ def restore(parts: Parts, now: Now, wake: Callable[[], None]) -> Recovery:
     """Restore all that an earlier run left but its rows; the recovery that is returned replays those."""
     state = parts.database.call(journal.load)
     if parts.config.collector.journal == "on":
-        parts.ingestor.store = state.store
+        parts.ingestor.store_id = state.store_id
     recovery = Recovery(state, parts.ingestor, parts.database, wake)
     recovery.restore(now)
     parts.database.call(lambda connection: parts.outbox.load(connection, parts.deliveries.names))

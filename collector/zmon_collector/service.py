@@ -243,7 +243,7 @@ class Service:
         share = max(LEAST_INFLIGHT, self.config.limits.inflight_bytes // max(1, self.ingestor.sessions.connected))
         for ack in acks:
             self.receiver.reply(
-                "control", ack.peer, encode_ack(ack.stream, ack.row, share, need=ack.need, store=self.ingestor.store)
+                "control", ack.peer, encode_ack(ack.stream, ack.row, share, need=ack.need, store=self.ingestor.store_id)
             )
         self.receiver.flush()
 

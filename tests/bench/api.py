@@ -41,16 +41,16 @@ def fed(url: str, seconds: int) -> dict[str, float]:
     ]
     with tempfile.TemporaryDirectory() as folder:
         telemetry = Telemetry()
-        store = Database(Path(folder) / "state.sqlite", telemetry)
-        store.open()
-        store.start()
-        aside = DeadLetters(store, telemetry, rows=1000, keep=3600.0)
-        box = Outbox(store, telemetry, limit=2**28, keep=3600.0, first=1)
+        database = Database(Path(folder) / "state.sqlite", telemetry)
+        database.open()
+        database.start()
+        dead_letters = DeadLetters(database, telemetry, rows=1000, keep=3600.0)
+        box = Outbox(database, telemetry, limit=2**28, keep=3600.0, first=1)
         delivery = None
         if url:
             target = ApiTarget(url=url, requests_per_second=RATE / 1000, samples_per_second=RATE)
-            delivery = SinkDelivery(Anodot(target, TOKEN, lambda value: "minimal"), box, aside, telemetry)
-        store.call(lambda connection: box.load(connection, ["anodot"] if url else []))
+            delivery = SinkDelivery(Anodot(target, TOKEN, lambda value: "minimal"), box, dead_letters, telemetry)
+        database.call(lambda connection: box.load(connection, ["anodot"] if url else []))
         if delivery is not None:
             delivery.start()
         used, started = time.process_time(), time.monotonic()
@@ -59,14 +59,14 @@ def fed(url: str, seconds: int) -> dict[str, float]:
             write, written = box.prepare(
                 ClosedWindow(("m", ""), window, second, points, {"a": RowCounts(1)}, {}, {}), {}
             )
-            store.submit(write, written)
+            database.submit(write, written)
             time.sleep(max(0.0, started + second + 1 - time.monotonic()))
         box.end()
         if delivery is not None:
             assert delivery.join(30.0)
         took = time.monotonic() - started
         spent = time.process_time() - used
-        store.close(10.0)
+        database.close(10.0)
     return {"seconds": took, "cpu": spent, "resident": psutil.Process().memory_info().rss / 2**20}
 
 

@@ -1,4 +1,4 @@
-"""Reports become alerts, and alerts become messages: reads the outbox like a sink does; its state lies in the store."""
+"""Turn reports into alerts, and alerts into messages: reads the outbox as a sink does, keeps state in the database."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ class AlertWorker(Delivery):
     Parameters
     ----------
     config : Config
-    store : Database
+    database : Database
         Holds state and queues, written together after each report.
     send : callable
         Sends one message.
     """
 
     def __init__(
-        self, config: Config, store: Database, outbox: Outbox, telemetry: Telemetry, send: Post = post
+        self, config: Config, database: Database, outbox: Outbox, telemetry: Telemetry, send: Post = post
     ) -> None:
         super().__init__("alerts", outbox, telemetry)
-        self._store = store
+        self._database = database
         self._config = config
         self._lock = threading.Lock()
         self._alerts = AlertTracker(rules(config.alerts))
@@ -149,7 +149,7 @@ class AlertWorker(Delivery):
         """State and queues together: an alert that has opened will be sent, whatever happens to the process."""
         with self._lock:
             data = pack_state({"alerts": self._alerts.state(), "queues": self._notifications.queues})
-        self._store.submit(lambda connection: _write(data, connection))
+        self._database.submit(lambda connection: _write(data, connection))
 
 
 def _write(data: bytes, connection: sqlite3.Connection) -> None:

@@ -30,7 +30,7 @@ class Restater:
 
     Parameters
     ----------
-    store : Database
+    database : Database
     keep : callable
         Computes reports on another thread and keeps them: ``keep(make, done)``.
     registry : Registry
@@ -39,12 +39,12 @@ class Restater:
 
     def __init__(
         self,
-        store: Database,
+        database: Database,
         keep: Callable[[Callable[[], list[Report]], Callable[[], None]], None],
         registry: Registry,
         policies: PolicyStore,
     ) -> None:
-        self._store, self._keep = store, keep
+        self._database, self._keep = database, keep
         self._begin = partial(Restatement, registry=registry, policies=policies)
         self._busy, self._asked, self._next = False, 0.0, 0.0
         self._place: Place | None = None  # within a window
@@ -55,7 +55,7 @@ class Restater:
         if not self._busy and mono >= self._next:
             self._busy, self._asked = True, mono
             place, now = self._place, time.time()
-            self._store.submit(lambda connection: restatement_queue.read(place, now, connection), self._found)
+            self._database.submit(lambda connection: restatement_queue.read(place, now, connection), self._found)
 
     def _found(self, found: tuple[list[RestatementPiece], Place | None]) -> None:
         pieces, self._place = found
@@ -81,7 +81,7 @@ class Restater:
     def _over(self, pieces: Iterable[RestatementPiece]) -> None:
         whole = [piece.target for piece in pieces if piece.last]
         if whole:
-            self._store.submit(lambda connection: restatement_queue.finish(whole, connection))
+            self._database.submit(lambda connection: restatement_queue.finish(whole, connection))
         now = time.monotonic()
         self._next, self._busy = now + PAUSE * (now - self._asked), False
 

@@ -23,7 +23,7 @@ class DeadLetters:
 
     Parameters
     ----------
-    store : Database
+    database : Database
     telemetry : Telemetry
     rows : int
         Samples kept; beyond it the oldest go, counted.
@@ -31,8 +31,8 @@ class DeadLetters:
         Seconds after which a sample goes.
     """
 
-    def __init__(self, store: Database, telemetry: Telemetry, *, rows: int, keep: float) -> None:
-        self._store = store
+    def __init__(self, database: Database, telemetry: Telemetry, *, rows: int, keep: float) -> None:
+        self._database = database
         self._telemetry = telemetry
         self._rows = rows
         self._keep = keep
@@ -40,7 +40,7 @@ class DeadLetters:
 
     def ledger(self, reader: str, ends: Callable[[], bool] = lambda: False) -> SinkLedger:
         """Where a sink notes down how far it has come in a report; `ends` says whether it should go no further."""
-        return SinkLedger(reader, self, self._store, ends)
+        return SinkLedger(reader, self, self._database, ends)
 
     # --- in the store's transactions ---------------------------------------------------------------------------------
 
@@ -116,7 +116,7 @@ class DeadLetters:
 
     def send_again(self, ids: Sequence[int], send: Callable[[list[Any]], Sequence[Refused | None]]) -> None:
         """Hand the samples to `send` and forget those that were taken. When it raises, none is forgotten."""
-        rows = self._store.call(lambda connection: self.shown(connection, ids))
+        rows = self._database.call(lambda connection: self.shown(connection, ids))
         if not rows:
             return
         outcome = send([row["sample"] for row in rows])
@@ -132,7 +132,7 @@ class DeadLetters:
             connection.executemany("UPDATE refused SET at = ?, code = ?, description = ? WHERE id = ?", again)
             self.measure(connection)
 
-        self._store.call(write)
+        self._database.call(write)
 
 
 def _among(ids: Sequence[int]) -> str:
@@ -142,11 +142,11 @@ def _among(ids: Sequence[int]) -> str:
 class SinkLedger:
     """One sink's `zmon.Ledger`, kept in the store."""
 
-    def __init__(self, reader: str, aside: DeadLetters, store: Database, ends: Callable[[], bool]) -> None:
+    def __init__(self, reader: str, dead_letters: DeadLetters, database: Database, ends: Callable[[], bool]) -> None:
         self._reader = reader
         self._ends = ends
-        self._aside = aside
-        self._store = store
+        self._dead_letters = dead_letters
+        self._database = database
 
     def settled(self, sequence: int) -> int:
         def read(connection: sqlite3.Connection) -> Any:
@@ -155,7 +155,7 @@ class SinkLedger:
             ).fetchone()
             return found[0] if found else 0
 
-        return int(self._store.call(read))
+        return int(self._database.call(read))
 
     def settle(self, sequence: int, samples: int, refused: Sequence[Refused] = ()) -> None:
         def write(connection: sqlite3.Connection) -> None:
@@ -164,8 +164,8 @@ class SinkLedger:
                 (self._reader, sequence, samples),
             )
             if refused:
-                self._aside.add(connection, self._reader, sequence, refused)
+                self._dead_letters.add(connection, self._reader, sequence, refused)
 
-        self._store.call(write)
+        self._database.call(write)
         if self._ends():  # between two pieces: what is noted is not sent again
             raise RetryLater("the collector ends; the rest of the report goes on after a restart")

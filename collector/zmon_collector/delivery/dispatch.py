@@ -74,10 +74,10 @@ class Delivery(ABC):
 class SinkDelivery(Delivery):
     """A sink's thread: opens it, retries, closes it."""
 
-    def __init__(self, sink: Sink, outbox: Outbox, aside: DeadLetters, telemetry: Telemetry) -> None:
+    def __init__(self, sink: Sink, outbox: Outbox, dead_letters: DeadLetters, telemetry: Telemetry) -> None:
         super().__init__(sink.name, outbox, telemetry)
         self._sink = sink
-        self._aside = aside
+        self._dead_letters = dead_letters
 
     @property
     def resends(self) -> bool:
@@ -87,7 +87,7 @@ class SinkDelivery(Delivery):
     def _run(self) -> None:
         attach = getattr(self._sink, "attach", None)
         if attach is not None:
-            attach(self._aside.ledger(self.name, self._stop.is_set))
+            attach(self._dead_letters.ledger(self.name, self._stop.is_set))
         wait = 1.0
         while not self._stop.is_set():
             try:
@@ -114,7 +114,9 @@ class SinkDelivery(Delivery):
     def _send_again(self, again: Redelivery) -> None:
         resend = getattr(self._sink, "resend", None)
         if resend is not None:
-            self._until_done(lambda: self._aside.send_again(again.ids, resend), f"{len(again.ids)} set-aside samples")
+            self._until_done(
+                lambda: self._dead_letters.send_again(again.ids, resend), f"{len(again.ids)} set-aside samples"
+            )
 
     def _until_done(self, call: Callable[[], None], what: str) -> bool | None:
         """Call until it succeeds: True; False when it is given up, None when `stop` came in between."""

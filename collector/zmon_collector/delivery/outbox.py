@@ -41,7 +41,7 @@ class Outbox:
 
     Parameters
     ----------
-    store : Database
+    database : Database
     telemetry : Telemetry
     limit : int
         Bytes of reports that wait; beyond it the oldest go, counted for each reader that had not read them.
@@ -51,8 +51,8 @@ class Outbox:
         Sequence of the first report, should the store know of none later.
     """
 
-    def __init__(self, store: Database, telemetry: Telemetry, *, limit: int, keep: float, first: int) -> None:
-        self._store = store
+    def __init__(self, database: Database, telemetry: Telemetry, *, limit: int, keep: float, first: int) -> None:
+        self._database = database
         self._telemetry = telemetry
         self._limit = limit
         self._keep = keep
@@ -107,7 +107,7 @@ class Outbox:
                     self._cache.popitem(last=False)
                 self._changed.notify_all()
             if self._is_over():
-                self._store.submit(self._let_go)
+                self._database.submit(self._let_go)
 
         return write, written
 
@@ -134,7 +134,7 @@ class Outbox:
                     return None
                 report = self._cache.get(sequence)
             if report is None:
-                report = self._store.call(partial(self._read, sequence))
+                report = self._database.call(partial(self._read, sequence))
             if report is not None:
                 return report
             self.done(reader, sequence)  # it was dropped meanwhile, or is damaged
@@ -166,7 +166,7 @@ class Outbox:
             connection.execute("DELETE FROM settled WHERE reader = ? AND sequence <= ?", (reader, sequence))
             self._let_go(connection)
 
-        self._store.submit(write)
+        self._database.submit(write)
 
     def ask_again(self, reader: str, ids: Sequence[int]) -> None:
         """Let the reader send these samples, which were set aside, again. Forgotten when the collector ends before."""

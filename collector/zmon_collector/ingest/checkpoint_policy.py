@@ -16,9 +16,9 @@ TIGHT = 16  # times sooner while the journal is more than half full
 class CheckpointPolicy:
     """Decides after each turn which windows need a checkpoint. Runs on the collector's thread."""
 
-    def __init__(self, ingestor: Ingestor, store: Database) -> None:
+    def __init__(self, ingestor: Ingestor, database: Database) -> None:
         self._ingestor = ingestor
-        self._store = store
+        self._database = database
         self._postponed: set[int] = set()  # windows whose checkpoint waits for a join
 
     @property
@@ -28,7 +28,7 @@ class CheckpointPolicy:
 
     def start_due(self, turn: Turn) -> None:
         """Start the checkpoints that the turn's rows have made due."""
-        tight = self._store.used_bytes > self._ingestor.config.limits.journal_bytes // 2
+        tight = self._database.used_bytes > self._ingestor.config.limits.journal_bytes // 2
         for number in {*turn.chunks, *self._postponed}:
             unreported = self._ingestor.unreported.get(number)
             if unreported is None:  # reported meanwhile
@@ -51,9 +51,9 @@ class CheckpointPolicy:
 
         def write(data: bytes) -> None:
             self._ingestor.telemetry.count("checkpoints")
-            self._store.submit(
+            self._database.submit(
                 lambda connection: journal.write_checkpoint(number, through, data, connection),
-                lambda _: self._store.sweep(number, through),
+                lambda _: self._database.sweep(number, through),
                 len(data),
             )
 

@@ -71,7 +71,9 @@ class Ingestor:
         self.sessions = SessionRegistry(telemetry)
         self.unreported: dict[int, UnreportedWindow] = {}
         self.numbers = count(1)
-        self.store = token_bytes(8)  # named in acknowledgements: the store that holds the rows; a journal has its own
+        self.store_id = token_bytes(
+            8
+        )  # named in acknowledgements: the store that holds the rows; a journal has its own
         self.turn = Turn(1)
         self.telemetry = telemetry
         self.engine = engine
@@ -93,7 +95,7 @@ class Ingestor:
             return
         session = self.sessions.get(greeting.stream)
         if session is None:
-            session = self._register(greeting.stream, greeting.topic, first_contact(greeting, self.store), now)
+            session = self._register(greeting.stream, greeting.topic, first_contact(greeting, self.store_id), now)
         session.touch(greeting.topic, user, now)
         arrival = Arrival(session, *self._admit(greeting.topic, now), now, self.telemetry)
         session.position.issued = max(session.position.issued, greeting.issued)

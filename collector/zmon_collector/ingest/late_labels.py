@@ -1,7 +1,7 @@
 """Late labels on the collector's thread: what goes to the join, and which windows wait for its result.
 
-The join runs on the store's thread, in the turn's transaction: it needs the disk, and what it completes is journaled as
-rows of the window that was open then, so that a replay joins nothing again. Its result reaches the engine a moment
+The join runs on the database's thread, in the turn's transaction: it needs the disk, and what it completes is journaled
+as rows of the window that was open then, so that a replay joins nothing again. Its result reaches the engine a moment
 after the turn, and a window that closed meanwhile would miss it. So such a window is held until the results of all
 turns that touched it are back, and later windows of its model queue behind it: windows close in order.
 """

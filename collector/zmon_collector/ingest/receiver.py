@@ -71,7 +71,7 @@ class Receiver:
         self._outbound: deque[tuple[str, bytes, bytes]] = deque()
         self._stopping = False
         self.paused = False  # the data socket is not read, for lack of room
-        self._waking = threading.Lock()  # replies come from the collector's thread and from the store's
+        self._waking = threading.Lock()  # replies come from the collector's thread and from the database's
         self._limit = 2 * config.limits.inflight_bytes
         self._context: zmq.Context[Socket] = zmq.Context()
         self._thread = threading.Thread(target=self._run, name="zmon-receive", daemon=True)

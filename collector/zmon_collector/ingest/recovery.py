@@ -49,17 +49,17 @@ class Recovery:
     state : JournalState
         What an earlier run left, without the rows.
     ingestor : Ingestor
-    store : Database
+    database : Database
     wake : callable
-        Called from the store's thread when a chunk has been read.
+        Called from the database's thread when a chunk has been read.
     """
 
-    def __init__(self, state: JournalState, ingestor: Ingestor, store: Database, wake: Callable[[], None]) -> None:
+    def __init__(self, state: JournalState, ingestor: Ingestor, database: Database, wake: Callable[[], None]) -> None:
         self._state = state
         self._ingestor = ingestor
         self._engine = ingestor.engine
         self._telemetry = ingestor.telemetry
-        self._store = store
+        self._database = database
         self._wake = wake
         self._schemas: dict[tuple[int, bytes], Schema] = {}
         self._windows: deque[tuple[WindowRow, OpenWindow]] = deque()
@@ -105,10 +105,10 @@ class Recovery:
                 known.touch(now)
         ingestor.turn.number = state.turn + 1
         for number in state.leftovers:
-            self._store.sweep(number, state.turn)
+            self._database.sweep(number, state.turn)
         for kept in state.windows:
             if kept.through >= 0:
-                self._store.sweep(kept.number, kept.through)
+                self._database.sweep(kept.number, kept.through)
         if windows:
             log.info("restored %d open windows", len(windows))
 
@@ -187,7 +187,7 @@ class Recovery:
             self._arrived.append(result)
             self._wake()
 
-        self._store.submit(work, done)
+        self._database.submit(work, done)
 
     def _handle_result(self, result: list[Any] | ValueError, row: WindowRow, window: OpenWindow) -> None:
         self._requested -= 1

@@ -68,7 +68,7 @@ class SessionRegistry:
 
     def __init__(self, telemetry: Telemetry) -> None:
         self.sessions: dict[bytes, Session] = {}
-        self.connected = 0  # sessions that can be answered; also read by the store's thread
+        self.connected = 0  # sessions that can be answered; also read by the database's thread
         self.departed: dict[bytes, tuple[int, float]] = {}  # last row, time of forgetting
         self._telemetry = telemetry
         self._changed: set[bytes] = set()  # to be journaled with this turn

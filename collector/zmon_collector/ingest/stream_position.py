@@ -63,13 +63,13 @@ class StreamPosition:
         return [count for count in added if count[2] > 0]
 
 
-def first_contact(greeting: Greeting, store: bytes) -> StreamPosition:
+def first_contact(greeting: Greeting, store_id: bytes) -> StreamPosition:
     """Return where a stream begins that is known only by its greeting: after what was acknowledged to it.
 
-    If this very `store` acknowledged it and does not know it any more, the store has lost its rows: the stream begins
-    at 0, so the rows that the publisher no longer holds are counted as lost.
+    If the store of this `store_id` acknowledged it and does not know it any more, its rows are lost there: the stream
+    begins at 0, so the rows that the publisher no longer holds are counted as lost.
     """
-    position = StreamPosition(0 if greeting.store == store else greeting.acked)
+    position = StreamPosition(0 if greeting.store == store_id else greeting.acked)
     position.issued = greeting.issued
     if greeting.acked:
         position.tally = greeting.tally  # counted by the collector that acknowledged

@@ -160,7 +160,7 @@ def write_closed(
 class JournalState:
     """What an earlier run left, but for the rows: those are read one chunk after the other."""
 
-    store: bytes
+    store_id: bytes  # 8 random bytes, which acknowledgements carry
     streams: list[StreamRow] = field(default_factory=list)
     windows: list[WindowRow] = field(default_factory=list)
     schemas: list[tuple[int, bytes, bytes]] = field(default_factory=list)
@@ -179,7 +179,7 @@ def load(connection: sqlite3.Connection) -> JournalState:
     """Everything but the rows."""
     rows = connection.execute
     found = JournalState(
-        store=rows("SELECT name FROM store").fetchone()[0],
+        store_id=rows("SELECT name FROM store").fetchone()[0],
         streams=[StreamRow(*row) for row in rows(f"SELECT {STREAM_COLUMNS} FROM streams")],
         windows=[WindowRow(*row) for row in rows(f"SELECT {WINDOW_COLUMNS} FROM windows ORDER BY number")],
         schemas=rows("SELECT window, hash, body FROM schemas").fetchall(),

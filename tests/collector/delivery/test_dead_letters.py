@@ -121,7 +121,7 @@ def test_without_a_collector(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Database]:
+def database(tmp_path: Path) -> Iterator[Database]:
     made = Database(tmp_path / "state.sqlite", Telemetry())
     made.open()
     made.start()
@@ -133,37 +133,37 @@ def refused(n: int) -> list[Refused]:
     return [Refused({"value": i}, "2026", "NaN") for i in range(n)]
 
 
-def test_it_is_bounded_by_count_and_counted(store: Database) -> None:
+def test_it_is_bounded_by_count_and_counted(database: Database) -> None:
     telemetry = Telemetry()
-    aside = DeadLetters(store, telemetry, rows=10, keep=3600.0)
-    aside.ledger("a").settle(1, 5, refused(5))
-    aside.ledger("b").settle(1, 8, refused(8))
-    assert aside.counts == {"a": 2, "b": 8}
+    dead_letters = DeadLetters(database, telemetry, rows=10, keep=3600.0)
+    dead_letters.ledger("a").settle(1, 5, refused(5))
+    dead_letters.ledger("b").settle(1, 8, refused(8))
+    assert dead_letters.counts == {"a": 2, "b": 8}
     assert (telemetry.get("refused_dropped", "a"), telemetry.get("refused_dropped", "b")) == (3, 0)
     assert telemetry.get("samples_refused") == 13
 
 
-def test_it_is_bounded_by_age(store: Database) -> None:
+def test_it_is_bounded_by_age(database: Database) -> None:
     telemetry = Telemetry()
-    DeadLetters(store, telemetry, rows=10, keep=3600.0).ledger("a").settle(1, 5, refused(5))
-    store.call(DeadLetters(store, telemetry, rows=10, keep=-1.0).measure)
+    DeadLetters(database, telemetry, rows=10, keep=3600.0).ledger("a").settle(1, 5, refused(5))
+    database.call(DeadLetters(database, telemetry, rows=10, keep=-1.0).measure)
     assert telemetry.get("refused_dropped", "a") == 5
-    assert store.call(lambda c: c.execute("SELECT count(*) FROM refused").fetchone()) == (0,)
+    assert database.call(lambda c: c.execute("SELECT count(*) FROM refused").fetchone()) == (0,)
 
 
-def test_nothing_is_forgotten_when_sending_again_fails(store: Database) -> None:
-    aside = DeadLetters(store, Telemetry(), rows=10, keep=3600.0)
-    aside.ledger("a").settle(1, 3, refused(3))
-    ids = store.call(lambda c: aside.ids(c, None, None))["a"]
+def test_nothing_is_forgotten_when_sending_again_fails(database: Database) -> None:
+    dead_letters = DeadLetters(database, Telemetry(), rows=10, keep=3600.0)
+    dead_letters.ledger("a").settle(1, 3, refused(3))
+    ids = database.call(lambda c: dead_letters.ids(c, None, None))["a"]
 
     def later(samples: Sequence[Any]) -> list[Refused | None]:
         raise RetryLater("not now")
 
     with pytest.raises(RetryLater):
-        aside.send_again(ids, later)
-    assert aside.counts == {"a": 3}
-    aside.send_again(ids, lambda samples: [None, Refused(samples[1], "2003", "slow"), None])
-    (row,) = store.call(lambda c: aside.listed(c, None, 0))
+        dead_letters.send_again(ids, later)
+    assert dead_letters.counts == {"a": 3}
+    dead_letters.send_again(ids, lambda samples: [None, Refused(samples[1], "2003", "slow"), None])
+    (row,) = database.call(lambda c: dead_letters.listed(c, None, 0))
     assert (row["id"], row["code"], row["description"]) == (ids[1], "2003", "slow")
 
 
@@ -196,21 +196,21 @@ class Piecemeal:
     def close(self) -> None: ...
 
 
-def delivery(store: Database, sink: Piecemeal, first: int = 1) -> tuple[SinkDelivery, Outbox]:
+def delivery(database: Database, sink: Piecemeal, first: int = 1) -> tuple[SinkDelivery, Outbox]:
     telemetry = Telemetry()
-    box = Outbox(store, telemetry, limit=2**30, keep=3600.0, first=first)
-    store.call(lambda connection: box.load(connection, [sink.name]))
-    return SinkDelivery(sink, box, DeadLetters(store, telemetry, rows=10, keep=3600.0), telemetry), box
+    box = Outbox(database, telemetry, limit=2**30, keep=3600.0, first=first)
+    database.call(lambda connection: box.load(connection, [sink.name]))
+    return SinkDelivery(sink, box, DeadLetters(database, telemetry, rows=10, keep=3600.0), telemetry), box
 
 
 def test_at_the_end_it_stops_between_two_pieces_and_goes_on_after_a_restart(
-    store: Database, monkeypatch: pytest.MonkeyPatch
+    database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sink = Piecemeal()
-    thread, box = delivery(store, sink)
+    thread, box = delivery(database, sink)
     closed = ClosedWindow(("m", ""), Window(OLD, OLD + 60), 1, [Point(None, Value("a", 1.0))], {}, {}, {})
     write, written = box.prepare(closed, {})
-    written(store.call(write))
+    written(database.call(write))
     thread.start()
     until(lambda: box.behind() == {"piecemeal": 1})
     box.end()
@@ -218,7 +218,7 @@ def test_at_the_end_it_stops_between_two_pieces_and_goes_on_after_a_restart(
     threading.Thread(target=lambda: thread._stop.wait(20) and sink.gate.set(), daemon=True).start()
     assert thread.join(0.05), "it ends once the piece under way is noted"
     assert sink.sent == [0]
-    thread, box = delivery(store, sink)
+    thread, box = delivery(database, sink)
     thread.start()
     until(lambda: box.behind() == {"piecemeal": 0})
     box.end()
@@ -227,15 +227,15 @@ def test_at_the_end_it_stops_between_two_pieces_and_goes_on_after_a_restart(
 
 
 def test_another_kind_of_failure_is_told_though_the_sink_was_failing(
-    store: Database, caplog: pytest.LogCaptureFixture
+    database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
     sink = Piecemeal()
     sink.gate.set()
     sink.errors = [RetryLater("status 500", after=0.0)] * 5 + [SendingPaused("status 401", after=0.0)] * 5
-    thread, box = delivery(store, sink)
+    thread, box = delivery(database, sink)
     closed = ClosedWindow(("m", ""), Window(OLD, OLD + 60), 1, [Point(None, Value("a", 1.0))], {}, {}, {})
     write, written = box.prepare(closed, {})
-    written(store.call(write))
+    written(database.call(write))
     thread.start()
     until(lambda: box.behind() == {"piecemeal": 0})
     box.end()

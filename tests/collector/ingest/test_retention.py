@@ -79,8 +79,8 @@ class Scene:
         )
         self.forgetting = Retention(self.ingestor)
         found = journal.load(self.connection)
-        store = cast(Database, SimpleNamespace(sweep=lambda window, through: None))
-        recovery = Recovery(found, self.ingestor, store, lambda: None)
+        database = cast(Database, SimpleNamespace(sweep=lambda window, through: None))
+        recovery = Recovery(found, self.ingestor, database, lambda: None)
         recovery.restore(self.now)
 
     @property

@@ -131,10 +131,10 @@ def path(tmp_path: Path) -> Path:
 
 
 def opened(path: Path) -> Database:
-    store = Database(path, Telemetry())
-    store.open()
-    store.start()
-    return store
+    database = Database(path, Telemetry())
+    database.open()
+    database.start()
+    return database
 
 
 def put(number: int) -> Any:
@@ -142,46 +142,46 @@ def put(number: int) -> Any:
 
 
 def stored(path: Path) -> set[int]:
-    store = opened(path)
-    found = store.call(lambda connection: connection.execute("SELECT reader FROM cursors").fetchall())
-    store.close(5)
+    database = opened(path)
+    found = database.call(lambda connection: connection.execute("SELECT reader FROM cursors").fetchall())
+    database.close(5)
     return {int(each) for (each,) in found}
 
 
 def test_done_is_called_in_order_and_only_when_it_is_on_disk(path: Path) -> None:
-    store = opened(path)
+    database = opened(path)
     seen: list[int] = []
     for number in range(500):
-        store.submit(put(number), lambda _, number=number: seen.append(number), 1000)
-    assert store.wait(10)
+        database.submit(put(number), lambda _, number=number: seen.append(number), 1000)
+    assert database.wait(10)
     assert seen == list(range(500))
-    assert store.pending_bytes == 0
-    assert store.close(5)
+    assert database.pending_bytes == 0
+    assert database.close(5)
     assert stored(path) == set(range(500))
     assert oct(path.stat().st_mode)[-3:] == "600"
 
 
 def test_one_jobs_fault_is_not_the_others(path: Path) -> None:
-    store = opened(path)
+    database = opened(path)
 
     def wrong(connection: Any) -> None:
         put(99)(connection)
         raise KeyError("mine")
 
-    store.submit(put(1))
+    database.submit(put(1))
     with pytest.raises(KeyError, match="mine"):
-        store.call(wrong)
-    store.submit(put(2))
-    assert store.close(5)
+        database.call(wrong)
+    database.submit(put(2))
+    assert database.close(5)
     assert stored(path) == {1, 2}
 
 
 def test_a_second_collector_is_refused(path: Path) -> None:
-    store = opened(path)
-    store.call(put(1))
+    database = opened(path)
+    database.call(put(1))
     with pytest.raises(ConfigurationError, match="another collector"):
         Database(path, Telemetry()).open()
-    store.close(5)
+    database.close(5)
 
 
 def test_a_newer_file_is_refused_untouched(path: Path) -> None:
@@ -210,15 +210,15 @@ def test_a_file_of_another_program_is_refused_untouched(path: Path) -> None:
 def test_a_damaged_file_never_stops_the_start(seed: int, path: Path) -> None:
     """Bytes flipped, or the end cut off, in the file or its log: it opens, with or without what it held."""
     chance = random.Random(seed)
-    store = opened(path)
+    database = opened(path)
     for number in range(200):
         row = (number, b"x" * 3000)
-        store.call(
+        database.call(
             lambda c, row=row: c.execute("INSERT INTO chunks (window, turn, crc, data) VALUES (1, ?, 0, ?)", row)
         )
     log = path.with_name(path.name + "-wal").read_bytes()
     main = path.read_bytes()
-    store.close(5)
+    database.close(5)
     path.write_bytes(damaged(main, chance) if seed % 2 else main)
     path.with_name(path.name + "-wal").write_bytes(log if seed % 2 else damaged(log, chance))
     again = Database(path, Telemetry())
@@ -242,10 +242,10 @@ def damaged(data: bytes, chance: random.Random) -> bytes:
 def test_rubbish_is_set_aside_and_counted(path: Path) -> None:
     path.write_bytes(b"this is no database" * 1000)
     telemetry = Telemetry()
-    store = Database(path, telemetry)
-    store.open()
-    store.close(5)
-    (name,) = store.set_aside
+    database = Database(path, telemetry)
+    database.open()
+    database.close(5)
+    (name,) = database.set_aside
     assert (path.parent / name).read_bytes().startswith(b"this is no")
     assert telemetry.get("files_set_aside") == 1
 
@@ -253,66 +253,66 @@ def test_rubbish_is_set_aside_and_counted(path: Path) -> None:
 def test_only_some_damaged_files_are_kept(path: Path) -> None:
     for number in range(6):
         path.write_bytes(b"%d" % number * 9999)
-        store = Database(path, Telemetry())
-        store.open()
-        store.close(5)
+        database = Database(path, Telemetry())
+        database.open()
+        database.close(5)
     assert len(list(path.parent.glob("*damaged*"))) <= 6  # at most three files, each with its log
 
 
 def test_rows_of_closed_windows_are_deleted_while_other_work_goes_on(path: Path) -> None:
-    store = opened(path)
+    database = opened(path)
     blob = bytes(300_000)
     for turn in range(100):
-        store.call(
+        database.call(
             lambda c, t=turn: c.execute("INSERT INTO chunks (window, turn, crc, data) VALUES (5, ?, 0, ?)", (t, blob))
         )
-    before = store.used_bytes
-    store.sweep(5, 49)
-    until(lambda: count(store) == 50, what="the older half to go")
-    store.sweep(5, 99)
-    until(lambda: count(store) == 0, what="the rest to go")
-    store.call(put(1))
-    assert store.used_bytes < before / 10
-    store.close(5)
+    before = database.used_bytes
+    database.sweep(5, 49)
+    until(lambda: count(database) == 50, what="the older half to go")
+    database.sweep(5, 99)
+    until(lambda: count(database) == 0, what="the rest to go")
+    database.call(put(1))
+    assert database.used_bytes < before / 10
+    database.close(5)
 
 
-def count(store: Database) -> int:
-    return int(store.call(lambda c: c.execute("SELECT count(*) FROM chunks").fetchone()[0]))
+def count(database: Database) -> int:
+    return int(database.call(lambda c: c.execute("SELECT count(*) FROM chunks").fetchone()[0]))
 
 
 # --- the outbox -----------------------------------------------------------------------------------------------------
 
 
-def outbox(store: Database, *readers: str, limit: int = 2**30, keep: float = 3600.0) -> Outbox:
-    made = Outbox(store, Telemetry(), limit=limit, keep=keep, first=1)
-    store.call(lambda connection: made.load(connection, readers))
+def outbox(database: Database, *readers: str, limit: int = 2**30, keep: float = 3600.0) -> Outbox:
+    made = Outbox(database, Telemetry(), limit=limit, keep=keep, first=1)
+    database.call(lambda connection: made.load(connection, readers))
     return made
 
 
-def aside(store: Database) -> DeadLetters:
-    return DeadLetters(store, Telemetry(), rows=100, keep=3600.0)
+def dead_letters(database: Database) -> DeadLetters:
+    return DeadLetters(database, Telemetry(), rows=100, keep=3600.0)
 
 
-def close_window(box: Outbox, store: Database, start: int, points: int = 3) -> None:
+def close_window(box: Outbox, database: Database, start: int, points: int = 3) -> None:
     values = [Point(None, Value("accuracy", 0.5, class_name=f"class {i}")) for i in range(points)]
     closed = ClosedWindow(("m", ""), Window(start, start + 60), 1, values, {"a": RowCounts(1)}, {}, {})
     write, written = box.prepare(closed, {})
-    written(store.call(write))
+    written(database.call(write))
 
 
 def test_each_reader_sees_every_report_in_order_across_a_restart(path: Path) -> None:
-    store = opened(path)
-    box = outbox(store, "files", "api")
+    database = opened(path)
+    box = outbox(database, "files", "api")
     for start in range(0, 600, 60):
-        close_window(box, store, start)
+        close_window(box, database, start)
     for expected in range(1, 6):
         report = box.wait("files", 1.0)
         assert report is not None
         assert (report.sequence, report.window.start) == (expected, 60 * (expected - 1))
         box.done("files", expected)
-    store.close(5)
-    store = opened(path)
-    box = outbox(store, "files", "api")
+    database.close(5)
+    database = opened(path)
+    box = outbox(database, "files", "api")
     assert box.behind() == {"files": 5, "api": 10}
     report = box.wait("files", 1.0)
     assert report is not None
@@ -320,27 +320,27 @@ def test_each_reader_sees_every_report_in_order_across_a_restart(path: Path) -> 
     assert report.points[2].value.class_name == "class 2"
     for reader in ("files", "api"):
         box.done(reader, 10)
-    store.wait(5)
-    assert store.call(lambda c: c.execute("SELECT count(*) FROM reports").fetchone()[0]) == 0
-    close_window(box, store, 6000)
+    database.wait(5)
+    assert database.call(lambda c: c.execute("SELECT count(*) FROM reports").fetchone()[0]) == 0
+    close_window(box, database, 6000)
     last = box.wait("api", 1.0)
     assert last is not None
     assert last.sequence == 11
     box.end()
     box.done("api", 11)
     assert box.wait("api", 1.0) is None
-    store.close(5)
+    database.close(5)
 
 
 def test_beyond_its_bytes_the_oldest_go_and_are_counted(path: Path) -> None:
-    store = opened(path)
+    database = opened(path)
     telemetry = Telemetry()
-    box = Outbox(store, telemetry, limit=20_000, keep=3600.0, first=1)
-    store.call(lambda connection: box.load(connection, ["slow", "quick"]))
+    box = Outbox(database, telemetry, limit=20_000, keep=3600.0, first=1)
+    database.call(lambda connection: box.load(connection, ["slow", "quick"]))
     for start in range(0, 60 * 40, 60):
-        close_window(box, store, start, points=20)
+        close_window(box, database, start, points=20)
         box.done("quick", 1 + start // 60)
-    store.wait(5)
+    database.wait(5)
     assert box.nbytes <= 20_000
     dropped = telemetry.get("outbox_dropped", "slow")
     assert dropped == 40 - len(box) > 0
@@ -348,68 +348,68 @@ def test_beyond_its_bytes_the_oldest_go_and_are_counted(path: Path) -> None:
     report = box.wait("slow", 1.0)
     assert report is not None
     assert report.sequence == dropped + 1
-    store.close(5)
+    database.close(5)
 
 
 def test_a_report_that_waits_too_long_goes(path: Path) -> None:
-    store = opened(path)
-    box = outbox(store, "slow", keep=0.0)
-    close_window(box, store, 0)
-    close_window(box, store, 60)
-    store.wait(5)
+    database = opened(path)
+    box = outbox(database, "slow", keep=0.0)
+    close_window(box, database, 0)
+    close_window(box, database, 60)
+    database.wait(5)
     assert len(box) == 1
-    store.close(5)
+    database.close(5)
 
 
 def test_a_damaged_report_is_passed_over(path: Path) -> None:
-    store = opened(path)
-    box = outbox(store, "files")
-    close_window(box, store, 0)
-    close_window(box, store, 60)
-    store.call(lambda c: c.execute("UPDATE reports SET data = ? WHERE sequence = 1", (b"rubbish",)))
-    store.close(5)
-    store = opened(path)
-    box = outbox(store, "files")
+    database = opened(path)
+    box = outbox(database, "files")
+    close_window(box, database, 0)
+    close_window(box, database, 60)
+    database.call(lambda c: c.execute("UPDATE reports SET data = ? WHERE sequence = 1", (b"rubbish",)))
+    database.close(5)
+    database = opened(path)
+    box = outbox(database, "files")
     report = box.wait("files", 1.0)
     assert report is not None
     assert report.sequence == 2
-    store.close(5)
+    database.close(5)
 
 
 def test_a_sink_notes_how_far_it_has_come(path: Path) -> None:
-    store = opened(path)
-    outbox(store, "api")
-    ledger = aside(store).ledger("api")
+    database = opened(path)
+    outbox(database, "api")
+    ledger = dead_letters(database).ledger("api")
     assert ledger.settled(3) == 0
     ledger.settle(3, 1000, [Refused({"value": float("nan")}, "2026", "NaN")])
-    store.close(5)
-    store = opened(path)
-    box = outbox(store, "api")
-    ledger = aside(store).ledger("api")
+    database.close(5)
+    database = opened(path)
+    box = outbox(database, "api")
+    ledger = dead_letters(database).ledger("api")
     assert (ledger.settled(3), ledger.settled(4)) == (1000, 0)
-    assert store.call(lambda c: c.execute("SELECT code, description FROM refused").fetchall()) == [("2026", "NaN")]
+    assert database.call(lambda c: c.execute("SELECT code, description FROM refused").fetchall()) == [("2026", "NaN")]
     box.done("api", 3)
-    store.wait(5)
+    database.wait(5)
     assert ledger.settled(3) == 0
-    store.close(5)
+    database.close(5)
 
 
 def test_a_waiting_reader_is_woken_by_the_end(path: Path) -> None:
-    store = opened(path)
-    box = outbox(store, "files")
+    database = opened(path)
+    box = outbox(database, "files")
     got: list[object] = []
     thread = threading.Thread(target=lambda: got.append(box.wait("files")))
     thread.start()
     box.end()
     thread.join(5)
     assert got == [None]
-    store.close(5)
+    database.close(5)
 
 
 def test_checksums_are_of_what_is_stored(path: Path) -> None:
-    store = opened(path)
-    box = outbox(store, "files")
-    close_window(box, store, 0)
-    crc, data = store.call(lambda c: c.execute("SELECT crc, data FROM reports").fetchone())
+    database = opened(path)
+    box = outbox(database, "files")
+    close_window(box, database, 0)
+    crc, data = database.call(lambda c: c.execute("SELECT crc, data FROM reports").fetchone())
     assert crc == zlib.crc32(data)
-    store.close(5)
+    database.close(5)
