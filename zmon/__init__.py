@@ -1,7 +1,7 @@
-"""zmon: watch a machine-learning model in production from inside its process, without it noticing.
+"""zmon: monitor a machine-learning model in production from inside its process, without disturbing it.
 
-The public names are the publisher (what a service calls) and the contract (what a plugin author implements).
-Importing this package loads pyzmq, msgpack and numpy, and nothing heavier.
+The public names are the publisher, for services, and the contract, for authors of plugins. Importing this package
+loads pyzmq, msgpack and numpy, and nothing heavier.
 """
 
 from importlib import import_module
@@ -14,6 +14,7 @@ from zmon.errors import ConfigurationError, MissingExtraError, RetryLater, WireE
 from zmon.publisher import Publisher
 
 if TYPE_CHECKING:
+    from zmon.bases import MetricBase, SinkBase
     from zmon.contract import Context, Ledger, Metric, Point, Refused, Report, RowCounts, Series, Sink, Value, Window
     from zmon.points import read_points
     from zmon.reference import Profile, profile
@@ -26,6 +27,7 @@ __all__ = [
     "Context",
     "Ledger",
     "Metric",
+    "MetricBase",
     "MissingExtraError",
     "Point",
     "Profile",
@@ -37,6 +39,7 @@ __all__ = [
     "Schema",
     "Series",
     "Sink",
+    "SinkBase",
     "Stats",
     "Value",
     "Window",
@@ -49,7 +52,7 @@ __all__ = [
 ]
 
 
-# What a model's process does not need is imported when it is asked for.
+# Names that a model's process does not need are imported on first use.
 _LATER = {
     **dict.fromkeys(
         (
@@ -67,6 +70,8 @@ _LATER = {
         ),
         "zmon.contract",
     ),
+    "MetricBase": "zmon.bases",
+    "SinkBase": "zmon.bases",
     "read_points": "zmon.points",
     "Profile": "zmon.reference",
     "profile": "zmon.reference",

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from zmon import bases
 from zmon.batch import Batch, Schema, concat
 from zmon.contract import Context, Metric, Point, Report, RowCounts, Sink, Value, Window
 from zmon.errors import RetryLater
@@ -64,7 +65,9 @@ def check_metric(metric: Metric[Any], batches: Sequence[Batch] | None = None, ct
     ctx : Context, optional
         By default one that fits the batches.
     """
-    batches = list(batches or example_batches(task=getattr(metric, "task", "classification")))
+    batches = list(
+        batches or example_batches(task="classification" if bases.is_for(metric, "classification") else "regression")
+    )
     assert len(batches) >= 3, "give at least three batches"
     assert NAME.fullmatch(metric.name), f"name {metric.name!r} is not lower_snake"
     assert isinstance(metric.needs, frozenset), "needs is not a frozenset"
@@ -116,9 +119,8 @@ def _check_purity(metric: Metric[Any], accumulate: Any, batches: Sequence[Batch]
     metric.merge(accumulate(batches[1]), accumulator)
     assert pack_state(accumulator) == kept, "merge changes its right argument"
     once = _results(metric, accumulator, ctx)
-    if hasattr(metric, "detail"):
-        pack_state(metric.detail(accumulator, ctx))
-        assert pack_state(accumulator) == kept, "detail changes the accumulator"
+    pack_state(bases.detail(metric, accumulator, ctx))
+    assert pack_state(accumulator) == kept, "detail changes the accumulator"
     assert pack_state(accumulator) == kept, "result changes the accumulator"
     _same(once, _results(metric, accumulator, ctx), "result is deterministic")
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 from math import prod
 from typing import Any, NamedTuple
 
+from zmon.bases import is_for, quota_of, series_of
 from zmon.contract import Metric, Series, Sink
 from zmon_collector.compute.segments import MAX_SEGMENTS
 from zmon_collector.config.series_selection import SeriesSelection
@@ -51,14 +52,15 @@ def load(
 
 def quota(sink: Sink, table: Mapping[str, Any]) -> SinkQuota:
     """Return a sink's quota, from its configuration or its attributes `samples_per_second` and `agents`."""
-    per_second = table.get("samples_per_second", getattr(sink, "samples_per_second", None))
-    agents = table.get("agents", getattr(sink, "agents", "all" if per_second is None else "health"))
+    declared, agents = quota_of(sink)
+    per_second = table.get("samples_per_second", declared)
+    agents = table.get("agents", agents or ("all" if per_second is None else "health"))
     return SinkQuota(str(agents), per_second)
 
 
 def undeclared(metrics: Sequence[Metric[Any]]) -> list[str]:
     """Return the metrics that declare no series: they are not counted."""
-    return [metric.name for metric in metrics if getattr(metric, "series", None) is None]
+    return [metric.name for metric in metrics if not series_of(metric)]
 
 
 def _samples(
@@ -67,7 +69,7 @@ def _samples(
     task = "classification" if expect["classes"] else "regression"
     total = 0
     for metric in metrics:
-        if getattr(metric, "task", task) != task:
+        if not is_for(metric, task):
             continue
         given = options(metric)
         total += sum(_names(metric, s, selection, expect, given) * len(stats) for s, stats in selection.emitted(metric))

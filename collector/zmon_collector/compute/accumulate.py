@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from zmon.bases import is_for, wants_late_labels
 from zmon.batch import Batch, concat
 from zmon.contract import Context, Metric
 from zmon_collector.compute import sample, segments
@@ -66,7 +67,7 @@ def accumulate(
     reading = [
         each
         for each in metrics
-        if each.needs <= batch.columns and getattr(each, "task", task) == task and (not late or _takes_late(each))
+        if each.needs <= batch.columns and is_for(each, task) and (not late or _takes_late(each))
     ]
     for metric in reading:
 
@@ -90,7 +91,7 @@ def is_late(batch: Batch) -> bool:
 
 def _takes_late(metric: Metric[Any]) -> bool:
     """Metrics of labels see late ones beside those that came with their predictions; others say so themselves."""
-    return "labels" in metric.needs or "label_outcomes" in metric.needs or getattr(metric, "late_labels", False)
+    return "labels" in metric.needs or "label_outcomes" in metric.needs or wants_late_labels(metric)
 
 
 def draw(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from typing import Any
 
+from zmon import bases
 from zmon.contract import Context, Metric
 from zmon.state import pack_state, unpack_state
 
@@ -13,8 +14,7 @@ Details = dict[tuple[str | None, str], bytes]  # by (agent, metric), None for th
 
 def add(found: Details, metric: Metric[Any], accumulator: Any, ctx: Context) -> None:
     """Keep what the metric's ``detail`` gives, if it has one."""
-    give = getattr(metric, "detail", None)
-    detail = None if give is None else give(accumulator, ctx)
+    detail = bases.detail(metric, accumulator, ctx)
     if detail is not None:
         found[ctx.agent_id, metric.name] = zlib.compress(pack_state(detail), 1)  # counts are mostly small or 0
 

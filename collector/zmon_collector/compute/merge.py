@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from zmon import bases
 from zmon.contract import Context, Metric, Point, Value
 from zmon_collector.compute import details, sample, segments
 from zmon_collector.compute.accumulate import Partial, StepProgress
@@ -97,9 +98,8 @@ def _one(
         _add(points, metric, agent, metric.result(accumulator, contexts[agent]), choose)
         _add(points, metric, agent, segments.values(metric, split[agent], contexts[agent]), choose)
     rollup = contexts[None]
-    compare = getattr(metric, "compare", None)
-    if compare is not None and len(by_agent) > 1:
-        _add(points, metric, None, compare(by_agent, rollup), choose)
+    if len(by_agent) > 1:
+        _add(points, metric, None, bases.compare(metric, by_agent, rollup), choose)
     if by_agent:  # last, because merging may change the first agent's accumulator
         whole = _merged(metric, list(by_agent.values()))
         details.add(found, metric, whole, rollup)

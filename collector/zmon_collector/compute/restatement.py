@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from zmon.bases import is_for, wants_late_labels
 from zmon.batch import Array, Batch, Schema
 from zmon.contract import Context, Metric, Point, Report, RowCounts, Window
 from zmon_collector.config.policy import PolicyStore
@@ -96,8 +97,7 @@ class Restatement:
         self._states = [  # a plugin of somebody else might take its time
             state
             for state in registry.lanes()[""]
-            if "labels" in state.metric.needs | _more(state.metric)
-            and getattr(state.metric, "task", target.task) == target.task
+            if "labels" in state.metric.needs | _more(state.metric) and is_for(state.metric, target.task)
         ]
         self._rows: Counter[str] = Counter()
         self._accumulators: dict[tuple[str, str], Any] = {}  # by metric and agent
@@ -141,7 +141,7 @@ class Restatement:
 
 
 def _more(metric: Metric[Any]) -> frozenset[str]:
-    return frozenset({"labels"}) if getattr(metric, "late_labels", False) else frozenset()
+    return frozenset({"labels"}) if wants_late_labels(metric) else frozenset()
 
 
 def _batches(rows: Iterable[Sequence[Any]], schema: Schema) -> Iterator[tuple[str, Batch]]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from zmon_plugins.stats import STATS
 
+from zmon.bases import series_of
 from zmon.contract import DIMENSIONS, PRESETS, Metric, Series, Value
 
 Identity = tuple[str, tuple[bool, ...], str]
@@ -55,7 +56,7 @@ class SeriesSelection:
     def emitted(self, metric: Metric[Any], *, segment: bool = False) -> Iterator[tuple[Series, list[str]]]:
         """Yield the declared series of a metric that are emitted, each with its stats ("" for none)."""
         ranks = Ranks(metric)
-        for series in getattr(metric, "series", ()):
+        for series in series_of(metric):
             named = tuple(key in series.keys for key in _KEYS)
             stats = [
                 stat
@@ -79,10 +80,7 @@ def _fits(pattern: str, what: str, stat: str) -> bool:
 def unknown(choice: SeriesSelection, metrics: Sequence[Metric[Any]]) -> list[str]:
     """Return the patterns of `add` and `drop` that fit no series of these metrics."""
     known = [
-        (series.what, stat)
-        for metric in metrics
-        for series in getattr(metric, "series", ())
-        for stat in series.stats or ("",)
+        (series.what, stat) for metric in metrics for series in series_of(metric) for stat in series.stats or ("",)
     ]
     return [glob for glob in (*choice.add, *choice.drop) if not any(_fits(glob, *names) for names in known)]
 
@@ -93,7 +91,7 @@ class Ranks:
     def __init__(self, metric: Metric[Any]) -> None:
         self.ranks: dict[Identity, int] = {}
         self._least: dict[tuple[str, tuple[bool, ...]], int] = {}
-        for series in getattr(metric, "series", ()):
+        for series in series_of(metric):
             named, rank = tuple(key in series.keys for key in _KEYS), PRESETS.index(series.preset)
             self._least[series.what, named] = min(rank, self._least.get((series.what, named), rank))
             for stat in series.stats or ("",):

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any, NamedTuple
 
+from zmon.bases import series_of
 from zmon.contract import Metric
 from zmon_collector.plugins import builtin_modules
 
@@ -24,9 +25,7 @@ Declarations = Mapping[str, Declaration]  # by `what`
 def declarations(metrics: Iterable[Metric[Any]]) -> dict[str, Declaration]:
     """Return what metrics declare in their `series`."""
     return {
-        series.what: Declaration(metric.name, series.definition)
-        for metric in metrics
-        for series in getattr(metric, "series", ())
+        series.what: Declaration(metric.name, series.definition) for metric in metrics for series in series_of(metric)
     }
 
 

@@ -8,6 +8,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
+from zmon.bases import attach, resend_of
 from zmon.contract import Report, Sink
 from zmon.errors import RetryLater
 from zmon_collector.delivery.dead_letters import DeadLetters
@@ -82,12 +83,10 @@ class SinkDelivery(Delivery):
     @property
     def resends(self) -> bool:
         """Whether it can send again what was set aside."""
-        return hasattr(self._sink, "resend")
+        return resend_of(self._sink) is not None
 
     def _run(self) -> None:
-        attach = getattr(self._sink, "attach", None)
-        if attach is not None:
-            attach(self._dead_letters.ledger(self.name, self._stop.is_set))
+        attach(self._sink, self._dead_letters.ledger(self.name, self._stop.is_set))
         wait = 1.0
         while not self._stop.is_set():
             try:
@@ -112,7 +111,7 @@ class SinkDelivery(Delivery):
         return done is not None
 
     def _send_again(self, again: Redelivery) -> None:
-        resend = getattr(self._sink, "resend", None)
+        resend = resend_of(self._sink)
         if resend is not None:
             self._until_done(
                 lambda: self._dead_letters.send_again(again.ids, resend), f"{len(again.ids)} set-aside samples"
