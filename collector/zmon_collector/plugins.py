@@ -190,13 +190,13 @@ class Registry:
 
     # --- using -------------------------------------------------------------------------------------------------------
 
-    def lanes(self) -> dict[str, list[MetricState]]:
+    def by_executor(self) -> dict[str, list[MetricState]]:
         """Return metrics by executor: the built-in ones share one, named ``""``; every other plugin has its own."""
-        lanes: dict[str, list[MetricState]] = {"": []}
+        executors: dict[str, list[MetricState]] = {"": []}
         for state in self.metrics.values():
             builtin = self.plugins[state.plugin].origin.startswith(f"{zmon_plugins.__name__}.")
-            lanes.setdefault("" if builtin else state.plugin, []).append(state)
-        return lanes
+            executors.setdefault("" if builtin else state.plugin, []).append(state)
+        return executors
 
     def announce(self, report: Report) -> None:
         """Call every observer's `window_closed`; if one raises, the others are still called."""

@@ -64,7 +64,7 @@ class Service:
     ) -> None:
         self._wakeup = threading.Event()
         self._parts = parts = build_parts(config, registry or load_plugins(config), self._wakeup.set)
-        self.telemetry, self.registry, self.policies = parts.telemetry, parts.registry, parts.policies
+        self.telemetry, self.registry = parts.telemetry, parts.registry
         self.receiver, self.ingestor, self.database = parts.receiver, parts.ingestor, parts.database
         self.checkpoint_policy, self.retention = parts.checkpoint_policy, parts.retention
         self.engine, self.restater = parts.engine, parts.restater
@@ -164,7 +164,7 @@ class Service:
             self._receive(now)
         self._close_due(now)
         self._commit(now)
-        self.report_writer.write(self.engine.completed())
+        self.report_writer.write(self.engine.advance())
         if self.ingestor.late.used:
             self.restater.turn(now.mono)
         if now.mono >= self._next_look:
@@ -264,9 +264,7 @@ class Service:
         if self.receiver.caught_up:  # else rows that a goodbye has overtaken may be waiting
             self.ingestor.end_streams(now)
         self.ingestor.close_due(now, hold=self._holding)
-        for model in self.retention.forget_silent(now):
-            self.engine.references.forget(model)
-            self.policies.forget(model[0])
+        self.retention.forget_silent(now)
 
     # --- the end -----------------------------------------------------------------------------------------------------
 
@@ -296,4 +294,4 @@ class Service:
         while not done() and time.monotonic() < until:
             self._wait()
             self._add_joined()
-            self.report_writer.write(self.engine.completed())
+            self.report_writer.write(self.engine.advance())

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from zmon_collector.compute.engine import LANE_BYTES, Engine
+from zmon_collector.compute.accumulate import AgentRows
+from zmon_collector.compute.batcher import QUEUE_BYTES
+from zmon_collector.compute.engine import Engine
 from zmon_collector.config import Config, MetricsSection
 from zmon_collector.config.policy import PolicyStore
 from zmon_collector.plugins import Registry
@@ -48,14 +50,14 @@ def window(rows: int, preset: str, workers: int) -> tuple[float, float]:
     started = time.perf_counter()
     for number, batch in enumerate(batches(schema, rows)):
         one.tally("a").received += batch.rows
-        engine.add(("m", ""), one, "a", batch, 1, number * BLOCK)
-        engine.completed()
-        while engine.backlog > LANE_BYTES:  # as the collector does: nothing is taken meanwhile
+        engine.add_rows(("m", ""), one, AgentRows("a", batch, 1, number * BLOCK))
+        engine.advance()
+        while engine.backlog > QUEUE_BYTES:  # as the collector does: nothing is taken meanwhile
             time.sleep(0.0002)
-            engine.completed()
+            engine.advance()
     closing = time.perf_counter()
     engine.close(("m", ""), one)
-    while not engine.completed():
+    while not engine.advance():
         time.sleep(0.0005)
     ended = time.perf_counter()
     engine.shutdown()

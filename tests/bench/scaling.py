@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from zmon_collector.compute.accumulate import AgentRows
 from zmon_collector.compute.engine import Engine
 from zmon_collector.config import Config
 from zmon_collector.config.policy import PolicyStore
@@ -70,9 +71,9 @@ def _window(agents: int, width: int) -> None:
     for i in range(agents):
         columns = {"probabilities": np.full((rows, 2), 0.5), "inputs": x, "timestamps": np.zeros(rows, dtype=np.int64)}
         window.tally(f"a{i}").received += rows
-        engine.add(("m", ""), window, f"a{i}", Batch(schema, columns), i, 1)
+        engine.add_rows(("m", ""), window, AgentRows(f"a{i}", Batch(schema, columns), i, 1))
     engine.close(("m", ""), window)
-    while not engine.completed():
+    while not engine.advance():
         time.sleep(0.0005)
     engine.shutdown()
 

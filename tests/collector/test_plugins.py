@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from zmon_collector.cli.main import cli
-from zmon_collector.compute.executors import MetricExecutor, Task
+from zmon_collector.compute.executors import MetricExecutor, Step
+from zmon_collector.compute.window_state import WindowState
 from zmon_collector.config import Config, WebSection, parse
 from zmon_collector.config.reload import merged
 from zmon_collector.plugins import DISABLE_AFTER, MetricState, Registry, builtin_modules
+from zmon_collector.windows.window import OpenWindow
 
 import zmon
 from tests.support.waiting import until
@@ -219,7 +221,7 @@ def test_a_metric_in_one_file_gives_points(collect: Any, tmp_path: Path) -> None
     assert states["broken"].error == "it cannot be imported: OSError: no luck"
     assert states["_odd"].origin == str(tmp_path / "plugins" / "_odd.py")
     assert "SyntaxError" in states["_odd"].error
-    assert collector.registry.lanes()["json"], "an executor of its own"
+    assert collector.registry.by_executor()["json"], "an executor of its own"
 
 
 def test_a_file_does_not_replace_a_plugin_or_a_metric(tmp_path: Path) -> None:
@@ -473,19 +475,20 @@ def test_a_process_that_stood_still_is_no_fault_of_a_metric(monkeypatch: pytest.
     monkeypatch.setattr("time.monotonic", lambda: clock[0])
     state = MetricState(Mean(), "acme")
     release = threading.Event()
-    lane = MetricExecutor("acme", [state], 1, lambda *_: None)
-    task = Task(lambda metrics, progress: progress.guard("mean_top", lambda: release.wait(60)), lambda *_: None)
-    lane.submit(task)
-    while not task.progress.metric:
+    executor = MetricExecutor("acme", [state], 1, lambda *_: None)
+    window = WindowState(("m", ""), OpenWindow(0, 60))
+    step = Step(window, lambda _, progress: progress.guard("mean_top", lambda: release.wait(60)), lambda *_: None)
+    executor.submit(step)
+    while not step.progress.metric:
         pass
     for seconds in (0.05, 50.0, 0.05):
         clock[0] += seconds
-        assert lane.overdue(30.0) == []
+        assert executor.abandon_overdue(30.0) == []
     found = []
     while not found and clock[0] < 200.0:
         clock[0] += 0.5
-        found = lane.overdue(30.0)
+        found = executor.abandon_overdue(30.0)
     assert found == [state], "it does take too long"
     assert clock[0] > 175.0
     release.set()
-    lane.shutdown()
+    executor.shutdown()

@@ -28,7 +28,7 @@ def test_what_is_there_at_the_start_is_not_looked_through_for_garbage(
         start=lambda: None,
         run=lambda: frozen.append(gc.get_freeze_count()),
         failed=False,
-        engine=SimpleNamespace(left_behind=0),
+        engine=SimpleNamespace(stuck_threads=0),
     )
     monkeypatch.setattr("zmon_collector.cli.collect.Service", lambda *_, **__: service)
     monkeypatch.setattr("signal.signal", lambda *_: None)

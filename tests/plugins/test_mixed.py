@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from zmon_collector.compute import merge
-from zmon_collector.compute.accumulate import StepProgress, accumulate, draw
+from zmon_collector.compute.accumulate import AgentRows, StepProgress, accumulate, draw
 from zmon_collector.config import Config
 from zmon_collector.config.policy import ModelPolicy
 from zmon_collector.ingest.validation import check_batch
@@ -100,16 +100,15 @@ def values(schema: Schema, parts: list[list[Batch]]) -> dict[tuple[Any, ...], fl
     rows = sum(batch.rows for batch in whole)
     numbers = [1 + sum(each.rows for each in whole[:i]) for i in range(len(whole))]
     aligned = [batch.aligned(schema) for batch in whole]
-    sample = draw(aligned, [7] * len(whole), numbers, next(iter(contexts().values())), 5000, 2**64 - 1)
+    rows_by_number = [AgentRows("a", batch, 7, number) for batch, number in zip(aligned, numbers, strict=True)]
+    sample = draw(rows_by_number, schema, 5000, 2**64 - 1)
     closing = contexts(rows=RowCounts(rows), sample=sample.batch)
-    finished = merge.finish(
-        metrics,
+    parts_of_window = merge.WindowParts(
         {"a": [merge.fold(metrics, partials, progress)]},
         {name: {"a": ctx, None: ctx} for name, ctx in closing.items()},
         lambda metric, value: True,
-        progress,
-        merge.FinishedWindow(),
     )
+    finished = merge.finish(metrics, parts_of_window, progress, merge.MetricResults())
     assert not progress.failures
     points = [point for points in finished.points.values() for point in points if point.agent_id is None]
     found: dict[tuple[Any, ...], float] = {}

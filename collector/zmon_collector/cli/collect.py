@@ -52,7 +52,7 @@ def collect(path: Path | None, print_config: bool, **options: Any) -> None:
     signal.signal(signal.SIGINT, end)
     service.run()
     code = FAILED if service.failed else 0
-    if service.engine.left_behind:  # a thread that a stuck metric holds would keep the interpreter from ending
+    if service.engine.stuck_threads:  # a thread that a stuck metric holds would keep the interpreter from ending
         logging.shutdown()
         os._exit(code)
     sys.exit(code)

@@ -1,4 +1,4 @@
-"""One stateless step of the engine: some batches of one agent and window become accumulators and a sample. Pure."""
+"""One stateless step: rows of one agent in one window become accumulators and a sample. Pure."""
 
 from __future__ import annotations
 
@@ -6,23 +6,32 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from zmon.bases import is_for, wants_late_labels
-from zmon.batch import Batch, concat
+from zmon.batch import Batch, Schema, concat
 from zmon.contract import Context, Metric
 from zmon_collector.compute import sample, segments
 from zmon_collector.compute.sample import Sample
 
-Numbers = int | NDArray[np.uint64]
+Numbers = int | NDArray[np.uint64]  # of the first of consecutive rows, or of each row
+
+
+class AgentRows(NamedTuple):
+    """Rows of one agent for a window, with the stream seed and the row numbers by which the sample is drawn."""
+
+    agent: str
+    batch: Batch
+    seed: int = 0
+    numbers: Numbers = 0
 
 
 @dataclass(slots=True)
 class StepProgress:
-    """What a running step is at, for whoever waits for it; `abandoned` tells the step that nobody does any more."""
+    """Where a running step is. The executor reads it, and sets `abandoned` once nobody waits for the step any more."""
 
     metric: str = ""
     since: float = 0.0
@@ -31,7 +40,7 @@ class StepProgress:
     failures: dict[str, str] = field(default_factory=dict)
 
     def guard(self, name: str, call: Callable[[], Any]) -> Any:
-        """What `call` returns, or None after noting that metric `name` failed, and where."""
+        """Return what `call` returns; None, and a failure of the metric `name`, when it raises."""
         if self.abandoned or name in self.failures:
             return None
         self.since = started = time.monotonic()
@@ -39,7 +48,7 @@ class StepProgress:
         try:
             return call()
         except Exception as error:  # noqa: BLE001 - a plugin may raise anything and costs only its own values
-            self.failures[name] = _where(error)
+            self.failures[name] = _location(error)
             return None
         finally:
             self.metric = ""
@@ -48,7 +57,7 @@ class StepProgress:
 
 @dataclass(slots=True)
 class Partial:
-    """Accumulators by metric, of some of an agent's rows in a window; and those by segment, see segments.py."""
+    """Accumulators of some of an agent's rows in a window, by metric and by segment (segments.py), and their sample."""
 
     accumulators: dict[str, Any] = field(default_factory=dict)
     segments: dict[str, Any] = field(default_factory=dict)
@@ -58,62 +67,63 @@ class Partial:
 def accumulate(
     metrics: Sequence[Metric[Any]], batches: Sequence[Batch], contexts: dict[str, Context], progress: StepProgress
 ) -> Partial:
-    """Accumulators of those metrics whose columns the batches have. All batches hold the same columns."""
-    context = next(iter(contexts.values()))
-    batch = concat(batches[0].schema, batches).aligned(context.schema)
+    """Accumulate batches, which hold the same columns, with every metric whose columns they have."""
+    schema = next(iter(contexts.values())).schema
+    batch = concat(batches[0].schema, batches).aligned(schema)
     partial = Partial()
     task = batch.schema.task
     late = is_late(batch)
     reading = [
-        each
-        for each in metrics
-        if each.needs <= batch.columns and is_for(each, task) and (not late or _takes_late(each))
+        metric
+        for metric in metrics
+        if metric.needs <= batch.columns and is_for(metric, task) and (not late or _reads_late_labels(metric))
     ]
     for metric in reading:
 
-        def step(metric: Metric[Any] = metric) -> Any:
+        def update(metric: Metric[Any] = metric) -> Any:
             ctx = contexts[metric.name]
             return metric.update(metric.create(ctx), batch, ctx)
 
-        accumulator = progress.guard(metric.name, step)
+        accumulator = progress.guard(metric.name, update)
         if metric.name not in progress.failures:
             partial.accumulators[metric.name] = accumulator
-    split = segments.chosen(reading, contexts)
-    if split and "segments" in batch.columns:
-        partial.segments = segments.split(batch, split, contexts, progress.guard)
+    segmented = segments.segmented(reading, contexts)
+    if segmented and "segments" in batch.columns:
+        partial.segments = segments.split(batch, segmented, contexts, progress.guard)
     return partial
 
 
 def is_late(batch: Batch) -> bool:
-    """Whether these are labels that came after their predictions, rather than rows of the window."""
+    """Return whether these are labels that came after their predictions, rather than rows of the window."""
     return "label_outcomes" in batch.columns
 
 
-def _takes_late(metric: Metric[Any]) -> bool:
-    """Metrics of labels see late ones beside those that came with their predictions; others say so themselves."""
+def _reads_late_labels(metric: Metric[Any]) -> bool:
+    """Return whether late labels are for this metric: always when it reads labels; others declare it."""
     return "labels" in metric.needs or "label_outcomes" in metric.needs or wants_late_labels(metric)
 
 
-def draw(
-    batches: Sequence[Batch], seeds: Sequence[int], numbers: Sequence[Numbers], ctx: Context, size: int, bound: int
-) -> Sample:
-    """The sample of the batches' rows; `seeds` and `numbers` give each batch's stream and row numbers."""
-    lengths = [batch.rows for batch in batches]
-    rows = np.concatenate(
+def draw(parts: Sequence[AgentRows], schema: Schema, size: int, bound: int) -> Sample:
+    """Draw the sample of these rows, with the columns of `schema`."""
+    lengths = [part.batch.rows for part in parts]
+    numbers = np.concatenate(
         [
-            np.arange(first, first + count, dtype=np.uint64) if isinstance(first, int) else first
-            for first, count in zip(numbers, lengths, strict=True)
+            np.arange(part.numbers, part.numbers + rows, dtype=np.uint64)
+            if isinstance(part.numbers, int)
+            else part.numbers
+            for part, rows in zip(parts, lengths, strict=True)
         ]
     )
-    keys = sample.row_keys(np.repeat(np.array(seeds, dtype=np.uint64), lengths), rows)
-    found = sample.draw([batch.only(batch.raw().keys() - {"ids"}) for batch in batches], keys, size, bound)
-    if "predicted" in found.batch.columns:
-        found.batch.predicted  # noqa: B018 - derived here, by the publisher's own threshold, and kept with the rows
-    return replace(found, batch=found.batch.aligned(ctx.schema))
+    seeds = np.repeat(np.array([part.seed for part in parts], dtype=np.uint64), lengths)
+    slim = [part.batch.only(part.batch.raw().keys() - {"ids"}) for part in parts]
+    drawn = sample.draw(slim, sample.row_keys(seeds, numbers), size, bound)
+    if "predicted" in drawn.batch.columns:
+        drawn.batch.predicted  # noqa: B018 - derived here, by the publisher's own threshold, and kept with the rows
+    return replace(drawn, batch=drawn.batch.aligned(schema))
 
 
-def _where(error: BaseException) -> str:
-    """The error and the line of the plugin it came from: enough for a log line, without a stack trace."""
+def _location(error: BaseException) -> str:
+    """Return the error and the line of the plugin that raised it: enough for a log line, without a stack trace."""
     frames = traceback.extract_tb(error.__traceback__)
     place = f" at {frames[-1].filename.rpartition('/')[2]}:{frames[-1].lineno}" if frames else ""
     return f"{type(error).__name__}: {error}{place}"[:500]

@@ -1,4 +1,4 @@
-"""What a window has come to so far, as bytes and back: accumulators, samples and failures by agent. Pure."""
+"""Checkpoints as bytes and back: a window's accumulators, samples and failures, by agent. Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ VERSION = 1
 
 @dataclass(slots=True)
 class AgentState:
-    """One agent's share: how many rows it covers, accumulators by lane, the sample."""
+    """What one agent's rows have come to: their number, partial results by executor, the sample."""
 
     rows: int = 0
     partials: dict[str, Partial] = field(default_factory=dict)
@@ -25,7 +25,7 @@ class AgentState:
 
 @dataclass(slots=True)
 class Checkpoint:
-    """A window's state. `metrics` were running for all of it; `failed` gives the error of those that lost it."""
+    """A window's state. `metrics` ran for all of it; `failed` has the error of each that lost its values."""
 
     metrics: list[str]
     failed: dict[str, str]
@@ -33,15 +33,20 @@ class Checkpoint:
 
 
 def encode(checkpoint: Checkpoint, failures: dict[str, str]) -> bytes:
-    """The checkpoint's bytes. A metric whose accumulator is no plain data is left out and added to `failures`."""
+    """Pack a checkpoint. A metric whose accumulator is not plain data is left out and added to `failures`."""
     agents = {
-        agent: {
-            "rows": state.rows,
-            "partials": {lane: _packed(partial.accumulators, failures) for lane, partial in state.partials.items()},
-            "segments": {lane: _segments(partial.segments, failures) for lane, partial in state.partials.items()},
-            "sample": None if state.sample is None else _sample(state.sample),
+        name: {
+            "rows": agent.rows,
+            "partials": {
+                executor: _pack_accumulators(partial.accumulators, failures)
+                for executor, partial in agent.partials.items()
+            },
+            "segments": {
+                executor: _pack_segments(partial.segments, failures) for executor, partial in agent.partials.items()
+            },
+            "sample": None if agent.sample is None else _plain_sample(agent.sample),
         }
-        for agent, state in checkpoint.agents.items()
+        for name, agent in checkpoint.agents.items()
     }
     return pack_state(
         {
@@ -53,26 +58,26 @@ def encode(checkpoint: Checkpoint, failures: dict[str, str]) -> bytes:
     )
 
 
-def _segments(segments: Mapping[str, Any], failures: Mapping[str, str]) -> bytes:
-    """Without the metrics that failed: what one of them keeps might be no plain data here either."""
+def _pack_segments(segments: Mapping[str, Any], failures: Mapping[str, str]) -> bytes:
+    """Pack segments without the metrics that failed: what these keep per segment may not be plain data either."""
 
     def sound(part: Mapping[str, Any]) -> dict[str, Any]:
-        kept = {name: each for name, each in part["accumulators"].items() if name not in failures}
+        kept = {name: accumulator for name, accumulator in part["accumulators"].items() if name not in failures}
         return {**part, "accumulators": kept}
 
     return pack_state(
         {
             name: {
-                **found,
-                "values": {value: sound(part) for value, part in found["values"].items()},
-                "other": sound(found["other"]),
+                **column,
+                "values": {value: sound(part) for value, part in column["values"].items()},
+                "other": sound(column["other"]),
             }
-            for name, found in segments.items()
+            for name, column in segments.items()
         }
     )
 
 
-def _packed(accumulators: Mapping[str, Any], failures: dict[str, str]) -> dict[str, bytes]:
+def _pack_accumulators(accumulators: Mapping[str, Any], failures: dict[str, str]) -> dict[str, bytes]:
     packed = {}
     for name, accumulator in accumulators.items():
         try:
@@ -83,26 +88,26 @@ def _packed(accumulators: Mapping[str, Any], failures: dict[str, str]) -> dict[s
 
 
 def decode(data: bytes, schema: Schema) -> Checkpoint:
-    """Read a checkpoint of a window with this schema; ValueError when it is none, or of a newer version."""
-    found = unpack_state(data)
-    if not isinstance(found, dict) or found.get("version") != VERSION:
+    """Read a checkpoint of a window with this schema; ValueError when it is damaged, or of a newer version."""
+    packed = unpack_state(data)
+    if not isinstance(packed, dict) or packed.get("version") != VERSION:
         raise ValueError("not a checkpoint that this release reads")
     agents = {}
-    for agent, state in found["agents"].items():
+    for name, agent in packed["agents"].items():
         partials = {
-            lane: Partial(
-                {name: unpack_state(packed) for name, packed in accumulators.items()},
-                unpack_state(state["segments"][lane]),
+            executor: Partial(
+                {metric: unpack_state(accumulator) for metric, accumulator in accumulators.items()},
+                unpack_state(agent["segments"][executor]),
             )
-            for lane, accumulators in state["partials"].items()
+            for executor, accumulators in agent["partials"].items()
         }
-        agents[agent] = AgentState(state["rows"], partials, _restored(state["sample"], schema))
-    return Checkpoint(found["metrics"], found["failed"], agents)
+        agents[name] = AgentState(agent["rows"], partials, _restored_sample(agent["sample"], schema))
+    return Checkpoint(packed["metrics"], packed["failed"], agents)
 
 
-def _sample(sample: Sample) -> dict[str, Any]:
+def _plain_sample(sample: Sample) -> dict[str, Any]:
     batch = sample.batch
-    dictionaries = {name: [list(column) for column in found] for name, found in batch.dictionaries.items()}
+    dictionaries = {name: [list(column) for column in columns] for name, columns in batch.dictionaries.items()}
     return {
         "keys": sample.keys,
         "bound": sample.bound,
@@ -112,8 +117,8 @@ def _sample(sample: Sample) -> dict[str, Any]:
     }
 
 
-def _restored(kept: Mapping[str, Any] | None, schema: Schema) -> Sample | None:
+def _restored_sample(kept: Mapping[str, Any] | None, schema: Schema) -> Sample | None:
     if kept is None:
         return None
-    dictionaries = {name: tuple(map(tuple, found)) for name, found in kept["dictionaries"].items()}
+    dictionaries = {name: tuple(map(tuple, columns)) for name, columns in kept["dictionaries"].items()}
     return Sample(kept["keys"], Batch(schema, kept["columns"], kept["rows"], dictionaries), kept["bound"])

@@ -1,6 +1,12 @@
-"""Windows are brought to rest while they stay open, and packed: so the raw rows behind them need not be kept.
+"""Windows are brought to rest while they stay open, and packed, so that the raw rows behind them need not be kept.
 
-Rows that arrive meanwhile gather and are computed on afterwards. Runs on the collector's thread; the lanes do the work.
+The checkpoint barrier: a checkpoint must contain exactly the rows that were added before it began, because the journal
+deletes these rows in the transaction that writes it. So the window is held: steps for all rows so far are started, rows
+that come from then on only gather, and once no step is under way every row lies in a partial result. These are folded
+to one per agent and executor and packed, and the window is open again. Only this window is held; receiving goes on.
+
+A slow plugin must not hold a window for long, because its rows pile up in memory meanwhile. After PATIENCE seconds the
+checkpoint goes on without that plugin, whose metrics lose their values in this window.
 """
 
 from __future__ import annotations
@@ -8,109 +14,102 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from zmon.contract import Metric
-from zmon_collector.compute import checkpoint_codec, merge
+from zmon_collector.compute import checkpoint_codec
 from zmon_collector.compute.accumulate import StepProgress
+from zmon_collector.compute.batcher import MicroBatcher
 from zmon_collector.compute.checkpoint_codec import AgentState, Checkpoint
-from zmon_collector.compute.executors import Task
-from zmon_collector.compute.window_state import WindowState
-from zmon_collector.plugins import Registry
+from zmon_collector.compute.executors import Step
+from zmon_collector.compute.scheduler import Scheduler
+from zmon_collector.compute.window_state import Phase, WindowState
 
-if TYPE_CHECKING:
-    from zmon_collector.compute.engine import Engine
-
-PATIENCE = 1.0  # seconds that rows gather for a slow plugin's sake; then it loses its values in this window
+PATIENCE = 1.0  # seconds that rows gather for the sake of a slow plugin
 
 
 @dataclass(slots=True)
 class Barrier:
-    share: WindowState
+    """A window that is brought to rest.
+
+    `rows` are the agents' rows when it began: what the checkpoint covers.
+    """
+
+    state: WindowState
     done: Callable[[bytes], None]
     since: float
     rows: dict[str, int]
     folded: bool = False
-    given_up: set[str] = field(default_factory=set)
+    given_up: set[str] = field(default_factory=set)  # executors
 
 
 class Checkpointer:
     """The checkpoints that are being made."""
 
-    def __init__(self, engine: Engine, registry: Registry) -> None:
-        self._engine = engine
-        self._registry = registry
-        self._pauses: list[Barrier] = []
+    def __init__(self, scheduler: Scheduler, batcher: MicroBatcher) -> None:
+        self._scheduler = scheduler
+        self._batcher = batcher
+        self._barriers: list[Barrier] = []
 
-    def begin(self, share: WindowState, done: Callable[[bytes], None]) -> None:
-        """Bring the window to rest; `done` gets the bytes unless the window closes before."""
-        self._engine.hold(share)
-        rows = {agent: cell.rows for agent, cell in share.cells.items()}
-        self._pauses.append(Barrier(share, done, time.monotonic(), rows))
+    def begin(self, state: WindowState, done: Callable[[bytes], None]) -> None:
+        """Hold an open window; `done` gets the checkpoint's bytes unless the window closes first."""
+        self._batcher.flush(state)
+        state.enter(Phase.HELD)
+        rows = {name: agent.rows for name, agent in state.agents.items()}
+        self._barriers.append(Barrier(state, done, time.monotonic(), rows))
 
     def advance(self) -> None:
-        """Take the next step wherever the last one has ended."""
-        for pause in list(self._pauses):
-            if pause.share.closing:
-                self._pauses.remove(pause)
-            elif self._at_rest(pause):
-                if pause.folded:
-                    self._pauses.remove(pause)
-                    self._pack(pause)
+        """Take the next step for every window whose last one has ended."""
+        for barrier in list(self._barriers):
+            if barrier.state.phase is not Phase.HELD:  # it has closed meanwhile
+                self._barriers.remove(barrier)
+            elif self._at_rest(barrier):
+                if barrier.folded:
+                    self._barriers.remove(barrier)
+                    self._pack(barrier)
                 else:
-                    pause.folded = True
-                    self._fold(pause)
+                    barrier.folded = True
+                    self._batcher.fold(barrier.state, except_for=barrier.given_up)
 
-    def _at_rest(self, pause: Barrier) -> bool:
-        share = pause.share
-        busy = {lane for lane, steps in share.outstanding.items() if steps} - pause.given_up
-        if busy - {""} and time.monotonic() - pause.since > PATIENCE:
-            for name in busy - {""}:
-                pause.given_up.add(name)
-                for state in self._engine.lanes[name].states:
-                    share.failed.setdefault(
-                        state.metric.name, f"too slow: not done {PATIENCE:g} s after a checkpoint began"
-                    )
-            busy &= {""}
+    def _at_rest(self, barrier: Barrier) -> bool:
+        state, builtin = barrier.state, self._scheduler.builtin.name
+        busy = {name for name, steps in state.outstanding.items() if steps} - barrier.given_up
+        slow = busy - {builtin}
+        if slow and time.monotonic() - barrier.since > PATIENCE:
+            barrier.given_up |= slow
+            for name in slow:
+                for each in self._scheduler.executors[name].metric_states:
+                    state.fail(each.metric.name, f"too slow: not done {PATIENCE:g} s after a checkpoint began")
+            busy -= slow
         return not busy
 
-    def _fold(self, pause: Barrier) -> None:
-        share = pause.share
-        for cell in share.cells.values():
-            for lane in self._engine.lanes.values():
-                if lane.name not in pause.given_up and len(cell.partials.get(lane.name, [])) > 1:
-                    self._engine.fold(share, cell, lane)
-            size = self._engine.sample_size(share, cell)
-            sample = merge.fold_samples(cell.samples, size)
-            if sample is not None:
-                cell.samples, cell.bound = [sample], sample.bound
-
-    def _pack(self, pause: Barrier) -> None:
-        share = pause.share
-        made = Checkpoint(
-            metrics=[name for name in self._registry.metrics if name not in share.absent],
-            failed=dict(share.failed),
+    def _pack(self, barrier: Barrier) -> None:
+        state = barrier.state
+        checkpoint = Checkpoint(
+            metrics=[name for name in self._scheduler.metrics if name not in state.absent],
+            failed=dict(state.failed),
             agents={
-                agent: AgentState(
-                    rows=pause.rows.get(agent, 0),
+                name: AgentState(
+                    rows=barrier.rows.get(name, 0),
                     partials={
-                        lane: partials[0]
-                        for lane, partials in cell.partials.items()
-                        if partials and lane not in pause.given_up
+                        executor: partials[0]
+                        for executor, partials in agent.partials.items()
+                        if partials and executor not in barrier.given_up
                     },
-                    sample=cell.samples[0] if cell.samples else None,
+                    sample=agent.samples[0] if agent.samples else None,
                 )
-                for agent, cell in share.cells.items()
+                for name, agent in state.agents.items()
             },
         )
 
         def run(_: Sequence[Metric[Any]], progress: StepProgress) -> bytes:
-            return checkpoint_codec.encode(made, progress.failures)
+            return checkpoint_codec.encode(checkpoint, progress.failures)
 
-        def done(data: Any, _: StepProgress) -> None:
-            if not share.closing:
-                self._engine.release(share)
+        def done(data: bytes | None, _: StepProgress) -> None:
+            if state.phase is Phase.HELD:
+                state.enter(Phase.OPEN)
+                self._batcher.submit_full(state)
                 if data is not None:
-                    pause.done(data)
+                    barrier.done(data)
 
-        self._engine.start(share, self._engine.lanes[""], Task(run, done))
+        self._scheduler.start(self._scheduler.builtin, Step(state, run, done))

@@ -1,77 +1,79 @@
-"""What a metric is told of where it computes, and what it keeps from one window to the next."""
+"""What a metric is given next to its rows: model, window, options, reference and, at the close, memory and sample."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping
 
 from zmon.contract import Context, RowCounts, Window
 from zmon_collector.compute.executors import MetricExecutor
-from zmon_collector.compute.window_state import ModelKey, WindowState
+from zmon_collector.compute.memory import MetricMemory
+from zmon_collector.compute.sample import Sample
+from zmon_collector.compute.window_state import WindowState
 from zmon_collector.config.policy import PolicyStore
 from zmon_collector.windows.window import OpenWindow
 
-Memory = dict[tuple[str, str | None], dict[str, Any]]  # by (metric, agent)
 
+class ContextFactory:
+    """Makes the contexts of metrics."""
 
-class Contexts:
-    """Makes contexts, and holds the memory of all models."""
-
-    def __init__(self, policies: PolicyStore) -> None:
+    def __init__(self, policies: PolicyStore, memory: MetricMemory) -> None:
         self._policies = policies
-        self._memory: dict[ModelKey, Memory] = {}
+        self._memory = memory
 
-    def memory(self, model: ModelKey) -> Memory:
-        """What the metrics keep of this model."""
-        return self._memory.setdefault(model, {})
-
-    def remember(self, model: ModelKey, metric: str, agent: str | None, kept: dict[str, Any]) -> None:
-        """What a metric has kept in an earlier run."""
-        self.memory(model)[metric, agent] = kept
-
-    def forget(self, model: ModelKey, agents: Sequence[str]) -> None:
-        """Drop what is kept for agents that are gone."""
-        memory = self.memory(model)
-        for key in [key for key in memory if key[1] in agents]:
-            del memory[key]
-
-    def drop(self, model: ModelKey) -> None:
-        """Drop all that is kept of a model."""
-        self._memory.pop(model, None)
-
-    def bare(self, share: WindowState, agent: str | None) -> Context:
-        """No metric's own."""
-        model, version = share.model
-        window = share.window
+    def bare(self, state: WindowState, agent: str | None) -> Context:
+        """Make a context without anything that belongs to one metric."""
+        model, version = state.model
+        window = state.window
         return Context(model, version, agent, window.schema, Window(window.start, window.end))
 
-    def of(
-        self, share: WindowState, agent: str | None, lane: MetricExecutor, *, closing: bool = False
-    ) -> dict[str, Context]:
-        """The context of each of the lane's metrics, by metric; with rows, memory and sample when closing."""
-        model, version = share.model
-        window = share.window
-        rows, sample = RowCounts(), None
-        if closing:
-            rows = _rows(window, agent)
-            found = (share.merged or {}).get(agent)
-            sample = found.batch if found else None
-        memory, policy = self._memory.get(share.model, {}), self._policies.of(model)
+    def for_rows(self, state: WindowState, agent: str, executor: MetricExecutor) -> dict[str, Context]:
+        """Make the contexts in which an agent's rows are accumulated, by metric."""
+        model, version = state.model
+        window, policy = state.window, self._policies.of(model)
         return {
-            state.metric.name: Context(
+            each.metric.name: Context(
                 model,
                 version,
                 agent,
                 window.schema,
                 Window(window.start, window.end),
-                options=policy.options(state.metric.name, state.plugin),
-                reference=share.reference,
-                memory=memory.get((state.metric.name, agent), {}) if closing else {},
-                rows=rows,
-                sample=sample,
+                options=policy.options(each.metric.name, each.plugin),
+                reference=state.reference,
             )
-            for state in lane.states
+            for each in executor.metric_states
         }
+
+    def for_closing(
+        self,
+        state: WindowState,
+        agents: Iterable[str],
+        executor: MetricExecutor,
+        samples: Mapping[str | None, Sample | None],
+    ) -> dict[str, dict[str | None, Context]]:
+        """Make the contexts in which metrics finish, by metric and agent, None for the rollup."""
+        model, version = state.model
+        window, policy, memory = state.window, self._policies.of(model), self._memory.of(state.model)
+        everyone: list[str | None] = [*agents, None]
+        rows = {agent: _rows(window, agent) for agent in everyone}
+        contexts: dict[str, dict[str | None, Context]] = {}
+        for each in executor.metric_states:
+            name, options = each.metric.name, policy.options(each.metric.name, each.plugin)
+            contexts[name] = {}
+            for agent in everyone:
+                sample = samples.get(agent)
+                contexts[name][agent] = Context(
+                    model,
+                    version,
+                    agent,
+                    window.schema,
+                    Window(window.start, window.end),
+                    options=options,
+                    reference=state.reference,
+                    memory=memory.get((name, agent), {}),
+                    rows=rows[agent],
+                    sample=None if sample is None else sample.batch,
+                )
+        return contexts
 
 
 def _rows(window: OpenWindow, agent: str | None) -> RowCounts:

@@ -1,6 +1,8 @@
-"""Where metrics run: a lane is an executor and what waits on it. Built-in metrics share one, each plugin has its own.
+"""Where metrics run: the built-in metrics share an executor, and every other plugin has its own.
 
-So a slow plugin delays itself, and a stuck one is left behind: its lane goes on with the rest on a fresh executor.
+So a slow plugin delays only itself. A Python thread cannot be killed: when a metric does not return in time, its thread
+is abandoned and the executor gets fresh threads. Steps are stateless, so what the thread was working on, and
+what was queued behind it, is run again without the stuck metric and nothing is lost but that metric's values.
 """
 
 from __future__ import annotations
@@ -14,113 +16,139 @@ from typing import Any
 
 from zmon.contract import Metric
 from zmon_collector.compute.accumulate import StepProgress
+from zmon_collector.compute.window_state import WindowState
 from zmon_collector.plugins import MetricState
 
 log = logging.getLogger("zmon.collector")
 
-STILL = 1.0  # seconds between two looks for overdue metrics, which usually come every 0.05
+STALL = 1.0  # seconds between two checks for overdue metrics, which usually come every 0.05
 
 Run = Callable[[Sequence[Metric[Any]], StepProgress], Any]
 
 
 @dataclass(slots=True, eq=False)
-class Task:
-    """Work for a lane: `run(metrics, progress)`, whose outcome goes to `done` on the collector's thread."""
+class Step:
+    """Work for an executor.
 
+    Attributes
+    ----------
+    window : WindowState
+        The window that the step belongs to, which closes after it.
+    run : callable
+        ``run(metrics, progress)``, on the executor's thread.
+    done : callable
+        ``done(outcome, progress)``, on the collector's thread; the outcome is None after an internal error.
+    nbytes : int
+        Of the rows that it holds.
+    trial : bool
+        Whether its failures and its time are not the window's.
+    """
+
+    window: WindowState
     run: Run
     done: Callable[[Any, StepProgress], None]
     nbytes: int = 0
+    trial: bool = False
     progress: StepProgress = field(default_factory=StepProgress)
     future: Future[Any] | None = None
 
 
 class MetricExecutor:
-    """Runs tasks with the metrics of one plugin, or of all built-in ones.
+    """Runs steps with the metrics of one plugin, or with all built-in ones.
 
     Parameters
     ----------
     name : str
         The plugin; empty for the built-in ones.
-    states : sequence of MetricState
+    metric_states : sequence of MetricState
     workers : int
-    completed : callable
-        Called with (lane, task) from the executor's thread when a task ends.
+    ended : callable
+        ``ended(executor, step)``, called from the executor's thread when a step has ended.
     """
 
     def __init__(
-        self, name: str, states: Sequence[MetricState], workers: int, completed: Callable[[MetricExecutor, Task], None]
+        self,
+        name: str,
+        metric_states: Sequence[MetricState],
+        workers: int,
+        ended: Callable[[MetricExecutor, Step], None],
     ) -> None:
         self.name = name
-        self.states = list(states)
-        self.nbytes = 0  # of the batches that wait
-        self.tasks: set[Task] = set()
-        self.left_behind = 0  # threads that may never come back
+        self.metric_states = list(metric_states)
+        self.nbytes = 0  # of the rows that wait
+        self.steps: set[Step] = set()
+        self.stuck_threads = 0  # that may never come back
         self._workers = workers
-        self._completed = completed
-        self._executor = self._fresh()
-        self._looked = time.monotonic()
+        self._ended = ended
+        self._threads = self._fresh_threads()
+        self._checked = time.monotonic()
 
-    def _fresh(self) -> Executor:
+    def _fresh_threads(self) -> Executor:
         return ThreadPoolExecutor(self._workers, thread_name_prefix=f"zmon-metrics-{self.name or 'built-in'}")
 
     @property
     def metrics(self) -> list[Metric[Any]]:
-        """Those that are still in use."""
-        return [state.metric for state in self.states if state.state == "ok"]
+        """The metrics that are still in use."""
+        return [state.metric for state in self.metric_states if state.state == "ok"]
 
-    def submit(self, task: Task) -> None:
-        self.tasks.add(task)
-        self.nbytes += task.nbytes
-        self._start(task)
+    def submit(self, step: Step) -> None:
+        """Queue a step."""
+        self.steps.add(step)
+        self.nbytes += step.nbytes
+        self._start(step)
 
-    def _start(self, task: Task) -> None:
-        task.progress = StepProgress()
-        future = self._executor.submit(task.run, self.metrics, task.progress)
-        task.future = future
-        future.add_done_callback(lambda _: self._completed(self, task))
+    def _start(self, step: Step) -> None:
+        step.progress = StepProgress()
+        future = self._threads.submit(step.run, self.metrics, step.progress)
+        step.future = future
+        future.add_done_callback(lambda _: self._ended(self, step))
 
-    def take(self, task: Task) -> tuple[Any, StepProgress] | None:
-        """The outcome of a task that ended; None when it was left behind or restarted meanwhile."""
-        future = task.future
-        if task not in self.tasks or future is None or not future.done() or future.cancelled():
+    def outcome(self, step: Step) -> tuple[Any, StepProgress] | None:
+        """Return the outcome of a step that has ended; None when it was abandoned or restarted meanwhile."""
+        future = step.future
+        if step not in self.steps or future is None or not future.done() or future.cancelled():
             return None
-        self.tasks.discard(task)
-        self.nbytes -= task.nbytes
-        task.future = (
-            None  # future and task hold each other, and the task its rows: they must go now, not with the next gc
-        )
+        self.steps.discard(step)
+        self.nbytes -= step.nbytes
+        # Future and step hold each other, and the step its rows: free them now, not with the next garbage collection.
+        step.future = None
         error = future.exception()
-        if error is not None:  # not a metric's fault, those are caught: a fault of the engine itself
-            log.error("a step of lane %r failed", self.name or "built-in", exc_info=error)
-            task.progress.failures.update({state.metric.name: f"internal: {error}" for state in self.states})
-            return None, task.progress
-        return future.result(), task.progress
+        if error is not None:  # not from a metric, whose errors are caught: a defect of the engine itself
+            log.error("a step of the executor %r failed", self.name or "built-in", exc_info=error)
+            step.progress.failures.update({state.metric.name: f"internal: {error}" for state in self.metric_states})
+            return None, step.progress
+        return future.result(), step.progress
 
-    def overdue(self, timeout: float) -> list[MetricState]:
-        """Leave behind the metrics that have been running for longer than `timeout` seconds; the others start over."""
+    def abandon_overdue(self, timeout: float) -> list[MetricState]:
+        """Abandon metrics that have been running for longer than `timeout` seconds, and return them.
+
+        Steps that a stuck metric holds, and those that have not begun, start again on fresh threads. A step that is in
+        a sound metric ends where it is.
+        """
         now = time.monotonic()
-        if now - self._looked > STILL:  # the process was stopped, or this thread: no metric's fault
-            for task in self.tasks:
-                task.progress.since += now - self._looked
-        self._looked = now
+        if now - self._checked > STALL:  # the process was stopped, or this thread: not the fault of a metric
+            for step in self.steps:
+                step.progress.since += now - self._checked
+        self._checked = now
         names = {
-            task.progress.metric for task in self.tasks if task.progress.metric and now - task.progress.since > timeout
+            step.progress.metric for step in self.steps if step.progress.metric and now - step.progress.since > timeout
         }
-        stuck = [state for state in self.states if state.metric.name in names]
+        stuck = [state for state in self.metric_states if state.metric.name in names]
         if not stuck:
             return []
         for state in stuck:
             state.stuck(timeout)
-        executor, self._executor = self._executor, self._fresh()
-        for task in self.tasks:
-            if task.progress.metric in names:
-                task.progress.abandoned = True
-                self.left_behind += 1
-                self._start(task)
-            elif task.future is not None and task.future.cancel():
-                self._start(task)  # it had not begun; what runs in a sound metric ends where it is
-        executor.shutdown(wait=False)
+        threads, self._threads = self._threads, self._fresh_threads()
+        for step in self.steps:
+            if step.progress.metric in names:
+                step.progress.abandoned = True
+                self.stuck_threads += 1
+                self._start(step)
+            elif step.future is not None and step.future.cancel():
+                self._start(step)
+        threads.shutdown(wait=False)
         return stuck
 
     def shutdown(self) -> None:
-        self._executor.shutdown(wait=False, cancel_futures=True)
+        """Drop what is queued; a running step ends on its own."""
+        self._threads.shutdown(wait=False, cancel_futures=True)

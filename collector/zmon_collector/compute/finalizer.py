@@ -1,28 +1,31 @@
-"""Windows that take no more rows become reports: samples merged, metrics finished, in order for each model.
+"""Windows that take no more rows become reports: samples are merged, metrics finish, in order for each model.
 
-Runs on the collector's thread; the lanes do the work.
+The order of closing: windows of one model finish one after the other, because a metric may keep a memory from one
+window to the next (a learned reference, a trend), and because reports of a series must come in the order of time. So a
+window waits until the earlier ones of its model are done and its own last steps have ended. Models do not wait for each
+other. All of it runs on the collector's thread; the executors do the work.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from zmon.contract import Metric, Point, RowCounts, Window
 from zmon_collector.compute import merge
 from zmon_collector.compute.accumulate import StepProgress
-from zmon_collector.compute.contexts import Memory
+from zmon_collector.compute.contexts import ContextFactory
 from zmon_collector.compute.details import Details
-from zmon_collector.compute.executors import Task
+from zmon_collector.compute.executors import MetricExecutor, Step
+from zmon_collector.compute.memory import Memory, MetricMemory
+from zmon_collector.compute.merge import MetricResults, WindowParts
 from zmon_collector.compute.sample import Sample
-from zmon_collector.compute.window_state import ModelKey, WindowState
+from zmon_collector.compute.sample_budget import SampleBudget
+from zmon_collector.compute.scheduler import Scheduler
+from zmon_collector.compute.window_state import Phase, WindowState
 from zmon_collector.config.policy import PolicyStore
-from zmon_collector.plugins import Registry
-from zmon_collector.windows.window import OTHER
-
-if TYPE_CHECKING:
-    from zmon_collector.compute.engine import Engine
+from zmon_collector.windows.window import OTHER, ModelKey
 
 
 class ClosedWindow(NamedTuple):
@@ -38,111 +41,111 @@ class ClosedWindow(NamedTuple):
 
 
 class WindowFinalizer:
-    """The windows that are being finished, in order for each model."""
+    """The windows that are closing, in order for each model."""
 
-    def __init__(self, engine: Engine, registry: Registry, policies: PolicyStore) -> None:
-        self._engine = engine
-        self._registry = registry
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        contexts: ContextFactory,
+        budget: SampleBudget,
+        policies: PolicyStore,
+        memory: MetricMemory,
+    ) -> None:
+        self._scheduler = scheduler
+        self._contexts = contexts
+        self._budget = budget
         self._policies = policies
+        self._memory = memory
         self._queues: dict[ModelKey, deque[WindowState]] = {}
 
-    def __bool__(self) -> bool:
-        return bool(self._queues)
+    @property
+    def idle(self) -> bool:
+        """Whether no window is closing."""
+        return not self._queues
 
-    def add(self, share: WindowState) -> None:
-        self._queues.setdefault(share.model, deque()).append(share)
+    def enqueue(self, state: WindowState) -> None:
+        """Finish a closing window after the earlier ones of its model."""
+        self._queues.setdefault(state.model, deque()).append(state)
 
     def advance(self) -> list[ClosedWindow]:
-        """Take the next step wherever the last one has ended; the windows that are finished by it."""
-        ready: list[ClosedWindow] = []
+        """Take the next step for every window whose last one has ended; return those that are done by it."""
+        closed: list[ClosedWindow] = []
         for model, queue in list(self._queues.items()):
             while queue and not queue[0].outstanding.total():
-                share = queue[0]
-                if share.merged is None:
-                    self._merge_samples(share)
-                elif len(share.finished) < len(self._engine.lanes):
-                    self._finish(share)
+                if queue[0].phase is Phase.CLOSING:
+                    self._merge_samples(queue[0])
                 else:
-                    queue.popleft()
-                    ready.append(self._report(share))
+                    closed.append(self._report(queue.popleft()))
             if not queue:
                 del self._queues[model]
-        return ready
+        return closed
 
-    def _merge_samples(self, share: WindowState) -> None:
-        sizes = {agent: self._engine.sample_size(share, cell) for agent, cell in share.cells.items()}
-        share.merged = {}
+    def _merge_samples(self, state: WindowState) -> None:
+        """Merge the samples, which the metrics' contexts have, then start the metrics."""
+        state.enter(Phase.FINISHING)
+        sizes = {name: self._budget.size(state, agent) for name, agent in state.agents.items()}
 
         def run(_: Sequence[Metric[Any]], progress: StepProgress) -> dict[str | None, Sample | None]:
-            merged: dict[str | None, Sample | None] = {
-                agent: merge.fold_samples(cell.samples, sizes[agent]) for agent, cell in share.cells.items()
+            samples: dict[str | None, Sample | None] = {
+                name: merge.fold_samples(agent.samples, sizes[name]) for name, agent in state.agents.items()
             }
-            merged[None] = merge.fold_samples(list(merged.values()), min(sizes.values(), default=1))
-            return merged
+            samples[None] = merge.fold_samples(list(samples.values()), min(sizes.values(), default=1))
+            return samples
 
-        def done(merged: Any, _: StepProgress) -> None:
-            share.merged = merged or {}
+        def done(samples: dict[str | None, Sample | None] | None, _: StepProgress) -> None:
+            state.samples = samples or {}
+            for executor in self._scheduler.executors.values():
+                self._scheduler.start(executor, self._finish(state, executor))
 
-        self._engine.start(share, self._engine.lanes[""], Task(run, done))
+        self._scheduler.start(self._scheduler.builtin, Step(state, run, done))
 
-    def _finish(self, share: WindowState) -> None:
-        agents = sorted(share.window.tallies)
-        for lane in self._engine.lanes.values():
-            by_agent = {agent: self._engine.contexts.of(share, agent, lane, closing=True) for agent in [*agents, None]}
-            contexts = {
-                state.metric.name: {agent: found[state.metric.name] for agent, found in by_agent.items()}
-                for state in lane.states
-            }
-            partials = {
-                agent: share.cells[agent].partials.get(lane.name, []) if agent in share.cells else []
-                for agent in agents
-            }
-            finished = share.finished[lane.name] = merge.FinishedWindow()
-            failed = share.failed.keys() | share.absent
-            choose = self._policies.of(share.model[0]).emits
+    def _finish(self, state: WindowState, executor: MetricExecutor) -> Step:
+        names = sorted(state.window.tallies)
+        parts = WindowParts(
+            partials={
+                name: state.agents[name].partials.get(executor.name, []) if name in state.agents else []
+                for name in names
+            },
+            contexts=self._contexts.for_closing(state, names, executor, state.samples),
+            emits=self._policies.of(state.model[0]).emits,
+        )
+        results = state.results[executor.name] = MetricResults()
+        lost = state.failed.keys() | state.absent
 
-            def run(
-                metrics: Sequence[Metric[Any]],
-                progress: StepProgress,
-                partials: Any = partials,
-                contexts: Any = contexts,
-                choose: Any = choose,
-                finished: merge.FinishedWindow = finished,
-                failed: set[str] = failed,
-            ) -> merge.FinishedWindow:
-                sound = [metric for metric in metrics if metric.name not in failed]
-                return merge.finish(sound, partials, contexts, choose, progress, finished)
+        def run(metrics: Sequence[Metric[Any]], progress: StepProgress) -> MetricResults:
+            return merge.finish([metric for metric in metrics if metric.name not in lost], parts, progress, results)
 
-            self._engine.start(share, lane, Task(run, lambda outcome, progress: None))
+        return Step(state, run, lambda outcome, progress: None)
 
-    def _report(self, share: WindowState) -> ClosedWindow:
-        """The points of what did not fail; memory kept; failures counted."""
+    def _report(self, state: WindowState) -> ClosedWindow:
+        """Collect the points of the metrics that did not fail, keep their memory, and count failures."""
+        state.enter(Phase.DONE)
         points: list[Point] = []
         details: Details = {}
         memory: Memory = {}
-        for lane in self._engine.lanes.values():
-            finished = share.finished[lane.name]
-            for state in lane.states:
-                name = state.metric.name
-                if name in share.absent:
+        for executor in self._scheduler.executors.values():
+            results = state.results[executor.name]
+            for each in executor.metric_states:
+                name = each.metric.name
+                if name in state.absent:
                     continue
-                if name in share.failed:
-                    if state.state != "stuck":
-                        state.failed(share.failed[name])
+                if name in state.failed:
+                    if each.state != "stuck":
+                        each.failed(state.failed[name])
                     continue
-                state.failing = 0
-                points += [point for point in finished.points.get(name, []) if _is_emitted(point)]
+                each.failing = 0
+                points += [point for point in results.points.get(name, []) if _is_emitted(point)]
             details |= {
-                key: data for key, data in finished.details.items() if key[1] not in share.failed and key[0] != OTHER
+                key: data for key, data in results.details.items() if key[1] not in state.failed and key[0] != OTHER
             }
-            memory.update({key: kept for key, kept in finished.memory.items() if key[0] not in share.failed})
-        self._engine.contexts.memory(share.model).update(memory)
-        self._engine.dismiss(share)
-        window = share.window
+            memory.update({key: kept for key, kept in results.memory.items() if key[0] not in state.failed})
+        self._memory.of(state.model).update(memory)
+        self._budget.release(state)
+        window = state.window
         rows = {agent: tally.frozen() for agent, tally in sorted(window.tallies.items())}
-        return ClosedWindow(share.model, Window(window.start, window.end), window.number, points, rows, memory, details)
+        return ClosedWindow(state.model, Window(window.start, window.end), window.number, points, rows, memory, details)
 
 
 def _is_emitted(point: Point) -> bool:
-    """Agents beyond the limit have no series of their own, but their rows are accounted for."""
+    """Return whether a point has a series: agents beyond the limit have none of their own but their row counts."""
     return point.agent_id != OTHER or point.value.what.startswith("rows_") or point.value.what == "buffer_count"

@@ -1,12 +1,12 @@
-"""Accumulators and samples of many steps become one window's values, per agent and rolled up. Pure."""
+"""Accumulators and samples of many steps become one window's values, by agent and rolled up. Pure."""
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from zmon import bases
 from zmon.contract import Context, Metric, Point, Value
@@ -15,32 +15,27 @@ from zmon_collector.compute.accumulate import Partial, StepProgress
 from zmon_collector.compute.details import Details
 from zmon_collector.compute.sample import Sample
 
-Choice = Callable[[Metric[Any], Value], bool]
 
+class WindowParts(NamedTuple):
+    """What a window's metrics finish from.
 
-def fold(metrics: Sequence[Metric[Any]], partials: Sequence[Partial], progress: StepProgress) -> Partial:
-    """One partial out of several; the first one's accumulators may be changed in place."""
-    merged = Partial()
-    for metric in metrics:
-        parts = [each.accumulators[metric.name] for each in partials if metric.name in each.accumulators]
-        if not parts:
-            continue
+    Attributes
+    ----------
+    partials : mapping
+        Partial results by agent.
+    contexts : mapping
+        Each metric's context by agent, None for the rollup.
+    emits : callable
+        ``emits(metric, value)``: whether a value is emitted.
+    """
 
-        accumulator = progress.guard(metric.name, lambda m=metric, p=parts: _merged(m, p))  # type: ignore[misc]
-        if metric.name not in progress.failures:
-            merged.accumulators[metric.name] = accumulator
-    merged.segments = segments.fold(metrics, [each.segments for each in partials], progress.guard)
-    return merged
-
-
-def fold_samples(samples: Iterable[Sample | None], size: int) -> Sample | None:
-    """The sample of all rows behind these samples."""
-    found = [each for each in samples if each is not None]
-    return sample.merge(found, size) if len(found) > 1 else next(iter(found), None)
+    partials: Mapping[str, Sequence[Partial]]
+    contexts: Mapping[str, Mapping[str | None, Context]]
+    emits: Callable[[Metric[Any], Value], bool]
 
 
 @dataclass(slots=True)
-class FinishedWindow:
+class MetricResults:
     """What some metrics gave for a window: points by metric, details, and the memory to keep by (metric, agent)."""
 
     points: dict[str, list[Point]] = field(default_factory=dict)
@@ -48,89 +43,93 @@ class FinishedWindow:
     memory: dict[tuple[str, str | None], dict[str, Any]] = field(default_factory=dict)
 
 
-def finish(
-    metrics: Sequence[Metric[Any]],
-    partials: Mapping[str, Sequence[Partial]],
-    contexts: Mapping[str, Mapping[str | None, Context]],
-    choose: Choice,
-    progress: StepProgress,
-    finished: FinishedWindow,
-) -> FinishedWindow:
-    """Results of each metric: per agent, agents compared, and over all of them together.
+def fold(metrics: Sequence[Metric[Any]], partials: Sequence[Partial], progress: StepProgress) -> Partial:
+    """Merge partial results into one; accumulators of the first may be changed in place."""
+    merged = Partial()
+    for metric in metrics:
+        accumulators = [part.accumulators[metric.name] for part in partials if metric.name in part.accumulators]
+        if not accumulators:
+            continue
 
-    `contexts` gives each metric's context by agent, None for the rollup. Metrics that `finished` holds are done: a step
-    that was left behind in one metric goes on with the others.
+        accumulator = progress.guard(metric.name, lambda m=metric, a=accumulators: segments.merge_accumulators(m, a))  # type: ignore[misc]
+        if metric.name not in progress.failures:
+            merged.accumulators[metric.name] = accumulator
+    merged.segments = segments.fold(metrics, [part.segments for part in partials], progress.guard)
+    return merged
+
+
+def fold_samples(samples: Iterable[Sample | None], size: int) -> Sample | None:
+    """Merge samples into that of all their rows; None when there are none."""
+    present = [each for each in samples if each is not None]
+    return sample.merge(present, size) if len(present) > 1 else next(iter(present), None)
+
+
+def finish(
+    metrics: Sequence[Metric[Any]], parts: WindowParts, progress: StepProgress, results: MetricResults
+) -> MetricResults:
+    """Add each metric's values to `results`: per agent, agents compared, and over all of them together.
+
+    Metrics that `results` has already are done: a step that was abandoned in one metric goes on with the others.
     """
     for metric in metrics:
-        if metric.name in finished.points:
+        if metric.name in results.points:
             continue
-        result = progress.guard(metric.name, lambda m=metric: _one(m, partials, contexts[m.name], choose))  # type: ignore[misc]
+        finished = progress.guard(metric.name, lambda m=metric: _finish_metric(m, parts))  # type: ignore[misc]
         if progress.abandoned:
             break
-        if result is not None:
-            points, found, memory = result
-            finished.details.update(found)
-            finished.memory.update({(metric.name, agent): kept for agent, kept in memory.items()})
-            finished.points[metric.name] = points
-    return finished
+        if finished is not None:
+            results.details.update(finished.details)
+            results.memory.update(finished.memory)
+            results.points.update(finished.points)
+    return results
 
 
-def _one(
-    metric: Metric[Any],
-    partials: Mapping[str, Sequence[Partial]],
-    contexts: Mapping[str | None, Context],
-    choose: Choice,
-) -> tuple[list[Point], Details, dict[str | None, dict[str, Any]]]:
+def _finish_metric(metric: Metric[Any], parts: WindowParts) -> MetricResults:
     # The last window's memory stays as it is until this one has closed: plugins work on a copy.
-    contexts = {agent: replace(ctx, memory=copy.deepcopy(ctx.memory)) for agent, ctx in contexts.items()}
+    contexts = {
+        agent: replace(ctx, memory=copy.deepcopy(ctx.memory)) for agent, ctx in parts.contexts[metric.name].items()
+    }
     by_agent: dict[str, Any] = {}
     split: dict[str, segments.Segments] = {}
-    for agent, parts in partials.items():
-        ctx = contexts[agent]
-        own = [part.accumulators[metric.name] for part in parts if metric.name in part.accumulators]
-        if own or not metric.needs:
-            by_agent[agent] = _merged(metric, own or [metric.create(ctx)])
-        split[agent] = segments.fold([metric], [part.segments for part in parts], _call)
+    for agent, partials in parts.partials.items():
+        accumulators = [part.accumulators[metric.name] for part in partials if metric.name in part.accumulators]
+        if accumulators or not metric.needs:
+            by_agent[agent] = segments.merge_accumulators(metric, accumulators or [metric.create(contexts[agent])])
+        split[agent] = segments.fold([metric], [part.segments for part in partials], segments.unguarded)
     points: list[Point] = []
-    found: Details = {}
+    kept: Details = {}
+
+    def emit(agent: str | None, values: Iterable[Value | Point]) -> None:
+        points.extend(point for point in _checked(agent, values) if parts.emits(metric, point.value))
+
     for agent, accumulator in by_agent.items():
-        details.add(found, metric, accumulator, contexts[agent])
-        _add(points, metric, agent, metric.result(accumulator, contexts[agent]), choose)
-        _add(points, metric, agent, segments.values(metric, split[agent], contexts[agent]), choose)
+        details.add(kept, metric, accumulator, contexts[agent])
+        emit(agent, metric.result(accumulator, contexts[agent]))
+        emit(agent, segments.values(metric, split[agent], contexts[agent]))
     rollup = contexts[None]
     if len(by_agent) > 1:
-        _add(points, metric, None, bases.compare(metric, by_agent, rollup), choose)
+        emit(None, bases.compare(metric, by_agent, rollup))
     if by_agent:  # last, because merging may change the first agent's accumulator
-        whole = _merged(metric, list(by_agent.values()))
-        details.add(found, metric, whole, rollup)
-        _add(points, metric, None, metric.result(whole, rollup), choose)
-        folded = segments.fold([metric], list(split.values()), _call)
-        _add(points, metric, None, segments.values(metric, folded, rollup), choose)
-    return points, found, {agent: ctx.memory for agent, ctx in contexts.items() if ctx.memory}
+        whole = segments.merge_accumulators(metric, list(by_agent.values()))
+        details.add(kept, metric, whole, rollup)
+        emit(None, metric.result(whole, rollup))
+        folded = segments.fold([metric], list(split.values()), segments.unguarded)
+        emit(None, segments.values(metric, folded, rollup))
+    memory = {(metric.name, agent): ctx.memory for agent, ctx in contexts.items() if ctx.memory}
+    return MetricResults({metric.name: points}, kept, memory)
 
 
-def _call(_: str, call: Callable[[], Any]) -> Any:
-    """No guard: the whole of a metric's finish is guarded."""
-    return call()
-
-
-def _merged(metric: Metric[Any], parts: Sequence[Any]) -> Any:
-    accumulator = parts[0]
-    for part in parts[1:]:
-        accumulator = metric.merge(accumulator, part)
-    return accumulator
-
-
-def _add(
-    points: list[Point], metric: Metric[Any], agent: str | None, values: Iterable[Value | Point], choose: Choice
-) -> None:
+def _checked(agent: str | None, values: Iterable[Value | Point]) -> Iterator[Point]:
+    """Make points of a metric's values; raise when one could not be emitted by any sink."""
     for each in values:
         point = each if isinstance(each, Point) else Point(agent, each)
-        if not math.isfinite(point.value.value):
-            raise ValueError(f"{point.value.what} is {point.value.value}; leave undefined values out")
+        value = point.value
+        if not math.isfinite(value.value):
+            raise ValueError(f"{value.what} is {value.value}; leave undefined values out")
         try:
-            "".join((point.agent_id or "", point.value.what, *point.value[2:]))
+            "".join((point.agent_id or "", value.what, *value[2:]))
         except TypeError:
-            raise TypeError(f"a name of {point.value!r:.200} is no text; a name that does not apply is empty") from None
-        if choose(metric, point.value):
-            points.append(point)
+            raise TypeError(
+                f"a name of {value!r:.200} is not a string; leave a name that does not apply empty"
+            ) from None
+        yield point

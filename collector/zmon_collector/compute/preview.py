@@ -1,7 +1,7 @@
-"""What an open window holds so far, as if it closed now: for whoever looks. The window itself is not touched.
+"""What an open window holds so far, as if it closed now, for those who are looking. The window itself is not changed.
 
-The accumulators are copied on the collector's thread, while no step is under way; the rest runs on the built-in
-metrics' lane. Rows that still gather for a step are not in it: they are flushed, and are in the next one.
+The accumulators are copied on the collector's thread, while no step of the window is under way; the rest runs on the
+executor of the built-in metrics. Rows that no step has read are not included: they are flushed, for the next preview.
 """
 
 from __future__ import annotations
@@ -15,45 +15,57 @@ from zmon.contract import Context, Metric, Point, RowCounts, Window
 from zmon_collector.compute import merge
 from zmon_collector.compute.accumulate import Partial, StepProgress
 from zmon_collector.compute.details import Details
-from zmon_collector.compute.executors import Task
-from zmon_collector.compute.merge import Choice, FinishedWindow
+from zmon_collector.compute.executors import Step
+from zmon_collector.compute.merge import MetricResults, WindowParts
 from zmon_collector.compute.sample import Sample
 from zmon_collector.compute.window_state import WindowState
+from zmon_collector.config.policy import ModelPolicy
+from zmon_collector.windows.window import ModelKey
 
-Contexts = Mapping[str | None, Mapping[str, Context]]  # by agent, then by metric
-Take = Callable[[tuple[str, str], Window, list[Point], dict[str, RowCounts], Details], None]
+Show = Callable[[ModelKey, Window, list[Point], dict[str, RowCounts], Details], None]
 
 
-def task(share: WindowState, contexts: Contexts, size: int, choose: Choice, take: Take) -> Task:
-    """A step for the built-in lane; what it finds goes to `take` on the collector's thread."""
+def preview(
+    state: WindowState,
+    contexts: Mapping[str, Mapping[str | None, Context]],
+    size: int,
+    policy: ModelPolicy,
+    show: Show,
+) -> Step:
+    """Make a step for the built-in metrics whose results go to `show`, on the collector's thread.
+
+    `contexts` are those of a window that closes, by metric and agent, without samples; `size` is that of the samples.
+    """
     partials = {
-        agent: [
-            Partial(copy.deepcopy(each.accumulators), copy.deepcopy(each.segments))
-            for each in cell.partials.get("", [])
+        name: [
+            Partial(copy.deepcopy(part.accumulators), copy.deepcopy(part.segments))
+            for part in agent.partials.get("", [])
         ]
-        for agent, cell in share.cells.items()
+        for name, agent in state.agents.items()
     }
-    samples = {agent: list(cell.samples) for agent, cell in share.cells.items()}
-    model, window = share.model, Window(share.window.start, share.window.end)
-    rows = {agent: tally.frozen() for agent, tally in share.window.tallies.items()}
+    gathered = {name: list(agent.samples) for name, agent in state.agents.items()}
+    window = Window(state.window.start, state.window.end)
+    rows = {name: tally.frozen() for name, tally in state.window.tallies.items()}
 
-    def run(metrics: Sequence[Metric[Any]], progress: StepProgress) -> FinishedWindow:
-        drawn: dict[str | None, Sample | None] = {
-            agent: merge.fold_samples(own, size) for agent, own in samples.items()
+    def run(metrics: Sequence[Metric[Any]], progress: StepProgress) -> MetricResults:
+        samples: dict[str | None, Sample | None] = {
+            name: merge.fold_samples(of_agent, size) for name, of_agent in gathered.items()
         }
-        drawn[None] = merge.fold_samples(list(drawn.values()), size)
-        by_metric: dict[str, dict[str | None, Context]] = {metric.name: {} for metric in metrics}
-        for agent, own in contexts.items():
-            found = drawn.get(agent)
-            for metric in metrics:
-                by_metric[metric.name][agent] = replace(own[metric.name], sample=found.batch if found else None)
-        return merge.finish(metrics, partials, by_metric, choose, progress, FinishedWindow())
+        samples[None] = merge.fold_samples(list(samples.values()), size)
 
-    def done(finished: FinishedWindow | None, _: StepProgress) -> None:
-        share.outstanding[""] -= 1
-        if finished is not None:  # a metric that fails on half a window has not failed on the window
-            points = [point for points in finished.points.values() for point in points]
-            take(model, window, points, rows, finished.details)
+        def sampled(agent: str | None, ctx: Context) -> Context:
+            sample = samples.get(agent)
+            return replace(ctx, sample=None if sample is None else sample.batch)
 
-    share.outstanding[""] += 1  # the window closes after it
-    return Task(run, done)
+        with_samples = {
+            metric.name: {agent: sampled(agent, ctx) for agent, ctx in contexts[metric.name].items()}
+            for metric in metrics
+        }
+        return merge.finish(metrics, WindowParts(partials, with_samples, policy.emits), progress, MetricResults())
+
+    def done(results: MetricResults | None, _: StepProgress) -> None:
+        if results is not None:
+            points = [point for points in results.points.values() for point in points]
+            show(state.model, window, points, rows, results.details)
+
+    return Step(state, run, done, trial=True)  # a metric that fails on half a window has not failed on the window

@@ -1,8 +1,8 @@
 """The keyed row sample: uniform, mergeable, the same whatever the order and the split. Pure.
 
 Each row has a key, a hash of (stream, row number). A sample holds the rows with the smallest keys, and a bound: every
-row with a key below the bound is in it. So samples merge exactly (union below the least bound, keep the
-smallest), and once a sample is full almost every row is passed over by one comparison.
+row with a key below the bound is in it. So samples merge exactly (their union below the least bound, of which the
+smallest keys are kept), and once a sample is full almost every row is passed over by one comparison.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ _30, _27, _31 = np.uint64(30), np.uint64(27), np.uint64(31)
 
 
 def stream_seed(stream: bytes) -> int:
-    """A 64-bit seed for a stream's keys."""
+    """Return a 64-bit seed for a stream's keys."""
     return int.from_bytes(blake2b(stream, digest_size=8).digest(), "little")
 
 
 def row_keys(seeds: NDArray[np.uint64] | np.uint64, numbers: NDArray[np.uint64]) -> Keys:
-    """Keys of the rows with these numbers: SplitMix64 (Steele, Lea and Flood, 2014) from each stream's seed.
+    """Return the keys of rows with these numbers: SplitMix64 (Steele, Lea and Flood, 2014) from each stream's seed.
 
-    `seeds` is one for all rows or one per row.
+    `seeds` is one for all rows, or one per row.
     """
     with np.errstate(over="ignore"):
         x = seeds + numbers * _INCREMENT
@@ -46,7 +46,7 @@ def row_keys(seeds: NDArray[np.uint64] | np.uint64, numbers: NDArray[np.uint64])
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Rows with keys below `bound`, all of them that there were.
+    """All rows with keys below `bound`.
 
     Attributes
     ----------
@@ -64,42 +64,43 @@ class Sample:
 
     @property
     def complete(self) -> bool:
+        """Whether no row was left out."""
         return self.bound == TOP
 
 
 def draw(batches: Sequence[Batch], keys: Keys, size: int, bound: int = TOP) -> Sample:
-    """The sample of these batches' rows: at most `size`, none at or above `bound`. `keys` are those of all rows."""
+    """Draw at most `size` rows of these batches, none at or above `bound`; `keys` are those of all rows."""
     below = np.arange(len(keys)) if bound == TOP else np.flatnonzero(keys < np.uint64(bound))
-    found = keys[below]
-    if len(found) > size:
-        parted = np.argpartition(found, size)
-        bound = int(found[parted[size]])
+    drawn = keys[below]
+    if len(drawn) > size:
+        parted = np.argpartition(drawn, size)
+        bound = int(drawn[parted[size]])
         below = np.sort(below[parted[:size]])
-        found = keys[below]
-    order = np.argsort(found)
-    return Sample(found[order], _rows(batches, below).take(order), bound)
+        drawn = keys[below]
+    order = np.argsort(drawn)
+    return Sample(drawn[order], _rows(batches, below).take(order), bound)
 
 
 def merge(samples: Sequence[Sample], size: int) -> Sample:
-    """The sample of all: as if drawn from all their rows at once."""
+    """Merge samples: the result is as if drawn from all their rows at once."""
     keys = np.concatenate([each.keys for each in samples])
     return draw([each.batch for each in samples], keys, size, min(each.bound for each in samples))
 
 
 def _rows(batches: Sequence[Batch], positions: NDArray[np.intp]) -> Batch:
-    """The rows at these places, ascending, in the batches one behind the other; no other row is copied."""
+    """Return the rows at these ascending positions in the concatenated batches; no other row is copied."""
     starts = np.cumsum([0, *(batch.rows for batch in batches)])
     cuts = np.searchsorted(positions, starts)
-    taken = []
+    parts = []
     for batch, start, low, high in zip(batches, starts.tolist(), cuts.tolist(), cuts[1:].tolist(), strict=False):
         if high - low == batch.rows:
-            taken.append(batch)
+            parts.append(batch)
         elif high > low:
-            taken.append(batch.take(positions[low:high] - start))
-    return concat(batches[0].schema, taken or [batches[0].take(slice(0, 0))])
+            parts.append(batch.take(positions[low:high] - start))
+    return concat(batches[0].schema, parts or [batches[0].take(slice(0, 0))])
 
 
 def row_bytes(batch: Batch) -> int:
-    """Bytes a row of this batch takes in a sample."""
+    """Return the bytes that a row of this batch takes in a sample."""
     columns: Any = batch.raw().values()
     return 8 + int(sum(column.nbytes // max(1, batch.rows) for column in columns))

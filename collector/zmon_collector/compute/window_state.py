@@ -1,55 +1,101 @@
-"""What the engine holds of a window that is being computed: rows that gather, partial results, what has failed."""
+"""What the engine holds of a window: rows that gather, partial results, failures, and the phase that it is in."""
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from enum import Enum
 
-from zmon.batch import Batch
 from zmon.reference import Profile
-from zmon_collector.compute import merge
-from zmon_collector.compute.accumulate import Numbers, Partial
+from zmon_collector.compute.accumulate import AgentRows, Partial
+from zmon_collector.compute.merge import MetricResults
 from zmon_collector.compute.sample import TOP, Sample
-from zmon_collector.windows.window import OpenWindow
+from zmon_collector.windows.window import ModelKey, OpenWindow
 
-ModelKey = tuple[str, str]  # (model, version)
+WindowKey = tuple[ModelKey, int, int]
+
+
+class Phase(Enum):
+    """Where a window is on its way from rows to a report."""
+
+    OPEN = "open"  # rows are computed on as soon as enough of them have gathered
+    HELD = "held"  # rows gather, and no step begins before the checkpoint is made
+    CLOSING = "closing"  # no more rows: it waits for its last steps, and for earlier windows of its model
+    FINISHING = "finishing"  # samples are merged, then metrics give their results
+    DONE = "done"  # its report is made, and the engine lets go of it
+
+
+_NEXT = {
+    Phase.OPEN: {Phase.HELD, Phase.CLOSING},
+    Phase.HELD: {Phase.OPEN, Phase.CLOSING},
+    Phase.CLOSING: {Phase.FINISHING},
+    Phase.FINISHING: {Phase.DONE},
+    Phase.DONE: set(),
+}
 
 
 @dataclass(slots=True)
 class MicroBatch:
-    """Batches of one schema and the same columns, to be joined."""
+    """Rows of one schema and with the same columns, which one step joins."""
 
-    batches: list[Batch] = field(default_factory=list)
-    seeds: list[int] = field(default_factory=list)
-    numbers: list[Numbers] = field(default_factory=list)
+    parts: list[AgentRows] = field(default_factory=list)
     rows: int = 0
     nbytes: int = 0
+
+    def add(self, part: AgentRows, nbytes: int) -> None:
+        """Append rows that take `nbytes` bytes."""
+        self.parts.append(part)
+        self.rows += part.batch.rows
+        self.nbytes += nbytes
 
 
 @dataclass(slots=True)
 class AgentPartial:
-    """One agent's share of a window."""
+    """What one agent's rows in a window have come to so far."""
 
-    groups: dict[tuple[int, frozenset[str]], MicroBatch] = field(default_factory=dict)
-    partials: dict[str, list[Partial]] = field(default_factory=dict)  # by lane
+    micro_batches: dict[tuple[int, frozenset[str]], MicroBatch] = field(default_factory=dict)  # by schema and columns
+    partials: dict[str, list[Partial]] = field(default_factory=dict)  # by executor
     samples: list[Sample] = field(default_factory=list)
-    bound: int = TOP
-    row_bytes: int = 1
-    rows: int = 0  # taken in, those that still gather included
+    bound: int = TOP  # of the merged samples: rows with keys above it need not be drawn
+    row_bytes: int = 1  # that a row takes in a sample
+    rows: int = 0  # received, including those that still gather
 
 
 @dataclass(slots=True)
 class WindowState:
-    """A window being computed."""
+    """A window that is being computed.
+
+    `phase` is changed by `enter` alone, and says what may happen to the window: the engine, the checkpointer and the
+    finalizer share nothing else about its progress.
+    """
 
     model: ModelKey
     window: OpenWindow
     reference: Profile | None = None
-    cells: dict[str, AgentPartial] = field(default_factory=dict)
-    outstanding: Counter[str] = field(default_factory=Counter)  # steps under way, by lane
+    agents: dict[str, AgentPartial] = field(default_factory=dict)
+    phase: Phase = Phase.OPEN
+    outstanding: Counter[str] = field(default_factory=Counter)  # steps under way, by executor
     failed: dict[str, str] = field(default_factory=dict)  # metric: error
-    absent: set[str] = field(default_factory=set)  # metrics that were not there when the window began
-    closing: bool = False
-    held: bool = False  # rows gather and no new step begins, so that what there is can be checkpointed
-    merged: dict[str | None, Sample | None] | None = None
-    finished: dict[str, merge.FinishedWindow] = field(default_factory=dict)  # by lane
+    absent: set[str] = field(default_factory=set)  # metrics that did not run for all of the window
+    samples: dict[str | None, Sample | None] = field(default_factory=dict)  # merged when it finishes, None: the rollup
+    results: dict[str, MetricResults] = field(default_factory=dict)  # by executor
+
+    @property
+    def key(self) -> WindowKey:
+        """Its number is part of it, because a window that has counts and no rows may begin when an open one does."""
+        return self.model, self.window.start, self.window.number
+
+    @property
+    def accepts_rows(self) -> bool:
+        """Whether rows may still be added."""
+        return self.phase is Phase.OPEN or self.phase is Phase.HELD
+
+    def enter(self, phase: Phase) -> None:
+        """Go on to the next phase; RuntimeError when it does not follow from the present one."""
+        if phase not in _NEXT[self.phase]:
+            raise RuntimeError(f"window {self.key} is {self.phase.value} and cannot become {phase.value}")
+        self.phase = phase
+
+    def fail(self, metric: str, error: str) -> None:
+        """Let a metric lose its values in this window; its first error is the one that is reported."""
+        self.failed.setdefault(metric, error)

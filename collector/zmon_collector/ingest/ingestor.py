@@ -17,6 +17,7 @@ from zmon._wire.control import Greeting
 from zmon._wire.frames import Message, Topic, encode_schema
 from zmon.batch import Batch
 from zmon.errors import WireError
+from zmon_collector.compute.accumulate import AgentRows
 from zmon_collector.compute.engine import Engine
 from zmon_collector.compute.finalizer import ClosedWindow
 from zmon_collector.config import Config
@@ -29,11 +30,11 @@ from zmon_collector.ingest.schema_cache import SchemaCache
 from zmon_collector.ingest.sessions import PendingAck, Session, SessionRegistry
 from zmon_collector.ingest.stream_position import StreamPosition, first_contact
 from zmon_collector.storage.chunk_codec import ChunkRecord
-from zmon_collector.storage.journal import ModelKey, Turn, WindowRow, pack_counts
+from zmon_collector.storage.journal import Turn, WindowRow, pack_counts
 from zmon_collector.storage.label_join import Joined
 from zmon_collector.telemetry import Telemetry
 from zmon_collector.windows.manager import WindowManager
-from zmon_collector.windows.window import NO_WINDOW, OTHER, Now, OpenWindow
+from zmon_collector.windows.window import NO_WINDOW, OTHER, ModelKey, Now, OpenWindow
 
 log = logging.getLogger("zmon.collector")
 
@@ -190,7 +191,8 @@ class Ingestor:
             if window is None:
                 self.telemetry.count("late_or_conflicting", by=rows)
                 continue
-            self.engine.add(arrival.model.key, window, arrival.agent, part.batch, arrival.session.seed, part.numbers)
+            agent_rows = AgentRows(arrival.agent, part.batch, arrival.session.seed, part.numbers)
+            self.engine.add_rows(arrival.model.key, window, agent_rows)
             if self._journal:
                 self._write(arrival, window, part)
         if arrival.schema.tags:
@@ -256,7 +258,7 @@ class Ingestor:
             unreported = self.unreported[number]
             self.models[unreported.model].windows.include_agent(unreported.window, record.agent)
             batch = Batch(unreported.window.schema, record.columns, record.rows)
-            self.engine.add(unreported.model, unreported.window, record.agent, batch, 0, 0)
+            self.engine.add_rows(unreported.model, unreported.window, AgentRows(record.agent, batch))
         self.late.release(windows)
 
     # --- close -------------------------------------------------------------------------------------------------------
@@ -294,7 +296,7 @@ class Ingestor:
 
     def forget_agents(self, model: ModelState, agents: Sequence[str]) -> None:
         """Forget what is kept of agents that the model's windows no longer know."""
-        self.engine.contexts.forget(model.key, agents)
+        self.engine.memory.forget_agents(model.key, agents)
         self.turn.gone += [(*model.key, agent) for agent in agents]
         for agent in agents:
             model.tags.pop(agent, None)
@@ -302,7 +304,7 @@ class Ingestor:
     def forget(self, model: ModelKey) -> None:
         """Forget everything that is kept of a model, here, in the engine, and on disk with this turn."""
         del self.models[model]
-        self.engine.contexts.drop(model)
+        self.engine.forget(model)
         self.turn.silent.append(model)
 
     # --- the turn ----------------------------------------------------------------------------------------------------

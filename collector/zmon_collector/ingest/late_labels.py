@@ -24,10 +24,9 @@ from zmon_collector.ingest.model_state import ModelState
 from zmon_collector.ingest.validation import WindowSlice
 from zmon_collector.storage import label_join
 from zmon_collector.storage.chunk_codec import ChunkRecord
-from zmon_collector.storage.journal import ModelKey
 from zmon_collector.storage.label_join import Joined, JoinWork
 from zmon_collector.telemetry import Telemetry
-from zmon_collector.windows.window import NANO, Now, OpenWindow
+from zmon_collector.windows.window import NANO, ModelKey, Now, OpenWindow
 
 SWEEP_EVERY = 10.0  # seconds
 

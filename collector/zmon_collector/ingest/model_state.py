@@ -6,9 +6,8 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from zmon_collector.storage.journal import ModelKey
 from zmon_collector.windows.manager import WindowManager
-from zmon_collector.windows.window import Now, OpenWindow
+from zmon_collector.windows.window import ModelKey, Now, OpenWindow
 
 NOTED_EVERY = 3600.0  # seconds between two notes in the journal of when a model was last heard of
 

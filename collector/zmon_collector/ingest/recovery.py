@@ -27,6 +27,7 @@ from zmon.batch import Batch, Schema
 from zmon.errors import WireError
 from zmon.state import unpack_state
 from zmon_collector.compute import checkpoint_codec
+from zmon_collector.compute.accumulate import AgentRows
 from zmon_collector.compute.sample import stream_seed
 from zmon_collector.ingest.ingestor import Ingestor, UnreportedWindow
 from zmon_collector.ingest.model_state import ModelState
@@ -125,7 +126,7 @@ class Recovery:
             self._model(model, version).windows.restore_agent(agent, newest, now)
         for model, version, metric, agent, memory in state.memory:
             self._model(model, version)
-            self._engine.contexts.remember((model, version), metric, agent or None, unpack_state(memory))
+            self._engine.memory.restore((model, version), metric, agent or None, unpack_state(memory))
 
     def _model(self, model: str, version: str) -> ModelState:
         key = (model, version)
@@ -207,14 +208,15 @@ class Recovery:
             # The earlier run may have ended before the journal had this agent's counts, and it may have no rows here.
             self._model(row.model, row.version).windows.include_agent(window, record.agent)
             late = Batch(window.schema, record.columns, record.rows)
-            self._engine.add((row.model, row.version), window, record.agent, late, 0, 0)
+            self._engine.add_rows((row.model, row.version), window, AgentRows(record.agent, late))
             return
         schema = self._schemas.get((row.number, record.schema))
         if schema is None:
             return  # its rows are missing, and count as lost
         batch = Batch(schema, record.columns, record.rows, record.dictionaries)
         seed = stream_seed(record.stream)
-        self._engine.add((row.model, row.version), window, record.agent, batch, seed, record.numbers)
+        rows = AgentRows(record.agent, batch, seed, record.numbers)
+        self._engine.add_rows((row.model, row.version), window, rows)
         self._ingestor.unreported[row.number].nbytes += sum(column.nbytes for column in record.columns.values())
         self.replayed += record.rows
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 
 from zmon_collector.ingest.ingestor import Ingestor
-from zmon_collector.storage.journal import ModelKey
-from zmon_collector.windows.window import Now
+from zmon_collector.windows.window import ModelKey, Now
 
 log = logging.getLogger("zmon.collector")
 

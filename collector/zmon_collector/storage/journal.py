@@ -14,8 +14,8 @@ import msgpack
 
 from zmon_collector.storage import chunk_codec, label_join
 from zmon_collector.storage.chunk_codec import ChunkRecord
+from zmon_collector.windows.window import ModelKey
 
-ModelKey = tuple[str, str]
 OF_A_MODEL = ("spans", "agents", "memory", "label_owners", "heard")  # tables of what goes with a model
 
 

@@ -20,6 +20,9 @@ NO_WINDOW = 0  # the number under which counts are journaled until a window open
 SPANS = 10_000  # closed spans remembered; beyond that, the gap between the two oldest also counts as closed
 
 
+ModelKey = tuple[str, str]  # (model, version)
+
+
 class Now(NamedTuple):
     """A reading of the collector's clocks: `wall` in epoch seconds, `mono` in seconds that never jump."""
 

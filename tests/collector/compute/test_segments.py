@@ -76,7 +76,8 @@ def computed(batch: Batch, cuts: list[int], agents: int, **options: Any) -> dict
         for metric in used
     }
     progress = StepProgress()
-    finished = merge.finish(used, partials, contexts, lambda metric, value: True, progress, merge.FinishedWindow())
+    parts = merge.WindowParts(partials, contexts, lambda metric, value: True)
+    finished = merge.finish(used, parts, progress, merge.MetricResults())
     assert not progress.failures
     found: dict[str | None, dict[Key, float]] = {}
     for point in (point for points in finished.points.values() for point in points):

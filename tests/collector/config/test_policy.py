@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from zmon_collector.compute.memory import MetricMemory
 from zmon_collector.compute.references import References
 from zmon_collector.config import parse
 from zmon_collector.config.policy import PolicyStore
@@ -52,13 +53,13 @@ def test_a_reload_that_is_not_valid_changes_nothing(tmp_path: Path) -> None:
 def test_the_reference_is_that_of_the_newest_configuration(tmp_path: Path) -> None:
     path = save_profile(tmp_path / "fraud.zmon")
     policies = PolicyStore(parse({"models": {"fraud": {"reference": str(path)}}}))
-    references, model = References(policies), ("fraud", "1")
-    first = references.of(model, SCHEMA, {})
-    assert first is not None and references.of(model, SCHEMA, {}) is first is references.current(model)
+    references, model = References(policies, MetricMemory()), ("fraud", "1")
+    first = references.of(model, SCHEMA)
+    assert first is not None and references.of(model, SCHEMA) is first is references.current(model)
     policies.replace(parse({"models": {"fraud": {"reference": str(path)}}}))
-    assert references.of(model, SCHEMA, {}) is not first  # read again: the file may have changed
+    assert references.of(model, SCHEMA) is not first  # read again: the file may have changed
     policies.replace(parse({}))
-    assert references.of(model, SCHEMA, {}) is references.current(model) is None
+    assert references.of(model, SCHEMA) is references.current(model) is None
 
 
 def test_a_forgotten_model_gets_its_policy_anew() -> None:

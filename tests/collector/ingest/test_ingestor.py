@@ -73,7 +73,7 @@ class Table:
         found: list[ClosedWindow] = []
 
         def enough() -> bool:
-            found.extend(self.service.engine.completed())
+            found.extend(self.service.engine.advance())
             return len(found) >= count
 
         until(enough, 20, "the windows to be finished")

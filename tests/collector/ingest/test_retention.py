@@ -10,8 +10,8 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
-from zmon_collector.compute.contexts import Contexts
 from zmon_collector.compute.engine import Engine
+from zmon_collector.compute.memory import MetricMemory
 from zmon_collector.config import Config, LimitsSection
 from zmon_collector.config.policy import PolicyStore
 from zmon_collector.ingest.ingestor import Ingestor
@@ -23,7 +23,7 @@ from zmon_collector.storage.database import Database
 from zmon_collector.telemetry import Telemetry
 from zmon_collector.windows import window
 from zmon_collector.windows.manager import WindowManager
-from zmon_collector.windows.window import Now, OpenWindow, WindowRules
+from zmon_collector.windows.window import ModelKey, Now, OpenWindow, WindowRules
 
 from tests.support.collectors import Collector
 from tests.support.waiting import until
@@ -42,20 +42,23 @@ class Computed:
     """Stands for the engine: keeps what metrics would keep, and finishes windows when it is told to."""
 
     def __init__(self) -> None:
-        self.contexts = Contexts(PolicyStore(Config()))
-        self.windows: list[tuple[journal.ModelKey, OpenWindow]] = []
+        self.memory = MetricMemory()
+        self.windows: list[tuple[ModelKey, OpenWindow]] = []
 
-    def add(self, model: journal.ModelKey, window: OpenWindow, *_: object) -> None:
+    def add_rows(self, model: ModelKey, window: OpenWindow, *_: object) -> None:
         if (model, window) not in self.windows:
             self.windows.append((model, window))
 
-    def close(self, model: journal.ModelKey, window: OpenWindow) -> None:
+    def close(self, model: ModelKey, window: OpenWindow) -> None:
         pass
+
+    def forget(self, model: ModelKey) -> None:
+        self.memory.forget(model)
 
     def rows(self, *_: object) -> dict[str, int]:
         return {}
 
-    def unfinished(self) -> list[tuple[journal.ModelKey, OpenWindow]]:
+    def unfinished(self) -> list[tuple[ModelKey, OpenWindow]]:
         return self.windows
 
 
@@ -104,7 +107,7 @@ class Scene:
             self.ingestor.handle_greeting(Greeting("bye", topic, stream, 2, 0, 1, 0, tally), b"peer", self.now)
         self.turn()
 
-    def turn(self) -> list[journal.ModelKey]:
+    def turn(self) -> list[ModelKey]:
         self.ingestor.end_streams(self.now)
         self.ingestor.close_due(self.now, hold=False)
         gone = self.forgetting.forget_silent(self.now)
@@ -119,7 +122,7 @@ class Scene:
                 kept: dict[str, Any] = {"kept": 1}
                 memory = {("metric", agent): pack_state(kept) for agent in (*pending.window.tallies, None)}
                 for agent in (*pending.window.tallies, None):
-                    self.engine.contexts.remember(pending.model, "metric", agent, kept)
+                    self.engine.memory.restore(pending.model, "metric", agent, kept)
                 journal.write_closed(number, pending.model, memory, self.connection)
                 del self.ingestor.unreported[number]
                 self.engine.windows = [each for each in self.engine.windows if each[1] is not pending.window]
@@ -166,7 +169,7 @@ def test_everything_of_a_silent_model_goes_and_nothing_of_another() -> None:
         scene.connection.execute("INSERT INTO label_owners VALUES (?, 'm', ?, '', x'')", (hash(version), version))
     scene.live_on(FORGET_MODEL - DAY / 2)
     assert set(scene.ingestor.models) == {("m", "new")}
-    assert not scene.engine.contexts._memory.get(("m", "old"))
+    assert not scene.engine.memory.of(("m", "old"))
     for table in ("spans", "memory", "label_owners", "heard"):
         assert scene.kept(table) == {("m", "new")}, table
     assert scene.telemetry.get("models_forgotten") == 1

@@ -13,7 +13,7 @@ from typing import Any
 
 from zmon.errors import ConfigurationError
 from zmon.state import pack_state, unpack_state
-from zmon_collector.compute.contexts import Memory
+from zmon_collector.compute.memory import Memory
 from zmon_collector.delivery.outbox import next_sequence
 
 VERSION = 1

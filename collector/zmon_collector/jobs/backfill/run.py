@@ -97,7 +97,7 @@ class Backfill:
             writer = _ReportWriter(self._sink(), progress, job)
             runner = EngineRunner(job, self._registry, self._policies)
             for (metric, agent), memory in progress.memory.items():
-                runner.engine.contexts.remember(job.key, metric, agent, memory)
+                runner.engine.memory.restore(job.key, metric, agent, memory)
             try:
                 rounds = self._rounds(plan, progress.closed)
                 self._update(of_rows=sum(plan.in_window[start] for round_ in rounds for start in round_.windows))
@@ -126,7 +126,7 @@ class Backfill:
         self, plan: BackfillPlan, round_: PlanRound, runner: EngineRunner, workers: WorkerPool, writer: _ReportWriter
     ) -> None:
         engine, job = runner.engine, self.job
-        profile = engine.references.of(job.key, job.schema, engine.contexts.memory(job.key))
+        profile = engine.references.of(job.key, job.schema)
         job = replace(job, reference=None if profile is None else profile.to_bytes())
         low, high, period = round_.windows[0], round_.windows[-1], job.periods.newest
         open_ = {start: OpenWindow(start, start + period, schema=job.schema) for start in round_.windows}

@@ -14,6 +14,7 @@ from zmon._capture.columns import nanoseconds
 from zmon.batch import Array
 from zmon.errors import ConfigurationError, Rejected
 from zmon.reference import Profile
+from zmon_collector.compute.accumulate import AgentRows
 from zmon_collector.compute.engine import Engine
 from zmon_collector.compute.finalizer import ClosedWindow
 from zmon_collector.compute.sample import stream_seed
@@ -64,11 +65,11 @@ class EngineRunner:
 
     def run_until(self, done: Callable[[], bool]) -> list[ClosedWindow]:
         """Run the engine until `done`, and return the windows that were finished meanwhile."""
-        closed = self.engine.completed()
+        closed = self.engine.advance()
         while not done():
             self._wakeup.wait(TICK)
             self._wakeup.clear()
-            closed += self.engine.completed()
+            closed += self.engine.advance()
         return closed
 
 
@@ -123,9 +124,10 @@ def compute(job: Job, number: int, piece: FilePiece, low: int, high: int) -> Pie
                             windows[start] = OpenWindow(start, start + period, schema=job.schema)
                         taken = batch if len(where) == batch.rows else batch.take(where)
                         numbers = where.astype(np.uint64) + np.uint64(chunk.first + at)
-                        runner.engine.add(job.key, windows[start], names[code], taken, seed, numbers)
+                        agent_rows = AgentRows(names[code], taken, seed, numbers)
+                        runner.engine.add_rows(job.key, windows[start], agent_rows)
                         result.count(start, names[code], taken.rows)
-            runner.run_until(lambda: max(lane.nbytes for lane in runner.engine.lanes.values()) <= AHEAD)
+            runner.run_until(lambda: runner.engine.longest_queue <= AHEAD)
         runner.engine.flush()
         runner.run_until(lambda: runner.engine.idle)
         for start, window in windows.items():

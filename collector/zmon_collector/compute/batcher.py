@@ -1,0 +1,159 @@
+"""Rows gather into micro-batches; steps on executors turn these into partial results, which are merged when many."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Sequence
+from typing import Any
+
+from zmon.contract import Metric
+from zmon_collector.compute import merge
+from zmon_collector.compute.accumulate import AgentRows, Partial, StepProgress, accumulate, draw, is_late
+from zmon_collector.compute.checkpoint_codec import AgentState
+from zmon_collector.compute.contexts import ContextFactory
+from zmon_collector.compute.executors import MetricExecutor, Step
+from zmon_collector.compute.sample import row_bytes
+from zmon_collector.compute.sample_budget import SampleBudget
+from zmon_collector.compute.scheduler import Scheduler
+from zmon_collector.compute.window_state import AgentPartial, MicroBatch, Phase, WindowState
+
+MICRO_ROWS = 32768  # rows joined into one step; fewer cost more of the interpreter's time per row
+MICRO_BYTES = 4 * 2**20
+FOLD_AT = 16  # partial results of an agent before they are merged into one
+QUEUE_BYTES = 64 * 2**20  # of rows that may wait for one executor
+
+
+class MicroBatcher:
+    """Gathers rows, and keeps the partial results of an agent's rows with its window."""
+
+    def __init__(self, scheduler: Scheduler, contexts: ContextFactory, budget: SampleBudget) -> None:
+        self._scheduler = scheduler
+        self._contexts = contexts
+        self._budget = budget
+        self.nbytes = 0  # of rows in no step yet
+
+    # --- rows in -----------------------------------------------------------------------------------------------------
+
+    def add(self, state: WindowState, rows: AgentRows) -> None:
+        """Add rows to a window, and start a step when enough of them have gathered."""
+        if not state.accepts_rows:
+            raise RuntimeError(f"window {state.key} is {state.phase.value} and takes no more rows")
+        batch = rows.batch
+        agent = self._agent(state, rows.agent)
+        if not is_late(batch):
+            if not agent.rows:
+                agent.row_bytes = row_bytes(batch)
+            agent.rows += batch.rows
+        key = (id(batch.schema), batch.columns)
+        micro_batch = agent.micro_batches.get(key)
+        if micro_batch is None:
+            micro_batch = agent.micro_batches[key] = MicroBatch()
+        nbytes = sum(column.nbytes for column in batch.raw().values())
+        micro_batch.add(rows, nbytes)
+        self.nbytes += nbytes
+        full = micro_batch.rows >= MICRO_ROWS or micro_batch.nbytes >= MICRO_BYTES
+        if full and state.phase is Phase.OPEN:
+            self._submit(state, agent, agent.micro_batches.pop(key))
+
+    def _agent(self, state: WindowState, name: str) -> AgentPartial:
+        agent = state.agents.get(name)
+        if agent is None:
+            agent = state.agents[name] = AgentPartial()
+            self._budget.enlist()
+        return agent
+
+    def flush(self, state: WindowState) -> None:
+        """Start steps for all rows that have gathered, however few."""
+        for agent in state.agents.values():
+            while agent.micro_batches:
+                self._submit(state, agent, agent.micro_batches.popitem()[1])
+
+    def submit_full(self, state: WindowState) -> None:
+        """Start steps for the micro-batches that have become full while the window was held."""
+        for agent in state.agents.values():
+            for key in [key for key, each in agent.micro_batches.items() if each.rows >= MICRO_ROWS]:
+                self._submit(state, agent, agent.micro_batches.pop(key))
+
+    def _submit(self, state: WindowState, agent: AgentPartial, micro_batch: MicroBatch) -> None:
+        self.nbytes -= micro_batch.nbytes
+        for executor in self._scheduler.executors.values():
+            if executor.name and executor.nbytes > QUEUE_BYTES:
+                for each in executor.metric_states:
+                    state.fail(each.metric.name, f"too slow: {QUEUE_BYTES >> 20} MiB of rows were waiting for it")
+            else:
+                self._scheduler.start(executor, self._accumulation(state, agent, executor, micro_batch))
+
+    def _accumulation(
+        self, state: WindowState, agent: AgentPartial, executor: MetricExecutor, micro_batch: MicroBatch
+    ) -> Step:
+        parts = micro_batch.parts
+        batches = [part.batch for part in parts]
+        bare = self._contexts.bare(state, parts[0].agent)
+        contexts = {"": bare, **self._contexts.for_rows(state, parts[0].agent, executor)}
+        size, bound = self._budget.size(state, agent), agent.bound
+        sampled = executor is self._scheduler.builtin and not is_late(batches[0])
+
+        def run(metrics: Sequence[Metric[Any]], progress: StepProgress) -> Partial:
+            partial = accumulate(metrics, batches, contexts, progress)
+            if sampled:
+                partial.sample = draw(parts, bare.schema, size, bound)
+            return partial
+
+        def done(partial: Partial | None, _: StepProgress) -> None:
+            if partial is not None:
+                self._gather(state, agent, executor, partial)
+
+        return Step(state, run, done, micro_batch.nbytes)
+
+    # --- partial results ---------------------------------------------------------------------------------------------
+
+    def restore(self, state: WindowState, name: str, kept: AgentState) -> None:
+        """Add what a checkpoint has of an agent."""
+        agent = self._agent(state, name)
+        agent.rows += kept.rows
+        if kept.sample is not None:
+            agent.row_bytes = row_bytes(kept.sample.batch)
+            agent.bound = min(agent.bound, kept.sample.bound)
+        for executor_name, partial in kept.partials.items():
+            executor = self._scheduler.executors.get(executor_name)
+            if executor is not None:
+                partial.sample = kept.sample if executor is self._scheduler.builtin else None
+                self._gather(state, agent, executor, partial)
+
+    def _gather(self, state: WindowState, agent: AgentPartial, executor: MetricExecutor, partial: Partial) -> None:
+        """Keep a partial result, and merge an agent's samples and accumulators when there are many."""
+        if partial.sample is not None:
+            agent.samples.append(partial.sample)
+            size = self._budget.size(state, agent)
+            if len(agent.samples) > 1 and sum(len(sample.keys) for sample in agent.samples) > 2 * size:
+                self._fold_samples(agent, size)
+        partials = agent.partials.setdefault(executor.name, [])
+        partials.append(partial)
+        if len(partials) >= FOLD_AT:
+            self._fold(state, agent, executor)
+
+    def fold(self, state: WindowState, except_for: Container[str]) -> None:
+        """Merge each agent's samples and partial results into one, those of the named executors excepted."""
+        for agent in state.agents.values():
+            for executor in self._scheduler.executors.values():
+                if executor.name not in except_for and len(agent.partials.get(executor.name, [])) > 1:
+                    self._fold(state, agent, executor)
+            self._fold_samples(agent, self._budget.size(state, agent))
+
+    def _fold(self, state: WindowState, agent: AgentPartial, executor: MetricExecutor) -> None:
+        partials = agent.partials[executor.name]
+        agent.partials[executor.name] = []
+
+        def run(metrics: Sequence[Metric[Any]], progress: StepProgress) -> Partial:
+            return merge.fold(metrics, partials, progress)
+
+        def done(folded: Partial | None, _: StepProgress) -> None:
+            if folded is not None:
+                agent.partials.setdefault(executor.name, []).append(folded)
+
+        self._scheduler.start(executor, Step(state, run, done))
+
+    @staticmethod
+    def _fold_samples(agent: AgentPartial, size: int) -> None:
+        folded = merge.fold_samples(agent.samples, size)
+        if folded is not None:
+            agent.samples, agent.bound = [folded], folded.bound

@@ -1,0 +1,35 @@
+"""What metrics keep from one window to the next, by model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from zmon_collector.windows.window import ModelKey
+
+Memory = dict[tuple[str, str | None], dict[str, Any]]  # by (metric, agent), None for the rollup
+
+
+class MetricMemory:
+    """The memory of all metrics. It changes when a window is finished, and is journaled with the window's report."""
+
+    def __init__(self) -> None:
+        self._models: dict[ModelKey, Memory] = {}
+
+    def of(self, model: ModelKey) -> Memory:
+        """Return what the metrics keep of a model."""
+        return self._models.setdefault(model, {})
+
+    def restore(self, model: ModelKey, metric: str, agent: str | None, kept: dict[str, Any]) -> None:
+        """Bring back what a metric kept in an earlier run."""
+        self.of(model)[metric, agent] = kept
+
+    def forget_agents(self, model: ModelKey, agents: Sequence[str]) -> None:
+        """Drop what is kept for agents that are gone."""
+        memory = self.of(model)
+        for key in [key for key in memory if key[1] in agents]:
+            del memory[key]
+
+    def forget(self, model: ModelKey) -> None:
+        """Drop everything that is kept of a model."""
+        self._models.pop(model, None)

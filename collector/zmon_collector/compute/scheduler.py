@@ -1,0 +1,83 @@
+"""Starts the steps of windows on executors, counts those under way, and collects what the executors have done.
+
+The batcher, the checkpointer and the finalizer all work through it. It runs on the collector's thread: executors only
+append to a queue and wake that thread, so nothing of a window is ever changed by two threads.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+
+from zmon_collector.compute.executors import MetricExecutor, Step
+from zmon_collector.compute.window_state import WindowState
+from zmon_collector.plugins import Registry
+
+
+class Scheduler:
+    """Runs steps on the executors of all plugins.
+
+    Parameters
+    ----------
+    registry : Registry
+    workers : int
+        Threads for the built-in metrics.
+    timeout : float
+        Seconds that a metric may take for one step.
+    wake : callable
+        Called from any thread when `collect` has something to do.
+    """
+
+    def __init__(self, registry: Registry, *, workers: int, timeout: float, wake: Callable[[], None]) -> None:
+        self.metrics = registry.metrics
+        self._timeout = timeout
+        self._wake = wake
+        self._ended: deque[tuple[MetricExecutor, Step]] = deque()
+        self.executors = {
+            name: MetricExecutor(name, metric_states, 1 if name else workers, self._enqueue)
+            for name, metric_states in registry.by_executor().items()
+        }
+
+    def _enqueue(self, executor: MetricExecutor, step: Step) -> None:
+        self._ended.append((executor, step))
+        self._wake()
+
+    @property
+    def builtin(self) -> MetricExecutor:
+        """The executor of the built-in metrics, which also does the work that is not a metric's."""
+        return self.executors[""]
+
+    @property
+    def idle(self) -> bool:
+        """Whether no step is under way."""
+        return not any(executor.steps for executor in self.executors.values())
+
+    def start(self, executor: MetricExecutor, step: Step) -> None:
+        """Run a step; its window closes after it."""
+        step.window.outstanding[executor.name] += 1
+        executor.submit(step)
+
+    def collect(self, windows: Iterable[WindowState]) -> None:
+        """Hand outcomes to the steps' `done`, and abandon overdue metrics, which fail in all these windows."""
+        while self._ended:
+            executor, step = self._ended.popleft()
+            ended = executor.outcome(step)
+            if ended is None:
+                continue
+            outcome, progress = ended
+            step.window.outstanding[executor.name] -= 1
+            if not step.trial:
+                for name, error in progress.failures.items():
+                    step.window.fail(name, error)
+                for name, seconds in progress.seconds.items():
+                    self.metrics[name].seconds += seconds
+            step.done(outcome, progress)
+        for executor in self.executors.values():
+            for state in executor.abandon_overdue(self._timeout):
+                for window in windows:
+                    window.fail(state.metric.name, state.error)
+
+    def shutdown(self) -> None:
+        """End the executors."""
+        for executor in self.executors.values():
+            executor.shutdown()
