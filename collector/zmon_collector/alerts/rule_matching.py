@@ -1,4 +1,4 @@
-"""What alert rules are about: which points they fit, and how many rows or labels a value rests on. Pure."""
+"""Which points an alert rule watches, and how many rows or labels a value rests on. Pure."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ NAMES = ("class_name", "feat_name", "stat")
 
 
 def is_for(rule: AlertRule, model: str, version: str) -> bool:
-    """Whether the rule watches this model."""
+    """Return whether the rule watches this model."""
     return fnmatchcase(model, rule.model) and fnmatchcase(version, rule.version)
 
 
 def is_few(rule: AlertRule, report: Report, agent: str | None) -> bool:
-    """Whether the agent has sent too little to be judged; an agent that sends nothing at all is gone."""
+    """Return whether the agent sends rows, but too few to be judged."""
     received = rows_by_agent(report.rows)
     count = labels_by_agent(report.points, report.rows) if rule.what in SCORES else received
     return rule.when != "silent" and received.get(agent, 0) > 0 and count.get(agent, 0) < rule.min_rows
 
 
 def fits(rule: AlertRule, point: Point) -> bool:
-    """Whether it watches this series, which has the rule's `what`."""
+    """Return whether the rule watches this series, which has the rule's `what`."""
     value = point.value
     if value.segment_name or value.category or value.predicted or value.reason:
         return False
@@ -42,35 +42,35 @@ def _agents(rule: AlertRule, point: Point) -> tuple[str, str]:
 
 
 def member_of(point: Point) -> str:
-    """What tells the series from others of its rule."""
+    """Return the names that distinguish a series from others of its rule."""
     value = point.value
-    return " ".join(each for each in (point.agent_id, value.class_name, value.feat_name, value.stat) if each)
+    return " ".join(name for name in (point.agent_id, value.class_name, value.feat_name, value.stat) if name)
 
 
 def rows_by_agent(rows: Mapping[str, RowCounts]) -> dict[str | None, int]:
-    """Rows that values rest on, by agent, None for all of them."""
+    """Return the rows that values rest on, by agent; None stands for all agents."""
     return {
-        None: sum(each.received for each in rows.values()),
-        **{agent: each.received for agent, each in rows.items()},
+        None: sum(counts.received for counts in rows.values()),
+        **{agent: counts.received for agent, counts in rows.items()},
     }
 
 
 def labels_by_agent(points: Sequence[Point], rows: Mapping[str, RowCounts]) -> dict[str | None, int]:
-    """Labels that scores rest on, by agent: those of the window's own rows, or those that were joined."""
+    """Return the labels that scores rest on, by agent: those of the window's own rows, or those joined later."""
     received = rows_by_agent(rows)
-    found: dict[str | None, int] = {}
+    labels: dict[str | None, int] = {}
     for agent, value in points:
         if value.segment_name:
             continue
         if value.what == "label_coverage":
-            found[agent] = max(found.get(agent, 0), round(value.value * received.get(agent, 0)))
+            labels[agent] = max(labels.get(agent, 0), round(value.value * received.get(agent, 0)))
         elif value.what == "late_label_count" and value.reason == "joined":
-            found[agent] = max(found.get(agent, 0), int(value.value))
-    return found or received
+            labels[agent] = max(labels.get(agent, 0), int(value.value))
+    return labels or received
 
 
 def note_agents(agents: dict[str, list[int]], rows: Mapping[str, RowCounts]) -> None:
-    """Of each agent: windows in a row with rows, and then without."""
+    """Count, by agent, windows in a row with rows, and those without since then."""
     for agent, counts in rows.items():
         if counts.received:
             agents[agent] = [agents.get(agent, [0, 0])[0] + 1, 0]

@@ -1,6 +1,6 @@
-"""Alert rules over closed windows: which alerts open, hold and close. Pure: reports and the clock are passed in.
+"""Alert rules over closed windows: which alerts open, stay open and close. Pure: reports and the clock are passed in.
 
-An alert is of one rule and one (model, version); the series that are beyond the rule's bounds are its members. It opens
+An alert belongs to one rule and one (model, version). Its members are the series beyond the rule's bounds: it opens
 with the first and closes with the last, so a broken input that moves a hundred series is one alert.
 """
 
@@ -24,62 +24,63 @@ from zmon_collector.alerts.rule_matching import (
 )
 from zmon_collector.config.alerting import AlertRule
 
-LEARN = 3  # windows that the trailing mean needs
-ADAPT = 60  # windows after which a level that stays is the new normal
-KEPT = 200  # alerts that are remembered
+LEARN = 3  # windows before the trailing mean is used
+ADAPT = 60  # windows after which a lasting new level becomes the expected one
+KEPT = 200  # alerts, open and closed
 SERIES = 20_000  # whose state is kept
-MODELS = 10_000  # versions of models that are remembered
-FORGOTTEN = 8 * 86400.0  # seconds without a report before one is not: a job of once a week goes on where it was
-SILENT_AFTER = 3  # windows with rows, before an agent is missed
-MISSED, QUIET = 10, 3600.0  # windows of its model, and seconds, in which a member gives nothing before it leaves
-GRACE = 30.0  # seconds beyond its windows before a model without data is missed
-NO_MORE = "no more data"  # why an alert is closed
+MODELS = 10_000  # versions of models whose state is kept
+FORGOTTEN = 8 * 86400.0  # seconds without a report until a version is forgotten: a weekly job keeps its state
+SILENT_AFTER = 3  # windows with rows before an agent can count as silent
+MISSED, QUIET = 10, 3600.0  # windows of its model, and seconds, without a value before a member leaves its alert
+GRACE = 30.0  # seconds beyond its windows before a model counts as without data
+NO_MORE = "no more data"  # why an alert was closed
 
-Entry = dict[str, Any]
+Alert = dict[str, Any]  # plain data, as it is stored, shown and sent
+State = dict[str, Any]  # of a series or a model, plain data
 Key = tuple[str, ...]
 
 
 class AlertEvent(NamedTuple):
-    """An alert has opened or closed."""
+    """The opening or closing of an alert."""
 
     kind: str  # "opened" | "closed"
-    alert: Entry
+    alert: Alert
 
 
 class Finding(NamedTuple):
-    """What a rule finds of a series in a window: whether it is beyond a bound, or well within (neither: hold)."""
+    """A rule's finding on a series in a window: beyond a bound, well within it, or neither, which changes nothing."""
 
     member: str
     value: float
     beyond: bool
     within: bool
-    said: str
-    agent: str | None = None  # whose series it is; None: the rollup's
+    text: str
+    agent: str | None = None  # None: the rollup
 
 
 class AlertTracker:
-    """The state of all alerts.
+    """The state machine of all alerts.
 
     Parameters
     ----------
     rules : sequence of AlertRule
     state : mapping, optional
-        What `state` gave in an earlier run.
+        From `state` of an earlier run.
     """
 
     def __init__(self, rules: Sequence[AlertRule], state: Mapping[str, Any] | None = None) -> None:
         state = state or {}
         self.sequence: int = state.get("sequence", 0)  # of the last report
         self._number: int = state.get("number", 0)
-        self.alerts: list[Entry] = list(state.get("alerts", []))  # newest last, open ones included
+        self.alerts: list[Alert] = list(state.get("alerts", []))  # newest last, open ones included
         self._series = _keyed(state.get("series", []), 4)  # by rule, model, version, member
         self._models = _keyed(state.get("models", []), 2)  # by model, version
         self._wall: float | None = state.get("wall")  # of the last report or look
         self._resumed = bool(state)
-        self._follow(rules)  # what is open of rules that are gone waits for `change`, which tells
+        self._set_rules(rules)  # open alerts of removed rules wait for `replace_rules`, which reports their closing
 
     def state(self) -> dict[str, Any]:
-        """Plain data from which another run goes on."""
+        """Return plain data from which another run can continue."""
         return {
             "sequence": self.sequence,
             "number": self._number,
@@ -90,15 +91,15 @@ class AlertTracker:
         }
 
     def replace_rules(self, rules: Sequence[AlertRule], wall: float) -> list[AlertEvent]:
-        """Follow other rules; what stands under a rule that goes on by its name stays as it is."""
-        self._follow(rules)
+        """Replace the rules. Alerts of a rule whose name remains stay open."""
+        self._set_rules(rules)
         return [
             self._close(alert, int(wall), "its rule is gone")
             for alert in self.open()
             if alert["rule"] not in self._rules
         ]
 
-    def _follow(self, rules: Sequence[AlertRule]) -> None:
+    def _set_rules(self, rules: Sequence[AlertRule]) -> None:
         self._rules = {rule.name: rule for rule in rules}
         self._by_what: dict[str, list[AlertRule]] = {}
         for rule in rules:
@@ -107,43 +108,43 @@ class AlertTracker:
         for key in [key for key in self._series if key[0] not in self._rules]:
             del self._series[key]
 
-    def open(self) -> list[Entry]:
-        """Alerts that are open."""
-        return [each for each in self.alerts if each["state"] == "firing"]
+    def open(self) -> list[Alert]:
+        """Return the open alerts."""
+        return [alert for alert in self.alerts if alert["state"] == "firing"]
 
     # --- windows -----------------------------------------------------------------------------------------------------
 
     def evaluate(self, report: Report, wall: float) -> list[AlertEvent]:
-        """A window has closed. A report that was taken before changes nothing."""
+        """Apply the rules to a closed window. A report that was evaluated before changes nothing."""
         if report.sequence <= self.sequence:
             return []
         self.sequence = report.sequence
-        self._pass_to(wall)
-        rows = sum(each.received for each in report.rows.values())
+        self._skip_downtime(wall)
+        rows = sum(counts.received for counts in report.rows.values())
         events: list[AlertEvent] = []
         key = (report.model, report.version)
         model = self._models.pop(key, None) or {"agents": {}}
         if len(self._models) >= MODELS:
             events += self._forget(next(iter(self._models)), report.window.start)
-        self._models[key] = model  # the last now; the first is the one longest without a report
+        self._models[key] = model  # moved to the end: the first has been without a report for longest
         model["seen"] = wall
         if rows:
             period = report.window.end - report.window.start
             model.update(heard=wall, period=period, start=max(report.window.start, model.get("start", 0)))
             note_agents(model["agents"], report.rows)
-        gave: set[tuple[str, str]] = set()
-        for rule, found in self._found(report, model, rows):
-            events += self._settle(rule, report.model, report.version, found, report.window.start)
-            gave.update((rule.name, each.member) for each in found)
-        return [*events, *self._leave(report, rows, gave, wall)]
+        judged: set[tuple[str, str]] = set()
+        for rule, findings in self._judge_report(report, model, rows):
+            events += self._apply(rule, key, findings, report.window.start)
+            judged.update((rule.name, finding.member) for finding in findings)
+        return [*events, *self._drop_quiet_members(report, rows, judged, wall)]
 
     def advance(self, wall: float) -> list[AlertEvent]:
-        """Look for models that give no more windows, and forget those that gave none for long."""
-        self._pass_to(wall)
+        """Find models without new windows, and forget those that have had none for long."""
+        self._skip_downtime(wall)
         events: list[AlertEvent] = []
         for key, model in list(self._models.items()):
-            known: Any = model.get("heard", wall)  # all that an earlier zmon noted
-            if wall - model.setdefault("seen", known) > FORGOTTEN:
+            heard: Any = model.get("heard", wall)  # state of an earlier release has no "seen"
+            if wall - model.setdefault("seen", heard) > FORGOTTEN:
                 events += self._forget(key, int(wall))
         for rule in self._rules.values():
             if rule.when != "no_data":
@@ -154,44 +155,43 @@ class AlertTracker:
                 quiet = wall - model["heard"]
                 gone = quiet > (rule.windows + 1) * model["period"] + GRACE
                 finding = Finding("", quiet, gone, not gone, f"no rows for {quiet:.0f} s")
-                one = _once(rule)
-                events += self._settle(one, name, version, [finding], int(wall))
+                events += self._apply(_immediate(rule), (name, version), [finding], int(wall))
         return events
 
-    def _pass_to(self, wall: float) -> None:
-        """The time in which no collector ran says nothing of models: what was heard moves on by it."""
+    def _skip_downtime(self, wall: float) -> None:
+        """After a restart, add the time without a collector to the times of last data: it says nothing of models."""
         if self._resumed:
             self._resumed = False
-            heard = [
-                (each, name)
-                for each in (*self._models.values(), *self._series.values())
+            noted = [
+                (state, name)
+                for state in (*self._models.values(), *self._series.values())
                 for name in ("heard", "seen")
-                if name in each
+                if name in state
             ]
-            last = self._wall or max((each[name] for each, name in heard), default=wall)
-            for each, name in heard:
-                each[name] += max(wall - last, 0.0)
+            last = self._wall or max((state[name] for state, name in noted), default=wall)
+            for state, name in noted:
+                state[name] += max(wall - last, 0.0)
         self._wall = wall
 
-    def _found(self, report: Report, model: Entry, rows: int) -> Iterator[tuple[AlertRule, list[Finding]]]:
+    def _judge_report(self, report: Report, model: State, rows: int) -> Iterator[tuple[AlertRule, list[Finding]]]:
         labels, rows_of = labels_by_agent(report.points, report.rows), rows_by_agent(report.rows)
-        found: dict[str, list[Finding]] = {}
+        by_rule: dict[str, list[Finding]] = {}
         for point in report.points:
             for rule in self._by_what.get(point.value.what, ()):
                 if is_for(rule, report.model, report.version) and fits(rule, point):
                     count = labels if rule.what in SCORES else rows_of
                     finding = self._judge(rule, report, point, count.get(point.agent_id, 0))
                     if finding is not None:
-                        found.setdefault(rule.name, []).append(finding)
-        for name, findings in found.items():
+                        by_rule.setdefault(rule.name, []).append(finding)
+        for name, findings in by_rule.items():
             yield self._rules[name], findings
         for rule in self._rules.values():
             if rule.when == "loss" and is_for(rule, report.model, report.version):
-                lost = sum(each.lost for each in report.rows.values())
+                lost = sum(counts.lost for counts in report.rows.values())
                 if rows + lost >= rule.min_rows:
                     share, bound = lost / (rows + lost), rule.above or 0.0
-                    said = f"{lost} of {rows + lost} rows were lost"
-                    yield rule, [Finding("", share, share > bound, share <= bound * (1 - rule.hysteresis), said)]
+                    text = f"{lost} of {rows + lost} rows were lost"
+                    yield rule, [Finding("", share, share > bound, share <= bound * (1 - rule.hysteresis), text)]
             elif rule.when == "silent" and rows and is_for(rule, report.model, report.version):
                 yield (
                     rule,
@@ -216,39 +216,42 @@ class AlertTracker:
             rule.below is None or value >= rule.below + slack[-1]
         )
         bound = rule.below if below or rule.above is None else rule.above
-        said = f"{value:.4g}, {'below' if bound == rule.below else 'above'} {bound:g}"
-        return Finding(member, value, above or below, within, said, point.agent_id)
+        text = f"{value:.4g}, {'below' if bound == rule.below else 'above'} {bound:g}"
+        return Finding(member, value, above or below, within, text, point.agent_id)
 
     def _against_trailing(self, rule: AlertRule, report: Report, point: Point, rows: int) -> Finding | None:
-        """Outside mean ± kσ of the trailing windows. σ is no smaller than what chance alone does to a mean of numbers
-        in [0, 1] over these rows: few windows say little of it."""
+        """Compare with mean ± kσ of the trailing windows.
+
+        Few windows say little of σ, so it is no smaller than what chance alone does to a mean of numbers in [0, 1] over
+        this many rows.
+        """
         value, member = float(point.value.value), member_of(point)
-        series = self._of(rule, report.model, report.version, member)
-        known: list[float] = series.setdefault("values", [])
-        if len(known) < LEARN:
-            known.append(value)
+        series = self._series_state(rule, (report.model, report.version), member)
+        trailing: list[float] = series.setdefault("values", [])
+        if len(trailing) < LEARN:
+            trailing.append(value)
             return None
-        n = len(known)
-        mean = sum(known) / n
-        spread = sum((each - mean) ** 2 for each in known) / (n - 1)
-        if min(known) >= 0 and max(known) <= 1:
-            spread = max(spread, mean * (1 - mean) / rows)
-        bound = max((rule.sigma or 0) * math.sqrt(spread * (1 + 1 / n)), rule.least)
+        n = len(trailing)
+        mean = sum(trailing) / n
+        variance = sum((earlier - mean) ** 2 for earlier in trailing) / (n - 1)
+        if min(trailing) >= 0 and max(trailing) <= 1:
+            variance = max(variance, mean * (1 - mean) / rows)
+        bound = max((rule.sigma or 0) * math.sqrt(variance * (1 + 1 / n)), rule.least)
         distance = abs(value - mean)
         beyond = distance > bound
         outside = series.get("outside", 0) + 1 if beyond else 0
         if not beyond or outside > ADAPT:
-            known[:] = [value] if outside > ADAPT else [*known, value][-rule.trailing :]
+            trailing[:] = [value] if outside > ADAPT else [*trailing, value][-rule.trailing :]
             outside = 0
         series["outside"] = outside
         within = distance <= bound * (1 - rule.hysteresis)
-        said = f"{value:.4g}, expected {mean:.4g} ± {bound:.2g}"
-        return Finding(member, value, beyond, within, said, point.agent_id)
+        text = f"{value:.4g}, expected {mean:.4g} ± {bound:.2g}"
+        return Finding(member, value, beyond, within, text, point.agent_id)
 
-    # --- open, hold, close -------------------------------------------------------------------------------------------
+    # --- open, keep, close -------------------------------------------------------------------------------------------
 
-    def _of(self, rule: AlertRule, model: str, version: str, member: str) -> Entry:
-        key = (rule.name, model, version, member)
+    def _series_state(self, rule: AlertRule, model: Key, member: str) -> State:
+        key = (rule.name, *model, member)
         series = self._series.get(key)
         if series is None:
             if len(self._series) >= SERIES:
@@ -256,50 +259,49 @@ class AlertTracker:
             series = self._series[key] = {}
         return series
 
-    def _settle(
-        self, rule: AlertRule, model: str, version: str, found: Iterable[Finding], start: int
-    ) -> Iterator[AlertEvent]:
-        alert = next(
-            (e for e in self.open() if (e["rule"], e["model"], e["version"]) == (rule.name, model, version)), None
-        )
+    def _apply(self, rule: AlertRule, model: Key, findings: Iterable[Finding], start: int) -> Iterator[AlertEvent]:
+        """Open, change or close the alert of a rule and a model by a window's findings."""
+        alert = next((a for a in self.open() if (a["rule"], a["model"], a["version"]) == (rule.name, *model)), None)
         opened: list[Finding] = []
-        for each in found:
-            series = self._of(rule, model, version, each.member)
-            series["beyond"] = series.get("beyond", 0) + 1 if each.beyond else 0
-            series["within"] = series.get("within", 0) + 1 if each.within else 0
-            if alert is not None and each.member in alert["members"]:
-                alert["members"][each.member] = each.said
+        for finding in findings:
+            series = self._series_state(rule, model, finding.member)
+            series["beyond"] = series.get("beyond", 0) + 1 if finding.beyond else 0
+            series["within"] = series.get("within", 0) + 1 if finding.within else 0
+            if alert is not None and finding.member in alert["members"]:
+                alert["members"][finding.member] = finding.text
                 if series["within"] >= rule.windows:
-                    del alert["members"][each.member]
+                    del alert["members"][finding.member]
             elif series["beyond"] >= rule.windows:
-                opened.append(each)
-                series["agent"] = each.agent
+                opened.append(finding)
+                series["agent"] = finding.agent
         if alert is not None:
-            alert["members"].update({each.member: each.said for each in opened})
+            alert["members"].update({finding.member: finding.text for finding in opened})
             if not alert["members"]:
                 yield self._close(alert, start, "")
         elif opened:
-            yield self._open(rule, model, version, opened, start)
+            yield self._open(rule, model, opened, start)
 
-    def _leave(self, report: Report, rows: int, gave: set[tuple[str, str]], wall: float) -> Iterator[AlertEvent]:
-        """Members that give nothing for long, while their model goes on, leave their alert.
+    def _drop_quiet_members(
+        self, report: Report, rows: int, judged: set[tuple[str, str]], wall: float
+    ) -> Iterator[AlertEvent]:
+        """Drop members that have had no value for long while their model, in any version, has windows.
 
-        It goes on in any version: that of a canary which was rolled back gives no windows at all.
+        In any version, because that of a canary that was rolled back has no windows at all.
         """
         start = report.window.start
         for alert in self.open():
             rule = self._rules.get(alert["rule"])
             if rule is None or rule.when == "no_data" or alert["model"] != report.model:
                 continue
-            own = alert["version"] == report.version
+            same_version = alert["version"] == report.version
             for member in list(alert["members"]):
-                series = self._of(rule, alert["model"], alert["version"], member)
-                at = series.get("at", -1)  # versions have windows of the same time; it counts once
-                if own and ((rule.name, member) in gave or is_few(rule, report, series.get("agent"))):
+                series = self._series_state(rule, (alert["model"], alert["version"]), member)
+                at = series.get("at", -1)  # windows of several versions at the same time count once
+                if same_version and ((rule.name, member) in judged or is_few(rule, report, series.get("agent"))):
                     series.update(heard=wall, missed=0, at=max(at, start))
                 elif rows and start > at:
                     series.update(heard=series.get("heard", wall), missed=series.get("missed", 0) + 1, at=start)
-                    forgotten = own and rule.when == "silent"  # of agents that are known it gives all
+                    forgotten = same_version and rule.when == "silent"  # it judges every agent that is not forgotten
                     if forgotten or (series["missed"] >= MISSED and wall - series["heard"] >= QUIET):
                         del alert["members"][member]
                         series["beyond"] = 0
@@ -307,55 +309,58 @@ class AlertTracker:
                 yield self._close(alert, start, NO_MORE)
 
     def _forget(self, key: Key, start: int) -> Iterator[AlertEvent]:
-        """Nothing is kept of a (model, version); what is open of it closes, its `no_data` too."""
+        """Drop all state of a (model, version) and close its alerts, `no_data` included."""
         del self._models[key]
-        for series in [each for each in self._series if each[1:3] == key]:
+        for series in [name for name in self._series if name[1:3] == key]:
             del self._series[series]
         for alert in self.open():
             if (alert["model"], alert["version"]) == key:
                 yield self._close(alert, start, NO_MORE)
 
-    def _open(self, rule: AlertRule, model: str, version: str, opened: list[Finding], start: int) -> AlertEvent:
+    def _open(self, rule: AlertRule, model: Key, opened: list[Finding], start: int) -> AlertEvent:
         self._number += 1
         first = opened[0]
         more = f", and {len(opened) - 1} further series" if len(opened) > 1 else ""
-        named = f"{model} {version}".strip()
-        alert: Entry = {
+        name, version = model
+        title = f"{name} {version}".strip()
+        alert: Alert = {
             "id": self._number,
             "rule": rule.name,
             "severity": rule.severity,
-            "model": model,
+            "model": name,
             "version": version,
             "state": "firing",
             "since": start,
             "until": None,
             "value": first.value,
-            "text": f"{rule.name} of {named}{f' ({first.member})' if first.member else ''}: {first.said}{more}",
-            "members": {each.member: each.said for each in opened},
+            "text": f"{rule.name} of {title}{f' ({first.member})' if first.member else ''}: {first.text}{more}",
+            "members": {finding.member: finding.text for finding in opened},
         }
         self.alerts.append(alert)
         while len(self.alerts) > KEPT:
-            closed = next((i for i, each in enumerate(self.alerts) if each["state"] != "firing"), 0)
+            closed = next((i for i, kept in enumerate(self.alerts) if kept["state"] != "firing"), 0)
             del self.alerts[closed]
         return AlertEvent("opened", _copy(alert))
 
-    def _close(self, alert: Entry, start: int, why: str) -> AlertEvent:
+    def _close(self, alert: Alert, start: int, why: str) -> AlertEvent:
         alert.update(state="closed", until=start, members={}, why=why)
         return AlertEvent("closed", _copy(alert))
 
 
-def _keyed(kept: Sequence[Sequence[Any]] | Mapping[str, Entry], parts: int) -> dict[Key, Entry]:
-    """What `state` gave, by its keys. An earlier zmon joined them by NUL: names that held one cannot be told apart, and
-    what was known of them begins anew."""
+def _keyed(kept: Sequence[Sequence[Any]] | Mapping[str, State], parts: int) -> dict[Key, State]:
+    """Return kept state by its keys.
+
+    An earlier release joined keys with NUL. Names that contain one cannot be split again: their state is dropped.
+    """
     if isinstance(kept, Mapping):
-        kept = [[*key.split("\0"), entry] for key, entry in kept.items()]
-    return {tuple(key): entry for *key, entry in kept if len(key) == parts}
+        kept = [[*key.split("\0"), state] for key, state in kept.items()]
+    return {tuple(key): state for *key, state in kept if len(key) == parts}
 
 
-def _copy(alert: Entry) -> Entry:
+def _copy(alert: Alert) -> Alert:
     return {**alert, "members": dict(alert["members"])}
 
 
-def _once(rule: AlertRule) -> AlertRule:
-    """The clock has counted its windows already."""
+def _immediate(rule: AlertRule) -> AlertRule:
+    """Return the rule for one window: the clock has counted its windows already."""
     return AlertRule(rule.name, when=rule.when, severity=rule.severity)

@@ -12,7 +12,7 @@ from functools import partial
 from zmon.contract import Report
 from zmon.state import pack_state, unpack_state
 from zmon_collector.alerts.notifier import NotificationQueues, Notifier, Post, because, message_of, post
-from zmon_collector.alerts.rules import AlertEvent, AlertTracker, Entry
+from zmon_collector.alerts.rules import Alert, AlertEvent, AlertTracker
 from zmon_collector.config import Config
 from zmon_collector.config.alerting import rules
 from zmon_collector.delivery.dispatch import Delivery
@@ -87,7 +87,7 @@ class AlertWorker(Delivery):
             self._tell(self._alerts.replace_rules(rules(config.alerts), time.time()))
         self._save()
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[Alert]:
         """All alerts that are remembered, the newest first."""
         with self._lock:
             return [{**each, "members": dict(each["members"])} for each in reversed(self._alerts.alerts)]
