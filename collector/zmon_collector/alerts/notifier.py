@@ -1,4 +1,4 @@
-"""Who is told of alerts: messages in each target's format, a durable queue for each, and one thread that sends."""
+"""Notifications: messages in each target's format, a durable queue for each target, and one thread that sends them."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from zmon_collector.telemetry import Telemetry
 
 log = logging.getLogger("zmon.collector")
 
-QUEUED = 1000  # messages that wait for one target; beyond it the oldest go
-FIRST_WAIT, LONGEST_WAIT = 1.0, 300.0  # seconds between tries
-HOPELESS = frozenset({400, 413, 415, 422})  # the target will never take this message
+QUEUED = 1000  # messages queued for one target; beyond it the oldest are dropped
+FIRST_WAIT, LONGEST_WAIT = 1.0, 300.0  # seconds between attempts
+HOPELESS = frozenset({400, 413, 415, 422})  # statuses after which a retry cannot help
 POLL = 0.5
 
 Message = dict[str, Any]
-Post = Callable[[NotifySection, Any], int]  # the answer's status; raises when there is none
+Post = Callable[[NotifySection, Any], int]  # returns the response's status; raises when there is none
 
 
 def message_of(event: AlertEvent, origin: str) -> Message:
-    """What is queued of an event: plain data. Its id is the same however often it is sent."""
+    """Return the message of an event as plain data. Its key is the same however often it is sent."""
     return {"event": event.kind, "key": f"{origin}-{event.alert['id']}-{event.kind}", **event.alert}
 
 
 def request_body(kind: str, message: Message, page: str) -> Any:
-    """The JSON that a target of this kind takes."""
+    """Return the JSON for a target of this kind."""
     link = f"{page.rstrip('/')}/#/model?model={quote(message['model'], safe='')}" if page else ""
     if link and message["version"]:
         link += f"&version={quote(message['version'], safe='')}"
@@ -43,12 +43,12 @@ def request_body(kind: str, message: Message, page: str) -> Any:
 
 
 def because(alert: Mapping[str, Any]) -> str:
-    """Why it was closed, if not because all is well."""
+    """Return why an alert was closed, in brackets; "" when its values are back within bounds."""
     return f" ({alert['why']})" if alert.get("why") else ""
 
 
 class NotificationQueues:
-    """A queue for each target. Pure: the clock is passed in."""
+    """A queue for each target, with its own backoff. Pure: the clock is passed in."""
 
     def __init__(self, targets: Mapping[str, NotifySection], queues: Mapping[str, list[Message]] | None = None) -> None:
         self.targets = targets
@@ -57,12 +57,12 @@ class NotificationQueues:
         self._waits: dict[str, tuple[float, float]] = {}  # when to try again, and how long that was
 
     def replace_targets(self, targets: Mapping[str, NotifySection]) -> None:
-        """Other targets; what waits for one that stays goes on waiting."""
+        """Replace the targets. Messages to those that remain stay queued."""
         self.targets = targets
         self.queues = {name: self.queues.get(name, []) for name in targets}
 
     def enqueue(self, message: Message) -> None:
-        """Queue a message for everyone who wants it."""
+        """Queue a message for every target whose `min_severity` it reaches."""
         for name, target in self.targets.items():
             if SEVERITIES.index(message["severity"]) >= SEVERITIES.index(target.min_severity):
                 self.queues[name].append(message)
@@ -71,7 +71,7 @@ class NotificationQueues:
                     self.dropped += 1
 
     def due(self, wall: float) -> list[tuple[str, Message]]:
-        """The oldest message of each target that may be tried now."""
+        """Return the oldest message of each target that may be sent now."""
         return [
             (name, queue[0])
             for name, queue in self.queues.items()
@@ -79,36 +79,36 @@ class NotificationQueues:
         ]
 
     def remove(self, name: str, message: Message) -> None:
-        """A message was taken, or never will be."""
+        """Remove a message that was delivered or never will be."""
         queue = self.queues.get(name, [])
         if queue and queue[0]["key"] == message["key"]:
             del queue[0]
         self._waits.pop(name, None)
 
     def postpone(self, name: str, wall: float) -> None:
-        """Try again later, and later still."""
+        """Double the wait before the next attempt."""
         wait = min(2 * self._waits.get(name, (0.0, FIRST_WAIT / 2))[1], LONGEST_WAIT)
         self._waits[name] = (wall + wait, wait)
 
 
 def post(target: NotifySection, content: Any) -> int:
-    """Send JSON; the answer's status."""
+    """Send JSON; return the status of the response."""
     import requests  # only who notifies pays for it
 
-    answer = requests.post(target.url, json=content, timeout=target.timeout, allow_redirects=False)
-    return int(answer.status_code)
+    response = requests.post(target.url, json=content, timeout=target.timeout, allow_redirects=False)
+    return int(response.status_code)
 
 
 class Notifier:
-    """The thread that sends what is queued.
+    """The thread that sends queued messages.
 
     Parameters
     ----------
     notifications : NotificationQueues
     lock : threading.Lock
-        Held for every touch of `notifications`.
+        Held around every use of `notifications`.
     save : callable
-        Makes durable that a message was taken.
+        Stores the queues once a message was delivered or given up.
 
     Attributes
     ----------
@@ -136,7 +136,7 @@ class Notifier:
         self._thread.start()
 
     def stop(self, timeout: float) -> None:
-        """What is left waits for the next run."""
+        """End the thread. Queued messages are sent by the next run."""
         self._stop.set()
         if self._thread.ident is not None:
             self._thread.join(timeout)
@@ -146,7 +146,7 @@ class Notifier:
             self.turn(time.time())
 
     def turn(self, wall: float) -> None:
-        """Send what is due."""
+        """Send every message that is due."""
         with self._lock:
             due = self._notifications.due(wall)
         for name, message in due:
@@ -155,21 +155,22 @@ class Notifier:
                 continue
             try:
                 status = self._post(target, request_body(target.kind, message, target.page or self.page_url))
-                why = f"it answered {status}"
-            except Exception as error:  # noqa: BLE001 - its text may hold the address, which is a secret
+                why = f"status {status}"
+            except Exception as error:  # noqa: BLE001 - its text may contain the address, which is a secret
                 status, why = 0, type(error).__name__
-            taken = 200 <= status < 300
+            delivered = 200 <= status < 300
+            finished = delivered or status in HOPELESS
             with self._lock:
-                if taken or status in HOPELESS:
+                if finished:
                     self._notifications.remove(name, message)
                 else:
                     self._notifications.postpone(name, wall)
-            self._telemetry.count("alerts_sent" if taken else "alert_errors", name)
-            if taken or status in HOPELESS:
+            self._telemetry.count("alerts_sent" if delivered else "alert_errors", name)
+            if finished:
                 self._save()
-            if taken:
+            if delivered:
                 self._failing.discard(name)
             elif name not in self._failing:
                 self._failing.add(name)
-                kept = "it is given up" if status in HOPELESS else "it waits and is tried again"
-                log.warning("[notify.%s] did not take an alert (%s); %s", name, why, kept)
+                outcome = "it is discarded" if finished else "it stays queued and is sent again"
+                log.warning("[notify.%s] refused an alert (%s); %s", name, why, outcome)

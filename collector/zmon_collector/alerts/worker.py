@@ -1,4 +1,4 @@
-"""Turn reports into alerts, and alerts into messages: reads the outbox as a sink does, keeps state in the database."""
+"""Alerts from reports, messages from alerts: reads the outbox as a sink does and keeps its state in the database."""
 
 from __future__ import annotations
 
@@ -22,20 +22,21 @@ from zmon_collector.telemetry import Telemetry
 
 log = logging.getLogger("zmon.collector")
 
-TICK = 5.0  # seconds between looks for models without data
-FAILING = 600.0  # seconds without an error before all is well again: one model's errors show among others' reports
+TICK = 5.0  # seconds between checks for models without data
+# Seconds without an error before the state is ok again: the reports of other models succeed meanwhile.
+FAILING = 600.0
 
 
 class AlertWorker(Delivery):
-    """The alerts' thread.
+    """The thread that applies alert rules to reports and queues notifications.
 
     Parameters
     ----------
     config : Config
     database : Database
-        Holds state and queues, written together after each report.
+        Stores state and queues, written together after each report.
     send : callable
-        Sends one message.
+        Sends one message; tests replace it.
     """
 
     def __init__(
@@ -45,55 +46,55 @@ class AlertWorker(Delivery):
         self._database = database
         self._config = config
         self._lock = threading.Lock()
-        self._alerts = AlertTracker(rules(config.alerts))
+        self._tracker = AlertTracker(rules(config.alerts))
         self._notifications = NotificationQueues(config.notify)
-        self._sender = Notifier(self._notifications, self._lock, self._save, telemetry, send)
+        self._notifier = Notifier(self._notifications, self._lock, self._save, telemetry, send)
         self._origin = ""
-        self._logged: set[str] = set()  # kinds of errors
+        self._logged: set[str] = set()  # kinds of errors, each logged once
         self._failed_at = 0.0
 
     def link_to(self, page_url: str) -> None:
         """Let messages link to the live page at this address."""
-        self._sender.page_url = page_url
+        self._notifier.page_url = page_url
 
     def load(self, connection: sqlite3.Connection) -> None:
-        """Go on where the last run ended."""
+        """Restore the state of the last run."""
         self._origin = connection.execute("SELECT hex(name) FROM store").fetchone()[0].lower()
         row = connection.execute("SELECT data FROM alerts WHERE name = 'state'").fetchone()
         if row is None:
             return
         try:
             kept = unpack_state(row[0])
-            self._alerts = AlertTracker(rules(self._config.alerts), kept["alerts"])
+            self._tracker = AlertTracker(rules(self._config.alerts), kept["alerts"])
             self._notifications.queues.update(NotificationQueues(self._config.notify, kept["queues"]).queues)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            log.error("the alerts' state is damaged and begins anew: %s", error)
+            log.error("the stored state of alerts is damaged and was reset: %s", error)
 
     def start(self) -> None:
-        self.reload(self._config)  # rules may have changed while nothing ran
+        self.reload(self._config)  # rules may have changed while no collector ran
         super().start()
-        self._sender.start()
+        self._notifier.start()
 
     def join(self, timeout: float) -> bool:
         ended = super().join(timeout)
-        self._sender.stop(timeout)
+        self._notifier.stop(timeout)
         return ended
 
     def reload(self, config: Config) -> None:
-        """Other rules and targets; what is open under a rule of the same name stays open."""
+        """Replace rules and targets. Alerts of a rule whose name remains stay open."""
         with self._lock:
             self._config = config
             self._notifications.replace_targets(config.notify)
-            self._tell(self._alerts.replace_rules(rules(config.alerts), time.time()))
+            self._announce(self._tracker.replace_rules(rules(config.alerts), time.time()))
         self._save()
 
     def entries(self) -> list[Alert]:
-        """All alerts that are remembered, the newest first."""
+        """Return all alerts that are kept, the newest first."""
         with self._lock:
-            return [{**each, "members": dict(each["members"])} for each in reversed(self._alerts.alerts)]
+            return [{**alert, "members": dict(alert["members"])} for alert in reversed(self._tracker.alerts)]
 
     def _run(self) -> None:
-        look = time.monotonic() + TICK
+        next_check = time.monotonic() + TICK
         while not self._stop.is_set():
             report = self._outbox.wait(self.name, TICK)
             if isinstance(report, Report):
@@ -101,22 +102,22 @@ class AlertWorker(Delivery):
                 self._outbox.done(self.name, report.sequence)
             elif self._outbox.ended:
                 break
-            if time.monotonic() >= look:  # also while other models' reports come without a pause
-                self._guarded(self._look)
-                look = time.monotonic() + TICK
+            if time.monotonic() >= next_check:  # reports of other models may arrive without a pause
+                self._guarded(self._check_silence)
+                next_check = time.monotonic() + TICK
 
     def problem(self) -> str:
-        return f"alerts fail on reports, which are passed over: {self.error}" if self.error else ""
+        return f"alert rules fail on reports, which are skipped: {self.error}" if self.error else ""
 
     def _guarded(self, call: Callable[[], object]) -> None:
-        """Whatever goes wrong with a report, those of other models must not wait behind it."""
+        """Run a call; an error is counted, so that reports of other models do not wait behind it."""
         try:
             call()
         except Exception as error:
             kind = type(error).__name__
             if kind not in self._logged:
                 self._logged.add(kind)
-                log.exception("alerts fail on a report and pass it over; more of this kind are counted only")
+                log.exception("alert rules fail on a report and skip it; further errors of this kind are only counted")
             self._telemetry.count("alerts_failed", kind)
             self.state, self.error = "failing", f"{kind}: {error}"
             self._failed_at = time.monotonic()
@@ -124,19 +125,20 @@ class AlertWorker(Delivery):
             if self.error and time.monotonic() - self._failed_at >= FAILING:
                 self.state, self.error = "ok", ""
 
-    def _look(self) -> None:
+    def _check_silence(self) -> None:
         with self._lock:
-            message = self._tell(self._alerts.advance(time.time()))
-        if message:
+            changed = self._announce(self._tracker.advance(time.time()))
+        if changed:
             self._save()
 
     def _deliver(self, report: Report) -> bool:
         with self._lock:
-            self._tell(self._alerts.evaluate(report, time.time()))
+            self._announce(self._tracker.evaluate(report, time.time()))
         self._save()
         return True
 
-    def _tell(self, events: list[AlertEvent]) -> bool:
+    def _announce(self, events: list[AlertEvent]) -> bool:
+        """Count, log and queue events; return whether there were any."""
         for event in events:
             self._telemetry.count("alerts", event.kind)
             level = logging.WARNING if event.kind == "opened" else logging.INFO
@@ -146,9 +148,9 @@ class AlertWorker(Delivery):
         return bool(events)
 
     def _save(self) -> None:
-        """State and queues together: an alert that has opened will be sent, whatever happens to the process."""
+        """Store state and queues together, so that an open alert is notified whatever happens to the process."""
         with self._lock:
-            data = pack_state({"alerts": self._alerts.state(), "queues": self._notifications.queues})
+            data = pack_state({"alerts": self._tracker.state(), "queues": self._notifications.queues})
         self._database.submit(lambda connection: _write(data, connection))
 
 

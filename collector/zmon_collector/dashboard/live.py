@@ -11,7 +11,7 @@ from typing import Any
 
 from zmon.contract import Point, Report, RowCounts, Window
 from zmon.reference import Profile
-from zmon_collector.alerts.rules import Entry
+from zmon_collector.alerts.rules import Alert
 from zmon_collector.alerts.worker import AlertWorker
 from zmon_collector.compute.details import Details
 from zmon_collector.compute.engine import Engine
@@ -139,7 +139,7 @@ class Live:
 
     # --- what is there -----------------------------------------------------------------------------------------------
 
-    def alerts(self) -> list[Entry]:
+    def alerts(self) -> list[Alert]:
         """Return all alerts that are remembered, the newest first."""
         return self._alert_worker.entries()
 

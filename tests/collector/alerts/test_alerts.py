@@ -668,7 +668,7 @@ def test_a_report_on_which_the_rules_fail_is_passed_over(
     assert taken == [each for each in range(1, 21) if each % 5]
     assert alerting._telemetry.get("alerts_failed", "RuntimeError") == 4
     assert (alerting.state, alerting.error) == ("failing", "RuntimeError: of m20")
-    assert alerting.problem() == "alerts fail on reports, which are passed over: RuntimeError: of m20"
+    assert alerting.problem() == "alert rules fail on reports, which are skipped: RuntimeError: of m20"
     assert len([each for each in caplog.records if each.exc_info]) == 1, "the log has one, however many there are"
 
 
