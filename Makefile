@@ -3,18 +3,29 @@ PYTHON ?= python3
 BIN = .venv/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 TESTS ?= tests
+WORKERS ?= logical
+PYTEST = $(BIN)/python -m pytest
 
-.PHONY: demo test faults bench bench-check bench-peers lint docs site clean
+.PHONY: demo test test-system test-loaded faults bench bench-check bench-peers lint docs site clean
 
 demo: .venv/collector
 	$(BIN)/zmon demo $(ARGS)
 
+# The tiers unit and integration, on all cores: nine tests in ten, in some minutes.
 test: .venv/dev
-	$(BIN)/python -m pytest $(TESTS) $(ARGS)
+	$(PYTEST) -m "not system" -n $(WORKERS) --dist loadgroup $(TESTS) $(ARGS)
+
+# The rest: faults, browser, frameworks, servers, clusters, examples. A test that fails is run once more, and listed as rerun.
+test-system: .venv/dev
+	$(PYTEST) -m system -r aR --reruns 1 $(TESTS) $(ARGS)
+
+# Both while two busy loops share the cores: a slow machine is no reason to fail.
+test-loaded: .venv/dev
+	$(BIN)/python -m tests.loaded $(MAKE) --keep-going test test-system
 
 # Every fault at full length: 50 kills, a million mutants, a thousand publishers, 1.5 GB windows. Takes some minutes.
 faults: .venv/dev
-	ZMON_FAULTS=1 ZMON_REQUIRE_ALL=1 $(BIN)/python -m pytest tests/faults -s $(ARGS)
+	ZMON_FAULTS=1 ZMON_REQUIRE_ALL=1 $(PYTEST) tests/faults -s $(ARGS)
 
 bench: .venv/dev
 	$(BIN)/python -m tests.bench $(ARGS)

@@ -12,11 +12,27 @@ import pytest
 from hypothesis import HealthCheck, settings
 from zmon_collector.config import CollectorSection, Config, WebSection
 
+from tests.support import tiers
 from tests.support.collectors import Collector
 
 # How long a machine takes says nothing about the code: no test fails for it but those that measure.
 settings.register_profile("zmon", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("zmon")
+
+GUARD = tiers.UnitGuard()
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m selects
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    config.stash[tiers.COUNTS] = tiers.assign(items, Path(__file__).parent)
+
+
+@pytest.fixture(autouse=True)
+def guard(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Keep unit tests from sockets, processes and databases."""
+    GUARD.test = request.node.nodeid if request.node.get_closest_marker("unit") else ""
+    yield
+    GUARD.test = ""
 
 
 @pytest.fixture

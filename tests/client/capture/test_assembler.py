@@ -284,6 +284,7 @@ def test_a_call_without_inputs_keeps_the_schema() -> None:
     assert columns(one, proba(6))[1] == with_inputs
 
 
+@pytest.mark.integration
 def test_a_tensor_is_taken() -> None:
     tensorflow = require("tensorflow")
     found, _, _ = columns(capture(), tensorflow.constant(proba(4), dtype="float32"), inputs=tensorflow.ones((4, 2)))
@@ -398,6 +399,7 @@ REJECTED["hostile"] = ("probabilities_dtype", {"probabilities": Hostile()})
 REJECTED["hostile inputs"] = ("internal", {"probabilities": P, "inputs": Hostile()})
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("reason", "arguments"), REJECTED.values(), ids=REJECTED.keys())
 def test_wrong_arguments_are_counted_and_logged_once(
     reason: str, arguments: dict[str, Any], caplog: pytest.LogCaptureFixture
@@ -415,6 +417,7 @@ def test_wrong_arguments_are_counted_and_logged_once(
         publisher.close(timeout=0)
 
 
+@pytest.mark.integration
 def test_rows_of_a_rejected_batch_are_counted() -> None:
     with zmon.Publisher("model", classes=3, collector="ipc:///nonexistent/zmon") as publisher:
         publisher.publish(proba(7, 4))

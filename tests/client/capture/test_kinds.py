@@ -152,6 +152,7 @@ CHANGES = {
 }
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("first", "then"), CHANGES.values(), ids=CHANGES.keys())
 def test_a_column_that_changes_kind_is_rejected_and_counted(first: Any, then: Any) -> None:
     with zmon.Publisher("model", classes=3, collector="ipc:///nonexistent/zmon") as publisher:

@@ -1,0 +1,84 @@
+"""Each test has one tier, and a unit test that reaches outside is stopped."""
+
+from __future__ import annotations
+
+import socket
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zmq
+
+from tests.support import tiers
+
+TESTS = Path(__file__).parent
+
+
+class Node:
+    """A test that is not there, as far as tiers look at it."""
+
+    def __init__(self, path: str, *marks: str) -> None:
+        self.path, self.nodeid = TESTS / path, path
+        self._marks = [getattr(pytest.mark, name).mark for name in marks]
+
+    def iter_markers(self) -> list[Any]:
+        return self._marks
+
+    def get_closest_marker(self, name: str) -> Any:
+        return next((mark for mark in self._marks if mark.name == name), None)
+
+    def add_marker(self, marker: Any) -> None:
+        self._marks.append(getattr(pytest.mark, marker).mark if isinstance(marker, str) else marker.mark)
+
+
+def nodes(*tests: Node) -> Any:
+    return list(tests)
+
+
+def bind() -> None:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+
+
+def test_nine_tests_in_ten_are_quick(request: pytest.FixtureRequest) -> None:
+    """That each test has exactly one tier is checked when they are collected."""
+    counts = request.config.stash[tiers.COUNTS]
+    if set(counts) == set(tiers.TIERS):  # a part of the suite says nothing about the whole
+        assert counts["system"] <= sum(counts.values()) / 10, counts
+
+
+def test_every_place_of_the_table_is_there() -> None:
+    assert [place for place in tiers.PLACES if not (TESTS / place).exists()] == []
+
+
+def test_a_file_without_a_place_ends_the_run() -> None:
+    assert tiers.of_place(Path("client/capture/test_new.py")) == "unit"
+    assert tiers.of_place(Path("client/test_new.py")) == "integration"
+    assert tiers.of_place(Path("test_new.py")) is None
+    assert tiers.assign(nodes(Node("client/test_new.py"), Node("client/test_new.py", "system")), TESTS) == {
+        "integration": 1,
+        "system": 1,
+    }
+    with pytest.raises(pytest.UsageError, match="without exactly one tier"):
+        tiers.assign(nodes(Node("test_new.py")), TESTS)
+    with pytest.raises(pytest.UsageError, match=r"unit.*system"):
+        tiers.assign(nodes(Node("client/test_new.py", "unit", "system")), TESTS)
+
+
+@pytest.mark.parametrize(
+    "reach",
+    [
+        bind,
+        lambda: subprocess.run([sys.executable, "--version"], check=True),
+        lambda: sqlite3.connect(":memory:"),
+        lambda: zmq.Context.instance().socket(zmq.PUB),
+    ],
+    ids=["socket", "process", "database", "zmq"],
+)
+def test_a_unit_test_that_reaches_outside_is_stopped(reach: Callable[[], Any]) -> None:
+    with pytest.raises(AssertionError, match=r"mark .* as integration"):
+        reach()
