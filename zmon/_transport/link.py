@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import random
 import struct
 import time
 
@@ -13,10 +12,12 @@ from zmon._transport.keys import Keys
 from zmon._transport.ring import Cursor
 from zmon._transport.settings import Endpoint
 from zmon._wire.frames import MAX_HEADER
+from zmon.backoff import Backoff
 
 log = logging.getLogger("zmon")
 
-RETRY_AFTER = 1.0  # seconds without an acknowledgement that advances; doubled up to the transport's RETRY_MAX
+RETRY_AFTER = 1.0  # seconds without an acknowledgement that advances; doubled up to RETRY_MAX
+RETRY_MAX = 8.0
 REOPEN_AFTER = 0.5  # seconds after libzmq gave up a connection; doubled up to REOPEN_MAX, shortened at random
 REOPEN_MAX = 10.0
 FIRST_CONTACT = 0.4  # seconds that close() gives a connection that is not up yet, or was just lost
@@ -59,14 +60,14 @@ class Link:
         self.ping_due = 0.0
         self.answered_at = 0.0
         self.progress_at = 0.0  # when an acknowledgement last advanced, or sending started again
-        self.retry_after = RETRY_AFTER
+        self.retransmission = Backoff(RETRY_AFTER, RETRY_MAX)
         self.answers = 0
         self.store = b""  # name of the store that holds what the collector acknowledged, from its last answer
         self._context = context
         self._poller = poller
         self._endpoint = endpoint
         self._keys = keys
-        self._pause = REOPEN_AFTER
+        self._reopening = Backoff(REOPEN_AFTER, REOPEN_MAX, jitter=0.5)
         self._given_up: set[Socket] = set()  # monitors of sockets that no longer try to connect
         self._reopen_at = 0.0
         self._failures = 0
@@ -90,7 +91,8 @@ class Link:
         """Note that the collector answered: earlier failures no longer matter."""
         self.answered_at = now
         self.answers += 1
-        self._pause, self._failures = REOPEN_AFTER, 0
+        self._reopening.reset()
+        self._failures = 0
 
     def log_malformed(self, error: Exception, now: float) -> None:
         """Log a malformed answer, at a bounded rate whatever is sent."""
@@ -110,7 +112,7 @@ class Link:
         self.schemas.clear()
         self.reached = self.greeted = self.apart = False
         self.handshake_at = None
-        self._pause = min(2 * self._pause, REOPEN_MAX)
+        self._reopening.grow()
         self._open()
         return True
 
@@ -152,7 +154,7 @@ class Link:
                 self.handshake_at = now if event == zmq.EVENT_HANDSHAKE_SUCCEEDED else None
             if event == zmq.EVENT_DISCONNECTED:
                 if not self._given_up:
-                    self._reopen_at = now + self._pause * random.uniform(0.5, 1.0)
+                    self._reopen_at = now + self._reopening.wait()
                 self._given_up.add(monitor)
             elif event == zmq.EVENT_CONNECT_RETRIED:
                 self._given_up.discard(monitor)

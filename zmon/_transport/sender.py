@@ -23,6 +23,7 @@ from zmon._transport.ring import Bytes, Ring, RingEntry
 from zmon._transport.settings import Endpoint
 from zmon._transport.wakeup import Wakeup
 from zmon._wire import control, frames
+from zmon.backoff import Backoff
 from zmon.errors import WireError
 
 log = logging.getLogger("zmon")
@@ -33,7 +34,6 @@ MUCH = 2**20  # bytes
 BUSY_FOR = 0.1  # seconds without a new batch, after which the thread sleeps until publish() wakes it
 SLEEP = 0.25  # seconds at most, because a hello or a ping may be due
 PING_EVERY = 1.0
-RETRY_MAX = 8.0  # seconds between two retransmissions without an acknowledgement that advances
 ABSENT_AFTER = 3.5  # seconds without any acknowledgement
 BURST = 64  # messages to one collector before turning to the others
 APART_AFTER = 5.0  # seconds after its handshake in which a collector subscribes, or else does not take this model
@@ -116,7 +116,7 @@ class Sender:
 
         Meanwhile the thread does not nap: it reads acknowledgements as they arrive.
         """
-        deadline, pause = time.monotonic() + timeout, WAIT_POLL
+        deadline, poll = time.monotonic() + timeout, Backoff(WAIT_POLL, WAIT_POLL_MAX)
         with self._lock:
             self._waiting += 1
             if self._wakeup is not None:
@@ -126,8 +126,7 @@ class Sender:
                 left = deadline - time.monotonic()
                 if left <= 0 or self.failed:
                     return False
-                time.sleep(min(left, pause))  # unlike a condition variable this lets other greenlets run
-                pause = min(2 * pause, WAIT_POLL_MAX)
+                time.sleep(min(left, poll.next()))  # unlike a condition variable this lets other greenlets run
             return True
         finally:
             with self._lock:
@@ -237,7 +236,8 @@ class Sender:
             link.schemas.discard(ack.need)
             with self._lock:
                 if link.cursor.acknowledge(min(ack.row, self._ring.issued), ack.window):
-                    link.progress_at, link.retry_after = now, RETRY_AFTER
+                    link.progress_at = now
+                    link.retransmission.reset()
                 if not link.greeted and link.subscribed:
                     link.greeted = True
                     link.progress_at = now
@@ -277,8 +277,9 @@ class Sender:
             link.greeted = False
             link.schemas.clear()
             self._update_state()
-        elif link.cursor.inflight and now - link.progress_at > link.retry_after:
-            link.progress_at, link.retry_after = now, min(link.retry_after * 2, RETRY_MAX)
+        elif link.cursor.inflight and now - link.progress_at > link.retransmission.wait():
+            link.progress_at = now
+            link.retransmission.grow()
             link.schemas.clear()
             with self._lock:
                 link.cursor.rewind(self._ring)

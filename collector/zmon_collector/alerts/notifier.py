@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import quote
 
+from zmon.backoff import Backoff
 from zmon_collector.alerts.rules import AlertEvent
 from zmon_collector.config.alerting import SEVERITIES, NotifySection
 from zmon_collector.telemetry import Telemetry
@@ -54,7 +55,8 @@ class NotificationQueues:
         self.targets = targets
         self.queues: dict[str, list[Message]] = {name: list((queues or {}).get(name, ())) for name in targets}
         self.dropped = 0
-        self._waits: dict[str, tuple[float, float]] = {}  # when to try again, and how long that was
+        self._retry_at: dict[str, float] = {}
+        self._backoffs: dict[str, Backoff] = {}
 
     def replace_targets(self, targets: Mapping[str, NotifySection]) -> None:
         """Replace the targets. Messages to those that remain stay queued."""
@@ -73,9 +75,7 @@ class NotificationQueues:
     def due(self, wall: float) -> list[tuple[str, Message]]:
         """Return the oldest message of each target that may be sent now."""
         return [
-            (name, queue[0])
-            for name, queue in self.queues.items()
-            if queue and wall >= self._waits.get(name, (0.0, 0.0))[0]
+            (name, queue[0]) for name, queue in self.queues.items() if queue and wall >= self._retry_at.get(name, 0.0)
         ]
 
     def remove(self, name: str, message: Message) -> None:
@@ -83,12 +83,12 @@ class NotificationQueues:
         queue = self.queues.get(name, [])
         if queue and queue[0]["key"] == message["key"]:
             del queue[0]
-        self._waits.pop(name, None)
+        self._retry_at.pop(name, None)
+        self._backoffs.pop(name, None)
 
     def postpone(self, name: str, wall: float) -> None:
         """Double the wait before the next attempt."""
-        wait = min(2 * self._waits.get(name, (0.0, FIRST_WAIT / 2))[1], LONGEST_WAIT)
-        self._waits[name] = (wall + wait, wait)
+        self._retry_at[name] = wall + self._backoffs.setdefault(name, Backoff(FIRST_WAIT, LONGEST_WAIT)).next()
 
 
 def post(target: NotifySection, content: Any) -> int:

@@ -20,6 +20,7 @@ import numpy as np
 
 from zmon.contract import DIMENSIONS, Point, Report
 from zmon.errors import ConfigurationError
+from zmon_collector.storage.integrity import set_aside
 
 log = logging.getLogger("zmon.collector")
 T = TypeVar("T")
@@ -123,13 +124,10 @@ class History:
 
     def _begin_anew(self, error: sqlite3.DatabaseError) -> None:
         """The file is damaged: keep it for whoever wants to look, under another name, and start with an empty one."""
-        aside = self.path.with_suffix(".sqlite.corrupt")
-        log.error("%s is damaged (%s): it is kept as %s, the history starts anew", self.path, error, aside.name)
         self.close()
+        aside = set_aside(self.path, f"{self.path.name}.corrupt")
+        log.error("%s is damaged (%s): it is kept as %s, the history starts anew", self.path, error, aside.name)
         self.set_aside += 1
-        self.path.replace(aside)
-        for leftover in ("-wal", "-shm"):
-            Path(f"{self.path}{leftover}").unlink(missing_ok=True)
         self._connect()
 
     def close(self) -> None:

@@ -8,6 +8,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
+from zmon.backoff import Backoff
 from zmon.bases import attach, resend_of
 from zmon.contract import Report, Sink
 from zmon.errors import RetryLater
@@ -17,7 +18,7 @@ from zmon_collector.telemetry import Telemetry
 
 log = logging.getLogger("zmon.collector")
 
-LONGEST_WAIT = 60.0  # seconds between tries, whatever a sink asks for
+FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0  # seconds between tries, whatever a sink asks for
 LAST_PIECE = 2.0  # seconds to come to the end of what is being sent and note it down
 ATTEMPTS = 5  # for a report on which a sink fails without asking to be called again
 
@@ -87,15 +88,15 @@ class SinkDelivery(Delivery):
 
     def _run(self) -> None:
         attach(self._sink, self._dead_letters.ledger(self.name, self._stop.is_set))
-        wait = 1.0
+        backoff = Backoff(FIRST_WAIT, LONGEST_WAIT)
         while not self._stop.is_set():
             try:
                 self._sink.open()
                 break
             except Exception as error:  # noqa: BLE001 - a sink may raise anything
+                wait = backoff.next()
                 self._failed(f"cannot be opened, trying again in {wait:g} s", error)
                 self._pause(wait)
-                wait = min(wait * 2, LONGEST_WAIT)
         try:
             super()._run()
         finally:
@@ -119,7 +120,7 @@ class SinkDelivery(Delivery):
 
     def _until_done(self, call: Callable[[], None], what: str) -> bool | None:
         """Call until it succeeds: True; False when it is given up, None when `stop` came in between."""
-        attempt, wait = 0, 1.0
+        attempt, backoff = 0, Backoff(FIRST_WAIT, LONGEST_WAIT)
         while not self._stop.is_set():
             try:
                 call()
@@ -133,8 +134,7 @@ class SinkDelivery(Delivery):
                     self._telemetry.count("sink_failed", self.name)
                     return False
                 self._failed("failed, trying again", error)
-                self._pause(wait)
-                wait = min(wait * 2, LONGEST_WAIT)
+                self._pause(backoff.next())
             else:
                 self.state, self.error = "ok", ""
                 return True

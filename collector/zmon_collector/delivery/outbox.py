@@ -9,7 +9,6 @@ import logging
 import sqlite3
 import threading
 import time
-import zlib
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -20,6 +19,7 @@ from zmon.contract import Report
 from zmon_collector.compute.finalizer import ClosedWindow
 from zmon_collector.delivery import report_codec
 from zmon_collector.storage.database import Database
+from zmon_collector.storage.integrity import seal, unseal
 from zmon_collector.telemetry import Telemetry
 
 log = logging.getLogger("zmon.collector")
@@ -93,8 +93,8 @@ class Outbox:
         self._next += 1
 
         def write(connection: sqlite3.Connection) -> int:
-            data = report_codec.encode(report)
-            row = (report.sequence, time.time(), zlib.crc32(data), data)
+            crc, data = seal(report_codec.encode(report))
+            row = (report.sequence, time.time(), crc, data)
             connection.execute("INSERT INTO reports (sequence, written, crc, data) VALUES (?, ?, ?, ?)", row)
             return len(data)
 
@@ -148,9 +148,7 @@ class Outbox:
         if row is None:
             return None
         try:
-            if zlib.crc32(row[1]) != row[0]:
-                raise ValueError("its checksum does not fit")
-            return report_codec.decode(row[1])
+            return report_codec.decode(unseal(*row))
         except (ValueError, TypeError, KeyError) as error:
             log.error("report %d is damaged and goes: %s", sequence, error)
             self._telemetry.count("reports_damaged")

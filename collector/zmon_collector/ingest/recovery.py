@@ -13,7 +13,6 @@ labels were joined. What cannot be read any more is counted as lost.
 from __future__ import annotations
 
 import logging
-import zlib
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -34,6 +33,7 @@ from zmon_collector.ingest.model_state import ModelState
 from zmon_collector.storage import journal
 from zmon_collector.storage.chunk_codec import ChunkRecord
 from zmon_collector.storage.database import Database
+from zmon_collector.storage.integrity import unseal
 from zmon_collector.storage.journal import JournalState, WindowRow
 from zmon_collector.windows.window import NO_WINDOW, Now, OpenWindow, Tally
 
@@ -139,11 +139,8 @@ class Recovery:
         self._ingestor.unreported[row.number] = UnreportedWindow(model, window, hashes)
         kept = self._state.checkpoints.get(row.number)
         if kept is not None:
-            crc, data = kept
             try:
-                if zlib.crc32(data) != crc:
-                    raise ValueError("its checksum does not fit")
-                self._engine.restore(model, window, checkpoint_codec.decode(data, window.schema))
+                self._engine.restore(model, window, checkpoint_codec.decode(unseal(*kept), window.schema))
             except (ValueError, TypeError, KeyError) as error:
                 log.error(
                     "the checkpoint of a window of model %r is damaged; its rows count as lost: %s", row.model, error

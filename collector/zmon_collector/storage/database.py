@@ -19,6 +19,7 @@ from typing import Any
 
 from zmon.errors import ConfigurationError
 from zmon_collector.storage import schema
+from zmon_collector.storage.integrity import set_aside
 from zmon_collector.telemetry import Telemetry
 
 log = logging.getLogger("zmon.collector")
@@ -131,11 +132,7 @@ class Database:
 
     def _put_aside(self, why: str) -> None:
         """Rename the damaged file and what belongs to it; the collector starts afresh."""
-        aside = self.path.with_name(f"{self.path.name}.damaged-{int(time.time() * 1000)}")
-        for suffix in ("", "-wal", "-shm"):
-            part = self.path.with_name(self.path.name + suffix)
-            if part.exists():
-                part.rename(aside.with_name(aside.name + suffix))
+        aside = set_aside(self.path, f"{self.path.name}.damaged-{int(time.time() * 1000)}")
         self.set_aside.append(aside.name)
         self._telemetry.count("files_set_aside")
         log.error("%s is damaged (%s): it is set aside as %s and a new one begins; what was open in it is lost",

@@ -6,7 +6,6 @@ Rows are split by window and settled (late, lost, rejected) before they come her
 from __future__ import annotations
 
 import sqlite3
-import zlib
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -14,6 +13,7 @@ import msgpack
 
 from zmon_collector.storage import chunk_codec, label_join
 from zmon_collector.storage.chunk_codec import ChunkRecord
+from zmon_collector.storage.integrity import seal, unseal
 from zmon_collector.windows.window import ModelKey
 
 OF_A_MODEL = ("spans", "agents", "memory", "label_owners", "heard")  # tables of what goes with a model
@@ -95,10 +95,9 @@ def write(turn: Turn, connection: sqlite3.Connection) -> label_join.Joined:
         many(f"DELETE FROM {table} WHERE model = ? AND version = ?", turn.silent)
     joined = label_join.join(turn.late, connection) if turn.late else label_join.Joined()
     for window, records in (*turn.chunks.items(), *joined.records.items()):
-        data = chunk_codec.encode(records)
         connection.execute(
             "INSERT INTO chunks (window, turn, crc, data) VALUES (?, ?, ?, ?)",
-            (window, turn.number, zlib.crc32(data), data),
+            (window, turn.number, *seal(chunk_codec.encode(records))),
         )
     many("INSERT OR IGNORE INTO schemas (window, hash, body) VALUES (?, ?, ?)", turn.schemas)
     many(f"INSERT OR REPLACE INTO streams ({STREAM_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)", turn.streams)
@@ -135,8 +134,7 @@ def write(turn: Turn, connection: sqlite3.Connection) -> label_join.Joined:
 
 def write_checkpoint(window: int, through: int, data: bytes, connection: sqlite3.Connection) -> None:
     """From now on the window goes on from here: the chunks of turns up to `through` are not needed any more."""
-    row = (window, zlib.crc32(data), data)
-    connection.execute("INSERT OR REPLACE INTO checkpoints (window, crc, data) VALUES (?, ?, ?)", row)
+    connection.execute("INSERT OR REPLACE INTO checkpoints (window, crc, data) VALUES (?, ?, ?)", (window, *seal(data)))
     connection.execute("UPDATE windows SET through = ? WHERE number = ?", (through, window))
 
 
@@ -210,9 +208,9 @@ def chunk_ids(window: WindowRow, newest: int, connection: sqlite3.Connection) ->
 def read_chunk(number: int, connection: sqlite3.Connection) -> list[ChunkRecord]:
     """The records of a chunk; ValueError when it is damaged."""
     row = connection.execute("SELECT crc, data FROM chunks WHERE id = ?", (number,)).fetchone()
-    if row is None or zlib.crc32(row[1]) != row[0]:
-        raise ValueError("its checksum does not fit")
-    return list(chunk_codec.decode(row[1]))
+    if row is None:
+        raise ValueError("it is gone")
+    return list(chunk_codec.decode(unseal(*row)))
 
 
 def pack_counts(plain: list[object]) -> bytes:

@@ -9,17 +9,19 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
+from zmon.backoff import Backoff
 from zmon.contract import Refused
 from zmon.errors import RetryLater
 from zmon_plugins.anodot import refusal
 from zmon_plugins.api import responses
 from zmon_plugins.api.client import Response, Unreachable
-from zmon_plugins.api.pace import Backoff, TokenBucket
+from zmon_plugins.api.pace import TokenBucket
 from zmon_plugins.api.responses import Outcome, ParsedResponse
 from zmon_plugins.api.target import ApiTarget
 
 log = logging.getLogger("zmon.anodot")
 
+FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0  # seconds after failures, shortened at random
 PAUSE = 60.0  # seconds between tries while the API does not take the token
 
 Sample = Mapping[str, Any]
@@ -91,7 +93,7 @@ class ChunkSender:
         self._client = client
         self._clock = clock
         self._sleep = sleep
-        self._backoff = Backoff(random)
+        self._backoff = Backoff(FIRST_WAIT, LONGEST_WAIT, jitter=1.0, chance=random)
         self._not_before = clock()
         self._requests = TokenBucket(target.requests_per_second, 1.0, clock)
         self._samples = TokenBucket(target.samples_per_second, min(target.chunk, target.samples_per_second), clock)
@@ -119,7 +121,7 @@ class ChunkSender:
             self._note(chunk, group, verdict)
             if verdict.again and verdict.why:
                 raise self._later(verdict)
-            self._backoff.succeeded()
+            self._backoff.reset()
 
     def ask(self, call: Callable[[], Response]) -> Response:
         """The answer to another request than samples, at the same pace; RetryLater or Paused when it is no success."""
@@ -129,7 +131,7 @@ class ChunkSender:
             outcome = Outcome.LATER if verdict.outcome is Outcome.LATER else Outcome.PAUSE
             why = verdict.why or answer.body[:200].decode(errors="replace")
             raise self._later(ParsedResponse(outcome, f"status {answer.status}: {why}", verdict.after))
-        self._backoff.succeeded()
+        self._backoff.reset()
         return answer
 
     def _call(self, call: Callable[[], Response], samples: int) -> Response:
@@ -157,7 +159,7 @@ class ChunkSender:
             wait = max(PAUSE, verdict.after)
             self._not_before = self._clock() + wait
             return SendingPaused(f"the API takes nothing: {verdict.why}; check the token and the address", after=wait)
-        wait = self._backoff.failed(verdict.after)
+        wait = max(verdict.after, self._backoff.next())
         self._not_before = self._clock() + wait
         return RetryLater(f"the API did not take the samples: {verdict.why}", after=wait)
 

@@ -1,4 +1,4 @@
-"""How fast requests may follow each other, and how long to wait after a failure. The clock is passed in. Pure."""
+"""How fast requests may follow each other. The clock is passed in. Pure."""
 
 from __future__ import annotations
 
@@ -37,21 +37,3 @@ class TokenBucket:
         if not missing:
             self._level -= amount
         return missing
-
-
-class Backoff:
-    """Waits with full jitter: after the n-th failure in a row anything from 0 to ``min(cap, base · 2ⁿ⁻¹)`` seconds."""
-
-    def __init__(self, random: Callable[[], float], base: float = 1.0, cap: float = 60.0) -> None:
-        self._random = random
-        self._base = base
-        self._cap = cap
-        self.failures = 0
-
-    def failed(self, least: float = 0.0) -> float:
-        """How long to wait now; not less than what the server asked for."""
-        self.failures += 1
-        return max(least, self._random() * min(self._cap, self._base * 2.0 ** min(self.failures - 1, 30)))
-
-    def succeeded(self) -> None:
-        self.failures = 0

@@ -61,7 +61,7 @@ def opened(api: StandIn, ledger: Ledger | None = None, **options: Any) -> Anodot
     if ledger is not None:
         sink.attach(ledger)
     sink.open()
-    sink._sender._backoff._random = lambda: 0.0  # type: ignore[attr-defined]
+    sink._sender._backoff._chance = lambda: 0.0  # type: ignore[attr-defined]
     return sink
 
 

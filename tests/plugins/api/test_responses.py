@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from zmon_plugins.api.pace import Backoff, TokenBucket
+from zmon_plugins.api.chunk_sender import ChunkSender
+from zmon_plugins.api.client import Response, Unreachable
+from zmon_plugins.api.pace import TokenBucket
 from zmon_plugins.api.responses import Outcome, read, retry_after
+from zmon_plugins.api.target import ApiTarget
 
 from tests.support.standin import shaped
+from zmon.backoff import Backoff
+from zmon.errors import RetryLater
 
 ERRORS = [(1, "2026", "NaN"), (3, "2011", "illegal value")]
 
@@ -132,10 +138,33 @@ def test_a_request_larger_than_the_bucket_waits_its_turn() -> None:
     assert bucket.take(100) == 5.0
 
 
+class Down:
+    def send(self, samples: Any) -> Any:
+        raise Unreachable("nobody is there")
+
+
+def waits(client: Any, chance: float, tries: int) -> list[float]:
+    """How long a sender asks to wait after each of some failures in a row."""
+    now = [0.0]
+    sender = ChunkSender(client, ApiTarget(), clock=lambda: now[0], sleep=lambda s: None, random=lambda: chance)
+    found = []
+    for _ in range(tries):
+        now[0] += 1000.0
+        with pytest.raises(RetryLater) as error:
+            sender.ask(lambda: client.send([]))
+        found.append(error.value.after)
+    return found
+
+
 def test_backoff_is_jittered_capped_and_never_earlier_than_asked() -> None:
-    backoff = Backoff(lambda: 1.0)
-    assert [backoff.failed() for _ in range(8)] == [1, 2, 4, 8, 16, 32, 60, 60]
-    assert backoff.failed(300.0) == 300.0
-    backoff.succeeded()
-    assert backoff.failed() == 1.0
-    assert Backoff(lambda: 0.0).failed() == 0.0
+    assert waits(Down(), 1.0, 8) == [1, 2, 4, 8, 16, 32, 60, 60]
+    assert waits(Down(), 0.0, 2) == [0.0, 0.0]
+    busy = SimpleNamespace(send=lambda samples: Response(503, {"Retry-After": "300"}, b""))
+    assert waits(busy, 1.0, 1) == [300.0]
+
+
+def test_backoff_starts_over_after_a_success() -> None:
+    backoff = Backoff(1.0, 60.0, jitter=1.0, chance=lambda: 1.0)
+    assert [backoff.next() for _ in range(3)] == [1, 2, 4]
+    backoff.reset()
+    assert backoff.next() == 1.0
