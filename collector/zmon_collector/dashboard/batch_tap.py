@@ -1,4 +1,4 @@
-"""Headers of batches as they pass, for `zmon tap --batches`: noted only while somebody asks, a bounded number. Pure."""
+"""Headers of arriving batches for `zmon tap --batches`: bounded, recorded only while somebody reads. Pure."""
 
 from __future__ import annotations
 
@@ -7,35 +7,35 @@ from typing import Any
 
 from zmon._wire.frames import Message
 
-ASKED = 3.0  # seconds for which a question keeps it noting
+ASKED = 3.0  # seconds of recording after each read
 KEPT = 256  # newest headers
 A_SECOND = 100  # headers at most
 
 
 class BatchTap:
-    """The newest headers, numbered, so that several may ask.
+    """The newest headers, numbered so that several readers can share it.
 
-    Nothing is done when nobody asks; no message is copied, held up or taken away.
+    It records nothing while nobody reads, and never copies, delays or consumes a message.
     """
 
     def __init__(self) -> None:
         self._until = self._second = 0.0
         self._kept: deque[tuple[int, dict[str, Any]]] = deque(maxlen=KEPT)
-        self._seen = self._noted = 0
+        self._seen = self._recorded = 0
 
     def record(self, message: Message, wall: float, mono: float) -> None:
-        """A message has come, whatever becomes of it."""
+        """Record the header of a message that has arrived, whatever happens to it afterwards."""
         if mono > self._until or message.kind == "schema":
             return
         self._seen += 1
         if mono - self._second >= 1.0:
-            self._second, self._noted = mono, 0
-        if self._noted < A_SECOND:
-            self._noted += 1
+            self._second, self._recorded = mono, 0
+        if self._recorded < A_SECOND:
+            self._recorded += 1
             self._kept.append((self._seen, _header(message, wall)))
 
     def read(self, after: int, mono: float) -> dict[str, Any]:
-        """Headers beyond a number, oldest first, and the number of the newest message, noted or not."""
+        """Return headers after a number, oldest first, and the number of the newest message, recorded or not."""
         self._until = mono + ASKED
         return {"batches": [header for number, header in self._kept if number > after], "seen": self._seen}
 
@@ -44,7 +44,7 @@ def _header(message: Message, wall: float) -> dict[str, Any]:
     inputs = message.columns.get("inputs")
     codes = message.columns.get("codes")
     scores = message.columns.get("probabilities", message.columns.get("predictions"))
-    widths = [each.shape[1] for each in (inputs, codes) if each is not None]
+    widths = [matrix.shape[1] for matrix in (inputs, codes) if matrix is not None]
     return {
         "time": wall,
         "model": message.topic.model,

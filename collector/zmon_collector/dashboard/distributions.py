@@ -1,4 +1,4 @@
-"""Figures of rows by bin, from the details of windows: reliability, and a distribution over its reference. Pure."""
+"""Figures of rows by bin, from the details of windows: calibration curve, and distribution over the reference. Pure."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from zmon_collector.dashboard.figures import Figure, figure, label, numbers, uni
 Array = NDArray[Any]
 Detail = Mapping[str, Any]
 
-MOST_BINS = 24  # in one chart; the rarest are added up
+MOST_BINS = 24  # in one chart; the rarest are summed
 PERCENT = {"tickformat": ".0%"}
 
 
 def reliability(newest: Detail | None, before: Sequence[Detail] = ()) -> Figure | None:
-    """Accuracy by confidence of the newest window, with its rows by bin, and of all windows given together.
+    """Draw accuracy by confidence: of the newest window, with its rows by bin, and of all given windows together.
 
     Parameters
     ----------
     newest : mapping or None
-        `rows`, `confidence` and `right`: of each bin its rows, their summed confidence, and how many were right.
+        `rows`, `confidence` and `right`: for each bin its rows, their summed confidence, and how many were right.
     before : sequence of mapping
         The same of earlier windows.
     """
@@ -46,7 +46,7 @@ def reliability(newest: Detail | None, before: Sequence[Detail] = ()) -> Figure 
         },
     ]  # fmt: skip
     if before:
-        whole = {key: newest[key] + sum(each[key] for each in before) for key in ("rows", "confidence", "right")}
+        whole = {key: newest[key] + sum(detail[key] for detail in before) for key in ("rows", "confidence", "right")}
         traces.append(_curve(whole, f"{len(before) + 1} windows", theme.QUIET, 1.5))
     traces.append(_curve(newest, "newest window", theme.ACCENT, 2))
     most = int(newest["rows"].max())
@@ -73,7 +73,7 @@ def _curve(detail: Detail, name: str, color: str, width: float) -> dict[str, Any
 
 
 class Distribution(NamedTuple):
-    """Rows by bin: the reference's, and a window's."""
+    """Rows by bin, of the reference and of a window."""
 
     labels: list[str]
     reference: Array
@@ -81,29 +81,29 @@ class Distribution(NamedTuple):
 
 
 def covers(profile: Profile, names: Mapping[str, str]) -> bool:
-    """Whether the reference has the distribution that a series is about."""
+    """Return whether the reference has the distribution of a series."""
     return _counted(profile, names) is not None
 
 
 def distribution(profile: Profile, detail: Detail, names: Mapping[str, str]) -> Distribution | None:
-    """What a window's rows are beside the reference's, for the series of these names.
+    """Return a window's rows by bin next to the reference's, for the series of these names.
 
-    None when the reference has none of it, or the window has no such rows.
+    None when the reference does not cover the series, or the window has no such rows.
     """
-    found = _counted(profile, names)
-    if found is None:
+    counted = _counted(profile, names)
+    if counted is None:
         return None
-    part, at, labels, reference = found
+    part, at, labels, reference = counted
     counts = detail[part][at] if part == "codes" else detail[part][:, at]
     if not counts.sum():
         return None
-    if part in ("numeric", "score"):  # rows that fill up shorter columns are no bins
+    if part in ("numeric", "score"):  # columns with fewer bins are padded
         counts = np.append(counts[: len(labels) - 1], counts[-1])
     return _fewer(Distribution(labels, reference, counts))
 
 
 def _counted(profile: Profile, names: Mapping[str, str]) -> tuple[str, int, list[str], Array] | None:
-    """Which counts a series is about: the part of the detail, its place there, the bins' labels, the reference's."""
+    """Find the counts of a series: part of the detail, index there, labels of the bins, the reference's counts."""
     feature, what = names.get("feat_name", ""), names.get("what", "")
     if feature in profile.numeric.place:
         return "numeric", *_numeric(profile.numeric, profile.numeric.place[feature])
@@ -128,7 +128,7 @@ def _numeric(table: Numeric, at: int) -> tuple[int, list[str], Array]:
 
 
 def _ranges(edges: Sequence[float]) -> list[str]:
-    """How bins between these edges are called.
+    """Return labels of the bins between edges.
 
     >>> _ranges([1.0, 2.5])
     ['≤ 1', '1 – 2.5', '> 2.5']
@@ -137,16 +137,16 @@ def _ranges(edges: Sequence[float]) -> list[str]:
     """
     if not edges:
         return ["all"]
-    said = [f"{0.0 if abs(edge) < 1e-300 else edge:.4g}".replace("-", "−") for edge in edges]
-    same = [one == two for one, two in pairwise(said)]  # a value with a bin of its own
-    first = f"{'<' if same and same[0] else '≤'} {said[0]}"
-    between = [low if low == high else f"{low} – {high}" for low, high in pairwise(said)]
-    return [first, *between, f"> {said[-1]}"]
+    texts = [f"{0.0 if abs(edge) < 1e-300 else edge:.4g}".replace("-", "−") for edge in edges]
+    same = [one == two for one, two in pairwise(texts)]  # a value with a bin of its own
+    first = f"{'<' if same and same[0] else '≤'} {texts[0]}"
+    between = [low if low == high else f"{low} – {high}" for low, high in pairwise(texts)]
+    return [first, *between, f"> {texts[-1]}"]
 
 
-def _fewer(found: Distribution) -> Distribution:
-    """Without bins that are empty in both at the end, and the rarest of many as one."""
-    labels, reference, current = list(found.labels), found.reference, found.current
+def _fewer(whole: Distribution) -> Distribution:
+    """Drop empty "other" and "missing" bins, and sum the rarest of many bins."""
+    labels, reference, current = whole
     kept = [i for i, name in enumerate(labels) if name not in ("other", "missing") or reference[i] or current[i]]
     labels, reference, current = [labels[i] for i in kept], reference[kept], current[kept]
     if len(labels) <= MOST_BINS:
@@ -161,22 +161,22 @@ def _fewer(found: Distribution) -> Distribution:
     )
 
 
-def over_reference(found: Distribution | None) -> Figure | None:
-    """Shares of the rows by bin: the window's as bars over those of the reference."""
-    if found is None:
+def over_reference(counts: Distribution | None) -> Figure | None:
+    """Draw the shares of rows by bin, the window's as bars over the reference's."""
+    if counts is None:
         return None
-    at = list(range(len(found.labels)))
-    ticks = unique([label(name, 24) for name in found.labels])
+    at = list(range(len(counts.labels)))
+    ticks = unique([label(name, 24) for name in counts.labels])
     traces = [
         {
-            "type": "bar", "name": name, "x": at, "y": numbers(counts / max(1, counts.sum())), "width": width,
-            "customdata": counts.tolist(), "text": ticks, "textposition": "none",
+            "type": "bar", "name": name, "x": at, "y": numbers(rows / max(1, rows.sum())), "width": width,
+            "customdata": rows.tolist(), "text": ticks, "textposition": "none",
             "marker": {"color": color, "opacity": opacity, "line": {"width": 0}},
             "hovertemplate": f"%{{text}}<br>{name}: %{{y:.1%}}, %{{customdata:,}} rows<extra></extra>",
         }
-        for name, counts, color, width, opacity in (
-            ("reference", found.reference, theme.QUIET, 0.84, 0.35),
-            ("window", found.current, theme.ACCENT, 0.42, 1.0),
+        for name, rows, color, width, opacity in (
+            ("reference", counts.reference, theme.QUIET, 0.84, 0.35),
+            ("window", counts.current, theme.ACCENT, 0.42, 1.0),
         )
     ]  # fmt: skip
     return figure(

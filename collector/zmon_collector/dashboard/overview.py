@@ -1,4 +1,4 @@
-"""How each model and replica fares, from the newest windows: what the overview and `zmon top` show. Pure."""
+"""The state of every model and replica by its newest windows, for the overview and `zmon top`. Pure."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from zmon_collector.dashboard.timeseries import TimeSeries
 
 MODELS = 2000  # versions of models that are kept
 KEPT = 60  # windows of each replica
-ENOUGH = 6  # windows before a change is called one
-FLOOR = 0.03  # change of a share that some hundred rows may show by chance
+ENOUGH = 6  # windows before a change can be detected
+FLOOR = 0.03  # change of a share that a few hundred rows can show by chance
 DEVIATIONS = 5.0
 DRIFTED = 0.3  # share of features over their threshold
 SILENT_PERIODS = 2.5  # windows without rows, beyond SILENT_EXTRA
 SILENT_EXTRA = 15.0  # seconds: idle and the longest grace
 FORGET = 86400.0  # seconds after which a silent replica is no longer listed
 
-# What a row shows, by (what, stat); without further names.
+# Names of the shown measures, by (what, stat); only series without further names.
 MEASURES = {
     ("buffer_count", ""): "rows",
     ("max_prediction_proba", "mean"): "confidence",
@@ -34,12 +34,12 @@ MEASURES = {
     ("rows_late", ""): "late",
     ("rows_rejected", ""): "rejected",
 }
-ADDED = ("lost", "late", "rejected")
+COUNTS = ("lost", "late", "rejected")
 
 
 @dataclass(frozen=True, slots=True)
 class WindowSummary:
-    """One window of one replica, or of all together."""
+    """The measures of one window, of one replica or of the rollup."""
 
     start: int
     period: int
@@ -56,15 +56,19 @@ class WindowSummary:
 
 @dataclass(slots=True)
 class RecentWindows:
-    """The newest windows of one replica; `heard` is when the last one with rows came, on the collector's clock."""
+    """The newest windows of one replica or of the rollup.
+
+    `last_seen` is when the last window with rows arrived, on the collector's clock.
+    """
 
     rows: deque[WindowSummary] = field(default_factory=lambda: deque(maxlen=KEPT))
     last_seen: float = 0.0
 
     def append(self, row: WindowSummary, last_seen: float) -> None:
-        if self.rows and row.start == self.rows[-1].start:  # counts that came in a report of their own
+        """Append a window that is newer; add the counts of one that is there already."""
+        if self.rows and row.start == self.rows[-1].start:  # counts that arrive later, in a report of their own
             last = self.rows[-1]
-            row = replace(last, **{name: getattr(last, name) + getattr(row, name) for name in (*ADDED, "rows")})
+            row = replace(last, **{name: getattr(last, name) + getattr(row, name) for name in (*COUNTS, "rows")})
             self.rows[-1] = row
         elif not self.rows or row.start > self.rows[-1].start:
             self.rows.append(row)
@@ -73,74 +77,76 @@ class RecentWindows:
 
 
 class Overview:
-    """Keeps the newest windows of all models; `view` says how they fare."""
+    """Keeps the newest windows of all models; `view` returns their state."""
 
     def __init__(self) -> None:
-        self._tracks: dict[tuple[str, str], dict[str, RecentWindows]] = {}
+        self._models: dict[tuple[str, str], dict[str, RecentWindows]] = {}
 
     def record(self, report: Report, wall: float) -> None:
-        """A window has closed."""
+        """Record a closed window."""
         period = report.window.end - report.window.start
-        found: dict[str, dict[str, Any]] = {"": {}}
+        measures: dict[str, dict[str, Any]] = {"": {}}
         for agent, value in report.points:
             name = MEASURES.get((value.what, value.stat))
             if name and not (value.class_name or value.feat_name or value.segment_name):
-                own = found.setdefault(agent or "", {})
-                own[name] = own.get(name, 0) + value.value if name in ADDED else value.value
-        for name in ADDED:  # the rollup says of its rows what its replicas say together
-            found[""][name] = sum(own.get(name, 0) for agent, own in found.items() if agent)
+                by_name = measures.setdefault(agent or "", {})
+                by_name[name] = by_name.get(name, 0) + value.value if name in COUNTS else value.value
+        for name in COUNTS:  # the rollup has no such counts of its own
+            measures[""][name] = sum(by_name.get(name, 0) for agent, by_name in measures.items() if agent)
         model = (report.model, report.version)
-        tracks = self._tracks[model] = self._tracks.pop(model, {})  # the last now; the first is silent for longest
-        for agent, own in found.items():
-            tracks.setdefault(agent, RecentWindows()).append(WindowSummary(report.window.start, period, **own), wall)
-        for agent in [each for each, track in tracks.items() if each and wall - track.last_seen >= FORGET]:
-            del tracks[agent]
-        while len(self._tracks) > MODELS:
-            del self._tracks[next(iter(self._tracks))]
+        agents = self._models[model] = self._models.pop(model, {})  # moved to the end: the first is silent for longest
+        for agent, by_name in measures.items():
+            agents.setdefault(agent, RecentWindows()).append(
+                WindowSummary(report.window.start, period, **by_name), wall
+            )
+        for agent in [agent for agent, recent in agents.items() if agent and wall - recent.last_seen >= FORGET]:
+            del agents[agent]
+        while len(self._models) > MODELS:
+            del self._models[next(iter(self._models))]
 
     def restore(self, model: str, version: str, series: Iterable[TimeSeries], period: int, last_seen: float) -> None:
-        """What the history remembers of a model, after a start."""
-        found: dict[str, dict[int, dict[str, Any]]] = {}
+        """Restore a model from the series of the history, after a start."""
+        windows: dict[str, dict[int, dict[str, Any]]] = {}
         for ts in series:
             name = MEASURES.get((ts.get("what"), ts.get("stat")))
             if name and not (ts.get("class_name") or ts.get("feat_name") or ts.get("segment_name")):
                 for start, value in zip(ts.times.tolist(), ts.values.tolist(), strict=True):
-                    own = found.setdefault(ts.get("agent_id"), {}).setdefault(start, {})
-                    own[name] = own.get(name, 0) + int(value) if name in (*ADDED, "rows") else value
-        tracks = self._tracks.setdefault((model, version), {})
-        for agent, rows in found.items():
-            for start in sorted(rows):
-                tracks.setdefault(agent, RecentWindows()).append(WindowSummary(start, period, **rows[start]), last_seen)
+                    by_name = windows.setdefault(ts.get("agent_id"), {}).setdefault(start, {})
+                    by_name[name] = by_name.get(name, 0) + int(value) if name in (*COUNTS, "rows") else value
+        agents = self._models.setdefault((model, version), {})
+        for agent, by_start in windows.items():
+            recent = agents.setdefault(agent, RecentWindows())
+            for start in sorted(by_start):
+                recent.append(WindowSummary(start, period, **by_start[start]), last_seen)
 
     def view(self, wall: float, alerts: Iterable[dict[str, Any]] = ()) -> list[dict[str, Any]]:
-        """Every model with its replicas, the newest first; plain data."""
-        open_alerts = [each for each in alerts if each.get("state") == "firing"]
-        found = []
-        for (model, version), tracks in self._tracks.items():
-            own = [each for each in open_alerts if (each.get("model"), each.get("version", "")) == (model, version)]
-            agents = {agent: track for agent, track in tracks.items() if agent}
-            entry = {"model": model, "version": version, **_said(tracks.get("", RecentWindows()), wall, bool(own))}
-            entry["alerts"] = len(own)
+        """Return every model with its replicas as plain data, the newest first."""
+        firing = [alert for alert in alerts if alert.get("state") == "firing"]
+        entries = []
+        for (model, version), agents in self._models.items():
+            count = sum((alert.get("model"), alert.get("version", "")) == (model, version) for alert in firing)
+            entry: dict[str, Any] = {"model": model, "version": version}
+            entry |= _summary(agents.get("", RecentWindows()), wall, alerted=bool(count))
+            entry["alerts"] = count
             entry["agents"] = [
-                {"agent": agent, **_said(track, wall, False)}
-                for agent, track in sorted(agents.items())
-                if wall - track.last_seen < FORGET
+                {"agent": agent, **_summary(recent, wall, alerted=False)}
+                for agent, recent in sorted(agents.items())
+                if agent and wall - recent.last_seen < FORGET
             ]
-            found.append(entry)
-        return sorted(found, key=lambda each: (-each["newest"], each["model"], each["version"]))
+            entries.append(entry)
+        return sorted(entries, key=lambda entry: (-entry["newest"], entry["model"], entry["version"]))
 
 
-def _said(track: RecentWindows, wall: float, alerted: bool) -> dict[str, Any]:
-    rows = list(track.rows)
+def _summary(recent: RecentWindows, wall: float, *, alerted: bool) -> dict[str, Any]:
+    rows = list(recent.rows)
     last = next((row for row in reversed(rows) if row.rows), rows[-1] if rows else WindowSummary(0, 1))
-    recent = rows[-KEPT:]
-    issued = sum(row.rows + row.lost + row.rejected for row in recent)
-    gone = {name: sum(getattr(row, name) for row in recent) for name in ADDED}
+    issued = sum(row.rows + row.lost + row.rejected for row in rows)
+    gone = {name: sum(getattr(row, name) for row in rows) for name in COUNTS}
     return {
-        "state": _state(track, last, wall, alerted),
+        "state": _state(recent, last, wall, alerted),
         "newest": last.start,
         "period": last.period,
-        "heard": track.last_seen,
+        "heard": recent.last_seen,
         "rows": last.rows,
         "rows_per_second": last.rows / last.period,
         "confidence": last.confidence,
@@ -151,27 +157,30 @@ def _said(track: RecentWindows, wall: float, alerted: bool) -> dict[str, Any]:
         **gone,
         "loss": (gone["lost"] + gone["rejected"]) / issued if issued else 0.0,
         "trend": {
-            "rows_per_second": [row.rows / row.period for row in recent],
-            "confidence": [row.confidence for row in recent],
-            "accuracy": [row.estimated if row.accuracy is None else row.accuracy for row in recent],
+            "rows_per_second": [row.rows / row.period for row in rows],
+            "confidence": [row.confidence for row in rows],
+            "accuracy": [row.estimated if row.accuracy is None else row.accuracy for row in rows],
         },
     }
 
 
-def _state(track: RecentWindows, last: WindowSummary, wall: float, alerted: bool) -> str:
-    """silent: no rows for long. drifting: drift was found, or confidence or accuracy left its range. degraded: rows
-    of the newest window were lost, late or rejected. Else ok."""
-    if wall - track.last_seen > SILENT_PERIODS * last.period + SILENT_EXTRA:
+def _state(recent: RecentWindows, last: WindowSummary, wall: float, alerted: bool) -> str:
+    """Return the state in one word.
+
+    silent: no rows for long. drifting: drift was detected, or confidence or accuracy left its range. degraded: rows of
+    the newest window were lost, late or rejected. ok: none of these.
+    """
+    if wall - recent.last_seen > SILENT_PERIODS * last.period + SILENT_EXTRA:
         return "silent"
-    if alerted or (last.drifted or 0.0) >= DRIFTED or any(_moved(track, name) for name in ("confidence", "accuracy")):
+    if alerted or (last.drifted or 0.0) >= DRIFTED or any(_moved(recent, name) for name in ("confidence", "accuracy")):
         return "drifting"
-    newest = track.rows[-1]
+    newest = recent.rows[-1]
     return "degraded" if newest.lost or newest.late or newest.rejected else "ok"
 
 
-def _moved(track: RecentWindows, name: str) -> bool:
-    """The newest value lies far below or above the median window, in median absolute deviations."""
-    values = np.array([value for row in track.rows if (value := getattr(row, name)) is not None])
+def _moved(recent: RecentWindows, name: str) -> bool:
+    """Return whether the newest value lies far from the median window, in median absolute deviations."""
+    values = np.array([value for row in recent.rows if (value := getattr(row, name)) is not None])
     if len(values) < ENOUGH:
         return False
     distance = np.abs(values - np.median(values))

@@ -169,7 +169,7 @@ def test_distributions_are_counts_of_the_rows_in_the_references_bins(collect: An
     found = drawn(collector, "reference", view="series", what="prediction_freq", class_name="class_0")["window"]
     assert found["customdata"] == np.bincount(said, minlength=3).tolist()
     panel = view(collector, "reference", view="series", what="accuracy")
-    assert (panel["figure"], "says nothing of this series" in panel["empty"]) == (None, True)
+    assert (panel["figure"], "does not cover this series" in panel["empty"]) == (None, True)
 
 
 def test_another_reference_than_that_of_the_windows_is_told(collect: Any, reference: Path, tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def test_another_reference_than_that_of_the_windows_is_told(collect: Any, refere
     for path, empty in ((reference, False), (tmp_path / "other.zmon", True)):
         again = collect(config=config(reference=path), window=60, folder="same")
         panel = view(again, "reference", **asked)
-        assert (panel["figure"] is None, "another reference" in panel["empty"]) == (empty, empty)
+        assert (panel["figure"] is None, "a different reference" in panel["empty"]) == (empty, empty)
         again.stop()
 
 
