@@ -1,4 +1,4 @@
-"""The `zmon` command: hands over to the collector's command line, or says how to install what it needs."""
+"""The `zmon` command: runs the collector's command line, or says how to install what is missing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NEEDED = {
 def main() -> None:
     """Run the command line."""
     try:
-        # By name, because this package imports neither the collector nor the plugins: the script is all they share.
+        # By name, because this package must import neither the collector nor the plugins.
         cli = importlib.import_module("zmon_collector.cli.main")
     except ImportError as error:
         missing = (error.name or "pluggy").partition(".")[0]

@@ -13,14 +13,14 @@ from zmon import categories
 from zmon.categories import Dictionaries
 
 Array = NDArray[Any]
-SLACK = 1.0001  # a probability; a float16 softmax may come out this far above 1
-KINDS = ("numeric", "boolean", "categorical", "text", "vector")  # the last two are named, and not captured
+SLACK = 1.0001  # the largest probability: a float16 softmax may exceed 1 by this much
+KINDS = ("numeric", "boolean", "categorical", "text", "vector")  # columns of the last two are named, not captured
 CODED = ("codes", "segments")  # columns of codes, which have dictionaries
 
 
 @dataclass(frozen=True, slots=True)
 class Schema:
-    """What holds for every row of a batch.
+    """The description that all rows of a batch share.
 
     Attributes
     ----------
@@ -29,14 +29,14 @@ class Schema:
     classes : tuple of str
         Class names in the order of the probabilities' columns; empty for regression.
     features : tuple of str
-        Names of the inputs' columns; empty while no inputs were published.
+        Names of the input columns; empty while no inputs were published.
     kinds : tuple of str
-        Kind of each feature: ``"numeric"``, ``"boolean"`` or ``"categorical"``; ``"text"`` and ``"vector"`` are
-        reserved: such columns are named here and their values are not captured.
+        Kind of every feature: ``"numeric"``, ``"boolean"`` or ``"categorical"``; ``"text"`` and ``"vector"`` are
+        reserved: such columns are named here, but their values are not captured.
     threshold : float
-        Binary classification: class 1 is predicted when ``p[1] > threshold``.
+        Binary classification: class 1 is predicted if ``p[1] > threshold``.
     tags : mapping of str to str
-        The publisher's free tags; they describe series and are not part of their identity.
+        The publisher's free tags; they describe series but are not part of their identity.
     segments : tuple of str
         Names of the columns by whose values series are split.
     numeric : tuple of str
@@ -65,7 +65,7 @@ class Schema:
         object.__setattr__(self, "categorical", categorical)
 
     def conflict(self, other: Schema) -> str:
-        """Why rows of `other` cannot stand beside rows of this schema; empty when they can."""
+        """Return why rows of `other` cannot be combined with rows of this schema; empty if they can."""
         if self.task != other.task:
             return f"task {other.task!r}, not {self.task!r}"
         if self.classes != other.classes:
@@ -77,9 +77,9 @@ class Schema:
         return ""
 
     def union(self, other: Schema) -> Schema:
-        """This schema with the columns that only `other` has behind its own."""
-        known = set(self.features)
-        new = [i for i, feature in enumerate(other.features) if feature not in known]
+        """Return this schema, extended by the columns that only `other` has."""
+        features = set(self.features)
+        new = [i for i, feature in enumerate(other.features) if feature not in features]
         segments = tuple(name for name in other.segments if name not in self.segments)
         if not new and not segments:
             return self
@@ -92,7 +92,7 @@ class Schema:
 
 
 class Batch:
-    """Equal-length columns and their schema. Treat the arrays as read-only: other metrics see the same ones.
+    """Equal-length columns and their schema. Treat the arrays as read-only: other metrics see the same arrays.
 
     Parameters
     ----------
@@ -101,14 +101,14 @@ class Batch:
         Any of ``probabilities`` (n, n_classes), ``predictions`` (n,) class indices or regression values,
         ``labels`` (n,) class indices with −1 where unlabelled, or regression targets with NaN where unlabelled,
         ``inputs`` (n, n_numeric), ``codes`` (n, n_categorical), ``segments`` (n, n_segments), ``ids`` (n,),
-        ``timestamps`` (n,) int64 nanoseconds since the epoch. A batch with ``label_outcomes`` holds labels that came
-        after their predictions, which are no rows of the window: metrics that need ``labels`` see it, with
-        ``predictions``, ``labels``, ``probabilities``, ``label_delays`` (ns) and ``label_own`` (whether the prediction
-        is of this window); no other metric does.
+        ``timestamps`` (n,) int64 nanoseconds since the epoch. A batch with ``label_outcomes`` holds labels that
+        arrived after their predictions, which are not rows of the window: only metrics that need ``labels`` see it,
+        with ``predictions``, ``labels``, ``probabilities``, ``label_delays`` (ns) and ``label_own`` (whether the
+        prediction belongs to this window).
     rows : int, optional
-        Number of rows, where no column tells.
+        Number of rows, if there are no columns.
     dictionaries : mapping of str to tuple of tuple of str, optional
-        For ``codes`` and ``segments``, where present: the names behind the codes, column by column.
+        For ``codes`` and ``segments``, if present: the names behind the codes, column by column.
 
     Examples
     --------
@@ -130,12 +130,12 @@ class Batch:
         self._columns = dict(columns)
         self.dictionaries = dictionaries or {}
         if any(name in columns and name not in self.dictionaries for name in CODED):
-            raise ValueError("codes and segments need their dictionaries; Batch.having() keeps a batch's own")
+            raise ValueError("codes and segments need dictionaries; pass dictionaries=, or use Batch.having()")
         self.rows = len(next(iter(columns.values()))) if rows is None else rows
 
     @property
     def columns(self) -> frozenset[str]:
-        """Names of the columns present; ``predicted`` is among them when a class can be derived."""
+        """Names of the columns present; ``predicted`` is among them if a class can be derived."""
         present = frozenset(self._columns)
         classes = self.schema.task == "classification"
         return present | {"predicted"} if classes and present & {"probabilities", "predictions"} else present
@@ -147,7 +147,7 @@ class Batch:
 
     @property
     def predictions(self) -> Array:
-        """(n,) what the model itself said: class indices, or the values of a regression."""
+        """(n,) the model's own predictions: class indices, or the values of a regression."""
         return self._columns["predictions"]
 
     @property
@@ -167,7 +167,7 @@ class Batch:
 
     @property
     def categories(self) -> Dictionaries:
-        """The names behind `codes`, column by column; some may occur in no row."""
+        """The names behind `codes`, column by column; a name may occur in no row."""
         return self.dictionaries["codes"]
 
     @property
@@ -188,47 +188,47 @@ class Batch:
     @property
     def predicted(self) -> Array:
         """(n,) index of the predicted class: the model's own prediction, else argmax; binary: ``p[1] > threshold``."""
-        known = self._columns.get("predicted")
-        if known is None:
-            known = self._columns.get("predictions")
-        if known is None:
+        predicted = self._columns.get("predicted")
+        if predicted is None:
+            predicted = self._columns.get("predictions")
+        if predicted is None:
             p = self.probabilities
-            known = (p[:, 1] > self.schema.threshold).astype(np.intp) if p.shape[1] == 2 else p.argmax(axis=1)
-        self._columns["predicted"] = known
-        return known
+            predicted = (p[:, 1] > self.schema.threshold).astype(np.intp) if p.shape[1] == 2 else p.argmax(axis=1)
+        self._columns["predicted"] = predicted
+        return predicted
 
     def raw(self) -> Mapping[str, Array]:
-        """The columns held, derived ones that were asked for included."""
+        """Return the columns held, including derived ones that were used."""
         return self._columns
 
     def having(self, **columns: Array) -> Batch:
-        """The same rows with these columns beside or instead of their own."""
+        """Return the same rows with these columns added or replaced."""
         return Batch(self.schema, {**self._columns, **columns}, self.rows, self.dictionaries)
 
     def only(self, names: Collection[str]) -> Batch:
-        """The same rows with no other columns than these."""
+        """Return the same rows with these columns only."""
         columns = {name: column for name, column in self._columns.items() if name in names}
         return Batch(self.schema, columns, self.rows, self.dictionaries)
 
     def take(self, index: Any) -> Batch:
-        """The rows that a mask, a slice or an index array selects."""
+        """Return the rows selected by a mask, a slice or an index array."""
         columns = {name: column[index] for name, column in self._columns.items()}
         rows = None if columns else len(np.arange(self.rows)[index])
         return Batch(self.schema, columns, rows, self.dictionaries)
 
     def aligned(self, schema: Schema) -> Batch:
-        """The same rows under another schema: features and segments by name, missing where this batch lacks one."""
+        """Return the same rows under another schema: features and segments by name, missing where this lacks one."""
         if self.schema is schema:
             return self
         columns, dictionaries = dict(self._columns), dict(self.dictionaries)
         if "predicted" not in columns and "predicted" in self.columns:
-            columns["predicted"] = self.predicted  # by this schema's own threshold
+            columns["predicted"] = self.predicted  # by the threshold of this schema
         if ("inputs" in columns or "codes" in columns) and self.schema.features != schema.features:
             if schema.numeric:
                 inputs = columns.get("inputs", np.empty((self.rows, 0)))
                 where = _places(self.schema.numeric if "inputs" in columns else (), schema.numeric)
                 if (where < 0).any():
-                    inputs = np.column_stack([inputs, np.full(self.rows, np.nan)])  # −1 is then the missing column
+                    inputs = np.column_stack([inputs, np.full(self.rows, np.nan)])  # −1 then selects missing values
                 columns["inputs"] = inputs[:, where]
             self._align(columns, dictionaries, "codes", self.schema.categorical, schema.categorical)
         if "segments" in columns and self.schema.segments != schema.segments:
@@ -240,34 +240,35 @@ class Batch:
         columns: dict[str, Array],
         dictionaries: dict[str, Dictionaries],
         name: str,
-        own: tuple[str, ...],
+        present: tuple[str, ...],
         wanted: tuple[str, ...],
     ) -> None:
         if not wanted:
             columns.pop(name, None)
             return
         codes, names = columns.get(name), dictionaries.get(name, ())
-        where = _places(own if codes is not None else (), wanted)
+        where = _places(present if codes is not None else (), wanted)
         lacking, _ = categories.nothing(self.rows, 1)
         stacked = lacking if codes is None else np.column_stack([codes, lacking])
         columns[name] = stacked[:, where]
         dictionaries[name] = tuple((*names, ())[i] for i in where.tolist())
 
 
-def _places(own: tuple[str, ...], wanted: tuple[str, ...]) -> Array:
-    place = {name: i for i, name in enumerate(own)}
+def _places(present: tuple[str, ...], wanted: tuple[str, ...]) -> Array:
+    place = {name: i for i, name in enumerate(present)}
     return np.array([place.get(name, -1) for name in wanted], dtype=np.intp)
 
 
 def concat(schema: Schema, batches: Sequence[Batch]) -> Batch:
-    """One batch of all rows, in order; where some lack a column, NaN or −1 stands for missing."""
+    """Join all rows to one batch, in order; NaN or −1 stands for missing where batches lack a column."""
     if len(batches) == 1:
         return batches[0]
     rows = sum(batch.rows for batch in batches)
-    if len({frozenset(batch.raw()) for batch in batches}) > 1:  # no prediction may be derived from filled-in values
+    if len({frozenset(batch.raw()) for batch in batches}) > 1:
+        # Derive predictions now: none may be derived from values that are filled in below.
         for batch in batches:
             if "predicted" in batch.columns:
-                batch.predicted  # noqa: B018 - kept by being asked for
+                batch.predicted  # noqa: B018 - reading it keeps it among the columns
     names = dict.fromkeys(name for batch in batches for name in batch.raw())
     columns: dict[str, Array] = {}
     dictionaries: dict[str, Dictionaries] = {}

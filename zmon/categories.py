@@ -1,7 +1,7 @@
-"""Columns of codes, each with a dictionary of category names: joined, cut down, brought into bytes and back. Pure.
+"""Columns of codes with their dictionaries of category names: joined, compacted, encoded and decoded. Pure.
 
-A code is an index into its column's dictionary; −1 is a missing value. On the wire a dictionary blob says for how many
-rows it holds, so that messages of several publish calls are joined by putting their blobs behind each other.
+A code is an index into its column's dictionary; −1 is a missing value. On the wire, the blob of a dictionary says how
+many rows it is for, so that messages of several publish calls are joined by concatenating their blobs.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _HEAD = struct.Struct("<II")  # rows, bytes of the dictionaries that follow
 
 
 def category(name: str) -> str:
-    """A category's name in the length and form that travels: never empty; a long one ends in its hash.
+    """Return a category's name as it is sent: never empty; a long name is cut and ends in its hash.
 
     >>> category(""), len(category("x" * 1000))
     ('(empty)', 256)
@@ -39,12 +39,12 @@ def category(name: str) -> str:
 
 
 def nothing(rows: int, columns: int) -> tuple[Array, Dictionaries]:
-    """Columns in which every value is missing."""
+    """Return columns in which every value is missing."""
     return np.full((rows, columns), MISSING, dtype=np.int8), ((),) * columns
 
 
 def join(parts: Sequence[tuple[Array, Dictionaries]]) -> tuple[Array, Dictionaries]:
-    """The rows of all parts under common dictionaries.
+    """Join the rows of all parts under common dictionaries.
 
     >>> codes, names = join([(np.array([[0], [1]]), (("a", "b"),)), (np.array([[0], [-1]]), (("b",),))])
     >>> codes.ravel().tolist(), names
@@ -54,20 +54,21 @@ def join(parts: Sequence[tuple[Array, Dictionaries]]) -> tuple[Array, Dictionari
     if all(names is first or names == first for _, names in parts):
         return np.concatenate([codes for codes, _ in parts]), first
     offsets = np.empty((len(parts), len(first)), dtype=np.int32)
-    table = [MISSING]  # code under the common dictionary, of each entry of each part's; the first stands for missing
+    # The code under the common dictionary of every entry of every part's dictionary; the first stands for missing.
+    table = [MISSING]
     common: list[dict[str, int]] = [{} for _ in first]
     for offset, (_, dictionaries) in zip(offsets, parts, strict=True):
         for column, names in enumerate(dictionaries):
-            known = common[column]
+            codes_by_name = common[column]
             offset[column] = len(table)
-            table += [known.setdefault(name, len(known)) for name in names]
+            table += [codes_by_name.setdefault(name, len(codes_by_name)) for name in names]
     codes = np.concatenate([codes.astype(np.int32) for codes, _ in parts])
     codes = np.where(codes < 0, 0, codes + np.repeat(offsets, [len(codes) for codes, _ in parts], axis=0))
     return compact(np.array(table, dtype=np.int32)[codes], tuple(map(tuple, common)))
 
 
 def compact(codes: Array, dictionaries: Dictionaries) -> tuple[Array, Dictionaries]:
-    """The same rows without names that no row has, where there are more names than rows."""
+    """Return the same rows; where there are more names than rows, without the names that no row has."""
     if all(len(names) <= len(codes) for names in dictionaries):
         return codes, dictionaries
     codes, kept = codes.astype(np.int32), list(dictionaries)
@@ -83,7 +84,7 @@ def compact(codes: Array, dictionaries: Dictionaries) -> tuple[Array, Dictionari
 
 
 def narrow(codes: Array, dictionaries: Dictionaries) -> Array:
-    """The codes in the smallest integer type that holds them."""
+    """Return the codes in the smallest integer type that holds them."""
     longest = max(map(len, dictionaries), default=0)
     return codes.astype(np.int8 if longest < 2**7 else np.int16 if longest < 2**15 else np.int32)
 
@@ -92,19 +93,22 @@ def narrow(codes: Array, dictionaries: Dictionaries) -> Array:
 
 
 def encode(rows: int, dictionaries: Dictionaries) -> bytes:
-    """The blob that goes with the codes of `rows` rows."""
+    """Encode the blob for the codes of `rows` rows."""
     body: bytes = msgpack.packb(dictionaries, use_bin_type=True)
     return _HEAD.pack(rows, len(body)) + body
 
 
 def decode(codes: Array, blob: bytes) -> tuple[Array, Dictionaries]:
-    """Codes under common dictionaries, out of one blob or several; WireError ``categories`` if they do not fit."""
+    """Decode one blob or several, and return the codes under common dictionaries.
+
+    WireError ``categories`` if blobs and codes do not match.
+    """
     parts: list[tuple[Array, Dictionaries]] = []
     at, row, body = 0, 0, b""
     dictionaries: Dictionaries = ()
     while at < len(blob):
         if len(blob) - at < _HEAD.size:
-            raise WireError("categories", "a blob is cut off")
+            raise WireError("categories", "a blob is truncated")
         rows, length = _HEAD.unpack_from(blob, at)
         at += _HEAD.size
         if not 1 <= rows <= len(codes) - row or length > len(blob) - at:
@@ -125,16 +129,16 @@ def decode(codes: Array, blob: bytes) -> tuple[Array, Dictionaries]:
 
 def _dictionaries(body: bytes, columns: int) -> Dictionaries:
     try:
-        found = msgpack.unpackb(body, raw=False, use_list=False)
+        dictionaries = msgpack.unpackb(body, raw=False, use_list=False)
     except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
         raise WireError("categories", type(error).__name__) from error
-    if not isinstance(found, tuple) or len(found) != columns:
+    if not isinstance(dictionaries, tuple) or len(dictionaries) != columns:
         raise WireError("categories", f"not {columns} dictionaries")
-    for names in found:
+    for names in dictionaries:
         if not isinstance(names, tuple) or not all(
             isinstance(name, str) and 0 < len(name) <= NAME_LENGTH for name in names
         ):
-            raise WireError("categories", f"names are no texts of 1 to {NAME_LENGTH} characters")
+            raise WireError("categories", f"names are not strings of 1 to {NAME_LENGTH} characters")
         if len(set(names)) != len(names):
-            raise WireError("categories", "a name stands twice in a dictionary")
-    return found
+            raise WireError("categories", "a dictionary repeats a name")
+    return dictionaries

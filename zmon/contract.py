@@ -1,4 +1,4 @@
-"""What a plugin author implements (`Metric`, `Sink`) and is given (`Context`, `Batch`, `Report`). Plain objects."""
+"""The contract of plugins: what authors implement (`Metric`, `Sink`) and receive (`Context`, `Batch`, `Report`)."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ class Window:
 
 
 class Value(NamedTuple):
-    """One number a metric gives. Its names, together with model and agent, are the identity of a series.
+    """One number from a metric. Its names, together with model and agent, are the identity of a series.
 
     Attributes
     ----------
     what : str
         The measure, for instance ``"accuracy"``.
     value : float
-        A finite number. What is undefined is left out instead.
+        A finite number. Leave undefined values out instead.
     class_name, feat_name, stat, category, segment_name, segment_value, predicted, reason : str
-        What the number is about, as far as it applies; empty where it does not.
+        What the number is about; empty for names that do not apply.
     target_type : str
         ``"gauge"`` or ``"counter"``; empty derives it: counter for ``*_count`` and ``rows_*``, gauge otherwise.
     """
@@ -51,11 +51,11 @@ class Value(NamedTuple):
     target_type: str = ""
 
 
-DIMENSIONS = Value._fields[2:-1]  # the names a Value may carry besides `what`
+DIMENSIONS = Value._fields[2:-1]  # the names that a Value may have besides `what`
 
 
 def target_type(value: Value) -> str:
-    """``"counter"`` (summed when rolled up over time) or ``"gauge"`` (averaged).
+    """Return ``"counter"`` (summed when rolled up over time) or ``"gauge"`` (averaged).
 
     >>> target_type(Value("prediction_count", 3.0)), target_type(Value("accuracy", 0.9))
     ('counter', 'gauge')
@@ -67,11 +67,11 @@ def target_type(value: Value) -> str:
 
 @dataclass(frozen=True, slots=True)
 class RowCounts:
-    """What became of an agent's rows, as counted in a window.
+    """The outcome of an agent's rows, as counted in a window.
 
-    `received` rows are in the window. The others were noticed while it was the oldest open one: `late` rows belong to a
-    window that had closed, `lost` ones were published and never arrived, `rejected` ones (by reason) were no valid
-    batch, `sampled_out` ones were left out by the publisher's sample_rate.
+    `received` rows are in the window. The others were counted while it was the oldest open window: `late` rows belong
+    to a window that had closed, `lost` rows were published and never arrived, `rejected` rows (by reason) were not a
+    valid batch, `sampled_out` rows were left out by the publisher's sample_rate.
     """
 
     received: int = 0
@@ -83,33 +83,33 @@ class RowCounts:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """Where a metric is being computed.
+    """The model, agent and window for which a metric is computed.
 
     Attributes
     ----------
     model, version : str
-        `version` is empty when the publisher gave none.
+        `version` is empty if the publisher has none.
     agent_id : str or None
         None for the rollup over all agents.
     schema : Schema
-        The window's: every batch of the window is aligned to it.
+        The schema of the window: every batch of the window is aligned to it.
     window : Window
     options : mapping
-        The plugin's table of the configuration, [plugins.NAME] with [models.MODEL.metrics.NAME] over it; beside it
-        ``segments``, whether the metric is given per segment, and ``max_segments``.
+        The plugin's table of the configuration, [plugins.NAME] overridden by [models.MODEL.metrics.NAME]; in addition
+        ``segments``, whether the metric is computed per segment, and ``max_segments``.
     reference : Profile or None
-        The model's reference profile, the same for the whole window; None when it has none. An accumulator that
-        counts against it keeps its ``digest``: after a restart the rest of a window may come under another one.
+        The model's reference profile, the same for the whole window; None if it has none. An accumulator that counts
+        against it must keep its ``digest``: after a restart, the rest of a window may have another profile.
     memory : dict
-        Plain data a metric keeps from window to window for this agent (or rollup). What `result` leaves in it is kept
-        when the window closes; `update` and `merge` must not touch it.
+        Plain data that a metric keeps from window to window for this agent (or rollup). Whatever `result` leaves in it
+        is kept when the window closes; `update` and `merge` must not touch it.
     rows : RowCounts
     sample : Batch or None
-        The window's uniform row sample, all rows when they are no more than ``sample_rows``. In `result` and `compare`
-        only; None when the window has no rows.
+        The window's uniform row sample, or all rows if there are at most ``sample_rows``. In `result` and `compare`
+        only; None if the window has no rows.
     segment : tuple of (str, str) or None
-        In `result`: name and value of the segment whose rows these are; None for all rows. `rows` then counts
-        `received` rows only, `memory` is empty, `sample` holds the segment's rows.
+        In `result`: name and value of the segment of these rows; None for all rows. For a segment, `rows` counts
+        `received` rows only, `memory` is empty, and `sample` holds the segment's rows.
     """
 
     model: str
@@ -127,7 +127,7 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One kind of series a metric gives, for the docs and for the choice of what is emitted.
+    """One kind of series that a metric emits, for the docs and for selecting what is emitted.
 
     Attributes
     ----------
@@ -135,13 +135,13 @@ class Series:
     definition : str
         One sentence, with the formula.
     keys : tuple of str
-        The names it carries besides `stat`.
+        The names it has besides `stat`.
     stats : tuple of str
-        Values of `stat`; empty when it has none.
+        Values of `stat`; empty if it has none.
     preset : str
         The smallest preset that emits it: ``"minimal"``, ``"default"`` or ``"full"``.
     reference : bool
-        It is given only where the model has a reference profile.
+        Whether it is emitted only for models with a reference profile.
     """
 
     what: str
@@ -154,50 +154,50 @@ class Series:
 
 @runtime_checkable
 class Metric(Protocol[A]):
-    """A stateless recipe; all state lives in the accumulator `A`, plain msgpack-able data (arrays allowed).
+    """A stateless recipe; all state is in the accumulator `A`, plain data that msgpack can pack (arrays allowed).
 
     Laws, which ``zmon.testing.check_metric`` verifies: `create()` is merge's identity; merge is associative and
     commutative; ``update(update(create(), b1), b2) == merge(update(create(), b1), update(create(), b2))``; all up to
-    float rounding. `update` and `merge` are deterministic. `result` does not change the accumulator and leaves an
-    undefined value out (never 0.0 for unknown, never NaN).
+    float rounding. `update` and `merge` are deterministic. `result` does not change the accumulator and leaves
+    undefined values out (never 0.0 for unknown, never NaN).
 
-    Optional members: ``series``, a sequence of `Series` (a metric without it is emitted in every preset); ``task``,
-    the only task it is for (it does not see batches of another); ``late_labels``, True for a metric that does not need
-    ``labels`` and yet wants to see those that come after their predictions (see `Batch`);
-    ``compare(by_agent, ctx)``, which sees the agents' accumulators side by side when a window closes; and
-    ``detail(acc, ctx)``, called beside `result`: plain data behind the values (arrays allowed, None for nothing), kept
-    in the collector's own history for its page. No sink gets it, so it may be what would be too many series.
+    Optional members, with defaults in `MetricBase`: ``series``, a sequence of `Series` (a metric without it is emitted
+    in every preset); ``task``, the only task it is for (it does not see batches of another); ``late_labels``, True for
+    a metric that does not need ``labels`` but sees those that arrive after their predictions (see `Batch`);
+    ``compare(by_agent, ctx)``, which sees all agents' accumulators when a window closes; and ``detail(acc, ctx)``,
+    called after `result`: plain data behind the values (arrays allowed, None for nothing), kept in the collector's own
+    history for its page. Sinks do not receive it, so it may hold what would be too many series.
 
     Attributes
     ----------
     name : str
         lower_snake, unique.
     needs : frozenset of str
-        Columns it reads, see `Batch.columns`; it does not see batches that lack one.
+        Columns it reads, see `Batch.columns`; it does not see batches that lack one of them.
     """
 
     name: str
     needs: frozenset[str]
 
     def create(self, ctx: Context) -> A:
-        """An empty accumulator."""
+        """Return an empty accumulator."""
         ...
 
     def update(self, acc: A, batch: Batch, ctx: Context) -> A:
-        """The accumulator with the batch's rows; may change `acc` in place, must not change the batch."""
+        """Return the accumulator with the batch's rows; may change `acc` in place, must not change the batch."""
         ...
 
     def merge(self, left: A, right: A) -> A:
-        """Both accumulators in one; may change `left` in place, must not change `right`."""
+        """Return both accumulators merged into one; may change `left` in place, must not change `right`."""
         ...
 
     def result(self, acc: A, ctx: Context) -> Iterable[Value]:
-        """The values of the window."""
+        """Return the values of the window."""
         ...
 
 
 class Point(NamedTuple):
-    """A value and whose it is: `agent_id` is None on the rollup over all agents."""
+    """A value and its agent; `agent_id` is None for the rollup over all agents."""
 
     agent_id: str | None
     value: Value
@@ -205,23 +205,23 @@ class Point(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What one closed window of a (model, version) gave, for sinks and observers.
+    """The result of one closed window of a (model, version), for sinks and observers.
 
     Attributes
     ----------
     sequence : int
-        Number of the report, ascending over all models; the same when a report is written again.
+        Number of the report, ascending over all models; unchanged if a report is written again.
     model, version : str
     window : Window
         Points are dated at ``window.start``.
     points : sequence of Point
-        With their original names; what a target system allows is applied by the sink.
+        With their original names; the sink applies the rules of its target system.
     rows : mapping of str to RowCounts
         By agent.
     tags : mapping of str to mapping
         Free tags by agent.
     details : mapping of (agent, metric) to bytes
-        What metrics' ``detail`` gave, packed, by agent (None for the rollup) and metric: for the local history alone.
+        Packed results of metrics' ``detail``, by agent (None for the rollup) and metric: for the local history only.
     """
 
     sequence: int
@@ -234,7 +234,7 @@ class Report:
     details: Mapping[tuple[str | None, str], bytes] = field(default_factory=dict)
 
     def properties(self, point: Point) -> dict[str, str]:
-        """The names that identify the point's series, undecorated; those that do not apply are absent.
+        """Return the names that identify the point's series, undecorated; names that do not apply are absent.
 
         >>> report = Report(1, "fraud", "", Window(0, 60), [Point("pod-1", Value("accuracy", 0.9))])
         >>> report.properties(report.points[0])
@@ -250,7 +250,7 @@ class Report:
 
 
 class Refused(NamedTuple):
-    """A sample that a target system will not take, set aside with the reason it gave."""
+    """A sample that a target system refused: a dead letter, with the reason given."""
 
     sample: Mapping[str, Any]
     code: str
@@ -258,22 +258,23 @@ class Refused(NamedTuple):
 
 
 class Ledger(Protocol):
-    """What a sink that delivers a report piece by piece may note down. Durable when the call returns."""
+    """Progress within a report, for sinks that deliver it in parts. Every call is durable when it returns."""
 
     def settled(self, sequence: int) -> int:
-        """How many samples of this report, in order, have been dealt with by earlier calls of `write`."""
+        """Return how many samples of this report, in order, earlier calls of `write` have settled."""
         ...
 
     def settle(self, sequence: int, samples: int, refused: Sequence[Refused] = ()) -> None:
-        """The first `samples` samples of this report are dealt with; some of them were refused and are set aside."""
+        """Record that the first `samples` samples of this report are settled; `refused` ones become dead letters."""
         ...
 
 
 @runtime_checkable
 class Sink(Protocol):
-    """Where reports go. Each sink is called from a thread of its own, one report after the other, in order.
+    """A destination of reports. Every sink is called from its own thread, one report after the other, in order.
 
-    A sink may also have ``attach(ledger)``, which is called with its `Ledger` before `open`.
+    Optional members, with defaults in `SinkBase`: ``attach(ledger)``, called with the sink's `Ledger` before `open`;
+    ``resend(samples)``, which delivers dead letters again; ``samples_per_second`` and ``agents``, for `zmon quota`.
 
     Attributes
     ----------
@@ -288,9 +289,9 @@ class Sink(Protocol):
         ...
 
     def write(self, report: Report) -> None:
-        """Deliver one report. Raise RetryLater to be called again with the same one; writing twice must be harmless."""
+        """Deliver one report. Raise RetryLater to get the same one again; writing it twice must be harmless."""
         ...
 
     def close(self) -> None:
-        """Release what `open` took. Safe to call twice, and without `open`."""
+        """Release what `open` acquired. Safe to call twice, and without `open`."""
         ...

@@ -3,9 +3,9 @@
 ZmonError
 ├── ConfigurationError (also a ValueError)    a constructor argument or a configuration file is wrong
 ├── MissingExtraError (also an ImportError)   an optional part of the distribution is not installed
-├── WireError                                 bytes that are not a zmon message; carries the reason
+├── WireError                                 bytes that are not a zmon message; has the reason
 ├── Rejected                                  a batch that cannot be captured; never leaves the publisher
-└── RetryLater                                raised by a sink that wants the same report again
+└── RetryLater                                raised by a sink to get the same report again
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ class ZmonError(Exception):
 
 
 class ConfigurationError(ZmonError, ValueError):
-    """A constructor argument or a configuration file is wrong; the text says what, where and how to mend it."""
+    """A constructor argument or a configuration file is wrong; the message says what, where and how to fix it."""
 
 
 class MissingExtraError(ZmonError, ImportError):
-    """An optional part is not installed; the text holds the exact ``pip install`` command."""
+    """An optional part is not installed; the message contains the exact ``pip install`` command."""
 
     def __init__(self, what: str, extra: str) -> None:
         super().__init__(f'{what} is not installed. Install it with: pip install "zmon-agent[{extra}]"')
@@ -34,7 +34,7 @@ class WireError(ZmonError):
     reason : str
         A short stable code under which the receiver counts it, for instance ``"header"`` or ``"dtype"``.
     detail : str
-        What was found, for people.
+        Explanation for people.
     """
 
     def __init__(self, reason: str, detail: str = "") -> None:
@@ -42,8 +42,8 @@ class WireError(ZmonError):
         self.reason = reason
 
 
-class Rejected(ZmonError):  # noqa: N818 - it is a verdict on a batch, not a fault of the program
-    """A batch that cannot be captured: counted under its reason, logged, never raised into the model."""
+class Rejected(ZmonError):  # noqa: N818 - a verdict on a batch, not a fault of the program
+    """A batch that cannot be captured: counted by reason, logged, never raised into the model."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
@@ -51,12 +51,12 @@ class Rejected(ZmonError):  # noqa: N818 - it is a verdict on a batch, not a fau
 
 
 class RetryLater(ZmonError):  # noqa: N818 - part of the public contract under this name
-    """Raised by ``Sink.write``: call me again with the same report.
+    """Raised by ``Sink.write`` to get the same report again.
 
     Parameters
     ----------
     message : str
-        Why, for the log.
+        The reason, for the log.
     after : float
         Seconds to wait.
     """

@@ -1,4 +1,4 @@
-"""The hooks a plugin may implement. pluggy finds and announces; the objects that are registered do the work."""
+"""The hooks that a plugin may implement. pluggy finds plugins; the objects that they register do the work."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 @hookspec
 def register_metrics(register: Callable[[Metric[Any]], None], options: Mapping[str, Any]) -> None:
-    """Call ``register(metric)`` for each metric; `options` is the configuration's table [plugins.NAME]."""
+    """Call ``register(metric)`` for every metric; `options` is the configuration's table [plugins.NAME]."""
 
 
 @hookspec
 def register_sinks(register: Callable[[Sink], None], options: Mapping[str, Any]) -> None:
-    """Call ``register(sink)`` for each sink; `options` is [plugins.NAME], and ``options["sinks"]`` all of [sinks].
+    """Call ``register(sink)`` for every sink; `options` is [plugins.NAME], and ``options["sinks"]`` all of [sinks].
 
-    ``options["preset_of"]`` is a function that names the smallest preset that emits a `Value`.
+    ``options["preset_of"]`` is a function that returns the smallest preset that emits a `Value`.
     """
 
 
@@ -41,4 +41,4 @@ def register_commands(cli: click.Group) -> None:
 
 @hookspec
 def window_closed(report: Report) -> None:
-    """Called for each report, in order, on a thread that may be slow: alerts and notifiers."""
+    """React to a report, for instance with a notification: called in order, on a thread that may be slow."""

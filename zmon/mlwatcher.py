@@ -1,4 +1,4 @@
-"""The agent of MLWatcher, as its users call it, with zmon underneath: change the import and nothing else."""
+"""MLWatcher's agent, with the API that its users call, on top of zmon: change the import and nothing else."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ log = logging.getLogger("zmon")
 
 DATA_DIR = Path("zmon-data")
 LOOPBACK = ("127.0.0.1", "localhost")
-LAST_ROWS = 10.0  # seconds for it to acknowledge the last rows: it may be busy, and nobody else keeps them
+LAST_ROWS = 10.0  # seconds for the local collector to acknowledge the last rows: it may be busy
 STOP_AFTER = 15.0  # seconds for the local collector to write its last windows
 
 
 class MonitoringAgent:
-    """Publishes what a classifier predicts, under the names of MLWatcher's series.
+    """Publishes a classifier's predictions under the names of MLWatcher's series.
 
-    The publisher's model and agent are both named `agent_id`. For what it does not offer (rollups over replicas, model
-    versions, ids, timestamps, class names) use `zmon.Publisher`.
+    The publisher's model and agent are both named `agent_id`. Use `zmon.Publisher` for what this does not offer:
+    rollups over replicas, model versions, ids, timestamps, class names.
 
     Parameters
     ----------
     frequency : float
-        Minutes of a window, for the collector that `run_local_server` starts; a whole number of seconds.
+        Window length in minutes, for the collector that `run_local_server` starts; a whole number of seconds.
     max_buffer_size : int
-        Rows of a window kept for quantiles by that collector. Counts, means and scores are of all rows.
+        Rows of a window that this collector keeps for quantiles. Counts, means and scores are of all rows.
     n_classes : int
         Columns of the probabilities; at least 2.
     agent_id : str
@@ -45,12 +45,12 @@ class MonitoringAgent:
     server_IP : str
         Host of the collector.
     server_port : int
-        Its data port; control is the next one.
+        Data port of the collector; its control port is the next one.
 
     Raises
     ------
     ConfigurationError
-        When an argument is wrong.
+        If an argument is wrong.
 
     Examples
     --------
@@ -73,8 +73,8 @@ class MonitoringAgent:
             self._window = self._sample_rows = 0
         if self._window < 1 or self._sample_rows < 1:
             raise ConfigurationError(
-                f"frequency is {frequency!r} and max_buffer_size {max_buffer_size!r}; "
-                "they are minutes, at least 1/60, and rows, at least 1"
+                f"frequency is {frequency!r} and max_buffer_size is {max_buffer_size!r}; "
+                "they must be minutes, at least 1/60, and rows, at least 1"
             )
         self._host, self._port = server_IP, server_port
         self._server: subprocess.Popen[bytes] | None = None
@@ -86,7 +86,7 @@ class MonitoringAgent:
     def collect_data(
         self, predict_proba_matrix: Any, input_matrix: Any = None, label_matrix: Any = None, threshold: float = 0.5
     ) -> None:
-        """Publish one batch. Returns at once, never raises.
+        """Publish one batch. Return at once, never raise.
 
         Parameters
         ----------
@@ -97,44 +97,44 @@ class MonitoringAgent:
         label_matrix : array_like or DataFrame, optional
             (n, n_classes) with a single 1 per row, or (n,) or (n, 1) class indices.
         threshold : float
-            Two classes: class 1 is predicted when its probability is above.
+            With two classes, class 1 is predicted if its probability is above this.
         """
         if predict_proba_matrix is None:
             return
         try:
-            # As arrays, frames would bring the names of their columns along.
+            # As arrays, because frames would bring the names of their columns along.
             probabilities = np.asarray(predict_proba_matrix)
             inputs = None if input_matrix is None else np.asarray(input_matrix)
             predictions = None
             if threshold != 0.5 and self._n_classes == 2 and probabilities.ndim == 2 and probabilities.shape[1] == 2:
                 predictions = (probabilities[:, 1] > threshold).astype(np.int64)
-        except Exception as error:  # noqa: BLE001 - ragged lists, a threshold that is no number: the model goes on
-            self._publisher.reject("matrix_invalid", f"{type(error).__name__}: {error}", 1)
+        except Exception as error:  # noqa: BLE001 - ragged lists or a bad threshold must not stop the model
+            self._publisher.reject("matrix_invalid", f"{type(error).__name__}: {error}")
             return
         self._publisher.publish(probabilities, inputs, label_matrix, predictions=predictions)
 
     def run_local_server(self, n_sockets: int = 5) -> None:
-        """Start a collector on this host that ends with this process, unless something listens at the port already.
+        """Start a collector on this host that ends with this process, unless something already listens at the port.
 
         It writes Anodot files to ``zmon-data/anodot`` in the working directory.
 
         Parameters
         ----------
         n_sockets : int
-            Without effect: a collector takes any number of agents.
+            Has no effect: a collector accepts any number of agents.
 
         Raises
         ------
         MissingExtraError
-            When the collector is not installed.
+            If the collector is not installed.
         """
         if self._host not in LOOPBACK:
-            log.warning("zmon: run_local_server: server_IP is %s; start `zmon collect` on that host", self._host)
+            log.warning("zmon: run_local_server ignored: server_IP is %s; run `zmon collect` on that host", self._host)
             return
         with socket.socket() as probe:
             probe.settimeout(1.0)
             if probe.connect_ex((self._host, self._port)) == 0:
-                log.info("zmon: a collector listens at %s:%s already", self._host, self._port)
+                log.info("zmon: a collector already listens at %s:%s", self._host, self._port)
                 return
         for module in sorted(NEEDED):
             if importlib.util.find_spec(module) is None:
@@ -145,7 +145,7 @@ class MonitoringAgent:
             f'[collector]\nbind = "tcp://127.0.0.1:{self._port}"\nwindow = "{self._window}s"\n'
             f'data_dir = "{DATA_DIR}"\nsample_rows = {self._sample_rows}\n'
         )
-        # A session of its own: Ctrl-C reaches the model first, and its last rows still find the collector.
+        # In its own session: Ctrl-C then ends the model only, and the model's last rows still reach the collector.
         self._server = subprocess.Popen(
             [sys.executable, "-m", "zmon_collector", "collect", "--config", str(config), "--flush-on-exit"],
             start_new_session=True,
@@ -161,4 +161,4 @@ class MonitoringAgent:
         try:
             self._server.wait(STOP_AFTER)
         except subprocess.TimeoutExpired:
-            log.warning("zmon: collector %s is still writing; it goes on by itself", self._server.pid)
+            log.warning("zmon: collector %s is still writing; it ends by itself when done", self._server.pid)

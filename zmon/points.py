@@ -1,4 +1,4 @@
-"""Written files read back as a table, for notebooks. pandas is imported when it is needed, and not before."""
+"""Reads written files back into a table, for notebooks. pandas is imported on first use."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ NAMES = ("what", "model", "model_version", "agent_id", *DIMENSIONS)
 
 
 def read_points(path: str | PathLike[str], *, what: str | list[str] | None = None) -> Any:
-    """The points of written Anodot files as a tidy pandas DataFrame: one row a point.
+    """Read the points of written Anodot files into a tidy pandas DataFrame with one row per point.
 
     Parameters
     ----------
     path : path
         A file, a folder of files, or a collector's data folder.
     what : str or list of str, optional
-        Only these measures; the others are not kept in memory.
+        Only these measures; others are not kept in memory.
 
     Returns
     -------
     DataFrame
         Columns: ``time`` (the window's start, UTC), ``value``, and every name that identifies a series, as categories:
         ``what``, ``model``, ``model_version``, ``agent_id`` (empty on the rollup), ``class_name``, ``feat_name``,
-        ``stat``, ``category``, … A name that does not apply is the empty text. Sorted by time.
+        ``stat``, ``category``, … A name that does not apply is the empty string. Sorted by time.
 
     Raises
     ------
@@ -38,7 +38,7 @@ def read_points(path: str | PathLike[str], *, what: str | list[str] | None = Non
     FileNotFoundError
         There is nothing at `path`.
     ValueError
-        A file is not a collector's; the text names it.
+        A file was not written by a collector; the message names it.
 
     Examples
     --------
@@ -76,7 +76,7 @@ def _files(path: Path) -> list[Path]:
         return [path]
     folder = path / "anodot" if (path / "anodot").is_dir() else path
     if not folder.is_dir():
-        raise FileNotFoundError(f"{path}: neither a file nor a folder; give a collector's data folder")
+        raise FileNotFoundError(f"{path} is neither a file nor a folder; pass a collector's data folder")
     return sorted(folder.glob("*.json"))
 
 
@@ -87,5 +87,4 @@ def _samples(file: Path) -> list[dict[str, Any]]:
             raise ValueError("a sample lacks properties, timestamp or value")
     except (ValueError, AttributeError, TypeError) as error:
         raise ValueError(f"{file} is not a file of Anodot samples: {error}") from None
-    found: list[dict[str, Any]] = samples
-    return found
+    return list(samples)

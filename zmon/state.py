@@ -1,4 +1,4 @@
-"""Accumulators and plugin memory as bytes: msgpack, with arrays and NumPy scalars. Pure; nothing is ever unpickled."""
+"""Packs accumulators and plugin memory: msgpack, with arrays and NumPy scalars. Pure; nothing is ever unpickled."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _DTYPES = "fiubS"
 
 
 def pack_state(value: Any) -> bytes:
-    """Bytes of plain data: None, numbers, text, bytes, lists, maps with text keys, arrays of numbers or bytes.
+    """Pack plain data: None, numbers, strings, bytes, lists, maps with string keys, arrays of numbers or bytes.
 
     Raises
     ------
@@ -29,7 +29,7 @@ def pack_state(value: Any) -> bytes:
 
 
 def unpack_state(data: bytes) -> Any:
-    """What `pack_state` packed; tuples come back as lists, NumPy scalars as Python's."""
+    """Unpack the result of `pack_state`; tuples become lists, NumPy scalars become Python numbers."""
     return msgpack.unpackb(data, ext_hook=_decode, raw=False, strict_map_key=False)
 
 
@@ -39,7 +39,7 @@ def _encode(value: Any) -> Any:
     if isinstance(value, np.ndarray) and value.dtype.kind in _DTYPES:
         native = np.ascontiguousarray(value)
         return msgpack.ExtType(_ARRAY, msgpack.packb([native.dtype.str, list(value.shape), native.tobytes()]))
-    raise TypeError(f"an accumulator holds a {type(value).__name__}; plain data and arrays only")
+    raise TypeError(f"an accumulator holds a {type(value).__name__}; use plain data and arrays only")
 
 
 def _decode(code: int, data: bytes) -> Any:

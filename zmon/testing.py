@@ -1,4 +1,4 @@
-"""Ready-made checks for plugin authors: call them from your own tests.
+"""Ready-made checks for authors of plugins: call them from your tests.
 
 >>> from zmon_plugins.metrics.performance import Performance
 >>> check_metric(Performance())
@@ -27,7 +27,7 @@ Results = dict[tuple[str, ...], float]
 
 
 def example_batches(rows: Sequence[int] = (40, 1, 25), seed: int = 0, task: str = "classification") -> list[Batch]:
-    """Batches of a classifier with three classes, or a regression: labels, inputs of all kinds, gaps, infinities."""
+    """Make batches of a three-class classifier, or a regression: labels, all kinds of inputs, gaps, infinities."""
     random = np.random.default_rng(seed)
     features = ("age", "income", "empty", "constant", "city", "vip", "essay")
     kinds = ("numeric",) * 4 + ("categorical", "boolean", "text")
@@ -61,14 +61,14 @@ def check_metric(metric: Metric[Any], batches: Sequence[Batch] | None = None, ct
     ----------
     metric : Metric
     batches : sequence of Batch, optional
-        At least three that the metric can read; by default `example_batches` of its task.
+        At least three that the metric can read. Default: `example_batches` of its task.
     ctx : Context, optional
-        By default one that fits the batches.
+        Default: one that fits the batches.
     """
     batches = list(
         batches or example_batches(task="classification" if bases.is_for(metric, "classification") else "regression")
     )
-    assert len(batches) >= 3, "give at least three batches"
+    assert len(batches) >= 3, f"{len(batches)} batches; pass at least three"
     assert NAME.fullmatch(metric.name), f"name {metric.name!r} is not lower_snake"
     assert isinstance(metric.needs, frozenset), "needs is not a frozenset"
     assert metric.needs <= batches[0].columns, f"the batches lack {sorted(metric.needs - batches[0].columns)}"
@@ -107,7 +107,7 @@ def check_metric(metric: Metric[Any], batches: Sequence[Batch] | None = None, ct
     _same(expected, results(metric.merge(accumulate(*batches), metric.create(running))), "create() is merge's identity")
     _check_purity(metric, accumulate, batches, closing)
     _same(expected, results(unpack_state(pack_state(accumulate(*batches)))), "the accumulator is msgpack-able")
-    results(metric.create(running))  # nothing to tell is no error
+    results(metric.create(running))  # an empty accumulator is valid
 
 
 def _check_purity(metric: Metric[Any], accumulate: Any, batches: Sequence[Batch], ctx: Context) -> None:
@@ -131,27 +131,27 @@ def _equal(left: Any, right: Any) -> bool:
 
 def _results(metric: Metric[Any], accumulator: Any, ctx: Context) -> Results:
     ctx = replace(ctx, memory=copy.deepcopy(ctx.memory))
-    found: Results = {}
+    results: Results = {}
     for value in metric.result(accumulator, ctx):
         assert isinstance(value, Value), f"result gives a {type(value).__name__}, not a Value"
         assert value.what, "a value has no `what`"
         assert math.isfinite(value.value), f"{value.what} is {value.value}; leave undefined values out"
         names = (value.what, *value[2:])
-        assert all(isinstance(name, str) for name in names), f"a name of {value} is no text; leave it empty"
-        assert names not in found, f"two values have the same names: {names}"
-        found[names] = float(value.value)
-    return found
+        assert all(isinstance(name, str) for name in names), f"a name of {value} is not a string; leave it empty"
+        assert names not in results, f"two values have the same names: {names}"
+        results[names] = float(value.value)
+    return results
 
 
 def _same(left: Results, right: Results, law: str) -> None:
-    assert left.keys() == right.keys(), f"not so: {law}; only one side has {sorted(left.keys() ^ right.keys())[:3]}"
+    assert left.keys() == right.keys(), f"violated: {law}; only one side has {sorted(left.keys() ^ right.keys())[:3]}"
     for names, value in left.items():
         close = math.isclose(value, right[names], rel_tol=RTOL, abs_tol=RTOL)
-        assert close, f"not so: {law}; {'/'.join(filter(None, names))} is {value} and {right[names]}"
+        assert close, f"violated: {law}; {'/'.join(filter(None, names))} is {value} and {right[names]}"
 
 
 def example_report(sequence: int = 1) -> Report:
-    """A report with a rollup, two agents, and names that few target systems take as they are."""
+    """Make a report with a rollup, two agents, and names that few target systems accept unchanged."""
     values = [
         Value("buffer_count", 40),
         Value("accuracy", 0.925),
@@ -167,14 +167,14 @@ def example_report(sequence: int = 1) -> Report:
 
 
 def check_sink(sink: Sink, reports: Sequence[Report] | None = None) -> None:
-    """Verify what the collector relies on: reports can be written, and again; close is safe twice and without open.
+    """Verify what the collector relies on: reports can be written twice; close is safe twice and without open.
 
     Parameters
     ----------
     sink : Sink
         Ready to be opened; it is left closed.
     reports : sequence of Report, optional
-        By default two examples.
+        Default: two examples.
     """
     assert NAME.fullmatch(sink.name), f"name {sink.name!r} is not lower_snake"
     sink.close()

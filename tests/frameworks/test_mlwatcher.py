@@ -276,4 +276,4 @@ def test_another_host_runs_its_own(caplog: pytest.LogCaptureFixture) -> None:
     agent = MonitoringAgent(1, 100, 3, server_IP="192.0.2.1", server_port=8000)
     with caplog.at_level(logging.WARNING, "zmon"):
         agent.run_local_server()
-    assert "start `zmon collect` on that host" in caplog.text
+    assert "run `zmon collect` on that host" in caplog.text

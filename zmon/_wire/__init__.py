@@ -1,1 +1,1 @@
-"""The wire format: frames and control messages. Private to zmon; docs/wire.md describes it."""
+"""The wire format: encodes and decodes frames and control messages. Private to zmon; README.md says what lives here."""

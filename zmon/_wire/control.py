@@ -1,6 +1,6 @@
-"""What passes over the control socket: hello, ping and bye from a publisher, acknowledgements from a collector. Pure.
+"""Messages of the control socket: hello, ping and bye from a publisher, acknowledgements from a collector. Pure.
 
-Each message is one frame, a msgpack map.
+Every message is one frame, a msgpack map.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ def encode_greeting(
     tally: Mapping[str, Any],
     store: bytes = b"",
 ) -> bytes:
-    """``hello`` (on a subscription), ``ping`` (each second) or ``bye``: where this stream stands.
+    """Encode a ``hello`` (on a subscription), ``ping`` (every second) or ``bye``: the position of this stream.
 
-    `store` names the collector's store that gave the last acknowledgement.
+    `store` names the collector's store that the last acknowledgement came from.
     """
     return pack(
         {
@@ -47,7 +47,7 @@ def encode_greeting(
 
 @dataclass(frozen=True, slots=True)
 class Greeting:
-    """A decoded control message of a publisher; row numbers as in `Message`, `clock` in nanoseconds."""
+    """A publisher's decoded control message; row numbers as in `Message`, `clock` in nanoseconds."""
 
     kind: str
     topic: Topic
@@ -61,11 +61,11 @@ class Greeting:
 
 
 def decode_greeting(frame: bytes) -> Greeting:
-    """Read a publisher's control message; WireError if it is none."""
+    """Decode a publisher's control message; WireError if it is malformed."""
     data = unpack(frame, "control")
     check_version(data)
     kind, topic, stream = data.get("kind"), data.get("topic"), data.get("stream")
-    if kind not in ("hello", "ping", "bye"):  # a tuple: what came may be unhashable
+    if kind not in ("hello", "ping", "bye"):  # a tuple, because the value may be unhashable
         raise WireError("kind", repr(kind)[:60])
     if not isinstance(topic, bytes) or not isinstance(stream, bytes) or len(stream) != STREAM_BYTES:
         raise WireError("control", "topic or stream")
@@ -78,7 +78,7 @@ def decode_greeting(frame: bytes) -> Greeting:
 
 
 def encode_ack(stream: bytes, row: int, window: int, *, need: bytes = b"", store: bytes = b"") -> bytes:
-    """The collector's answer: everything up to `row` is settled in its `store`, `window` bytes may be under way.
+    """Encode the collector's answer: its `store` has everything up to `row`, `window` bytes may be under way.
 
     `need` names a schema that the collector lacks.
     """
@@ -99,7 +99,7 @@ class Ack:
 
 
 def decode_ack(frame: bytes) -> Ack:
-    """Read an acknowledgement; WireError if it is none."""
+    """Decode an acknowledgement; WireError if it is malformed."""
     data = unpack(frame, "control")
     check_version(data)
     stream, need = data.get("stream"), data.get("need", b"")

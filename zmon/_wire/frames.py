@@ -1,7 +1,7 @@
-"""The bytes between publisher and collector: encode and decode frames. Pure: no sockets, no clock.
+"""Encodes and decodes the frames between publisher and collector. Pure: no sockets, no clock.
 
 A data message is ``[topic, header, array, array, …]``; a schema message is ``[topic, header, body]``. Headers and
-bodies are msgpack maps; arrays are raw little-endian buffers. What passes over the control socket is in control.py.
+bodies are msgpack maps; arrays are raw little-endian buffers. The messages of the control socket are in control.py.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ MAX_NAME = 1024  # characters of a class or feature name
 STREAM_BYTES = 16
 TASKS = ("classification", "regression")
 TALLY_REASONS = 64
-MAX_NUMBER = 2**53  # of a row, and of a count of rows: exact in every number a point may be written with
+MAX_NUMBER = 2**53  # for row numbers and counts of rows: exact in every format in which points are written
 
 _NUMBERS = frozenset({"<f2", "<f4", "<f8", "|i1", "<i2", "<i4", "<i8", "|u1", "<u2", "<u4", "<u8", "|b1"})
 _TEXT = re.compile(r"\|S([1-9][0-9]{0,2})")
-# name → allowed numbers of dimensions, allowed dtype kinds. Arrays of other names come from a newer minor: passed over.
+# name → allowed numbers of dimensions, allowed dtype kinds. Arrays with other names, from a newer minor, are ignored.
 _COLUMNS: Mapping[str, tuple[tuple[int, ...], str]] = {
     "probabilities": ((1, 2), "f"),
     "predictions": ((1,), "if"),
@@ -48,14 +48,14 @@ _COLUMNS: Mapping[str, tuple[tuple[int, ...], str]] = {
     "codes": ((2,), "i"),
     "segments": ((2,), "i"),
 }
-LABEL_COLUMNS = frozenset({"ids", "labels", "timestamps"})  # of labels that come after their predictions
-# Of each column of codes the array that carries its dictionaries: as bytes, whose number has nothing to do with rows.
+LABEL_COLUMNS = frozenset({"ids", "labels", "timestamps"})  # of labels that arrive after their predictions
+# The arrays that carry the dictionaries of columns of codes: bytes, whose number does not depend on the rows.
 BLOBS = {"categories": "codes", "segment_values": "segments"}
 
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """Who speaks: frame 0 of every data message, spelled ``z1/<hh>/<model>/<version>/<agent_id>/``.
+    """The source of a message: frame 0 of every data message, ``z1/<hh>/<model>/<version>/<agent_id>/``.
 
     >>> Topic("fraud", "2.0", "pod/1").encode()
     b'z1/d0/fraud/2.0/pod%2F1/'
@@ -66,14 +66,14 @@ class Topic:
     agent_id: str
 
     def encode(self) -> bytes:
-        """The frame; `hh` spreads models over collectors that subscribe to a share of them."""
+        """Encode the frame; `hh` spreads models over collectors that subscribe to a share of them."""
         parts = "/".join(quote(part, safe="") for part in (self.model, self.version, self.agent_id))
         return f"z1/{blake2b(self.model.encode(), digest_size=1).hexdigest()}/{parts}/".encode()
 
     @staticmethod
     @lru_cache(maxsize=4096)
     def decode(frame: bytes) -> Topic:
-        """Read a topic frame; WireError ``topic`` or ``version`` if it is none."""
+        """Decode a topic frame; WireError ``topic`` or ``version`` if it is malformed."""
         if len(frame) > MAX_TOPIC:
             raise WireError("topic", f"{len(frame)} bytes")
         try:
@@ -82,12 +82,12 @@ class Topic:
         except ValueError as error:  # UnicodeDecodeError is one
             raise WireError("topic", repr(frame[:80])) from error
         if kind != "z1":
-            raise WireError("version", f"topic starts with {kind[:20]!r}; this release speaks z1")
-        if end or not names[0] or not names[2] or any(len(each) > MAX_NAME for each in names):
+            raise WireError("version", f"topic starts with {kind[:20]!r}; this release reads z1")
+        if end or not names[0] or not names[2] or any(len(name) > MAX_NAME for name in names):
             raise WireError("topic", repr(frame[:80]))
         topic = Topic(*names)
         if topic.encode() != frame:
-            raise WireError("topic", f"{frame[:80]!r} is not spelled canonically")
+            raise WireError("topic", f"{frame[:80]!r} is not in canonical form")
         return topic
 
 
@@ -95,10 +95,11 @@ class Topic:
 class Message:
     """A decoded data message: the rows ``first … first + rows − 1`` of a stream, or a schema.
 
-    `kind` is ``"batch"``, ``"labels"`` (rows of ids and labels, which count in the same sequence) or ``"schema"``.
+    `kind` is ``"batch"``, ``"labels"`` (rows of ids and labels, which are numbered in the same sequence) or
+    ``"schema"``.
 
-    `columns` holds the arrays by name as the sender laid them out; `tally` the stream's cumulative counts of rows
-    that will never come (``{"sampled_out": n, "rejected": {reason: n}}``).
+    `columns` holds the arrays by name in the sender's layout; `tally` holds the stream's cumulative counts of rows
+    that will never arrive (``{"sampled_out": n, "rejected": {reason: n}}``).
     """
 
     topic: Topic
@@ -117,22 +118,22 @@ class Message:
 
 
 def pack(value: Any) -> bytes:
-    """Msgpack bytes of plain data."""
+    """Return plain data as msgpack."""
     packed: bytes = msgpack.packb(value, use_bin_type=True)
     return packed
 
 
 def unpack(data: bytes, reason: str, limit: int = MAX_HEADER) -> dict[str, Any]:
-    """A msgpack map of at most `limit` bytes with text keys; WireError `reason` for anything else."""
+    """Read a msgpack map of at most `limit` bytes with string keys; WireError `reason` for anything else."""
     if len(data) > limit:
         raise WireError(reason, f"{len(data)} bytes, at most {limit}")
     try:
         value = msgpack.unpackb(data, raw=False, strict_map_key=True)
     except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
-        # ValueError covers bad UTF-8, extra data, depth and size limits
+        # ValueError covers bad UTF-8, extra data, and limits of depth and size.
         raise WireError(reason, type(error).__name__) from error
     if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
-        raise WireError(reason, "not a map with text keys")
+        raise WireError(reason, "not a map with string keys")
     return value
 
 
@@ -140,7 +141,7 @@ def unpack(data: bytes, reason: str, limit: int = MAX_HEADER) -> dict[str, Any]:
 
 
 def encode_schema(schema: Schema) -> bytes:
-    """The body of a schema message; its hash is the schema's name on the wire."""
+    """Encode the body of a schema message; its hash is the schema's name on the wire."""
     body: dict[str, Any] = {
         "task": schema.task,
         "classes": list(schema.classes),
@@ -155,14 +156,14 @@ def encode_schema(schema: Schema) -> bytes:
 
 
 def schema_hash(body: bytes) -> bytes:
-    """The 8 bytes by which batches name a schema."""
+    """Return the 8 bytes by which batches name a schema."""
     return blake2b(body, digest_size=8).digest()
 
 
 def decode_schema(body: bytes, declared: bytes) -> Schema:
-    """Read and check a schema body; WireError ``schema`` or ``task`` if it is none."""
+    """Decode and check a schema body; WireError ``schema`` or ``task`` if it is malformed."""
     if schema_hash(body) != declared:
-        raise WireError("schema", "the hash does not fit the body")
+        raise WireError("schema", "the hash does not match the body")
     data = unpack(body, "schema", MAX_SCHEMA)
     classes, features = _names(data, "classes"), _names(data, "features")
     kinds = _names(data, "kinds", unique=False)
@@ -170,7 +171,7 @@ def decode_schema(body: bytes, declared: bytes) -> Schema:
     if task not in TASKS:
         raise WireError("task", repr(task)[:60])
     if len(kinds) != len(features) or set(kinds) - set(KINDS):
-        raise WireError("schema", "kinds do not fit the features")
+        raise WireError("schema", "kinds do not match the features")
     if (task == "classification") != (len(classes) >= 2):
         raise WireError("schema", f"{len(classes)} classes for a {task}")
     if not isinstance(threshold, float | int) or not 0 <= threshold <= 1:
@@ -210,7 +211,7 @@ def encode_batch(
     tally: Mapping[str, Any] | None = None,
     kind: str = "batch",
 ) -> list[bytes | memoryview]:
-    """Frames of a batch, or of labels. `arrays` describes each of `buffers`: name, dtype, shape."""
+    """Encode a batch, or labels, as frames. `arrays` describes every one of `buffers`: name, dtype, shape."""
     header: dict[str, Any] = {
         "v": MAJOR,
         "kind": kind,
@@ -228,14 +229,14 @@ def encode_batch(
 
 
 def encode_schema_message(topic: bytes, stream: bytes, body: bytes) -> list[bytes]:
-    """Frames that carry a schema."""
+    """Encode a schema message as frames."""
     return [topic, pack({"v": MAJOR, "kind": "schema", "stream": stream, "schema": schema_hash(body)}), body]
 
 
 def decode(frames: Sequence[bytes]) -> Message:
-    """Read a data message; WireError with a reason for anything that is not one.
+    """Decode a data message; WireError with a reason for anything else.
 
-    Nothing but codes is copied: the columns are read-only views of the frames.
+    Only codes are copied; the other columns are read-only views of the frames.
     """
     if not 2 <= len(frames) <= MAX_ARRAYS + 2:
         raise WireError("frames", f"{len(frames)} frames")
@@ -271,26 +272,26 @@ def decode(frames: Sequence[bytes]) -> Message:
         kind,
         stream,
         schema,
-        first,
-        rows,
-        base,
-        number(header, "ts", 2**63 - 1),
-        columns,
-        dictionaries,
-        check_tally(header.get("tally", {})),
+        first=first,
+        rows=rows,
+        base=base,
+        ts=number(header, "ts", 2**63 - 1),
+        columns=columns,
+        dictionaries=dictionaries,
+        tally=check_tally(header.get("tally", {})),
         nbytes=nbytes,
     )
 
 
 def _columns(described: object, buffers: Sequence[bytes], rows: int) -> tuple[dict[str, Array], dict[str, bytes]]:
     if not isinstance(described, list) or len(described) != len(buffers):
-        raise WireError("arrays", f"{len(buffers)} buffers for another number of descriptions")
+        raise WireError("arrays", f"{len(buffers)} buffers do not match the descriptions")
     columns: dict[str, Array] = {}
     blobs: dict[str, bytes] = {}
-    for each, buffer in zip(described, buffers, strict=True):
-        if not isinstance(each, list) or len(each) != 3:
+    for description, buffer in zip(described, buffers, strict=True):
+        if not isinstance(description, list) or len(description) != 3:
             raise WireError("arrays", "a description is not [name, dtype, shape]")
-        name, dtype, shape = each
+        name, dtype, shape = description
         if not isinstance(name, str) or not isinstance(dtype, str) or not isinstance(shape, list):
             raise WireError("arrays", "a description is not [name, dtype, shape]")
         if name in columns or BLOBS.get(name) in blobs:
@@ -311,7 +312,7 @@ def _columns(described: object, buffers: Sequence[bytes], rows: int) -> tuple[di
             raise WireError("length", f"{name}: {len(buffer)} bytes for shape {shape} of {dtype}")
         columns[name] = np.frombuffer(buffer, dtype=dtype).reshape(shape)
     if not columns:
-        raise WireError("arrays", "none that this release knows")
+        raise WireError("arrays", "no array that this release reads")
     return columns, blobs
 
 
@@ -325,7 +326,7 @@ def _itemsize(dtype: str) -> int:
 
 
 def check_tally(tally: object) -> Mapping[str, Any]:
-    """Cumulative counts of a stream, checked: WireError ``tally`` unless they are small non-negative integers."""
+    """Check a stream's cumulative counts: WireError ``tally`` unless they are small non-negative integers."""
     if not isinstance(tally, dict) or not isinstance(tally.get("rejected", {}), dict):
         raise WireError("tally")
     rejected = tally.get("rejected", {})
@@ -338,7 +339,7 @@ def check_tally(tally: object) -> Mapping[str, Any]:
 
 
 def number(header: Mapping[str, Any], key: str, most: int = MAX_NUMBER) -> int:
-    """A non-negative integer of a header, at most `most`; WireError if it is none."""
+    """Read a non-negative integer from a header, at most `most`; WireError for anything else."""
     value = header.get(key)
     if type(value) is not int or not 0 <= value <= most:
         raise WireError("header", f"{key} is {value!r:.40}")
@@ -346,6 +347,6 @@ def number(header: Mapping[str, Any], key: str, most: int = MAX_NUMBER) -> int:
 
 
 def check_version(header: Mapping[str, Any]) -> None:
-    """WireError ``version`` for another major; a newer minor only adds keys, which are passed over."""
+    """Raise WireError ``version`` for another major; a newer minor only adds keys, which are ignored."""
     if type(header.get("v")) is not int or header["v"] != MAJOR:
-        raise WireError("version", f"{header.get('v')!r:.40}; this release speaks {MAJOR}")
+        raise WireError("version", f"{header.get('v')!r:.40}; this release reads {MAJOR}")
