@@ -48,6 +48,7 @@ PURE = {  # no sockets, no clock, no threads
     "zmon.reference.codec": set(),
     "zmon.reference.sketch": set(),
     "zmon_collector.windows.window": set(),
+    "zmon_collector.windows.manager": set(),
     "zmon_collector.compute.sample": set(),
     "zmon_collector.ingest.stream_position": set(),
     "zmon_collector.ingest.validation": set(),

@@ -73,7 +73,7 @@ class Receiver:
         self.paused = False  # the data socket is not read, for lack of room
         self._waking = threading.Lock()  # replies come from the collector's thread and from the database's
         self._limit = 2 * config.limits.inflight_bytes
-        self._context: zmq.Context[Socket] = zmq.Context()
+        self.context: zmq.Context[Socket] = zmq.Context()
         self._thread = threading.Thread(target=self._run, name="zmon-receive", daemon=True)
 
     def start(self) -> None:
@@ -86,9 +86,9 @@ class Receiver:
             )
         if soft < hard:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        self._context.set(zmq.MAX_SOCKETS, 65_535)
+        self.context.set(zmq.MAX_SOCKETS, 65_535)
         section = self._config.collector
-        self.auth.start(self._context)
+        self.auth.start(self.context)
         self._sub = self._socket(zmq.SUB)
         self._router = self._socket(zmq.ROUTER)
         self.auth.secure(self._sub)
@@ -103,14 +103,14 @@ class Receiver:
             log.warning("%s and %s are open to the network without authentication (insecure = true): anyone who "
                         "reaches them can publish as any model", self.data, self.control)  # fmt: skip
         self._bind_admin()
-        self._woken = self._context.socket(zmq.PAIR)
+        self._woken = self.context.socket(zmq.PAIR)
         self._woken.bind(WAKE)
-        self._waker = self._context.socket(zmq.PAIR)
+        self._waker = self.context.socket(zmq.PAIR)
         self._waker.connect(WAKE)
         self._thread.start()
 
     def _socket(self, kind: int) -> Socket:
-        socket = self._context.socket(kind)
+        socket = self.context.socket(kind)
         socket.setsockopt(zmq.LINGER, LINGER)
         socket.setsockopt(zmq.MAXMSGSIZE, self._config.limits.message_bytes)
         socket.setsockopt(zmq.BACKLOG, 1024)
@@ -182,7 +182,7 @@ class Receiver:
 
     def close(self) -> None:
         """Close the sockets without waiting for the thread."""
-        self._context.destroy(LINGER)
+        self.context.destroy(LINGER)
 
     # --- the thread --------------------------------------------------------------------------------------------------
 

@@ -43,7 +43,7 @@ class Retention:
         silent = [model for model in self._ingestor.models.values() if now.mono - model.heard > after]
         if not silent:
             return []
-        topics = (session.topic for session in self._ingestor.sessions.sessions.values())
+        topics = (session.topic for session in self._ingestor.sessions)
         kept = {(topic.model, topic.version) for topic in topics} | unreported.keys()
         return [model.key for model in silent if model.windows.idle and model.key not in kept]
 

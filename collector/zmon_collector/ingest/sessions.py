@@ -67,7 +67,7 @@ class SessionRegistry:
     """All sessions, by stream, at most `limits.streams`; and what the current turn must journal and acknowledge."""
 
     def __init__(self, telemetry: Telemetry) -> None:
-        self.sessions: dict[bytes, Session] = {}
+        self._sessions: dict[bytes, Session] = {}
         self.connected = 0  # sessions that can be answered; also read by the database's thread
         self.departed: dict[bytes, tuple[int, float]] = {}  # last row, time of forgetting
         self._telemetry = telemetry
@@ -76,21 +76,24 @@ class SessionRegistry:
         self._acks: dict[bytes, bytes] = {}  # due after this turn, with the schema each stream must send
 
     def __len__(self) -> int:
-        return len(self.sessions)
+        return len(self._sessions)
+
+    def __iter__(self) -> Iterator[Session]:
+        return iter(self._sessions.values())
 
     def get(self, key: bytes) -> Session | None:
         """Return the session of a stream, if there is one."""
-        return self.sessions.get(key)
+        return self._sessions.get(key)
 
     def register(self, key: bytes, topic: Topic, position: StreamPosition, limit: int, now: Now) -> Session:
         """Create a session; WireError if there are `limit` sessions and none is idle."""
-        if len(self.sessions) >= limit:
-            oldest = min(self.sessions.values(), key=lambda session: session.heard)
+        if len(self._sessions) >= limit:
+            oldest = min(self._sessions.values(), key=lambda session: session.heard)
             if now.mono - oldest.heard < IDLE_STREAM:
                 raise WireError("streams", f"more than limits.streams = {limit}")
             self._forget(oldest, now)
             self._telemetry.count("streams_forgotten")
-        session = self.sessions[key] = Session(key, topic, position, now.mono)
+        session = self._sessions[key] = Session(key, topic, position, now.mono)
         if key in self.departed:  # a goodbye has overtaken these rows, which were counted then
             position.row, session.left = max(position.row, self.departed.pop(key)[0]), True
         self._changed.add(key)
@@ -113,14 +116,14 @@ class SessionRegistry:
 
     def ended(self, now: Now, *, force: bool = False) -> Iterator[Session]:
         """Yield sessions whose missing rows will not come any more; with `force`, all that have said goodbye."""
-        for session in list(self.sessions.values()):
+        for session in list(self._sessions.values()):
             if session.ends_at is not None and (force or now.mono >= session.ends_at):
                 session.ends_at, session.left = None, True
                 yield session
 
     def forget_gone(self, now: Now) -> None:
         """Forget sessions that have left, and those that have been silent for very long."""
-        for session in list(self.sessions.values()):
+        for session in list(self._sessions.values()):
             if now.mono - session.heard > (GONE_AFTER if session.left else FORGET_STREAM):
                 self._forget(session, now)
         for key, (_, since) in list(self.departed.items()):
@@ -129,7 +132,7 @@ class SessionRegistry:
             del self.departed[key]
 
     def _forget(self, session: Session, now: Now) -> None:
-        del self.sessions[session.key]
+        del self._sessions[session.key]
         if session.left:
             self.departed[session.key] = session.position.row, now.mono
         self.connected -= session.peer is not None
@@ -140,7 +143,7 @@ class SessionRegistry:
         """Whether some live stream has not delivered everything that it announced."""
         return any(
             session.position.row < session.position.issued and now.mono - session.heard < idle
-            for session in self.sessions.values()
+            for session in self._sessions.values()
         )
 
     # --- the turn ----------------------------------------------------------------------------------------------------
@@ -166,7 +169,7 @@ class SessionRegistry:
         """Return what to journal: sessions that changed, and keys of those that were forgotten."""
         rows = []
         for key in self._changed:
-            session = self.sessions[key]
+            session = self._sessions[key]
             position, leaves = session.position, session.left or session.ends_at is not None
             row = (session.topic.encode(), position.row, position.issued, pack(position.tally), leaves, wall)
             rows.append(StreamRow(key, *row))
@@ -179,7 +182,7 @@ class SessionRegistry:
         position = StreamPosition(row.row)
         position.issued, position.tally = row.issued, msgpack.unpackb(row.tally)
         heard = now.mono - max(0.0, now.wall - row.heard)
-        session = self.sessions[row.id] = Session(row.id, Topic.decode(row.topic), position, heard)
+        session = self._sessions[row.id] = Session(row.id, Topic.decode(row.topic), position, heard)
         if row.gone:
             session.ends_at = now.mono + GONE_AFTER
         return session

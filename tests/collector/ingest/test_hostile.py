@@ -129,7 +129,7 @@ def test_what_cannot_be_foreseen_costs_one_message(
         goes_on(collector)
         publisher.close(0)
     assert collector.service.telemetry.get("rejected_messages", "internal") >= 1
-    assert len([each for each in caplog.records if "could not be dealt with" in each.message]) == 1
+    assert len([each for each in caplog.records if "cannot handle a message" in each.message]) == 1
 
 
 def test_counts_stay_within_what_the_journal_holds() -> None:
