@@ -112,6 +112,7 @@ def test_killed_at_the_worst_moment(point: str, tmp_path: Path, undisturbed: Mor
 
     thread = threading.Thread(target=nurse)
     thread.start()
+
     def reached() -> None:
         # Before the goodbyes: no window closes in a life's first seconds, nor, without live agents, until idle is over.
         until(lambda: deaths, 30, "the point")
