@@ -1,7 +1,8 @@
-"""Recent windows' points in a SQLite file of their own, for whoever looks: bounded by age and by bytes.
+"""The history: points of recent windows in a SQLite file of their own, for the page; bounded by age and by bytes.
 
-Points that share all but class, feature, category and the like lie together as one array per window, because they are
-asked for together; a window of ten thousand series is some hundred rows. One connection, used by one thread.
+Points that share all names but class, feature, category and the like form a bundle, stored as one array per window,
+because they are read together: a window of ten thousand series is about a hundred rows. One connection, used by one
+thread.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ T = TypeVar("T")
 
 APPLICATION = 0x7A6D6F6E  # "zmon"
 SCHEMA = 2
-REMEMBERED = 500_000  # names kept at hand to find a series' number
+REMEMBERED = 500_000  # names of series cached with their numbers
 TRIM_EVERY = 60.0  # seconds
 NAMES = (*(name for name in DIMENSIONS if name != "stat"), "basis")
-BASIS = "prediction_time"  # of a window that is restated, see restate.py; its report has sequence 0
+BASIS = "prediction_time"  # of restated windows (compute/restatement.py), whose reports have sequence 0
 _names_of = attrgetter(*NAMES[:-1])
 
 # What schema 1 did not have.
@@ -60,7 +61,7 @@ CREATE INDEX report_model ON report (model, version, start);
 
 
 class History:
-    """The store. Every method is called by the thread that opened it.
+    """The history's file. Every method is called by the thread that opened it.
 
     Parameters
     ----------
@@ -68,7 +69,7 @@ class History:
     keep : float
         Seconds after which a window is dropped, by the time it was written.
     limit : int
-        Bytes of the file; the oldest windows go first.
+        Bytes of the file; beyond it the oldest windows are dropped.
     """
 
     def __init__(self, path: Path, keep: float, limit: int) -> None:
@@ -95,7 +96,7 @@ class History:
         try:
             self._connect()
         except sqlite3.DatabaseError as error:
-            self._begin_anew(error)
+            self._start_over(error)
 
     def _connect(self) -> None:
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -106,7 +107,7 @@ class History:
                 raise sqlite3.DatabaseError("the file belongs to another program")
             db.execute("PRAGMA auto_vacuum = INCREMENTAL")
             db.execute("PRAGMA journal_mode = WAL")
-            db.execute("PRAGMA synchronous = NORMAL")  # the files are the record; a lost tail of history is none
+            db.execute("PRAGMA synchronous = NORMAL")  # a lost tail is acceptable: the written files are the record
             db.execute("PRAGMA journal_size_limit = 4194304")
             if fresh:
                 db.executescript(
@@ -122,16 +123,18 @@ class History:
         self._db = db
         self._forget_numbers()
 
-    def _begin_anew(self, error: sqlite3.DatabaseError) -> None:
-        """The file is damaged: keep it for whoever wants to look, under another name, and start with an empty one."""
+    def _start_over(self, error: sqlite3.DatabaseError) -> None:
+        """Set a damaged file aside under another name and start an empty one."""
         self.close()
         aside = set_aside(self.path, f"{self.path.name}.corrupt")
-        log.error("%s is damaged (%s): it is kept as %s, the history starts anew", self.path, error, aside.name)
+        log.error(
+            "%s is damaged (%s): it is set aside as %s and the history starts empty", self.path, error, aside.name
+        )
         self.set_aside += 1
         self._connect()
 
     def close(self) -> None:
-        """Safe twice, and without `open`."""
+        """Close the file. Safe to call twice, and without `open`."""
         if self._db is not None:
             with contextlib.suppress(sqlite3.Error):
                 self._db.close()
@@ -150,23 +153,23 @@ class History:
 
     @property
     def nbytes(self) -> int:
-        """Bytes in use."""
+        """Bytes in use, without free pages."""
         pages, free, size = (
             self._open.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
         )
         return int((pages - free) * size)
 
-    # --- in ----------------------------------------------------------------------------------------------------------
+    # --- write -------------------------------------------------------------------------------------------------------
 
     def append(self, report: Report, now: float) -> None:
-        """Keep a report's points; the same report again changes nothing."""
+        """Write the points of a report. The same report again changes nothing."""
         try:
             self._append(report, now)
         except sqlite3.DatabaseError as error:
-            self._forget_numbers()  # what was rolled back is no longer there
+            self._forget_numbers()  # numbers from the transaction that was rolled back are invalid
             if isinstance(error, sqlite3.OperationalError | sqlite3.ProgrammingError):
-                raise  # disk full, locked: nothing is wrong with the file
-            self._begin_anew(error)
+                raise  # disk full or locked: the file itself is intact
+            self._start_over(error)
             self._append(report, now)
         if now - self._trimmed > TRIM_EVERY:
             self._trimmed = now
@@ -197,15 +200,15 @@ class History:
             )  # fmt: skip
 
     def _restatement(self, report: Report) -> int:
-        """The number of a restated window: below zero, and the same when it is restated again."""
+        """Return the report number of a restated window: negative, and the same when it is restated again."""
         db = self._open
         window = (report.model, report.version, report.window.start)
-        found = db.execute(
+        row = db.execute(
             "SELECT sequence FROM report WHERE model = ? AND version = ? AND start = ? AND sequence < 0", window
         ).fetchone()
-        if found is None:
-            found = db.execute("SELECT min(0, coalesce(min(sequence), 0)) - 1 FROM report").fetchone()
-        return int(found[0])
+        if row is None:
+            row = db.execute("SELECT min(0, coalesce(min(sequence), 0)) - 1 FROM report").fetchone()
+        return int(row[0])
 
     def _bundled(self, report: Report) -> Iterator[tuple[int, bytes, Any]]:
         basis = BASIS if report.sequence < 0 else ""
@@ -222,42 +225,42 @@ class History:
             yield bundle, ids.tobytes(), np.fromiter(numbers.values(), dtype="<f8", count=len(numbers))
 
     def _bundle(self, key: tuple[str, ...]) -> int:
-        found = self._bundles.get(key)
-        if found is None:
+        number = self._bundles.get(key)
+        if number is None:
             self._open.execute(
                 "INSERT OR IGNORE INTO bundle (model, version, agent, what, stat) VALUES (?,?,?,?,?)", key
             )
             row = self._open.execute(
                 "SELECT id FROM bundle WHERE model = ? AND version = ? AND agent = ? AND what = ? AND stat = ?", key
             ).fetchone()
-            found = self._bundles[key] = int(row[0])
-        return found
+            number = self._bundles[key] = int(row[0])
+        return number
 
     def _number(self, bundle: int, names: tuple[str, ...]) -> int:
-        found = self._series.get((bundle, names))
-        if found is None:
+        number = self._series.get((bundle, names))
+        if number is None:
             if len(self._series) >= REMEMBERED:
                 self._series.clear()
             text = json.dumps({key: name for key, name in zip(NAMES, names, strict=True) if name})
             self._open.execute("INSERT OR IGNORE INTO series (bundle, names) VALUES (?, ?)", (bundle, text))
             row = self._open.execute("SELECT id FROM series WHERE bundle = ? AND names = ?", (bundle, text)).fetchone()
-            found = self._series[bundle, names] = int(row[0])
-        return found
+            number = self._series[bundle, names] = int(row[0])
+        return number
 
     def _layout(self, bundle: int, ids: bytes) -> int:
-        found = self._layouts.get((bundle, ids))
-        if found is None:
+        number = self._layouts.get((bundle, ids))
+        if number is None:
             if len(self._layouts) >= REMEMBERED // 100:
                 self._layouts.clear()
             self._open.execute("INSERT OR IGNORE INTO layout (bundle, ids) VALUES (?, ?)", (bundle, ids))
             row = self._open.execute("SELECT id FROM layout WHERE bundle = ? AND ids = ?", (bundle, ids)).fetchone()
-            found = self._layouts[bundle, ids] = int(row[0])
-        return found
+            number = self._layouts[bundle, ids] = int(row[0])
+        return number
 
-    # --- out of it again: age and bytes -------------------------------------------------------------------------------
+    # --- drop by age and bytes ---------------------------------------------------------------------------------------
 
     def trim(self, now: float) -> None:
-        """Drop what is older than `keep`, and the oldest while the file holds more than `limit` bytes."""
+        """Drop windows older than `keep`, and the oldest while the file uses more than `limit` bytes."""
         db = self._open
         dropped = self._drop("written < ?", now - self._keep)
         while self.nbytes > self._limit:
@@ -284,23 +287,23 @@ class History:
         return dropped
 
     def _drop_series(self) -> None:
-        """Drop series that no layout names any more: categories and features come and go."""
+        """Drop series that no layout refers to any more: categories and features come and go."""
         db = self._open
         used = [np.frombuffer(ids, dtype="<u4") for (ids,) in db.execute("SELECT ids FROM layout")]
         kept = set(np.unique(np.concatenate(used)).tolist()) if used else set()
-        gone = [(each,) for (each,) in db.execute("SELECT id FROM series") if each not in kept]
+        gone = [(number,) for (number,) in db.execute("SELECT id FROM series") if number not in kept]
         db.executemany("DELETE FROM series WHERE id = ?", gone)
 
-    # --- questions ---------------------------------------------------------------------------------------------------
+    # --- read --------------------------------------------------------------------------------------------------------
 
     def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
-        """What a function of recall.py finds; a file that turns out to be damaged is set aside first."""
+        """Run a function of history_queries.py; if the file turns out to be damaged, run it on a new, empty one."""
         try:
             return query(self._open)
         except sqlite3.DatabaseError as error:
             if isinstance(error, sqlite3.OperationalError | sqlite3.ProgrammingError):
                 raise
-            self._begin_anew(error)
+            self._start_over(error)
             return query(self._open)
 
 
@@ -317,7 +320,7 @@ def _transaction(db: sqlite3.Connection) -> Iterator[None]:
 
 
 def _refuse_newer(path: Path) -> None:
-    """Look at the header's bytes, because opening a database already writes beside it."""
+    """Read the header's bytes, because opening a database already writes files next to it."""
     try:
         with path.open("rb") as file:
             header = file.read(100)

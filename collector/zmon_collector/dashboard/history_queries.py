@@ -1,4 +1,4 @@
-"""Questions to the history: which models, which series, which points. Pure but for reading the database."""
+"""Queries of the history: models, series, points. Each runs in the thread that owns the connection."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from zmon.contract import DIMENSIONS
 from zmon.errors import ZmonError
 from zmon_collector.dashboard.timeseries import TimeSeries, downsample, is_counter, split_rows
 
-OWN = frozenset(DIMENSIONS) - {"stat"} | {"basis"}  # names within a bundle
-MOST_VALUES = 4_000_000  # that one question may read
+WITHIN_BUNDLE = frozenset(DIMENSIONS) - {"stat"} | {"basis"}  # names that distinguish the series of a bundle
+MOST_VALUES = 4_000_000  # that one query may read
 
 
 class QueryTooLargeError(ZmonError):
-    """A question that would read more than is allowed; the text says how to ask for less."""
+    """A query would read more than is allowed; the text says how to narrow it."""
 
 
 class KnownModel(NamedTuple):
-    """A model and version that the history has windows of."""
+    """A model and version with windows in the history."""
 
     model: str
     version: str
@@ -35,7 +35,10 @@ class KnownModel(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PointQuery:
-    """Which points: None leaves a name open; an agent of "" is the rollup. Times are window starts, `end` excluded."""
+    """A selection of points: None matches any value, an agent of "" the rollup.
+
+    Times are window starts, `end` excluded.
+    """
 
     model: str
     version: str | None = None
@@ -47,11 +50,11 @@ class PointQuery:
     end: int = 2**62
     step: int = 0
     exact: bool = False  # only series without further names than those in `names`
-    frozen: bool = False  # without what open windows hold so far
+    frozen: bool = False  # without open windows
 
 
 def list_models(db: sqlite3.Connection) -> list[KnownModel]:
-    """Models and versions, those with the newest windows first."""
+    """Return models and versions, those with the newest windows first."""
     rows = db.execute(
         "SELECT model, version, min(start), max(start), max(end - start), count(*) FROM report WHERE sequence >= 0"
         " GROUP BY model, version ORDER BY max(start) DESC, model, version"
@@ -60,7 +63,7 @@ def list_models(db: sqlite3.Connection) -> list[KnownModel]:
 
 
 def list_agents(db: sqlite3.Connection, model: str, version: str) -> list[str]:
-    """Replicas that have sent rows."""
+    """Return the replicas that have sent rows."""
     rows = db.execute(
         "SELECT DISTINCT agent FROM bundle WHERE model = ? AND version = ? AND agent != '' ORDER BY agent",
         (model, version),
@@ -77,7 +80,7 @@ def list_measures(db: sqlite3.Connection, model: str, version: str) -> list[str]
 def find_series(
     db: sqlite3.Connection, model: str, version: str | None = None, search: str = "", limit: int = 200
 ) -> list[dict[str, str]]:
-    """Names of the rollup's series that contain every word of `search`, as points carry them."""
+    """Return the names of the rollup's series that contain every word of `search`."""
     words = [word.casefold() for word in search.split()]
     rows = db.execute(
         "SELECT model, version, what, stat, names FROM bundle JOIN series ON series.bundle = bundle.id"
@@ -86,28 +89,28 @@ def find_series(
         + " ORDER BY what != 'feature_value', what, series.id",
         (model,) if version is None else (model, version),
     )
-    found = []
+    matches = []
     for name, of, what, stat, text in rows:
-        names = _names(name, of, "", what, stat, text)
-        said = " ".join(value for key, value in names.items() if not key.startswith("model")).casefold()
-        if all(word in said for word in words):
-            found.append(names)
-            if len(found) == limit:
+        names = _names((name, of, "", what, stat), text)
+        searched = " ".join(value for key, value in names.items() if not key.startswith("model")).casefold()
+        if all(word in searched for word in words):
+            matches.append(names)
+            if len(matches) == limit:
                 break
-    return found
+    return matches
 
 
 def read_series(db: sqlite3.Connection, query: PointQuery) -> list[TimeSeries]:
-    """The points of a question as lines.
+    """Return the series that match a query.
 
     Raises
     ------
-    TooMuch
-        The question covers too many points.
+    QueryTooLargeError
+        The query covers too many points.
     """
-    found: list[TimeSeries] = []
+    series: list[TimeSeries] = []
     budget = MOST_VALUES
-    for bundle, names in _asked(db, query):
+    for bundle, names in _matching_bundles(db, query):
         rows = db.execute(
             "SELECT start, layout, numbers FROM frame WHERE bundle = ? AND start >= ? AND start < ?"
             " ORDER BY start, report",
@@ -119,14 +122,14 @@ def read_series(db: sqlite3.Connection, query: PointQuery) -> list[TimeSeries]:
                 f"more than {MOST_VALUES:,} values; ask for a shorter time, fewer measures or one agent"
             )
         if rows:
-            found += _unpacked(db, bundle, names, rows, query)
-    return found
+            series += _unpack(db, (bundle, names), rows, query)
+    return series
 
 
 def read_details(
     db: sqlite3.Connection, query: PointQuery, metric: str, agent: str, most: int
 ) -> list[tuple[int, bytes]]:
-    """What a metric's ``detail`` gave for the newest windows, newest first, with their starts."""
+    """Return what a metric's ``detail`` stored for the newest windows, newest first, with their starts."""
     return db.execute(
         "SELECT start, data FROM detail WHERE model = ? AND version = ? AND agent = ? AND metric = ?"
         " AND start >= ? AND start < ? ORDER BY start DESC LIMIT ?",
@@ -135,7 +138,7 @@ def read_details(
 
 
 def fits(names: Mapping[str, str], query: PointQuery) -> bool:
-    """Whether the question is about a series of these names."""
+    """Return whether a series of these names matches a query."""
     if names.get("model") != query.model:
         return False
     for name, wanted in (
@@ -149,7 +152,7 @@ def fits(names: Mapping[str, str], query: PointQuery) -> bool:
     return _fits(names, query)
 
 
-def _asked(db: sqlite3.Connection, query: PointQuery) -> Iterator[tuple[int, dict[str, str]]]:
+def _matching_bundles(db: sqlite3.Connection, query: PointQuery) -> Iterator[tuple[int, dict[str, str]]]:
     where, values = ["model = ?"], [query.model]
     if query.version is not None:
         where.append("version = ?")
@@ -162,53 +165,54 @@ def _asked(db: sqlite3.Connection, query: PointQuery) -> Iterator[tuple[int, dic
         f"SELECT id, model, version, agent, what, stat FROM bundle WHERE {' AND '.join(where)} ORDER BY id", values
     )
     for number, *key in rows.fetchall():
-        yield number, _names(*key)
+        yield number, _names(key)
 
 
-def _unpacked(
-    db: sqlite3.Connection, bundle: int, names: dict[str, str], rows: list[tuple[int, int, bytes]], query: PointQuery
+def _unpack(
+    db: sqlite3.Connection, of: tuple[int, dict[str, str]], rows: list[tuple[int, int, bytes]], query: PointQuery
 ) -> list[TimeSeries]:
-    own = {
-        number: {**names, **_own(text)}
+    """Return the matching series of a bundle, given by number and shared names, from its stored arrays."""
+    bundle, shared = of
+    names = {
+        number: {**shared, **json.loads(text)}
         for number, text in db.execute("SELECT id, names FROM series WHERE bundle = ? ORDER BY id", (bundle,))
     }
-    order = [i for i, each in own.items() if _fits(each, query)]
+    order = [number for number, of_series in names.items() if _fits(of_series, query)]
     if not order:
         return []
     column = {number: i for i, number in enumerate(order)}
     layouts = {
-        number: [(i, column[each]) for i, each in enumerate(np.frombuffer(ids, dtype="<u4").tolist()) if each in column]
+        number: [(i, column[id_]) for i, id_ in enumerate(np.frombuffer(ids, dtype="<u4").tolist()) if id_ in column]
         for number, ids in db.execute("SELECT id, ids FROM layout WHERE bundle = ?", (bundle,))
     }
     arrays = {number: np.array(pairs, dtype=np.intp).reshape(-1, 2) for number, pairs in layouts.items()}
     times = np.unique(np.array([start for start, _, _ in rows], dtype=np.int64))
     values = np.full((len(times), len(order)), np.nan)
-    counter = is_counter(names["what"])
+    counter = is_counter(shared["what"])
     for row, (_, layout, numbers) in zip(np.searchsorted(times, [row[0] for row in rows]), rows, strict=True):
         new = np.frombuffer(numbers, dtype="<f8")[arrays[layout][:, 0]]
         where = arrays[layout][:, 1]
-        if counter:  # rows that were noticed late come in a report of their own for the same window
+        if counter:  # a later report of the same window carries further counts
             new = new + np.nan_to_num(values[row, where])
         values[row, where] = new
-    by_line = values.T
+    by_series = values.T
     if query.step:
-        times, by_line = downsample(times, by_line, query.step, counter=counter)
-    return split_rows([own[number] for number in order], times, by_line)
+        times, by_series = downsample(times, by_series, query.step, counter=counter)
+    return split_rows([names[number] for number in order], times, by_series)
 
 
 def _fits(names: Mapping[str, str], query: PointQuery) -> bool:
     wanted = query.names or {}
     if "basis" in names and "basis" not in wanted:
-        return False  # restated windows are asked for by name
+        return False  # restated windows are only returned when requested by name
     if any(names.get(key, "") != value for key, value in wanted.items()):
         return False
-    return not query.exact or not (names.keys() & OWN) - wanted.keys()
+    return not query.exact or not (names.keys() & WITHIN_BUNDLE) - wanted.keys()
 
 
-def _names(model: str, version: str, agent: str, what: str, stat: str, text: str = "{}") -> dict[str, str]:
-    names = {"what": what, "model": model, "model_version": version, "agent_id": agent, "stat": stat, **_own(text)}
+def _names(bundle: Sequence[str], text: str = "{}") -> dict[str, str]:
+    """Return the names of a series, given those of its bundle and its own as JSON; absent ones are left out."""
+    model, version, agent, what, stat = bundle
+    names = {"what": what, "model": model, "model_version": version, "agent_id": agent, "stat": stat}
+    names.update(json.loads(text))
     return {key: value for key, value in names.items() if value}
-
-
-def _own(text: str) -> dict[str, str]:
-    return dict(json.loads(text))

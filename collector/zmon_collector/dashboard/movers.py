@@ -43,17 +43,16 @@ def rank_movers(series: Sequence[TimeSeries]) -> Movers | None:
     variance within windows plus the variance of the means between them: so it stays finite for a pixel that was always
     dark.
     """
-    drift = select(series, "feature_drift", feat_name="*", stat="psi", agent_id=None)
+    drift = select(series, "feature_drift", feat_name="*", stat="psi", agent_id=None, segment_name=None)
     if drift:
         times, scores = align(drift)
         return _ranked("psi", [ts.get("feat_name") for ts in drift], times, scores)
-    means = select(series, "feature_value", feat_name="*", stat="mean", agent_id=None)
+    means = select(series, "feature_value", feat_name="*", stat="mean", agent_id=None, segment_name=None)
     if not means:
         return None
     times, values = align(means)
-    spread = {
-        ts.get("feat_name"): ts for ts in select(series, "feature_value", stat="std", agent_id=None, feat_name="*")
-    }
+    deviations = select(series, "feature_value", feat_name="*", stat="std", agent_id=None, segment_name=None)
+    spread = {ts.get("feat_name"): ts for ts in deviations}
     names = [ts.get("feat_name") for ts in means]
     within = np.array([float(np.median(spread[name].values)) if name in spread else 0.0 for name in names])
     scale = np.sqrt(within**2 + np.nanvar(values, axis=1))

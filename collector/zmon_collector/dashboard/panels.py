@@ -78,6 +78,7 @@ def model_panels(
     declared : mapping, optional
         What metrics declare of their series: titles and notes of plugins' charts.
     """
+    series, replicas, versions = (_of_all_rows(given) for given in (series, replicas, versions))
     ranked = rank_movers(series)
     regression = figures.errors(series)
     panels = [
@@ -130,6 +131,11 @@ def reference_panel(profile: Profile | None, detail: Detail | None, names: Mappi
         chart = distributions.over_reference(distributions.distribution(profile, detail, names))
     note = "Rows by the reference's bins; newest window, all replicas"
     return panel("reference", "Against the reference", note, chart, empty)
+
+
+def _of_all_rows(series: Sequence[TimeSeries]) -> list[TimeSeries]:
+    """Leave out the series of segments: they would be mixed with those of all rows."""
+    return [ts for ts in series if not ts.get("segment_name")]
 
 
 def _movement_note(ranked: Movers | None) -> str:
@@ -213,7 +219,7 @@ def plugin_panels(series: Sequence[TimeSeries], replicas: Sequence[TimeSeries], 
     measures = sorted(measures_of_plugins(ts.get("what") for ts in (*series, *replicas)))
     panels = []
     for what in measures[:MOST_PLUGIN_CHARTS]:
-        lines = _central(select(series, what, segment_name=None) or select(replicas, what, segment_name=None))
+        lines = _central(select(series, what) or select(replicas, what))
         note = declared[what].definition if what in declared else "Series of a plugin"
         if len(lines) > figures.MOST_LINES:
             note += f"; {figures.MOST_LINES} of {len(lines)} series, the search finds the others"

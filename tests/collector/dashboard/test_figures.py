@@ -127,6 +127,15 @@ def test_classes_beyond_the_palette_are_added_up() -> None:
     assert sum(trace["y"][0] for trace in made["data"]) == pytest.approx(1.0)
 
 
+def test_series_of_segments_are_not_mixed_with_those_of_all_rows() -> None:
+    rollup, replicas = split(everything())
+    series = [*rollup, *replicas]
+    segments = [ts._replace(names={**ts.names, "segment_name": "land", "segment_value": "at"}) for ts in series]
+    with_segments = split([*segments, *series])
+    assert views.model_panels(*with_segments, rollup, 10) == views.model_panels(rollup, replicas, rollup, 10)
+    assert views.mover_table(rank_movers(with_segments[0])) == views.mover_table(rank_movers(rollup))
+
+
 # --- states --------------------------------------------------------------------------------------------------------
 
 
