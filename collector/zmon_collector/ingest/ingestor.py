@@ -72,9 +72,7 @@ class Ingestor:
         self.sessions = SessionRegistry(telemetry)
         self.unreported: dict[int, UnreportedWindow] = {}
         self.numbers = count(1)
-        self.store_id = token_bytes(
-            8
-        )  # named in acknowledgements: the store that holds the rows; a journal has its own
+        self.store_id = token_bytes(8)  # sent with acknowledgements; replaced by the id of the journal, if there is one
         self.turn = Turn(1)
         self.telemetry = telemetry
         self.engine = engine

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Set
 
 from zmon_collector.ingest.ingestor import Ingestor
 from zmon_collector.windows.window import ModelKey, Now
@@ -21,30 +22,28 @@ class Retention:
         self._ingestor = ingestor
         self._next = float("-inf")
 
-    def forget_silent(self, now: Now) -> list[ModelKey]:
-        """Forget silent agents and models; return the models."""
+    def forget_silent(self, now: Now) -> None:
+        """Forget agents and models that have been silent for long, unless a report or a stream still needs them."""
         if now.mono < self._next:
-            return []
+            return
         self._next = now.mono + EVERY
         unreported = self._unreported()
         for key, model in self._ingestor.models.items():
             gone = model.windows.forget_agents(now, FORGET_AGENT, unreported.get(key, ()))
             if gone:
                 self._ingestor.forget_agents(model, gone)
-        models = self._silent(unreported, now)
-        for key in models:
+        for key in self._silent(unreported.keys(), now):
             self._ingestor.forget(key)
             self._ingestor.telemetry.count("models_forgotten")
             log.info("model %r, version %r has sent nothing for long and is forgotten", *key)
-        return models
 
-    def _silent(self, unreported: dict[ModelKey, set[str]], now: Now) -> list[ModelKey]:
+    def _silent(self, unreported: Set[ModelKey], now: Now) -> list[ModelKey]:
         after = max(FORGET_MODEL, self._ingestor.config.collector.label_horizon)
         silent = [model for model in self._ingestor.models.values() if now.mono - model.heard > after]
         if not silent:
             return []
         topics = (session.topic for session in self._ingestor.sessions)
-        kept = {(topic.model, topic.version) for topic in topics} | unreported.keys()
+        kept = unreported | {(topic.model, topic.version) for topic in topics}
         return [model.key for model in silent if model.windows.idle and model.key not in kept]
 
     def _unreported(self) -> dict[ModelKey, set[str]]:

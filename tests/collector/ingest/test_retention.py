@@ -107,13 +107,12 @@ class Scene:
             self.ingestor.handle_greeting(Greeting("bye", topic, stream, 2, 0, 1, 0, tally), b"peer", self.now)
         self.turn()
 
-    def turn(self) -> list[ModelKey]:
+    def turn(self) -> None:
         self.ingestor.end_streams(self.now)
         self.ingestor.close_due(self.now, hold=False)
-        gone = self.forgetting.forget_silent(self.now)
+        self.forgetting.forget_silent(self.now)
         turn, _, _ = self.ingestor.end_turn(self.now)
         journal.write(turn, self.connection)
-        return gone
 
     def report(self) -> None:
         """The windows that have closed are finished; a metric has kept something of the agents in them."""
