@@ -113,7 +113,8 @@ class Receiver:
         socket = self.context.socket(kind)
         socket.setsockopt(zmq.LINGER, LINGER)
         socket.setsockopt(zmq.MAXMSGSIZE, self._config.limits.message_bytes)
-        socket.setsockopt(zmq.BACKLOG, 1024)
+        socket.setsockopt(zmq.BACKLOG, 1024)  # after a restart all publishers reconnect at once
+        # TCP alone may take hours to notice a peer whose machine is gone.
         socket.setsockopt(zmq.HEARTBEAT_IVL, 1000)
         socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 3000)
         if kind == zmq.ROUTER:
