@@ -111,6 +111,7 @@ def validate(folder: Path, *files: str) -> Any:
     return CliRunner().invoke(cli, ["validate", *paths])
 
 
+@pytest.mark.integration
 def test_configurations_that_share_models_are_checked_together(tmp_path: Path) -> None:
     one = '[collector]\nmodels = ["a", "b"]\ndata_dir = "one"\n[models.a]\nwindow = "30s"\n'
     two = '[collector]\nmodels = ["c"]\nbind = "tcp://127.0.0.1:6757"\ndata_dir = "two"\n[models.c]\nwindow = "30s"\n'

@@ -1,7 +1,8 @@
 """A collector that dies at a chosen point: ``python -m tests.faults.collector BYTES POINT:N`` and zmon's arguments.
 
-SIGKILLs itself when the code comes to the point for the N-th time; ``-`` never does. The production code knows
-nothing of this: its functions are wrapped from outside. A checkpoint is made every BYTES of a window.
+It notes the point in its log and SIGKILLs itself when the code comes there for the N-th time; ``-`` never does. The
+production code does not know of this: its functions are wrapped from outside, so each test asserts that the point was
+reached. A checkpoint is made every BYTES of a window.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from zmon_collector.ingest import checkpoint_policy
 from zmon_collector.storage import journal
 
 AGENTS = 3  # of the tests that kill
+DIED = "killed at"  # and the point, a line of the log
 
 POINTS: dict[str, tuple[Any, str, bool]] = {  # (owner, attribute, whether to die after it rather than before)
     "ack": (service.Service, "_acknowledge", False),  # committed, not acknowledged
@@ -33,23 +35,34 @@ POINTS: dict[str, tuple[Any, str, bool]] = {  # (owner, attribute, whether to di
 }
 
 
+def replace(owner: Any, name: str, value: Any) -> None:
+    """Set an attribute that must be there already: a name that moved would disarm a test without a word."""
+    assert hasattr(owner, name), f"{owner.__name__}.{name} is gone; the tests of faults need it or its successor"
+    setattr(owner, name, value)
+
+
 def arm(point: str, number: int) -> None:
     """Die at the point for the N-th time."""
     owner, name, after = POINTS[point]
     inner: Callable[..., Any] = getattr(owner, name)
     calls = 0
 
+    def die() -> None:
+        os.write(sys.stderr.fileno(), f"{DIED} {point}\n".encode())
+        os.kill(os.getpid(), signal.SIGKILL)
+
     def wrapped(*arguments: Any, **options: Any) -> Any:
         nonlocal calls
         calls += 1
-        if calls == number and not after:
-            os.kill(os.getpid(), signal.SIGKILL)
+        dies = calls == number
+        if dies and not after:
+            die()
         result = inner(*arguments, **options)
-        if calls == number and after:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if dies:
+            die()
         return result
 
-    setattr(owner, name, wrapped)
+    replace(owner, name, wrapped)
 
 
 def streams_known(path: Path) -> int:
@@ -62,9 +75,9 @@ def streams_known(path: Path) -> int:
 
 
 if __name__ == "__main__":
-    checkpoint_policy.CHECKPOINT_BYTES = int(sys.argv.pop(1))
+    replace(checkpoint_policy, "CHECKPOINT_BYTES", int(sys.argv.pop(1)))
     if streams_known(Path(sys.argv[-1]) / "state.sqlite") >= AGENTS:
-        service.SETTLE = 0.1  # or no life would be long enough to close a window
+        replace(service, "SETTLE", 0.1)  # or no life would be long enough to close a window
     where = sys.argv.pop(1)
     if where != "-":
         arm(where.partition(":")[0], int(where.partition(":")[2]))

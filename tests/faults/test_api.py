@@ -99,11 +99,15 @@ def test_every_failure_and_sigkill(tmp_path: Path, api: StandIn) -> None:
     kills = 0
     stop = threading.Event()
 
+    outages = 0
+
     def outage() -> None:
+        nonlocal outages
         while not stop.wait(chance.uniform(1.0, 2.0)):
             api.down()
-            time.sleep(0.1)
+            time.sleep(0.1)  # the outage
             api.up()
+            outages += 1
 
     thread = threading.Thread(target=outage)
     thread.start()
@@ -142,6 +146,9 @@ def test_every_failure_and_sigkill(tmp_path: Path, api: StandIn) -> None:
         f"{api.unanswered()} not answered, {resident / 2**20:.0f} MiB, publish at most {slowest * 1e3:.1f} ms, "
         f"sent in {time.monotonic() - received:.1f} s, {dict(Counter(each.fault for each in api.exchanges))}"
     )
+    assert kills == KILLS
+    assert outages
+    assert len({each.fault for each in api.exchanges}) > 5, "the API failed in many ways"
     assert len(valid) >= 10_000
     assert set(counts) == valid
     assert doubles <= api.unanswered() + unsure

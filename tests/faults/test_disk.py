@@ -37,16 +37,23 @@ def small_disk(folder: Path, size: str) -> Iterator[Path]:
         subprocess.run(["umount", "-l", str(folder)], check=False)
 
 
+def fill(folder: Path) -> Path:
+    """A file that takes all that is left of the disk."""
+    ballast = folder / "ballast"
+    with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    assert os.statvfs(folder).f_bavail == 0, "the disk is full"
+    return ballast
+
+
 def test_a_disk_that_fills_and_is_freed(tmp_path: Path) -> None:
     collector = Mortal(tmp_path, LIVE)
     with small_disk(collector.folder, "1m") as folder, collector.running():
         timed = Timed(collector.publisher("a"))
         timed.publish(20)
         assert timed.publisher.flush(10)
-        ballast = folder / "ballast"
-        with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
-            while True:
-                file.write(bytes(4096))
+        ballast = fill(folder)
 
         def degraded() -> bool:
             health = ask(folder, "health")
@@ -76,10 +83,7 @@ def test_the_disk_is_full_when_a_window_closes(tmp_path: Path) -> None:
     with small_disk(outside, "64k") as folder, collector.running():
         (collector.folder / "anodot").rmdir()
         (collector.folder / "anodot").symlink_to(folder)
-        ballast = folder / "ballast"
-        with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
-            while True:
-                file.write(bytes(4096))
+        ballast = fill(folder)
         timed = Timed(collector.publisher("a"))
         timed.for_a_while(4.0)
 
@@ -115,6 +119,7 @@ def test_damage_between_two_runs_is_counted(seed: int, tmp_path: Path) -> None:
         else:
             for _ in range(chance.choice([1, 20])):
                 data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
+        assert data != victim.read_bytes()
         victim.write_bytes(data)
         collector.start()
         health = collector.wait_until_up()
@@ -145,7 +150,7 @@ def test_a_large_window_closes_without_delaying_anybody(tmp_path: Path) -> None:
         for _ in range(megabytes * 2**20 // x.nbytes):
             big.publish(np.full((rows, 3), 1 / 3), inputs=x, timestamps=OLD + 1)
             while big.stats.queued_bytes > 32 * 2**20:
-                time.sleep(0.005)
+                time.sleep(0.005)  # it sends
         assert big.flush(60), big.stats
         small = collector.publisher("small", model="small")
         small.publish(np.full((1, 3), 1 / 3), timestamps=OLD + 1)
@@ -159,11 +164,11 @@ def test_a_large_window_closes_without_delaying_anybody(tmp_path: Path) -> None:
                 started = time.monotonic()
                 assert small.flush(10)
                 delays.append(time.monotonic() - started)
-                time.sleep(0.01)
+                time.sleep(0.01)  # the load
 
         thread = threading.Thread(target=watch)
         thread.start()
-        time.sleep(1.0)
+        until(lambda: len(delays) >= 50, what="the usual delays")
         before = list(delays)
         big.publish(np.full((1, 3), 1 / 3), inputs=x[:1], timestamps=OLD + 61)
         until(lambda: collector.points(), 60, "the window to be written")
@@ -175,6 +180,7 @@ def test_a_large_window_closes_without_delaying_anybody(tmp_path: Path) -> None:
         during = delays[len(before) :]
         usual, worst = np.median(before) * 1e3, max(during) * 1e3
         print(f"{megabytes} MB: {usual:.0f} ms to an ack before, at most {worst:.0f} ms while it closed")
-        assert max(during) < 0.2 + max(before)
+        assert collector.points(), "the window closed meanwhile"
+        assert max(during) < 0.2 + 3 * max(before)
         small.close()
         big.close()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
+import subprocess
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -75,7 +76,7 @@ def test_killed_at_random_instants(tmp_path: Path, undisturbed: Mortal) -> None:
     thread.start()
 
     def after(rows: int) -> None:
-        until(lambda: kills >= KILLS * rows / TOTAL, 60, "the next kill")
+        until(lambda: kills >= KILLS * rows / TOTAL, what="the next kill")
 
     def fed() -> None:
         stop.set()
@@ -99,23 +100,21 @@ def test_killed_at_the_worst_moment(point: str, tmp_path: Path, undisturbed: Mor
     stop = threading.Event()
     often = iter([2, 5, 1, 3] if FULL else [3, 2])
     collector.start(f"{point}:{next(often)}")
-    deaths = 0
 
     def nurse() -> None:
-        nonlocal deaths
         while not stop.is_set():
-            if not collector.alive:
-                deaths += 1
+            assert collector.process is not None
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                collector.process.wait(0.1)
                 number = next(often, None)
                 collector.start("-" if number is None else f"{point}:{number}")
-            time.sleep(0.02)
 
     thread = threading.Thread(target=nurse)
     thread.start()
 
     def reached() -> None:
         # Before the goodbyes: no window closes in a life's first seconds, nor, without live agents, until idle is over.
-        until(lambda: deaths, 30, "the point")
+        until(lambda: collector.deaths(point), what="the point")
 
     try:
         issued = served(collector, 0.02, fed=reached)
@@ -125,5 +124,6 @@ def test_killed_at_the_worst_moment(point: str, tmp_path: Path, undisturbed: Mor
     if collector.alive:
         collector.kill()
     collector.end()
+    print(f"{collector.deaths(point)} deaths")
     assert accounted(collector) == issued
     same(collector.points(), undisturbed.points())

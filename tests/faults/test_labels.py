@@ -186,7 +186,6 @@ def test_killed_at_the_worst_moment(point: str, number: int, tmp_path: Path) -> 
     rows = 10_000
     collector = Mortal(tmp_path, CONFIG.replace("60s", "15s"))
     collector.checkpoint_bytes = 4_000
-    deaths = 0
     with collector.running(point=f"{point}:{number}"):
         publisher = zmon.Publisher("m", classes=NAMES, collector=collector.endpoint, agent_id="pod-0")
         senders = [send(collector, rows, "early"), send(collector, rows, "late")]
@@ -197,18 +196,17 @@ def test_killed_at_the_worst_moment(point: str, number: int, tmp_path: Path) -> 
             publisher.publish(p[some], ids=ids, timestamps=times[some])
             publisher.flush(0.05)
             if not collector.alive:
-                deaths += 1
-                collector.start(f"{point}:2" if deaths < 3 else "-")
+                collector.start(f"{point}:2" if collector.deaths(point) < 3 else "-")
         while not publisher.flush(0.2) or any(sender.poll() is None for sender in senders):
             if not collector.alive:
-                deaths += 1
                 collector.start("-")
         assert [sender.wait() for sender in senders] == [0, 0]
         publisher.close()
-        assert deaths or point == "close"
         collector.config.write_text(CONFIG.replace("60s", "1s"))
         assert collector.process is not None
         collector.process.send_signal(signal.SIGHUP)
-        time.sleep(3)
+        late = "late_labels{unknown}"
+        until(lambda: not collector.alive or counters(collector).get(late) == rows // 200, what="labels to be given up")
         collector.end()
+    assert collector.deaths(point)
     check(collector, rows)

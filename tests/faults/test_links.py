@@ -34,10 +34,10 @@ def test_a_stopped_collector_costs_nothing(tmp_path: Path) -> None:
     with collector.running():
         timed = Timed(collector.publisher("a"))
         timed.for_a_while(0.5)
-        assert collector.process is not None
-        collector.process.send_signal(signal.SIGSTOP)
+        collector.freeze()
         timed.for_a_while(10.0 if FULL else 4.0)
-        collector.process.send_signal(signal.SIGCONT)
+        assert not timed.publisher.flush(0.1), "it is stopped"
+        collector.thaw()
         timed.for_a_while(0.5)
         assert timed.publisher.flush(30), timed.publisher.stats
         timed.publisher.close()
@@ -76,15 +76,14 @@ def test_of_two_collectors_one_stops_reading(tmp_path: Path, seconds: float) -> 
         timed = Timed(zmon.Publisher("m", classes=3, collector=both, agent_id="a", buffer_bytes=400_000))
         timed.for_a_while(0.5)
         assert timed.publisher.flush(10)
-        assert stops.process is not None
-        stops.process.send_signal(signal.SIGSTOP)
+        stops.freeze()
         stopped = time.monotonic()
         # Many times the ring: it runs over for one, and stays empty for the other.
         while timed.issued < 100_000 or time.monotonic() - stopped < seconds:
             timed.for_a_while(0.05, rows=100)
             until(lambda: rows_of(reads) == timed.issued, 20, "the reading collector to have everything")
         slow = max(timed.seconds)
-        stops.process.send_signal(signal.SIGCONT)
+        stops.thaw()
         assert timed.publisher.flush(30)
         timed.publisher.close()
         timed.stays_in_budget()
@@ -127,7 +126,7 @@ class Proxy:
         try:
             while data := here.recv(4096):
                 if not self.calm:
-                    time.sleep(self.chance.random() * 0.003)
+                    time.sleep(self.chance.random() * 0.003)  # the delay
                     left -= len(data)
                     if left < 0:
                         self.cuts += 1
@@ -180,17 +179,22 @@ def test_a_restart_under_the_load_of_fifty_publishers(tmp_path: Path) -> None:
         def serve(timed: Timed) -> None:
             while not stop.is_set():
                 timed.publish(20)
-                time.sleep(0.02)
+                time.sleep(0.02)  # the load
 
         threads = [threading.Thread(target=serve, args=(timed,)) for timed in crowd]
         for thread in threads:
             thread.start()
-        for _ in range(3):
-            time.sleep(1.0)
-            collector.kill(random.choice([signal.SIGKILL, signal.SIGTERM]))
+
+        def serve_for_a_while() -> None:
+            goal = [timed.issued + 800 for timed in crowd]
+            until(lambda: all(timed.issued >= rows for timed, rows in zip(crowd, goal, strict=True)), what="more rows")
+
+        for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL):
+            serve_for_a_while()
+            collector.kill(number)
             collector.start()
             collector.wait_until_up()
-        time.sleep(1.0)
+        serve_for_a_while()
         stop.set()
         for thread in threads:
             thread.join()

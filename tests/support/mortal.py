@@ -11,9 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 from zmon_collector.admin import ask
 
 import zmon
+from tests.faults.collector import DIED
 from tests.support.points import by_names
 from tests.support.ports import free_port
 from tests.support.waiting import until
@@ -43,6 +45,9 @@ class Mortal:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self, point: str = "-", *arguments: str) -> None:
+        """Start it, to die at a point of tests/faults/collector.py if one is named."""
+        ended = self.process and self.process.poll()
+        assert ended in (None, 0, -signal.SIGKILL), f"it ended by itself, with {ended}: {self.said()}"
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "tests.faults.collector", str(self.checkpoint_bytes), point, "collect",
@@ -60,9 +65,26 @@ class Mortal:
         return self.process is not None and self.process.poll() is None
 
     def kill(self, number: int = signal.SIGKILL) -> None:
-        assert self.process is not None
+        """End it by a signal; it must have been alive until then."""
+        assert self.process is not None and self.alive, self.said()
         self.process.send_signal(number)
-        self.process.wait(30)
+        ended = self.process.wait(60)
+        assert ended == (-number if number == signal.SIGKILL else 0), f"it ended by itself, with {ended}: {self.said()}"
+
+    def freeze(self) -> None:
+        """Stop it, as a debugger or a machine out of memory does, until `thaw`."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+        status = psutil.Process(self.process.pid).status
+        until(lambda: status() == psutil.STATUS_STOPPED, what="the process to be stopped")
+
+    def thaw(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGCONT)
+
+    def deaths(self, point: str) -> int:
+        """How often it has died at a point."""
+        return self.said().count(f"{DIED} {point}\n")
 
     def end(self) -> None:
         """Stop as an operator does, start again, close every window, and stop."""
