@@ -112,7 +112,7 @@ def closes(folder: Path, agents: int, windows: int) -> dict[str, Any]:
 
 
 def _written(folder: Path, count: int) -> None:
-    until(lambda: len(list(folder.glob("*.json"))) >= count, 60, f"file {count}")
+    until(lambda: len(list(folder.glob("*.json"))) >= count, what=f"file {count}")
 
 
 def run(folder: Path, quick: bool) -> list[dict[str, Any]]:

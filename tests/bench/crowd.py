@@ -68,7 +68,7 @@ def gather(folder: Path, size: int, seconds: float) -> dict[str, Any]:
         health = ask(running.folder, "health", 2.0)
         return health is not None and health["connected"] == len(crowd) * share
 
-    until(connected, 120, "all to have said hello")
+    until(connected, what="all to have said hello")
     known = time.monotonic() - started
     time.sleep(1.0 if size < 1000 else 4.0)  # until the bustle of the start is over
     used, at = sum(process.cpu_times()[:2]), time.monotonic()

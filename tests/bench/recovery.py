@@ -48,7 +48,7 @@ def recover(folder: Path, mib: int) -> dict[str, Any]:
         health = ask(folder, "health")
         return health is not None and health["counters"].get("replayed", 0) >= count * BATCH
 
-    until(replayed, 120, "the replay")
+    until(replayed, what="the replay")
     ended = time.monotonic() - started
     running.end()
     return {

@@ -233,7 +233,7 @@ def test_a_proxy_that_puts_in_bytes_of_its_own_does_not_end_it(
     with zmon.Publisher("m", classes=2, collector=data.endpoint, control=ctl.endpoint, agent_id="a") as one:
         for number in range(1, 4):
             one.publish(P)
-            assert one.flush(20), (number, one.stats)
+            assert one.flush(60), (number, one.stats)
             for proxy in (data, ctl):
                 if poisoned == "both" or proxy is (data if poisoned == "data" else ctl):
                     proxy.poison()

@@ -111,7 +111,7 @@ def test_workers_of_multiprocessing_deliver_without_flush_or_close(
         if __name__ == "__main__":
             context = multiprocessing.get_context(sys.argv[2])
             shared.publish(TEN)
-            assert shared.flush(10)
+            assert shared.flush(60)
             workers = [context.Process(target=work, args=(50,)) for _ in range(3)]
             for worker in workers:
                 worker.start()
@@ -138,7 +138,7 @@ def test_a_preloading_server(collector: Collector, child: Start) -> None:
         """
         shared = publisher()
         shared.publish(TEN)  # a warm-up request
-        assert shared.flush(10)
+        assert shared.flush(60)
 
         def serve():
             signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
@@ -201,7 +201,7 @@ def test_fork_while_other_threads_publish(collector: Collector, child: Start) ->
         for thread in threads:
             thread.join()
         assert codes == [0] * 8, codes
-        assert shared.flush(20)
+        assert shared.flush(60)
         print(10 * (sum(counts) + 8))
         """,
     )
@@ -310,7 +310,7 @@ def test_under_gevent_a_forked_worker_has_a_thread_of_its_own(collector: Collect
         import gevent
         shared = publisher()
         shared.publish(TEN)
-        assert shared.flush(10)
+        assert shared.flush(60)
         workers = []
         for _ in range(3):
             pid = os.fork()
@@ -435,7 +435,7 @@ def test_a_killed_process_loses_what_was_not_acknowledged_and_nothing_else(
         one = publisher()
         for _ in range(50):
             one.publish(TEN)
-        assert one.flush(10)
+        assert one.flush(60)
         for _ in range(2000):
             one.publish(TEN)
         os.kill(os.getpid(), int(sys.argv[2]))
@@ -444,7 +444,7 @@ def test_a_killed_process_loses_what_was_not_acknowledged_and_nothing_else(
     )
     one.end()
     assert one.process.returncode == -number
-    again = child(collector.data, "one = publisher()\none.publish(TEN)\nassert one.flush(10)\nprint('ok')")
+    again = child(collector.data, "one = publisher()\none.publish(TEN)\nassert one.flush(60)\nprint('ok')")
     assert again.end().strip() == "ok"
     collector.stop()
     rows = received(collector)

@@ -246,7 +246,7 @@ def test_fork_gives_a_stream_of_its_own(collect) -> None:  # type: ignore[no-unt
         import os, sys, time, zmon, numpy as np
         publisher = zmon.Publisher("forked", classes=2, collector={collector.data!r}, agent_id="host")
         publisher.publish(np.full(10, 0.9))
-        assert publisher.flush(10), publisher.stats
+        assert publisher.flush(60), publisher.stats
         children = []
         for i in range(3):
             child = os.fork()
@@ -259,7 +259,7 @@ def test_fork_gives_a_stream_of_its_own(collect) -> None:  # type: ignore[no-unt
             children.append(child)
         codes = [os.waitpid(child, 0)[1] for child in children]
         publisher.publish(np.full(10, 0.9))
-        assert publisher.flush(10)
+        assert publisher.flush(60)
         print(codes)
         """
     )

@@ -17,7 +17,7 @@ def test_an_operator_is_answered_while_nothing_is_taken_in(collect: Callable[...
     collector = collect(config=full)
     publisher = collector.publisher(classes=2)
     publisher.publish(np.full((4, 2), 0.5))
-    until(lambda: collector.service.receiver.inbox, 10, "a message that is not taken")
+    until(lambda: collector.service.receiver.inbox, what="a message that is not taken")
     health = answer(collector.folder)  # the question does not wait behind the message
     assert health["status"] == "degraded"
     assert any("limits.journal_bytes" in problem for problem in health["problems"])
@@ -29,7 +29,7 @@ def test_connected_counts_who_was_heard_of(collect: Callable[..., Any]) -> None:
     collector = collect()
     with collector.publisher(classes=2) as publisher:
         publisher.publish(np.full((4, 2), 0.5))
-        assert publisher.flush(10)
+        assert publisher.flush(60)
         health = answer(collector.folder)
         assert (health["streams"], health["connected"]) == (1, 1)
-    until(lambda: answer(collector.folder)["connected"] == 0, 10, "the goodbye")
+    until(lambda: answer(collector.folder)["connected"] == 0, what="the goodbye")

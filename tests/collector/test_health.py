@@ -75,7 +75,7 @@ def test_admin_socket_page_and_metrics_agree(collect: Callable[..., Any]) -> Non
     collector = collect(config=config)
     with collector.publisher(classes=2) as publisher:
         publisher.publish(np.full((4, 2), 0.5))
-        assert publisher.flush(10)
+        assert publisher.flush(60)
         asked = answer(collector.folder)
         page = until(lambda: (got := get(collector, "api/v1/health"))["counters"] == asked["counters"] and got)
         assert kept_keys() == set(asked) == set(page) - {"time", "mono"}

@@ -83,7 +83,7 @@ def serve(collect: Any, windows: int = 1, **plugins: object) -> Any:
     with collector.publisher(agent_id="a", classes=["x", "y"]) as publisher:
         for window in range(windows):
             publisher.publish(P, timestamps=1_000_000_000 + 60 * window)
-            assert publisher.flush(10)
+            assert publisher.flush(60)
     collector.stop()
     return collector
 
@@ -211,7 +211,7 @@ def test_a_metric_in_one_file_gives_points(collect: Any, tmp_path: Path) -> None
     )
     with collector.publisher(classes=["x", "y"]) as publisher:
         publisher.publish(P, timestamps=1_000_000_000)
-        assert publisher.flush(10)
+        assert publisher.flush(60)
     collector.stop()
     assert collector.counts("mine", agent_id=None) == 40
     assert "prediction_freq" in whats(collector)
@@ -371,7 +371,7 @@ def test_a_metric_that_hangs_is_left_behind(where: str, collect: Any, caplog: py
         with collector.publisher(agent_id="a", classes=["x", "y"]) as publisher:
             for window in range(20):  # receiving goes on while the metric hangs, for a minute
                 publisher.publish(P, timestamps=1_000_000_000 + 60 * window)
-                assert publisher.flush(10)
+                assert publisher.flush(60)
             until(lambda: collector.registry.metrics["hangs"].state == "stuck", what="left behind")
         collector.stop()
     finally:
@@ -422,7 +422,7 @@ def test_siblings_are_compared_before_they_are_merged(collect: Any) -> None:
     publishers = [collector.publisher(agent_id=agent, classes=["x", "y"]) for agent in "ab"]
     for publisher, rows in zip(publishers, (5, 15), strict=True):
         publisher.publish(P[:rows], timestamps=1_000_000_000)
-        assert publisher.flush(10)
+        assert publisher.flush(60)
     for publisher in publishers:
         publisher.close()
     collector.stop()
@@ -451,7 +451,7 @@ def test_presets(preset: str, has: set[str], lacks: set[str], collect: Any) -> N
     collector = collect(config=parse({"models": {"model": {"preset": preset}}}))
     with collector.publisher(agent_id="a", classes=["x", "y"]) as publisher:
         publisher.publish(P, inputs=np.ones((20, 2)), labels=[0] * 20, timestamps=1_000_000_000)
-        assert publisher.flush(10)
+        assert publisher.flush(60)
     collector.stop()
     found = whats(collector)
     assert has <= found

@@ -45,14 +45,14 @@ def test_what_was_taken_is_known_to_be_taken(collect: Callable[..., Any], monkey
     collector = collect()
     with collector.publisher(classes=2) as publisher:
         publisher.publish(np.full((4, 2), 0.5))
-        assert publisher.flush(5)
+        assert publisher.flush(60)
         before = collector.service.telemetry.snapshot()["rows"]
         while collector.service.telemetry.snapshot()["rows"] == before:  # the thread is awake, and naps
             publisher.publish(np.full((4, 2), 0.5))
             time.sleep(0.01)
         collector.stop()
         taken = collector.counts("buffer_count", agent_id=None)
-        until(lambda: not publisher.stats.connected, 10, "the end of the connection")
+        until(lambda: not publisher.stats.connected, what="the end of the connection")
         assert publisher.stats.acknowledged == taken
         publisher.close(0)
 

@@ -28,7 +28,7 @@ def test_ten_million_rows_in_one_window(tmp_path: Path) -> None:
             for _ in range(MILLION // len(p) // 10):
                 for _ in range(10):
                     publisher.publish(p, inputs=x, labels=labels, timestamps=OLD)
-                assert publisher.flush(30)
+                assert publisher.flush(60)
             sizes.append(process.memory_info().rss)
     grown = max(sizes[1:]) - sizes[0]
     print(f"resident after each million, MiB: {[size >> 20 for size in sizes]}; grown by {grown / 2**20:.1f} MiB")

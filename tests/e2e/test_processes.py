@@ -65,7 +65,7 @@ def test_installed_plugins_work_beside_broken_and_hanging_ones(installed: Path, 
     with running.publisher(agent_id="a") as publisher:
         for minute in range(3):
             publisher.publish(p, timestamps=OLD + 60 * minute)
-            assert publisher.flush(10)
+            assert publisher.flush(60)
 
     def state() -> str:
         answer = ask(running.folder, "plugins") or {"plugins": []}
@@ -121,7 +121,7 @@ def test_a_signal_ends_it_after_what_is_open_was_written(number: int, tmp_path: 
     running = Running(tmp_path / "data", "--window", "1h")
     publisher = running.publisher(agent_id="a")
     publisher.publish(np.full(100, 0.9))
-    assert publisher.flush(10)
+    assert publisher.flush(60)
     said = running.end(number)
     publisher.close(timeout=0)
     assert running.process.returncode == 0

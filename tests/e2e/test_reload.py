@@ -39,7 +39,7 @@ def test_a_changed_period_takes_effect_behind_what_is_open(tmp_path: Path) -> No
     running = Running(tmp_path / "data", "--config", str(config))
     with running.publisher(agent_id="a") as publisher:
         publisher.publish(P, timestamps=OLD)
-        assert publisher.flush(10)
+        assert publisher.flush(60)
         config.write_text(
             '[collector]\nwindow = "10s"\ngrace = "0s"\nidle = "60s"\ndata_dir = "elsewhere"\nworkers = 7\n'
         )
@@ -48,7 +48,7 @@ def test_a_changed_period_takes_effect_behind_what_is_open(tmp_path: Path) -> No
         assert "[collector] workers" in done.stdout
         for second in range(1, 120):
             publisher.publish(P, timestamps=OLD + second)
-        assert publisher.flush(10)
+        assert publisher.flush(60)
     running.end()
     found = windows(running.folder)
     assert sum(found.values()) == 120
@@ -69,13 +69,13 @@ def test_sighup_reloads_and_a_wrong_file_changes_nothing(tmp_path: Path) -> None
     with running.publisher(agent_id="a") as publisher:
         publisher.publish(P, timestamps=OLD)
         publisher.publish(P, timestamps=OLD + 70)
-        assert publisher.flush(10)
+        assert publisher.flush(60)
         until(lambda: windows(running.folder), what="the first window")
         config.write_text('[metrics]\npreset = "full"\n[models.m]\nwindow = "30s"\n')
         os.kill(running.process.pid, signal.SIGHUP)
         until(lambda: command("plugins", "--data-dir", str(running.folder)).returncode == 0)
         publisher.publish(P, timestamps=OLD + 75)
-        assert publisher.flush(10)
+        assert publisher.flush(60)
     said = running.end()
     assert said.count("the configuration is not valid and nothing is changed") == 1
     assert said.count("configuration reloaded") == 1
@@ -103,7 +103,7 @@ def test_a_client_that_is_allowed_by_a_reload_gets_in(tmp_path: Path) -> None:
         done = command("reload", "--data-dir", str(running.folder))
         assert done.returncode == 0, done.stderr
         assert "restart" not in done.stdout
-        assert publisher.flush(30)
+        assert publisher.flush(60)
     assert "secret" not in running.end().replace("key_secret", "")
 
 
@@ -147,7 +147,7 @@ def test_without_a_journal_no_rows_reach_the_disk(tmp_path: Path) -> None:
     running = Running(tmp_path / "data", "--config", str(config))
     with running.publisher(agent_id="a", features=["secret"]) as publisher:
         publisher.publish(np.repeat(P, 50, axis=0), inputs=np.full((50, 1), 0.123456789), timestamps=OLD)
-        assert publisher.flush(10)
+        assert publisher.flush(60)
         needle = np.float64(0.123456789).tobytes()
         for path in running.folder.glob("state.sqlite*"):
             assert needle not in path.read_bytes(), path
@@ -161,12 +161,12 @@ def test_with_a_journal_open_windows_go_on_after_a_proper_end(tmp_path: Path) ->
     first = Running(folder, "--window", "1h", flush=False)
     with first.publisher(agent_id="a") as publisher:
         publisher.publish(np.repeat(P, 30, axis=0), timestamps=OLD)
-        assert publisher.flush(10)
+        assert publisher.flush(60)
     first.end()
     assert windows(folder) == {}
     second = Running(folder, "--window", "1h")
     with second.publisher(agent_id="a") as publisher:
         publisher.publish(np.repeat(P, 12, axis=0), timestamps=OLD + 1)
-        assert publisher.flush(10)
+        assert publisher.flush(60)
     second.end()
     assert list(windows(folder).values()) == [42]

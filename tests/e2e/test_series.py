@@ -81,7 +81,7 @@ def publish(
         owner[agent] += range(at, at + count)
         at += count
     for publisher in publishers.values():
-        assert publisher.flush(20), publisher.stats
+        assert publisher.flush(60), publisher.stats
         assert not publisher.stats.rejected, publisher.stats.rejected
         publisher.close()
     collector.stop()
@@ -253,7 +253,7 @@ def test_twenty_columns_of_all_kinds_in_frames_of_all_kinds(collect: Any) -> Non
         owner["inferred" if which else "declared"] += range(part.start, part.stop)
         at = part.stop
     for publisher in publishers:
-        assert publisher.flush(20)
+        assert publisher.flush(60)
         assert not publisher.stats.rejected, publisher.stats.rejected
         publisher.close()
     collector.stop()
@@ -277,7 +277,7 @@ def test_segments(collect: Any) -> None:
                     segments={"country": country[part].tolist()},
                 )  # fmt: skip
                 owner[agent] += range(start, start + 25)
-            assert publisher.flush(20)
+            assert publisher.flush(60)
             assert not publisher.stats.rejected
     collector.stop()
     rows.labels = rows.labels.clip(0)
@@ -352,7 +352,7 @@ def test_a_keras_model_on_tensorflow(collect: Any) -> None:
             publisher.publish(p, inputs=batch, labels=y[start : start + 100], timestamps=START + 1)
             served_p.append(p.numpy())
             served_x.append(batch.numpy())
-        assert publisher.flush(20)
+        assert publisher.flush(60)
     collector.stop()
     rows = Rows(
         tuple(f"class_{i}" for i in range(10)),

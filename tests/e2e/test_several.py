@@ -76,7 +76,7 @@ def test_a_stopped_collectors_models_are_taken_by_the_other(tmp_path: Path) -> N
         publish(each, 0, issued)
         all_acknowledged(each)
         # A ring does not fill up with what only the other collector would not take.
-        until(lambda: all(not publisher.stats.queued_bytes for publisher in each.values()), 30, "empty rings")
+        until(lambda: all(not publisher.stats.queued_bytes for publisher in each.values()), what="empty rings")
         publish(each, 1, issued)
         left.kill(signal.SIGTERM)  # rows of the last minute are on its disk, or still with their publishers
         publish(each, 2, issued)

@@ -52,7 +52,7 @@ def test_a_disk_that_fills_and_is_freed(tmp_path: Path) -> None:
     with small_disk(collector.folder, "1m") as folder, collector.running():
         timed = Timed(collector.publisher("a"))
         timed.publish(20)
-        assert timed.publisher.flush(10)
+        assert timed.publisher.flush(60)
         ballast = fill(folder)
 
         def degraded() -> bool:
@@ -63,12 +63,12 @@ def test_a_disk_that_fills_and_is_freed(tmp_path: Path) -> None:
             timed.for_a_while(0.5, rows=5, pause=0.02)
             return degraded()
 
-        until(said_with_more_to_write, 20, "the collector to say that its disk is full")
+        until(said_with_more_to_write, what="the collector to say that its disk is full")
         assert not timed.publisher.flush(0.5), "what is not on disk is not acknowledged"
         assert collector.alive
         ballast.unlink()
-        assert timed.publisher.flush(20), timed.publisher.stats
-        until(lambda: not degraded(), 10, "the collector to be well again")
+        assert timed.publisher.flush(60), timed.publisher.stats
+        until(lambda: not degraded(), what="the collector to be well again")
         timed.publisher.close()
         timed.stays_in_budget()
         collector.end()
@@ -91,10 +91,10 @@ def test_the_disk_is_full_when_a_window_closes(tmp_path: Path) -> None:
             health = ask(collector.folder, "health")
             return int(health["behind"]["anodot_file"]) if health else 0
 
-        until(lambda: waiting() >= 2, 20, "reports to wait")
-        assert timed.publisher.flush(10), "receiving goes on"
+        until(lambda: waiting() >= 2, what="reports to wait")
+        assert timed.publisher.flush(60), "receiving goes on"
         ballast.unlink()
-        until(lambda: waiting() == 0, 30, "the reports to be written")
+        until(lambda: waiting() == 0, what="the reports to be written")
         timed.publisher.close()
         collector.end()
         assert settled(collector, timed.issued)["buffer_count"] == timed.issued
@@ -109,7 +109,7 @@ def test_damage_between_two_runs_is_counted(seed: int, tmp_path: Path) -> None:
         timed = Timed(collector.publisher("a"))
         for _ in range(150):
             timed.publish(200, inputs=np.random.default_rng(0).random((200, 20)), timestamps=OLD + 1)
-        assert timed.publisher.flush(20)
+        assert timed.publisher.flush(60)
         collector.kill()
         victims = [collector.folder / name for name in ("state.sqlite", "state.sqlite-wal")]
         victim = chance.choice([path for path in victims if path.exists() and path.stat().st_size])
@@ -124,7 +124,7 @@ def test_damage_between_two_runs_is_counted(seed: int, tmp_path: Path) -> None:
         collector.start()
         health = collector.wait_until_up()
         timed.publish(20, timestamps=OLD + 2)
-        assert timed.publisher.flush(20)
+        assert timed.publisher.flush(60)
         timed.publisher.close()
         collector.end()
     aside = list(collector.folder.glob("*damaged*"))
@@ -154,7 +154,7 @@ def test_a_large_window_closes_without_delaying_anybody(tmp_path: Path) -> None:
         assert big.flush(60), big.stats
         small = collector.publisher("small", model="small")
         small.publish(np.full((1, 3), 1 / 3), timestamps=OLD + 1)
-        assert small.flush(10)
+        assert small.flush(60)
         delays: list[float] = []
         stop = threading.Event()
 
@@ -162,7 +162,7 @@ def test_a_large_window_closes_without_delaying_anybody(tmp_path: Path) -> None:
             while not stop.is_set():
                 small.publish(np.full((1, 3), 1 / 3), timestamps=OLD + 1)
                 started = time.monotonic()
-                assert small.flush(10)
+                assert small.flush(60)
                 delays.append(time.monotonic() - started)
                 time.sleep(0.01)  # the load
 
@@ -171,9 +171,10 @@ def test_a_large_window_closes_without_delaying_anybody(tmp_path: Path) -> None:
         until(lambda: len(delays) >= 50, what="the usual delays")
         before = list(delays)
         big.publish(np.full((1, 3), 1 / 3), inputs=x[:1], timestamps=OLD + 61)
-        until(lambda: collector.points(), 60, "the window to be written")
+        until(lambda: collector.points(), what="the window to be written")
         until(
-            lambda: (ask(collector.folder, "health") or {"journal_bytes": 1e12})["journal_bytes"] < 30e6, 60, "deletion"
+            lambda: (ask(collector.folder, "health") or {"journal_bytes": 1e12})["journal_bytes"] < 30e6,
+            what="deletion",
         )
         stop.set()
         thread.join()

@@ -116,7 +116,7 @@ def test_mutated_messages(tmp_path: Path) -> None:
         assert bad.poll(5000), "no subscription"
         timed = Timed(collector.publisher("good"))
         timed.publish(20)
-        assert timed.publisher.flush(10)
+        assert timed.publisher.flush(60)
         memory = psutil.Process(collector.process.pid).memory_info
         stream = mutants(data, chance)
         begun = 0
@@ -139,7 +139,7 @@ def test_mutated_messages(tmp_path: Path) -> None:
             health = ask(collector.folder, "health", 5.0)
             return health if health and health["inbox_bytes"] == 0 else None
 
-        health = until(drained, 120, "the inbox to be empty")
+        health = until(drained, what="the inbox to be empty")
         grown = (memory().rss - begun) / 2**20
         rejected = {key: n for key, n in health["counters"].items() if key.startswith("rejected_messages")}
         print(
@@ -149,7 +149,7 @@ def test_mutated_messages(tmp_path: Path) -> None:
         assert grown < 64
         assert collector.alive
         timed.publish(20)
-        assert timed.publisher.flush(10), "fresh data flows"
+        assert timed.publisher.flush(60), "fresh data flows"
         timed.publisher.close()
         collector.end()
     assert "Traceback" not in collector.said()
@@ -173,7 +173,7 @@ def test_raw_bytes_on_both_ports(tmp_path: Path) -> None:
         port = int(collector.endpoint.rpartition(":")[2])
         timed = Timed(collector.publisher("a"))
         timed.publish(20)
-        assert timed.publisher.flush(10)
+        assert timed.publisher.flush(60)
         silent = []
         for number in range(CONNECTIONS):
             with socket.create_connection(("127.0.0.1", port + number % 2), 5) as connection:
@@ -195,7 +195,7 @@ def test_raw_bytes_on_both_ports(tmp_path: Path) -> None:
                 silent.append(socket.create_connection(("127.0.0.1", port), 5))
                 timed.publish(20)
         timed.publish(20)
-        assert timed.publisher.flush(20), timed.publisher.stats
+        assert timed.publisher.flush(60), timed.publisher.stats
         for each in silent:
             each.close()
         timed.publisher.close()
@@ -218,7 +218,7 @@ def test_frames_without_end_from_a_client_that_is_not_allowed(tmp_path: Path) ->
         memory = psutil.Process(collector.process.pid).memory_info
         timed = Timed(collector.publisher("a", secret_key=pod_secret.decode(), server_key=public.decode()))
         timed.publish(20)
-        assert timed.publisher.flush(20), timed.publisher.stats
+        assert timed.publisher.flush(60), timed.publisher.stats
         before = memory().rss
         sent = 0
         context = zmq.Context()
@@ -243,7 +243,7 @@ def test_frames_without_end_from_a_client_that_is_not_allowed(tmp_path: Path) ->
         assert refused == 2
         assert memory().rss - before < 32 * 2**20, f"{(memory().rss - before) >> 20} MB after {sent >> 20} MB"
         timed.publish(20)
-        assert timed.publisher.flush(20)
+        assert timed.publisher.flush(60)
         timed.publisher.close()
         collector.end()
     assert settled(collector, timed.issued)["buffer_count"] == timed.issued

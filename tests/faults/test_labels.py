@@ -172,7 +172,7 @@ def test_joined_equals_scikit_learn_on_the_joined_table(tmp_path: Path) -> None:
         collector.config.write_text(CONFIG.replace("60s", "1s"))
         assert collector.process is not None
         collector.process.send_signal(signal.SIGHUP)
-        unknown = until(lambda: counters(collector).get("late_labels{unknown}"), 30, "labels that find no prediction")
+        unknown = until(lambda: counters(collector).get("late_labels{unknown}"), what="labels that find no prediction")
         assert unknown == ROWS // 200
         collector.end()
     assert waiting(collector) == 0

@@ -81,7 +81,7 @@ def test_a_thousand_publishers_and_a_restart(tmp_path: Path) -> None:
     collector = Mortal(tmp_path, CONFIG)
     started = time.monotonic()
     with collector.running(), crowd(collector.endpoint) as processes:
-        until(lambda: connected(collector) == PUBLISHERS, 120, "all to have said hello")
+        until(lambda: connected(collector) == PUBLISHERS, what="all to have said hello")
         served = time.monotonic() - started
         collector.kill()
         restarted = time.monotonic()
@@ -89,7 +89,7 @@ def test_a_thousand_publishers_and_a_restart(tmp_path: Path) -> None:
         collector.wait_until_up()
         assert collector.process is not None
         process = psutil.Process(collector.process.pid)
-        until(lambda: connected(collector) == PUBLISHERS, 120, "all to have come back, while they publish")
+        until(lambda: connected(collector) == PUBLISHERS, what="all to have come back, while they publish")
         back = time.monotonic() - restarted
         for each in processes:
             assert each.stdin is not None
@@ -128,7 +128,7 @@ def test_an_agent_id_for_each_request_is_stopped_with_an_alarm(tmp_path: Path) -
             with collector.publisher(f"request-{number}") as publisher:
                 publisher.publish([[0.2, 0.3, 0.5]] * 4)
                 issued += 4
-                assert publisher.flush(10)
+                assert publisher.flush(60)
         health = ask(collector.folder, "health")
         assert health is not None
         assert any("limits.agents" in problem for problem in health["problems"])

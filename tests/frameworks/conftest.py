@@ -36,7 +36,7 @@ class Twins:
         assert not self.watched.stats.rejected, self.watched.stats
         assert self.watched.stats.published == self.hand.stats.published > 0
         for publisher in (self.watched, self.hand):
-            assert publisher.flush(20)
+            assert publisher.flush(60)
             publisher.close()
         self._collector.stop()
         found = [

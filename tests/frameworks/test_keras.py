@@ -92,7 +92,7 @@ def test_logits_are_asked_for(width: int, logits: Any, keras: Any, tf: Any, twin
     pair.by_hand((tf.nn.softmax(given) if width == 3 else tf.sigmoid(given)).numpy(), X.reshape(40, 64))
     assert pair.watched.stats.published == 40
     for publisher in (pair.watched, pair.hand):
-        assert publisher.flush(20)
+        assert publisher.flush(60)
         publisher.close()
     pair._collector.stop()
     values: dict[str, dict[str, float]] = {"watched": {}, "hand": {}}

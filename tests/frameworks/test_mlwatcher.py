@@ -144,7 +144,7 @@ def test_the_three_scenarios(digits: dict[str, Any], collect: Callable[..., Coll
     overhead("MLWatcher's collect_data", lambda: None, lambda: costs.collect_data(given, some, wanted))
     agents.append(costs)
     for agent in agents:
-        assert agent._publisher.flush(20), agent._publisher.stats
+        assert agent._publisher.flush(60), agent._publisher.stats
         assert not agent._publisher.stats.rejected
         agent._publisher.close()
     collector.stop()
@@ -168,7 +168,7 @@ def test_two_classes_and_a_threshold(threshold: float, collect: Callable[..., Co
     agent = MonitoringAgent(frequency=1, max_buffer_size=1000, n_classes=2, server_port=port)
     agent.collect_data(p[:50], threshold=threshold)
     agent.collect_data(p[50:], None, labels[50:], threshold)
-    assert agent._publisher.flush(20)
+    assert agent._publisher.flush(60)
     agent._publisher.close()
     collector.stop()
     found = series(collector, "1")

@@ -71,7 +71,7 @@ def publish(collector: Mortal) -> None:
                 segments={"country": ["de", "fr"] * 20},
                 timestamps=start,
             )
-            assert publisher.flush(10)
+            assert publisher.flush(60)
             time.sleep(0.3)  # so that a checkpoint is made in between
     for publisher in publishers:
         publisher.close(timeout=0)

@@ -62,7 +62,7 @@ def test_every_requests_row_arrives(
         return streams() >= workers
 
     try:
-        until(all_workers_served, 60, f"{workers} streams")
+        until(all_workers_served, what=f"{workers} streams")
         assert streams() == workers, "a stream for each worker, and none for the process that forked them"
         expected = len(asked) * len(ROWS)
         until(lambda: answer(collector.folder)["counters"].get("rows") == expected, what="all rows")

@@ -57,7 +57,7 @@ class Mortal:
             )  # fmt: skip
 
     def wait_until_up(self) -> dict[str, Any]:
-        health: dict[str, Any] = until(lambda: ask(self.folder, "health", 0.2), 30, "the collector's answer")
+        health: dict[str, Any] = until(lambda: ask(self.folder, "health", 0.2), what="the collector's answer")
         return health
 
     @property

@@ -48,7 +48,7 @@ class Running:
              *arguments, "--data-dir", str(folder)],
             stderr=subprocess.PIPE, text=True, env=environment(path),
         )  # fmt: skip
-        self.health = until(lambda: ask(folder, "health"), timeout=30, what="the collector's answer")
+        self.health = until(lambda: ask(folder, "health"), what="the collector's answer")
 
     def publisher(self, **options: Any) -> zmon.Publisher:
         return zmon.Publisher("m", classes=2, collector=self.health["data"], control=self.health["control"], **options)

@@ -45,7 +45,7 @@ class Server:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        until(self._listens, 60, f"{command[0]} to listen; it said {self.said()}")
+        until(self._listens, what=f"{command[0]} to listen; it said {self.said()}")
 
     def _listens(self) -> bool:
         assert self.process.poll() is None, self.said()

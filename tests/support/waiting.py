@@ -6,13 +6,15 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+PATIENCE = 120.0  # seconds; how long a machine takes says nothing about the code
 
-def until(condition: Callable[[], Any], timeout: float = 20.0, what: str = "condition") -> Any:
-    """Wait until `condition` gives something true; its value."""
-    deadline = time.monotonic() + timeout
+
+def until(condition: Callable[[], Any], what: str = "condition") -> Any:
+    """Wait until `condition` returns something true, and return it."""
+    deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
-        found = condition()
-        if found:
-            return found
+        value = condition()
+        if value:
+            return value
         time.sleep(0.01)
-    raise AssertionError(f"{what} did not come true within {timeout} s")
+    raise AssertionError(f"{what} did not come true within {PATIENCE} s")

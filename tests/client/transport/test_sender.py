@@ -47,7 +47,7 @@ def test_nothing_is_sent_before_the_collector_answers(peer: Peer, publisher: zmo
     assert found[0].schema == found[1].schema
     assert not publisher.flush(0.1)
     peer.ack(hello.stream, 1)
-    assert publisher.flush(5)
+    assert publisher.flush(60)
     assert publisher.stats.acknowledged == 1
     assert publisher.stats.queued_bytes == 0
 
@@ -120,7 +120,7 @@ def test_goodbye_names_the_last_row_and_waits_for_its_answer(peer: Peer, publish
     peer.ack(hello.stream, 0)
     peer.messages()
     peer.ack(hello.stream, 1)
-    assert publisher.flush(5)
+    assert publisher.flush(60)
     started = time.monotonic()
     publisher.close()
     assert time.monotonic() - started < 1.0
@@ -140,10 +140,10 @@ def test_nonsense_from_the_collector_is_survived(peer: Peer, publisher: zmon.Pub
     peer.router.send_multipart([peer.who, b"\xc1 nonsense"])
     peer.ack(b"another stream..", 99)
     peer.ack(hello.stream, 10**9)  # more than was ever issued
-    assert publisher.flush(5)
+    assert publisher.flush(60)
     publisher.publish(P)
     peer.ack(hello.stream, 2)
-    assert publisher.flush(5)
+    assert publisher.flush(60)
 
 
 def test_two_collectors_each_have_a_cursor(tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ def test_two_collectors_each_have_a_cursor(tmp_path: Path) -> None:
         peers[1].ack(hellos[1].stream, 0)
         assert batches(peers[1].messages()) == [(1, 1)]
         peers[1].ack(hellos[1].stream, 1)
-        assert publisher.flush(5)
+        assert publisher.flush(60)
         publisher.close(timeout=0)
     for peer in peers:
         peer.close()
@@ -175,7 +175,7 @@ def test_a_collector_that_is_away_is_waited_for(tmp_path: Path) -> None:
         for peer in (there, away):
             stream = peer.greeting("hello").stream
             peer.ack(stream, 1)
-        assert publisher.flush(5)
+        assert publisher.flush(60)
         away.close()
         publisher.publish(P)
         there.ack(stream, 2)
@@ -185,7 +185,7 @@ def test_a_collector_that_is_away_is_waited_for(tmp_path: Path) -> None:
         away.ack(stream, 1)
         assert batches(away.messages()) == [(2, 1)]
         away.ack(stream, 2)
-        assert publisher.flush(5)
+        assert publisher.flush(60)
         publisher.close(timeout=0)
     for peer in (there, away):
         peer.close()

@@ -43,8 +43,8 @@ def test_a_sleeping_publisher_sends_at_once_and_costs_next_to_nothing(collect: A
     with collect().publisher("m", classes=2) as publisher:
         for _ in range(3):
             publisher.publish(np.full((4, 2), 0.5))
-            assert publisher.flush(5), "the thread sleeps, and nobody woke it"
-            until(lambda: asleep(publisher), 5, "the thread to sleep")
+            assert publisher.flush(60), "the thread sleeps, and nobody woke it"
+            until(lambda: asleep(publisher), what="the thread to sleep")
         started = time.monotonic()
     assert time.monotonic() - started < 2, "close() waits for a thread that sleeps"
 
@@ -54,11 +54,11 @@ def test_who_flushes_does_not_wait_for_the_next_look(collect: Any, monkeypatch: 
     monkeypatch.setattr(sender, "BUSY_FOR", 60.0)
     with collect().publisher("m", classes=2) as publisher:
         publisher.publish(np.full((4, 2), 0.5))
-        until(lambda: publisher.stats.connected, 5, "the collector")
+        until(lambda: publisher.stats.connected, what="the collector")
         started = time.monotonic()
         for _ in range(5):
             publisher.publish(np.full((4, 2), 0.5))
-            assert publisher.flush(20)
+            assert publisher.flush(60)
         assert time.monotonic() - started < 4, "it naps while somebody waits"
 
 
@@ -73,5 +73,5 @@ def test_a_closed_publisher_leaves_no_pipe_behind(collect: Any) -> None:
     for _ in range(5):
         with collector.publisher("m", classes=2) as publisher:
             publisher.publish(np.full((4, 2), 0.5))
-            assert publisher.flush(5)
-    until(lambda: len(list(Path("/proc/self/fd").iterdir())) <= before + 8, 10, "the files to be closed")
+            assert publisher.flush(60)
+    until(lambda: len(list(Path("/proc/self/fd").iterdir())) <= before + 8, what="the files to be closed")

@@ -539,7 +539,7 @@ def test_the_inversion_of_the_digits(
         for window in range(WINDOWS):
             p, labels = served(window in inverted)
             publisher.publish(p, labels=labels if labelled else None, timestamps=1_700_000_000.0 + window * PERIOD)
-        assert publisher.flush(20)
+        assert publisher.flush(60)
     collector.stop()
     found = collector.service.alert_worker.entries()
     assert bool(found) == (first is not None), found
@@ -562,8 +562,8 @@ def test_alerts_are_sent_and_kept(
         with collector.publisher("digits", classes=10) as publisher:
             for window in range(8):
                 publisher.publish(served(window > 4)[0], timestamps=1_700_000_000.0 + window * PERIOD)
-            assert publisher.flush(20)
-            until(lambda: len(got) == 2, 30, "both targets were told")
+            assert publisher.flush(60)
+            until(lambda: len(got) == 2, what="both targets were told")
         collector.stop()
         assert {each.get("event") or each["text"].split(":")[1] for each in got} == {"opened", "rotating_light"}
         again = collect(window=PERIOD, idle=1.0, config=config)
@@ -571,8 +571,8 @@ def test_alerts_are_sent_and_kept(
         with again.publisher("digits", classes=10) as publisher:
             for window in range(8, 11):
                 publisher.publish(served(False)[0], timestamps=1_700_000_000.0 + window * PERIOD)
-            assert publisher.flush(20)
-            until(lambda: len(got) == 4, 30, "both targets were told of its end")
+            assert publisher.flush(60)
+            until(lambda: len(got) == 4, what="both targets were told of its end")
         again.stop()
         assert [each["state"] for each in again.service.live.alerts()] == ["closed"]
         assert len(got) == 4
@@ -589,13 +589,13 @@ def test_what_could_not_be_sent_is_sent_once_after_a_restart(
     with collector.publisher("digits", classes=10) as publisher:
         for window in range(8):
             publisher.publish(served(window > 4)[0], timestamps=1_700_000_000.0 + window * PERIOD)
-        assert publisher.flush(20)
-        until(lambda: collector.service.telemetry.snapshot().get("alert_errors{ops}"), 30, "a try that failed")
+        assert publisher.flush(60)
+        until(lambda: collector.service.telemetry.snapshot().get("alert_errors{ops}"), what="a try that failed")
     collector.stop()
     with hook() as (url, got):
         monkeypatch.setenv("HOOK", url)
         again = collect(window=PERIOD, idle=1.0, config=config)
-        until(lambda: got, 30, "the alert of the last run")
+        until(lambda: got, what="the alert of the last run")
         again.stop()
         collect(window=PERIOD, idle=1.0, config=config).stop()
         assert [each["event"] for each in got] == ["opened"]
@@ -612,7 +612,7 @@ def test_a_reload_changes_rules_and_keeps_what_is_open(
             publisher.publish(p, labels=labels, timestamps=1_700_000_000.0 + window * PERIOD)
         publisher.flush(20)
         entries = collector.service.alert_worker.entries
-        until(lambda: entries(), 20, "an alert")
+        until(lambda: entries(), what="an alert")
         collector.service.alert_worker.reload(replace(config, alerts=(AlertRule("low", what="accuracy", below=0.98),)))
         assert [each["state"] for each in entries()] == ["firing"]
         collector.service.alert_worker.reload(replace(config, alerts=()))

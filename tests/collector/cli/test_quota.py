@@ -52,7 +52,7 @@ def test_the_estimate_is_near_what_a_window_emits_and_not_below(preset: str, col
         publisher.publish(
             rows.probabilities, frame, np.arange(rows.n) % 3, timestamps=START + 1, segments={"zone": zones}
         )
-        assert publisher.flush(20)
+        assert publisher.flush(60)
     collector.stop()
     points = [point for point in collector.points() if "agent_id" not in point["properties"]]
     # A column has 2 to 5 categories.

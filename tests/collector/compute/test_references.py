@@ -42,7 +42,7 @@ def serve(collector: Any, windows: dict[int, float], agent: str = "a") -> None:
     with collector.publisher("fraud", agent_id=agent, classes=CLASSES, features=FEATURES) as publisher:
         for number, mean in windows.items():
             publisher.publish(*rows(400, number, mean), timestamps=START + 60 * number)
-            assert publisher.flush(10)
+            assert publisher.flush(60)
 
 
 def series(collector: Any, what: str, **names: str) -> dict[int, float]:
@@ -136,7 +136,7 @@ def test_the_broken_replica_is_named_within_two_windows(collect: Any) -> None:
         for i, publisher in enumerate(publishers):
             p, _ = rows(300, 10 * window + i)
             publisher.publish(p[:, ::-1] if i == 3 and window >= 2 else p, timestamps=START + 60 * window)
-            assert publisher.flush(10)
+            assert publisher.flush(60)
     for publisher in publishers:
         publisher.close()
     collector.stop()

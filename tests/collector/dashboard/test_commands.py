@@ -65,7 +65,7 @@ def tapped(collector: Collector, *arguments: str) -> Result:
         time.sleep(0.1)
         return done
 
-    (result,) = until(feed, 60, "the end of the tap")
+    (result,) = until(feed, what="the end of the tap")
     assert result.exit_code == 0
     return result
 
@@ -107,11 +107,11 @@ def test_tap_prints_headers_of_batches_and_says_what_it_left_out(tmp_path: Path)
             ]  # fmt: skip
             while any(each.poll() is None for each in taps):
                 one.publish(p, inputs=np.zeros((3, 2)), labels=[0, 1, None])
-                assert one.flush(10)
+                assert one.flush(60)
             said = [each.communicate(timeout=20) for each in taps]
             return said if [each.returncode for each in taps] == [0, 0] and said[0][1] else None
 
-        (out, err), (other, _) = until(looked, 60, "two taps that were answered")
+        (out, err), (other, _) = until(looked, what="two taps that were answered")
         sent = one.stats.published // 3
         assert one.stats.acknowledged == 3 * sent, "a tap takes nothing away"
     running.end()

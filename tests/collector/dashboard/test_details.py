@@ -79,7 +79,7 @@ def serve(collector: Collector, *windows: tuple[str, int, int]) -> None:
             given = [None if label < 0 else int(label) for label in labels]
             publishers[agent].publish(p, inputs=table(seed, shift=1.0), labels=given, timestamps=start + 1.0)
         for publisher in publishers.values():
-            assert publisher.flush(20)
+            assert publisher.flush(60)
 
 
 def view(collector: Collector, panel: str, **asked: Any) -> dict[str, Any]:
@@ -128,7 +128,7 @@ def test_without_labels_it_says_what_is_missing(collect: Any) -> None:
     collector = collect(config=config(), window=60)
     with collector.publisher("m", classes=3, agent_id="a") as publisher:
         publisher.publish(scores(1)[0], timestamps=START - 86400.0)
-        assert publisher.flush(20)
+        assert publisher.flush(60)
     closed(collector, 1)
     panel = view(collector, "reliability")
     assert (panel["figure"], "labelled rows" in panel["empty"]) == (None, True)

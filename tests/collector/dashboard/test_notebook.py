@@ -150,7 +150,7 @@ def test_points_of_a_collector_with_mixed_columns(collect: Any, tmp_path: Path, 
     inputs = require("pandas").DataFrame({"age": rng.normal(40, 9, 200), "city": city})
     with collector.publisher("m", classes=["no", "yes"]) as publisher:
         publisher.publish(rng.dirichlet([1, 1], 200), inputs=inputs, timestamps=1_700_000_040.0)
-        assert publisher.flush(10)
+        assert publisher.flush(60)
     collector.stop()
     view = notebook.ModelView(zmon.read_points(collector.folder))
     shares = {trace.name: trace.y[0] for trace in view.feature("city").data}

@@ -68,7 +68,7 @@ def test_a_plugins_series_show_on_the_page_and_in_the_report(collect: Any, tmp_p
     for agent in ("a", "b"):
         with collector.publisher("m", classes=["no", "yes"], agent_id=agent) as publisher:
             publisher.publish(rng.dirichlet([1, 1], 50), timestamps=start + 1.0)
-            assert publisher.flush(10)
+            assert publisher.flush(60)
     collector.close_windows()
     charts = until(lambda: panels(collector), what="the charts of the plugin")
     assert list(charts) == ["plugin:class_width", "plugin:seen_rows"]

@@ -21,7 +21,7 @@ def publish(collector: Collector, start: int, agents: tuple[str, ...], batches: 
             for _ in range(batches):
                 p = rng.dirichlet([1, 1, 1], 50)
                 publisher.publish(p, inputs=rng.normal(size=(50, 2)), labels=p.argmax(axis=1), timestamps=start + 1.0)
-            assert publisher.flush(10)
+            assert publisher.flush(60)
 
 
 def view(collector: Collector) -> dict[str, Any]:

@@ -33,7 +33,7 @@ def collector(collect: Callable[..., Collector]) -> Collector:
             p = chance.dirichlet((1, 1), 20)
             publisher.publish(p, inputs=chance.normal(size=(20, 2)), labels=p.argmax(1), timestamps=OLD + 60 * window)
     for publisher in publishers:
-        assert publisher.flush(10)
+        assert publisher.flush(60)
         publisher.close()
     running.close_windows()
     until(lambda: len(running.files()) >= 3, what="windows to close")

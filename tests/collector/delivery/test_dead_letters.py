@@ -47,7 +47,7 @@ def collector(api: StandIn, collect: Callable[..., Collector], monkeypatch: pyte
     with running.publisher(classes=3, agent_id="pod") as publisher:
         for window in range(4):
             publisher.publish(np.full((10, 3), 1 / 3), timestamps=OLD + 60 * window)
-        assert publisher.flush(10)
+        assert publisher.flush(60)
     running.close_windows()
     until(lambda: len(rows(running)) >= 8, what="rollup's and agent's count of each window to be refused")
     return running

@@ -73,7 +73,7 @@ def sockets(collect: Callable[..., Collector]) -> Iterator[tuple[Collector, Any,
 def goes_on(collector: Collector) -> None:
     with collector.publisher(classes=2) as publisher:
         publisher.publish(P)
-        assert publisher.flush(10), "the collector has ended"
+        assert publisher.flush(60), "the collector has ended"
     assert ask(collector.folder, "health", 10.0) is not None
 
 
@@ -83,7 +83,7 @@ def test_no_batch_ends_it(messages: list[list[bytes]], sockets: tuple[Collector,
     for frames in messages:
         data.send_multipart(frames)
     seen = collector.service.telemetry.get
-    until(lambda: seen("rejected_messages") + seen("messages"), 10, "the message")
+    until(lambda: seen("rejected_messages") + seen("messages"), what="the message")
     goes_on(collector)
 
 
@@ -93,7 +93,7 @@ def test_no_greeting_ends_it(frames: list[bytes], sockets: tuple[Collector, Any,
     for frame in frames:
         dealer.send(frame)
     seen = collector.service.telemetry.get
-    until(lambda: seen("rejected_messages") >= 3 or len(collector.service.ingestor.sessions) >= 3, 10, "the greetings")
+    until(lambda: seen("rejected_messages") >= 3 or len(collector.service.ingestor.sessions) >= 3, what="the greetings")
     time.sleep(1.2)  # a goodbye is settled a second later
     goes_on(collector)
 

@@ -76,7 +76,7 @@ class Table:
             found.extend(self.service.engine.advance())
             return len(found) >= count
 
-        until(enough, 20, "the windows to be finished")
+        until(enough, what="the windows to be finished")
         for closed in found:
             self.ingestor.unreported.pop(closed.number, None)
         return found

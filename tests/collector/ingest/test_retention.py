@@ -269,8 +269,8 @@ def test_a_collector_forgets(collect: Callable[..., Collector], monkeypatch: pyt
     for version in ("1", "2"):
         with collector.publisher(classes=2, version=version, agent_id="a", tags={"x": "y"}) as publisher:
             publisher.publish(np.eye(2), ids=[1, 2], labels=[0, 1])
-            assert publisher.flush(20)
-    until(lambda: collector.service.telemetry.get("models_forgotten") == 2, 20, "both are forgotten")
+            assert publisher.flush(60)
+    until(lambda: collector.service.telemetry.get("models_forgotten") == 2, what="both are forgotten")
     collector.stop()
     assert collector.counts("buffer_count", agent_id=None) == 4
     with sqlite3.connect(collector.folder / "state.sqlite") as connection:

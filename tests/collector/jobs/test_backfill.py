@@ -177,7 +177,7 @@ def test_a_run_that_is_killed_goes_on(whole: Path) -> None:
         process.send_signal(signal.SIGCONT)
         return False
 
-    until(held, 60, "two windows")
+    until(held, what="two windows")
     process.kill()
     assert process.wait(30) == -signal.SIGKILL, "it was done before it could be killed"
     assert len(points(whole / "out")) < 10

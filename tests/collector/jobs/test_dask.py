@@ -87,7 +87,7 @@ def started(history: Path, out: Path, where: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "zmon_collector", "backfill", *OPTIONS, "--config", str(history / "threads.toml"),
                "--executor", where, "--data-dir", str(out), str(history / "rows.parquet")]  # fmt: skip
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    until(lambda: process.poll() is not None or written(out) >= 3, 100, "three windows")
+    until(lambda: process.poll() is not None or written(out) >= 3, what="three windows")
     process.send_signal(signal.SIGSTOP)  # so that it does not get to the end before something has died
     if process.poll() is not None or written(out) >= 40:
         process.kill()

@@ -332,7 +332,7 @@ def test_targets_of_a_regression(collect: Callable[..., Collector]) -> None:
         publisher.publish(predictions=said, ids=np.arange(200), labels=np.where(np.arange(200) < 50, truth, np.nan))
         publisher.publish_labels(np.arange(50, 150), truth[50:150])
         publisher.publish_labels([150, 151], [None, np.nan])
-        assert publisher.flush(20)
+        assert publisher.flush(60)
     collector.stop()
     assert value(collector, "mae") == pytest.approx(metrics.mean_absolute_error(truth[:150], said[:150]), rel=1e-9)
     assert value(collector, "prediction_value", stat="mean") == pytest.approx(said.mean(), rel=1e-9)
@@ -348,9 +348,9 @@ def test_points_go_to_the_predictions_agent(collect: Callable[..., Collector]) -
         collector.publisher(classes=2, agent_id="truth") as truth,
     ):
         pod.publish(p, ids=["a", "b", "c", "d"])
-        assert pod.flush(20)
+        assert pod.flush(60)
         truth.publish_labels(["a", "b", "c", "stranger"], [0, 1, 0, 0])
-        assert truth.flush(20)
+        assert truth.flush(60)
     collector.stop()
     assert value(collector, "accuracy", agent_id="pod") == value(collector, "accuracy") == pytest.approx(2 / 3)
     assert value(collector, "label_coverage", agent_id="pod") == 0.75
@@ -378,15 +378,15 @@ def test_the_history_restates_the_window_of_the_prediction(
 
     with collector.publisher(classes=3, agent_id="a") as publisher:
         publisher.publish(p, ids=np.arange(600), timestamps=times)
-        assert publisher.flush(20)
+        assert publisher.flush(60)
         publisher.publish_labels(np.arange(450), truth[:450])
-        assert publisher.flush(20)
-        until(lambda: restated().get("label_coverage") == [1.0, 0.5], 20, "the restated windows")
+        assert publisher.flush(60)
+        until(lambda: restated().get("label_coverage") == [1.0, 0.5], what="the restated windows")
         right = p.argmax(axis=1) == truth
         assert restated()["accuracy"] == pytest.approx([right[:300].mean(), right[300:450].mean()], rel=1e-9)
         publisher.publish_labels(np.arange(450, 600), truth[450:])
-        assert publisher.flush(20)
-        until(lambda: restated().get("label_coverage") == [1.0, 1.0], 20, "the window restated again")
+        assert publisher.flush(60)
+        until(lambda: restated().get("label_coverage") == [1.0, 1.0], what="the window restated again")
         assert restated()["accuracy"][1] == pytest.approx(right[300:].mean(), rel=1e-9)
     collector.stop()
     assert not any("basis" in point["properties"] for point in collector.points())
@@ -397,7 +397,7 @@ def test_without_a_journal_labels_are_rejected(collect: Callable[..., Collector]
     with collector.publisher(classes=2) as publisher:
         publisher.publish(np.eye(2), ids=["a", "b"])
         publisher.publish_labels(["a"], [0])
-        assert publisher.flush(20)
+        assert publisher.flush(60)
     collector.stop()
     assert collector.counts("rows_rejected", reason="labels_need_journal") == 1
     with sqlite3.connect(collector.folder / "state.sqlite") as connection:
@@ -408,9 +408,9 @@ def test_labels_that_open_a_window_take_no_columns_from_its_rows(collect: Callab
     collector = collect(window=3600)
     with collector.publisher(classes=2, agent_id="truth") as truth, collector.publisher(classes=2, agent_id="a") as pod:
         truth.publish_labels([1], [1])
-        assert truth.flush(20)
+        assert truth.flush(60)
         pod.publish(np.eye(2), inputs=np.ones((2, 3)), ids=[1, 2])
-        assert pod.flush(20)
+        assert pod.flush(60)
     collector.stop()
     assert value(collector, "feature_value", feat_name="feat_2", stat="mean") == 1.0
     assert value(collector, "accuracy") == 0.0
@@ -424,16 +424,16 @@ def test_a_checkpoint_holds_what_was_joined(collect: Callable[..., Collector], m
     times = 1_700_000_000.0
     with collector.publisher(classes=2, agent_id="truth") as truth, collector.publisher(classes=2, agent_id="a") as pod:
         pod.publish(p[:1], ids=["first"], timestamps=times)
-        assert pod.flush(20)
+        assert pod.flush(60)
         truth.publish_labels(np.arange(200), np.zeros(200, dtype=int), timestamps=times)
-        assert truth.flush(20)
+        assert truth.flush(60)
         for at in range(0, 200, 10):
             pod.publish(p, ids=np.arange(at, at + 10), timestamps=times)
-            assert pod.flush(20)
-        until(lambda: collector.service.telemetry.get("checkpoints") > 2, 20, "checkpoints")
+            assert pod.flush(60)
+        until(lambda: collector.service.telemetry.get("checkpoints") > 2, what="checkpoints")
         collector.stop()
     again = collect(window=3600)
-    until(lambda: again.service.telemetry.get("replayed") or again.service._recovery is None, 20, "the replay")
+    until(lambda: again.service.telemetry.get("replayed") or again.service._recovery is None, what="the replay")
     again.stop()
     assert again.counts("late_label_count", agent_id=None, reason="joined") == 200
     assert again.counts("buffer_count", agent_id=None) == 201
@@ -464,6 +464,6 @@ def test_no_ids_no_work(collect: Callable[..., Collector], monkeypatch: pytest.M
     collector = collect(window=3600)
     with collector.publisher(classes=2) as publisher:
         publisher.publish(np.eye(2), labels=[0, 1])
-        assert publisher.flush(20)
+        assert publisher.flush(60)
     collector.stop()
     assert collector.counts("buffer_count", agent_id=None) == 2
