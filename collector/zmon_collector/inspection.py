@@ -35,6 +35,6 @@ def inspect(parts: Parts, page_url: str) -> HealthReport:
         plugins=tuple(parts.registry.table()),
         disk_full=database.full,
         journal_limit=parts.config.limits.journal_bytes,
-        damaged_files=tuple(database.set_aside),
+        damaged_files=tuple(database.damaged_files),
         failing=tuple(parts.deliveries.problems()),
     )

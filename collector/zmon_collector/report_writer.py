@@ -36,6 +36,6 @@ class ReportWriter:
         def committed(nbytes: int) -> None:
             if written is not None:
                 written(nbytes)
-            self._database.sweep(closed.number, self._ingestor.turn.number)
+            self._database.delete_chunks(closed.number, self._ingestor.turn.number)
 
         self._database.submit(write, committed)

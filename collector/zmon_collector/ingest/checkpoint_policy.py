@@ -53,7 +53,7 @@ class CheckpointPolicy:
             self._ingestor.telemetry.count("checkpoints")
             self._database.submit(
                 lambda connection: journal.write_checkpoint(number, through, data, connection),
-                lambda _: self._database.sweep(number, through),
+                lambda _: self._database.delete_chunks(number, through),
                 len(data),
             )
 

@@ -204,7 +204,7 @@ class Ingestor:
             return
         self.telemetry.count("labels", by=fresh)
         arrival.model.windows.disconnect_labels_only(arrival.agent, arrival.message.stream)
-        rejected = self.late.settle(self.turn.late, arrival, skip, self.config.collector.max_skew)
+        rejected = self.late.settle(self.turn.join_work, arrival, skip, self.config.collector.max_skew)
         for reason, rows in rejected.items():
             arrival.count("rejected", rows, reason)
 
@@ -248,7 +248,7 @@ class Ingestor:
         self.turn.nbytes += nbytes
         unreported.nbytes += nbytes
         if "ids" in columns:
-            self.late.keep_predictions(self.turn.late, arrival, window, part)
+            self.late.keep_predictions(self.turn.join_work, arrival, window, part)
 
     def handle_joined(self, windows: frozenset[int], joined: Joined) -> None:
         """Add the rows that a turn's join has completed to their windows, which may close then."""
@@ -295,7 +295,7 @@ class Ingestor:
     def forget_agents(self, model: ModelState, agents: Sequence[str]) -> None:
         """Forget what is kept of agents that the model's windows no longer know."""
         self.engine.memory.forget_agents(model.key, agents)
-        self.turn.gone += [(*model.key, agent) for agent in agents]
+        self.turn.forgotten_agents += [(*model.key, agent) for agent in agents]
         for agent in agents:
             model.tags.pop(agent, None)
 
@@ -303,7 +303,7 @@ class Ingestor:
         """Forget everything that is kept of a model, here, in the engine, and on disk with this turn."""
         del self.models[model]
         self.engine.forget(model)
-        self.turn.silent.append(model)
+        self.turn.forgotten_models.append(model)
 
     # --- the turn ----------------------------------------------------------------------------------------------------
 
@@ -311,13 +311,19 @@ class Ingestor:
         """Return this turn's decisions, the acknowledgements due once they are on disk, and the windows that wait for
         its join."""
         turn, self.turn = self.turn, Turn(self.turn.number + 1)
-        joining = self.late.end_turn(turn.late, self.config, now)
+        joining = self.late.end_turn(turn.join_work, self.config, now)
         for model in self.models.values():
             self._journal_model(turn, model)
         acks = self.sessions.take_acks()
-        turn.streams, turn.forgotten = self.sessions.take_changes(now.wall)
+        turn.streams, turn.forgotten_streams = self.sessions.take_changes(now.wall)
         if not self._journal:
-            turn = Turn(turn.number, spans=turn.spans, gone=turn.gone, heard=turn.heard, silent=turn.silent)
+            turn = Turn(
+                turn.number,
+                spans=turn.spans,
+                forgotten_agents=turn.forgotten_agents,
+                heard=turn.heard,
+                forgotten_models=turn.forgotten_models,
+            )
         return turn, acks, joining
 
     def _journal_model(self, turn: Turn, model: ModelState) -> None:

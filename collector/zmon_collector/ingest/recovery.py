@@ -106,10 +106,10 @@ class Recovery:
                 known.touch(now)
         ingestor.turn.number = state.turn + 1
         for number in state.leftovers:
-            self._database.sweep(number, state.turn)
+            self._database.delete_chunks(number, state.turn)
         for kept in state.windows:
             if kept.through >= 0:
-                self._database.sweep(kept.number, kept.through)
+                self._database.delete_chunks(kept.number, kept.through)
         if windows:
             log.info("restored %d open windows", len(windows))
 

@@ -1,7 +1,7 @@
-"""Rows as the journal keeps them: the parts that one turn settled in one window, as bytes and back. Pure.
+"""Rows as the journal keeps them: the rows that one turn settled in one window, as bytes and back. Pure.
 
-A chunk is ``b"ZC"``, a version byte, the header's length (4 bytes, little-endian), the header (msgpack) and the arrays'
-raw bytes, each begun at a multiple of 8.
+A chunk is ``b"ZC"``, a version byte, a spare byte, the header's length (4 bytes, little-endian), the header (msgpack)
+and the arrays' raw bytes. Each array starts at a multiple of 8, so it can be read without a copy.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Numbers = int | NDArray[np.uint64]
 
 
 class ChunkRecord(NamedTuple):
-    """Rows of one agent in one window: `numbers` are the first of a run of stream row numbers, or one per row."""
+    """Rows of one agent in one window; `numbers` is the first of consecutive row numbers, or one number for each row."""
 
     agent: str
     stream: bytes
@@ -31,11 +31,11 @@ class ChunkRecord(NamedTuple):
     numbers: Numbers
     rows: int
     columns: dict[str, Array]
-    dictionaries: dict[str, Dictionaries] = {}  # noqa: RUF012 - never changed
+    dictionaries: dict[str, Dictionaries] = {}  # noqa: RUF012 - never mutated
 
 
 def encode(records: Sequence[ChunkRecord]) -> bytes:
-    """The records' bytes."""
+    """Return the records as bytes."""
     described: list[Any] = []
     buffers: list[Any] = []
     for record in records:
@@ -53,7 +53,7 @@ def encode(records: Sequence[ChunkRecord]) -> bytes:
             padding = -native.nbytes % 8
             if padding:
                 buffers.append(bytes(padding))
-        names = {name: [list(column) for column in found] for name, found in record.dictionaries.items()}
+        names = {name: [list(names) for names in columns] for name, columns in record.dictionaries.items()}
         described.append([record.agent, record.stream, record.schema, first, record.rows, shapes, names])
     header: bytes = msgpack.packb(described, use_bin_type=True)
     header += bytes(-len(header) % 8)
@@ -61,7 +61,7 @@ def encode(records: Sequence[ChunkRecord]) -> bytes:
 
 
 def decode(data: bytes) -> Iterator[ChunkRecord]:
-    """The records of a chunk; ValueError when it is none, or of a newer version."""
+    """Yield the records of a chunk; ValueError when it is malformed, or of a newer version."""
     if data[:2] != MAGIC or len(data) < _HEAD:
         raise ValueError("not a chunk")
     if data[2] != VERSION:
@@ -78,5 +78,5 @@ def decode(data: bytes) -> Iterator[ChunkRecord]:
             columns[name] = np.frombuffer(data, kind, count, at).reshape(shape)
             at += count * kind.itemsize + -(count * kind.itemsize) % 8
         numbers: Numbers = columns.pop("\0numbers") if first is None else first
-        dictionaries = {name: tuple(tuple(column) for column in found) for name, found in names.items()}
+        dictionaries = {name: tuple(tuple(column) for column in columns) for name, columns in names.items()}
         yield ChunkRecord(agent, stream, schema, numbers, rows, columns, dictionaries)

@@ -1,7 +1,8 @@
-"""The one connection to state.sqlite and the one thread that uses it. Everything durable passes here, in order.
+"""The one connection to state.sqlite, and the one thread that uses it: everything durable passes here, in order.
 
-Jobs are committed in groups: whatever has gathered while the last transaction was being synced. A job's `done` is
-called, from this thread, only after its transaction is on disk.
+A commit waits for the disk, for milliseconds to tenths of a second. So jobs are committed in groups: all that
+have gathered while the last transaction was synced share the next one. A job's `done` is called, from this thread, only
+after its transaction is on disk; acknowledgements to publishers hang on that.
 """
 
 from __future__ import annotations
@@ -26,9 +27,11 @@ log = logging.getLogger("zmon.collector")
 
 Work = Callable[[sqlite3.Connection], Any]
 
-GROUP_BYTES = 8 * 2**20  # a transaction takes no more jobs once it holds so many bytes
+GROUP_BYTES = 8 * 2**20  # a transaction takes no more jobs once it holds this many bytes
 GROUP_JOBS = 256
-SLICE = 0.008  # seconds that one slice of cleaning up takes
+# Deleting a closed window's rows can take seconds, and a commit that waited behind it would delay acknowledgements, so
+# publishers would send again. So rows are deleted in slices of this many seconds, between commits.
+SLICE = 0.008
 FREE_BYTES = 64 * 2**20  # free pages kept in the file for reuse
 FULL_WAIT = 0.5  # seconds between tries while the disk is full
 MOST_ASIDE = 3  # damaged files kept
@@ -36,34 +39,34 @@ MOST_ASIDE = 3  # damaged files kept
 
 @dataclass(slots=True)
 class _Job:
-    work: Work | None
-    done: Callable[[Any], None] | None
-    failed: Callable[[Exception], None] | None
-    nbytes: int
+    work: Work | None = None
+    done: Callable[[Any], None] | None = None
+    answer: Future[Any] | None = None  # for a caller that waits; it also gets the exception of its job
+    nbytes: int = 0
 
 
 class Database:
-    """Runs jobs in order; see the module's text.
+    """Runs jobs in order, each in a transaction.
 
     Parameters
     ----------
     path : Path
     telemetry : Telemetry
     changed : callable
-        Called from the store's thread when `full` or `broken` changes.
+        Called from the database's thread when `full` or `broken` changes.
     """
 
     def __init__(self, path: Path, telemetry: Telemetry, changed: Callable[[], None] = lambda: None) -> None:
         self.path = path
-        self.full = False  # the disk is; nothing is committed, so nothing is acknowledged
-        self.broken = ""  # why it cannot go on; the process must end
+        self.full = False  # the disk is full: nothing is committed, so nothing is acknowledged
+        self.broken = ""  # why it cannot continue; the process must end
         self.pending_bytes = 0
-        self.set_aside: list[str] = []  # damaged files found at the start or later
+        self.damaged_files: list[str] = []  # set aside, at the start or later
         self.used_bytes = 0
         self._telemetry = telemetry
         self._changed = changed
         self._jobs: deque[_Job] = deque()
-        self._doomed: deque[tuple[int, int]] = deque()
+        self._deletions: deque[tuple[int, int]] = deque()  # (window, turn up to which its chunks go)
         self._ready = threading.Condition()
         self._closing = False
         self._connection: sqlite3.Connection
@@ -72,7 +75,7 @@ class Database:
     # --- opening -----------------------------------------------------------------------------------------------------
 
     def open(self) -> None:
-        """Open the file, set a damaged one aside.
+        """Open the file; set a damaged one aside and start with an empty one.
 
         Raises
         ------
@@ -84,7 +87,7 @@ class Database:
         except sqlite3.DatabaseError as error:
             if not _damaged(error):
                 raise self._refused(error) from None
-            self._put_aside(str(error))
+            self._set_aside(str(error))
             try:
                 self._connection = self._connect()
             except sqlite3.Error as again:
@@ -100,8 +103,8 @@ class Database:
             version = self._version(connection)
             if version > schema.VERSION:
                 raise ConfigurationError(
-                    f"{self.path} was written by a newer zmon (version {version} of its tables, this one knows "
-                    f"{schema.VERSION}); install that release, or choose another --data-dir"
+                    f"{self.path} was written by a newer zmon (version {version} of its tables, this release reads up "
+                    f"to {schema.VERSION}); install that release, or choose another --data-dir"
                 )
             schema.prepare(connection)
             if not version:
@@ -128,14 +131,14 @@ class Database:
             return ConfigurationError(
                 f"{self.path} is in use: another collector runs on this folder; stop it, or choose another --data-dir"
             )
-        return ConfigurationError(f"{self.path} cannot be used: {error}; mend it, or choose another --data-dir")
+        return ConfigurationError(f"{self.path} cannot be used: {error}; fix it, or choose another --data-dir")
 
-    def _put_aside(self, why: str) -> None:
-        """Rename the damaged file and what belongs to it; the collector starts afresh."""
+    def _set_aside(self, why: str) -> None:
+        """Keep the damaged file under another name; the collector starts with an empty one."""
         aside = set_aside(self.path, f"{self.path.name}.damaged-{int(time.time() * 1000)}")
-        self.set_aside.append(aside.name)
+        self.damaged_files.append(aside.name)
         self._telemetry.count("files_set_aside")
-        log.error("%s is damaged (%s): it is set aside as %s and a new one begins; what was open in it is lost",
+        log.error("%s is damaged (%s): it is set aside as %s and a new one is created; the open windows in it are lost",
                   self.path, why, aside.name)  # fmt: skip
         kept = sorted(self.path.parent.glob(f"{self.path.name}.damaged-*[0-9]"))
         for old in kept[:-MOST_ASIDE]:
@@ -145,32 +148,32 @@ class Database:
     # --- called from any thread --------------------------------------------------------------------------------------
 
     def submit(self, work: Work | None, done: Callable[[Any], None] | None = None, nbytes: int = 0) -> None:
-        """Run `work` in one of the next transactions, then call `done` with what it returned.
+        """Run `work` in one of the next transactions; once that is on disk, call `done` with the result of `work`.
 
         Without `work`, `done` is called once all earlier jobs are on disk.
         """
-        self._put(_Job(work, done, None, nbytes))
+        self._enqueue(_Job(work, done, nbytes=nbytes))
 
     def call(self, work: Work) -> Any:
-        """What `work` returns, after it was committed. Not for the collector's own thread, which must not wait."""
-        future: Future[Any] = Future()
-        self._put(_Job(work, future.set_result, future.set_exception, 0))
-        return future.result()
+        """Return the result of `work` after its commit. Not for the collector's own thread, which must not wait."""
+        answer: Future[Any] = Future()
+        self._enqueue(_Job(work, answer=answer))
+        return answer.result()
 
     def wait(self, timeout: float) -> bool:
-        """Whether everything submitted so far was on disk within `timeout` seconds."""
+        """Return whether everything submitted so far was on disk within `timeout` seconds."""
         reached = threading.Event()
-        self._put(_Job(None, lambda _: reached.set(), None, 0))
+        self._enqueue(_Job(done=lambda _: reached.set()))
         return reached.wait(timeout)
 
-    def sweep(self, window: int, through: int) -> None:
-        """Delete a window's chunks of turns up to `through`, in slices, whenever there is time."""
+    def delete_chunks(self, window: int, through: int) -> None:
+        """Delete a window's chunks of turns up to `through`, in slices, between commits."""
         with self._ready:
-            self._doomed.append((window, through))
+            self._deletions.append((window, through))
             self._ready.notify()
 
     def close(self, timeout: float) -> bool:
-        """Finish what was submitted; False when that does not succeed in time."""
+        """Finish what was submitted; return False when that takes longer than `timeout` seconds."""
         with self._ready:
             self._closing = True
             self._ready.notify()
@@ -180,7 +183,7 @@ class Database:
         self._thread.join(timeout)
         return not self._thread.is_alive()
 
-    def _put(self, job: _Job) -> None:
+    def _enqueue(self, job: _Job) -> None:
         with self._ready:
             self._jobs.append(job)
             self.pending_bytes += job.nbytes
@@ -196,19 +199,19 @@ class Database:
                     self._commit(group)
                 elif self._closing:
                     break
-                if self._doomed:
-                    self._clean()
-        except Exception as error:  # noqa: BLE001 - whatever it is: acknowledge nothing more, and end the process
+                if self._deletions:
+                    self._delete_slice()
+        except Exception as error:  # noqa: BLE001 - whatever it is, acknowledge nothing more and end the process
             self._break(f"{type(error).__name__}: {error}")
         finally:
             for job in self._jobs:
-                if job.failed is not None:
-                    job.failed(RuntimeError("the store has ended"))
+                if job.answer is not None:
+                    job.answer.set_exception(RuntimeError("the database is closed"))
             self._connection.close()
 
     def _next_group(self) -> list[_Job]:
         with self._ready:
-            if not self._jobs and not self._closing and not self._doomed:
+            if not self._jobs and not self._closing and not self._deletions:
                 self._ready.wait(1.0)
             group: list[_Job] = []
             nbytes = 0
@@ -226,26 +229,29 @@ class Database:
                 break
             except sqlite3.Error as error:
                 self._roll_back()
-                if _damaged(error):  # the next start begins afresh
+                if _damaged(error):  # the process ends, and the next start finds an empty file
                     self._connection.close()
-                    self._put_aside(str(error))
+                    self._set_aside(str(error))
                     self._connection = self._connect()
                 if _name(error) != "SQLITE_FULL":
                     raise
-                if not tried and self._empty_log():
+                if not tried and self._truncate_log():
                     tried = True
                     continue
-                self._is_full(True)
+                self._set_full(True)
                 if self._closing:
                     raise
                 time.sleep(FULL_WAIT)
                 tried = False
-        self._is_full(False)
+        self._set_full(False)
         for job, result in zip(group, results, strict=True):
-            if isinstance(result, Exception):
-                if job.failed is None:
-                    raise result
-                job.failed(result)
+            if job.answer is not None:
+                if isinstance(result, Exception):
+                    job.answer.set_exception(result)
+                else:
+                    job.answer.set_result(result)
+            elif isinstance(result, Exception):
+                raise result
             elif job.done is not None:
                 job.done(result)
         with self._ready:
@@ -265,7 +271,7 @@ class Database:
                 results.append(job.work(self._connection))
             except sqlite3.Error:
                 raise
-            except Exception as error:  # noqa: BLE001 - one job's fault is not the others'
+            except Exception as error:  # noqa: BLE001 - a failed job must not undo the others of its group
                 self._connection.execute("ROLLBACK TO job")
                 results.append(error)
             self._connection.execute("RELEASE job")
@@ -273,8 +279,8 @@ class Database:
         self._measure()
         return results
 
-    def _empty_log(self) -> bool:
-        """Make room on a small disk: move what is in the write-ahead log into the file, and cut the log."""
+    def _truncate_log(self) -> bool:
+        """Make room on a small disk: move the write-ahead log into the file and truncate it; False if that fails."""
         try:
             busy, _, _ = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         except sqlite3.Error:
@@ -290,28 +296,29 @@ class Database:
         (free,) = self._connection.execute("PRAGMA freelist_count").fetchone()
         self.used_bytes = (pages - free) * schema.PAGE
 
-    def _is_full(self, full: bool) -> None:
+    def _set_full(self, full: bool) -> None:
         if full != self.full:
             self.full = full
             if full:
                 self._telemetry.count("disk_full")
-                log.error("the disk of %s is full: nothing is acknowledged until there is space", self.path)
+                log.error("the disk of %s is full; nothing is acknowledged until there is space", self.path)
             else:
                 log.warning("the disk of %s has space again", self.path)
             self._changed()
 
     def _break(self, why: str) -> None:
         self.broken = why
-        log.error("%s cannot be written: %s; the collector ends", self.path, why)
+        log.error("%s cannot be written: %s; the collector stops", self.path, why)
         self._changed()
 
-    def _clean(self) -> None:
-        """One slice of deleting what closed windows and checkpoints left, and of giving pages back."""
+    def _delete_slice(self) -> None:
+        """Delete chunks that are no longer needed for one slice of time, and return free pages to the disk."""
         until = time.monotonic() + SLICE
-        window, through = self._doomed[0]
+        window, through = self._deletions[0]
         try:
             self._connection.execute("BEGIN IMMEDIATE")
             left = True
+            # Four rows a statement: a chunk has megabytes, and the clock is looked at between statements only.
             while left and time.monotonic() < until:
                 left = bool(
                     self._connection.execute(
@@ -322,12 +329,14 @@ class Database:
                 )
             self._connection.execute("COMMIT")
             if not left:
-                self._doomed.popleft()
+                self._deletions.popleft()
+                # Free pages are used again, so some may stay. Beyond that the file shrinks, 2 MiB at a time: the
+                # pragma moves pages, which takes time in proportion.
                 (free,) = self._connection.execute("PRAGMA freelist_count").fetchone()
                 if free * schema.PAGE > FREE_BYTES:
                     self._connection.execute(f"PRAGMA incremental_vacuum({2 * 2**20 // schema.PAGE})").fetchall()
-                    if not self._doomed:
-                        self._doomed.append((window, through))  # until enough is given back
+                    if not self._deletions:
+                        self._deletions.append((window, through))  # come back until enough is returned
         except sqlite3.Error as error:
             self._roll_back()
             if _name(error) != "SQLITE_FULL":

@@ -1,4 +1,4 @@
-"""What one turn of the collector decided, written in one transaction; and all of it read back after a start.
+"""The journal: what one turn of the collector decided, written in one transaction, and read back after a start.
 
 Rows are split by window and settled (late, lost, rejected) before they come here, so a replay decides nothing again.
 """
@@ -16,7 +16,7 @@ from zmon_collector.storage.chunk_codec import ChunkRecord
 from zmon_collector.storage.integrity import seal, unseal
 from zmon_collector.windows.window import ModelKey
 
-OF_A_MODEL = ("spans", "agents", "memory", "label_owners", "heard")  # tables of what goes with a model
+MODEL_TABLES = ("spans", "agents", "memory", "label_owners", "heard")  # whose rows go when a model is forgotten
 
 
 # The columns of `StreamRow` and `WindowRow`, in the order of their fields.
@@ -51,49 +51,49 @@ class WindowRow(NamedTuple):
 
 @dataclass(slots=True)
 class Turn:
-    """Everything settled in one turn, as plain data: it is written while the next turn is being settled."""
+    """Everything settled in one turn, as plain data: it is written while the next turn is settled."""
 
     number: int = 0
     chunks: dict[int, list[ChunkRecord]] = field(default_factory=dict)  # by window
     schemas: list[tuple[int, bytes, bytes]] = field(default_factory=list)  # window, hash, body
     streams: list[StreamRow] = field(default_factory=list)
-    forgotten: list[bytes] = field(default_factory=list)
+    forgotten_streams: list[bytes] = field(default_factory=list)
     windows: list[WindowRow] = field(default_factory=list)
     closing: list[int] = field(default_factory=list)
     spans: list[tuple[str, str, int, int]] = field(default_factory=list)
-    counts: list[tuple[int, str, str, str, bytes | None]] = field(default_factory=list)  # None: there are none any more
+    counts: list[tuple[int, str, str, str, bytes | None]] = field(default_factory=list)  # None: delete the counts
     agents: list[tuple[str, str, str, float]] = field(default_factory=list)
-    gone: list[tuple[str, str, str]] = field(default_factory=list)  # agents
-    heard: list[tuple[str, str, float]] = field(default_factory=list)  # when something last came of a model
-    silent: list[ModelKey] = field(default_factory=list)  # models that are forgotten
+    forgotten_agents: list[tuple[str, str, str]] = field(default_factory=list)
+    heard: list[tuple[str, str, float]] = field(default_factory=list)  # when a model last sent something
+    forgotten_models: list[ModelKey] = field(default_factory=list)
     nbytes: int = 0
-    late: label_join.JoinWork = field(default_factory=label_join.JoinWork)  # ids and labels to be joined
+    join_work: label_join.JoinWork = field(default_factory=label_join.JoinWork)  # ids and labels to be joined
 
     def __bool__(self) -> bool:
         return any(
             (
                 self.chunks,
                 self.streams,
-                self.forgotten,
+                self.forgotten_streams,
                 self.windows,
                 self.closing,
                 self.spans,
                 self.counts,
                 self.agents,
-                self.gone,
+                self.forgotten_agents,
                 self.heard,
-                self.silent,
-                self.late,
+                self.forgotten_models,
+                self.join_work,
             )
         )
 
 
 def write(turn: Turn, connection: sqlite3.Connection) -> label_join.Joined:
-    """Put the turn into the open transaction; what joining its labels gave."""
+    """Write the turn into the open transaction; return the outcome of joining its labels."""
     many = connection.executemany
-    for table in OF_A_MODEL:
-        many(f"DELETE FROM {table} WHERE model = ? AND version = ?", turn.silent)
-    joined = label_join.join(turn.late, connection) if turn.late else label_join.Joined()
+    for table in MODEL_TABLES:
+        many(f"DELETE FROM {table} WHERE model = ? AND version = ?", turn.forgotten_models)
+    joined = label_join.join(turn.join_work, connection) if turn.join_work else label_join.Joined()
     for window, records in (*turn.chunks.items(), *joined.records.items()):
         connection.execute(
             "INSERT INTO chunks (window, turn, crc, data) VALUES (?, ?, ?, ?)",
@@ -101,13 +101,13 @@ def write(turn: Turn, connection: sqlite3.Connection) -> label_join.Joined:
         )
     many("INSERT OR IGNORE INTO schemas (window, hash, body) VALUES (?, ?, ?)", turn.schemas)
     many(f"INSERT OR REPLACE INTO streams ({STREAM_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)", turn.streams)
-    many("DELETE FROM streams WHERE id = ?", [(each,) for each in turn.forgotten])
+    many("DELETE FROM streams WHERE id = ?", [(stream,) for stream in turn.forgotten_streams])
     many(
         f"INSERT INTO windows ({WINDOW_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
         " ON CONFLICT (number) DO UPDATE SET schema = excluded.schema",
         turn.windows,
     )
-    many("UPDATE windows SET closing = 1 WHERE number = ?", [(each,) for each in turn.closing])
+    many("UPDATE windows SET closing = 1 WHERE number = ?", [(number,) for number in turn.closing])
     for model, version, start, end in turn.spans:
         connection.execute(
             'DELETE FROM spans WHERE model = ? AND version = ? AND start >= ? AND "end" <= ?',
@@ -119,21 +119,21 @@ def write(turn: Turn, connection: sqlite3.Connection) -> label_join.Joined:
         )
     many(
         "INSERT OR REPLACE INTO tallies (window, model, version, agent, counts) VALUES (?, ?, ?, ?, ?)",
-        [each for each in turn.counts if each[4] is not None],
+        [row for row in turn.counts if row[4] is not None],
     )
     many(
         "DELETE FROM tallies WHERE window = ? AND model = ? AND version = ? AND agent = ?",
-        [each[:4] for each in turn.counts if each[4] is None],
+        [row[:4] for row in turn.counts if row[4] is None],
     )
     many("INSERT OR REPLACE INTO agents (model, version, agent, newest) VALUES (?, ?, ?, ?)", turn.agents)
     many("INSERT OR REPLACE INTO heard (model, version, at) VALUES (?, ?, ?)", turn.heard)
     for table in ("agents", "memory"):
-        many(f"DELETE FROM {table} WHERE model = ? AND version = ? AND agent = ?", turn.gone)
+        many(f"DELETE FROM {table} WHERE model = ? AND version = ? AND agent = ?", turn.forgotten_agents)
     return joined
 
 
 def write_checkpoint(window: int, through: int, data: bytes, connection: sqlite3.Connection) -> None:
-    """From now on the window goes on from here: the chunks of turns up to `through` are not needed any more."""
+    """Write what a window has come to; the chunks of turns up to `through` are not needed any more."""
     connection.execute("INSERT OR REPLACE INTO checkpoints (window, crc, data) VALUES (?, ?, ?)", (window, *seal(data)))
     connection.execute("UPDATE windows SET through = ? WHERE number = ?", (through, window))
 
@@ -141,7 +141,7 @@ def write_checkpoint(window: int, through: int, data: bytes, connection: sqlite3
 def write_closed(
     window: int, model: ModelKey, memory: dict[tuple[str, str | None], bytes], connection: sqlite3.Connection
 ) -> None:
-    """The window's report is written in this transaction: forget the window, keep what plugins remember."""
+    """Forget a window whose report is written in the same transaction; keep what plugins remember."""
     for table in ("schemas", "tallies", "checkpoints"):
         connection.execute(f"DELETE FROM {table} WHERE window = ?", (window,))
     connection.execute("DELETE FROM windows WHERE number = ?", (window,))
@@ -156,7 +156,7 @@ def write_closed(
 
 @dataclass(slots=True)
 class JournalState:
-    """What an earlier run left, but for the rows: those are read one chunk after the other."""
+    """What an earlier run left, except the rows, which are read chunk by chunk."""
 
     store_id: bytes  # 8 random bytes, which acknowledgements carry
     streams: list[StreamRow] = field(default_factory=list)
@@ -170,13 +170,13 @@ class JournalState:
     checkpoints: dict[int, tuple[int, bytes]] = field(default_factory=dict)  # (crc, data) by window
     turn: int = 0  # the newest
     label_owners: list[tuple[int, str, str]] = field(default_factory=list)
-    leftovers: list[int] = field(default_factory=list)  # windows that are closed and whose rows are not deleted yet
+    leftovers: list[int] = field(default_factory=list)  # closed windows whose rows are not deleted yet
 
 
 def load(connection: sqlite3.Connection) -> JournalState:
-    """Everything but the rows."""
+    """Read everything but the rows."""
     rows = connection.execute
-    found = JournalState(
+    state = JournalState(
         store_id=rows("SELECT name FROM store").fetchone()[0],
         streams=[StreamRow(*row) for row in rows(f"SELECT {STREAM_COLUMNS} FROM streams")],
         windows=[WindowRow(*row) for row in rows(f"SELECT {WINDOW_COLUMNS} FROM windows ORDER BY number")],
@@ -190,23 +190,23 @@ def load(connection: sqlite3.Connection) -> JournalState:
         checkpoints={window: (crc, data) for window, crc, data in rows("SELECT window, crc, data FROM checkpoints")},
     )
     (turn,) = rows("SELECT max(turn) FROM chunks").fetchone()
-    found.turn = max([turn or 0, *(window.through for window in found.windows)])
-    known = {window.number for window in found.windows}
-    found.leftovers = [w for (w,) in rows("SELECT DISTINCT window FROM chunks") if w not in known]
-    return found
+    state.turn = max([turn or 0, *(window.through for window in state.windows)])
+    open_windows = {window.number for window in state.windows}
+    state.leftovers = [w for (w,) in rows("SELECT DISTINCT window FROM chunks") if w not in open_windows]
+    return state
 
 
 def chunk_ids(window: WindowRow, newest: int, connection: sqlite3.Connection) -> list[int]:
-    """The chunks to replay, oldest first: those of turns up to `newest`, for this run writes some already."""
-    found = connection.execute(
+    """Return the chunks to replay, oldest first: of turns up to `newest`, because this run already writes more."""
+    rows = connection.execute(
         "SELECT id FROM chunks WHERE window = ? AND turn > ? AND turn <= ? ORDER BY turn",
         (window.number, window.through, newest),
     )
-    return [number for (number,) in found]
+    return [number for (number,) in rows]
 
 
 def read_chunk(number: int, connection: sqlite3.Connection) -> list[ChunkRecord]:
-    """The records of a chunk; ValueError when it is damaged."""
+    """Return the records of a chunk; ValueError when it is damaged."""
     row = connection.execute("SELECT crc, data FROM chunks WHERE id = ?", (number,)).fetchone()
     if row is None:
         raise ValueError("it is gone")
@@ -214,12 +214,12 @@ def read_chunk(number: int, connection: sqlite3.Connection) -> list[ChunkRecord]
 
 
 def pack_counts(plain: list[object]) -> bytes:
-    """An agent's row counts, see `Tally.plain`."""
+    """Return an agent's row counts as bytes, see `Tally.plain`."""
     packed: bytes = msgpack.packb(plain)
     return packed
 
 
 def unpack_counts(data: bytes) -> list[object]:
-    """What `pack_counts` packed."""
+    """Return what `pack_counts` packed."""
     counts: list[object] = msgpack.unpackb(data)
     return counts

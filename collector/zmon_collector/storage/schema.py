@@ -6,7 +6,9 @@ import sqlite3
 
 APPLICATION = 0x7A6D6F6E  # "zmon": tells our files from others
 VERSION = 3
-PAGE = 16 * 2**10  # bytes; large enough that a megabyte of rows is few pages, small enough for single counters
+# A chunk has up to megabytes, a counter some bytes. With pages of 16 KiB a chunk is a fourth of the pages, and so of
+# the work, that it would be with SQLite's usual 4 KiB, and a changed counter still costs the log one page only.
+PAGE = 16 * 2**10
 
 LABELS = """
 CREATE TABLE predictions (        -- rows with an id, which may get their label later; the oldest have the least n
@@ -15,7 +17,7 @@ CREATE TABLE predictions (        -- rows with an id, which may get their label 
 );
 CREATE UNIQUE INDEX predictions_by_id ON predictions (owner, id);
 CREATE INDEX predictions_by_window ON predictions (owner, start);
-CREATE TABLE labels_waiting (     -- labels whose prediction has not come
+CREATE TABLE labels_waiting (     -- labels whose prediction has not arrived
     n INTEGER PRIMARY KEY, owner INTEGER, id BLOB, label, at INTEGER, agent TEXT, received REAL, size INTEGER
 );
 CREATE UNIQUE INDEX labels_waiting_by_id ON labels_waiting (owner, id);
@@ -28,7 +30,7 @@ CREATE TABLE alerts (name TEXT PRIMARY KEY, data BLOB) WITHOUT ROWID;  -- the st
 
 RESTS = """
 CREATE TABLE heard (model TEXT, version TEXT, at REAL, PRIMARY KEY (model, version))
-    WITHOUT ROWID;               -- when something last came of a model
+    WITHOUT ROWID;               -- when a model last sent something
 ALTER TABLE restate ADD COLUMN labels INTEGER DEFAULT 1;  -- turns that gave labels and are not restated yet
 ALTER TABLE restate ADD COLUMN due REAL DEFAULT 0;        -- not before, epoch seconds
 ALTER TABLE restate ADD COLUMN rest REAL DEFAULT 2;       -- seconds, after the next time
@@ -36,7 +38,7 @@ CREATE INDEX restate_by_due ON restate (due, start);
 """
 
 TABLES = """
-CREATE TABLE store (name BLOB);  -- told to publishers with each acknowledgement
+CREATE TABLE store (name BLOB);  -- its id, sent to publishers with each acknowledgement
 INSERT INTO store (name) VALUES (randomblob(8));
 CREATE TABLE streams (            -- positions: everything up to `row` is settled
     id BLOB PRIMARY KEY, topic BLOB, row INTEGER, issued INTEGER, tally BLOB, gone INTEGER, heard REAL
@@ -64,18 +66,22 @@ CREATE TABLE settled (reader TEXT PRIMARY KEY, sequence INTEGER, done INTEGER) W
 CREATE TABLE refused (id INTEGER PRIMARY KEY, reader TEXT, sequence INTEGER, at REAL, code TEXT, description TEXT,
     sample BLOB);
 """
-MIGRATIONS = {1: LABELS, 2: RESTS}  # what brings a file of that version to the next
+MIGRATIONS = {1: LABELS, 2: RESTS}  # by version: what turns a file of that version into one of the next
 
 
 def prepare(connection: sqlite3.Connection) -> None:
-    """Settings that must come before the first table, and those of every connection."""
+    """Apply the settings that must come before the first table, and those of every connection."""
     for pragma in (
         f"page_size = {PAGE}",
+        # Deleted rows leave free pages. A full VACUUM would rewrite the file and stop everything for minutes; so pages
+        # are returned little by little (`Database._delete_slice`). It must be chosen before the first table.
         "auto_vacuum = INCREMENTAL",
-        "locking_mode = EXCLUSIVE",  # one process, one connection; no shared-memory file either
-        "journal_mode = WAL",
-        "synchronous = FULL",
-        "secure_delete = OFF",  # overwriting a closed window's rows would block for seconds
+        # One process and one connection: a second collector on the folder is refused, and the log needs no
+        # shared-memory file, which some network and container file systems do not have.
+        "locking_mode = EXCLUSIVE",
+        "journal_mode = WAL",  # one sync a commit, of appended bytes
+        "synchronous = FULL",  # an acknowledgement promises that the rows survive a power failure
+        "secure_delete = OFF",  # overwriting the rows of a closed window would block for seconds
         f"wal_autocheckpoint = {16 * 2**20 // PAGE}",
         f"journal_size_limit = {64 * 2**20}",
     ):
@@ -83,7 +89,7 @@ def prepare(connection: sqlite3.Connection) -> None:
 
 
 def version_of(connection: sqlite3.Connection) -> int:
-    """The file's version; 0 when it is new. ValueError when it is not zmon's."""
+    """Return the file's version, 0 for a new file; ValueError when another program wrote it."""
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
@@ -93,15 +99,15 @@ def version_of(connection: sqlite3.Connection) -> int:
 
 
 def create(connection: sqlite3.Connection) -> None:
-    """Make the tables of this version in an empty file."""
+    """Create the tables of this version in an empty file."""
     connection.executescript(
         f"BEGIN; {TABLES} {LABELS} {RESTS}"
         f"PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {VERSION}; COMMIT;"
-        "PRAGMA wal_checkpoint(TRUNCATE);"  # a log that is lost later must not take the store's name with it
+        "PRAGMA wal_checkpoint(TRUNCATE);"  # if the log is lost later, the store's id must not be lost with it
     )
 
 
 def migrate(connection: sqlite3.Connection, version: int) -> None:
-    """Bring an older file to this version, all of it or nothing."""
-    steps = " ".join(MIGRATIONS[each] for each in range(version, VERSION))
+    """Bring an older file to this version, in one transaction."""
+    steps = " ".join(MIGRATIONS[step] for step in range(version, VERSION))
     connection.executescript(f"BEGIN; {steps} PRAGMA user_version = {VERSION}; COMMIT;")

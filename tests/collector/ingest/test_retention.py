@@ -82,7 +82,7 @@ class Scene:
         )
         self.forgetting = Retention(self.ingestor)
         found = journal.load(self.connection)
-        database = cast(Database, SimpleNamespace(sweep=lambda window, through: None))
+        database = cast(Database, SimpleNamespace(delete_chunks=lambda window, through: None))
         recovery = Recovery(found, self.ingestor, database, lambda: None)
         recovery.restore(self.now)
 

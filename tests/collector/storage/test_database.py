@@ -122,7 +122,7 @@ def test_a_report_comes_back() -> None:
         report_codec.decode(report_codec.encode(report).replace(b"version\x01", b"version\x02"))
 
 
-# --- the store ------------------------------------------------------------------------------------------------------
+# --- the database ----------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -138,7 +138,7 @@ def opened(path: Path) -> Database:
 
 
 def put(number: int) -> Any:
-    return lambda connection: connection.execute("INSERT INTO cursors VALUES (?, 1)", (str(number),))
+    return lambda connection: connection.execute("INSERT INTO cursors (reader, sequence) VALUES (?, 1)", (str(number),))
 
 
 def stored(path: Path) -> set[int]:
@@ -226,7 +226,7 @@ def test_a_damaged_file_never_stops_the_start(seed: int, path: Path) -> None:
     again.start()
     again.call(put(1))
     assert again.close(5)
-    assert len(again.set_aside) <= 1
+    assert len(again.damaged_files) <= 1
     assert stored(path) == {1}
 
 
@@ -245,7 +245,7 @@ def test_rubbish_is_set_aside_and_counted(path: Path) -> None:
     database = Database(path, telemetry)
     database.open()
     database.close(5)
-    (name,) = database.set_aside
+    (name,) = database.damaged_files
     assert (path.parent / name).read_bytes().startswith(b"this is no")
     assert telemetry.get("files_set_aside") == 1
 
@@ -267,9 +267,9 @@ def test_rows_of_closed_windows_are_deleted_while_other_work_goes_on(path: Path)
             lambda c, t=turn: c.execute("INSERT INTO chunks (window, turn, crc, data) VALUES (5, ?, 0, ?)", (t, blob))
         )
     before = database.used_bytes
-    database.sweep(5, 49)
+    database.delete_chunks(5, 49)
     until(lambda: count(database) == 50, what="the older half to go")
-    database.sweep(5, 99)
+    database.delete_chunks(5, 99)
     until(lambda: count(database) == 0, what="the rest to go")
     database.call(put(1))
     assert database.used_bytes < before / 10

@@ -189,9 +189,9 @@ def test_a_window_closes_after_its_joins_and_in_order() -> None:
     batch = Batch(
         Schema(classes=("a", "b")), {"probabilities": np.eye(2), "ids": np.arange(2), "timestamps": np.arange(2)}
     )
-    late.keep_predictions(turn.late, arrival, first, WindowSlice(0, batch, 1, 0.0))
+    late.keep_predictions(turn.join_work, arrival, first, WindowSlice(0, batch, 1, 0.0))
     late.close(model, first)  # in the turn that brought the rows
-    waiting = late.end_turn(turn.late, Config(), now)
+    waiting = late.end_turn(turn.join_work, Config(), now)
     late.close(model, second)  # nothing is joined for it, but it comes after
     late.close(also, other)
     assert (closed, late.idle) == ([3], False)
