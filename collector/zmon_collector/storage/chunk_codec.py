@@ -23,7 +23,7 @@ Numbers = int | NDArray[np.uint64]
 
 
 class ChunkRecord(NamedTuple):
-    """Rows of one agent in one window; `numbers` is the first of consecutive row numbers, or one number for each row."""
+    """Rows of one agent in one window; `numbers` is the first of consecutive row numbers, or one number per row."""
 
     agent: str
     stream: bytes
