@@ -1,1 +1,1 @@
-"""The plugins that come with zmon: metrics/ holds one metric family a file, sinks/ one sink a file."""
+"""Plugins that come with zmon: metrics/ holds one family of metrics per file, sinks/ one sink per file."""

@@ -1,4 +1,4 @@
-"""Sparse counts: whole-number keys in ascending order and how often each occurred. Mergeable and exact. Pure."""
+"""Sparse counts: whole-number keys in ascending order, and how often each occurred. Mergeable, exact and pure."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 Counts = dict[str, Array]
-BLOCKS = 8  # more than these, and looking for each costs more than it saves
+BLOCKS = 8  # with more blocks, selecting their keys costs more than the faster sort saves
 
 
 def empty(dtype: Any = np.int64) -> Counts:
-    """Counts of nothing."""
+    """Return empty counts."""
     return {"keys": np.empty(0, dtype=dtype), "counts": np.empty(0, dtype=np.int64)}
 
 
 def of(keys: Array) -> Counts:
-    """How often each key occurs in a one-dimensional array.
+    """Count how often each key occurs in a one-dimensional array.
 
     >>> of(np.array([7, 3, 7]))
     {'keys': array([3, 7]), 'counts': array([1, 2])}
@@ -29,7 +29,7 @@ def of(keys: Array) -> Counts:
 
 
 def merge(left: Counts, right: Counts) -> Counts:
-    """Counts of both."""
+    """Return the sum of both counts."""
     if not len(left["keys"]) or not len(right["keys"]):
         return left if len(left["keys"]) else right
     keys = np.concatenate([left["keys"], right["keys"]])
@@ -41,17 +41,17 @@ def merge(left: Counts, right: Counts) -> Counts:
 
 
 def _sorted(keys: Array) -> Array:
-    """`np.sort`; 32-bit keys that lie close together block by block: NumPy sorts 16 bits by radix, 6 times as fast."""
+    """Sort keys. Close 32-bit keys go in blocks of 16 bits, which NumPy sorts by radix, 6 times as fast."""
     if keys.dtype != np.uint32 or not len(keys):
         return np.sort(keys)
     first, last = int(keys.min()) >> 16, int(keys.max()) >> 16
     if last - first >= BLOCKS:
         return np.sort(keys)
-    found = []
+    blocks = []
     for block in range(first, last + 1):
         inside = keys[keys >> np.uint32(16) == block].astype(np.uint16)
-        found.append(np.sort(inside, kind="stable") + np.uint32(block << 16))
-    return np.concatenate(found)
+        blocks.append(np.sort(inside, kind="stable") + np.uint32(block << 16))
+    return np.concatenate(blocks)
 
 
 def _starts(ordered: Array) -> Array:

@@ -1,6 +1,6 @@
-"""Distances between a reference and a window, many columns at once, and how far chance alone takes them. Pure.
+"""Distances between a reference and a window, for many columns at once, and their size by chance alone. Pure.
 
-Counts are (bins, columns); −1 in the reference's marks a bin that a column does not have.
+Counts have the shape (bins, columns); −1 in the reference's counts marks a bin that a column does not have.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from scipy.stats import kstwo
 from zmon.reference import bins
 
 Array = NDArray[Any]
-FALSE_ALARMS = 0.001  # windows in which chance alone takes a statistic that far, over all columns together
+FALSE_ALARMS = 0.001  # share of windows in which chance alone exceeds the limit, over all columns together
 LEAST_STD = 0.001
-FEW = 1000  # rows; with more, every difference is significant and a p-value tells nothing
+FEW = 1000  # rows; with more, every difference is significant and a p-value says nothing
 
 psi = bins.psi
 
 
 def js(reference: Array, counts: Array) -> Array:
-    """Jensen–Shannon distance of each column, base 2, in [0, 1]; NaN without rows.
+    """Return the Jensen–Shannon distance of each column, base 2, in [0, 1]; NaN without rows.
 
     >>> js(np.array([[10], [0]]), np.array([[0], [10]])).tolist()
     [1.0]
@@ -33,20 +33,20 @@ def js(reference: Array, counts: Array) -> Array:
     middle = (p + q) / 2
     with np.errstate(all="ignore"):
         parts = np.where(p > 0, p * np.log2(p / middle), 0) + np.where(q > 0, q * np.log2(q / middle), 0)
-        found: Array = np.sqrt(np.maximum(parts.sum(axis=0) / 2, 0.0))
-    return np.where(np.isnan(p).any(axis=0) | np.isnan(q).any(axis=0), np.nan, found)
+        distance: Array = np.sqrt(np.maximum(parts.sum(axis=0) / 2, 0.0))
+    return np.where(np.isnan(p).any(axis=0) | np.isnan(q).any(axis=0), np.nan, distance)
 
 
 def linf(reference: Array, counts: Array) -> Array:
-    """Largest difference of a bin's shares."""
-    found: Array = np.abs(_shares(reference) - _shares(np.where(reference >= 0, counts, 0))).max(axis=0)
-    return found
+    """Return the largest difference of a bin's shares."""
+    distance: Array = np.abs(_shares(reference) - _shares(np.where(reference >= 0, counts, 0))).max(axis=0)
+    return distance
 
 
 def chi2(reference: Array, counts: Array) -> tuple[Array, Array, Array]:
-    """χ² of the contingency table of two rows, the bins that occur in it, and its total, of each column.
+    """Return, for each column, χ² of the contingency table of two rows, its occupied bins, and its total.
 
-    A category that the reference does not have makes it large, never infinite.
+    A category that the reference does not have makes χ² large, never infinite.
     """
     both = np.stack([np.maximum(reference, 0), np.where(reference >= 0, counts, 0)]).astype(np.float64)
     total = both.sum(axis=(0, 1))
@@ -57,56 +57,56 @@ def chi2(reference: Array, counts: Array) -> tuple[Array, Array, Array]:
 
 
 def cramers_v(reference: Array, counts: Array) -> Array:
-    """Cramér's V, corrected for bias (Bergsma, 2013); NaN where fewer than two bins occur."""
+    """Return Cramér's V, corrected for bias (Bergsma, 2013); NaN where fewer than two bins occur."""
     value, k, n = chi2(reference, counts)
     with np.errstate(all="ignore"):
         phi2 = np.maximum(0.0, value / n - (k - 1) / (n - 1))
         columns = k - (k - 1) ** 2 / (n - 1)
         rows = 2 - 1 / (n - 1)
-        found: Array = np.sqrt(phi2 / np.minimum(columns - 1, rows - 1))
-    return np.where((k > 1) & (n > 2), np.minimum(found, 1.0), np.nan)
+        corrected: Array = np.sqrt(phi2 / np.minimum(columns - 1, rows - 1))
+    return np.where((k > 1) & (n > 2), np.minimum(corrected, 1.0), np.nan)
 
 
 def ks_and_wasserstein(sample: Array, grid: Array) -> tuple[float, float]:
-    """Kolmogorov–Smirnov's D and the first Wasserstein distance between a sample and a grid of equal parts."""
+    """Return Kolmogorov–Smirnov's D and the first Wasserstein distance between a sample and a grid of quantiles."""
     sample = np.sort(sample)
     points = np.sort(np.concatenate([sample, grid]))
-    one, two = (np.searchsorted(each, points, side="right") / len(each) for each in (sample, grid))
-    gap = np.abs(one - two)
+    sample_cdf, grid_cdf = (np.searchsorted(values, points, side="right") / len(values) for values in (sample, grid))
+    gap = np.abs(sample_cdf - grid_cdf)
     return float(gap.max()), float((gap[:-1] * np.diff(points)).sum())
 
 
 def by_sample(values: Array, quantiles: Array, std: Array) -> Iterator[tuple[int, dict[str, float]]]:
-    """(column, {ks, wasserstein}) of each column that has finite values on both sides; ks_p where they are few."""
+    """Yield (column, {ks, wasserstein}) for columns with finite values on both sides, with ks_p if they are few."""
     for i in range(values.shape[1]):
         column = values[:, i].astype(np.float64)
         finite = column[np.isfinite(column)]
         grid = quantiles[:, i]
         if len(finite) and np.isfinite(grid).all():
             d, w = ks_and_wasserstein(finite, grid)
-            found = {"ks": d, "wasserstein": w / max(float(std[i]), LEAST_STD)}
+            distances = {"ks": d, "wasserstein": w / max(float(std[i]), LEAST_STD)}
             if len(finite) < FEW:
-                found["ks_p"] = float(kstwo.sf(d, max(1, round(len(finite) * len(grid) / (len(finite) + len(grid))))))
-            yield i, found
+                n = max(1, round(len(finite) * len(grid) / (len(finite) + len(grid))))
+                distances["ks_p"] = float(kstwo.sf(d, n))
+            yield i, distances
 
 
 def chance(reference: Array, counts: Array, tests: int) -> Array:
-    """The PSI that rows of one and the same distribution stay below, in all `tests` columns, in 999 windows of 1,000.
+    """Return the PSI that rows of an unchanged distribution stay below, in all `tests` columns, in 99.9 % of windows.
 
     For such rows n N / (n + N) · PSI follows χ² with k − 1 degrees of freedom.
     """
-    there = reference >= 0
-    n = np.maximum(np.where(there, counts, 0).sum(axis=0), 1)
-    total = np.maximum(np.where(there, reference, 0).sum(axis=0), 1)
-    occupied = np.count_nonzero(there & ((reference > 0) | (counts > 0)), axis=0)
-    found: Array = chi2_distribution.isf(FALSE_ALARMS / max(1, tests), np.maximum(occupied - 1, 1)) * (
-        1 / n + 1 / total
-    )
-    return found
+    valid = reference >= 0
+    n = np.maximum(np.where(valid, counts, 0).sum(axis=0), 1)
+    total = np.maximum(np.where(valid, reference, 0).sum(axis=0), 1)
+    occupied = np.count_nonzero(valid & ((reference > 0) | (counts > 0)), axis=0)
+    quantile = chi2_distribution.isf(FALSE_ALARMS / max(1, tests), np.maximum(occupied - 1, 1))
+    limit: Array = quantile * (1 / n + 1 / total)
+    return limit
 
 
 def _shares(counts: Array) -> Array:
-    kept = np.maximum(counts, 0)
+    rows = np.maximum(counts, 0)
     with np.errstate(all="ignore"):
-        found: Array = kept / kept.sum(axis=0)
-    return found
+        shares: Array = rows / rows.sum(axis=0)
+    return shares

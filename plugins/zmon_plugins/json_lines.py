@@ -1,7 +1,7 @@
-"""A report's samples as lines of JSON, checked against Anodot's rules. Pure.
+"""Encode a report's samples as lines of JSON, checked against Anodot's rules. Pure.
 
-The names of a window come again and again: each is made legal, checked and encoded once, and a line is put together
-from such parts. A report in which anything is against the rules goes the long way, sample by sample.
+The same names occur in many samples of a window. Every name is made legal, checked and encoded once, and lines are
+assembled from these parts. A report with any violation takes the general path, sample by sample.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from operator import getitem
 from typing import NamedTuple
 
 from zmon.contract import DIMENSIONS, Point, Refused, Report, Value
-from zmon_plugins.anodot import OWN, PROPERTY_LIMIT, LegalNames, number_of, refusal, samples
+from zmon_plugins.anodot import PROPERTY_LIMIT, RESERVED, LegalNames, number_of, refusal, samples
 
 _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 _NAMES_END = ',"ver":'  # a quote inside a name is escaped, so this is found nowhere else
 
 
 class EncodedSamples(NamedTuple):
-    """What may be written, one sample a line, and what is left out."""
+    """Valid samples, one per line, and the refused ones."""
 
     good: list[str]
     refused: list[Refused]
 
 
 def lines(report: Report, names: LegalNames, now: float, fixed: Mapping[str, str] | None = None) -> EncodedSamples:
-    """The report's points as by `samples`, encoded; without what Anodot would refuse at the time `now`.
+    """Encode the report's points as `samples` makes them, without those that Anodot would refuse at the time `now`.
 
     >>> from zmon.contract import Window
     >>> report = Report(1, "fraud", "", Window(0, 60), [Point(None, Value("recall", 0.5, "yes"))])
@@ -39,19 +39,19 @@ def lines(report: Report, names: LegalNames, now: float, fixed: Mapping[str, str
 
 
 def _one_by_one(report: Report, names: LegalNames, now: float, fixed: Mapping[str, str] | None) -> EncodedSamples:
-    found = EncodedSamples([], [])
+    encoded = EncodedSamples([], [])
     for sample in samples(report, names, fixed=fixed):
         refused = refusal(sample, now)
         if refused is None:
-            found.good.append(_encode(sample))
+            encoded.good.append(_encode(sample))
         else:
-            found.refused.append(refused)
-    return found
+            encoded.refused.append(refused)
+    return encoded
 
 
 def _from_parts(report: Report, names: LegalNames, now: float, fixed: Mapping[str, str]) -> list[str] | None:
-    """All lines; None when a part of one is against the rules, or they may have too many names."""
-    if len(fixed) + len(OWN) > PROPERTY_LIMIT or not fixed.keys().isdisjoint(OWN):
+    """Return all lines; None if a part violates a rule, or if samples may have too many properties."""
+    if len(fixed) + len(RESERVED) > PROPERTY_LIMIT or not fixed.keys().isdisjoint(RESERVED):
         return None
     around = _around(report, names, now, fixed)
     inner = _inner(report, names, now)
@@ -73,26 +73,26 @@ def _from_parts(report: Report, names: LegalNames, now: float, fixed: Mapping[st
 def _around(
     report: Report, names: LegalNames, now: float, fixed: Mapping[str, str]
 ) -> dict[tuple[str | None, str, str], tuple[str, str]] | None:
-    """The text before a series' own names, and after them up to the number: by agent, what and target type."""
+    """Return the JSON before and after a series' dimensions, up to the number, by agent, what and target type."""
     keys = dict.fromkeys((agent, value.what, value.target_type) for agent, value in report.points)
     bare = [Point(agent, Value(what, 0, target_type=kind)) for agent, what, kind in keys]
-    found = {}
+    around = {}
     for key, sample in zip(keys, samples(report, names, bare, fixed), strict=True):
         if refusal(sample, now) is not None:
             return None
         head, end, tail = _encode(sample).partition(_NAMES_END)
-        found[key] = (head, end + tail.removesuffix("0}"))
-    return found
+        around[key] = (head, end + tail.removesuffix("0}"))
+    return around
 
 
 def _inner(report: Report, names: LegalNames, now: float) -> list[dict[str, str]] | None:
-    """For each of DIMENSIONS the text of each name; of none, none."""
-    found = []
+    """Return, for each of DIMENSIONS, the encoded string of every name; that of the empty name is empty."""
+    encoded = []
     columns = zip(*(point.value[2:-1] for point in report.points), strict=True)
     for key, column in zip(DIMENSIONS, columns, strict=False):
         legal = names.legal(key, [name for name in dict.fromkeys(column) if name])
         for form in legal.values():
             if refusal({"properties": {"what": "it", key: form}, "timestamp": 0, "value": 0}, now) is not None:
                 return None
-        found.append({"": "", **{name: f',"{key}":{_encode(form)}' for name, form in legal.items()}})
-    return found
+        encoded.append({"": "", **{name: f',"{key}":{_encode(form)}' for name, form in legal.items()}})
+    return encoded

@@ -1,4 +1,4 @@
-"""What a window's rows are counted against: the bins of its reference, matched to the window's columns. Pure."""
+"""The bins of a window's reference, matched to the window's columns, in which its rows are counted. Pure."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ from zmon.reference.bins import SLACK
 from zmon.reference.build import BINNED
 
 Array = NDArray[Any]
-EQUAL = np.linspace(0, 1, 21)[1:-1, np.newaxis]  # of the highest probability, where there is no reference
+EQUAL = np.linspace(0, 1, 21)[1:-1, np.newaxis]  # edges for the highest probability, without a reference
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class ReferenceColumn:
-    """A categorical feature: bins of its most frequent categories, of all others, and of missing values."""
+    """Bins of a categorical feature: its most frequent categories, all others, and missing values."""
 
     name: str
-    at: int  # among the batch's columns of codes
-    known: dict[str, int]
+    at: int  # index among the batch's columns of codes
+    places: dict[str, int]  # of categories that the reference names
     binned: int
     reference: Array
-    complete: bool  # every category of the reference is named
+    complete: bool  # the reference names all of its categories
 
     def count(self, codes: Array, names: Sequence[str]) -> tuple[Array, int]:
-        """Rows in each bin, and rows of categories that the reference does not name."""
-        place = [self.known.get(name, -1) for name in names]
-        bins = np.array([*(at if 0 <= at < self.binned else self.binned for at in place), self.binned + 1])
+        """Return the rows in each bin, and the rows of categories that the reference does not name."""
+        places = [self.places.get(name, -1) for name in names]
+        bins = np.array([*(at if 0 <= at < self.binned else self.binned for at in places), self.binned + 1])
         rows = np.bincount(codes + 1, minlength=len(names) + 1)
-        found = np.zeros(self.binned + 2, dtype=np.int64)
-        np.add.at(found, bins, np.append(rows[1:], rows[0]))
-        return found, sum(int(n) for n, at in zip(rows[1:], place, strict=True) if at < 0)
+        counts = np.zeros(self.binned + 2, dtype=np.int64)
+        np.add.at(counts, bins, np.append(rows[1:], rows[0]))
+        return counts, sum(int(n) for n, at in zip(rows[1:], places, strict=True) if at < 0)
 
 
 class ReferenceBins:
-    """The reference's bins for windows of one schema; without a reference, those of the predictions only."""
+    """Bins of a reference for windows of one schema; without a reference, only bins of the predictions."""
 
     def __init__(self, profile: Profile | None, schema: Schema) -> None:
         self.digest = "" if profile is None else profile.digest
@@ -71,14 +71,14 @@ class ReferenceBins:
             table.low - np.abs(table.low) * SLACK, table.high + np.abs(table.high) * SLACK
         )  # fmt: skip
         place = {name: i for i, name in enumerate(schema.categorical)}
-        self.categorical = [_column(each, place[each.name]) for each in profile.categorical]
+        self.categorical = [_column(feature, place[feature.name]) for feature in profile.categorical]
 
     def inputs(self, values: Array) -> Array:
-        """The reference's numeric columns of a batch's inputs."""
+        """Return the columns of a batch's inputs that the reference has."""
         return values if self._where is None else values[:, self._where]
 
     def empty(self) -> dict[str, Any]:
-        """Counts of nothing."""
+        """Return empty counts."""
         score = 0 if self.score is None else len(self.score) + 2
         return {
             "of": self.digest,
@@ -92,20 +92,20 @@ class ReferenceBins:
         }
 
 
-def _column(each: Categorical, at: int) -> ReferenceColumn:
-    binned = min(BINNED, len(each.categories))
-    rest = int(each.counts[binned:].sum()) + each.other
-    reference = np.concatenate([each.counts[:binned], [rest, each.missing]])[:, np.newaxis]
-    return ReferenceColumn(each.name, at, each.place, binned, reference, not each.other)
+def _column(feature: Categorical, at: int) -> ReferenceColumn:
+    binned = min(BINNED, len(feature.categories))
+    rest = int(feature.counts[binned:].sum()) + feature.other
+    reference = np.concatenate([feature.counts[:binned], [rest, feature.missing]])[:, np.newaxis]
+    return ReferenceColumn(feature.name, at, feature.place, binned, reference, not feature.other)
 
 
 def bins_for(ctx: Context) -> ReferenceBins:
-    """That of a context; made once for each reference and schema."""
-    return _made(ctx.reference, _Named(ctx.schema))
+    """Return the bins for a context. They are built once for each reference and schema."""
+    return _build(ctx.reference, _SchemaKey(ctx.schema))
 
 
-class _Named:
-    """A schema as a key of the cache: by its object, which a window has one of."""
+class _SchemaKey:
+    """Key of the cache: a schema by identity, because comparing schemas costs more and a window has one object."""
 
     def __init__(self, schema: Schema) -> None:
         self.schema = schema
@@ -114,9 +114,9 @@ class _Named:
         return id(self.schema)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Named) and other.schema is self.schema
+        return isinstance(other, _SchemaKey) and other.schema is self.schema
 
 
 @lru_cache(maxsize=64)
-def _made(profile: Profile | None, named: _Named) -> ReferenceBins:
-    return ReferenceBins(profile, named.schema)
+def _build(profile: Profile | None, key: _SchemaKey) -> ReferenceBins:
+    return ReferenceBins(profile, key.schema)

@@ -1,4 +1,4 @@
-"""Mergeable moments and extremes of many columns at once, and the quantiles that go with them. Pure.
+"""Mergeable moments and extremes of many columns at once, and quantiles. Pure.
 
 Moments follow Chan, Golub and LeVeque (1979): means and sums of squared deviations are merged, never Σx².
 """
@@ -14,16 +14,16 @@ Array = NDArray[Any]
 Moments = dict[str, Array]
 
 QUANTILES = {"q05": 0.05, "q25": 0.25, "median": 0.5, "q50": 0.5, "q75": 0.75, "q95": 0.95, "q99": 0.99}
-# The statistics of the earlier MLWatcher agent, and those that go beyond it.
+# CLASSIC are the statistics of the earlier MLWatcher agent.
 CLASSIC = ("mean", "median", "std", "range", "q25", "q50", "q75", "iqr")
 FURTHER = ("min", "max", "q05", "q95", "q99")
 STATS = (*CLASSIC, *FURTHER)
 NARROW = 64  # columns
-BLOCK = 2**17  # values worked on at a time: 1 MiB as float64
+BLOCK = 2**17  # values processed at a time: 1 MiB as float64
 
 
 def empty(columns: int) -> Moments:
-    """Moments of no rows."""
+    """Return the moments of no rows."""
     return {
         "n": np.zeros(columns, dtype=np.int64),
         "mean": np.zeros(columns),
@@ -34,50 +34,50 @@ def empty(columns: int) -> Moments:
 
 
 def of(values: Array) -> Moments:
-    """Moments of each column of an (n, columns) float64 array."""
-    block, axis = _laid_out(values)
-    with np.errstate(all="ignore"):  # infinite results are left out when they are reported
+    """Return the moments of each column of an (n, columns) float64 array."""
+    block, axis = _arrange(values)
+    with np.errstate(all="ignore"):  # infinite results are left out of reports
         total = block.sum(axis=axis)
-    return _whole(block, block, total, np.empty_like(block), axis)
+    return _moments(block, block, total, np.empty_like(block), axis)
 
 
 def tally(values: Array) -> tuple[Moments, Array, Array]:
-    """Moments of each column over its finite values, and how many are missing and infinite, of an (n, columns) array.
+    """Return each column's moments over its finite values, and its numbers of missing and infinite values.
 
-    Goes block by block, in float64 whatever the array's type: a block stays in the processor's cache.
+    The (n, columns) array is processed in blocks that fit into the processor's cache, in float64 whatever its type.
     """
     columns = values.shape[1]
     moments, missing, infinite = empty(columns), np.zeros(columns, dtype=np.int64), np.zeros(columns, dtype=np.int64)
     rows = min(max(1, BLOCK // max(1, columns)), len(values))
-    space = np.empty((2, rows * columns))  # once: fresh memory for every block would cost more than the work in it
+    space = np.empty((2, rows * columns))  # reused: fresh memory for every block would cost more than the computation
     for start in range(0, len(values), rows):
-        raw, axis = _laid_out(values[start : start + rows])
+        raw, axis = _arrange(values[start : start + rows])
         block, buffer = (part[: raw.size].reshape(raw.shape) for part in space)
         np.copyto(block, raw, casting="unsafe")
         with np.errstate(all="ignore"):
             total = block.sum(axis=axis)
         if np.isfinite(total).all():
-            new = _whole(raw, block, total, buffer, axis)
+            new = _moments(raw, block, total, buffer, axis)
         else:
-            gone = ~np.isfinite(block)
-            lacking = np.count_nonzero(gone, axis=axis)
+            excluded = ~np.isfinite(block)
+            lacking = np.count_nonzero(excluded, axis=axis)
             absent = np.count_nonzero(np.isnan(block), axis=axis)
             missing += absent
             infinite += lacking - absent
-            new = _apart(block, buffer, gone, block.shape[axis] - lacking, axis)
+            new = _finite_moments(block, buffer, excluded, block.shape[axis] - lacking, axis)
         moments = merge(moments, new)
     return moments, missing, infinite
 
 
-def _laid_out(values: Array) -> tuple[Array, int]:
-    """The values as they are fast to reduce, and along which axis: few columns are laid out one behind the other."""
+def _arrange(values: Array) -> tuple[Array, int]:
+    """Return the values in a layout that is fast to reduce, and the axis: few columns are stored one after another."""
     if values.shape[1] >= NARROW:
         return values, 0
     return np.ascontiguousarray(values.T), 1
 
 
-def _whole(raw: Array, block: Array, total: Array, buffer: Array, axis: int) -> Moments:
-    """Moments of a block with these column sums; `raw` are the same values in a type that may be faster to compare."""
+def _moments(raw: Array, block: Array, total: Array, buffer: Array, axis: int) -> Moments:
+    """Return the moments of a block with these column sums; `raw` has the values' own type, for extremes."""
     with np.errstate(all="ignore"):
         n = block.shape[axis]
         mean = total / n
@@ -91,25 +91,25 @@ def _whole(raw: Array, block: Array, total: Array, buffer: Array, axis: int) -> 
         }
 
 
-def _apart(block: Array, buffer: Array, gone: Array, n: Array, axis: int) -> Moments:
-    """Moments of a block without the entries in `gone`, `n` of each column are left; changes the block."""
+def _finite_moments(block: Array, buffer: Array, excluded: Array, n: Array, axis: int) -> Moments:
+    """Return the moments without the `excluded` entries, where `n` remain in each column. The block is overwritten."""
     with np.errstate(all="ignore"):
-        np.copyto(block, 0.0, where=gone)
+        np.copyto(block, 0.0, where=excluded)
         safe = np.maximum(n, 1)
         mean = block.sum(axis=axis) / safe
         if not np.isfinite(mean).all():  # finite values whose sum is too large
             mean = (block / np.expand_dims(safe, axis)).sum(axis=axis)
         np.subtract(block, np.expand_dims(mean, axis), out=buffer)
-        np.copyto(buffer, 0.0, where=gone)
+        np.copyto(buffer, 0.0, where=excluded)
         m2 = np.einsum("ij,ij->j" if axis == 0 else "ij,ij->i", buffer, buffer)
-        np.copyto(block, np.inf, where=gone)
+        np.copyto(block, np.inf, where=excluded)
         least = block.min(axis=axis)
-        np.copyto(block, -np.inf, where=gone)
+        np.copyto(block, -np.inf, where=excluded)
         return {"n": n, "mean": mean, "m2": m2, "min": least, "max": block.max(axis=axis)}
 
 
 def merge(left: Moments, right: Moments) -> Moments:
-    """Moments of both."""
+    """Return the moments of both together."""
     n = left["n"] + right["n"]
     safe = np.maximum(n, 1)
     with np.errstate(all="ignore"):
@@ -130,7 +130,7 @@ def merge(left: Moments, right: Moments) -> Moments:
 
 
 def quantiles(values: Array, finite: Array | None = None) -> dict[str, Array]:
-    """The quantiles of each column, interpolated linearly as ``numpy.quantile`` does; NaN for an empty column."""
+    """Return each column's quantiles, interpolated linearly like ``numpy.quantile``; NaN for an empty column."""
     ordered = np.array(values.T, dtype=np.result_type(values.dtype, np.float32), order="C")  # sorts twice as fast
     if finite is None:
         n = np.full(len(ordered), ordered.shape[1], dtype=np.int64)
@@ -139,9 +139,9 @@ def quantiles(values: Array, finite: Array | None = None) -> dict[str, Array]:
         n = finite.sum(axis=0)
     ordered.sort(axis=1)
     columns = np.arange(len(ordered))
-    found = {}
+    result = {}
     for name, q in QUANTILES.items():
-        if name in found or not ordered.shape[1]:
+        if not ordered.shape[1]:
             continue
         position = q * np.maximum(n - 1, 0)
         low = np.floor(position).astype(np.int64)
@@ -150,28 +150,28 @@ def quantiles(values: Array, finite: Array | None = None) -> dict[str, Array]:
         a, b = ordered[columns, low].astype(np.float64), ordered[columns, high].astype(np.float64)
         with np.errstate(all="ignore"):
             at = np.where(a == b, a, np.where(share < 0.5, a + (b - a) * share, b - (b - a) * (1 - share)))
-        found[name] = np.where(n > 0, at, np.nan)
-    return found
+        result[name] = np.where(n > 0, at, np.nan)
+    return result
 
 
-def describe(moments: Moments, found: dict[str, Array]) -> list[list[tuple[str, float]]]:
-    """Of each column its (stat, value) pairs, undefined ones left out. `found` are quantiles, from the row sample."""
+def describe(moments: Moments, quantiles: dict[str, Array]) -> list[list[tuple[str, float]]]:
+    """Return each column's (stat, value) pairs, without undefined ones. The quantiles come from the row sample."""
     n = moments["n"]
     with np.errstate(all="ignore"):
-        known = {
+        values = {
             "mean": moments["mean"],
             "std": np.sqrt(moments["m2"] / np.maximum(n, 1)),
             "range": moments["max"] - moments["min"],
             "min": moments["min"],
             "max": moments["max"],
-            **found,
+            **quantiles,
         }
-        if found:
-            known["iqr"] = found["q75"] - found["q25"]
-        names = [stat for stat in STATS if stat in known]
-        table = np.array([known[stat] for stat in names]).T
+        if quantiles:
+            values["iqr"] = quantiles["q75"] - quantiles["q25"]
+        names = [stat for stat in STATS if stat in values]
+        table = np.array([values[stat] for stat in names]).T
         defined = np.isfinite(table) & (n > 0)[:, np.newaxis]
     return [
-        [(stat, value) for stat, value, given in zip(names, row, there, strict=True) if given]
-        for row, there in zip(table.tolist(), defined.tolist(), strict=True)
+        [(stat, value) for stat, value, valid in zip(names, row, valids, strict=True) if valid]
+        for row, valids in zip(table.tolist(), defined.tolist(), strict=True)
     ]

@@ -1,1 +1,1 @@
-"""How samples reach Anodot's API: table → pace → client → answers → courier. For the sink and `zmon push`."""
+"""Client of Anodot's API for the sink and `zmon push`: target → pace → client → responses → chunk_sender."""

@@ -1,4 +1,4 @@
-"""One HTTP session to Anodot's API: bounded in time and size, and no text that leaves it holds the token."""
+"""HTTP session to Anodot's API: bounded in time and size, and nothing that leaves it holds the token."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import logging
 import socket
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import quote, quote_plus
 
 import requests
@@ -16,34 +16,27 @@ import urllib3
 from requests.adapters import HTTPAdapter
 
 from zmon.errors import ZmonError
+from zmon_plugins.api.responses import Response
 from zmon_plugins.api.target import ApiTarget
 
-ANSWER_LIMIT = 4 * 2**20  # bytes; a thousand errors are some 100 kB
+RESPONSE_LIMIT = 4 * 2**20  # bytes; a thousand errors are some 100 kB
 LOGGERS = ("urllib3.connectionpool", "urllib3.util.retry", "urllib3.connection")  # at DEBUG they log addresses
 
 
-class Unreachable(ZmonError):  # noqa: N818 - a state of the world, not a fault
-    """There was no whole answer; the text says why and holds no address."""
-
-
-class Response(NamedTuple):
-    """What the server said."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
+class Unreachable(ZmonError):  # noqa: N818 - a state of the network, not a fault
+    """There was no complete response; the message says why, and holds no address."""
 
 
 class Redact(logging.Filter):
-    """Takes the token out of log records."""
+    """Removes the token from log records."""
 
     def __init__(self, token: str) -> None:
         super().__init__()
         self._forms = {form: form for form in (token, quote(token, safe=""), quote_plus(token))}
 
-    def add(self, what: str, secret: str) -> None:
-        """One more to take out, in the place of the last of its kind."""
-        self._forms = {**self._forms, what: secret}
+    def register(self, kind: str, secret: str) -> None:
+        """Remove this secret as well; it replaces the last one of its kind."""
+        self._forms = {**self._forms, kind: secret}
 
     def filter(self, record: logging.LogRecord) -> bool:
         text = record.getMessage()
@@ -59,7 +52,7 @@ class Redact(logging.Filter):
 
 
 class _Adapter(HTTPAdapter):
-    """An adapter that knows the socket in use, so that a watchdog can end a request whatever it waits for."""
+    """Adapter that knows the socket in use, so that a watchdog can end a request whatever it waits for."""
 
     def __init__(self) -> None:
         self.socket: socket.socket | None = None
@@ -98,18 +91,18 @@ class _Adapter(HTTPAdapter):
         used = self.socket
         if used is not None:
             with contextlib.suppress(OSError):
-                socket.socket.shutdown(used, socket.SHUT_RDWR)  # not an SSL goodbye: that would wait, too
+                socket.socket.shutdown(used, socket.SHUT_RDWR)  # of the plain socket: an SSL shutdown would wait
 
 
 class Client:
-    """Posts to one API. For one thread at a time.
+    """HTTP client of one API, for one thread at a time.
 
     Parameters
     ----------
     target : ApiTarget
     token : str
     protocol : str
-        Of the samples: ``"anodot20"`` or ``"anodot30"``.
+        Protocol of the samples: ``"anodot20"`` or ``"anodot30"``.
     """
 
     def __init__(self, target: ApiTarget, token: str, protocol: str = "anodot20") -> None:
@@ -130,36 +123,36 @@ class Client:
             logging.getLogger(name).removeFilter(self._redact)
 
     def send(self, samples: Sequence[Mapping[str, Any]]) -> Response:
-        """Post samples; Unreachable when there is no whole answer in time."""
+        """Post samples; Unreachable if there is no complete response in time."""
         return self.post("/api/v1/metrics", samples)
 
     def post(self, path: str, body: Any) -> Response:
-        """Post JSON under the token."""
+        """Post JSON with the token."""
         return self._exchange("POST", path, {"token": self._token, "protocol": self._protocol}, body, {})
 
-    def as_bearer(self, method: str, path: str, query: Mapping[str, str], body: Any, bearer: str) -> Response:
-        """A request under a bearer token instead."""
+    def request_as_bearer(self, method: str, path: str, query: Mapping[str, str], body: Any, bearer: str) -> Response:
+        """Make a request with a bearer token instead."""
         headers = {"Authorization": f"Bearer {bearer}"} if bearer else {}
         return self._exchange(method, path, query, body, headers)
 
-    def keep_secret(self, what: str, secret: str) -> None:
-        """Take this out of everything that is told, too; `what` names its kind."""
-        self._redact.add(what, secret)
+    def keep_secret(self, kind: str, secret: str) -> None:
+        """Remove this secret, too, from logs, errors and responses."""
+        self._redact.register(kind, secret)
 
     def _exchange(
         self, method: str, path: str, query: Mapping[str, str], body: Any, headers: Mapping[str, str]
     ) -> Response:
         data = None if body is None else json.dumps(body, separators=(",", ":"), allow_nan=False).encode()
         with self._deadline() as expired:
-            answer = self._request(method, path, query, data, headers)
-        if isinstance(answer, str):  # raised here: outside of the handler no exception that holds the address hangs on
-            raise Unreachable(f"no answer within {self._target.read_timeout:g} s" if expired.is_set() else answer)
-        return answer
+            response = self._request(method, path, query, data, headers)
+        if isinstance(response, str):  # raised outside of the handler, where no exception with the address is chained
+            raise Unreachable(f"no response within {self._target.read_timeout:g} s" if expired.is_set() else response)
+        return response
 
     def _request(
         self, method: str, path: str, query: Mapping[str, str], data: bytes | None, headers: Mapping[str, str]
     ) -> Response | str:
-        """The answer, or why there is none."""
+        """Return the response, or the reason why there is none."""
         target = self._target
         try:
             with self._session.request(
@@ -169,17 +162,17 @@ class Client:
                 data=data,
                 headers={"Content-Type": "application/json", **headers},
                 timeout=(target.connect_timeout, target.read_timeout),
-                allow_redirects=False,  # the token would go wherever the answer points
+                allow_redirects=False,  # a redirect would send the token to any host
                 stream=True,
             ) as response:
                 body = b""
                 for part in response.iter_content(65_536):
                     body += part
-                    if len(body) > ANSWER_LIMIT:
-                        return f"an answer of more than {ANSWER_LIMIT} bytes"
+                    if len(body) > RESPONSE_LIMIT:
+                        return f"a response of more than {RESPONSE_LIMIT} bytes"
                 announced = response.headers.get("Content-Length", "")
                 if announced.isdigit() and "Content-Encoding" not in response.headers and len(body) < int(announced):
-                    return "the answer ended too early"
+                    return "the response ended too early"
                 return Response(
                     response.status_code, response.headers, self._redact.clean(body.decode("utf-8", "replace")).encode()
                 )
@@ -188,7 +181,7 @@ class Client:
 
     @contextlib.contextmanager
     def _deadline(self) -> Iterator[threading.Event]:
-        """Cut the connection when the answer is not there in time: a read timeout starts anew with every byte."""
+        """Cut the connection if the response is late: a read timeout alone restarts with every byte."""
         expired = threading.Event()
 
         def cut() -> None:
@@ -205,15 +198,15 @@ class Client:
 
 
 def _reason(error: BaseException) -> str:
-    """Why, without the address that the texts of requests' exceptions hold."""
+    """Return the reason without the address, which the messages of requests' exceptions hold."""
     seen: BaseException | None = error
     for _ in range(10):
         if seen is None:
             break
         if isinstance(seen, OSError) and seen.strerror and not isinstance(seen, requests.RequestException):
             return seen.strerror
-        inner = next((each for each in seen.args if isinstance(each, BaseException)), None)
+        inner = next((argument for argument in seen.args if isinstance(argument, BaseException)), None)
         seen = inner or getattr(seen, "reason", None) or seen.__cause__ or seen.__context__
     if isinstance(error, requests.Timeout):
-        return "no answer in time"
+        return "no response in time"
     return type(error).__name__

@@ -1,4 +1,4 @@
-"""What an answer of Anodot's API means for each sample of the request: lenient in shape, strict in success. Pure."""
+"""Read a response of Anodot's API: its outcome for every sample. Lenient in shape, strict about success. Pure."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
 
 SLOW_DOWN = {"1004", "2002", "2003"}  # API rate, concurrent requests, metrics per second
 TOKEN_INACTIVE = "2001"
-UNREADABLE = "1001"  # the body was no JSON: nothing of it was taken
+UNREADABLE = "1001"  # the body was not JSON: none of it was accepted
 PROTOCOL = "2029"
 RETRY_STATUS = {408, 425, 429}
 REFUSED_STATUS = {400, 413, 422}
@@ -21,32 +21,40 @@ _CODE = re.compile(r"(?<!\d)([12]0\d\d)(?!\d)")
 _INDEX = re.compile(r"ind(?:ex|ices)\D{0,5}(\d+)", re.I)
 
 
+class Response(NamedTuple):
+    """A response as the server sent it."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
 class Outcome(Enum):
     """What to do next."""
 
-    TAKEN = "taken"  # each sample is in, or in `refused` or `again`
-    LATER = "later"  # nothing is in: the same request again
-    PAUSE = "pause"  # nothing is in, and nothing will be until somebody looks
-    SPLIT = "split"  # nothing is in, for the sake of some of the samples, not said which
+    TAKEN = "taken"  # every sample is accepted, or in `refused` or `again`
+    LATER = "later"  # nothing was accepted: repeat the request
+    PAUSE = "pause"  # nothing was accepted, and nothing will be until an operator acts
+    SPLIT = "split"  # nothing was accepted because of some samples, but the response does not name them
 
 
 @dataclass(frozen=True, slots=True)
 class ParsedResponse:
-    """An answer, read.
+    """The meaning of a response.
 
     Attributes
     ----------
     outcome : Outcome
     why : str
-        For the log.
+        Reason, for the log.
     after : float
-        Seconds the server asks to wait.
+        Seconds that the server asks to wait.
     refused : mapping of int to (str, str)
         Code and description by position in the request.
     again : list of int
-        Positions to send again; at once when `why` is empty.
+        Positions to send again; at once if `why` is empty.
     stray : list of (str, str)
-        Refusals that do not say of which sample.
+        Refusals that name no sample.
     """
 
     outcome: Outcome
@@ -57,30 +65,29 @@ class ParsedResponse:
     stray: list[tuple[str, str]] = field(default_factory=list)
 
 
-def read(status: int, headers: Mapping[str, str], body: bytes, n: int, now: float) -> ParsedResponse:
-    """What an answer means.
+def read(response: Response, n: int, now: float) -> ParsedResponse:
+    """Return the meaning of a response.
 
     Parameters
     ----------
-    status : int
-    headers : mapping
-        Looked up as ``Retry-After``.
-    body : bytes
+    response : Response
+        Its headers are looked up as ``Retry-After``.
     n : int
         Samples in the request.
     now : float
         Epoch seconds.
 
     >>> body = b'{"errors": [{"index": "1", "error": 2026, "description": "NaN"}]}'
-    >>> read(200, {}, body, 3, 0.0).refused
+    >>> read(Response(200, {}, body), 3, 0.0).refused
     {1: ('2026', 'NaN')}
     """
+    status, headers, body = response
     after = retry_after(headers.get("Retry-After"), now)
-    found, parsed = _parsed(body)
-    entries = list(_entries(found))
-    codes = {code for _, code, _ in entries}
-    said = "; ".join(f"{code} {text}".strip() for _, code, text in entries[:3]) or body[:200].decode(errors="replace")
-    why = f"status {status}" + (f": {said}" if said.strip() else "")
+    content, parsed = _parse(body)
+    errors = list(_errors(content))
+    codes = {code for _, code, _ in errors}
+    text = "; ".join(f"{code} {text}".strip() for _, code, text in errors[:3]) or body[:200].decode(errors="replace")
+    why = f"status {status}" + (f": {text}" if text.strip() else "")
     if status in (401, 403) or TOKEN_INACTIVE in codes or PROTOCOL in codes:
         return ParsedResponse(Outcome.PAUSE, why, after)
     if status in RETRY_STATUS or status >= 500:
@@ -88,16 +95,18 @@ def read(status: int, headers: Mapping[str, str], body: bytes, n: int, now: floa
     if status not in REFUSED_STATUS and not 200 <= status < 300:
         return ParsedResponse(Outcome.PAUSE, f"{why}; is the address right?", after)
     if status < 300 and not parsed:
-        return ParsedResponse(Outcome.LATER, f"status {status}, but the answer is no JSON: {body[:80]!r}", after)
-    return _each(entries, n, why, after, taken=status < 300)
+        return ParsedResponse(Outcome.LATER, f"status {status}, but the response is not JSON: {body[:80]!r}", after)
+    return _by_sample(errors, n, why, after, taken=status < 300)
 
 
-def _each(entries: list[tuple[int | None, str, str]], n: int, why: str, after: float, *, taken: bool) -> ParsedResponse:
+def _by_sample(
+    errors: list[tuple[int | None, str, str]], n: int, why: str, after: float, *, taken: bool
+) -> ParsedResponse:
     refused: dict[int, tuple[str, str]] = {}
     again: set[int] = set()
     stray = []
     slow = False
-    for index, code, text in entries:
+    for index, code, text in errors:
         if index is not None and 0 <= index < n:
             if code in SLOW_DOWN:
                 again.add(index)
@@ -111,7 +120,7 @@ def _each(entries: list[tuple[int | None, str, str]], n: int, why: str, after: f
         refused[0] = stray.pop(0)
     waits = slow or bool(again)
     if (slow or not taken) and refused:
-        again = set(range(n))  # nothing else of the request was taken
+        again = set(range(n))  # nothing else of the request was accepted
     elif waits and (slow or not taken):
         return ParsedResponse(Outcome.LATER, why, after)
     elif not taken or any(code == UNREADABLE for code, _ in stray):
@@ -121,7 +130,7 @@ def _each(entries: list[tuple[int | None, str, str]], n: int, why: str, after: f
     return ParsedResponse(Outcome.TAKEN, why if waits else "", after, refused, sorted(again - refused.keys()), stray)
 
 
-def _parsed(body: bytes) -> tuple[Any, bool]:
+def _parse(body: bytes) -> tuple[Any, bool]:
     if not body.strip():
         return None, True
     try:
@@ -130,28 +139,29 @@ def _parsed(body: bytes) -> tuple[Any, bool]:
         return None, False
 
 
-def _entries(found: Any) -> Iterator[tuple[int | None, str, str]]:
-    """(index, code, description) of each error, in whatever shape."""
-    if isinstance(found, str) and not _CODE.search(found):
+def _errors(content: Any) -> Iterator[tuple[int | None, str, str]]:
+    """Yield (index, code, description) of every error, in any of the shapes that the API uses."""
+    if isinstance(content, str) and not _CODE.search(content):
         return  # "ok"
-    if isinstance(found, dict):
-        found = found.get("errors") or ([found] if "error" in found else [])
-    if isinstance(found, dict):  # by index
-        found = [
-            {"index": index, **(each if isinstance(each, dict) else {"error": each})} for index, each in found.items()
+    if isinstance(content, dict):
+        content = content.get("errors") or ([content] if "error" in content else [])
+    if isinstance(content, dict):  # by index
+        content = [
+            {"index": index, **(entry if isinstance(entry, dict) else {"error": entry})}
+            for index, entry in content.items()
         ]
-    if isinstance(found, str):
-        found = [found]
-    if not isinstance(found, list):
+    if isinstance(content, str):
+        content = [content]
+    if not isinstance(content, list):
         return
-    for each in found:
-        if isinstance(each, dict):
-            error = _text(each.get("error", each.get("code")))
-            text = _text(each.get("description", each.get("message")))
+    for entry in content:
+        if isinstance(entry, dict):
+            error = _text(entry.get("error", entry.get("code")))
+            text = _text(entry.get("description", entry.get("message")))
             code = _CODE.search(error)
-            yield _whole(each.get("index")), code[1] if code else error or "unknown", text or error
-        elif isinstance(each, str | int):
-            text = str(each)
+            yield _whole(entry.get("index")), code[1] if code else error or "unknown", text or error
+        elif isinstance(entry, str | int):
+            text = str(entry)
             code, index = _CODE.search(text), _INDEX.search(text)
             yield int(index[1]) if index else None, code[1] if code else "unknown", text
 
@@ -170,7 +180,7 @@ def _whole(value: Any) -> int | None:
 
 
 def retry_after(value: str | None, now: float) -> float:
-    """Seconds of a Retry-After header, a number or a date; 0 when it is absent or unreadable.
+    """Return the seconds of a Retry-After header, a number or a date; 0 if it is absent or unreadable.
 
     >>> retry_after("7", 0.0), retry_after("Thu, 01 Jan 1970 00:01:00 GMT", 20.0), retry_after("soon", 0.0)
     (7.0, 40.0, 0.0)

@@ -1,4 +1,4 @@
-"""What [sinks.anodot] says: each key read, or an error that says what is wrong and how to mend it."""
+"""Read [sinks.anodot] and the secrets that it names."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ _TOKEN = re.compile(r"[\x21-\x7e]+")
 
 @dataclass(frozen=True, slots=True)
 class ApiTarget:
-    """Where samples go and how fast. The token is kept apart: it is in no configuration and in no `repr`.
+    """Address and limits of the API. The token is kept elsewhere, so that no configuration and no `repr` shows it.
 
     Attributes
     ----------
     url : str
-        The API's base.
+        Base address of the API.
     requests_per_second, samples_per_second : float
         The account's quota.
     chunk : int
-        Samples a request, at most 1,000.
+        Samples per request, at most 1,000.
     connect_timeout, read_timeout : float
-        Seconds until a connection stands, and until the whole answer is there.
+        Seconds until a connection is open, and until the response is complete.
     agents : str
         ``"health"``: rollups, and per agent what the minimal preset has; ``"all"``; ``"none"``: rollups only.
     properties : mapping of str to str
         Added to every sample.
     protocol : str
-        ``"2.0"``, or ``"3.0"``: schemas and watermarks, which need an access key beside the token.
+        ``"2.0"``, or ``"3.0"`` with schemas and watermarks, which needs an access key in addition to the token.
     """
 
     url: str = "https://app.anodot.com"
@@ -57,7 +57,7 @@ class ApiTarget:
 
 
 def read(table: Mapping[str, Any], where: str = "[sinks.anodot]") -> ApiTarget:
-    """The target of a configuration table; ConfigurationError when a key or a value cannot be."""
+    """Return the target that a configuration table describes, or raise ConfigurationError."""
     if "token" in table:
         raise ConfigurationError(
             f"{where} holds a token; put it into the environment and name the variable: "
@@ -67,12 +67,12 @@ def read(table: Mapping[str, Any], where: str = "[sinks.anodot]") -> ApiTarget:
 
 
 def token_of(target: ApiTarget, where: str = "[sinks.anodot]") -> str:
-    """The token, from the file or the environment; ConfigurationError, without it, when it cannot be had."""
+    """Return the token from the file or the environment, or raise a ConfigurationError that does not contain it."""
     return _secret(target.token_file, target.token_env, "data collection key", where)
 
 
 def access_key_of(target: ApiTarget, where: str = "[sinks.anodot]") -> str:
-    """The access key of protocol 3.0, in the same way."""
+    """Return the access key of protocol 3.0, in the same way."""
     return _secret(target.access_key_file, target.access_key_env, "access key", where)
 
 
@@ -81,7 +81,7 @@ def _secret(file: str, variable: str, what: str, where: str) -> str:
         try:
             token = Path(file).read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "it is no text"
+            reason = getattr(error, "strerror", None) or "it is not a text file"
             raise ConfigurationError(f"{where} file {file!r}: {reason}") from None
         source = f"the file {file!r}"
     else:
@@ -90,14 +90,14 @@ def _secret(file: str, variable: str, what: str, where: str) -> str:
     if not token:
         raise ConfigurationError(f"{where}: {source} holds no token; put the account's {what} there")
     if not _TOKEN.fullmatch(token):
-        raise ConfigurationError(f"{where}: {source} holds characters that no token has")
+        raise ConfigurationError(f"{where}: {source} holds characters that are not allowed in a token")
     return token
 
 
 def _url(value: object) -> str:
     parts = urlsplit(text(value))
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.username:
-        raise ValueError(f'{value!r} is no base address; write it as "https://app.anodot.com"')
+        raise ValueError(f'{value!r} is not a base address; write it as "https://app.anodot.com"')
     return str(value).rstrip("/")
 
 
@@ -109,7 +109,7 @@ def _rate(value: object) -> float:
 
 def _chunk(value: object) -> int:
     if type(value) is not int or not 1 <= value <= 1000:
-        raise ValueError(f"{value!r} is not a whole number from 1 to 1000, the most that the API takes")
+        raise ValueError(f"{value!r} is not a whole number from 1 to 1000, the API's limit")
     return value
 
 

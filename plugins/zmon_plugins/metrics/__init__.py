@@ -1,1 +1,1 @@
-"""Built-in metrics, one family a file; found by walking this folder."""
+"""Built-in metrics, one family per file. The collector loads every file of this folder."""

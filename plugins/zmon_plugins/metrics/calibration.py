@@ -1,4 +1,4 @@
-"""Whether confidence means what it says: among rows with confidence 0.8, are 80 % right?
+"""Calibration: are 80 % of the rows with confidence 0.8 right?
 
 ================ ====================================================================== ===========
 series           definition                                                             range
@@ -8,9 +8,9 @@ calibration_ece  Σ_b (n_b / N) · |accuracy_b − confidence_b| over 15 bins of
 calibration_mce  the largest |accuracy_b − confidence_b| of a bin that has rows          [0, 1]
 ================ ====================================================================== ===========
 
-Confidence is the highest probability of a row, and the row is right when the class that has it is the label: for a
-binary model that is the class above 0.5, whatever the threshold. Bin b holds confidences in (b/15, (b+1)/15].
-Over all labelled rows, exactly; left out when there are none.
+Confidence is the highest probability of a row. The row is right if its label is the class with that probability; for a
+binary model that is the class above 0.5, whatever the threshold. Bin b holds confidences in (b/15, (b+1)/15]. The
+values are exact, over all labelled rows, and omitted without labelled rows.
 
 >>> import numpy as np
 >>> from zmon import Batch, Context, Schema, Window
@@ -41,7 +41,7 @@ _INNER = np.linspace(0.0, 1.0, BINS + 1)[1:-1]
 
 
 class Calibration:
-    """Expected and maximum calibration error. Accumulator, per bin: rows, Σ confidence, rows that were right."""
+    """Expected and maximum calibration error. Accumulator per bin: rows, Σ confidence, right rows."""
 
     name = "calibration"
     task = "classification"
@@ -57,12 +57,12 @@ class Calibration:
     def update(self, acc: dict[str, Array], batch: Batch, ctx: Context) -> dict[str, Array]:
         labelled = np.flatnonzero(batch.labels >= 0)
         p, labels = batch.probabilities[labelled], batch.labels[labelled]
-        said = p.argmax(axis=1)
-        confidence = p[np.arange(len(p)), said].astype(np.float64)
+        likeliest = p.argmax(axis=1)
+        confidence = p[np.arange(len(p)), likeliest].astype(np.float64)
         bins = np.searchsorted(_INNER, confidence, side="left")
         acc["rows"] += np.bincount(bins, minlength=BINS)
         acc["confidence"] += np.bincount(bins, confidence, minlength=BINS)
-        acc["right"] += np.bincount(bins, said == labels, minlength=BINS)
+        acc["right"] += np.bincount(bins, likeliest == labels, minlength=BINS)
         return acc
 
     def merge(self, left: dict[str, Array], right: dict[str, Array]) -> dict[str, Array]:
@@ -79,7 +79,7 @@ class Calibration:
         yield Value("calibration_mce", float((difference / acc["rows"][used]).max()))
 
     def detail(self, acc: dict[str, Array], ctx: Context) -> dict[str, Array] | None:
-        """The bins themselves, for the reliability diagram; None without a labelled row."""
+        """Return the bins for the reliability diagram, or None without labelled rows."""
         return acc if acc["rows"].any() else None
 
 

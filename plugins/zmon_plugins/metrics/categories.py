@@ -1,4 +1,4 @@
-"""The model's categorical and boolean inputs, column by column.
+"""Categorical and boolean inputs of the model, column by column.
 
 ===================== =================== ====================================================================
 series                keys                definition
@@ -10,14 +10,14 @@ feature_missing_freq  feat_name           rows without a value / rows, in [0, 1]
 feature_skipped_count feat_name           rows whose value is not captured: a column of kind text or vector
 ===================== =================== ====================================================================
 
-The ``max_categories`` (option, default 50) most frequent categories are named, ties in the order of their names; the
-rest together are ``__other__``. All counts are over all rows, exactly.
+The ``max_categories`` (option, default 50) most frequent categories are named, ties in the order of their names; all
+others together are ``__other__``. Counts are exact, over all rows.
 
-Memory is bounded: a window keeps the counts of at most ``tracked`` (option, default 1024) categories a column. Up to
-there everything is exact. In a column with more, those with the smallest hashes are kept, which is the same set however
-the rows are split; the others are part of ``__other__`` whatever their frequency, and feature_unique is the estimate
-K / h of Bar-Yossef et al. (2002), K categories kept and h the least hash left out as a share of the range: its standard
-error is 1 / √K, 3 % by default.
+Memory is bounded: a window keeps the counts of at most ``tracked`` (option, default 1024) categories per column. Up to
+that number everything is exact. In a column with more, the categories with the smallest hashes are kept, which is the
+same set however the rows are split. The others belong to ``__other__`` whatever their frequency, and feature_unique is
+the estimate K / h of Bar-Yossef et al. (2002), where K categories are kept and h is the smallest omitted hash as a
+share of the range. Its standard error is 1 / √K, 3 % by default.
 
 >>> import numpy as np
 >>> from zmon import Batch, Context, Schema, Window
@@ -47,15 +47,15 @@ from zmon.contract import Context, Metric, Series, Value
 from zmon.hooks import hookimpl
 
 OTHER = "__other__"
-TOP = 2**64 - 1  # a bound above every hash but one: nothing has been left out
-Column = dict[str, Any]
+TOP = 2**64 - 1  # initial bound: no category has been left out
+CategoryCounts = dict[str, Any]  # of one column
 
 
 class CategoricalFeatures:
     """Counts of categories. Accumulator: rows, and per column its missing rows and the counts of its categories.
 
-    A column's categories are in the order of their hashes, all below `bound`; `other` counts the rows of those that
-    are not.
+    A column's categories are in the order of their hashes, all below `bound`; `other` counts the rows of categories
+    with larger hashes.
     """
 
     name = "categorical_features"
@@ -75,8 +75,8 @@ class CategoricalFeatures:
         columns = []
         for i, names in enumerate(batch.categories):
             counts = np.bincount(codes[:, i] + 1, minlength=len(names) + 1)
-            there = np.flatnonzero(counts[1:])
-            seen = [names[j] for j in there.tolist()]
+            present = np.flatnonzero(counts[1:])
+            seen = [names[j] for j in present.tolist()]
             hashes = np.array([_hash(name) for name in seen], dtype=np.uint64)
             order = np.argsort(hashes)
             columns.append(
@@ -84,7 +84,7 @@ class CategoricalFeatures:
                     "missing": int(counts[0]),
                     "names": [seen[j] for j in order.tolist()],
                     "hashes": hashes[order],
-                    "counts": counts[1:][there][order],
+                    "counts": counts[1:][present][order],
                     "other": 0,
                     "bound": TOP,
                 }
@@ -113,7 +113,7 @@ def _tracked(ctx: Context) -> int:
     return int(max(ctx.options.get("tracked", 1024), ctx.options.get("max_categories", 50)))
 
 
-def _column() -> Column:
+def _column() -> CategoryCounts:
     empty = np.empty(0, dtype=np.int64)
     return {"missing": 0, "names": [], "hashes": empty.astype(np.uint64), "counts": empty, "other": 0, "bound": TOP}
 
@@ -123,7 +123,7 @@ def _hash(name: str) -> int:
     return int.from_bytes(blake2b(name.encode(errors="surrogatepass"), digest_size=8).digest(), "little")
 
 
-def _merge(left: Column, right: Column, tracked: int) -> Column:
+def _merge(left: CategoryCounts, right: CategoryCounts, tracked: int) -> CategoryCounts:
     hashes = np.concatenate([left["hashes"], right["hashes"]])
     order = np.argsort(hashes, kind="stable")
     hashes = hashes[order]
@@ -145,7 +145,7 @@ def _merge(left: Column, right: Column, tracked: int) -> Column:
     }
 
 
-def _shares(column: Column, most: int) -> Iterator[tuple[str, str, float]]:
+def _shares(column: CategoryCounts, most: int) -> Iterator[tuple[str, str, float]]:
     counts = dict(zip(column["names"], column["counts"].tolist(), strict=True))
     rest = column["other"] + counts.pop(OTHER, 0)
     rows = rest + sum(counts.values())

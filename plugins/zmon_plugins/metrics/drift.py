@@ -1,4 +1,4 @@
-"""How far a window lies from the model's reference, and a replica from its siblings.
+"""Drift: the distance of a window from the model's reference, and of a replica from its siblings.
 
 ============================ ================= ======================================================================
 series                       keys              definition (p: the reference's shares by bin, q: the window's)
@@ -23,7 +23,7 @@ replica_stands_out           –                 1 for an agent that differs fro
 ============================ ================= ======================================================================
 
 Bins are the reference's (`zmon.Profile`), so counts are over all rows and merge exactly; ks and wasserstein compare the
-rollup's row sample with the reference's quantiles. Thresholds, and how an agent comes to stand out: docs/drift.md.
+rollup's row sample with the reference's quantiles. docs/drift.md explains thresholds, and when an agent stands out.
 Options: ``threshold`` (0.1, or ``"learned"``), ``min_rows`` (100).
 
 >>> import numpy as np, zmon
@@ -63,14 +63,14 @@ MIN_ROWS = 100
 
 
 def _full(what: str, definition: str) -> Series:
-    """A series by feature of the preset full, against the reference."""
+    """Return a series by feature, of the preset full, that needs a reference."""
     return Series(what, definition, ("feat_name",), preset="full", reference=True)
 
 
 class Drift:
     """Counts in the reference's bins. Accumulator: `of`, the reference's digest, and counts by part.
 
-    Without a reference predictions are counted all the same, in twenty equal bins, so that replicas can be compared.
+    Without a reference, predictions are counted in twenty equal bins, so that replicas can be compared.
     """
 
     name = "drift"
@@ -133,29 +133,29 @@ class Drift:
         return bins_for(ctx).empty()
 
     def update(self, acc: dict[str, Any], batch: Batch, ctx: Context) -> dict[str, Any]:
-        against = bins_for(ctx)
-        new = against.empty()
-        held = batch.columns
-        if "predicted" in held:
+        reference = bins_for(ctx)
+        new = reference.empty()
+        columns = batch.columns
+        if "predicted" in columns:
             new["predicted"] = np.bincount(batch.predicted, minlength=len(ctx.schema.classes))[:, np.newaxis]
-        if "labels" in held and ctx.schema.task == "classification":
-            known = batch.labels[batch.labels >= 0]
-            new["labels"] = np.bincount(known, minlength=len(ctx.schema.classes))[:, np.newaxis]
+        if "labels" in columns and ctx.schema.task == "classification":
+            labels = batch.labels[batch.labels >= 0]
+            new["labels"] = np.bincount(labels, minlength=len(ctx.schema.classes))[:, np.newaxis]
         score = score_of(batch)
-        if score is not None and against.score is not None:
+        if score is not None and reference.score is not None:
             values = score[1][:, np.newaxis]
-            new["score"] = bins.count(values[~np.isnan(values[:, 0])], against.score)
-        if "inputs" in held and against.numeric:
-            inputs = against.inputs(batch.inputs)
-            new["numeric"] = bins.count(inputs, against.edges)
-            new["outside"] = np.count_nonzero((inputs < against.low) | (inputs > against.high), axis=0)
-        if "codes" in held:
-            for i, column in enumerate(against.categorical):
+            new["score"] = bins.count(values[~np.isnan(values[:, 0])], reference.score)
+        if "inputs" in columns and reference.numeric:
+            inputs = reference.inputs(batch.inputs)
+            new["numeric"] = bins.count(inputs, reference.edges)
+            new["outside"] = np.count_nonzero((inputs < reference.low) | (inputs > reference.high), axis=0)
+        if "codes" in columns:
+            for i, column in enumerate(reference.categorical):
                 new["codes"][i], new["new"][i] = column.count(batch.codes[:, column.at], batch.categories[column.at])
         return self.merge(acc, new)
 
     def merge(self, left: dict[str, Any], right: dict[str, Any]) -> dict[str, Any]:
-        if left["of"] != right["of"]:  # a restart brought another reference: what is the larger part counts
+        if left["of"] != right["of"]:  # the reference changed with a restart: the larger part counts
             return max(left, right, key=lambda acc: (int(acc["predicted"].sum()), acc["of"]))
         for part in ("predicted", "labels", "score", "numeric", "outside", "new"):
             left[part] = left[part] + right[part]
@@ -192,7 +192,7 @@ class Drift:
         verdicts: dict[str, bool] = {}
         rows = int(acc["numeric"][:, 0].sum()) if against.numeric else 0
         if rows:
-            psi, js = (each(profile.numeric.bins, acc["numeric"]) for each in (distances.psi, distances.js))
+            psi, js = (distance(profile.numeric.bins, acc["numeric"]) for distance in (distances.psi, distances.js))
             over = _over(ctx, profile.numeric.bins, acc["numeric"], tests, against.numeric)
             for i, name in enumerate(against.numeric):
                 yield Value("feature_drift", float(psi[i]), feat_name=name, stat="psi")
@@ -218,28 +218,28 @@ class Drift:
             yield Value("drifted_feature_freq", sum(verdicts.values()) / len(verdicts))
 
     def _of_sample(self, ctx: Context, table: Any, values: Array | None, what: str) -> Iterator[Value]:
-        """Kolmogorov–Smirnov and Wasserstein, on the rollup: they need sorted rows of every column."""
+        """Yield Kolmogorov–Smirnov and Wasserstein, for the rollup only: they sort the rows of every column."""
         if ctx.agent_id is not None or values is None:
             return
-        for i, found in distances.by_sample(values, table.quantiles, table.std):
-            for stat, value in found.items():
+        for i, by_stat in distances.by_sample(values, table.quantiles, table.std):
+            for stat, value in by_stat.items():
                 yield Value(what, value, feat_name=table.names[i], stat=stat)
 
     def detail(self, acc: dict[str, Any], ctx: Context) -> dict[str, Any] | None:
-        """The rollup's rows by the reference's bins, `of` which reference they are; None without one."""
+        """Return the rollup's rows by the reference's bins, and `of` which reference they are; None without one."""
         if ctx.agent_id is not None or ctx.reference is None or acc["of"] != bins_for(ctx).digest:
             return None
         return {part: acc[part] for part in ("of", "predicted", "score", "numeric", "codes")}
 
     def compare(self, by_agent: Mapping[str, dict[str, Any]], ctx: Context) -> Iterable[Point]:
-        """Each agent against its siblings."""
-        against = bins_for(ctx)
-        own = {agent: acc for agent, acc in by_agent.items() if acc["of"] == against.digest}
-        yield from replicas.compared(own, against, _min_rows(ctx), THRESHOLD)
+        """Compare each agent with its siblings."""
+        reference = bins_for(ctx)
+        comparable = {agent: acc for agent, acc in by_agent.items() if acc["of"] == reference.digest}
+        yield from replicas.compare_agents(comparable, reference, _min_rows(ctx), THRESHOLD)
 
 
 def _distances(what: str, reference: Array, counts: Array, stats: tuple[str, ...], name: str = "") -> Iterator[Value]:
-    """psi and the others that counts are enough for, of one column."""
+    """Yield psi, and the other distances that need only counts, of one column."""
     values = {"psi": float(distances.psi(reference, counts)[0])}
     if "js" in stats:
         values["js"] = float(distances.js(reference, counts)[0])
@@ -253,17 +253,17 @@ def _distances(what: str, reference: Array, counts: Array, stats: tuple[str, ...
 
 
 def _over(ctx: Context, reference: Array, counts: Array, tests: int, names: tuple[str, ...] = ()) -> Array:
-    """Which columns' psi is over its threshold."""
+    """Return which columns' psi is over its threshold."""
     beyond = distances.chance(reference, counts, tests)
     threshold = ctx.options.get("threshold", THRESHOLD)
-    own = ctx.reference.own if ctx.reference is not None else None
+    learned = ctx.reference.own if ctx.reference is not None else None
     limit = np.full(counts.shape[1], THRESHOLD if threshold == "learned" else float(threshold)) + beyond
-    if threshold == "learned" and own is not None:
+    if threshold == "learned" and learned is not None:
         for i, name in enumerate(names):
-            if name in own.mean:
-                limit[i] = max(own.mean[name] + 3 * own.std[name], beyond[i])
-    found: Array = distances.psi(reference, counts) > limit
-    return found
+            if name in learned.mean:
+                limit[i] = max(learned.mean[name] + 3 * learned.std[name], beyond[i])
+    over: Array = distances.psi(reference, counts) > limit
+    return over
 
 
 def _scores(ctx: Context) -> Array | None:

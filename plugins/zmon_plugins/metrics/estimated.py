@@ -1,4 +1,4 @@
-"""How good the model probably is, before the labels come: CBPE, confidence-based performance estimation.
+"""Estimated performance before labels arrive: CBPE, confidence-based performance estimation.
 
 =================== =========================== ============================================================= =======
 series              keys                        definition (q: a row's calibrated probabilities)              range
@@ -11,14 +11,14 @@ estimated_roc_auc   binary: –; else stat =      P(score of a row of the class 
 each                stat = standard_error       σ of the realised value around the estimate, were q exact     0 …
 =================== =========================== ============================================================= =======
 
-q is each class's probability through the isotonic calibration that the reference profile holds where it lowers the
-calibration error, and then divided by the row's sum. Without a reference that was labelled there are no values: nobody
-knows then what a probability of this model is worth.
+q is each class's probability, passed through the isotonic calibration that the reference profile holds where it lowers
+the calibration error, and then divided by the row's sum. Without a labelled reference there are no values, because
+nothing shows how far the model's probabilities can be trusted.
 
-**It is blind to concept drift.** It sees which rows come and how sure the model is of them; when the same inputs come
-to mean something else, q is wrong, and the estimate stays where it was. See docs/drift.md.
+**It is blind to concept drift.** It uses the rows and the model's confidence; if the same inputs get a different
+meaning, q is wrong and the estimate does not move. See docs/drift.md.
 
-standard_error: accuracy √(Σ q(1 − q)) / n; F1 by the delta method on TP and FN, macro as if classes were independent;
+standard_error: accuracy √(Σ q(1 − q)) / n; F1 by the delta method on TP and FN, macro with independent classes;
 ROC-AUC after Hanley and McNeil (1982). Sources: Garg et al. (2022), NannyML's description of CBPE.
 
 >>> import numpy as np, zmon
@@ -48,9 +48,9 @@ from zmon.hooks import hookimpl
 from zmon.reference import Profile
 
 Array = NDArray[Any]
-BINS = 1024  # of the score, even in its logit from −REACH to REACH
+BINS = 1024  # of the score, equal in its logit from −REACH to REACH
 REACH = 16.0
-RANKED = 100  # classes; with more, no area is estimated
+RANKED = 100  # classes; with more, no ROC-AUC is estimated
 
 
 class Estimated:
@@ -87,17 +87,17 @@ class Estimated:
         if ctx.reference is None or ctx.reference.calibration is None:
             return acc
         new = self.create(ctx)
-        there = ~np.isnan(batch.probabilities[:, 0])
-        p, predicted = batch.probabilities[there].astype(np.float64), batch.predicted[there]
+        present = ~np.isnan(batch.probabilities[:, 0])
+        p, predicted = batch.probabilities[present].astype(np.float64), batch.predicted[present]
         q = calibrated(p, ctx.reference)
         classes = q.shape[1]
         new["rows"] = len(q)
         doubt = q * (1 - q)
-        own = np.zeros((len(q), classes))
-        own[np.arange(len(q)), predicted] = 1.0
-        new["confusion"] = q.T @ own
-        new["variance"] = np.stack([(doubt * own).sum(axis=0), (doubt * (1 - own)).sum(axis=0)])
-        new["doubt"] = float((doubt * own).sum())
+        one_hot = np.zeros((len(q), classes))
+        one_hot[np.arange(len(q)), predicted] = 1.0
+        new["confusion"] = q.T @ one_hot
+        new["variance"] = np.stack([(doubt * one_hot).sum(axis=0), (doubt * (1 - one_hot)).sum(axis=0)])
+        new["doubt"] = float((doubt * one_hot).sum())
         if classes <= RANKED:
             for i, c in enumerate(_ranked(classes)):
                 where = _score_bins(p[:, c])
@@ -106,7 +106,7 @@ class Estimated:
         return self.merge(acc, new)
 
     def merge(self, left: dict[str, Any], right: dict[str, Any]) -> dict[str, Any]:
-        if left["of"] != right["of"]:  # a restart brought another reference
+        if left["of"] != right["of"]:  # the reference changed with a restart
             return max(left, right, key=lambda acc: (acc["rows"], acc["of"]))
         return {key: value if key == "of" else value + right[key] for key, value in left.items()}
 
@@ -120,12 +120,12 @@ class Estimated:
 
 
 def calibrated(p: Array, reference: Profile) -> Array:
-    """Each class's probability through its calibration, divided by the row's sum."""
+    """Return each class's calibrated probability, divided by the row's sum."""
     knots = reference.calibration or ()
     q = np.column_stack([p[:, c] if k is None else k.of(p[:, c]) for c, k in enumerate(knots)])
     total = q.sum(axis=1, keepdims=True)
-    found: Array = np.where(total > 0, q / np.where(total > 0, total, 1), p)
-    return found
+    normalised: Array = np.where(total > 0, q / np.where(total > 0, total, 1), p)
+    return normalised
 
 
 def _ranked(classes: int) -> range:
@@ -135,20 +135,20 @@ def _ranked(classes: int) -> range:
 def _score_bins(p: Array) -> Array:
     with np.errstate(divide="ignore"):
         logit = np.clip(np.log(p) - np.log1p(-p), -REACH, REACH)
-    found: Array = np.minimum(((logit + REACH) * (BINS / (2 * REACH))).astype(np.int64), BINS - 1)
-    return found
+    bins: Array = np.minimum(((logit + REACH) * (BINS / (2 * REACH))).astype(np.int64), BINS - 1)
+    return bins
 
 
 def _f1(acc: Mapping[str, Any], names: tuple[str, ...]) -> Iterator[Value]:
     confusion = acc["confusion"]
     values, variances = [], []
     for c, name in enumerate(names):
-        hits, labels, said = confusion[c, c], confusion[c].sum(), confusion[:, c].sum()
-        if labels + said <= 0:
+        hits, labels, predictions = confusion[c, c], confusion[c].sum(), confusion[:, c].sum()
+        total, missed = labels + predictions, labels - hits
+        if total <= 0:
             continue
-        values.append(min(1.0, float(2 * hits / (labels + said))))
-        total, missed = labels + said, labels - hits
-        of_hits, of_missed = 2 * (said + missed) / total**2, -2 * hits / total**2
+        values.append(min(1.0, float(2 * hits / total)))
+        of_hits, of_missed = 2 * (predictions + missed) / total**2, -2 * hits / total**2
         variances.append(of_hits**2 * acc["variance"][0, c] + of_missed**2 * acc["variance"][1, c])
         yield Value("estimated_f1", values[-1], class_name=name)
     yield Value("estimated_f1", float(np.mean(values)), stat="macro")

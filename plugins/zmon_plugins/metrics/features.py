@@ -1,4 +1,4 @@
-"""The model's numeric inputs, column by column.
+"""Numeric inputs of the model, column by column.
 
 ===================== ================ =======================================================================
 series                keys             definition
@@ -8,8 +8,8 @@ feature_missing_freq  feat_name        NaN rows / rows, in [0, 1]
 feature_inf_count     feat_name        rows that are +∞ or −∞
 ===================== ================ =======================================================================
 
-Moments and extremes are over all rows, quantiles over the window's row sample, both in float64 whatever the input.
-A column without a finite value has no feature_value.
+Moments and extremes are over all rows, quantiles over the window's row sample, both in float64 whatever the input's
+type. A column without a finite value has no feature_value.
 
 >>> import numpy as np
 >>> from zmon import Batch, Context, Schema, Window
@@ -67,21 +67,21 @@ class NumericFeatures:
         return left
 
     def result(self, acc: dict[str, Any], ctx: Context) -> Iterable[Value]:
-        found: dict[str, Array] = {}
+        quantiles: dict[str, Array] = {}
         if ctx.sample is not None and "inputs" in ctx.sample.columns:
-            found = stats.quantiles(ctx.sample.inputs, _finite(ctx.sample.inputs))
-        described = stats.describe(acc["moments"], found)
+            quantiles = stats.quantiles(ctx.sample.inputs, _finite(ctx.sample.inputs))
+        described = stats.describe(acc["moments"], quantiles)
         missing, infinite = acc["missing"].tolist(), acc["infinite"].tolist()
-        for name, own, lacking, endless in zip(ctx.schema.numeric, described, missing, infinite, strict=True):
-            for stat, value in own:
+        for i, (name, by_stat) in enumerate(zip(ctx.schema.numeric, described, strict=True)):
+            for stat, value in by_stat:
                 yield Value("feature_value", value, feat_name=name, stat=stat)
             if acc["rows"]:
-                yield Value("feature_missing_freq", lacking / acc["rows"], feat_name=name)
-                yield Value("feature_inf_count", endless, feat_name=name)
+                yield Value("feature_missing_freq", missing[i] / acc["rows"], feat_name=name)
+                yield Value("feature_inf_count", infinite[i], feat_name=name)
 
 
 def _finite(values: Array) -> Array | None:
-    """Which entries are finite; None when all are, which is the common case and twice as fast."""
+    """Return which entries are finite, or None if all are, which is common and makes quantiles twice as fast."""
     finite = np.isfinite(values)
     return None if finite.all() else finite
 

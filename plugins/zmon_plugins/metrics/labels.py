@@ -1,4 +1,4 @@
-"""How much of the window is labelled: what the scores beside it rest on.
+"""Share of the window's rows that are labelled, on which its scores are based.
 
 =============== ======================================================= =======
 series          definition                                              range
@@ -6,8 +6,8 @@ series          definition                                              range
 label_coverage  rows with a label / rows in the window                  [0, 1]
 =============== ======================================================= =======
 
-Left out when the window has no rows. A regression's row has a label when its target is a finite number. A label that
-comes later counts when the window of its prediction is still open; what comes after that is in the local history
+Omitted if the window has no rows. A row of a regression is labelled if its target is a finite number. A label that
+arrives later counts if the window of its prediction is still open; later labels only change the local history
 (docs/labels.md).
 
 >>> import numpy as np
@@ -45,12 +45,12 @@ class Labels:
 
     def update(self, acc: dict[str, int], batch: Batch, ctx: Context) -> dict[str, int]:
         labelled = 0
-        if "label_outcomes" in batch.columns:  # no rows of the window; some may be labels of such rows
-            own = batch.raw().get("label_own", ())
-            return {"rows": acc["rows"], "labelled": acc["labelled"] + int(np.count_nonzero(own))}
+        if "label_outcomes" in batch.columns:  # late labels are no rows; some belong to rows of this window
+            of_window = batch.raw().get("label_own", ())
+            return {"rows": acc["rows"], "labelled": acc["labelled"] + int(np.count_nonzero(of_window))}
         if "labels" in batch.columns:
-            known = np.isfinite(batch.labels) if ctx.schema.task == "regression" else batch.labels >= 0
-            labelled = int(np.count_nonzero(known))
+            valid = np.isfinite(batch.labels) if ctx.schema.task == "regression" else batch.labels >= 0
+            labelled = int(np.count_nonzero(valid))
         return {"rows": acc["rows"] + batch.rows, "labelled": acc["labelled"] + labelled}
 
     def merge(self, left: dict[str, int], right: dict[str, int]) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""Labels that came after their predictions: what became of them, and how long they took.
+"""Labels that arrive after their predictions: their outcomes and delays.
 
 =================== ==================================================================================== =======
 series              definition                                                                           range
@@ -12,7 +12,7 @@ label_delay_seconds statistics of (label's time − prediction's time) over the 
 =================== ==================================================================================== =======
 
 Source: the join of publish_labels() with the predictions' ids, see docs/labels.md. Statistics are exact up to 5,000
-different delays in a window; beyond that, quantiles are within 0.8 %.
+distinct delays per window; beyond that, quantiles are within 0.8 %.
 
 >>> import numpy as np
 >>> from zmon import Batch, Context, Schema, Window
@@ -38,12 +38,12 @@ from zmon.hooks import hookimpl
 from zmon_plugins import counts, stats
 
 OUTCOMES = ("joined", "unknown", "duplicate", "conflict", "repeated")  # in the order of their codes
-DISTINCT = 5000  # delays kept as they are
-COARSE = 45  # bits of a float64 beyond the seven that are kept of its mantissa
+DISTINCT = 5000  # delays that are kept exactly
+COARSE = 45  # bits of a float64's mantissa that are dropped; seven remain
 
 
 class LateLabelOutcomes:
-    """Counts by outcome. Accumulator: one count each."""
+    """Counts by outcome. Accumulator: one count per outcome."""
 
     name = "late_labels"
     needs = frozenset({"label_outcomes"})
@@ -63,13 +63,13 @@ class LateLabelOutcomes:
         return left
 
     def result(self, acc: NDArray[np.int64], ctx: Context) -> Iterable[Value]:
-        for outcome, many in zip(OUTCOMES, acc.tolist(), strict=True):
-            if many:
-                yield Value("late_label_count", many, reason=outcome)
+        for outcome, count in zip(OUTCOMES, acc.tolist(), strict=True):
+            if count:
+                yield Value("late_label_count", count, reason=outcome)
 
 
 class LabelDelay:
-    """Seconds from prediction to label. Accumulator: moments, and the delays counted, coarser once they are many."""
+    """Seconds from prediction to label. Accumulator: moments, counts of delays, coarser if they are many."""
 
     name = "label_delay"
     needs = frozenset({"label_outcomes", "label_delays"})
@@ -83,7 +83,7 @@ class LabelDelay:
 
     def update(self, acc: dict[str, Any], batch: Batch, ctx: Context) -> dict[str, Any]:
         seconds = batch.raw()["label_delays"] / 1e9
-        bits = seconds.view(np.uint64)  # of numbers that are not negative: in their order
+        bits = seconds.view(np.uint64)  # the bits of non-negative floats have the order of the numbers
         new = {"moments": stats.of(seconds[:, np.newaxis]), "delays": counts.of(bits), "coarse": False}
         return self.merge(acc, new)
 

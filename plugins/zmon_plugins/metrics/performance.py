@@ -1,4 +1,4 @@
-"""How good the model is, on the rows that have a label. Everything follows from the confusion matrix.
+"""Scores of a classifier over labelled rows, all derived from the confusion matrix.
 
 For one class against the rest, with TP, FP, FN and TN counted over the n labelled rows:
 
@@ -26,9 +26,8 @@ label_count       class_name              rows with that label                  
 label_freq        class_name              label_count / n                              n = 0
 ================= ======================= ============================================ ==================
 
-All but the counts lie in [0, 1], mcc and cohen_kappa in [−1, 1]. Definitions: scikit-learn's, with zero_division=0
-in the means. The first four: the
-earlier MLWatcher agent.
+All values except counts are in [0, 1], mcc and cohen_kappa in [−1, 1]. Definitions: scikit-learn's, with
+zero_division=0 in the means. The first four series come from the earlier MLWatcher agent.
 
 >>> import numpy as np
 >>> from zmon import Batch, Context, Schema, Window
@@ -56,11 +55,11 @@ from zmon.hooks import hookimpl
 from zmon_plugins import counts as sparse
 
 Array = NDArray[Any]
-DENSE_CLASSES = 50  # up to here the zeros of the confusion matrix are emitted too
+DENSE_CLASSES = 50  # up to this number, zeros of the confusion matrix are emitted, too
 
 
 class Performance:
-    """Scores from labels. Accumulator: the non-zero cells of the confusion matrix, as codes and counts.
+    """Scores from labels. Accumulator: the non-zero cells of the confusion matrix, by code.
 
     A cell's code is ``label * n_classes + prediction``; codes ascend.
     """
@@ -144,8 +143,8 @@ def _averages(tp: Array, labels: Array, predictions: Array) -> Iterator[Value]:
 
 
 def _agreement(tp: Array, labels: Array, predictions: Array) -> Iterator[Value]:
-    known = labels > 0
-    yield Value("balanced_accuracy", float((tp[known] / labels[known]).mean()))
+    labelled = labels > 0
+    yield Value("balanced_accuracy", float((tp[labelled] / labels[labelled]).mean()))
     n, right = int(labels.sum()), int(tp.sum())
     chance = int(labels @ predictions)
     vary = (n * n - int(labels @ labels)) * (n * n - int(predictions @ predictions))

@@ -1,9 +1,9 @@
-"""What the model says, and how sure it is.
+"""Predicted classes, and the model's confidence.
 
 ========================== =============== ======================================================= =============
 series                     keys            definition (p: a row's probabilities, k classes)        range
 ========================== =============== ======================================================= =============
-prediction_count           class_name      rows whose predicted class it is: argmax p; binary:     0 …
+prediction_count           class_name      rows with that predicted class: argmax p; binary:       0 …
                                            class 1 when p[1] > threshold
 prediction_freq            class_name      prediction_count / rows                                 [0, 1]
 max_prediction_proba       stat            max p                                                   [0, 1]
@@ -79,7 +79,7 @@ class PredictedClasses:
 
 
 class Confidence:
-    """How sure the model is. Accumulator: moments of the three measures, and of each class's probability."""
+    """The model's confidence. Accumulator: moments of the three measures, and of each class's probability."""
 
     name = "confidence"
     task = "classification"
@@ -110,11 +110,11 @@ class Confidence:
         return {part: stats.merge(left[part], right[part]) for part in left}
 
     def result(self, acc: dict[str, stats.Moments], ctx: Context) -> Iterable[Value]:
-        found: dict[str, Array] = {}
+        quantiles: dict[str, Array] = {}
         if ctx.sample is not None and "probabilities" in ctx.sample.columns:
             p = ctx.sample.probabilities.astype(np.float64)
-            found = stats.quantiles(measures(p[~np.isnan(p[:, 0])]))  # rows that came without probabilities are NaN
-        for what, described in zip(MEASURES, stats.describe(acc["measures"], found), strict=True):
+            quantiles = stats.quantiles(measures(p[~np.isnan(p[:, 0])]))  # rows without probabilities are NaN
+        for what, described in zip(MEASURES, stats.describe(acc["measures"], quantiles), strict=True):
             for stat, value in described:
                 yield Value(what, value, stat=stat)
         for i, name in enumerate(ctx.schema.classes):
@@ -123,10 +123,8 @@ class Confidence:
 
 
 def measures(p: Array) -> Array:
-    """(n, 3) of the rows' highest probability, its lead over the second, and the normalised entropy."""
-    by_class = np.ascontiguousarray(
-        p.T
-    )  # a pass over all rows for each class is faster than one over few classes a row
+    """Return an (n, 3) array of the highest probability, its lead over the second, and the normalised entropy."""
+    by_class = np.ascontiguousarray(p.T)  # one pass over all rows per class is faster than one over classes per row
     highest, second = np.maximum(by_class[0], by_class[1]), np.minimum(by_class[0], by_class[1])
     for one in by_class[2:]:
         np.maximum(second, np.minimum(highest, one), out=second)

@@ -1,4 +1,4 @@
-"""How well the probability of a class ranks the rows of that class above the others, whatever the threshold.
+"""Ranking: how well a class's probability ranks its rows above the others, whatever the threshold.
 
 ======== =========================== ==================================================================== =======
 series   keys                        definition, of one class against the rest                            range
@@ -9,14 +9,14 @@ both     stat = macro, weighted      more than two classes: mean over the classe
                                      plain, or weighted by their labels
 ======== =========================== ==================================================================== =======
 
-Binary models: of class 1. Left out where the labels hold one side only. Definitions: scikit-learn's ``roc_auc_score``
-(``multi_class="ovr"``) and ``average_precision_score``.
+Binary models: of class 1. Omitted if all labels are of the class, or none. Definitions: scikit-learn's
+``roc_auc_score`` (``multi_class="ovr"``) and ``average_precision_score``.
 
-While the window's row sample holds every labelled row, the values are exact. Beyond it they come from a histogram over
-all rows, binned on the leading 18 bits of float32(min(p, 1 − p)): 512 bins an octave, narrow where scores crowd, at 0
-and at 1, so rare events keep their ranking; within 1e-3 of the exact value. The histogram is kept for at most
-``max_classes`` classes (option, default 100): with more, the values are left out when the sample does not hold every
-labelled row.
+If the window's row sample holds every labelled row, the values are exact. Otherwise they come from a histogram over
+all rows, binned by the leading 18 bits of float32(min(p, 1 − p)): 512 bins per octave, narrow near 0 and 1, where
+scores crowd, so that rare events keep their ranking. They are within 1e-3 of the exact values. The histogram is kept
+for at most ``max_classes`` classes (option, default 100): with more classes, the values are omitted if the sample does
+not hold every labelled row.
 
 >>> import numpy as np
 >>> from zmon import Batch, Context, Schema, Window
@@ -45,9 +45,9 @@ from zmon_plugins import counts
 
 Array = NDArray[Any]
 Areas = tuple[float, float, int]  # ROC, PR, rows of the class
-SHIFT = 14  # of 32 bits, the last ones that are dropped
+SHIFT = 14  # of 32 bits, the trailing ones that are dropped
 SPAN = 2**17  # codes per class
-_TOP = 2 * (0x3F000000 >> SHIFT) + 1  # twice the leading bits of float32(0.5), and one
+_TOP = 2 * (0x3F000000 >> SHIFT) + 1  # twice the leading bits of float32(0.5), plus one
 
 
 class Ranking:
@@ -78,10 +78,10 @@ class Ranking:
         if len(ranked) <= min(ctx.options.get("max_classes", 100), 2**31 // SPAN):
             codes = _codes(p[:, ranked.start :])
             classes = []
-            for i, c in enumerate(ranked):  # apart, so that the keys to be sorted are few and close together
+            for i, c in enumerate(ranked):  # class by class: fewer and closer keys sort faster
                 keys = (codes[:, i] + np.uint32(i * SPAN)) * np.uint32(2) + (labels == c)
                 classes.append(counts.of(keys.astype(np.uint32, copy=False)))
-            new["scores"] = {each: np.concatenate([one[each] for one in classes]) for each in ("keys", "counts")}
+            new["scores"] = {part: np.concatenate([scores[part] for scores in classes]) for part in ("keys", "counts")}
         return self.merge(acc, new)
 
     def merge(self, left: dict[str, Any], right: dict[str, Any]) -> dict[str, Any]:
@@ -89,32 +89,32 @@ class Ranking:
 
     def result(self, acc: dict[str, Any], ctx: Context) -> Iterable[Value]:
         names = ctx.schema.classes
-        found: dict[int, Areas] = {}
+        by_class: dict[int, Areas] = {}
         exact = _labelled_sample(ctx)
         if exact is not None and len(exact[1]) == acc["rows"]:
-            found = dict(_from_rows(*exact))
+            by_class = dict(_from_rows(*exact))
         elif len(acc["scores"]["keys"]):
-            found = dict(_from_histogram(acc["scores"], _ranked(len(names))))
+            by_class = dict(_from_histogram(acc["scores"], _ranked(len(names))))
         for which, what in enumerate(("roc_auc", "pr_auc")):
             if len(names) == 2:
-                for areas in found.values():
+                for areas in by_class.values():
                     yield Value(what, areas[which])
                 continue
-            for c, areas in found.items():
+            for c, areas in by_class.items():
                 yield Value(what, areas[which], class_name=names[c])
-            if found:
-                values, weights = zip(*((areas[which], areas[2]) for areas in found.values()), strict=True)
+            if by_class:
+                values, weights = zip(*((areas[which], areas[2]) for areas in by_class.values()), strict=True)
                 yield Value(what, float(np.mean(values)), stat="macro")
                 yield Value(what, float(np.average(values, weights=weights)), stat="weighted")
 
 
 def _ranked(classes: int) -> range:
-    """The classes that are ranked: of two only the second."""
+    """Return the classes that are ranked: only the second of two."""
     return range(1, 2) if classes == 2 else range(classes)
 
 
 def _codes(p: Array) -> Array:
-    """Whole numbers below SPAN that ascend with p, fine near 0 and 1."""
+    """Return whole numbers below SPAN that ascend with p, with fine steps near 0 and 1."""
     far = p > 0.5
     near = np.where(far, np.maximum(1 - p, 0), p).astype(np.float32)
     bits = near.view(np.uint32) >> np.uint32(SHIFT)
@@ -122,7 +122,7 @@ def _codes(p: Array) -> Array:
 
 
 def _labelled_sample(ctx: Context) -> tuple[Array, Array] | None:
-    """Probabilities and labels of the sample's rows that have both."""
+    """Return the probabilities and labels of the sample's rows that have both."""
     if ctx.sample is None or not {"probabilities", "labels"} <= ctx.sample.columns:
         return None
     p, labels = ctx.sample.probabilities, ctx.sample.labels
@@ -141,19 +141,19 @@ def _from_rows(p: Array, labels: Array) -> Iterator[tuple[int, Areas]]:
 
 
 def _from_histogram(scores: counts.Counts, ranked: range) -> Iterator[tuple[int, Areas]]:
-    keys, how_often = scores["keys"], scores["counts"]
+    keys, rows = scores["keys"], scores["counts"]
     edges = np.searchsorted(keys, np.arange(len(ranked) + 1, dtype=np.uint64) * (2 * SPAN))
     for i, c in enumerate(ranked):
-        own, n = keys[edges[i] : edges[i + 1]], how_often[edges[i] : edges[i + 1]]
-        codes, where = np.unique(own >> np.uint32(1), return_inverse=True)
-        hit = (own & np.uint32(1)).astype(bool)
+        of_class, n = keys[edges[i] : edges[i + 1]], rows[edges[i] : edges[i + 1]]
+        codes, where = np.unique(of_class >> np.uint32(1), return_inverse=True)
+        hit = (of_class & np.uint32(1)).astype(bool)
         positive, negative = (np.zeros(len(codes), dtype=np.int64) for _ in range(2))
         positive[where[hit]], negative[where[~hit]] = n[hit], n[~hit]
         yield from _areas(c, positive, negative)
 
 
 def _areas(c: int, positive: Array, negative: Array) -> Iterator[tuple[int, Areas]]:
-    """Areas under both curves from counts by ascending score."""
+    """Yield the areas under both curves, from counts by ascending score."""
     p, n = int(positive.sum()), int(negative.sum())
     if not p or not n:
         return

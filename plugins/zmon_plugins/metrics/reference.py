@@ -1,4 +1,4 @@
-"""Learns a model's reference from its first windows, where there is no profile of training data.
+"""Learn a model's reference from its first windows, for models without a profile of training data.
 
 =============== ======================================================= =======
 series          definition                                              range
@@ -6,9 +6,9 @@ series          definition                                              range
 reference_rows  rows of the reference that drift is measured against    0 …
 =============== ======================================================= =======
 
-Option ``reference_windows`` (from [metrics] or [models.NAME]): so many windows with rows are gathered, each with its
-row sample, at most 16 MiB together; then they become a profile, which is kept from window to window, through restarts.
-Until then their rows lie in the data folder, as those of open windows do.
+Option ``reference_windows`` (from [metrics] or [models.NAME]): the row samples of this number of windows with rows are
+collected, at most 16 MiB in total. Then they become a profile, which is kept from window to window and through
+restarts. Until then the rows are in the data folder, like those of open windows.
 
 >>> import numpy as np
 >>> from zmon import Batch, Context, Profile, Schema, Window
@@ -40,7 +40,7 @@ KEPT = ("inputs", "codes", "probabilities", "predictions", "predicted", "labels"
 
 
 class Reference:
-    """Keeps row samples of the first windows, then the profile made of them. Accumulator: nothing."""
+    """Keeps row samples of the first windows, then the profile made of them. The accumulator stays empty."""
 
     name = "reference"
     needs: frozenset[str] = frozenset()
@@ -67,16 +67,16 @@ class Reference:
 
     def _learn(self, sample: Batch, wanted: int, ctx: Context) -> None:
         windows = ctx.memory.setdefault("windows", [])
-        windows.append(_packed(sample, BYTES // wanted))
+        windows.append(_pack(sample, BYTES // wanted))
         if len(windows) >= wanted:
-            batches = [_unpacked(each).aligned(ctx.schema) for each in windows]
+            batches = [_unpack(packed).aligned(ctx.schema) for packed in windows]
             rows = max(batch.rows for batch in batches)
             ctx.memory["profile"] = from_batches(lambda: batches, window_rows=max(1, rows)).to_bytes()
             del ctx.memory["windows"]
 
 
-def _packed(sample: Batch, limit: int) -> dict[str, Any]:
-    """As many rows as fit, evenly from all of the sample."""
+def _pack(sample: Batch, limit: int) -> dict[str, Any]:
+    """Return as many rows as fit into `limit` bytes, evenly spaced over the sample."""
     columns = {name: column for name, column in sample.raw().items() if name in KEPT}
     row = sum(column.nbytes for column in columns.values()) / max(1, sample.rows)
     rows = min(sample.rows, max(1, int(limit / max(1.0, row))))
@@ -89,7 +89,7 @@ def _packed(sample: Batch, limit: int) -> dict[str, Any]:
     }
 
 
-def _unpacked(packed: Mapping[str, Any]) -> Batch:
+def _unpack(packed: Mapping[str, Any]) -> Batch:
     task, classes, features, kinds, threshold = packed["schema"]
     schema = Schema(task, tuple(classes), tuple(features), tuple(kinds), threshold)
     codes = tuple(tuple(names) for names in packed["dictionaries"])

@@ -1,4 +1,4 @@
-"""What a regression says, and how far off it is on the rows that have a target.
+"""Predictions of a regression, and their errors over the rows that have a target.
 
 ================= ======= ==================================================== =================================
 series            keys    definition (e = prediction − target, t the target)   left out when
@@ -13,7 +13,7 @@ mape              –       mean |e / t| over targets that are not 0            
 ================= ======= ==================================================== =================================
 
 mae, rmse and mape (a share, not per cent) are at least 0, r2 at most 1. Definitions: scikit-learn's. Moments and
-extremes are over all rows, quantiles over the window's row sample. A target that is no finite number counts as none.
+extremes are over all rows, quantiles over the window's row sample. A target that is not a finite number is ignored.
 
 >>> import numpy as np
 >>> from zmon import Batch, Context, Schema, Window
@@ -51,7 +51,7 @@ class Regression:
 
     name = "regression"
     task = "regression"
-    late_labels = True  # targets that come later are scored, too
+    late_labels = True  # late targets are scored, too
     needs = frozenset({"predictions"})
     series = (
         Series("prediction_value", _VALUES, stats=("mean", "median", "iqr"), preset="minimal"),
@@ -70,19 +70,19 @@ class Regression:
         return {"predictions": stats.empty(1), "pairs": stats.empty(3), "shares": stats.empty(1)}
 
     def update(self, acc: Parts, batch: Batch, ctx: Context) -> Parts:
-        said = batch.predictions.astype(np.float64)
+        predictions = batch.predictions.astype(np.float64)
         new = {}
-        if "label_outcomes" not in batch.columns:  # a row of the window, not a target that came later
-            new["predictions"] = stats.of(said[:, np.newaxis])
+        if "label_outcomes" not in batch.columns:  # rows of the window, not late targets
+            new["predictions"] = stats.of(predictions[:, np.newaxis])
         if "labels" in batch.columns:
             target = batch.labels.astype(np.float64)
-            known = np.flatnonzero(np.isfinite(target))
-            target = target[known]
-            with np.errstate(over="ignore"):  # what becomes infinite is left out
-                error = said[known] - target
+            finite = np.flatnonzero(np.isfinite(target))
+            target = target[finite]
+            with np.errstate(over="ignore"):  # infinite results are left out
+                error = predictions[finite] - target
                 varied = target != 0
                 share = np.abs(error[varied] / target[varied])
-            if len(known):
+            if len(finite):
                 new["pairs"] = stats.of(np.column_stack([target, error, np.abs(error)]))
             if len(share):
                 new["shares"] = stats.of(share[:, np.newaxis])
@@ -96,12 +96,12 @@ class Regression:
             ("prediction_value", "predictions", "predictions"),
             ("target_value", "pairs", "labels"),
         ):
-            found: dict[str, Array] = {}
+            quantiles: dict[str, Array] = {}
             if ctx.sample is not None and column in ctx.sample.columns:
                 values = ctx.sample.raw()[column].astype(np.float64)
-                found = stats.quantiles(values[np.isfinite(values), np.newaxis])
+                quantiles = stats.quantiles(values[np.isfinite(values), np.newaxis])
             first = {name: values[:1] for name, values in acc[part].items()}
-            for stat, value in stats.describe(first, found)[0]:
+            for stat, value in stats.describe(first, quantiles)[0]:
                 yield Value(what, value, stat=stat)
         yield from (value for value in _scores(acc) if math.isfinite(value.value))
 

@@ -1,4 +1,4 @@
-"""What became of the rows: how many are in the window, and how many are not, and why.
+"""Numbers of rows: in the window, lost, late, rejected and sampled out.
 
 =================== ================================================ ======================================
 series              definition                                       source
@@ -6,12 +6,12 @@ series              definition                                       source
 buffer_count        rows in the window                               the earlier MLWatcher agent
 rows_lost           published, never arrived                         row numbers of each publisher's stream
 rows_late           arrived after their window had closed            collector
-rows_rejected       no valid batch, by reason                        publisher and collector
-rows_sampled_out    left out by the publisher's sample_rate          publisher
+rows_rejected       invalid rows, by reason                          publisher and collector
+rows_sampled_out    omitted by the publisher's sample_rate           publisher
 =================== ================================================ ======================================
 
-All are whole numbers from 0; rows that are in no window are counted in the one that was the oldest open when they
-were noticed.
+All are whole numbers from 0. Rows that are in no window are counted in the oldest window that was open when the
+collector learned of them.
 
 >>> from zmon import Context, RowCounts, Schema, Window
 >>> ctx = Context("fraud", "", "pod-1", Schema(), Window(0, 60), rows=RowCounts(received=40, late=2))
@@ -31,7 +31,7 @@ from zmon.hooks import hookimpl
 
 
 class WindowRows:
-    """Row counts, kept by the collector and given in ``ctx.rows``: the accumulator stays empty."""
+    """Row counts, which the collector keeps and passes in ``ctx.rows``. The accumulator stays empty."""
 
     name = "rows"
     needs: frozenset[str] = frozenset()

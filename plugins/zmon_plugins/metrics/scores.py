@@ -1,4 +1,4 @@
-"""How good the probabilities are, row by row: proper scores over the rows that have a label.
+"""Proper scores of the probabilities over labelled rows: log-loss and Brier score.
 
 ========= ============================================================================ ===========
 series    definition (p: a row's probabilities, y: its label, k classes)               range
@@ -9,7 +9,7 @@ brier     k > 2: mean of Σ_c (p_c − [c = y])² (Brier, 1950); binary: mean of
           (p_1 − [y = 1])², as scikit-learn's ``brier_score_loss``                     [0, 1]
 ========= ============================================================================ ===========
 
-Both over all labelled rows, exactly; left out when there are none.
+Both are exact, over all labelled rows, and omitted without labelled rows.
 
 >>> import numpy as np
 >>> from zmon import Batch, Context, Schema, Window

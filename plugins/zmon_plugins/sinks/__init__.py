@@ -1,1 +1,1 @@
-"""Built-in sinks, one a file; found by walking this folder."""
+"""Built-in sinks, one per file. The collector loads every file of this folder."""

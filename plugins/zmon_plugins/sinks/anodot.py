@@ -1,4 +1,4 @@
-"""Anodot's API: each report's points as samples, in order, in chunks, each dealt with once. Protocols 2.0 and 3.0.
+"""Send reports to Anodot's API as samples: in order, in chunks, each sample once. Protocols 2.0 and 3.0.
 
 Configured by ``[sinks.anodot]``: ``url``, ``token_env`` or ``token_file``, ``requests_per_second``,
 ``samples_per_second``, ``chunk``, ``connect_timeout``, ``read_timeout``, ``agents``, ``properties``, ``enabled``; with
@@ -7,7 +7,7 @@ Configured by ``[sinks.anodot]``: ``url``, ``token_env`` or ``token_file``, ``re
 
 from __future__ import annotations
 
-import random
+import random as generator
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -17,6 +17,7 @@ from zmon.hooks import hookimpl
 from zmon_plugins.anodot import LegalNames, samples
 from zmon_plugins.api.chunk_sender import Chunk, ChunkSender, Sample, chunk_of
 from zmon_plugins.api.client import Client
+from zmon_plugins.api.pace import Clock
 from zmon_plugins.api.protocol3 import StreamSchemas, refusal3, samples3
 from zmon_plugins.api.target import ApiTarget, access_key_of, read, token_of
 
@@ -24,7 +25,7 @@ NAME = "anodot"
 
 
 class MemoryLedger:
-    """The ledger of a sink that nobody gave one: in memory, of the last report."""
+    """Ledger of a sink without an attached one: in memory, for the last report only."""
 
     def __init__(self) -> None:
         self._last = (0, 0)
@@ -37,31 +38,44 @@ class MemoryLedger:
 
 
 class Anodot:
-    """Sends rollups, and per agent what the minimal preset has, unless told otherwise.
+    """Sends rollups and, of each agent, the series of the minimal preset, unless configured otherwise.
 
-    The ledger counts points of the report, whether they are sent or not: so a changed choice does not shift what was
-    settled before.
+    The ledger counts all points of a report, sent or not, so a change of the configuration between two attempts does
+    not shift the points that are settled.
 
     Parameters
     ----------
     target : ApiTarget
     token : str
     preset_of : callable
-        The smallest preset that emits a value.
+        Returns the smallest preset that emits a value.
+    clock : Clock, optional
+    random : callable, optional
+        Returns numbers in [0, 1), for the jitter of waits.
     """
 
     name = NAME
     protocol = "anodot20"
 
-    def __init__(self, target: ApiTarget, token: str, preset_of: Callable[[Value], str]) -> None:
+    def __init__(
+        self,
+        target: ApiTarget,
+        token: str,
+        preset_of: Callable[[Value], str],
+        *,
+        clock: Clock = time,
+        random: Callable[[], float] = generator.random,
+    ) -> None:
         self._target = target
         self._token = token
         self._preset_of = preset_of
+        self._clock = clock
+        self._random = random
         self._names = LegalNames()
         self._ledger: Ledger = MemoryLedger()
         self._client: Client | None = None
         self._sender: ChunkSender
-        self._under_way: tuple[int, list[int], list[Sample], Chunk | None] | None = None
+        self._unfinished: tuple[int, list[int], list[Sample], Chunk | None] | None = None
         self._again: Chunk | None = None
 
     def attach(self, ledger: Ledger) -> None:
@@ -69,41 +83,39 @@ class Anodot:
 
     def open(self) -> None:
         self._client = Client(self._target, self._token, self.protocol)
-        self._sender = ChunkSender(
-            self._client, self._target, clock=time.monotonic, sleep=time.sleep, random=random.random
-        )
+        self._sender = ChunkSender(self._client, self._target, self._clock, self._random)
 
     def write(self, report: Report) -> None:
         sequence, ends, chosen, chunk = self._resume(report)
         while ends:
             if chunk is None:
                 chunk = self._chunk(chosen[: self._target.chunk])
-            self._under_way = (sequence, ends, chosen, chunk)
+            self._unfinished = (sequence, ends, chosen, chunk)
             self._sender.send(chunk)
             size = len(chunk.samples)
             self._ledger.settle(sequence, ends[size - 1], chunk.set_aside())
             ends, chosen, chunk = ends[size:], chosen[size:], None
-            self._under_way = (sequence, ends, chosen, None)
+            self._unfinished = (sequence, ends, chosen, None)
         self._finish(report)
-        self._under_way = None
+        self._unfinished = None
 
-    def _made(self, report: Report, points: Sequence[Point]) -> list[Sample]:
+    def _encode(self, report: Report, points: Sequence[Point]) -> list[Sample]:
         return list(samples(report, self._names, points, self._target.properties))
 
     def _chunk(self, chosen: Sequence[Sample]) -> Chunk:
         return chunk_of(chosen, time.time(), self._target.chunk)
 
     def _finish(self, report: Report) -> None:
-        """Everything of the report is there."""
+        """React to the end of a report, whose samples are all settled."""
 
     def _resume(self, report: Report) -> tuple[int, list[int], list[Sample], Chunk | None]:
-        """Where an interrupted report goes on: of each sample left, the number of points up to it; and the samples."""
-        if self._under_way is not None and self._under_way[0] == report.sequence:
-            return self._under_way
+        """Return the rest of a report: the number of points up to each sample, the samples, and a chunk in delivery."""
+        if self._unfinished is not None and self._unfinished[0] == report.sequence:
+            return self._unfinished
         done = self._ledger.settled(report.sequence)
         ends = [i for i, point in enumerate(report.points, 1) if i > done and self._is_sent(point)]
         points = [report.points[end - 1] for end in ends]
-        return report.sequence, ends, self._made(report, points) if points else [], None
+        return report.sequence, ends, self._encode(report, points) if points else [], None
 
     def _is_sent(self, point: Point) -> bool:
         agents = self._target.agents
@@ -114,12 +126,12 @@ class Anodot:
         )
 
     def resend(self, samples: Sequence[Sample]) -> list[Refused | None]:
-        """Send samples that were set aside; for each None, or why it is refused again."""
+        """Send refused samples again, and return None for each, or the reason of a new refusal."""
         if self._again is None or repr(self._again.samples) != repr(samples):  # a NaN does not equal itself
             self._again = self._chunk(samples)
         self._sender.send(self._again)
         chunk, self._again = self._again, None
-        unsure = chunk.stray[0] if chunk.stray else None  # it may be any of them: they all stay
+        unsure = chunk.stray[0] if chunk.stray else None  # it may concern any of them, so they all stay
         return [
             chunk.refused.get(position) or (unsure and Refused(sample, unsure.code, unsure.description))
             for position, sample in enumerate(samples)
@@ -132,19 +144,23 @@ class Anodot:
 
 
 class Anodot3(Anodot):
-    """The same by protocol 3.0: a schema for each (model, version), and a watermark when a window is complete.
+    """Sends the same by protocol 3.0: a schema for each (model, version), and a watermark after each window.
 
     Parameters
     ----------
     target : ApiTarget
     token, access_key : str
     preset_of : callable
+    **options
+        As for `Anodot`.
     """
 
     protocol = "anodot30"
 
-    def __init__(self, target: ApiTarget, token: str, access_key: str, preset_of: Callable[[Value], str]) -> None:
-        super().__init__(target, token, preset_of)
+    def __init__(
+        self, target: ApiTarget, token: str, access_key: str, preset_of: Callable[[Value], str], **options: Any
+    ) -> None:
+        super().__init__(target, token, preset_of, **options)
         self._access_key = access_key
         self._schemas: StreamSchemas
         self._marks: dict[str, int] = {}
@@ -157,20 +173,20 @@ class Anodot3(Anodot):
     def _schema(self, report: Report) -> str:
         return self._schemas.id_of(f"zmon {report.model} {report.version}".strip(), self._target.properties)
 
-    def _made(self, report: Report, points: Sequence[Point]) -> list[Sample]:
+    def _encode(self, report: Report, points: Sequence[Point]) -> list[Sample]:
         return list(samples3(report, self._names, points, self._target.properties, self._schema(report)))
 
     def _chunk(self, chosen: Sequence[Sample]) -> Chunk:
         return chunk_of(chosen, time.time(), self._target.chunk, refusal3)
 
     def _finish(self, report: Report) -> None:
-        """Nothing before the next window's start will come of this model and version. A mark never goes back."""
+        """Post the watermark: no earlier sample of this model and version follows. It never goes back."""
         client = self._client
         assert client is not None
         schema_id = self._schema(report)
         if self._marks.get(schema_id, 0) < report.window.end:
             mark = {"schemaId": schema_id, "watermark": report.window.end}
-            self._sender.ask(lambda: client.post("/api/v1/metrics/watermark", mark))
+            self._sender.request(lambda: client.post("/api/v1/metrics/watermark", mark))
             self._marks[schema_id] = report.window.end
 
 

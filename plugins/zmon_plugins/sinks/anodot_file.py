@@ -1,4 +1,4 @@
-"""Anodot JSON files: one per closed window of a (model, version), a valid JSON array with one sample a line.
+"""Write Anodot JSON files: one per closed window of a (model, version), a JSON array with one sample per line.
 
 Configured by ``[sinks.anodot_file]``: ``keep`` (a duration, default ``"30d"``: older files are deleted), ``keep_bytes``
 (default 10 GiB: beyond it the oldest are deleted), ``properties`` (added to every sample), ``enabled``.
@@ -24,7 +24,7 @@ from zmon_plugins.json_lines import lines
 
 log = logging.getLogger("zmon.anodot")
 
-SWEEP_EVERY = 600.0  # seconds between looks for files that are too old
+SWEEP_EVERY = 600.0  # seconds between sweeps of old files
 RETRY_AFTER = 5.0
 
 
@@ -37,7 +37,7 @@ class AnodotFile:
     keep : float
         Seconds after which a file is deleted.
     keep_bytes : int
-        Bytes of files; beyond it the oldest are deleted.
+        Total size of files; beyond it the oldest are deleted.
     properties : mapping of str to str
         Added to every sample.
     """
@@ -66,7 +66,7 @@ class AnodotFile:
 
     def open(self) -> None:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for leftover in self._folder.glob("*.tmp"):  # of a write that was interrupted
+        for leftover in self._folder.glob("*.tmp"):  # from interrupted writes
             leftover.unlink(missing_ok=True)
 
     def write(self, report: Report) -> None:
@@ -74,7 +74,7 @@ class AnodotFile:
         good, refused = lines(report, self._names, now, self._properties)
         if refused:
             if not self.invalid:
-                log.warning("a sample is left out of the files: %s: %s %s",
+                log.warning("a sample was left out of the files: %s: %s %s",
                             refused[0].sample["properties"], refused[0].code, refused[0].description)  # fmt: skip
             self.invalid += len(refused)
             if self._ledger is not None and not self._ledger.settled(report.sequence):
@@ -88,7 +88,7 @@ class AnodotFile:
             raise RetryLater(f"cannot write to {self._folder}: {error.strerror}", after=RETRY_AFTER) from error
 
     def close(self) -> None:
-        """Nothing stays open between writes."""
+        """Do nothing: no file stays open between writes."""
 
     def _replace(self, path: Path, text: str) -> None:
         temporary = path.with_suffix(".tmp")
@@ -110,15 +110,15 @@ class AnodotFile:
         total = 0
         for path in sorted(self._folder.glob("*.json"), key=_sequence, reverse=True):
             with contextlib.suppress(FileNotFoundError):
-                found = path.stat()
-                total += found.st_size
-                if found.st_mtime < now - self._keep or total > self._keep_bytes:
+                stat = path.stat()
+                total += stat.st_size
+                if stat.st_mtime < now - self._keep or total > self._keep_bytes:
                     path.unlink()
                     self.swept += 1
 
 
 def file_name(report: Report) -> str:
-    """``20260102T030400Z-000000000042.json``: the window's start in UTC, and the report's sequence."""
+    """Return ``20260102T030400Z-000000000042.json``: the window's start in UTC, and the report's sequence."""
     start = datetime.fromtimestamp(report.window.start, UTC)
     return f"{start:%Y%m%dT%H%M%SZ}-{report.sequence:012d}.json"
 

@@ -1,4 +1,4 @@
-"""Prints each report's rollup to standard output: what is in the windows, while you try things out.
+"""Print each report's rollup to standard output, for first trials.
 
 Configured by ``[sinks.console]``: ``agents = true`` prints each agent's points too; ``what`` is a list of globs over
 the series' names, default all.
@@ -18,14 +18,14 @@ from zmon.options import flag, read_options, texts
 
 
 class Console:
-    """One line a point: time, what, value, names.
+    """Prints one line per point: time, what, value, names.
 
     Parameters
     ----------
     what : sequence of str
         Globs over `what`.
     agents : bool
-        Print agents' points beside the rollup's.
+        Print the agents' points as well as the rollup's.
     stream : file, optional
         By default standard output.
     """
@@ -38,7 +38,7 @@ class Console:
         self._stream = stream
 
     def open(self) -> None:
-        """Nothing to get ready."""
+        """Do nothing: standard output is open."""
 
     def write(self, report: Report) -> None:
         stream = self._stream or sys.stdout
@@ -48,12 +48,12 @@ class Console:
             if (point.agent_id is None or self._agents) and any(fnmatchcase(value.what, glob) for glob in self._what):
                 names = report.properties(point)
                 del names["what"]
-                told = " ".join(f"{key}={name}" for key, name in names.items())
-                stream.write(f"{start:%Y-%m-%dT%H:%M:%SZ} {value.what:<28} {value.value:<12.6g} {told}\n")
+                series = " ".join(f"{key}={name}" for key, name in names.items())
+                stream.write(f"{start:%Y-%m-%dT%H:%M:%SZ} {value.what:<28} {value.value:<12.6g} {series}\n")
         stream.flush()
 
     def close(self) -> None:
-        """Standard output is not ours to close."""
+        """Do nothing: standard output belongs to the process."""
 
 
 @hookimpl

@@ -15,7 +15,7 @@ from zmon_plugins.api.chunk_sender import SendingPaused
 from zmon_plugins.api.protocol3 import MEASUREMENTS, POINT, refusal3, samples3, schema
 from zmon_plugins.sinks.anodot import Anodot3, register_sinks
 
-from tests.plugins.api.test_api_sink import Ledger, all_of, deliver, report, target
+from tests.plugins.api.test_api_sink import CLOCK, Ledger, all_of, deliver, report, target
 from tests.support.standin import ACCESS_KEY, REFUSING, TOKEN, StandIn
 from zmon.contract import Point, Report, Value, Window
 from zmon.errors import ConfigurationError, RetryLater
@@ -31,11 +31,10 @@ def api() -> Iterator[StandIn]:
 
 
 def opened(api: StandIn, ledger: Ledger | None = None, **options: Any) -> Anodot3:
-    sink = Anodot3(target(api, **options), TOKEN, ACCESS_KEY, lambda value: "minimal")
+    sink = Anodot3(target(api, **options), TOKEN, ACCESS_KEY, lambda value: "minimal", clock=CLOCK, random=lambda: 0.0)
     if ledger is not None:
         sink.attach(ledger)
     sink.open()
-    sink._sender._backoff._chance = lambda: 0.0  # type: ignore[attr-defined]
     return sink
 
 
@@ -89,7 +88,7 @@ def test_a_bearer_that_is_withdrawn_is_asked_for_again(api: StandIn) -> None:
     api.bearers.clear()
     with pytest.raises(SendingPaused):
         sink.write(report(2, 3, "b"))
-    sink._sender._not_before = 0.0
+    CLOCK.skip()
     deliver(sink, report(2, 3, "b"))
     assert len(api.accepted) == 6
 
@@ -155,7 +154,7 @@ def test_neither_key_nor_bearer_is_anywhere(api: StandIn, caplog: pytest.LogCapt
     api.faults.extend(["500", "expired", "ok", "refuse", "429"] * 3)
     for sequence in range(1, 5):
         for _ in range(30):
-            sink._sender._not_before = 0.0
+            CLOCK.skip()
             try:
                 sink.write(example_report(sequence))
                 break
@@ -166,7 +165,7 @@ def test_neither_key_nor_bearer_is_anywhere(api: StandIn, caplog: pytest.LogCapt
     api.bearers.clear()  # the API says no, and repeats what it was given
     api.access_key = "another"
     for given in (report(9, 3, "new"), report(10, 3, "newer")):
-        sink._sender._not_before = 0.0
+        CLOCK.skip()
         with pytest.raises(SendingPaused, match="who is") as error:
             sink.write(given)
         told += all_of(error.value)

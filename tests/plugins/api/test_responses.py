@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from zmon_plugins.api.chunk_sender import ChunkSender
-from zmon_plugins.api.client import Response, Unreachable
+from zmon_plugins.api.client import Unreachable
 from zmon_plugins.api.pace import TokenBucket
-from zmon_plugins.api.responses import Outcome, read, retry_after
+from zmon_plugins.api.responses import Outcome, Response, read, retry_after
 from zmon_plugins.api.target import ApiTarget
 
 from tests.support.standin import shaped
@@ -24,7 +24,7 @@ ERRORS = [(1, "2026", "NaN"), (3, "2011", "illegal value")]
 
 def answer(body: Any, n: int = 5, status: int = 200, **headers: str) -> Any:
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return read(status, {name.replace("_", "-"): value for name, value in headers.items()}, data, n, 0.0)
+    return read(Response(status, {name.replace("_", "-"): value for name, value in headers.items()}, data), n, 0.0)
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b"[]", b"null", b'{"errors": []}', b'{"errors": null}', b'"ok"', b" \n"])
@@ -113,7 +113,7 @@ def test_whatever_comes_back_each_sample_has_one_fate(body: Any, status: int, n:
 
 @given(st.binary(max_size=200), st.text(max_size=40))
 def test_rubbish_does_not_raise(body: bytes, header: str) -> None:
-    read(200, {"Retry-After": header}, body, 3, 0.0)
+    read(Response(200, {"Retry-After": header}, body), 3, 0.0)
     assert retry_after(header, 0.0) >= 0.0
 
 
@@ -146,12 +146,13 @@ class Down:
 def waits(client: Any, chance: float, tries: int) -> list[float]:
     """How long a sender asks to wait after each of some failures in a row."""
     now = [0.0]
-    sender = ChunkSender(client, ApiTarget(), clock=lambda: now[0], sleep=lambda s: None, random=lambda: chance)
+    clock = SimpleNamespace(monotonic=lambda: now[0], sleep=lambda seconds: None)
+    sender = ChunkSender(client, ApiTarget(), clock, lambda: chance)
     found = []
     for _ in range(tries):
         now[0] += 1000.0
         with pytest.raises(RetryLater) as error:
-            sender.ask(lambda: client.send([]))
+            sender.request(lambda: client.send([]))
         found.append(error.value.after)
     return found
 

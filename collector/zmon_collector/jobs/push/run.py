@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -89,7 +88,7 @@ class PushRun:
         self.summary.names = dict(self._paths)
         self.summary.settled = self.summary.earlier
         self._client = Client(target, token)
-        self._sender = ChunkSender(self._client, target, clock=time.monotonic, sleep=time.sleep, random=random.random)
+        self._sender = ChunkSender(self._client, target)
 
     def send(self, advance: Callable[[int, str], None]) -> None:
         """Send everything; call `advance` with the number of samples settled, and why the run waits, if it does.
