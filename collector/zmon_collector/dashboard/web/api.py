@@ -1,4 +1,4 @@
-"""The HTTP API: one function a route, all of them described in openapi.py."""
+"""The HTTP API: one function per route, described in openapi.py."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from zmon_collector.dashboard.web.renderers import Renderer
 from zmon_collector.dashboard.web.sse import Broadcaster, EventStream, to_json
 
 MOST_SERIES = 1000
-FORMULA = tuple("=+-@\t\r")  # a spreadsheet would compute a text that begins so
+FORMULA = tuple("=+-@\t\r")  # a spreadsheet computes a cell that begins with one of these
 
 
 class Api:
-    """The routes' functions.
+    """The functions of the routes.
 
     Parameters
     ----------
-    pages : Renderer
-    hub : Broadcaster
+    renderer : Renderer
+    broadcaster : Broadcaster
     ready : callable
-        Whether the collector is at work.
+        Returns whether the collector takes rows.
     """
 
     def __init__(self, renderer: Renderer, broadcaster: Broadcaster, ready: Callable[[], bool]) -> None:
@@ -43,7 +43,7 @@ class Api:
 
     async def series(self, request: Request) -> Response:
         params = request.query_params
-        model = _needed(params.get("model"), "model")
+        model = _required(params.get("model"), "model")
         limit = min(parse_seconds(params, "limit") or 200, MOST_SERIES)
         version, search = params.get("version"), params.get("q", "")[:200]
         return _json({"series": await asyncio.to_thread(self._renderer.series, model, version, search, limit)})
@@ -51,10 +51,10 @@ class Api:
     async def points(self, request: Request) -> Response:
         params = request.query_params
         query = PointQuery(
-            _needed(params.get("model"), "model"),
+            _required(params.get("model"), "model"),
             params.get("version"),
             agents=None if params.get("agent") == "*" else (params.get("agent", ""),),
-            what=tuple(_needed(params.get("what"), "what").split(",")),
+            what=tuple(_required(params.get("what"), "what").split(",")),
             stat=tuple(params["stat"].split(",")) if "stat" in params else None,
             names={name: params[name] for name in NAMES if params.get(name)},
             start=parse_seconds(params, "from") or 0,
@@ -78,7 +78,7 @@ class Api:
         return _json(self._renderer.health())
 
     async def events(self, request: Request) -> ASGIApp:
-        """Live: a stream of views."""
+        """Stream a view whenever it changes."""
         if self._broadcaster.full:
             return JSONResponse({"error": "too many viewers: [web] viewers"}, 503, headers={"retry-after": "10"})
         seen = request.headers.get("last-event-id", "")
@@ -97,19 +97,19 @@ class Api:
         return JSONResponse(openapi.DOCUMENT)
 
 
-async def refused(request: Request, error: Exception) -> Response:
-    """What a wrong question is answered with."""
+async def refuse(request: Request, error: Exception) -> Response:
+    """Return the response to a query that cannot be answered."""
     return JSONResponse({"error": str(error)}, 413 if isinstance(error, QueryTooLargeError) else 400)
 
 
-ERRORS = {BadRequestError: refused, QueryTooLargeError: refused}
+ERRORS = {BadRequestError: refuse, QueryTooLargeError: refuse}
 
 
 def _json(data: Any) -> Response:
     return Response(to_json(data), media_type="application/json")
 
 
-def _needed(value: str | None, name: str) -> str:
+def _required(value: str | None, name: str) -> str:
     if not value:
         raise BadRequestError(f"{name} is missing")
     return value
@@ -120,7 +120,7 @@ def _plain(ts: TimeSeries) -> dict[str, Any]:
 
 
 def as_csv(series: Sequence[TimeSeries]) -> str:
-    """One point a line, a column for each name that occurs."""
+    """Write one point per line, with a column for each name that occurs."""
     columns = list(dict.fromkeys(name for ts in series for name in ts.names))
     out = io.StringIO()
     writer = csv.writer(out)

@@ -1,4 +1,4 @@
-"""The application: routes, the page's files, login, and the guard in front."""
+"""The web application: routes, the page's files, login, and the guard in front."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from zmon_collector.dashboard.prometheus import CONTENT_TYPE
 from zmon_collector.dashboard.theme import TEMPLATES
 from zmon_collector.dashboard.web.api import ERRORS, Api
 from zmon_collector.dashboard.web.renderers import Renderer
-from zmon_collector.dashboard.web.security import COOKIE, Guard, content_security_policy
+from zmon_collector.dashboard.web.security import COOKIE, Access, Guard, content_security_policy
 from zmon_collector.dashboard.web.sse import Broadcaster
 
 STATIC = Path(__file__).parent / "static"
@@ -30,7 +30,7 @@ LONGEST_LOGIN = 4096  # bytes
 
 
 class Files(StaticFiles):
-    """The page's own files, looked at again each time: they change with the release, not with the browser's mind."""
+    """The page's own files, which browsers must revalidate: they change with the release."""
 
     def file_response(self, *args: Any, **kwargs: Any) -> Response:
         response = super().file_response(*args, **kwargs)
@@ -43,10 +43,9 @@ def build_app(
     broadcaster: Broadcaster,
     ready: Callable[[], bool],
     metrics: Callable[[], bytes],
-    token: str | None,
-    hosts: set[str],
+    access: Access,
 ) -> ASGIApp:
-    """The page and its API behind the guard."""
+    """Build the page and its API behind the guard."""
     api = Api(renderer, broadcaster, ready)
     script = plotly_js()
 
@@ -96,19 +95,19 @@ def build_app(
         Route("/api/v1/health", api.health),
         Route("/healthz", api.healthz),
         Route("/readyz", api.readyz),
-        Route("/metrics", _text(metrics)),
+        Route("/metrics", _metrics_route(metrics)),
         Route("/openapi.json", api.openapi),
         Route("/static/plotly.js", plotly),
         Route("/static/templates.json", templates),
         Mount("/static", Files(directory=STATIC)),
     ]
     app = Starlette(routes=routes, lifespan=lifespan, exception_handlers=ERRORS)
-    guard = Guard(app, token, hosts, content_security_policy(script.read_text(encoding="utf-8")))
+    guard = Guard(app, access, content_security_policy(script.read_text(encoding="utf-8")))
     return guard
 
 
-def _text(metrics: Callable[[], bytes]) -> Callable[[Request], Response]:
-    """/metrics; made in a worker thread, as Starlette does with what is no coroutine."""
+def _metrics_route(metrics: Callable[[], bytes]) -> Callable[[Request], Response]:
+    """Return the route of /metrics. Not a coroutine, so Starlette runs it in a worker thread."""
 
     def answer(_: Request) -> Response:
         return Response(metrics(), media_type=CONTENT_TYPE)
@@ -117,7 +116,7 @@ def _text(metrics: Callable[[], bytes]) -> Callable[[Request], Response]:
 
 
 def build_probe_app(ready: Callable[[], bool], metrics: Callable[[], bytes]) -> ASGIApp:
-    """Only /healthz, /readyz and /metrics, for an orchestrator and Prometheus."""
+    """Build /healthz, /readyz and /metrics alone, for an orchestrator and Prometheus."""
 
     async def healthz(_: Request) -> Response:
         return JSONResponse({"status": "ok"})
@@ -125,4 +124,6 @@ def build_probe_app(ready: Callable[[], bool], metrics: Callable[[], bytes]) -> 
     async def readyz(_: Request) -> Response:
         return JSONResponse({"status": "ready" if ready() else "not ready"}, 200 if ready() else 503)
 
-    return Starlette(routes=[Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", _text(metrics))])
+    return Starlette(
+        routes=[Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", _metrics_route(metrics))]
+    )

@@ -1,4 +1,4 @@
-"""The API's description (OpenAPI 3.1). A test holds the routes to it."""
+"""The description of the API (OpenAPI 3.1). A test compares the routes with it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a request asks for: its query as checked values, and the range of time it means. Pure."""
+"""Query parameters of a view as checked values, and the time range they stand for. Pure."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ VIEWS = ("overview", "model", "series", "alerts", "health")
 NAMES = ("class_name", "feat_name", "category", "segment_name", "segment_value", "predicted", "reason", "basis")
 RANGES = {"5m": 300, "15m": 900, "1h": 3600, "6h": 21600, "24h": 86400, "7d": 604800, "all": 0}
 DEFAULT_RANGE = "15m"
-SHOWN = 360  # windows in a figure; beyond it, steps of several windows
+SHOWN = 360  # windows in a figure; beyond it they are gathered in steps
 LONGEST = 16_384  # characters of a name
 
 
 class BadRequestError(ValueError):
-    """The query makes no sense; the text says why."""
+    """A query parameter is missing or wrong; the text says which and why."""
 
 
 @dataclass(frozen=True, slots=True)
 class QueryParams:
-    """One view of some data; equal for all viewers that look at the same."""
+    """The parameters of a view; equal for all viewers of the same one."""
 
     view: str = "overview"
     model: str = ""
@@ -64,7 +64,7 @@ def parse_query(query: Mapping[str, str]) -> QueryParams:
 
 
 def parse_seconds(query: Mapping[str, str], name: str) -> int | None:
-    """A number of seconds from the query."""
+    """Return a whole number of seconds; None when the query does not have it."""
     text = query.get(name)
     if text is None or text == "":
         return None
@@ -75,21 +75,21 @@ def parse_seconds(query: Mapping[str, str], name: str) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class TimeRange:
-    """A stretch of time and the step in which it is shown; 0 is every window."""
+    """A range of time, and the seconds by which its windows are gathered; 0 shows every window."""
 
     start: int
     end: int
     step: int
 
 
-def resolve_range(chosen: str, until: int | None, known: KnownModel, wall: float) -> TimeRange:
-    """The time a range means for a model: up to now, or up to its newest window when it has nothing newer."""
-    newest = known.newest + known.period
+def resolve_range(chosen: str, until: int | None, model: KnownModel, wall: float) -> TimeRange:
+    """Return the time of a range for a model: up to now, or to its newest window if that lies before the range."""
+    newest = model.newest + model.period
     seconds = RANGES[chosen]
     end = until if until is not None else max(int(wall), newest)
     if until is None and seconds and newest <= end - seconds:
-        end = newest  # a replayed or silent model: show what there is
-    start = known.first if not seconds else end - seconds
-    windows = (min(end, newest) - max(start, known.first)) / max(1, known.period)
-    step = 0 if windows <= SHOWN else -(-int(windows) // SHOWN) * known.period
+        end = newest  # a replayed or silent model: show its newest windows
+    start = model.first if not seconds else end - seconds
+    windows = (min(end, newest) - max(start, model.first)) / max(1, model.period)
+    step = 0 if windows <= SHOWN else -(-int(windows) // SHOWN) * model.period
     return TimeRange(start, end, step)

@@ -1,4 +1,4 @@
-"""Who may look: Host and Origin are checked, a token is required beyond loopback, and headers that keep a page in."""
+"""Access to the page: checks of Host and Origin, a token beyond loopback, and headers that confine the page."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from base64 import b64encode
 from collections.abc import Mapping
 from hashlib import sha256
 from http.cookies import CookieError, SimpleCookie
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from starlette.responses import JSONResponse, Response
@@ -22,8 +23,8 @@ from zmon_collector.config import WebSection
 COOKIE = "zmon"
 DEFAULT_BIND = "127.0.0.1:8787"
 SHORTEST_TOKEN = 16
-OPEN_PATHS = {"/", "/healthz", "/readyz", "/login"}  # the page itself holds no data
-EMPTY = "sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="  # of a style element that is filled by script
+OPEN_PATHS = {"/", "/healthz", "/readyz", "/login"}  # without a token: the bare page contains no data
+EMPTY = "sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="  # hash of a style element that a script fills
 HEADERS = {
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
@@ -34,7 +35,7 @@ HEADERS = {
 
 
 def content_security_policy(script: str) -> str:
-    """The page's Content-Security-Policy: own scripts and styles, and the style elements that plotly.js makes."""
+    """Return the Content-Security-Policy: own scripts and styles, and the style elements that plotly.js creates."""
     texts = re.findall(r"""createElement\("style"\)[^']{0,200}textContent='((?:[^'\\]|\\.)*)'""", script)
     hashes = [f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'" for text in texts]
     return (
@@ -45,12 +46,13 @@ def content_security_policy(script: str) -> str:
 
 
 def split_bind(bind: str) -> tuple[str, int]:
-    """Host and port."""
+    """Split ``HOST:PORT``."""
     host, _, port = bind.rpartition(":")
     return host.strip("[]"), int(port)
 
 
 def is_loopback(host: str) -> bool:
+    """Return whether a host name or address is this machine alone."""
     if host == "localhost":
         return True
     try:
@@ -60,12 +62,12 @@ def is_loopback(host: str) -> bool:
 
 
 def load_token(section: WebSection, environment: Mapping[str, str] = os.environ) -> str | None:
-    """The token that viewers need, if any.
+    """Read the token that viewers need, if any.
 
     Raises
     ------
     ConfigurationError
-        It is required and missing, or cannot be read, or is too short to be a secret.
+        The token is required and missing, cannot be read, or is too short to be a secret.
     """
     token = None
     if section.token_file is not None:
@@ -92,25 +94,31 @@ def load_token(section: WebSection, environment: Mapping[str, str] = os.environ)
     return token
 
 
+class Access(NamedTuple):
+    """Who may open the page: everybody who can connect unless there is a token, under these host names.
+
+    Any other host name is refused, so that a foreign name that resolves to this machine (DNS rebinding) gets nothing.
+    """
+
+    token: str | None
+    hosts: set[str]
+
+
 class Guard:
-    """An ASGI layer in front of everything.
+    """An ASGI layer in front of the application.
 
     Parameters
     ----------
     app : ASGI application
-    token : str or None
-        None lets everybody look who can connect.
-    hosts : set of str
-        Names under which the page may be asked for; so a foreign name that points here (DNS rebinding) gets nothing.
+    access : Access
     policy : str
         The Content-Security-Policy.
     """
 
-    def __init__(self, app: ASGIApp, token: str | None, hosts: set[str], policy: str) -> None:
+    def __init__(self, app: ASGIApp, access: Access, policy: str) -> None:
         self._app = app
         self._headers = {**HEADERS, "content-security-policy": policy}
-        self._token = token
-        self._hosts = hosts
+        self._token, self._hosts = access
         self._session = secrets.token_bytes(32)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -139,14 +147,14 @@ class Guard:
             return _no(403, f"this page is not served as {name!r:.80}; add the name to [web] hosts")
         origin = headers.get("origin")
         if origin is not None and urlsplit(origin).netloc != host:
-            return _no(403, "requests of other pages are refused")
+            return _no(403, "requests from other pages are refused")
         path = scope["path"]
         if path in OPEN_PATHS or path.startswith("/static/") or self.allows(headers):
             return None
         return _no(401, "a token is needed: Authorization: Bearer …, or log in on the page")
 
     def allows(self, headers: Mapping[str, str]) -> bool:
-        """Whether the request carries the token, or the cookie of a login."""
+        """Return whether a request carries the token, or the cookie of a login."""
         if self._token is None:
             return True
         scheme, _, given = headers.get("authorization", "").partition(" ")
@@ -159,12 +167,12 @@ class Guard:
         return cookie is not None and hmac.compare_digest(cookie.value.encode(), self.cookie.encode())
 
     def matches(self, given: str) -> bool:
-        """Whether it is the token, in constant time."""
+        """Compare with the token in constant time."""
         return self._token is None or hmac.compare_digest(given.strip().encode(), self._token.encode())
 
     @property
     def cookie(self) -> str:
-        """What a login gives: it does not reveal the token, and ends with the process."""
+        """The cookie of a login: it does not reveal the token, and is void once the process ends."""
         return hmac.new(self._session, (self._token or "").encode(), sha256).hexdigest()
 
 

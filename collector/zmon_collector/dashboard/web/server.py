@@ -1,4 +1,4 @@
-"""uvicorn on a thread of its own: bound by us, so that a taken port is told at once, and ended within a second."""
+"""uvicorn on a thread of its own. The socket is bound here, so a port in use is an error at once."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from starlette.types import ASGIApp
 from zmon.errors import ConfigurationError
 from zmon_collector.dashboard.web.security import split_bind
 
-GRACE = 1  # seconds that viewers get at the end
+GRACE = 1  # seconds to finish responses at the end
 START_WAIT = 10.0
 SEND_BYTES = 131_072
-HEADER_BYTES = 131_072  # a name of ten thousand characters fits into an address
+HEADER_BYTES = 131_072  # so that a name of ten thousand characters fits into a URL
 
 
 class WebServer:
-    """Serves an application until `stop`.
+    """A server of one application, from `start` to `stop`.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ class WebServer:
     bind : str
         ``HOST:PORT``; port 0 takes any free one.
     where : str
-        The configuration's name for it, for errors.
+        The section of the configuration, for errors.
     """
 
     def __init__(self, app: ASGIApp, bind: str, where: str) -> None:
@@ -66,20 +66,20 @@ class WebServer:
         while not self._server.started and self._thread.is_alive() and time.monotonic() < until:
             time.sleep(0.005)
         if not self._server.started:
-            raise ConfigurationError(f"the web server on {self.url} does not start; the log says why")
+            raise ConfigurationError(f"the web server on {self.url} did not start; see the log")
 
     def call(self, function: Callable[[], None]) -> None:
         """Run a function in the server's loop, from any thread."""
         if self._loop is not None:
-            with contextlib.suppress(RuntimeError):  # it has ended
+            with contextlib.suppress(RuntimeError):  # the loop has ended
                 self._loop.call_soon_threadsafe(function)
 
     def before_stop(self, function: Callable[[], None]) -> None:
-        """What is called in the loop when the server is about to end: viewers are let go."""
+        """Call a function in the loop when the server is about to end, to disconnect viewers."""
         self._ending.append(function)
 
     def stop(self) -> None:
-        """End, with or without viewers."""
+        """End the server, whether or not there are viewers."""
         for function in self._ending:
             self.call(function)
         self._server.should_exit = True
@@ -99,7 +99,7 @@ def _bound(host: str, port: int, what: str) -> socket.socket:
     bound = socket.socket(family, socket.SOCK_STREAM)
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES)  # what a slow viewer may lag behind
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES)  # how far a slow viewer may lag behind
         bound.bind((host, port))
         bound.listen(256)
     except OSError as error:

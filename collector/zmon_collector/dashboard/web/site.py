@@ -9,7 +9,7 @@ from zmon_collector.dashboard.live import Live
 from zmon_collector.dashboard.prometheus import MetricsPage
 from zmon_collector.dashboard.web.app import build_app, build_probe_app
 from zmon_collector.dashboard.web.renderers import Renderer
-from zmon_collector.dashboard.web.security import DEFAULT_BIND, load_token, split_bind
+from zmon_collector.dashboard.web.security import DEFAULT_BIND, Access, load_token, split_bind
 from zmon_collector.dashboard.web.server import WebServer
 from zmon_collector.dashboard.web.sse import Broadcaster
 
@@ -59,11 +59,10 @@ class Site:
 
     def _bind_page(self, live: Live, metrics: MetricsPage) -> WebServer:
         web = live.config.web
-        token = load_token(web)
+        access = Access(load_token(web), {split_bind(web.bind or DEFAULT_BIND)[0], *(web.hosts or ())})
         renderer = Renderer(live)
         broadcaster = Broadcaster(renderer.render, web.viewers, live.watch)
-        hosts = {split_bind(web.bind or DEFAULT_BIND)[0], *(web.hosts or ())}
-        app = build_app(renderer, broadcaster, lambda: self.ready, metrics.text, token, hosts)
+        app = build_app(renderer, broadcaster, lambda: self.ready, metrics.text, access)
         try:
             server = WebServer(app, web.bind or DEFAULT_BIND, "[web]")
         except ConfigurationError:

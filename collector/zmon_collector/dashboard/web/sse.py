@@ -1,8 +1,8 @@
-"""Server-sent events: a view is rendered and serialised once for all who look at it; the slow get the newest only.
+"""Server-sent events: a view is rendered and serialised once for all of its viewers.
 
-Every event is a whole view under a number that only grows, so a viewer needs no earlier one: whoever reads slowly
-skips, whoever comes back says the last number it saw. Nothing is queued: a viewer refers to its topic, which holds one
-event.
+Every event is a whole view under a number that only grows, so no viewer needs an earlier one: a slow viewer skips
+events, and one that reconnects sends the last number it received. Nothing is queued: a viewer refers to its topic,
+which holds one event.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ log = logging.getLogger("zmon.collector")
 
 SHARE = 0.1  # of a core for rendering
 LEAST_PAUSE = 0.1  # seconds between two rounds of rendering
-PING_EVERY = 10.0  # seconds; a proxy closes what is silent, and a viewer that has gone is noticed
-STUCK = 30.0  # seconds for which a viewer may not read before it is let go
+PING_EVERY = 10.0  # seconds; keeps proxies from closing the connection, and detects viewers that have gone
+STUCK = 30.0  # seconds without reading until a viewer is disconnected
 LINGER = 60.0  # seconds that a rendered view is kept without viewers
-HEALTH = {"health", "overview", "alerts"}  # views that every look at the collector may change
+HEALTH = {"health", "overview", "alerts"}  # views that any health report may change
 
 
 def to_json(data: Any) -> bytes:
-    """Plain data as JSON."""
+    """Serialise plain data."""
     return json.dumps(data, separators=(",", ":"), allow_nan=False, default=float).encode()
 
 
 class ViewTopic:
-    """One view that somebody looks at: its newest event, and who waits for the next."""
+    """One view with its newest event. Viewers wait for the next one."""
 
     def __init__(self, params: QueryParams) -> None:
         self.params = params
@@ -47,7 +47,7 @@ class ViewTopic:
         self.changed = asyncio.Event()
 
     def publish(self, body: bytes, number: int) -> None:
-        """A new rendering; the same as before tells nobody."""
+        """Publish a rendering, unless it equals the one before."""
         self.stale = False
         if body == self.body:
             return
@@ -58,16 +58,16 @@ class ViewTopic:
 
 
 class Broadcaster:
-    """All topics, and the task that renders those that are stale.
+    """All topics, and the task that renders those that are out of date.
 
     Parameters
     ----------
     render : callable
-        Gives a view as plain data, and the seconds of a core it took in other threads; runs in a worker thread.
+        Returns a view as plain data, and the seconds of a core it took in other threads; runs in a worker thread.
     viewers : int
         Most viewers at a time.
     watch : callable
-        Told of the models that somebody looks at, whenever they change.
+        Called with the models on view whenever they change.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Broadcaster:
         self._topics: dict[QueryParams, ViewTopic] = {}
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._number = int(time.time() * 1000)  # so that numbers grow over restarts, too
+        self._number = int(time.time() * 1000)  # so that numbers also grow over restarts
         self.viewers = 0
         self.closed = asyncio.Event()
         self.rounds = 0
@@ -95,34 +95,35 @@ class Broadcaster:
         self._task = asyncio.create_task(self._work())
 
     def close(self) -> None:
-        """Let every viewer go."""
+        """Disconnect every viewer."""
         self.closed.set()
         if self._task is not None:
             self._task.cancel()
 
     def mark(self, model: str) -> None:
-        """Something is new of this model, or of the collector itself when it has no name. In the loop's thread."""
+        """Mark the views of a model as out of date, or with "" those of the collector. Call it in the loop's thread."""
         for topic in self._topics.values():
             if topic.params.view in HEALTH or (model and topic.params.model == model):
                 topic.stale = True
         self._wake.set()
 
     def count(self, topic: ViewTopic, change: int) -> None:
-        """A viewer has come or gone."""
+        """Count a viewer that has come (1) or gone (-1)."""
         topic.viewers += change
         self.viewers += change
         topic.used = time.monotonic()
-        live = [each.params for each in self._topics.values() if each.viewers and each.params.until is None]
-        self._watch(frozenset(params.model for params in live if params.model))
+        on_view = (each.params for each in self._topics.values() if each.viewers and each.params.until is None)
+        self._watch(frozenset(params.model for params in on_view if params.model))
 
     def topic(self, params: QueryParams) -> ViewTopic:
-        found = self._topics.get(params)
-        if found is None:
-            found = self._topics[params] = ViewTopic(params)
-        found.used = time.monotonic()
-        if found.stale:
+        """Return the topic of a view, and have it rendered if it is out of date."""
+        topic = self._topics.get(params)
+        if topic is None:
+            topic = self._topics[params] = ViewTopic(params)
+        topic.used = time.monotonic()
+        if topic.stale:
             self._wake.set()
-        return found
+        return topic
 
     async def _work(self) -> None:
         while True:
@@ -132,12 +133,12 @@ class Broadcaster:
             busy = 0.0
             for topic in list(self._topics.values()):
                 if topic.viewers and topic.stale:
-                    busy += await self._rendered(topic)
+                    busy += await self._render_topic(topic)
                 elif not topic.viewers and time.monotonic() - topic.used > LINGER:
                     del self._topics[topic.params]
             await asyncio.sleep(max(LEAST_PAUSE, busy * (1 / SHARE - 1)))
 
-    async def _rendered(self, topic: ViewTopic) -> float:
+    async def _render_topic(self, topic: ViewTopic) -> float:
         started = time.thread_time()
         topic.stale = False
 
@@ -156,15 +157,15 @@ class Broadcaster:
         return busy + time.thread_time() - started
 
     async def once(self, params: QueryParams) -> bytes:
-        """The newest rendering, for one who asks without staying."""
+        """Return the newest rendering once."""
         topic = self.topic(params)
         if topic.stale or not topic.body:
-            await self._rendered(topic)
+            await self._render_topic(topic)
         return topic.body
 
 
 class EventStream:
-    """The answer to one viewer: events until either side ends it. An ASGI application."""
+    """The response to one viewer: events until either side ends it. An ASGI application."""
 
     def __init__(self, broadcaster: Broadcaster, params: QueryParams, seen: int | None) -> None:
         self._broadcaster, self._asked, self._seen = broadcaster, params, seen
@@ -182,30 +183,30 @@ class EventStream:
         try:
             await self._follow(topic, send, ends)
         except TimeoutError:
-            log.info("a viewer did not read for %g s and is let go", STUCK)
+            log.info("disconnected a viewer that did not read for %g s", STUCK)
         finally:
             self._broadcaster.count(topic, -1)
             for end in ends:
                 end.cancel()
 
     async def _follow(self, topic: ViewTopic, send: Send, ends: list[asyncio.Task[Any]]) -> None:
-        await _told(send, b"retry: 1000\n\n")
+        await _send(send, b"retry: 1000\n\n")
         seen = self._seen
-        self._broadcaster.topic(self._asked)  # rendered now that somebody looks
+        self._broadcaster.topic(self._asked)  # has it rendered, now that it has a viewer
         while not any(end.done() for end in ends):
             if topic.event and topic.number != seen:
                 seen = topic.number
-                await _told(send, topic.event)
+                await _send(send, topic.event)
                 continue
             waiting = asyncio.create_task(topic.changed.wait())
             done, _ = await asyncio.wait([waiting, *ends], timeout=PING_EVERY, return_when=asyncio.FIRST_COMPLETED)
             waiting.cancel()
             if not done:
-                await _told(send, b": here\n\n")
-        await _told(send, b"", more=False)
+                await _send(send, b": here\n\n")
+        await _send(send, b"", more=False)
 
 
-async def _told(send: Send, body: bytes, *, more: bool = True) -> None:
+async def _send(send: Send, body: bytes, *, more: bool = True) -> None:
     async with asyncio.timeout(STUCK):
         await send({"type": "http.response.body", "body": body, "more_body": more})
 
