@@ -6,7 +6,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,8 @@ from zmon_collector.compute.sample import Sample
 Numbers = int | NDArray[np.uint64]  # of the first of consecutive rows, or of each row
 
 
-class AgentRows(NamedTuple):
+@dataclass(slots=True)
+class AgentRows:
     """Rows of one agent for a window, with the stream seed and the row numbers by which the sample is drawn."""
 
     agent: str
@@ -95,7 +96,7 @@ def accumulate(
 
 def is_late(batch: Batch) -> bool:
     """Return whether these are labels that came after their predictions, rather than rows of the window."""
-    return "label_outcomes" in batch.columns
+    return "label_outcomes" in batch.raw()
 
 
 def _reads_late_labels(metric: Metric[Any]) -> bool:

@@ -35,10 +35,10 @@ class MicroBatcher:
 
     def add(self, state: WindowState, rows: AgentRows) -> None:
         """Add rows to a window, and start a step when enough of them have gathered."""
-        if not state.accepts_rows:
+        held, batch = state.phase is not Phase.OPEN, rows.batch
+        if held and state.phase is not Phase.HELD:
             raise RuntimeError(f"window {state.key} is {state.phase.value} and takes no more rows")
-        batch = rows.batch
-        agent = self._agent(state, rows.agent)
+        agent = state.agents.get(rows.agent) or self._add_agent(state, rows.agent)
         if not is_late(batch):
             if not agent.rows:
                 agent.row_bytes = row_bytes(batch)
@@ -48,17 +48,16 @@ class MicroBatcher:
         if micro_batch is None:
             micro_batch = agent.micro_batches[key] = MicroBatch()
         nbytes = sum(column.nbytes for column in batch.raw().values())
-        micro_batch.add(rows, nbytes)
+        micro_batch.parts.append(rows)
+        micro_batch.rows += batch.rows
+        micro_batch.nbytes += nbytes
         self.nbytes += nbytes
-        full = micro_batch.rows >= MICRO_ROWS or micro_batch.nbytes >= MICRO_BYTES
-        if full and state.phase is Phase.OPEN:
+        if not held and (micro_batch.rows >= MICRO_ROWS or micro_batch.nbytes >= MICRO_BYTES):
             self._submit(state, agent, agent.micro_batches.pop(key))
 
-    def _agent(self, state: WindowState, name: str) -> AgentPartial:
-        agent = state.agents.get(name)
-        if agent is None:
-            agent = state.agents[name] = AgentPartial()
-            self._budget.enlist()
+    def _add_agent(self, state: WindowState, name: str) -> AgentPartial:
+        agent = state.agents[name] = AgentPartial()
+        self._budget.enlist()
         return agent
 
     def flush(self, state: WindowState) -> None:
@@ -108,7 +107,7 @@ class MicroBatcher:
 
     def restore(self, state: WindowState, name: str, kept: AgentState) -> None:
         """Add what a checkpoint has of an agent."""
-        agent = self._agent(state, name)
+        agent = state.agents.get(name) or self._add_agent(state, name)
         agent.rows += kept.rows
         if kept.sample is not None:
             agent.row_bytes = row_bytes(kept.sample.batch)

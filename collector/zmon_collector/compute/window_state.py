@@ -42,12 +42,6 @@ class MicroBatch:
     rows: int = 0
     nbytes: int = 0
 
-    def add(self, part: AgentRows, nbytes: int) -> None:
-        """Append rows that take `nbytes` bytes."""
-        self.parts.append(part)
-        self.rows += part.batch.rows
-        self.nbytes += nbytes
-
 
 @dataclass(slots=True)
 class AgentPartial:
@@ -84,11 +78,6 @@ class WindowState:
     def key(self) -> WindowKey:
         """Its number is part of it, because a window that has counts and no rows may begin when an open one does."""
         return self.model, self.window.start, self.window.number
-
-    @property
-    def accepts_rows(self) -> bool:
-        """Whether rows may still be added."""
-        return self.phase is Phase.OPEN or self.phase is Phase.HELD
 
     def enter(self, phase: Phase) -> None:
         """Go on to the next phase; RuntimeError when it does not follow from the present one."""
