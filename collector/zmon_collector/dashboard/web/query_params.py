@@ -34,7 +34,13 @@ class QueryParams:
 
 
 def parse_query(query: Mapping[str, str]) -> QueryParams:
-    """The checked query of a view; BadRequest says what is wrong."""
+    """Check the query of a view and return its parameters.
+
+    Raises
+    ------
+    BadRequestError
+        A parameter is missing or wrong.
+    """
     view = query.get("view", "overview")
     if view not in VIEWS:
         raise BadRequestError(f"view is {view!r:.40}; known are {', '.join(VIEWS)}")
