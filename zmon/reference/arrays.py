@@ -1,4 +1,4 @@
-"""From arrays and frames, as a model's owner has them, to batches: read as `publish` reads them."""
+"""From arrays and frames, as a model's owner has them, to batches; read in the same way as by `publish`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from zmon._capture.assembler import Assembler
 from zmon._wire.frames import Topic, decode, decode_schema, encode_batch
-from zmon.batch import SLACK, Batch, Schema, concat
+from zmon.batch import SLACK, Batch, concat
 from zmon.errors import ConfigurationError, Rejected
 from zmon.reference import build
 from zmon.reference.document import Profile
@@ -18,9 +18,9 @@ _TOPIC = Topic("profile", "", "profile").encode()
 
 
 class Reader:
-    """Turns arguments like those of `Publisher.publish` into batches of one schema, however many calls they come in.
+    """Turns arguments like those of `Publisher.publish` into batches of one schema, over any number of calls.
 
-    Parameters are those of `Publisher`.
+    The parameters are those of `Publisher`.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Reader:
         labels: Any = None,
         predictions: Any = None,
     ) -> list[Batch]:
-        """The rows; ConfigurationError says what is wrong with them."""
+        """Return the rows as batches; ConfigurationError if they are invalid."""
         try:
             return self.capture(probabilities, inputs, labels, predictions)
         except Rejected as error:
@@ -63,15 +63,16 @@ class Reader:
         inputs: Any = None,
         labels: Any = None,
         predictions: Any = None,
+        *,
         ids: Any = None,
         timestamps: Any = None,
         segments: Any = None,
     ) -> list[Batch]:
-        """The rows; Rejected with the reason under which a publisher or its collector would count them."""
+        """Return the rows as batches; Rejected with the reason that a publisher or collector would count."""
         pieces, _ = self._assembler.assemble(
             0, probabilities, inputs, labels, predictions, ids=ids, timestamps=timestamps, segments=segments
         )
-        found = []
+        batches = []
         for layout, piece, _ in pieces:
             arrays = [[name, dtype, [piece.rows] if width is None else [piece.rows, width]]
                       for name, dtype, width in layout.arrays]  # fmt: skip
@@ -86,8 +87,8 @@ class Reader:
                     raise Rejected("probabilities_range", f"probabilities from {p.min():.4g} to {p.max():.4g}")
                 if p.ndim == 1:
                     columns["probabilities"] = np.column_stack([1.0 - p, p])
-            found.append(Batch(schema, columns, message.rows, message.dictionaries))
-        return found
+            batches.append(Batch(schema, columns, message.rows, message.dictionaries))
+        return batches
 
 
 def profile(
@@ -103,17 +104,17 @@ def profile(
     task: str = "classification",
     window_rows: int = build.WINDOW_ROWS,
 ) -> Profile:
-    """The reference profile of rows that are at hand; ``zmon profile`` makes it of files larger than memory.
+    """Make the reference profile of rows in memory; ``zmon profile`` makes one from files larger than memory.
 
     Parameters
     ----------
     probabilities, inputs, labels, predictions
-        As in `Publisher.publish`. Use rows that the model was not fitted on, as it will see in production: on its
-        training rows it is surer than it will ever be.
+        As in `Publisher.publish`. Use rows like those in production that the model was not fitted on: it is more
+        confident on its training rows than it will ever be again.
     classes, features, kinds, threshold, task
         As in `Publisher`.
     window_rows : int
-        Rows of the reference's own windows, from which thresholds can be learned.
+        Rows per window of the reference itself; the windows serve to learn thresholds.
 
     Returns
     -------
@@ -123,24 +124,20 @@ def profile(
     Raises
     ------
     ConfigurationError
-        The rows are none that could be published.
+        The rows could not be published.
 
     Examples
     --------
     >>> import numpy as np, zmon
     >>> random = np.random.default_rng(0)
-    >>> made = zmon.profile(random.dirichlet((1, 1), 500), random.normal(40, 9, (500, 1)), features=["age"])
-    >>> made.rows, made.numeric.names, made.numeric.counts.sum()
+    >>> profile = zmon.profile(random.dirichlet((1, 1), 500), random.normal(40, 9, (500, 1)), features=["age"])
+    >>> profile.rows, profile.numeric.names, profile.numeric.counts.sum()
     (500, ('age',), np.int64(500))
     """
     reader = Reader(classes=classes, features=features, kinds=kinds, threshold=threshold, task=task)
     batches = reader.batches(probabilities, inputs, labels, predictions)
     if not batches:
         raise ConfigurationError("a profile needs rows; none were given")
-    whole = concat(_widest(batches), [batch.aligned(_widest(batches)) for batch in batches])
+    widest = batches[-1].schema  # later schemas have all columns of earlier ones
+    whole = concat(widest, [batch.aligned(widest) for batch in batches])
     return build.from_batches(lambda: [whole], window_rows=window_rows)
-
-
-def _widest(batches: Sequence[Batch]) -> Schema:
-    """The schema of the last batch: later ones know all columns of earlier ones."""
-    return batches[-1].schema

@@ -1,4 +1,4 @@
-"""From batches to a reference profile: a sketch says where bins go, a second pass counts every row in them. Pure."""
+"""From batches to a reference profile: a sketch determines the bins, a second pass counts every row in them. Pure."""
 
 from __future__ import annotations
 
@@ -9,27 +9,28 @@ import numpy as np
 
 from zmon.batch import Array, Batch, Schema
 from zmon.reference import bins, calibration
-from zmon.reference.document import Categorical, Numeric, Own, Profile
+from zmon.reference.document import Profile
 from zmon.reference.sketch import Sketch
+from zmon.reference.tables import Categorical, Numeric, Own
 
 WINDOW_ROWS = 1000
-CALIBRATED = 100  # classes; with more, probabilities are taken as they are
-BINNED = 50  # categories that have a bin of their own
+CALIBRATED = 100  # classes; with more, probabilities are used as they are
+BINNED = 50  # categories that have their own bin
 
 
 def from_batches(
     read: Callable[[], Iterable[Batch]], *, window_rows: int = WINDOW_ROWS, sketch: Sketch | None = None
 ) -> Profile:
-    """The profile of all rows that `read` gives, each of the two times it is called.
+    """Make the profile of all rows that `read` returns; it is called twice.
 
     Parameters
     ----------
     read : callable
-        Batches of one schema; later ones may lack columns.
+        Returns batches of one schema; later batches may lack columns.
     window_rows : int
-        Rows of the reference's own windows, from which thresholds can be learned.
+        Rows per window of the reference itself; the windows serve to learn thresholds.
     sketch : Sketch, optional
-        Of the same rows, when the first pass has been made already, perhaps in parts that were merged.
+        Of the same rows, if the first pass was already made, perhaps in parts that were merged.
 
     Raises
     ------
@@ -50,7 +51,7 @@ def from_batches(
 
 
 def score_of(batch: Batch) -> tuple[str, Array] | None:
-    """What stands for a row's prediction as one number: its highest probability, or a regression's value."""
+    """Return one number per row for its prediction: its highest probability, or the value of a regression."""
     if "probabilities" in batch.columns:
         return "max_prediction_proba", batch.probabilities.max(axis=1).astype(np.float64)
     if batch.schema.task == "regression" and "predictions" in batch.columns:
@@ -59,9 +60,9 @@ def score_of(batch: Batch) -> tuple[str, Array] | None:
 
 
 class Counting:
-    """Second pass: exact counts in the bins that the sketch's sample gives. Mergeable.
+    """Second pass: exact counts in the bins determined by the sketch's sample. Mergeable.
 
-    `sketch` is complete: of all rows.
+    `sketch` must be complete, over all rows.
     """
 
     def __init__(self, sketch: Sketch, window_rows: int = WINDOW_ROWS) -> None:
@@ -85,16 +86,16 @@ class Counting:
         return self._numeric.names + (() if self._score is None else self._score.names)
 
     def add(self, batch: Batch) -> None:
-        """Take in rows."""
+        """Add rows."""
         batch = batch.aligned(self.schema)
         held = batch.columns
         if "predicted" in held:
             self.predicted += np.bincount(batch.predicted, minlength=len(self.predicted))
         if "labels" in held and self.schema.task == "classification":
-            known = batch.labels >= 0
-            self.labels += np.bincount(batch.labels[known], minlength=len(self.labels))
+            labelled = batch.labels >= 0
+            self.labels += np.bincount(batch.labels[labelled], minlength=len(self.labels))
             if "probabilities" in held and self._edges:
-                self._calibrate(batch.probabilities[known].astype(np.float64), batch.labels[known])
+                self._calibrate(batch.probabilities[labelled].astype(np.float64), batch.labels[labelled])
         for start in range(0, batch.rows, self._window_rows):
             self._count(batch.take(slice(start, start + self._window_rows)))
 
@@ -105,20 +106,20 @@ class Counting:
                 self.halves[c][side] += calibration.tally(p[rows, c], labels[rows] == c, edges)
 
     def _count(self, batch: Batch) -> None:
-        """Count the rows of one of the reference's own windows; one cut short by a batch's end counts, too."""
-        found = []
+        """Count the rows of one of the reference's own windows, even if a batch's end cut it short."""
+        indices = []
         if "inputs" in batch.columns:
             counts = bins.count(batch.inputs, self._numeric.edges)
             self.counts += counts
-            found.append(bins.psi(self._numeric.bins, counts))
+            indices.append(bins.psi(self._numeric.bins, counts))
         elif self._numeric.names:
             return
         score = score_of(batch)
         if score is not None and self._score is not None and self.scores is not None:
             counts = bins.count(score[1][:, np.newaxis], self._score.edges)
             self.scores += counts
-            found.append(bins.psi(self._score.bins, counts))
-        values = np.concatenate(found) if found else np.empty(0)
+            indices.append(bins.psi(self._score.bins, counts))
+        values = np.concatenate(indices) if indices else np.empty(0)
         if len(values) != len(self._columns) or batch.rows < self._window_rows // 2:
             return
         self._windows += 1
@@ -128,14 +129,14 @@ class Counting:
         self._m2 += delta * (values - self._mean)
 
     def merge(self, other: Counting) -> None:
-        """Take in what another one counted, by the same sketch."""
+        """Add the counts of another pass with the same sketch."""
         self.predicted += other.predicted
         self.labels += other.labels
         self.counts += other.counts
         if self.scores is not None and other.scores is not None:
             self.scores += other.scores
-        for own, theirs in zip(self.halves, other.halves, strict=True):
-            own += theirs
+        for half, addend in zip(self.halves, other.halves, strict=True):
+            half += addend
         both = max(1, self._windows + other._windows)
         delta = other._mean - self._mean
         self._m2 += other._m2 + delta * delta * self._windows * (other._windows / both)
@@ -144,7 +145,7 @@ class Counting:
         self._windowed += other._windowed
 
     def profile(self) -> Profile:
-        """The profile of all rows."""
+        """Return the profile of all rows."""
         sketch, own = self._sketch, None
         if self._windows >= 2:
             std = np.sqrt(self._m2 / self._windows)
@@ -176,24 +177,20 @@ class Counting:
 
 
 def _planned(sketch: Sketch) -> tuple[Numeric, Numeric | None, list[Array]]:
-    """Bins of the inputs, of the score, and of each class's probability; counted on the sample."""
+    """Return the bins of the inputs, of the score and of each class's probability, counted on the sample."""
     sample = sketch.sample
     columns = len(sketch.schema.numeric)
     held = sample.columns if sample is not None else frozenset()
     inputs = sample.inputs if sample is not None and "inputs" in held else np.empty((0, columns))
-    there = sketch.n > 0
     std = np.sqrt(sketch.m2 / np.maximum(sketch.n, 1))
-    numeric = _table(
-        sketch.schema.numeric,
-        inputs,
-        *(np.where(there, each, np.nan) for each in (sketch.mean, std, sketch.low, sketch.high)),
-    )
+    moments = np.where(sketch.n > 0, [sketch.mean, std, sketch.low, sketch.high], np.nan)
+    numeric = _table(sketch.schema.numeric, inputs, moments)
     score = None if sample is None else score_of(sample)
     table = None
     if score is not None:
         name, values = score
-        moments = (np.array([each]) for each in (values.mean(), values.std(), values.min(), values.max()))
-        table = _table((name,), values[:, np.newaxis], *moments)
+        moments = np.array([[values.mean()], [values.std()], [values.min()], [values.max()]])
+        table = _table((name,), values[:, np.newaxis], moments)
     edges: list[Array] = []
     if sample is not None and "probabilities" in held and len(sketch.schema.classes) <= CALIBRATED:
         p = sample.probabilities.astype(np.float64)
@@ -202,8 +199,10 @@ def _planned(sketch: Sketch) -> tuple[Numeric, Numeric | None, list[Array]]:
     return numeric, table, edges
 
 
-def _table(names: tuple[str, ...], values: Array, mean: Array, std: Array, low: Array, high: Array) -> Numeric:
+def _table(names: tuple[str, ...], values: Array, moments: Array) -> Numeric:
+    """Make the table of columns from their sampled values and their mean, std, low and high, (4, columns)."""
     columns = list(_columns(values))
+    mean, std, low, high = moments
     edges = bins.side_by_side([bins.edges_of(c[~np.isnan(c)], float(s)) for c, s in zip(columns, std, strict=True)])
     grid = np.column_stack([bins.grid_of(c) for c in columns]) if columns else np.empty((bins.GRID, 0))
     return Numeric(names, edges, bins.count(values, edges), grid, mean, std, low, high)

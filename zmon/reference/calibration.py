@@ -1,7 +1,7 @@
-"""Isotonic calibration of each class's probability, from counts that merge: fitted where it lowers the error. Pure.
+"""Isotonic calibration of each class's probability from mergeable counts, used where it lowers the error. Pure.
 
 Rows are counted in narrow bins of the probability (rows, Σp, hits). The fit is the isotonic regression of the bins'
-hit rates on their mean probabilities by pooling adjacent violators (Ayer et al., 1955), and is read by interpolation.
+hit rates on their mean probabilities by pooling adjacent violators (Ayer et al., 1955), evaluated by interpolation.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ class Knots(NamedTuple):
     y: Array
 
     def of(self, p: Array) -> Array:
-        found: Array = np.interp(p, self.x, self.y)
-        return found
+        calibrated: Array = np.interp(p, self.x, self.y)
+        return calibrated
 
 
 def isotonic(x: Array, y: Array, weight: Array) -> Knots:
-    """The non-decreasing map that is nearest to `y` in weighted least squares; `x` ascends.
+    """Return the non-decreasing map nearest to `y` in weighted least squares; `x` ascends.
 
     >>> isotonic(np.array([0.1, 0.2, 0.3]), np.array([0.0, 0.6, 0.4]), np.ones(3)).y.tolist()
     [0.0, 0.5, 0.5]
@@ -50,34 +50,34 @@ def isotonic(x: Array, y: Array, weight: Array) -> Knots:
 
 
 def tally(p: Array, hit: Array, edges: Array) -> Array:
-    """(3, bins): rows, Σp and hits of one class in each bin of its probability."""
+    """Return (3, bins): rows, Σp and hits of one class in each bin of its probability."""
     where = np.searchsorted(edges, p)
     bins = len(edges) + 1
     return np.stack([np.bincount(where, weights, bins) for weights in (None, p, hit)])
 
 
 def fit(halves: Array) -> Knots | None:
-    """The map for one class, from the tallies of two random halves of the rows, (2, 3, bins).
+    """Fit the map of one class to the tallies of two random halves of the rows, (2, 3, bins).
 
-    Each half judges the map fitted on the other: None where that does not lower the calibration error.
+    Each half evaluates the map fitted on the other: None if that does not lower the calibration error.
     """
     if halves[:, 0].sum(axis=1).min() < LEAST / 2:
         return None
     raw = calibrated = 0.0
-    for own, other in ((halves[0], halves[1]), (halves[1], halves[0])):
-        raw += ece(own, None)
-        calibrated += ece(own, _fitted(other))
+    for half, other in ((halves[0], halves[1]), (halves[1], halves[0])):
+        raw += ece(half, None)
+        calibrated += ece(half, _fitted(other))
     return _fitted(halves.sum(axis=0)) if calibrated < raw else None
 
 
 def ece(counted: Array, knots: Knots | None) -> float:
-    """Expected calibration error of one class against the rest, over 15 equal-width bins of its probability."""
+    """Return the expected calibration error of one class against the rest, over 15 equal-width bins of probability."""
     rows, total, hits = counted[:, counted[0] > 0]
-    said = total / rows
+    confidence = total / rows
     if knots is not None:
-        said = knots.of(said)
-    where = np.minimum((said * ECE_BINS).astype(np.int64), ECE_BINS - 1)
-    gap = np.bincount(where, hits - said * rows, ECE_BINS)
+        confidence = knots.of(confidence)
+    where = np.minimum((confidence * ECE_BINS).astype(np.int64), ECE_BINS - 1)
+    gap = np.bincount(where, hits - confidence * rows, ECE_BINS)
     return float(np.abs(gap).sum() / rows.sum())
 
 

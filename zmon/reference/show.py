@@ -1,4 +1,4 @@
-"""A reference profile as text, for people. Pure."""
+"""Shows a reference profile to people, as text. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from zmon.batch import Array
-from zmon.reference.document import Categorical, Numeric, Profile
+from zmon.reference.document import Profile
+from zmon.reference.tables import Categorical, Numeric
 
 BARS = "▁▂▃▄▅▆▇█"
 MOST = 12  # categories shown of a column
@@ -15,7 +16,7 @@ QUANTILES = ((12, "q05"), (63, "q25"), (127, "q50"), (191, "q75"), (242, "q95"))
 
 
 def text(profile: Profile) -> str:
-    """What the profile holds."""
+    """Describe the content of the profile."""
     return "\n".join(_lines(profile)) + "\n"
 
 
@@ -61,14 +62,15 @@ def _numeric(table: Numeric, profile: Profile) -> Iterator[str]:
             table.high[i],
         )
         missing = table.counts[-1, i] / max(1, rows)
-        own = table.bins[:-1, i]
+        present = table.bins[:-1, i]
+        present = present[present >= 0]
         own_psi = ""
         if profile.own is not None and name in profile.own.mean:
             own_psi = f"  own psi {profile.own.mean[name]:.3f} ± {profile.own.std[name]:.3f}"
         shown = " ".join(f"{x:10.4g}" for x in numbers)
-        yield f"{_short(name, 24):24} {shown} {missing:8.2%}  {_bars(own[own >= 0])}{own_psi}"
+        yield f"{_short(name, 24):24} {shown} {missing:8.2%}  {_bars(present)}{own_psi}"
         edges = table.edges[np.isfinite(table.edges[:, i]), i]
-        counts = " ".join(str(n) for n in own[own >= 0].tolist())
+        counts = " ".join(str(n) for n in present.tolist())
         yield f"{'':24} edges {' '.join(f'{x:.6g}' for x in edges)}; counts {counts}, missing {table.counts[-1, i]}"
 
 

@@ -1,6 +1,6 @@
-"""First pass over the rows of a reference: moments, categories, and a uniform sample that says where bins go. Pure.
+"""First pass over the rows of a reference: moments, categories, and a uniform sample that determines the bins. Pure.
 
-Mergeable, and bounded whatever the number of rows. The sample holds the rows with the smallest random keys.
+Mergeable, and bounded for any number of rows. The sample holds the rows with the smallest random keys.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from zmon.batch import Array, Batch, Schema
 
 SAMPLE_BYTES = 64 * 2**20
 SAMPLE_ROWS = 50_000
-TRACKED = 2**16  # categories of a column that are counted; the rows of further ones are `other`
+TRACKED = 2**16  # categories of a column that are counted; rows of further categories are `other`
 NAMED = 1000  # categories that a profile names
 
 
 class Sketch:
-    """What the rows so far have come to.
+    """An accumulator over the rows so far.
 
     Parameters
     ----------
     schema : Schema
         Every batch is aligned to it.
     seed : int
-        Of the sample; sketches that are merged have different ones.
+        Of the sample; sketches to be merged need different seeds.
     """
 
     def __init__(self, schema: Schema, seed: int = 0) -> None:
@@ -50,7 +50,7 @@ class Sketch:
         return 0.0 if self.rows <= kept else 0.5 / float(np.sqrt(kept))
 
     def add(self, batch: Batch) -> None:
-        """Take in rows."""
+        """Add rows."""
         batch = batch.aligned(self.schema)
         self.rows += batch.rows
         held = batch.columns
@@ -67,7 +67,7 @@ class Sketch:
             self._keep(batch.only(kept), keys)
 
     def merge(self, other: Sketch) -> None:
-        """Take in the rows of another sketch of the same schema."""
+        """Add the rows of another sketch of the same schema."""
         self.rows += other.rows
         self._moments(other.n, other.mean, other.m2, other.low, other.high)
         for i, counts in enumerate(other.categories):
@@ -78,7 +78,7 @@ class Sketch:
             self._keep(other.sample, other._keys)
 
     def _moments(self, n: Array, mean: Array, m2: Array, low: Array, high: Array) -> None:
-        """Chan's update."""
+        """Merge moments by Chan's update."""
         both = np.maximum(self.n + n, 1)
         delta = mean - self.mean
         self.m2 += m2 + delta * delta * self.n * (n / both)
@@ -87,15 +87,15 @@ class Sketch:
         self.low, self.high = np.minimum(self.low, low), np.maximum(self.high, high)
 
     def _count(self, column: int, counts: dict[str, int]) -> None:
-        known = self.categories[column]
+        tracked = self.categories[column]
         for name, n in counts.items():
-            if name in known or len(known) < TRACKED:
-                known[name] = known.get(name, 0) + n
+            if name in tracked or len(tracked) < TRACKED:
+                tracked[name] = tracked.get(name, 0) + n
             else:
                 self.other[column] += n
 
     def _keep(self, batch: Batch, keys: Array) -> None:
-        if len(self._keys) >= self.limit:  # most rows go without a copy
+        if len(self._keys) >= self.limit:  # most rows are dropped without a copy
             near = np.flatnonzero(keys < self._keys.max())
             batch, keys = batch.take(near), keys[near]
         if not len(keys):
@@ -110,7 +110,7 @@ class Sketch:
         self._keys, self.sample = keys, Batch(self.schema, columns)
 
     def named(self, column: int) -> tuple[list[str], list[int], int]:
-        """The most frequent categories of a column, how often each occurred, and the rows of the others."""
+        """Return the most frequent categories of a column, the rows of each, and the rows of all others."""
         counts = self.categories[column]
         ordered = sorted(counts, key=lambda name: (-counts[name], name))
         rest = self.other[column] + sum(counts[name] for name in ordered[NAMED:])

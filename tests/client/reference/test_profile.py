@@ -234,7 +234,7 @@ def test_a_schema_that_does_not_fit_is_told_column_by_column() -> None:
     assert "'normal' is categorical, not numeric" in profile.conflict(
         Schema("classification", schema.classes, schema.features, kinds)
     )
-    assert "'vip' is not there" in profile.conflict(
+    assert "'vip' is missing" in profile.conflict(
         Schema("classification", schema.classes, schema.features[:-1], kinds[:-1])
     )
     assert "classes" in profile.conflict(Schema(classes=("a", "b")))

@@ -95,7 +95,7 @@ def test_reload_swaps_the_profile_and_refuses_one_that_does_not_fit(collect: Any
     serve(collector, {0: 0.0})
     until(lambda: len(collector.files()) == 1, what="the first window")
     profile(["age", "salary"]).save(path)
-    with pytest.raises(ConfigurationError, match="'salary' is not there"):
+    with pytest.raises(ConfigurationError, match="'salary' is missing"):
         collector.service.reloader.reload()
     p, inputs = rows(5000, 0, 2.0)
     zmon.profile(p, inputs, classes=CLASSES, features=FEATURES).save(path)
@@ -114,7 +114,7 @@ def test_a_profile_that_does_not_fit_costs_its_drift_and_says_so_once(
         serve(collector, {0: 0.0, 1: 0.0})
         collector.stop()
     said = [record.message for record in caplog.records if "is not used" in record.message]
-    assert len(said) == 1 and "'salary' is not there" in said[0] and "'fraud'" in said[0]
+    assert len(said) == 1 and "'salary' is missing" in said[0] and "'fraud'" in said[0]
     assert series(collector, "drifted_feature_freq") == {}
     assert series(collector, "buffer_count") == {0: 400, 1: 400}
     assert collector.registry.metrics["drift"].errors == 0
@@ -123,7 +123,7 @@ def test_a_profile_that_does_not_fit_costs_its_drift_and_says_so_once(
 def test_a_file_that_is_no_profile_refuses_the_start(collect: Any, tmp_path: Path) -> None:
     path = tmp_path / "fraud.zmon"
     path.write_bytes(b"no profile")
-    with pytest.raises(ConfigurationError, match=r"\[models.fraud\] reference: .* is no reference profile"):
+    with pytest.raises(ConfigurationError, match=r"\[models.fraud\] reference: .* is not a reference profile"):
         collect(config=config(reference=path))
     with pytest.raises(ConfigurationError, match="cannot be read"):
         collect(config=config(reference=tmp_path / "gone.zmon"))
