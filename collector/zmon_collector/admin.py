@@ -39,17 +39,17 @@ class OutboxQuestions:
         }
 
     def _list(self, connection: sqlite3.Connection, request: AdminRequest) -> Answer:
-        rows = self._dead_letters.listed(connection, _sink(request), int(request.get("after", 0)))
+        rows = self._dead_letters.page(connection, _sink(request), int(request.get("after", 0)))
         return {"rows": rows, "behind": self._outbox.behind(), "aside": self._dead_letters.counts}
 
     def _show(self, connection: sqlite3.Connection, request: AdminRequest) -> Answer:
-        return {"rows": self._dead_letters.shown(connection, _ids(request) or [])}
+        return {"rows": self._dead_letters.read(connection, _ids(request) or [])}
 
     def _retry(self, connection: sqlite3.Connection, request: AdminRequest) -> Answer:
-        ids = self._dead_letters.ids(connection, _ids(request), _sink(request))
-        able = self._deliveries.resending()
+        ids = self._dead_letters.ids_by_sink(connection, _ids(request), _sink(request))
+        able = self._deliveries.resending_sinks()
         for sink in ids.keys() & able:
-            self._outbox.ask_again(sink, ids[sink])
+            self._outbox.redeliver(sink, ids[sink])
         return {
             "asked": {sink: len(ids[sink]) for sink in sorted(ids.keys() & able)},
             "unable": sorted(ids.keys() - able),

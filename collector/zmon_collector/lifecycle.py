@@ -25,7 +25,7 @@ def restore(parts: Parts, now: Now, wake: Callable[[], None]) -> Recovery:
     recovery = Recovery(state, parts.ingestor, parts.database, wake)
     recovery.restore(now)
     parts.database.call(lambda connection: parts.outbox.load(connection, parts.deliveries.names))
-    parts.database.call(parts.dead_letters.measure)
+    parts.database.call(parts.dead_letters.trim)
     parts.database.call(parts.alert_worker.load)
     return recovery
 

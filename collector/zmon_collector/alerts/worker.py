@@ -96,10 +96,10 @@ class AlertWorker(Delivery):
     def _run(self) -> None:
         next_check = time.monotonic() + TICK
         while not self._stop.is_set():
-            report = self._outbox.wait(self.name, TICK)
+            report = self._outbox.wait_for_next(self.name, TICK)
             if isinstance(report, Report):
                 self._guarded(partial(self._deliver, report))
-                self._outbox.done(self.name, report.sequence)
+                self._outbox.mark_done(self.name, report.sequence)
             elif self._outbox.ended:
                 break
             if time.monotonic() >= next_check:  # reports of other models may arrive without a pause

@@ -1,1 +1,1 @@
-"""Delivery: reports to sinks, in order, until each has them."""
+"""Delivery: reports to sinks and other readers, in order, until each has handled them."""

@@ -1,4 +1,7 @@
-"""Samples that a target system refused: set aside in the store with the reason, listed, sent again, dropped."""
+"""Dead letters: samples that a target system refused, kept with the reason, listed, sent again, dropped.
+
+The health report, the command line and the docs call them samples that were set aside.
+"""
 
 from __future__ import annotations
 
@@ -19,16 +22,16 @@ LISTED = 1000  # rows of one answer
 
 
 class DeadLetters:
-    """What was set aside, of all sinks.
+    """The dead letters of all sinks.
 
     Parameters
     ----------
     database : Database
     telemetry : Telemetry
     rows : int
-        Samples kept; beyond it the oldest go, counted.
+        Samples kept; beyond it the oldest are dropped and counted.
     keep : float
-        Seconds after which a sample goes.
+        Seconds after which a sample is dropped and counted.
     """
 
     def __init__(self, database: Database, telemetry: Telemetry, *, rows: int, keep: float) -> None:
@@ -39,25 +42,26 @@ class DeadLetters:
         self.counts: dict[str, int] = {}  # by sink, as of the last change
 
     def ledger(self, reader: str, ends: Callable[[], bool] = lambda: False) -> SinkLedger:
-        """Where a sink notes down how far it has come in a report; `ends` says whether it should go no further."""
+        """Return the ledger of a sink; `ends` says whether the sink should stop in the middle of a report."""
         return SinkLedger(reader, self, self._database, ends)
 
-    # --- in the store's transactions ---------------------------------------------------------------------------------
+    # --- inside the database's transactions --------------------------------------------------------------------------
 
-    def add(self, connection: sqlite3.Connection, reader: str, sequence: int, refused: Sequence[Refused]) -> None:
+    def record(self, connection: sqlite3.Connection, reader: str, sequence: int, refused: Sequence[Refused]) -> None:
+        """Keep samples of a report that the sink's target refused."""
         now = time.time()
         connection.executemany(
             "INSERT INTO refused (reader, sequence, at, code, description, sample) VALUES (?, ?, ?, ?, ?, ?)",
             [
-                (reader, sequence, now, each.code, each.description, msgpack.packb(dict(each.sample)))
-                for each in refused
+                (reader, sequence, now, letter.code, letter.description, msgpack.packb(dict(letter.sample)))
+                for letter in refused
             ],
         )
         self._telemetry.count("samples_refused", reader, len(refused))
-        self.measure(connection)
+        self.trim(connection)
 
-    def measure(self, connection: sqlite3.Connection) -> None:
-        """Let go what is too old or too much; count what is left."""
+    def trim(self, connection: sqlite3.Connection) -> None:
+        """Drop what is too old or too much; count what is left."""
         for reader, n in connection.execute(
             "SELECT reader, count(*) FROM refused WHERE at < ?1 OR id <= "
             "(SELECT id FROM refused ORDER BY id DESC LIMIT 1 OFFSET ?2) GROUP BY reader",
@@ -70,29 +74,32 @@ class DeadLetters:
         )
         self.counts = dict(connection.execute("SELECT reader, count(*) FROM refused GROUP BY reader"))
 
-    def listed(self, connection: sqlite3.Connection, sink: str | None, after: int) -> list[Row]:
-        """The next rows behind an id, without their samples' values."""
+    def page(self, connection: sqlite3.Connection, sink: str | None, after: int) -> list[Row]:
+        """Return the next rows after an id, of one sink or of all."""
         return self._select(connection, "id > ? AND (? IS NULL OR reader = ?)", (after, sink, sink))
 
-    def shown(self, connection: sqlite3.Connection, ids: Sequence[int]) -> list[Row]:
+    def read(self, connection: sqlite3.Connection, ids: Sequence[int]) -> list[Row]:
+        """Return the rows with these ids that exist."""
         return self._select(connection, _among(ids), ids)
 
     def drop(self, connection: sqlite3.Connection, ids: Sequence[int] | None, sink: str | None) -> int:
-        """Delete rows: those with the ids, or all of a sink, or all."""
+        """Delete the rows with the ids, or all of a sink, or all; return how many."""
         if ids is None:
-            gone = connection.execute("DELETE FROM refused WHERE ? IS NULL OR reader = ?", (sink, sink)).rowcount
+            dropped = connection.execute("DELETE FROM refused WHERE ? IS NULL OR reader = ?", (sink, sink)).rowcount
         else:
-            gone = connection.execute(f"DELETE FROM refused WHERE {_among(ids)}", ids).rowcount
-        self.measure(connection)
-        return int(gone)
+            dropped = connection.execute(f"DELETE FROM refused WHERE {_among(ids)}", ids).rowcount
+        self.trim(connection)
+        return int(dropped)
 
-    def ids(self, connection: sqlite3.Connection, ids: Sequence[int] | None, sink: str | None) -> dict[str, list[int]]:
-        """The ids that are there, by sink."""
+    def ids_by_sink(
+        self, connection: sqlite3.Connection, ids: Sequence[int] | None, sink: str | None
+    ) -> dict[str, list[int]]:
+        """Return the ids that exist, by sink."""
         where, values = ("? IS NULL OR reader = ?", [sink, sink]) if ids is None else (_among(ids), list(ids))
-        found: dict[str, list[int]] = {}
+        by_sink: dict[str, list[int]] = {}
         for number, reader in connection.execute(f"SELECT id, reader FROM refused WHERE {where} ORDER BY id", values):
-            found.setdefault(reader, []).append(number)
-        return found
+            by_sink.setdefault(reader, []).append(number)
+        return by_sink
 
     def _select(self, connection: sqlite3.Connection, where: str, values: Sequence[Any]) -> list[Row]:
         return [
@@ -112,15 +119,15 @@ class DeadLetters:
             )
         ]
 
-    # --- sending again, from the sink's own thread -------------------------------------------------------------------
+    # --- from the sink's own thread ----------------------------------------------------------------------------------
 
-    def send_again(self, ids: Sequence[int], send: Callable[[list[Any]], Sequence[Refused | None]]) -> None:
-        """Hand the samples to `send` and forget those that were taken. When it raises, none is forgotten."""
-        rows = self._database.call(lambda connection: self.shown(connection, ids))
+    def resend(self, ids: Sequence[int], send: Callable[[list[Any]], Sequence[Refused | None]]) -> None:
+        """Pass the samples to `send` and delete those that were accepted. If it raises, all are kept."""
+        rows = self._database.call(lambda connection: self.read(connection, ids))
         if not rows:
             return
         outcome = send([row["sample"] for row in rows])
-        taken = [row["id"] for row, refused in zip(rows, outcome, strict=True) if refused is None]
+        accepted = [row["id"] for row, refused in zip(rows, outcome, strict=True) if refused is None]
         again = [
             (time.time(), refused.code, refused.description, row["id"])
             for row, refused in zip(rows, outcome, strict=True)
@@ -128,9 +135,9 @@ class DeadLetters:
         ]
 
         def write(connection: sqlite3.Connection) -> None:
-            connection.execute(f"DELETE FROM refused WHERE {_among(taken)}", taken)
+            connection.execute(f"DELETE FROM refused WHERE {_among(accepted)}", accepted)
             connection.executemany("UPDATE refused SET at = ?, code = ?, description = ? WHERE id = ?", again)
-            self.measure(connection)
+            self.trim(connection)
 
         self._database.call(write)
 
@@ -140,7 +147,7 @@ def _among(ids: Sequence[int]) -> str:
 
 
 class SinkLedger:
-    """One sink's `zmon.Ledger`, kept in the store."""
+    """The `zmon.Ledger` of one sink, kept in the database."""
 
     def __init__(self, reader: str, dead_letters: DeadLetters, database: Database, ends: Callable[[], bool]) -> None:
         self._reader = reader
@@ -150,10 +157,10 @@ class SinkLedger:
 
     def settled(self, sequence: int) -> int:
         def read(connection: sqlite3.Connection) -> Any:
-            found = connection.execute(
+            row = connection.execute(
                 "SELECT done FROM settled WHERE reader = ? AND sequence = ?", (self._reader, sequence)
             ).fetchone()
-            return found[0] if found else 0
+            return row[0] if row else 0
 
         return int(self._database.call(read))
 
@@ -164,8 +171,8 @@ class SinkLedger:
                 (self._reader, sequence, samples),
             )
             if refused:
-                self._dead_letters.add(connection, self._reader, sequence, refused)
+                self._dead_letters.record(connection, self._reader, sequence, refused)
 
         self._database.call(write)
-        if self._ends():  # between two pieces: what is noted is not sent again
-            raise RetryLater("the collector ends; the rest of the report goes on after a restart")
+        if self._ends():  # between two pieces: what is settled is not sent again
+            raise RetryLater("the collector stops; the rest of the report is sent after a restart")

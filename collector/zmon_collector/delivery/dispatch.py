@@ -1,4 +1,4 @@
-"""One thread for each sink, and one for all observers: a slow or broken one delays nobody else."""
+"""One thread for each reader of reports: a slow or failing one does not delay the others."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from zmon_collector.telemetry import Telemetry
 log = logging.getLogger("zmon.collector")
 
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0  # seconds between tries, whatever a sink asks for
-LAST_PIECE = 2.0  # seconds to come to the end of what is being sent and note it down
-ATTEMPTS = 5  # for a report on which a sink fails without asking to be called again
+LAST_PIECE = 2.0  # seconds that a sink gets to finish the request in progress and record it
+ATTEMPTS = 5  # for a report on which a sink fails without RetryLater
 
 
 class Delivery(ABC):
-    """Hands the outbox's reports to one reader, in order, until the outbox ends or `stop` is called."""
+    """The thread that hands the outbox's reports to one reader, in order, until the outbox ends or `join` times out."""
 
     def __init__(self, name: str, outbox: Outbox, telemetry: Telemetry) -> None:
         self.name = name
         self.state = "ok"
         self.error = ""  # while it is failing
-        self._told = ""  # the kind of error last logged
+        self._last_kind = ""  # the kind of error last logged
         self._outbox = outbox
         self._telemetry = telemetry
         self._stop = threading.Event()
@@ -40,11 +40,11 @@ class Delivery(ABC):
         self._thread.start()
 
     def problem(self) -> str:
-        """What an operator should know of it; empty while it is well."""
-        return f"sink {self.name} is failing, its reports wait: {self.error}" if self.error else ""
+        """Return what an operator should know; empty while all is well."""
+        return f"sink {self.name} is failing, its reports remain queued: {self.error}" if self.error else ""
 
     def join(self, timeout: float) -> bool:
-        """Wait for the last report; False when it is not done in time and goes on in the next run."""
+        """Wait for the last report; return False when it takes longer and is left to the next run."""
         self._thread.join(timeout)
         self._stop.set()
         self._thread.join(LAST_PIECE)
@@ -52,29 +52,29 @@ class Delivery(ABC):
 
     def _run(self) -> None:
         while not self._stop.is_set():
-            found = self._outbox.wait(self.name)
-            if found is None:
+            item = self._outbox.wait_for_next(self.name)
+            if item is None:
                 break
-            if isinstance(found, Redelivery):
-                self._send_again(found)
+            if isinstance(item, Redelivery):
+                self._redeliver(item)
                 continue
-            if not self._deliver(found):
+            if not self._deliver(item):
                 break  # it stays in the outbox for the next run
-            self._outbox.done(self.name, found.sequence)
+            self._outbox.mark_done(self.name, item.sequence)
 
-    def _send_again(self, again: Redelivery) -> None:  # noqa: B027 - a reader may leave it as it is
-        """Send once more what was set aside: sinks do; other readers set nothing aside, so there is nothing."""
+    def _redeliver(self, redelivery: Redelivery) -> None:  # noqa: B027 - only sinks have dead letters
+        """Send dead letters again."""
 
     @abstractmethod
     def _deliver(self, report: Report) -> bool:
-        """Deal with a report for good; False when `stop` came in between."""
+        """Handle a report, successfully or not; return False when it was interrupted by `stop` and must come again."""
 
     def _pause(self, seconds: float) -> None:
         self._stop.wait(min(seconds, LONGEST_WAIT))
 
 
 class SinkDelivery(Delivery):
-    """A sink's thread: opens it, retries, closes it."""
+    """A sink's thread: opens the sink, retries what fails, closes it."""
 
     def __init__(self, sink: Sink, outbox: Outbox, dead_letters: DeadLetters, telemetry: Telemetry) -> None:
         super().__init__(sink.name, outbox, telemetry)
@@ -83,7 +83,7 @@ class SinkDelivery(Delivery):
 
     @property
     def resends(self) -> bool:
-        """Whether it can send again what was set aside."""
+        """Whether the sink can send dead letters again."""
         return resend_of(self._sink) is not None
 
     def _run(self) -> None:
@@ -95,7 +95,7 @@ class SinkDelivery(Delivery):
                 break
             except Exception as error:  # noqa: BLE001 - a sink may raise anything
                 wait = backoff.next()
-                self._failed(f"cannot be opened, trying again in {wait:g} s", error)
+                self._fail(f"cannot be opened, trying again in {wait:g} s", error)
                 self._pause(wait)
         try:
             super()._run()
@@ -103,47 +103,50 @@ class SinkDelivery(Delivery):
             try:
                 self._sink.close()
             except Exception as error:  # noqa: BLE001
-                self._failed("failed to close", error)
+                self._fail("failed to close", error)
 
     def _deliver(self, report: Report) -> bool:
-        done = self._until_done(lambda: self._sink.write(report), f"report {report.sequence}")
-        if done:
+        written = self._retry(lambda: self._sink.write(report), f"report {report.sequence}")
+        if written:
             self._telemetry.count("sink_written", self.name)
-        return done is not None
+        return written is not None
 
-    def _send_again(self, again: Redelivery) -> None:
+    def _redeliver(self, redelivery: Redelivery) -> None:
         resend = resend_of(self._sink)
         if resend is not None:
-            self._until_done(
-                lambda: self._dead_letters.send_again(again.ids, resend), f"{len(again.ids)} set-aside samples"
-            )
+            ids = redelivery.ids
+            self._retry(lambda: self._dead_letters.resend(ids, resend), f"{len(ids)} set-aside samples")
 
-    def _until_done(self, call: Callable[[], None], what: str) -> bool | None:
-        """Call until it succeeds: True; False when it is given up, None when `stop` came in between."""
+    def _retry(self, call: Callable[[], None], what: str) -> bool | None:
+        """Call until it succeeds: return True, False after the last attempt, None when interrupted by `stop`.
+
+        RetryLater says that the report is fine and the target is not: that is tried without end, and the outbox is
+        bounded. Any other exception may be the report's fault, so the reports behind it must not wait forever.
+        """
         attempt, backoff = 0, Backoff(FIRST_WAIT, LONGEST_WAIT)
         while not self._stop.is_set():
             try:
                 call()
             except RetryLater as error:
-                self._failed("asks to be called again", error)
+                self._fail("will be tried again", error)
                 self._pause(error.after)
             except Exception as error:  # noqa: BLE001
                 attempt += 1
                 if attempt == ATTEMPTS:
-                    self._failed(f"gives up {what} after {ATTEMPTS} tries", error)
+                    self._fail(f"gives up {what} after {ATTEMPTS} attempts", error)
                     self._telemetry.count("sink_failed", self.name)
                     return False
-                self._failed("failed, trying again", error)
+                self._fail("failed, trying again", error)
                 self._pause(backoff.next())
             else:
                 self.state, self.error = "ok", ""
                 return True
         return None
 
-    def _failed(self, what: str, error: Exception) -> None:
+    def _fail(self, what: str, error: Exception) -> None:
         kind = type(error).__name__
-        if self.state == "ok" or kind != self._told:  # a token that is no longer taken must not hide behind an outage
-            self._told = kind
+        if self.state == "ok" or kind != self._last_kind:  # a token that expired must not hide behind an outage
+            self._last_kind = kind
             log.warning("sink %r %s: %s: %s", self.name, what, kind, error)
         self.state = "failing"
         self.error = f"{kind}: {error}"
@@ -163,29 +166,29 @@ class ObserverDelivery(Delivery):
 
 
 class Deliveries:
-    """All readers of reports together."""
+    """The threads of all readers."""
 
     def __init__(self, deliveries: Sequence[Delivery]) -> None:
         self._deliveries = list(deliveries)
-        self.names = [each.name for each in deliveries]
+        self.names = [delivery.name for delivery in deliveries]
 
     def start(self) -> None:
-        for each in self._deliveries:
-            each.start()
+        for delivery in self._deliveries:
+            delivery.start()
 
     def join(self, timeout: float) -> list[str]:
-        """Wait for the last reports; the names of those that are not done in time."""
+        """Wait for the last reports; return the names of the readers that take longer."""
         until = time.monotonic() + timeout
-        return [each.name for each in self._deliveries if not each.join(max(0.0, until - time.monotonic()))]
+        return [one.name for one in self._deliveries if not one.join(max(0.0, until - time.monotonic()))]
 
     def states(self) -> dict[str, str]:
-        """``ok`` or ``failing``, by reader."""
-        return {each.name: each.state for each in self._deliveries}
+        """Return ``ok`` or ``failing`` by reader."""
+        return {delivery.name: delivery.state for delivery in self._deliveries}
 
     def problems(self) -> list[str]:
-        """What is wrong with those that are failing."""
-        return [problem for each in self._deliveries if (problem := each.problem())]
+        """Return the problems of the readers that are failing."""
+        return [problem for delivery in self._deliveries if (problem := delivery.problem())]
 
-    def resending(self) -> set[str]:
-        """The sinks that can send again what was set aside."""
-        return {each.name for each in self._deliveries if isinstance(each, SinkDelivery) and each.resends}
+    def resending_sinks(self) -> set[str]:
+        """Return the sinks that can send dead letters again."""
+        return {sink.name for sink in self._deliveries if isinstance(sink, SinkDelivery) and sink.resends}

@@ -1,6 +1,11 @@
-"""Reports between the closing of windows and their readers (sinks, observers): numbered, in order, durable, bounded.
+"""The outbox: reports between the closing of windows and their readers (sinks, observers), durable and bounded.
 
-A report is written in the transaction that closes its window. Each reader has a cursor; what all have read is deleted.
+A report is written in the transaction that closes its window, so a crash neither loses nor repeats a window. Each
+reader has a cursor, the sequence of the last report that it has handled; what all have handled is deleted.
+
+Sequences only grow and are never used again, not even when state.sqlite is lost: they are part of file names, sinks
+recognise a repeated report by them, and a cursor would skip a report with an old number. So the next one follows the
+newest report, the newest cursor and the newest written file.
 """
 
 from __future__ import annotations
@@ -24,31 +29,31 @@ from zmon_collector.telemetry import Telemetry
 
 log = logging.getLogger("zmon.collector")
 
-CACHED = 64  # newest reports kept in memory for their readers
-AT_ONCE = 500  # samples that were set aside in one go
+CACHED = 64  # newest reports kept in memory, so that readers that keep up read no disk
+AT_ONCE = 500  # dead letters in one redelivery
 
 _MOVE_CURSOR = "INSERT OR REPLACE INTO cursors (reader, sequence) VALUES (?, ?)"
 
 
 class Redelivery(NamedTuple):
-    """Samples that were set aside and are to be sent again, by id."""
+    """Dead letters to be sent again, by id."""
 
     ids: tuple[int, ...]
 
 
 class Outbox:
-    """Reports by sequence.
+    """Reports by sequence. Written by the collector's thread, read by one thread for each reader.
 
     Parameters
     ----------
     database : Database
     telemetry : Telemetry
     limit : int
-        Bytes of reports that wait; beyond it the oldest go, counted for each reader that had not read them.
+        Bytes of queued reports; beyond it the oldest are dropped, counted for each reader that had not read them.
     keep : float
-        Seconds after which a report goes, whoever has not read it.
+        Seconds after which a report is dropped, whoever has not read it.
     first : int
-        Sequence of the first report, should the store know of none later.
+        Sequence of the first report, unless the database knows a later one.
     """
 
     def __init__(self, database: Database, telemetry: Telemetry, *, limit: int, keep: float, first: int) -> None:
@@ -62,32 +67,32 @@ class Outbox:
         self._nbytes = 0
         self._cursors: dict[str, int] = {}
         self._changed = threading.Condition()
-        self._asked: dict[str, deque[Redelivery]] = {}
+        self._redeliveries: dict[str, deque[Redelivery]] = {}
         self._ended = False
 
     def load(self, connection: sqlite3.Connection, readers: Sequence[str]) -> None:
-        """Go on where the last run ended. Readers that are new begin with the next report."""
+        """Continue where the last run ended. Readers that are new start with the next report."""
         for sequence, written, nbytes in connection.execute(
             "SELECT sequence, written, length(data) FROM reports ORDER BY sequence"
         ):
             self._waiting[sequence] = (nbytes, written)
             self._nbytes += nbytes
-        known = dict(connection.execute("SELECT reader, sequence FROM cursors"))
-        newest = max([self._next - 1, *self._waiting, *known.values()])
+        cursors = dict(connection.execute("SELECT reader, sequence FROM cursors"))
+        newest = max([self._next - 1, *self._waiting, *cursors.values()])
         self._next = newest + 1
-        self._cursors = {reader: known.get(reader, newest) for reader in readers}
-        for reader in known.keys() - self._cursors.keys():
-            log.warning("reader %r is gone from the configuration; what waited for it goes", reader)
+        self._cursors = {reader: cursors.get(reader, newest) for reader in readers}
+        for reader in cursors.keys() - self._cursors.keys():
+            log.warning("sink %r was removed from the configuration; discarding its queued reports", reader)
             connection.execute("DELETE FROM cursors WHERE reader = ?", (reader,))
         connection.executemany(_MOVE_CURSOR, self._cursors.items())
-        self._let_go(connection)
+        self._trim(connection)
 
     # --- writing -----------------------------------------------------------------------------------------------------
 
     def prepare(
         self, closed: ClosedWindow, tags: Mapping[str, Mapping[str, str]]
     ) -> tuple[Callable[[sqlite3.Connection], int], Callable[[int], None]]:
-        """Number a closed window's values. What to run in the closing transaction, and what once it is on disk."""
+        """Number the report of a closed window; return what to run in the closing transaction, and after it."""
         model, version = closed.model
         report = Report(self._next, model, version, closed.window, closed.points, closed.rows, tags, closed.details)
         self._next += 1
@@ -107,29 +112,29 @@ class Outbox:
                     self._cache.popitem(last=False)
                 self._changed.notify_all()
             if self._is_over():
-                self._database.submit(self._let_go)
+                self._database.submit(self._trim)
 
         return write, written
 
     # --- reading, from the readers' threads --------------------------------------------------------------------------
 
-    def wait(self, reader: str, timeout: float | None = None) -> Report | Redelivery | None:
-        """The oldest report the reader has not done, as soon as there is one; None at the end, or in time.
+    def wait_for_next(self, reader: str, timeout: float | None = None) -> Report | Redelivery | None:
+        """Return the oldest report that the reader has not handled, once there is one; None at the end or timeout.
 
-        `Redelivery` comes before it, when somebody asked for that.
+        A `Redelivery` that was requested comes first.
         """
         until = None if timeout is None else time.monotonic() + timeout
         while True:
             with self._changed:
                 sequence = self._next_for(reader)
-                while sequence is None and not self._ended and not self._asked.get(reader):
+                while sequence is None and not self._ended and not self._redeliveries.get(reader):
                     left = None if until is None else until - time.monotonic()
                     if left is not None and left <= 0:
                         return None
                     self._changed.wait(left)
                     sequence = self._next_for(reader)
-                if self._asked.get(reader) and not self._ended:
-                    return self._asked[reader].popleft()
+                if self._redeliveries.get(reader) and not self._ended:
+                    return self._redeliveries[reader].popleft()
                 if sequence is None:
                     return None
                 report = self._cache.get(sequence)
@@ -137,7 +142,7 @@ class Outbox:
                 report = self._database.call(partial(self._read, sequence))
             if report is not None:
                 return report
-            self.done(reader, sequence)  # it was dropped meanwhile, or is damaged
+            self.mark_done(reader, sequence)  # it was dropped meanwhile, or is damaged
 
     def _next_for(self, reader: str) -> int | None:
         cursor = self._cursors[reader]
@@ -150,31 +155,31 @@ class Outbox:
         try:
             return report_codec.decode(unseal(*row))
         except (ValueError, TypeError, KeyError) as error:
-            log.error("report %d is damaged and goes: %s", sequence, error)
+            log.error("report %d is damaged and is discarded: %s", sequence, error)
             self._telemetry.count("reports_damaged")
             return None
 
-    def done(self, reader: str, sequence: int) -> None:
-        """The reader has dealt with the report."""
+    def mark_done(self, reader: str, sequence: int) -> None:
+        """Move the reader's cursor: it has handled the report."""
         with self._changed:
             self._cursors[reader] = sequence
 
         def write(connection: sqlite3.Connection) -> None:
             connection.execute(_MOVE_CURSOR, (reader, sequence))
             connection.execute("DELETE FROM settled WHERE reader = ? AND sequence <= ?", (reader, sequence))
-            self._let_go(connection)
+            self._trim(connection)
 
         self._database.submit(write)
 
-    def ask_again(self, reader: str, ids: Sequence[int]) -> None:
-        """Let the reader send these samples, which were set aside, again. Forgotten when the collector ends before."""
+    def redeliver(self, reader: str, ids: Sequence[int]) -> None:
+        """Let the reader send these dead letters again. The request is lost when the collector ends before."""
         with self._changed:
-            asked = self._asked.setdefault(reader, deque())
-            asked.extend(Redelivery(tuple(ids[start : start + AT_ONCE])) for start in range(0, len(ids), AT_ONCE))
+            queue = self._redeliveries.setdefault(reader, deque())
+            queue.extend(Redelivery(tuple(ids[start : start + AT_ONCE])) for start in range(0, len(ids), AT_ONCE))
             self._changed.notify_all()
 
     def end(self) -> None:
-        """No more reports will come in this run."""
+        """Announce that no more reports come in this run."""
         with self._changed:
             self._ended = True
             self._changed.notify_all()
@@ -192,7 +197,7 @@ class Outbox:
         return self._nbytes
 
     def behind(self) -> dict[str, int]:
-        """How many reports wait for each reader."""
+        """Return how many reports are queued for each reader."""
         with self._changed:
             return {
                 reader: sum(sequence > cursor for sequence in self._waiting) for reader, cursor in self._cursors.items()
@@ -205,11 +210,11 @@ class Outbox:
             oldest = next(iter(self._waiting.values()), None)
             return oldest is not None and (self._nbytes > self._limit or oldest[1] < time.time() - self._keep)
 
-    def _let_go(self, connection: sqlite3.Connection) -> None:
-        """Delete what all have read, and the oldest of what is too much or too old."""
+    def _trim(self, connection: sqlite3.Connection) -> None:
+        """Delete what all readers have handled, and the oldest reports beyond the limits of bytes and age."""
         with self._changed:
             behind = min(self._cursors.values(), default=0)
-            gone = []
+            deleted = []
             for sequence, (nbytes, written) in list(self._waiting.items()):
                 dropped = sequence > behind
                 if dropped and (self._nbytes <= self._limit and written >= time.time() - self._keep):
@@ -220,15 +225,15 @@ class Outbox:
                     for reader, cursor in self._cursors.items():
                         if cursor < sequence:
                             self._telemetry.count("outbox_dropped", reader)
-                gone.append(sequence)
+                deleted.append(sequence)
                 del self._waiting[sequence]
                 self._cache.pop(sequence, None)
                 self._nbytes -= nbytes
-        if gone:
-            connection.execute("DELETE FROM reports WHERE sequence <= ?", (gone[-1],))
+        if deleted:
+            connection.execute("DELETE FROM reports WHERE sequence <= ?", (deleted[-1],))
 
 
 def next_sequence(data_dir: Path) -> int:
-    """The number after that of the newest file written by an earlier run."""
+    """Return the sequence after that of the newest file that an earlier run wrote."""
     numbers = [path.stem.rpartition("-")[2] for path in (data_dir / "anodot").glob("*-*.json")]
     return 1 + max((int(number) for number in numbers if number.isdigit()), default=0)

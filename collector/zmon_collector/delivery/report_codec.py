@@ -10,7 +10,7 @@ VERSION = 1
 
 
 def encode(report: Report) -> bytes:
-    """The report's bytes."""
+    """Return the report as bytes."""
     packed: bytes = msgpack.packb(
         {
             "version": VERSION,
@@ -33,17 +33,17 @@ def encode(report: Report) -> bytes:
 
 
 def decode(data: bytes) -> Report:
-    """Read a report; ValueError when it is none, or of a newer version."""
-    found = msgpack.unpackb(data, raw=False)
-    if not isinstance(found, dict) or found.get("version") != VERSION:
+    """Return the report of its bytes; ValueError when they are malformed, or of a newer version."""
+    plain = msgpack.unpackb(data, raw=False)
+    if not isinstance(plain, dict) or plain.get("version") != VERSION:
         raise ValueError("not a report that this release reads")
     return Report(
-        found["sequence"],
-        found["model"],
-        found["model_version"],
-        Window(*found["window"]),
-        [Point(agent, Value(*value)) for agent, value in found["points"]],
-        {agent: RowCounts(*rows) for agent, rows in found["rows"].items()},
-        found["tags"],
-        {(agent, metric): data for agent, metric, data in found.get("details", [])},  # 0.1.0 kept none
+        plain["sequence"],
+        plain["model"],
+        plain["model_version"],
+        Window(*plain["window"]),
+        [Point(agent, Value(*value)) for agent, value in plain["points"]],
+        {agent: RowCounts(*rows) for agent, rows in plain["rows"].items()},
+        plain["tags"],
+        {(agent, metric): data for agent, metric, data in plain.get("details", [])},  # files of 0.1.0 have none
     )

@@ -628,12 +628,12 @@ class Reports:
     def __init__(self, many: int) -> None:
         self.left, self.read = many, list[int]()
 
-    def wait(self, reader: str, timeout: float) -> Report | None:
+    def wait_for_next(self, reader: str, timeout: float) -> Report | None:
         time.sleep(0.001)
         number = len(self.read) + 1
         return None if self.ended else Report(number, f"m{number}", "", Window(0, MINUTE), [], {"pod": RowCounts(9)})
 
-    def done(self, reader: str, sequence: int) -> None:
+    def mark_done(self, reader: str, sequence: int) -> None:
         self.read.append(sequence)
 
     @property

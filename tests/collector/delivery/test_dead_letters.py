@@ -146,7 +146,7 @@ def test_it_is_bounded_by_count_and_counted(database: Database) -> None:
 def test_it_is_bounded_by_age(database: Database) -> None:
     telemetry = Telemetry()
     DeadLetters(database, telemetry, rows=10, keep=3600.0).ledger("a").settle(1, 5, refused(5))
-    database.call(DeadLetters(database, telemetry, rows=10, keep=-1.0).measure)
+    database.call(DeadLetters(database, telemetry, rows=10, keep=-1.0).trim)
     assert telemetry.get("refused_dropped", "a") == 5
     assert database.call(lambda c: c.execute("SELECT count(*) FROM refused").fetchone()) == (0,)
 
@@ -154,16 +154,16 @@ def test_it_is_bounded_by_age(database: Database) -> None:
 def test_nothing_is_forgotten_when_sending_again_fails(database: Database) -> None:
     dead_letters = DeadLetters(database, Telemetry(), rows=10, keep=3600.0)
     dead_letters.ledger("a").settle(1, 3, refused(3))
-    ids = database.call(lambda c: dead_letters.ids(c, None, None))["a"]
+    ids = database.call(lambda c: dead_letters.ids_by_sink(c, None, None))["a"]
 
     def later(samples: Sequence[Any]) -> list[Refused | None]:
         raise RetryLater("not now")
 
     with pytest.raises(RetryLater):
-        dead_letters.send_again(ids, later)
+        dead_letters.resend(ids, later)
     assert dead_letters.counts == {"a": 3}
-    dead_letters.send_again(ids, lambda samples: [None, Refused(samples[1], "2003", "slow"), None])
-    (row,) = database.call(lambda c: dead_letters.listed(c, None, 0))
+    dead_letters.resend(ids, lambda samples: [None, Refused(samples[1], "2003", "slow"), None])
+    (row,) = database.call(lambda c: dead_letters.page(c, None, 0))
     assert (row["id"], row["code"], row["description"]) == (ids[1], "2003", "slow")
 
 

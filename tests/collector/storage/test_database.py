@@ -306,29 +306,29 @@ def test_each_reader_sees_every_report_in_order_across_a_restart(path: Path) -> 
     for start in range(0, 600, 60):
         close_window(box, database, start)
     for expected in range(1, 6):
-        report = box.wait("files", 1.0)
+        report = box.wait_for_next("files", 1.0)
         assert report is not None
         assert (report.sequence, report.window.start) == (expected, 60 * (expected - 1))
-        box.done("files", expected)
+        box.mark_done("files", expected)
     database.close(5)
     database = opened(path)
     box = outbox(database, "files", "api")
     assert box.behind() == {"files": 5, "api": 10}
-    report = box.wait("files", 1.0)
+    report = box.wait_for_next("files", 1.0)
     assert report is not None
     assert report.sequence == 6
     assert report.points[2].value.class_name == "class 2"
     for reader in ("files", "api"):
-        box.done(reader, 10)
+        box.mark_done(reader, 10)
     database.wait(5)
     assert database.call(lambda c: c.execute("SELECT count(*) FROM reports").fetchone()[0]) == 0
     close_window(box, database, 6000)
-    last = box.wait("api", 1.0)
+    last = box.wait_for_next("api", 1.0)
     assert last is not None
     assert last.sequence == 11
     box.end()
-    box.done("api", 11)
-    assert box.wait("api", 1.0) is None
+    box.mark_done("api", 11)
+    assert box.wait_for_next("api", 1.0) is None
     database.close(5)
 
 
@@ -339,13 +339,13 @@ def test_beyond_its_bytes_the_oldest_go_and_are_counted(path: Path) -> None:
     database.call(lambda connection: box.load(connection, ["slow", "quick"]))
     for start in range(0, 60 * 40, 60):
         close_window(box, database, start, points=20)
-        box.done("quick", 1 + start // 60)
+        box.mark_done("quick", 1 + start // 60)
     database.wait(5)
     assert box.nbytes <= 20_000
     dropped = telemetry.get("outbox_dropped", "slow")
     assert dropped == 40 - len(box) > 0
     assert telemetry.get("outbox_dropped", "quick") == 0
-    report = box.wait("slow", 1.0)
+    report = box.wait_for_next("slow", 1.0)
     assert report is not None
     assert report.sequence == dropped + 1
     database.close(5)
@@ -370,7 +370,7 @@ def test_a_damaged_report_is_passed_over(path: Path) -> None:
     database.close(5)
     database = opened(path)
     box = outbox(database, "files")
-    report = box.wait("files", 1.0)
+    report = box.wait_for_next("files", 1.0)
     assert report is not None
     assert report.sequence == 2
     database.close(5)
@@ -388,7 +388,7 @@ def test_a_sink_notes_how_far_it_has_come(path: Path) -> None:
     ledger = dead_letters(database).ledger("api")
     assert (ledger.settled(3), ledger.settled(4)) == (1000, 0)
     assert database.call(lambda c: c.execute("SELECT code, description FROM refused").fetchall()) == [("2026", "NaN")]
-    box.done("api", 3)
+    box.mark_done("api", 3)
     database.wait(5)
     assert ledger.settled(3) == 0
     database.close(5)
@@ -398,7 +398,7 @@ def test_a_waiting_reader_is_woken_by_the_end(path: Path) -> None:
     database = opened(path)
     box = outbox(database, "files")
     got: list[object] = []
-    thread = threading.Thread(target=lambda: got.append(box.wait("files")))
+    thread = threading.Thread(target=lambda: got.append(box.wait_for_next("files")))
     thread.start()
     box.end()
     thread.join(5)
