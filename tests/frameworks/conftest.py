@@ -20,7 +20,7 @@ class Twins:
     """`watched` is for the stand-in, `hand` for calls of publish; `same` compares what became of them."""
 
     def __init__(self, collector: Collector, options: dict[str, Any]) -> None:
-        self._collector = collector
+        self.collector = collector
         self.watched = collector.publisher("watched", agent_id="a", **options)
         self.hand = collector.publisher("hand", agent_id="a", **options)
 
@@ -38,9 +38,9 @@ class Twins:
         for publisher in (self.watched, self.hand):
             assert publisher.flush(60)
             publisher.close()
-        self._collector.stop()
+        self.collector.stop()
         found = [
-            by_names([point for point in self._collector.points() if point["properties"]["model"] == model])
+            by_names([point for point in self.collector.points() if point["properties"]["model"] == model])
             for model in ("watched", "hand")
         ]
         ours, theirs = (

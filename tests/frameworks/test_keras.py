@@ -94,9 +94,9 @@ def test_logits_are_asked_for(width: int, logits: Any, keras: Any, tf: Any, twin
     for publisher in (pair.watched, pair.hand):
         assert publisher.flush(60)
         publisher.close()
-    pair._collector.stop()
+    pair.collector.stop()
     values: dict[str, dict[str, float]] = {"watched": {}, "hand": {}}
-    for point in pair._collector.points():
+    for point in pair.collector.points():
         if point["properties"]["what"] == "max_prediction_proba":
             values[point["properties"]["model"]][str(sorted(point["properties"].items())[1:4])] = point["value"]
     assert len(values["hand"]) > 3

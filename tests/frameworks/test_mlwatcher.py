@@ -92,6 +92,11 @@ def oracle(p: Any, x: Any, labels: Any, threshold: float) -> dict[tuple[tuple[st
     return found
 
 
+def publisher_of(agent: MonitoringAgent) -> zmon.Publisher:
+    """MLWatcher's own class offers no counters and no end; the agent's publisher does."""
+    return agent._publisher
+
+
 def series(collector: Collector, agent: str) -> dict[tuple[tuple[str, str], ...], float]:
     """The points of one agent, without the agent's own names."""
     points = [point for point in collector.points() if point["properties"].get("agent_id") == agent]
@@ -144,9 +149,9 @@ def test_the_three_scenarios(digits: dict[str, Any], collect: Callable[..., Coll
     overhead("MLWatcher's collect_data", lambda: None, lambda: costs.collect_data(given, some, wanted))
     agents.append(costs)
     for agent in agents:
-        assert agent._publisher.flush(60), agent._publisher.stats
-        assert not agent._publisher.stats.rejected
-        agent._publisher.close()
+        assert publisher_of(agent).flush(60), publisher_of(agent).stats
+        assert not publisher_of(agent).stats.rejected
+        publisher_of(agent).close()
     collector.stop()
     for name, points in expected.items():
         found = series(collector, name)
@@ -168,8 +173,8 @@ def test_two_classes_and_a_threshold(threshold: float, collect: Callable[..., Co
     agent = MonitoringAgent(frequency=1, max_buffer_size=1000, n_classes=2, server_port=port)
     agent.collect_data(p[:50], threshold=threshold)
     agent.collect_data(p[50:], None, labels[50:], threshold)
-    assert agent._publisher.flush(60)
-    agent._publisher.close()
+    assert publisher_of(agent).flush(60)
+    publisher_of(agent).close()
     collector.stop()
     found = series(collector, "1")
     every, labelled = (
@@ -190,8 +195,8 @@ def test_nothing_it_is_given_raises(caplog: pytest.LogCaptureFixture) -> None:
     agent.collect_data([[0.5, 0.5], [0.1]])
     agent.collect_data(np.ones((3, 5)))
     agent.collect_data([[0.5, 0.5]], label_matrix=[[0, 0]])
-    stats = agent._publisher.stats
-    agent._publisher.close(0)
+    stats = publisher_of(agent).stats
+    publisher_of(agent).close(0)
     assert stats.published == 0
     assert dict(stats.rejected) == {"matrix_invalid": 2, "probabilities_shape": 3, "label_one_hot": 1}
 
@@ -216,10 +221,10 @@ SCRIPT = """
     while time.monotonic() < until:
         agent.collect_data(predict_proba_matrix=p, input_matrix=p, label_matrix=p.argmax(axis=1))
         time.sleep(0.05)
-    while not agent._publisher.stats.acknowledged:
+    while not publisher_of(agent).stats.acknowledged:
         time.sleep(0.05)
     agent.run_local_server()  # it is there already
-    print(agent._publisher.stats.published, agent._server.pid, flush=True)
+    print(publisher_of(agent).stats.published, agent._server.pid, flush=True)
     try:
         time.sleep({wait})
     finally:

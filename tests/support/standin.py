@@ -129,7 +129,7 @@ class StandIn:
         self.quota = (requests_per_second, samples_per_second)
         self._newest: dict[Any, int] = {}
         self._lock = threading.Lock()
-        self._released = threading.Event()
+        self.released = threading.Event()
         self._port = 0
         self.up()
 
@@ -149,7 +149,7 @@ class StandIn:
             def handle_error(self, request: Any, client_address: Any) -> None:
                 """A client that has gone is no news."""
 
-        self._released.clear()
+        self.released.clear()
         self._server = Server(("127.0.0.1", self._port), Handler)
         self._port = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
@@ -157,7 +157,7 @@ class StandIn:
 
     def down(self) -> None:
         """Refuse connections until `up`."""
-        self._released.set()
+        self.released.set()
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
@@ -348,7 +348,7 @@ class _Handler(BaseHTTPRequestHandler):
         owner = self.owner
         after = str(owner.retry_after)
         if fault == "hang":
-            owner._released.wait(60)
+            owner.released.wait(60)
             return self.abort()
         if fault in ("500", "502", "503", "408", "425"):
             return self.answer(int(fault), {"message": "not now"})
@@ -369,7 +369,7 @@ class _Handler(BaseHTTPRequestHandler):
             samples, throttle=fault == "throttle", all_or_none=fault == "bad_request"
         )
         if fault == "hang_accepted":
-            owner._released.wait(60)
+            owner.released.wait(60)
             return self.abort()
         exchange.answered = fault not in UNANSWERED  # before the bytes: the client may be quicker than this thread
         if fault == "bad_request" and errors:
@@ -393,7 +393,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self.abort()
         if speed == "trickle_forever":
             self.flush_headers()
-            while not self.owner._released.wait(0.05):
+            while not self.owner.released.wait(0.05):
                 self.wfile.write(b"X-More: 1\r\n" if self.owner.chance.random() < 0.5 else b"X")
             return self.abort()
         self.end_headers()

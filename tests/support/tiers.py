@@ -52,7 +52,7 @@ PLACES = {  # the longest path that fits decides
     "test_deploy.py": "integration",
     "test_house.py": "unit",
     "test_site.py": "integration",
-    "test_tiers.py": "unit",
+    "test_suite.py": "unit",
 }
 FORBIDDEN = {"socket.bind", "socket.connect", "subprocess.Popen", "os.fork", "os.posix_spawn", "sqlite3.connect"}
 COUNTS = pytest.StashKey[Counter[str]]()  # tests collected, by tier

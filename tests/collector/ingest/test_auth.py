@@ -431,10 +431,11 @@ def test_keygen_makes_a_pair_and_the_lines_that_use_it(tmp_path: Path, caplog: p
     gate = Authenticator(loaded.security, Telemetry())
     assert gate.enabled
     one = zmon.Publisher("m", 2, "ipc:///nowhere", secret_key=hidden["pod"], server_key=str(out / "zmon.key"))
-    assert one._keys is not None
-    gate.check(one._keys.public.decode(), wire.Topic("m", "", "a"))
+    keys = one._keys
+    assert keys is not None
+    gate.check(keys.public.decode(), wire.Topic("m", "", "a"))
     secrets = [zmq.auth.load_certificate(path)[1].decode() for path in hidden.values()]
-    for text in (server.output, pod.output, caplog.text, repr(one._keys), dump(loaded), (out / "pod.key").read_text()):
+    for text in (server.output, pod.output, caplog.text, repr(keys), dump(loaded), (out / "pod.key").read_text()):
         assert not any(secret in text for secret in secrets)
     again = runner.invoke(keygen, ["pod", "--out", str(out)])
     assert "not overwritten" in str(again.exception)

@@ -1,7 +1,8 @@
-"""Each test has one tier, and a unit test that reaches outside is stopped."""
+"""The suite itself: tiers, what a unit test may not do, and how often tests reach into private names."""
 
 from __future__ import annotations
 
+import ast
 import socket
 import sqlite3
 import subprocess
@@ -16,6 +17,9 @@ import zmq
 from tests.support import tiers
 
 TESTS = Path(__file__).parent
+MOST_PRIVATE = 40  # places; a test that needs another one takes a way in, or passes a clock or a constant
+NAMED_TUPLE = {"_replace", "_fields", "_asdict"}  # public in spite of the underscore
+PATCHING = {"setattr", "getattr", "delattr", "hasattr"}
 
 
 class Node:
@@ -82,3 +86,43 @@ def test_a_file_without_a_place_ends_the_run() -> None:
 def test_a_unit_test_that_reaches_outside_is_stopped(reach: Callable[[], Any]) -> None:
     with pytest.raises(AssertionError, match=r"mark .* as integration"):
         reach()
+
+
+def is_private(name: str) -> bool:
+    last = name.rpartition(".")[2]
+    return last.startswith("_") and not last.startswith("__") and last not in NAMED_TUPLE
+
+
+def private_places(text: str) -> list[str]:
+    """Where code touches a private name of something else: attributes, imports, and strings given to setattr."""
+    places = []
+    for node in ast.walk(ast.parse(text)):
+        match node:
+            case ast.Attribute(value=ast.Name(id="self" | "cls")):
+                pass
+            case ast.Attribute(attr=name) if is_private(name):
+                places.append(ast.unparse(node))
+            case ast.ImportFrom(module=str(module), names=names) if module != "zmon":  # its packages are no names
+                places += [f"{module}.{alias.name}" for alias in names if is_private(alias.name)]
+            case ast.Call(func=ast.Attribute(attr=name) | ast.Name(id=name), args=arguments) if name in PATCHING:
+                texts = [each.value for each in arguments if isinstance(each, ast.Constant)]
+                places += [each for each in texts if isinstance(each, str) and is_private(each)]
+    return places
+
+
+def test_private_names_are_found() -> None:
+    text = """
+from a import _b
+from zmon import _wire
+x._y._z
+self._a
+p.setattr(q, "_r", 1)
+t._replace(a=1)
+"""
+    assert private_places(text) == ["a._b", "x._y._z", "_r", "x._y"]
+
+
+def test_tests_seldom_touch_private_names() -> None:
+    places = {path: private_places(path.read_text()) for path in sorted(TESTS.rglob("*.py"))}
+    listed = [f"{path.relative_to(TESTS)}: {place}" for path, found in places.items() for place in found]
+    assert len(listed) <= MOST_PRIVATE, "\n".join(listed)
