@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from zmon.contract import Report
 from zmon_collector.alerts.worker import AlertWorker
@@ -13,10 +13,12 @@ from zmon_collector.config import Config
 from zmon_collector.config.policy import PolicyStore
 from zmon_collector.dashboard.live import HistoryDelivery, Live
 from zmon_collector.dashboard.plugin_series import declarations
-from zmon_collector.dashboard.prometheus import NewestReports
+from zmon_collector.dashboard.prometheus import MetricsPage
+from zmon_collector.dashboard.web.site import Site
 from zmon_collector.delivery.dead_letters import DeadLetters
 from zmon_collector.delivery.dispatch import Deliveries, ObserverDelivery, SinkDelivery
 from zmon_collector.delivery.outbox import Outbox, next_sequence
+from zmon_collector.health import HealthReport
 from zmon_collector.ingest.checkpoint_policy import CheckpointPolicy
 from zmon_collector.ingest.ingestor import Ingestor
 from zmon_collector.ingest.receiver import Receiver
@@ -27,84 +29,93 @@ from zmon_collector.storage.database import Database
 from zmon_collector.telemetry import Telemetry
 
 
-@dataclass(frozen=True, slots=True)
 class Parts:
-    """The parts of one collector, in the order in which rows pass them."""
+    """The parts of one collector.
 
-    config: Config  # as at the start
-    telemetry: Telemetry
-    registry: Registry
-    policies: PolicyStore
-    receiver: Receiver
-    ingestor: Ingestor
-    database: Database
-    checkpoint_policy: CheckpointPolicy
-    retention: Retention
-    engine: Engine
-    restater: Restater
-    outbox: Outbox
-    dead_letters: DeadLetters
-    deliveries: Deliveries
-    alert_worker: AlertWorker
-    newest: NewestReports
-    live: Live
+    Parameters
+    ----------
+    config : Config
+        As at the start; a reload changes what the parts hold of it.
+    registry : Registry
+    wake : callable
+        Called from the parts' threads when the collector's thread has something to do.
+    """
 
+    def __init__(self, config: Config, registry: Registry, wake: Callable[[], None]) -> None:
+        collector, limits = config.collector, config.limits
+        self.config, self.registry = config, registry
+        self.telemetry = telemetry = Telemetry()
+        self.policies = PolicyStore(config)
+        self.engine = Engine(
+            registry,
+            self.policies,
+            sample_bytes=limits.sample_bytes,
+            workers=collector.workers,
+            timeout=collector.metric_timeout,
+            wake=wake,
+        )
+        self.receiver = Receiver(config, telemetry, wake)
+        self.ingestor = Ingestor(config, self.policies, telemetry, self.engine, journal=collector.journal == "on")
+        self.retention = Retention(self.ingestor)
+        self.database = Database(collector.data_dir / "state.sqlite", telemetry, wake)
+        self.checkpoint_policy = CheckpointPolicy(self.ingestor, self.database)
+        self.outbox = Outbox(
+            self.database,
+            telemetry,
+            limit=limits.outbox_bytes,
+            keep=limits.outbox_age,
+            first=next_sequence(collector.data_dir),
+        )
+        self.dead_letters = DeadLetters(self.database, telemetry, rows=limits.refused_rows, keep=limits.refused_age)
+        self.alert_worker = AlertWorker(config, self.database, self.outbox, telemetry)
+        declared = declarations(state.metric for state in registry.metrics.values())
+        self.live = Live(config, self.engine, self.alert_worker, declared)
+        self.restater = Restater(self.database, self.live.history.restate, registry, self.policies)
+        self.metrics_page = MetricsPage(config.health.series)
+        self.site = Site(self.live, self.metrics_page)
+        self.deliveries = Deliveries(
+            [
+                *(
+                    SinkDelivery(sink, self.outbox, self.dead_letters, telemetry)
+                    for name, sink in registry.sinks.items()
+                    if sink_is_on(config, name)
+                ),
+                ObserverDelivery(self._announce, self.outbox, telemetry),
+                self.alert_worker,
+                HistoryDelivery(self.live, self.outbox, telemetry),
+            ]
+        )
 
-def build_parts(config: Config, registry: Registry, wake: Callable[[], None]) -> Parts:
-    """Build the parts; `wake` is called from their threads when the collector's thread has something to do."""
-    collector, limits = config.collector, config.limits
-    telemetry, policies = Telemetry(), PolicyStore(config)
-    engine = Engine(
-        registry,
-        policies,
-        sample_bytes=limits.sample_bytes,
-        workers=collector.workers,
-        timeout=collector.metric_timeout,
-        wake=wake,
-    )
-    ingestor = Ingestor(config, policies, telemetry, engine, journal=collector.journal == "on")
-    database = Database(collector.data_dir / "state.sqlite", telemetry, wake)
-    outbox = Outbox(
-        database,
-        telemetry,
-        limit=limits.outbox_bytes,
-        keep=limits.outbox_age,
-        first=next_sequence(collector.data_dir),
-    )
-    dead_letters = DeadLetters(database, telemetry, rows=limits.refused_rows, keep=limits.refused_age)
-    alert_worker = AlertWorker(config, database, outbox, telemetry)
-    newest = NewestReports()
-    live = Live(config, engine, alert_worker, declarations(state.metric for state in registry.metrics.values()))
+    def _announce(self, report: Report) -> None:
+        self.metrics_page.newest.record(report)
+        self.registry.announce(report)
 
-    def announce(report: Report) -> None:
-        newest.record(report)
-        registry.announce(report)
-
-    sinks = [sink for name, sink in registry.sinks.items() if sink_is_on(config, name)]
-    deliveries = Deliveries(
-        [
-            *(SinkDelivery(sink, outbox, dead_letters, telemetry) for sink in sinks),
-            ObserverDelivery(announce, outbox, telemetry),
-            alert_worker,
-            HistoryDelivery(live, outbox, telemetry),
-        ]
-    )
-    return Parts(
-        config=config,
-        telemetry=telemetry,
-        registry=registry,
-        policies=policies,
-        receiver=Receiver(config, telemetry, wake),
-        ingestor=ingestor,
-        database=database,
-        checkpoint_policy=CheckpointPolicy(ingestor, database),
-        retention=Retention(ingestor),
-        engine=engine,
-        restater=Restater(database, live.history.restate, registry, policies),
-        outbox=outbox,
-        dead_letters=dead_letters,
-        deliveries=deliveries,
-        alert_worker=alert_worker,
-        newest=newest,
-        live=live,
-    )
+    def inspect(self) -> HealthReport:
+        """Measure the health of the collector. Called on its thread, so that rows do not move meanwhile."""
+        return HealthReport(
+            pid=os.getpid(),
+            data=self.receiver.data,
+            control=self.receiver.control,
+            web=self.site.url,
+            streams=len(self.ingestor.sessions),
+            connected=self.ingestor.sessions.connected,
+            models=tuple(sorted(f"{model} {version}".strip() for model, version in self.ingestor.models)),
+            open_windows=sum(len(model.windows.open) for model in self.ingestor.models.values()),
+            inbox_bytes=self.receiver.inbox_bytes,
+            backlog_bytes=self.engine.backlog,
+            uncommitted_bytes=self.database.pending_bytes,
+            journal_bytes=self.database.used_bytes,
+            label_bytes=self.ingestor.late.kept_bytes,
+            outbox=len(self.outbox),
+            outbox_bytes=self.outbox.nbytes,
+            behind=self.outbox.behind(),
+            aside=dict(self.dead_letters.counts),
+            sinks=self.deliveries.states(),
+            sample_rows_lowered_to=self.engine.smallest_sample,
+            counters=dict(self.telemetry.snapshot()),
+            plugins=tuple(self.registry.table()),
+            disk_full=self.database.full,
+            journal_limit=self.config.limits.journal_bytes,
+            damaged_files=tuple(self.database.damaged_files),
+            failing=tuple(self.deliveries.problems()),
+        )

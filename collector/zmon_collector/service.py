@@ -11,29 +11,25 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from sqlite3 import Connection
 
 from zmon._wire.control import encode_ack
+from zmon.state import pack_state
 from zmon_collector.admin import Admin, OutboxQuestions
-from zmon_collector.build import build_parts
+from zmon_collector.build import Parts
+from zmon_collector.compute.finalizer import ClosedWindow
 from zmon_collector.config import Config
-from zmon_collector.dashboard.prometheus import MetricsPage
 from zmon_collector.health import HealthReport
 from zmon_collector.ingest.recovery import Recovery
 from zmon_collector.ingest.sessions import PendingAck
-from zmon_collector.inspection import inspect
 from zmon_collector.lifecycle import finish, restore
 from zmon_collector.loading import load_plugins
 from zmon_collector.messages import MessageHandler
 from zmon_collector.plugins import Registry
 from zmon_collector.reloader import Reloader
-from zmon_collector.report_writer import ReportWriter
 from zmon_collector.storage import journal, label_join
 from zmon_collector.windows.window import Now
-
-if TYPE_CHECKING:  # a web server takes time and memory to import
-    from zmon_collector.dashboard.web.site import Site
 
 log = logging.getLogger("zmon.collector")
 
@@ -63,35 +59,28 @@ class Service:
         self, config: Config, registry: Registry | None = None, read: Callable[[], Config] | None = None
     ) -> None:
         self._wakeup = threading.Event()
-        self._parts = parts = build_parts(config, registry or load_plugins(config), self._wakeup.set)
+        self._parts = parts = Parts(config, registry or load_plugins(config), self._wakeup.set)
         self.telemetry, self.registry = parts.telemetry, parts.registry
         self.receiver, self.ingestor, self.database = parts.receiver, parts.ingestor, parts.database
         self.checkpoint_policy, self.retention = parts.checkpoint_policy, parts.retention
         self.engine, self.restater = parts.engine, parts.restater
         self.outbox, self.deliveries = parts.outbox, parts.deliveries
-        self.alert_worker, self.newest, self.live = parts.alert_worker, parts.newest, parts.live
-        self.metrics = MetricsPage(config.health.series)
-        self.site: Site | None = None
+        self.alert_worker, self.live = parts.alert_worker, parts.live
+        self.metrics_page, self.site = parts.metrics_page, parts.site
         self.reloader = Reloader(config, read or (lambda: config), parts)
         outbox_questions = OutboxQuestions(self.outbox, parts.dead_letters, self.deliveries)
         admin = Admin(self.live, self.registry, self.database, outbox_questions, self.reloader.reload)
         self.message_handler = MessageHandler(parts, admin)
-        self.report_writer = ReportWriter(parts)
         self._recovery: Recovery | None = None  # until all rows of an earlier run are replayed
         self._joined: deque[tuple[frozenset[int], label_join.Joined]] = deque()  # from the database's thread
         self._stopping = self._reloading = False
         self._started = self._next_look = 0.0
-        self._holding = True  # windows stay open until publishers have delivered what they sent before the start
+        self._holding = True  # no window closes by the clock before publishers have sent again what they still hold
 
     @property
     def config(self) -> Config:
         """The configuration in force."""
         return self.reloader.config
-
-    @property
-    def url(self) -> str:
-        """The page's address; empty without a page."""
-        return self.site.url if self.site is not None else ""
 
     @property
     def failed(self) -> bool:
@@ -100,7 +89,7 @@ class Service:
 
     def health(self) -> HealthReport:
         """Measure the collector's health now."""
-        return inspect(self._parts, self.url)
+        return self._parts.inspect()
 
     # --- life --------------------------------------------------------------------------------------------------------
 
@@ -112,22 +101,15 @@ class Service:
         try:
             self._recovery = restore(self._parts, self._now(), self._wakeup.set)
             self.live.start()
-            self._open_site()
+            self.site.start()
             self.receiver.start()
         except BaseException:
             self.database.close(1.0)
             raise
+        self.alert_worker.link_to(self.site.url)
         self.deliveries.start()
         self._started = time.monotonic()
         log.info("collecting on %s (control %s)", self.receiver.data, self.receiver.control)
-
-    def _open_site(self) -> None:
-        if self.config.web.enabled or self.config.health.bind is not None:
-            from zmon_collector.dashboard.web.site import Site  # only who shows a page pays for a web server
-
-            self.site = Site(self.live, self.metrics)
-            self.alert_worker.link_to(self.url)
-            self.site.start()
 
     def run(self) -> None:
         """Work until stopped, then finish what is open."""
@@ -135,8 +117,8 @@ class Service:
             self._step()
         self._finish()
 
-    # Signal handlers only set a flag. Waking the thread would take the lock of its Event, which the thread that the
-    # signal interrupted may hold just then: it would wait for itself. The next step comes within TICK anyway.
+    # These only set a flag: waking the thread takes the lock of its Event, and in a signal handler that thread may be
+    # interrupted just while it holds the lock. It would wait for itself. The next step comes within TICK anyway.
 
     def stop(self) -> None:
         """Request the end of `run`. Safe in a signal handler, and twice."""
@@ -152,6 +134,7 @@ class Service:
     # --- one step ----------------------------------------------------------------------------------------------------
 
     def _step(self) -> None:
+        """Do what is due, and wait before that for at most TICK until something is."""
         self._wait()
         now = self._now()
         if self._reloading:
@@ -164,13 +147,13 @@ class Service:
             self._receive(now)
         self._close_due(now)
         self._commit(now)
-        self.report_writer.write(self.engine.advance())
+        self._write_reports()
         if self.ingestor.late.used:
             self.restater.turn(now.mono)
         if now.mono >= self._next_look:
             self._next_look = now.mono + LOOK_EVERY
             health = self.health()
-            self.metrics.update(health, self.newest.reports())
+            self.metrics_page.update(health)
             self.live.record_health(health, now.mono)
         self.live.refresh_previews(now.mono)
 
@@ -242,9 +225,8 @@ class Service:
         """Send acknowledgements, with each publisher's share of the unacknowledged bytes. In the database's thread."""
         share = max(LEAST_INFLIGHT, self.config.limits.inflight_bytes // max(1, self.ingestor.sessions.connected))
         for ack in acks:
-            self.receiver.reply(
-                "control", ack.peer, encode_ack(ack.stream, ack.row, share, need=ack.need, store=self.ingestor.store_id)
-            )
+            frame = encode_ack(ack.stream, ack.row, share, need=ack.need, store=self.ingestor.store_id)
+            self.receiver.reply("control", ack.peer, frame)
         self.receiver.flush()
 
     def _add_joined(self) -> None:
@@ -266,13 +248,33 @@ class Service:
         self.ingestor.close_due(now, hold=self._holding)
         self.retention.forget_silent(now)
 
+    def _write_reports(self) -> None:
+        """Put each window's report into the outbox, drop its rows and replace plugin memory, in one transaction."""
+        for closed in self.engine.advance():
+            self.telemetry.count("windows")
+            self._write_report(closed, self.ingestor.finish_window(closed))
+
+    def _write_report(self, closed: ClosedWindow, tags: Mapping[str, Mapping[str, str]]) -> None:
+        write_report, written = self.outbox.prepare(closed, tags) if closed.points else (None, None)
+
+        def write(connection: Connection) -> int:
+            memory = {key: pack_state(kept) for key, kept in closed.memory.items()}
+            journal.write_closed(closed.number, closed.model, memory, connection)
+            return write_report(connection) if write_report is not None else 0
+
+        def committed(nbytes: int) -> None:
+            if written is not None:
+                written(nbytes)
+            self.database.delete_chunks(closed.number, self.ingestor.turn.number)
+
+        self.database.submit(write, committed)
+
     # --- the end -----------------------------------------------------------------------------------------------------
 
     def _finish(self) -> None:
         """Settle what was received, close windows that cannot wait for the next run, deliver, and stop every part."""
         now = self._now()
-        if self.site is not None:  # first: viewers must not wait for sinks that take their time
-            self.site.stop()
+        self.site.stop()  # first: viewers must not wait for sinks that take their time
         while (received := self.receiver.next_message()) is not None:
             self.message_handler.handle(received, now)
         if self._flushes:
@@ -294,4 +296,4 @@ class Service:
         while not done() and time.monotonic() < until:
             self._wait()
             self._add_joined()
-            self.report_writer.write(self.engine.advance())
+            self._write_reports()

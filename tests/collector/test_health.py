@@ -81,10 +81,10 @@ def test_admin_socket_page_and_metrics_agree(collect: Callable[..., Any]) -> Non
         assert kept_keys() == set(asked) == set(page) - {"time", "mono"}
         names = kept_keys() - {"journal_bytes", "uncommitted_bytes", "inbox_bytes"}  # these may move meanwhile
         assert {name: page[name] for name in names} == {name: asked[name] for name in names}
-        assert asked["web"] == collector.service.url
+        assert asked["web"] == collector.service.site.url
 
         shown = {}
-        for url in (collector.service.url, collector.service.site.probes.url):
+        for url in (collector.service.site.url, collector.service.site.probes.url):
             text = httpx.get(f"{url}metrics", timeout=30).text
             samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
             shown = {(sample.name, *sample.labels.values()): sample.value for sample in samples}
@@ -98,4 +98,4 @@ def test_admin_socket_page_and_metrics_agree(collect: Callable[..., Any]) -> Non
 
 
 def get(collector: Any, path: str) -> Any:
-    return httpx.get(f"{collector.service.url}{path}", timeout=30).json()
+    return httpx.get(f"{collector.service.site.url}{path}", timeout=30).json()

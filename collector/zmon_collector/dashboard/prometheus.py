@@ -174,12 +174,13 @@ class MetricsPage:
     """/metrics as of the last look: health and windows of the same moment. Read from any thread."""
 
     def __init__(self, series: int) -> None:
+        self.newest = NewestReports()
         self._series = series
         self._shown: tuple[HealthReport, Sequence[Report]] = (HealthReport(), ())
 
-    def update(self, health: HealthReport, reports: Sequence[Report]) -> None:
-        """Show this from now on."""
-        self._shown = (health, reports)
+    def update(self, health: HealthReport) -> None:
+        """Show this health from now on, and the newest windows as they are now."""
+        self._shown = (health, self.newest.reports())
 
     def text(self) -> bytes:
         """Return the text for a scrape."""

@@ -140,6 +140,6 @@ def test_probes_answer_without_token_on_their_own(paged: Start, tmp_path_factory
     assert get(f"{probes.url}readyz").status_code == 200
     assert get(f"{probes.url}api/v1/models").status_code == 404
     assert "zmon_streams 0.0" in get(f"{probes.url}metrics").text
-    assert get(f"{collector.service.url}metrics").status_code == 401
+    assert get(f"{collector.service.site.url}metrics").status_code == 401
     collector.service.site.ready = False
     assert get(f"{probes.url}readyz").status_code == 503

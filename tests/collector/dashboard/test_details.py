@@ -83,7 +83,7 @@ def serve(collector: Collector, *windows: tuple[str, int, int]) -> None:
 
 
 def view(collector: Collector, panel: str, **asked: Any) -> dict[str, Any]:
-    url = f"{collector.service.url}api/v1/view"
+    url = f"{collector.service.site.url}api/v1/view"
     found = get(url, params={"view": "model", "model": "m", "range": "all", **asked}).json()
     return next((each for each in found["panels"] if each["id"] == panel), {"figure": None, "empty": ""})
 

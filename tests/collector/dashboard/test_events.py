@@ -75,7 +75,7 @@ def test_too_many_viewers_are_told(paged: Start, look: Look) -> None:
     viewers = [look(collector, "view=health") for _ in range(2)]
     for viewer in viewers:
         viewer.next()
-    assert get(f"{collector.service.url}api/v1/events?view=health").status_code == 503
+    assert get(f"{collector.service.site.url}api/v1/events?view=health").status_code == 503
     viewers.pop().socket.close()
     until(lambda: not look(collector, "view=health").silent(1), what="a free place")
 

@@ -42,7 +42,7 @@ def opened(browser: Any) -> Iterator[Open]:
         context = browser.new_context(viewport={"width": 1440, "height": 900}, accept_downloads=True, **options)
         contexts.append(context)
         page = context.new_page()
-        url = collector.service.url
+        url = collector.service.site.url
         page.on("console", lambda said: wrong.append(said.text) if said.type in ("error", "warning") else None)
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.on(
@@ -306,7 +306,7 @@ def test_a_token_is_asked_for_on_the_page(paged: Start, browser: Any, tmp_path: 
     secret.write_text("a-token-of-some-length")
     collector = paged(token_file=secret)
     page = browser.new_page()  # the browser logs the refusals: not an error here
-    page.goto(collector.service.url)
+    page.goto(collector.service.site.url)
     page.fill("input[type=password]", "wrong")
     page.click("text=Open")
     page.wait_for_selector("text=This is not the token.")
@@ -318,7 +318,7 @@ def test_a_token_is_asked_for_on_the_page(paged: Start, browser: Any, tmp_path: 
 
 def test_it_says_when_the_collector_is_gone(served: Collector, browser: Any) -> None:
     page = browser.new_page()
-    page.goto(served.service.url)
+    page.goto(served.service.site.url)
     page.wait_for_selector("#connection[data-state=live]")
     served.stop()
     page.wait_for_selector("#connection[data-state=lost]")

@@ -56,7 +56,7 @@ class Plugin:
 
 
 def panels(collector: Any, **params: str) -> dict[str, Any]:
-    url = f"{collector.service.url}api/v1/view"
+    url = f"{collector.service.site.url}api/v1/view"
     view = get(url, params={"view": "model", "model": "m", "range": "all", **params}).json()
     return {panel["id"]: panel for panel in view["panels"] if panel["id"].startswith("plugin")}
 

@@ -25,7 +25,7 @@ def publish(collector: Collector, start: int, agents: tuple[str, ...], batches: 
 
 
 def view(collector: Collector) -> dict[str, Any]:
-    url = f"{collector.service.url}api/v1/view"
+    url = f"{collector.service.site.url}api/v1/view"
     found: dict[str, Any] = get(url, params={"view": "model", "model": "m", "range": "all"}).json()
     return found
 

@@ -37,13 +37,13 @@ def collector(collect: Callable[..., Collector]) -> Collector:
         publisher.close()
     running.close_windows()
     until(lambda: len(running.files()) >= 3, what="windows to close")
-    until(lambda: [r.window.start for r in running.service.newest.reports()] == [OLD // 60 * 60 + 120])
+    until(lambda: [r.window.start for r in running.service.metrics_page.newest.reports()] == [OLD // 60 * 60 + 120])
     until(lambda: not any(running.service.outbox.behind().values()), what="the sinks to be done")
     return running
 
 
 def scrape(collector: Collector, **options: Any) -> list[Sample]:
-    text = exposition(collector.service.health(), collector.service.newest.reports(), **options).decode()
+    text = exposition(collector.service.health(), collector.service.metrics_page.newest.reports(), **options).decode()
     return [sample for family in text_string_to_metric_families(text) for sample in family.samples]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 from zmon_collector.config import WebSection
-from zmon_collector.dashboard.web import site
+from zmon_collector.dashboard.web import servers
 from zmon_collector.dashboard.web.app import build_probe_app
 from zmon_collector.dashboard.web.security import content_security_policy, is_loopback, load_token
 from zmon_collector.dashboard.web.server import WebServer
@@ -41,18 +41,18 @@ def secret(tmp_path: Path) -> Path:
     ],
 )
 def test_host_and_origin(paged: Start, headers: dict[str, str], status: int) -> None:
-    url = paged(hosts=("page.example",)).service.url
+    url = paged(hosts=("page.example",)).service.site.url
     for path in ("", "api/v1/models", "healthz"):
         assert get(url + path, headers=headers).status_code == status
 
 
 def test_the_pages_own_origin_is_allowed(paged: Start) -> None:
-    url = paged().service.url
+    url = paged().service.site.url
     assert get(f"{url}api/v1/models", headers={"origin": url.rstrip("/")}).status_code == 200
 
 
 def test_a_token_is_asked_for_everything_that_holds_data(paged: Start, secret: Path) -> None:
-    url = paged(token_file=secret).service.url
+    url = paged(token_file=secret).service.site.url
     for path in ("api/v1/models", "api/v1/health", "api/v1/events?view=health", "openapi.json", "api/v1/unknown"):
         assert get(url + path).status_code == 401
         assert get(url + path, headers={"authorization": "Bearer wrong"}).status_code == 401
@@ -64,7 +64,7 @@ def test_a_token_is_asked_for_everything_that_holds_data(paged: Start, secret: P
 
 
 def test_a_login_gives_a_cookie_that_is_not_the_token(paged: Start, secret: Path) -> None:
-    with httpx.Client(base_url=paged(token_file=secret).service.url, timeout=30) as browser:
+    with httpx.Client(base_url=paged(token_file=secret).service.site.url, timeout=30) as browser:
         assert browser.post("/login", json={"token": "wrong"}).status_code == 401
         assert browser.post("/login", content=b"{").status_code == 401
         assert browser.post("/login", content=b"x" * 5000).status_code == 413
@@ -77,7 +77,7 @@ def test_a_login_gives_a_cookie_that_is_not_the_token(paged: Start, secret: Path
 
 
 def test_headers_keep_the_page_in(paged: Start) -> None:
-    url = paged().service.url
+    url = paged().service.site.url
     for path in ("", "static/main.js", "api/v1/models", "api/v1/points"):
         headers = get(url + path).headers
         assert "script-src 'self';" in headers["content-security-policy"]
@@ -91,7 +91,7 @@ def test_headers_keep_the_page_in(paged: Start) -> None:
     "path", ["static/../app.py", "static/%2e%2e/app.py", "static//etc/passwd", "static/..%2fapp.py"]
 )
 def test_only_the_pages_files_are_served(paged: Start, path: str) -> None:
-    assert get(paged().service.url + path).status_code in (404, 405)
+    assert get(paged().service.site.url + path).status_code in (404, 405)
 
 
 def test_style_elements_of_plotly_are_known_by_hash() -> None:
@@ -123,14 +123,14 @@ def test_beyond_loopback_with_a_token(secret: Path) -> None:
 
 
 def test_a_taken_port_is_told(paged: Start) -> None:
-    taken = paged().service.url.removeprefix("http://").rstrip("/")
+    taken = paged().service.site.url.removeprefix("http://").rstrip("/")
     with pytest.raises(ConfigurationError, match=r"\[web\] bind = '127.*cannot bind.*--web"):
         WebServer(build_probe_app(lambda: True, bytes), taken, "[web]")
 
 
 def test_the_usual_port_gives_way_to_any_free_one(paged: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    taken = paged(folder="first").service.url
-    monkeypatch.setattr(site, "DEFAULT_BIND", taken.removeprefix("http://").rstrip("/"))
-    second = paged(folder="second", bind=None).service.url
+    taken = paged(folder="first").service.site.url
+    monkeypatch.setattr(servers, "DEFAULT_BIND", taken.removeprefix("http://").rstrip("/"))
+    second = paged(folder="second", bind=None).service.site.url
     assert second != taken
     assert get(f"{second}healthz").status_code == 200

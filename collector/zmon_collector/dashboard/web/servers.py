@@ -1,0 +1,45 @@
+"""The page's and the probes' servers, put together and bound. Imports the web server, which takes time and memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from zmon.errors import ConfigurationError
+from zmon_collector.dashboard.live import Live
+from zmon_collector.dashboard.prometheus import MetricsPage
+from zmon_collector.dashboard.web.app import build_app, build_probe_app
+from zmon_collector.dashboard.web.renderers import Renderer
+from zmon_collector.dashboard.web.security import DEFAULT_BIND, Access, load_token, split_bind
+from zmon_collector.dashboard.web.server import WebServer
+from zmon_collector.dashboard.web.sse import Broadcaster
+
+ANY_PORT = "127.0.0.1:0"
+
+
+def page_server(live: Live, metrics: MetricsPage, ready: Callable[[], bool]) -> WebServer:
+    """Bind the page with its API.
+
+    Raises
+    ------
+    ConfigurationError
+        The configured address is taken, or a token is required and missing.
+    """
+    web = live.config.web
+    access = Access(load_token(web), {split_bind(web.bind or DEFAULT_BIND)[0], *(web.hosts or ())})
+    renderer = Renderer(live)
+    broadcaster = Broadcaster(renderer.render, web.viewers, live.watch)
+    app = build_app(renderer, broadcaster, ready, metrics.text, access)
+    try:
+        server = WebServer(app, web.bind or DEFAULT_BIND, "[web]")
+    except ConfigurationError:
+        if web.bind is not None:
+            raise
+        server = WebServer(app, ANY_PORT, "[web]")  # another collector on this machine has the default port
+    live.subscribe(lambda model: server.call(lambda: broadcaster.mark(model)))
+    server.before_stop(broadcaster.close)
+    return server
+
+
+def probe_server(bind: str, metrics: MetricsPage, ready: Callable[[], bool]) -> WebServer:
+    """Bind /healthz, /readyz and /metrics on their own."""
+    return WebServer(build_probe_app(ready, metrics.text), bind, "[health]")
