@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from zmon.reference import Profile
-from zmon_collector.dashboard import distributions, figures
+from zmon_collector.dashboard import distributions, figures, theme
 from zmon_collector.dashboard.distributions import Detail
 from zmon_collector.dashboard.figures import Figure
 from zmon_collector.dashboard.movers import Movers, rank_movers
@@ -33,6 +33,7 @@ ROW_COUNTS = ("rows_lost", "rows_late", "rows_rejected", "rows_sampled_out")
 TREND = 48  # points of a mover's sparkline
 MOVERS = 100
 MOST_PLUGIN_CHARTS = 12  # on one model's view; the search finds the others
+MOST_PLUGIN_LINES = len(theme.PALETTE)
 SHARES = {"accuracy", "f1", "precision", "recall", "max_prediction_proba", "spread12_prediction_proba",
           "prediction_entropy", "prediction_freq", "feature_missing_freq", "class_proba", "label_freq",
           "estimated_accuracy", "balanced_accuracy", "label_coverage", "drifted_feature_freq"}  # fmt: skip
@@ -221,8 +222,8 @@ def plugin_panels(series: Sequence[TimeSeries], replicas: Sequence[TimeSeries], 
     for what in measures[:MOST_PLUGIN_CHARTS]:
         lines = _central(select(series, what) or select(replicas, what))
         note = declared[what].definition if what in declared else "Series of a plugin"
-        if len(lines) > figures.MOST_LINES:
-            note += f"; {figures.MOST_LINES} of {len(lines)} series, the search finds the others"
+        if len(lines) > MOST_PLUGIN_LINES:
+            note += f"; {MOST_PLUGIN_LINES} of {len(lines)} series, the search finds the others"
         title = f"{declared[what].metric}: {what}" if what in declared else what
         panels.append(panel(f"plugin:{what}", title, note, _plugin_chart(lines), NO_PLUGIN_SERIES, what=what))
     if len(measures) > MOST_PLUGIN_CHARTS:
@@ -244,5 +245,6 @@ def _plugin_chart(lines: Sequence[TimeSeries]) -> Figure | None:
     lines = [ts for ts in lines if len(ts.times)]
     if len({ts.get("stat") for ts in lines}) == len(lines):
         return figures.bands(lines)
+    lines = lines[:MOST_PLUGIN_LINES]
     names = [" ".join(value for name, value in ts.names.items() if name not in SHARED_NAMES) for ts in lines]
-    return figures.named_lines(lines[: figures.MOST_LINES], names[: figures.MOST_LINES], from_zero=False)
+    return figures.named_lines(lines, names, from_zero=False)

@@ -245,8 +245,8 @@ def test_a_measure_that_only_replicas_have_is_drawn_by_replica() -> None:
 def test_charts_and_lines_of_plugins_are_bounded() -> None:
     shown = charts([of_plugin(f"m{i:03}", feat_name=f"f{k}") for i in range(30) for k in range(20)])
     assert len(shown) == views.MOST_PLUGIN_CHARTS + 1
-    assert len(traces(shown["plugin:m000"])) == figures.MOST_LINES
-    assert "12 of 20 series" in shown["plugin:m000"]["note"]
+    assert len(traces(shown["plugin:m000"])) == views.MOST_PLUGIN_LINES
+    assert "10 of 20 series" in shown["plugin:m000"]["note"]
     assert "search" in shown["plugin_further"]["empty"]
 
 

@@ -99,4 +99,4 @@ def test_a_measure_too_large_for_a_chart_costs_the_view_nothing(collect: Any, mo
     assert panels(collector)["plugin:lift"]["figure"] is None
     monkeypatch.undo()
     again = panels(collector, to="100")  # another view: the first one is rendered already
-    assert len(again["plugin:lift"]["figure"]["data"]) == 12
+    assert len(again["plugin:lift"]["figure"]["data"]) == 10
