@@ -71,7 +71,7 @@ class LateLabels:
                 window.end,
                 arrival.agent,
                 arrival.now.wall,
-                label_join.texts(batch.ids),
+                label_join.id_bytes(batch.ids),
                 batch.timestamps,
                 predicted,
                 batch.probabilities if "probabilities" in columns else None,
@@ -103,7 +103,7 @@ class LateLabels:
             elif windows[i].conflict(schema):
                 rejected["schema_conflict"] += len(rows)
             else:
-                names, target = label_join.texts(ids[rows]), self._target(windows[i])
+                names, target = label_join.id_bytes(ids[rows]), self._target(windows[i])
                 block = label_join.Labelled(owner, target, arrival.agent, now.wall, names, given[rows], when[rows])
                 work.labelled.append(block)
         return rejected

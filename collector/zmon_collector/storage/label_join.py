@@ -1,14 +1,17 @@
-"""Labels that come after their predictions: kept ids, and the join, inside the journal's transaction. No clock.
+"""Labels that arrive after their predictions: kept ids, and the join, inside the journal's transaction. No clock.
 
 Of a prediction with an id only the id, the predicted class (or value) and the probabilities are kept, with the agent,
-the time and the window it was in. The first prediction of an id wins, and the first label.
+the time and the window it was in. The first prediction of an id wins, and so does the first label.
+
+Completed pairs are journaled as rows of the window that is open when the second half arrives, in the transaction that
+also marks the prediction as labelled. So a crash neither loses a pair nor counts it twice, and a replay joins nothing.
 """
 
 from __future__ import annotations
 
 import sqlite3
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any, NamedTuple
@@ -20,17 +23,15 @@ from zmon.batch import Array, Schema
 from zmon_collector.storage import restatement_queue
 from zmon_collector.storage.chunk_codec import ChunkRecord
 
-# What became of a label, as whole numbers in the column `label_outcomes`; plugins know the names, in this order.
+# The outcome of a label, as whole numbers in the column `label_outcomes`; plugins know the names, in this order.
 JOINED, UNKNOWN, DUPLICATE, CONFLICT, REPEATED = range(5)
 OVERHEAD = 120  # bytes of a kept row besides its id, agent and probabilities, both indices included
 SLICE = 2000  # rows deleted at a time
-MOST_DELETED = 20_000  # in one transaction
-
-_FIND = 'SELECT n, agent, at, start, "end", predicted, kind, p, label FROM predictions WHERE owner = ? AND id = ?'
+MOST_DELETED = 20_000  # rows deleted in one transaction, so that a shorter horizon does not stop acknowledgements
 
 
 class JoinWindow(NamedTuple):
-    """An open window: its number and where it begins."""
+    """An open window: its number and its start."""
 
     number: int
     start: int
@@ -56,7 +57,7 @@ class Labelled(NamedTuple):
 
     owner: int
     window: JoinWindow
-    agent: str  # who sent them
+    agent: str  # the sender
     received: float
     ids: list[bytes]
     labels: Array
@@ -64,7 +65,7 @@ class Labelled(NamedTuple):
 
 
 class Sweep(NamedTuple):
-    """What has been kept for too long goes; labels without a prediction count as unknown in the owner's window."""
+    """The ages from which rows are deleted; labels without a prediction count as unknown in the owner's window."""
 
     kept_before: float
     waiting_before: float
@@ -73,9 +74,9 @@ class Sweep(NamedTuple):
 
 @dataclass(slots=True)
 class JoinWork:
-    """What a turn has for the join."""
+    """The ids and labels that a turn brings to the join."""
 
-    limit: int = 2**62  # bytes of all that is kept
+    limit: int = 2**62  # bytes of all kept rows
     owners: list[tuple[int, str, str, str, bytes]] = field(default_factory=list)
     predicted: list[Predicted] = field(default_factory=list)
     labelled: list[Labelled] = field(default_factory=list)
@@ -86,201 +87,198 @@ class JoinWork:
 
 
 def owner_of(model: tuple[str, str], schema: Schema) -> int:
-    """A number for what a label must share with its prediction: model, version, task and classes."""
+    """Return a number for what a label must share with its prediction: model, version, task and classes."""
     named = pack([*model, schema.task, list(schema.classes)])
     return int.from_bytes(blake2b(named, digest_size=8).digest(), "big", signed=True)
 
 
-def texts(ids: Array) -> list[bytes]:
-    """Ids as they are kept: 7 and "7" are the same."""
-    return ids.tolist() if ids.dtype.kind == "S" else [b"%d" % each for each in ids.tolist()]
+def id_bytes(ids: Array) -> list[bytes]:
+    """Return ids as they are kept: 7 and "7" are the same."""
+    return ids.tolist() if ids.dtype.kind == "S" else [b"%d" % number for number in ids.tolist()]
 
 
 class Joined(NamedTuple):
-    """What a join gave: completed pairs and counts by window, and how many rows without a label had to go."""
+    """The outcome of a join: completed pairs and counts by window, and how many rows without a label were evicted."""
 
-    records: dict[int, list[ChunkRecord]] = {}  # noqa: RUF012 - never changed
+    records: dict[int, list[ChunkRecord]] = {}  # noqa: RUF012 - never mutated
     evicted: int = 0
     kept_bytes: int = 0
 
 
-class Pairs:
-    """What a join has found, by window and agent."""
+def join(work: JoinWork, connection: sqlite3.Connection) -> Joined:
+    """Keep, match and expire. Called again when the transaction was rolled back."""
+    pairing = _Pairing(connection)
+    connection.executemany(
+        "INSERT OR IGNORE INTO label_owners (owner, model, version, task, classes) VALUES (?, ?, ?, ?, ?)", work.owners
+    )
+    grown = sum(pairing.keep(block) for block in work.predicted)
+    grown += sum(pairing.match(block) for block in work.labelled)
+    if work.sweep is not None:
+        grown -= pairing.expire(work.sweep)
+    restatement_queue.mark(pairing.labelled_windows, connection)
+    connection.execute("UPDATE label_bytes SET kept = kept + ?", (grown,))
+    evicted = _trim(work, connection)
+    records: dict[int, list[ChunkRecord]] = defaultdict(list)
+    for window, record in pairing.records():
+        records[window].append(record)
+    (kept,) = connection.execute("SELECT kept FROM label_bytes").fetchone()
+    return Joined(dict(records), evicted, kept)
 
-    def __init__(self) -> None:
+
+class _Pairing:
+    """One join: pairs and outcomes by window and agent. `keep` and `match` return by how many bytes the tables grew."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
         self._outcomes: dict[tuple[int, str], Counter[int]] = defaultdict(Counter)
-        self._rows: dict[tuple[int, str, str, int], list[tuple[Any, Any, int, bool, bytes]]] = defaultdict(list)
-        self.touched: set[tuple[int, int, int]] = set()  # (owner, start, end) of predictions that got a label
+        self._pairs: dict[tuple[int, str, str, int], list[tuple[Any, Any, int, bool, bytes]]] = defaultdict(list)
+        self.labelled_windows: set[tuple[int, int, int]] = set()  # (owner, start, end) of predictions that got a label
 
-    def count(self, window: int, agent: str, outcome: int, by: int = 1) -> None:
-        self._outcomes[window, agent][outcome] += by
+    def keep(self, block: Predicted) -> int:
+        """Keep predictions, and pair them with labels that wait for them."""
+        connection = self._connection
+        kind, pieces = "", [b""] * len(block.ids)
+        if block.probabilities is not None and len(block.ids):
+            p = np.ascontiguousarray(block.probabilities)
+            raw, width = p.tobytes(), p.shape[1] * p.itemsize
+            kind, pieces = p.dtype.str, [raw[i : i + width] for i in range(0, len(raw), width)]
+        labels = [None] * len(block.ids) if block.labels is None else _given(block.labels)
+        fixed = (block.agent, block.window.start, block.end, kind, block.kept)
+        rows = [
+            (block.owner, *row, *fixed, len(row[0]) + len(row[3]) + len(block.agent) + OVERHEAD)
+            for row in zip(block.ids, block.times.tolist(), block.predicted.tolist(), pieces, labels, strict=True)
+        ]
+        (last,) = connection.execute("SELECT coalesce(max(n), 0) FROM predictions").fetchone()
+        inserted = connection.executemany(
+            "INSERT OR IGNORE INTO predictions"
+            ' (owner, id, at, predicted, p, label, agent, start, "end", kind, kept, size)'
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            rows,
+        ).rowcount
+        if inserted < len(rows):
+            self._count(block, REPEATED, len(rows) - inserted)
+            query = "SELECT coalesce(sum(size), 0) FROM predictions WHERE n > ?"
+            grown = int(connection.execute(query, (last,)).fetchone()[0])
+        else:
+            grown = sum(row[-1] for row in rows)
+        if connection.execute("SELECT 1 FROM labels_waiting WHERE owner = ? LIMIT 1", (block.owner,)).fetchone():
+            for name in block.ids:
+                waiting = connection.execute(
+                    "DELETE FROM labels_waiting WHERE owner = ? AND id = ? RETURNING label, at, size",
+                    (block.owner, name),
+                ).fetchall()
+                for label, at, size in waiting:
+                    grown -= size
+                    self._pair(name, label, at, block)
+        return grown
 
-    def settle(self, row: Sequence[Any], label: Any, at: int, block: Predicted | Labelled) -> bool:
-        """A label for a kept prediction; whether it is the first."""
-        _, agent, predicted_at, start, end, predicted, kind, p, known = row
-        if known is not None:
-            self.count(block.window.number, agent, DUPLICATE if known == label else CONFLICT)
+    def match(self, block: Labelled) -> int:
+        """Pair labels with kept predictions; keep those whose prediction has not arrived."""
+        connection = self._connection
+        grown = 0
+        for name, label, at in zip(block.ids, block.labels.tolist(), block.times.tolist(), strict=True):
+            if self._pair(name, label, at, block):
+                continue
+            waiting = connection.execute(
+                "SELECT label FROM labels_waiting WHERE owner = ? AND id = ?", (block.owner, name)
+            ).fetchone()
+            if waiting is not None:
+                self._count(block, DUPLICATE if waiting[0] == label else CONFLICT)
+                continue
+            size = len(name) + len(block.agent) + OVERHEAD
+            connection.execute(
+                "INSERT INTO labels_waiting (owner, id, label, at, agent, received, size) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (block.owner, name, label, at, block.agent, block.received, size),
+            )
+            grown += size
+        return grown
+
+    def expire(self, sweep: Sweep) -> int:
+        """Delete labels that waited too long; return the bytes they had."""
+        freed = 0
+        for owner, window in sweep.windows.items():
+            rows = self._connection.execute(
+                "DELETE FROM labels_waiting WHERE n IN (SELECT n FROM labels_waiting WHERE owner = ? AND received < ?"
+                " ORDER BY n LIMIT ?) RETURNING agent, size",
+                (owner, sweep.waiting_before, MOST_DELETED),
+            ).fetchall()
+            for agent, size in rows:
+                self._outcomes[window.number, agent][UNKNOWN] += 1
+                freed += size
+        return freed
+
+    def _pair(self, name: bytes, label: Any, at: int, block: Predicted | Labelled) -> bool:
+        """Give a label to its prediction; return False when there is none."""
+        row = self._connection.execute(
+            'SELECT n, agent, at, start, "end", predicted, kind, p, label FROM predictions WHERE owner = ? AND id = ?',
+            (block.owner, name),
+        ).fetchone()
+        if row is None:
             return False
-        key = (block.window.number, agent, kind, len(p))
-        own = start == block.window.start
-        self._rows[key].append((predicted, label, max(0, at - predicted_at), own, p))
-        self.touched.add((block.owner, start, end))
+        n, agent, predicted_at, start, end, predicted, kind, p, first_label = row
+        if first_label is not None:
+            self._count(block, DUPLICATE if first_label == label else CONFLICT)
+            return True
+        pairs = self._pairs[block.window.number, agent, kind, len(p)]
+        pairs.append((predicted, label, max(0, at - predicted_at), start == block.window.start, p))
+        self.labelled_windows.add((block.owner, start, end))
+        self._connection.execute("UPDATE predictions SET label = ? WHERE n = ?", (label, n))
         return True
 
+    def _count(self, block: Predicted | Labelled, outcome: int, by: int = 1) -> None:
+        self._outcomes[block.window.number, block.agent][outcome] += by
+
     def records(self) -> Iterator[tuple[int, ChunkRecord]]:
-        """Windows and what is journaled in them."""
+        """Yield windows and what is journaled in them."""
         for (window, agent), outcomes in self._outcomes.items():
             codes = np.repeat(np.array(list(outcomes), dtype=np.int8), list(outcomes.values()))
             yield window, ChunkRecord(agent, b"", b"", 0, len(codes), {"label_outcomes": codes})
-        for (window, agent, kind, width), rows in self._rows.items():
-            predicted, label, delay, own, p = zip(*rows, strict=True)
+        for (window, agent, kind, width), pairs in self._pairs.items():
+            predicted, label, delay, own, p = zip(*pairs, strict=True)
             columns: dict[str, Array] = {
-                "label_outcomes": np.full(len(rows), JOINED, dtype=np.int8),
+                "label_outcomes": np.full(len(pairs), JOINED, dtype=np.int8),
                 "predictions": np.array(predicted),
                 "labels": np.array(label),
                 "label_delays": np.array(delay, dtype=np.int64),
                 "label_own": np.array(own, dtype=bool),
             }
             if width:
-                columns["probabilities"] = np.frombuffer(b"".join(p), kind).reshape(len(rows), -1)
-            yield window, ChunkRecord(agent, b"", b"", 0, len(rows), columns)
+                columns["probabilities"] = np.frombuffer(b"".join(p), kind).reshape(len(pairs), -1)
+            yield window, ChunkRecord(agent, b"", b"", 0, len(pairs), columns)
 
 
-def join(work: JoinWork, connection: sqlite3.Connection) -> Joined:
-    """Keep, match and sweep. Called again when the transaction was rolled back."""
-    found = Pairs()
-    connection.executemany(
-        "INSERT OR IGNORE INTO label_owners (owner, model, version, task, classes) VALUES (?, ?, ?, ?, ?)", work.owners
-    )
-    grown = sum(_keep(block, found, connection) for block in work.predicted)
-    grown += sum(_match(block, found, connection) for block in work.labelled)
-    if work.sweep is not None:
-        grown -= _expire(work.sweep, found, connection)
-    restatement_queue.mark(found.touched, connection)
-    connection.execute("UPDATE label_bytes SET kept = kept + ?", (grown,))
-    evicted = _trim(work, connection)
-    records: dict[int, list[ChunkRecord]] = defaultdict(list)
-    for window, record in found.records():
-        records[window].append(record)
-    (kept,) = connection.execute("SELECT kept FROM label_bytes").fetchone()
-    return Joined(dict(records), evicted, kept)
-
-
-def _keep(block: Predicted, found: Pairs, connection: sqlite3.Connection) -> int:
-    kind, pieces = "", [b""] * len(block.ids)
-    if block.probabilities is not None and len(block.ids):
-        p = np.ascontiguousarray(block.probabilities)
-        raw, width = p.tobytes(), p.shape[1] * p.itemsize
-        kind, pieces = p.dtype.str, [raw[i : i + width] for i in range(0, len(raw), width)]
-    labels = [None] * len(block.ids) if block.labels is None else _known(block.labels)
-    fixed = (block.agent, block.window.start, block.end, kind, block.kept)
-    rows = [
-        (block.owner, *row, *fixed, len(row[0]) + len(row[3]) + len(block.agent) + OVERHEAD)
-        for row in zip(block.ids, block.times.tolist(), block.predicted.tolist(), pieces, labels, strict=True)
-    ]
-    (last,) = connection.execute("SELECT coalesce(max(n), 0) FROM predictions").fetchone()
-    cursor = connection.executemany(
-        "INSERT OR IGNORE INTO predictions"
-        ' (owner, id, at, predicted, p, label, agent, start, "end", kind, kept, size)'
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        rows,
-    )  # fmt: skip
-    inserted = cursor.rowcount
-    if inserted < len(rows):
-        found.count(block.window.number, block.agent, REPEATED, len(rows) - inserted)
-        query = "SELECT coalesce(sum(size), 0) FROM predictions WHERE n > ?"
-        grown = int(connection.execute(query, (last,)).fetchone()[0])
-    else:
-        grown = sum(row[-1] for row in rows)
-    if connection.execute("SELECT 1 FROM labels_waiting WHERE owner = ? LIMIT 1", (block.owner,)).fetchone():
-        for each in block.ids:
-            waited = connection.execute(
-                "DELETE FROM labels_waiting WHERE owner = ? AND id = ? RETURNING label, at, size", (block.owner, each)
-            ).fetchall()
-            for label, at, size in waited:
-                grown -= size
-                _give(block.owner, each, label, at, block, found, connection)
-    return grown
-
-
-def _match(block: Labelled, found: Pairs, connection: sqlite3.Connection) -> int:
-    grown = 0
-    for each, label, at in zip(block.ids, block.labels.tolist(), block.times.tolist(), strict=True):
-        if _give(block.owner, each, label, at, block, found, connection):
-            continue
-        known = connection.execute(
-            "SELECT label FROM labels_waiting WHERE owner = ? AND id = ?", (block.owner, each)
-        ).fetchone()
-        if known is not None:
-            found.count(block.window.number, block.agent, DUPLICATE if known[0] == label else CONFLICT)
-            continue
-        size = len(each) + len(block.agent) + OVERHEAD
-        connection.execute(
-            "INSERT INTO labels_waiting (owner, id, label, at, agent, received, size) VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (block.owner, each, label, at, block.agent, block.received, size),
-        )
-        grown += size
-    return grown
-
-
-def _give(
-    owner: int, name: bytes, label: Any, at: int, block: Predicted | Labelled, found: Pairs, connection: Any
-) -> bool:
-    """Give a label to its prediction; False when there is none."""
-    row = connection.execute(_FIND, (owner, name)).fetchone()
-    if row is None:
-        return False
-    if found.settle(row, label, at, block):
-        connection.execute("UPDATE predictions SET label = ? WHERE n = ?", (label, row[0]))
-    return True
-
-
-def _known(labels: Array) -> list[Any]:
-    """None for rows without a label."""
+def _given(labels: Array) -> list[Any]:
+    """Return labels, None for rows without one."""
     if labels.dtype.kind == "f":
         return [value if value == value else None for value in labels.tolist()]
     return [value if value >= 0 else None for value in labels.tolist()]
 
 
-# --- bounds -------------------------------------------------------------------------------------------------------
-
-
-def _expire(sweep: Sweep, found: Pairs, connection: sqlite3.Connection) -> int:
-    gone = 0
-    for owner, window in sweep.windows.items():
-        rows = connection.execute(
-            "DELETE FROM labels_waiting WHERE n IN (SELECT n FROM labels_waiting WHERE owner = ? AND received < ?"
-            " ORDER BY n LIMIT ?) RETURNING agent, size",
-            (owner, sweep.waiting_before, MOST_DELETED),
-        ).fetchall()
-        for agent, many in Counter(agent for agent, _ in rows).items():
-            found.count(window.number, agent, UNKNOWN, many)
-        gone += sum(size for _, size in rows)
-    return gone
-
-
 def _trim(work: JoinWork, connection: sqlite3.Connection) -> int:
-    """Let go of the oldest, while they are too many bytes or too old; how many without a label the bytes cost."""
+    """Delete the oldest rows while there are too many bytes or they are too old.
+
+    Returns how many rows without a label the limit of bytes has cost; those that are too old are not counted.
+    """
     (kept,) = connection.execute("SELECT kept FROM label_bytes").fetchone()
-    evicted = freed = seen = 0
+    evicted = freed = deleted = 0
     before = work.sweep.kept_before if work.sweep is not None else 0.0
     for table, age, unlabelled in (("predictions", "kept", "label IS NULL"), ("labels_waiting", "received", "1")):
-        while seen < MOST_DELETED:
+        while deleted < MOST_DELETED:
             oldest = connection.execute(
                 f"SELECT n, size, {age}, {unlabelled} FROM {table} ORDER BY n LIMIT ?", (SLICE,)
             ).fetchall()
-            going = []
+            doomed = []
             for row in oldest:
                 over = kept - freed > work.limit
                 if not over and not row[2] < before:
                     break
                 freed += row[1]
                 evicted += bool(row[3]) if over else 0
-                going.append(row[0])
-            if not going:
+                doomed.append(row[0])
+            if not doomed:
                 break
-            connection.execute(f"DELETE FROM {table} WHERE n <= ?", (going[-1],))
-            seen += len(going)
-    if seen:
+            connection.execute(f"DELETE FROM {table} WHERE n <= ?", (doomed[-1],))
+            deleted += len(doomed)
+    if deleted:
         connection.execute("UPDATE label_bytes SET kept = kept - ?", (freed,))
     return evicted

@@ -1,7 +1,7 @@
-"""Which windows of predictions are to be restated, and their rows, slice by slice: the store's part of it. No clock.
+"""Windows of predictions that are to be restated because labels arrived, and their rows, slice by slice. No clock.
 
 A window that was restated rests before it is restated again, twice as long each time while labels trickle in. Its mark
-is taken away only when the history has it, so a crash restates it once more.
+is removed only when the history holds the result, so a crash restates it once more.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from typing import Any, NamedTuple
 
 import msgpack
 
-SLICE_ROWS = 5_000  # read in one job of the store, some milliseconds: what waits behind it is acknowledged late
+SLICE_ROWS = 5_000  # read in one job of the database, some milliseconds: acknowledgements behind it wait
 SLICE_BYTES = 4 * 2**20  # the same, of probabilities
-WINDOW_ROWS = 250  # what a window costs by itself, in rows: its metrics' results, and its place in the history
-LONGEST_REST = 900.0  # seconds; the first is two, see tables.py
+WINDOW_ROWS = 250  # the fixed cost of a window, in rows: its metrics' results, and its place in the history
+LONGEST_REST = 900.0  # seconds; the first is two, see schema.py
 QUIET = 1_000  # marks of windows that got no more labels, deleted at a time
 
 
 class RestatementTarget(NamedTuple):
-    """A window to be restated; `labels` turns had given it labels, and its rows were those up to `through`."""
+    """A window to be restated, as found: `labels` turns had given it labels, its rows were those up to `through`."""
 
     owner: int
     start: int
@@ -33,7 +33,7 @@ class RestatementTarget(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where reading goes on: behind this row."""
+    """Where reading continues: after this row."""
 
     target: RestatementTarget
     after: int = 0
@@ -49,7 +49,7 @@ class RestatementPiece(NamedTuple):
 
 
 def mark(touched: Iterable[tuple[int, int, int]], connection: sqlite3.Connection) -> None:
-    """Predictions in these windows (owner, start, end) have got labels."""
+    """Mark windows (owner, start, end) whose predictions got labels."""
     connection.executemany(
         'INSERT INTO restate (owner, start, "end") VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET labels = labels + 1',
         touched,
@@ -59,11 +59,11 @@ def mark(touched: Iterable[tuple[int, int, int]], connection: sqlite3.Connection
 def read(
     place: Place | None, now: float, connection: sqlite3.Connection
 ) -> tuple[list[RestatementPiece], Place | None]:
-    """A slice: what follows `place`, then windows due `now`; and where to go on, None behind a whole window."""
+    """Read a slice: what follows `place`, then windows due `now`; and where to continue, None after a whole window."""
     pieces: list[RestatementPiece] = []
     room, nbytes = SLICE_ROWS, SLICE_BYTES
     while room > 0 and nbytes > 0:
-        place = place or _next(now, connection)
+        place = place or _next_window(now, connection)
         if place is None:
             break
         rows: list[Sequence[Any]] = []
@@ -85,14 +85,14 @@ def read(
 
 
 def finish(targets: Iterable[RestatementTarget], connection: sqlite3.Connection) -> None:
-    """These are restated; they are due again for labels that came meanwhile."""
+    """Clear the marks of restated windows; labels that arrived meanwhile keep them due."""
     connection.executemany(
         "UPDATE restate SET labels = max(0, labels - ?) WHERE owner = ? AND start = ?",
-        [(each.labels, each.owner, each.start) for each in targets],
+        [(target.labels, target.owner, target.start) for target in targets],
     )
 
 
-def _next(now: float, connection: sqlite3.Connection) -> Place | None:
+def _next_window(now: float, connection: sqlite3.Connection) -> Place | None:
     connection.execute(
         "DELETE FROM restate WHERE (owner, start) IN"
         " (SELECT owner, start FROM restate WHERE due <= ? AND labels = 0 LIMIT ?)",
@@ -107,19 +107,19 @@ def _next(now: float, connection: sqlite3.Connection) -> Place | None:
         if due is None:
             return None
         owner, start, end, labels, rest = due
-        named = connection.execute(
+        owner_row = connection.execute(
             "SELECT model, version, task, classes FROM label_owners WHERE owner = ?", (owner,)
         ).fetchone()
         newest = connection.execute(
             "SELECT n FROM predictions WHERE owner = ? AND start = ? ORDER BY n DESC LIMIT 1", (owner, start)
         ).fetchone()
-        if named is None or newest is None:  # its rows are not kept any more
+        if owner_row is None or newest is None:  # its rows have been deleted
             connection.execute("DELETE FROM restate WHERE owner = ? AND start = ?", (owner, start))
             continue
         connection.execute(
             "UPDATE restate SET due = ?, rest = ? WHERE owner = ? AND start = ?",
             (now + rest, min(2 * rest, LONGEST_REST), owner, start),
         )
-        model, version, task, classes = named
-        known = (model, version), task, tuple(msgpack.unpackb(classes))
-        return Place(RestatementTarget(owner, start, end, *known, labels, *newest))
+        model, version, task, classes = owner_row
+        schema = (model, version), task, tuple(msgpack.unpackb(classes))
+        return Place(RestatementTarget(owner, start, end, *schema, labels, *newest))
