@@ -41,9 +41,7 @@ def batches(one: Assembler, pieces: list[dict[str, Any]]) -> list[Batch]:
     found = []
     for piece in pieces:
         try:
-            sent, _ = one.pieces(
-                piece["p"], piece["rows"], piece["labels"], None, None, None, 1, {"zone": piece["zones"]}
-            )
+            sent, _ = one.assemble(1, piece["p"], piece["rows"], piece["labels"], segments={"zone": piece["zones"]})
         except Rejected as error:
             assert error.reason in ("inputs_kind", "inputs_dtype")
             continue
@@ -102,10 +100,11 @@ def values(schema: Schema, parts: list[list[Batch]]) -> dict[tuple[Any, ...], fl
     aligned = [batch.aligned(schema) for batch in whole]
     rows_by_number = [AgentRows("a", batch, 7, number) for batch, number in zip(aligned, numbers, strict=True)]
     sample = draw(rows_by_number, schema, 5000, 2**64 - 1)
-    closing = contexts(rows=RowCounts(rows), sample=sample.batch)
+    closing = contexts(rows=RowCounts(rows))
     parts_of_window = merge.WindowParts(
         {"a": [merge.fold(metrics, partials, progress)]},
         {name: {"a": ctx, None: ctx} for name, ctx in closing.items()},
+        {"a": sample, None: sample},
         lambda metric, value: True,
     )
     finished = merge.finish(metrics, parts_of_window, progress, merge.MetricResults())

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+from dataclasses import replace
 
 from zmon.contract import Context, RowCounts, Window
 from zmon_collector.compute.executors import MetricExecutor
 from zmon_collector.compute.memory import MetricMemory
-from zmon_collector.compute.sample import Sample
 from zmon_collector.compute.window_state import WindowState
 from zmon_collector.config.policy import PolicyStore
 from zmon_collector.windows.window import OpenWindow
@@ -22,57 +22,31 @@ class ContextFactory:
 
     def bare(self, state: WindowState, agent: str | None) -> Context:
         """Make a context without anything that belongs to one metric."""
-        model, version = state.model
         window = state.window
-        return Context(model, version, agent, window.schema, Window(window.start, window.end))
+        span = Window(window.start, window.end)
+        return Context(*state.model, agent, window.schema, span, reference=state.reference)
 
     def for_rows(self, state: WindowState, agent: str, executor: MetricExecutor) -> dict[str, Context]:
         """Make the contexts in which an agent's rows are accumulated, by metric."""
-        model, version = state.model
-        window, policy = state.window, self._policies.of(model)
+        bare, policy = self.bare(state, agent), self._policies.of(state.model[0])
         return {
-            each.metric.name: Context(
-                model,
-                version,
-                agent,
-                window.schema,
-                Window(window.start, window.end),
-                options=policy.options(each.metric.name, each.plugin),
-                reference=state.reference,
-            )
+            each.metric.name: replace(bare, options=policy.options(each.metric.name, each.plugin))
             for each in executor.metric_states
         }
 
     def for_closing(
-        self,
-        state: WindowState,
-        agents: Iterable[str],
-        executor: MetricExecutor,
-        samples: Mapping[str | None, Sample | None],
+        self, state: WindowState, agents: Iterable[str], executor: MetricExecutor
     ) -> dict[str, dict[str | None, Context]]:
-        """Make the contexts in which metrics finish, by metric and agent, None for the rollup."""
-        model, version = state.model
-        window, policy, memory = state.window, self._policies.of(model), self._memory.of(state.model)
-        everyone: list[str | None] = [*agents, None]
-        rows = {agent: _rows(window, agent) for agent in everyone}
-        contexts: dict[str, dict[str | None, Context]] = {}
+        """Make the contexts in which metrics finish, by metric and agent, None for the rollup; samples come later."""
+        policy, memory = self._policies.of(state.model[0]), self._memory.of(state.model)
+        bare = {agent: replace(self.bare(state, agent), rows=_rows(state.window, agent)) for agent in [*agents, None]}
+        contexts = {}
         for each in executor.metric_states:
             name, options = each.metric.name, policy.options(each.metric.name, each.plugin)
-            contexts[name] = {}
-            for agent in everyone:
-                sample = samples.get(agent)
-                contexts[name][agent] = Context(
-                    model,
-                    version,
-                    agent,
-                    window.schema,
-                    Window(window.start, window.end),
-                    options=options,
-                    reference=state.reference,
-                    memory=memory.get((name, agent), {}),
-                    rows=rows[agent],
-                    sample=None if sample is None else sample.batch,
-                )
+            contexts[name] = {
+                agent: replace(ctx, options=options, memory=memory.get((name, agent), {}))
+                for agent, ctx in bare.items()
+            }
         return contexts
 
 

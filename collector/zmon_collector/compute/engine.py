@@ -140,8 +140,8 @@ class Engine:
         self._scheduler.collect(self._windows.values())
         self._checkpointer.advance()
         closed = self._finalizer.advance()
-        for each in closed:
-            del self._windows[each.model, each.window.start, each.number]
+        for report in closed:
+            del self._windows[report.model, report.window.start, report.number]
         return closed
 
     def close(self, model: ModelKey, window: OpenWindow) -> None:
@@ -158,10 +158,9 @@ class Engine:
             if state.model[0] not in models or state.phase is not Phase.OPEN or state.outstanding.total():
                 continue
             if any(agent.partials for agent in state.agents.values()):
-                contexts = self._contexts.for_closing(state, state.agents, builtin, {})
-                size = min(self._budget.size(state, agent) for agent in state.agents.values())
-                policy = self._policies.of(state.model[0])
-                self._scheduler.start(builtin, preview(state, contexts, size, policy, show))
+                contexts = self._contexts.for_closing(state, state.agents, builtin)
+                sizes, policy = self._budget.sizes(state), self._policies.of(state.model[0])
+                self._scheduler.start(builtin, preview(state, contexts, sizes, policy, show))
             self._batcher.flush(state)
 
     def shutdown(self) -> None:

@@ -9,7 +9,7 @@ other. All of it runs on the collector's thread; the executors do the work.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from zmon.contract import Metric, Point, RowCounts, Window
@@ -81,32 +81,31 @@ class WindowFinalizer:
         return closed
 
     def _merge_samples(self, state: WindowState) -> None:
-        """Merge the samples, which the metrics' contexts have, then start the metrics."""
+        """Merge the samples, which the metrics are given, then start the metrics."""
         state.enter(Phase.FINISHING)
-        sizes = {name: self._budget.size(state, agent) for name, agent in state.agents.items()}
+        sizes = self._budget.sizes(state)
+        samples = {name: agent.samples for name, agent in state.agents.items()}
 
         def run(_: Sequence[Metric[Any]], progress: StepProgress) -> dict[str | None, Sample | None]:
-            samples: dict[str | None, Sample | None] = {
-                name: merge.fold_samples(agent.samples, sizes[name]) for name, agent in state.agents.items()
-            }
-            samples[None] = merge.fold_samples(list(samples.values()), min(sizes.values(), default=1))
-            return samples
+            return merge.window_samples(samples, sizes)
 
-        def done(samples: dict[str | None, Sample | None] | None, _: StepProgress) -> None:
-            state.samples = samples or {}
+        def done(merged: dict[str | None, Sample | None] | None, _: StepProgress) -> None:
             for executor in self._scheduler.executors.values():
-                self._scheduler.start(executor, self._finish(state, executor))
+                self._scheduler.start(executor, self._finish(state, executor, merged or {}))
 
         self._scheduler.start(self._scheduler.builtin, Step(state, run, done))
 
-    def _finish(self, state: WindowState, executor: MetricExecutor) -> Step:
+    def _finish(
+        self, state: WindowState, executor: MetricExecutor, samples: Mapping[str | None, Sample | None]
+    ) -> Step:
         names = sorted(state.window.tallies)
         parts = WindowParts(
             partials={
                 name: state.agents[name].partials.get(executor.name, []) if name in state.agents else []
                 for name in names
             },
-            contexts=self._contexts.for_closing(state, names, executor, state.samples),
+            contexts=self._contexts.for_closing(state, names, executor),
+            samples=samples,
             emits=self._policies.of(state.model[0]).emits,
         )
         results = state.results[executor.name] = MetricResults()

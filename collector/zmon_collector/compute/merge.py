@@ -25,12 +25,15 @@ class WindowParts(NamedTuple):
         Partial results by agent.
     contexts : mapping
         Each metric's context by agent, None for the rollup.
+    samples : mapping
+        Samples by agent, None for the rollup.
     emits : callable
         ``emits(metric, value)``: whether a value is emitted.
     """
 
     partials: Mapping[str, Sequence[Partial]]
     contexts: Mapping[str, Mapping[str | None, Context]]
+    samples: Mapping[str | None, Sample | None]
     emits: Callable[[Metric[Any], Value], bool]
 
 
@@ -64,6 +67,15 @@ def fold_samples(samples: Iterable[Sample | None], size: int) -> Sample | None:
     return sample.merge(present, size) if len(present) > 1 else next(iter(present), None)
 
 
+def window_samples(
+    samples: Mapping[str, Sequence[Sample]], sizes: Mapping[str, int]
+) -> dict[str | None, Sample | None]:
+    """Merge each agent's samples to the size that it may have, and those of all agents, under None."""
+    merged: dict[str | None, Sample | None] = {agent: fold_samples(samples[agent], sizes[agent]) for agent in samples}
+    merged[None] = fold_samples(list(merged.values()), min(sizes.values(), default=1))
+    return merged
+
+
 def finish(
     metrics: Sequence[Metric[Any]], parts: WindowParts, progress: StepProgress, results: MetricResults
 ) -> MetricResults:
@@ -85,10 +97,12 @@ def finish(
 
 
 def _finish_metric(metric: Metric[Any], parts: WindowParts) -> MetricResults:
-    # The last window's memory stays as it is until this one has closed: plugins work on a copy.
-    contexts = {
-        agent: replace(ctx, memory=copy.deepcopy(ctx.memory)) for agent, ctx in parts.contexts[metric.name].items()
-    }
+    contexts = {}
+    for agent, ctx in parts.contexts[metric.name].items():
+        sample = parts.samples.get(agent)
+        # The last window's memory stays as it is until this one has closed: plugins work on a copy.
+        memory = copy.deepcopy(ctx.memory)
+        contexts[agent] = replace(ctx, memory=memory, sample=None if sample is None else sample.batch)
     by_agent: dict[str, Any] = {}
     split: dict[str, segments.Segments] = {}
     for agent, partials in parts.partials.items():
@@ -115,8 +129,8 @@ def _finish_metric(metric: Metric[Any], parts: WindowParts) -> MetricResults:
         emit(None, metric.result(whole, rollup))
         folded = segments.fold([metric], list(split.values()), segments.unguarded)
         emit(None, segments.values(metric, folded, rollup))
-    memory = {(metric.name, agent): ctx.memory for agent, ctx in contexts.items() if ctx.memory}
-    return MetricResults({metric.name: points}, kept, memory)
+    memories = {(metric.name, agent): ctx.memory for agent, ctx in contexts.items() if ctx.memory}
+    return MetricResults({metric.name: points}, kept, memories)
 
 
 def _checked(agent: str | None, values: Iterable[Value | Point]) -> Iterator[Point]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from zmon.contract import Context, Metric, Point, RowCounts, Window
@@ -17,7 +16,6 @@ from zmon_collector.compute.accumulate import Partial, StepProgress
 from zmon_collector.compute.details import Details
 from zmon_collector.compute.executors import Step
 from zmon_collector.compute.merge import MetricResults, WindowParts
-from zmon_collector.compute.sample import Sample
 from zmon_collector.compute.window_state import WindowState
 from zmon_collector.config.policy import ModelPolicy
 from zmon_collector.windows.window import ModelKey
@@ -28,13 +26,13 @@ Show = Callable[[ModelKey, Window, list[Point], dict[str, RowCounts], Details], 
 def preview(
     state: WindowState,
     contexts: Mapping[str, Mapping[str | None, Context]],
-    size: int,
+    sizes: Mapping[str, int],
     policy: ModelPolicy,
     show: Show,
 ) -> Step:
     """Make a step for the built-in metrics whose results go to `show`, on the collector's thread.
 
-    `contexts` are those of a window that closes, by metric and agent, without samples; `size` is that of the samples.
+    `contexts` are those of a window that closes, by metric and agent; `sizes` are those of the samples, by agent.
     """
     partials = {
         name: [
@@ -43,25 +41,13 @@ def preview(
         ]
         for name, agent in state.agents.items()
     }
-    gathered = {name: list(agent.samples) for name, agent in state.agents.items()}
+    samples = {name: list(agent.samples) for name, agent in state.agents.items()}
     window = Window(state.window.start, state.window.end)
     rows = {name: tally.frozen() for name, tally in state.window.tallies.items()}
 
     def run(metrics: Sequence[Metric[Any]], progress: StepProgress) -> MetricResults:
-        samples: dict[str | None, Sample | None] = {
-            name: merge.fold_samples(of_agent, size) for name, of_agent in gathered.items()
-        }
-        samples[None] = merge.fold_samples(list(samples.values()), size)
-
-        def sampled(agent: str | None, ctx: Context) -> Context:
-            sample = samples.get(agent)
-            return replace(ctx, sample=None if sample is None else sample.batch)
-
-        with_samples = {
-            metric.name: {agent: sampled(agent, ctx) for agent, ctx in contexts[metric.name].items()}
-            for metric in metrics
-        }
-        return merge.finish(metrics, WindowParts(partials, with_samples, policy.emits), progress, MetricResults())
+        parts = WindowParts(partials, contexts, merge.window_samples(samples, sizes), policy.emits)
+        return merge.finish(metrics, parts, progress, MetricResults())
 
     def done(results: MetricResults | None, _: StepProgress) -> None:
         if results is not None:

@@ -43,3 +43,7 @@ class SampleBudget:
             self.smallest = affordable
             return affordable
         return wanted
+
+    def sizes(self, state: WindowState) -> dict[str, int]:
+        """Return the rows that each agent's sample of this window may hold."""
+        return {name: self.size(state, agent) for name, agent in state.agents.items()}

@@ -71,7 +71,6 @@ class WindowState:
     outstanding: Counter[str] = field(default_factory=Counter)  # steps under way, by executor
     failed: dict[str, str] = field(default_factory=dict)  # metric: error
     absent: set[str] = field(default_factory=set)  # metrics that did not run for all of the window
-    samples: dict[str | None, Sample | None] = field(default_factory=dict)  # merged when it finishes, None: the rollup
     results: dict[str, MetricResults] = field(default_factory=dict)  # by executor
 
     @property

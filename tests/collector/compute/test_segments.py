@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from zmon_collector.compute import merge, segments
 from zmon_collector.compute.accumulate import Partial, StepProgress, accumulate
+from zmon_collector.compute.sample import Sample
 from zmon_collector.config import parse
 from zmon_collector.config.policy import ModelPolicy
 from zmon_collector.plugins import Registry
@@ -55,9 +56,11 @@ def computed(batch: Batch, cuts: list[int], agents: int, **options: Any) -> dict
     partials: dict[str, list[Partial]] = {}
     held: dict[str, list[Batch]] = {}
 
-    def context(agent: str | None, sample: Batch | None = None) -> Context:
-        rows = RowCounts(0 if sample is None else sample.rows)
-        return Context("m", "", agent, batch.schema, Window(0, 60), options=options, rows=rows, sample=sample)
+    def context(agent: str | None, rows: int = 0) -> Context:
+        return Context("m", "", agent, batch.schema, Window(0, 60), options=options, rows=RowCounts(rows))
+
+    def whole(rows: Batch) -> Sample:
+        return Sample(np.arange(rows.rows, dtype=np.uint64), rows)
 
     for i, piece in enumerate(pieces):
         agent = f"a{i % agents}"
@@ -70,13 +73,12 @@ def computed(batch: Batch, cuts: list[int], agents: int, **options: Any) -> dict
     for agent, own in partials.items():
         if len(own) > 2:
             partials[agent] = [merge.fold(used, own[:2], StepProgress()), *own[2:]]
-    samples = {agent: concat(own[0].schema, own) for agent, own in held.items()}
+    samples = {**{agent: whole(concat(own[0].schema, own)) for agent, own in held.items()}, None: whole(batch)}
     contexts = {
-        metric.name: {**{agent: context(agent, samples[agent]) for agent in partials}, None: context(None, batch)}
-        for metric in used
+        metric.name: {agent: context(agent, sample.batch.rows) for agent, sample in samples.items()} for metric in used
     }
     progress = StepProgress()
-    parts = merge.WindowParts(partials, contexts, lambda metric, value: True)
+    parts = merge.WindowParts(partials, contexts, samples, lambda metric, value: True)
     finished = merge.finish(used, parts, progress, merge.MetricResults())
     assert not progress.failures
     found: dict[str | None, dict[Key, float]] = {}
