@@ -86,9 +86,9 @@ class SinkBase(ABC):
     name : str
         lower_snake, unique; the sink's configuration is the table [sinks.NAME].
     samples_per_second : float or None
-        The target system's quota, for `zmon quota`. None: it has none.
+        The target system's quota, for `zmon validate`. None: it has none.
     agents : str or None
-        The series of which agents it delivers, for `zmon quota`: ``"all"``, ``"health"`` or ``"none"``. None: all, or
+        The series of which agents it delivers, for `zmon validate`: ``"all"``, ``"health"`` or ``"none"``. None: all, or
         health where there is a quota.
 
     Examples

@@ -274,7 +274,7 @@ class Sink(Protocol):
     """A destination of reports. Every sink is called from its own thread, one report after the other, in order.
 
     Optional members, with defaults in `SinkBase`: ``attach(ledger)``, called with the sink's `Ledger` before `open`;
-    ``resend(samples)``, which delivers dead letters again; ``samples_per_second`` and ``agents``, for `zmon quota`.
+    ``resend(samples)``, which delivers dead letters again; ``samples_per_second`` and ``agents``, for `zmon validate`.
 
     Attributes
     ----------
