@@ -88,8 +88,8 @@ class SinkBase(ABC):
     samples_per_second : float or None
         The target system's quota, for `zmon validate`. None: it has none.
     agents : str or None
-        The series of which agents it delivers, for `zmon validate`: ``"all"``, ``"health"`` or ``"none"``. None: all, or
-        health where there is a quota.
+        The series of which agents it delivers, for `zmon validate`: ``"all"``, ``"health"`` or ``"none"``. None: all,
+        or health where there is a quota.
 
     Examples
     --------
