@@ -49,7 +49,7 @@ def html_of(series: Sequence[TimeSeries], title: str) -> str:
     names = sorted({(ts.get("model"), ts.get("model_version")) for ts in series})
     models = {name: WrittenModel(series, *name) for name in names}
     figures: dict[str, Any] = {}
-    parts = [_overview(models), *(_model(" ".join(name).strip(), own, figures) for name, own in models.items())]
+    parts = [_overview(models), *(_model(" ".join(name).strip(), model, figures) for name, model in models.items())]
     data = json.dumps({"figures": figures, "templates": theme.TEMPLATES}, separators=(",", ":"), allow_nan=False)
     # Within a script element only "</" could end it, and "<!--" change its meaning.
     data = data.replace("<", "\\u003c")

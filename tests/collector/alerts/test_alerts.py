@@ -644,15 +644,15 @@ class Reports:
         pass
 
 
-def alerting_of(reports: Any) -> AlertWorker:
-    return AlertWorker(Config(), reports, reports, Telemetry())
+def alerting_of(reports: Any, telemetry: Telemetry | None = None) -> AlertWorker:
+    return AlertWorker(Config(), reports, reports, telemetry or Telemetry())
 
 
 def test_a_report_on_which_the_rules_fail_is_passed_over(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    reports = Reports(20)
-    alerting = alerting_of(reports)
+    reports, telemetry = Reports(20), Telemetry()
+    alerting = alerting_of(reports, telemetry)
     take, taken = AlertTracker.evaluate, []
 
     def fails(self: AlertTracker, report: Report, wall: float) -> list[AlertEvent]:
@@ -666,7 +666,7 @@ def test_a_report_on_which_the_rules_fail_is_passed_over(
     assert alerting.join(20)
     assert reports.read == list(range(1, 21)), "nothing waits behind it"
     assert taken == [each for each in range(1, 21) if each % 5]
-    assert alerting._telemetry.get("alerts_failed", "RuntimeError") == 4
+    assert telemetry.get("alerts_failed", "RuntimeError") == 4
     assert (alerting.state, alerting.error) == ("failing", "RuntimeError: of m20")
     assert alerting.problem() == "alert rules fail on reports, which are skipped: RuntimeError: of m20"
     assert len([each for each in caplog.records if each.exc_info]) == 1, "the log has one, however many there are"
@@ -674,12 +674,13 @@ def test_a_report_on_which_the_rules_fail_is_passed_over(
 
 def test_a_reader_that_failed_is_well_again_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("zmon_collector.alerts.worker.FAILING", 0.0)
-    alerting = alerting_of(Reports(3))
+    telemetry = Telemetry()
+    alerting = alerting_of(Reports(3), telemetry)
     monkeypatch.setattr(alerting, "_deliver", iter_of(ValueError("once"), True, True))
     alerting.start()
     assert alerting.join(20)
     assert (alerting.state, alerting.error) == ("ok", "")
-    assert alerting._telemetry.get("alerts_failed") == 1
+    assert telemetry.get("alerts_failed") == 1
 
 
 def iter_of(*answers: Any) -> Callable[[Any], Any]:

@@ -115,7 +115,7 @@ def test_history_survives_a_restart(paged: Start, client: Client) -> None:
 
 def test_the_description_is_that_of_the_routes() -> None:
     app = build_app(None, Broadcaster(lambda params: (None, 0.0), 1), lambda: True, bytes, Access(None, set()))  # type: ignore[arg-type]
-    routes = {route.path for route in app._app.routes if isinstance(route, Route)}  # type: ignore[attr-defined]
+    routes = {route.path for route in app.app.routes if isinstance(route, Route)}  # type: ignore[attr-defined]
     described = set(openapi.DOCUMENT["paths"])
     assert routes - {"/", "/static/plotly.js", "/static/templates.json"} == described
 

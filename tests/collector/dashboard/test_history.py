@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -53,16 +54,16 @@ def test_points_come_back_by_series_and_time(history: History) -> None:
 
 @given(st.lists(st.dictionaries(st.text(max_size=4), st.floats(-1e9, 1e9), min_size=1, max_size=5), max_size=6))
 def test_any_names_and_layouts_round_trip(windows: list[dict[str, float]]) -> None:
-    history = History(Path("file::memory:"), 3600.0, 2**30)
-    history._db = sqlite3.connect(":memory:", isolation_level=None)
-    history._db.executescript(__import__("zmon_collector.dashboard.history", fromlist=["_TABLES"])._TABLES)
     wanted: dict[str, list[tuple[int, float]]] = {}
-    for i, values in enumerate(windows):
-        history.append(report(i + 1, 10 * i, values), 10.0 * i)
-        for name, value in values.items():
-            wanted.setdefault(name, []).append((10 * i, value))
-    assert asked(history) == wanted
-    history.close()
+    with TemporaryDirectory() as folder:
+        history = History(Path(folder) / "history.sqlite", 3600.0, 2**30)
+        history.open()
+        for i, values in enumerate(windows):
+            history.append(report(i + 1, 10 * i, values), 10.0 * i)
+            for name, value in values.items():
+                wanted.setdefault(name, []).append((10 * i, value))
+        assert asked(history) == wanted
+        history.close()
 
 
 def test_the_same_report_again_changes_nothing(history: History) -> None:

@@ -44,7 +44,7 @@ def build_app(
     ready: Callable[[], bool],
     metrics: Callable[[], bytes],
     access: Access,
-) -> ASGIApp:
+) -> Guard:
     """Build the page and its API behind the guard."""
     api = Api(renderer, broadcaster, ready)
     script = plotly_js()

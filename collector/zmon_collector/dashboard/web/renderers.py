@@ -227,14 +227,13 @@ class Renderer:
         for what in sorted(measures_of_plugins(self._measures(query)))[: panels.MOST_PLUGIN_CHARTS + 1]:
             of_measure = replace(query, what=(what,))
             try:
-                own = self._read_with_open(of_measure)
-                replicas = (
-                    [] if own or query.agents != ("",) else self._read_with_open(replace(of_measure, agents=agents))
-                )
+                values, of_replicas = self._read_with_open(of_measure), []
+                if not values and query.agents == ("",):
+                    of_replicas = self._read_with_open(replace(of_measure, agents=agents))
             except QueryTooLargeError:
-                own, replicas = [], []
-            series += own or ([] if replicas else [TimeSeries({"what": what}, NO_TIMES, NO_VALUES)])
-            by_agent += replicas
+                values, of_replicas = [], []
+            series += values or ([] if of_replicas else [TimeSeries({"what": what}, NO_TIMES, NO_VALUES)])
+            by_agent += of_replicas
         return series, by_agent
 
     def _measures(self, query: PointQuery) -> Iterator[str]:

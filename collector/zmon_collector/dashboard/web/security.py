@@ -116,14 +116,14 @@ class Guard:
     """
 
     def __init__(self, app: ASGIApp, access: Access, policy: str) -> None:
-        self._app = app
+        self.app = app
         self._headers = {**HEADERS, "content-security-policy": policy}
         self._token, self._hosts = access
         self._session = secrets.token_bytes(32)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
             return
 
         async def sent(message: Message) -> None:
@@ -137,7 +137,7 @@ class Guard:
             await send(message)
 
         refused = self._refuse(scope)
-        await (refused or self._app)(scope, receive, sent)
+        await (refused or self.app)(scope, receive, sent)
 
     def _refuse(self, scope: Scope) -> Response | None:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
