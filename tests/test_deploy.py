@@ -131,7 +131,7 @@ def test_a_collector_runs_with_it_and_answers_the_probes(tmp_path: Path) -> None
     (tmp_path / "clients.toml").write_text(read("clients.toml"))
     running = Running(tmp_path / "data", "--config", str(tmp_path / "zmon.toml"))
     for path in ("/healthz", "/readyz"):
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=60) as answer:
             assert answer.status == 200
     said = running.end()
     assert running.process.returncode == 0, said

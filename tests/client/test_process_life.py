@@ -49,7 +49,7 @@ class Child:
             env=environment(ROOT),
         )
 
-    def end(self, timeout: float = 40.0) -> str:
+    def end(self, timeout: float = 90.0) -> str:
         """What it printed; fails when it does not end in time."""
         try:
             out, self.said = self.process.communicate(timeout=timeout)
@@ -148,10 +148,12 @@ def test_a_preloading_server(collector: Collector, child: Start) -> None:
                 thread.start()
             for thread in threads:
                 thread.join()
+            os.write(served, b".")
             while True:
                 time.sleep(1)
 
         workers = []
+        done, served = os.pipe()
         for _ in range(3):
             pid = os.fork()
             if not pid:
@@ -159,7 +161,8 @@ def test_a_preloading_server(collector: Collector, child: Start) -> None:
             workers.append(pid)
         while shared.stats.published < 100:  # the master goes on as well
             shared.publish(TEN)
-        time.sleep(1)
+        for _ in workers:
+            os.read(done, 1)
         for pid in workers:
             os.kill(pid, signal.SIGTERM)
         print([os.waitpid(pid, 0)[1] for pid in workers])

@@ -65,5 +65,5 @@ def test_a_signal_may_come_while_the_thread_holds_its_own_bell(collect: Callable
         for ask in (service.ask_to_reload, service.stop):
             handler = threading.Thread(target=ask, daemon=True)
             handler.start()
-            handler.join(5)
+            handler.join(60)
             assert not handler.is_alive(), f"{ask.__name__} waits for a lock"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
 from pathlib import Path
 
 import numpy as np
@@ -65,7 +64,7 @@ def test_sighup_reloads_and_a_wrong_file_changes_nothing(tmp_path: Path) -> None
     assert "nothing was changed" in done.stderr
     assert "'larg'" in done.stderr
     os.kill(running.process.pid, signal.SIGHUP)
-    time.sleep(0.2)
+    until(lambda: "the configuration is not valid" in running.said(), what="the refusal")
     with running.publisher(agent_id="a") as publisher:
         publisher.publish(P, timestamps=OLD)
         publisher.publish(P, timestamps=OLD + 70)

@@ -120,7 +120,7 @@ def test_a_context_belongs_to_its_thread_and_block(publisher: Make) -> None:
     ready = threading.Barrier(4)
 
     def serve(number: int) -> None:
-        ready.wait(10)
+        ready.wait(60)
         with pub.context(ids=[number], timestamps=float(number)):
             with pub.context(labels=[0], ids=None):
                 watched([[number]])

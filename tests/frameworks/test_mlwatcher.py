@@ -221,10 +221,10 @@ SCRIPT = """
     while time.monotonic() < until:
         agent.collect_data(predict_proba_matrix=p, input_matrix=p, label_matrix=p.argmax(axis=1))
         time.sleep(0.05)
-    while not publisher_of(agent).stats.acknowledged:
+    while not agent._publisher.stats.acknowledged:
         time.sleep(0.05)
     agent.run_local_server()  # it is there already
-    print(publisher_of(agent).stats.published, agent._server.pid, flush=True)
+    print(agent._publisher.stats.published, agent._server.pid, flush=True)
     try:
         time.sleep({wait})
     finally:

@@ -49,7 +49,7 @@ class Collector:
 
     def stop(self) -> None:
         self.service.stop()
-        self._thread.join(60)
+        self._thread.join(120)
         assert not self._thread.is_alive(), "the collector does not stop"
 
     def files(self) -> list[Path]:

@@ -57,7 +57,11 @@ class Mortal:
             )  # fmt: skip
 
     def wait_until_up(self) -> dict[str, Any]:
-        health: dict[str, Any] = until(lambda: ask(self.folder, "health", 0.2), what="the collector's answer")
+        def answer() -> dict[str, Any] | None:
+            assert self.alive, f"it has ended: {self.said()}"
+            return ask(self.folder, "health", 0.2)
+
+        health: dict[str, Any] = until(answer, what="the collector's answer")
         return health
 
     @property
@@ -97,7 +101,7 @@ class Mortal:
     def _terminate(self) -> None:
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
-        assert self.process.wait(60) == 0, self.said()
+        assert self.process.wait(120) == 0, self.said()
 
     def said(self) -> str:
         return self.log.read_text()

@@ -24,7 +24,7 @@ def open_window() -> tuple[int, int]:
 
 def get(url: str, **options: Any) -> httpx.Response:
     """An answer of the page, which may take its time."""
-    return httpx.get(url, timeout=30, **options)
+    return httpx.get(url, timeout=60, **options)
 
 
 def shown(collector: Collector, *reports: Report) -> None:
@@ -44,7 +44,7 @@ class Viewer:
         self.socket.connect((page.host, page.port))
         resume = f"Last-Event-ID: {last}\r\n" if last is not None else ""
         self.socket.sendall(f"GET /api/v1/events?{query} HTTP/1.1\r\nHost: 127.0.0.1\r\n{resume}\r\n".encode())
-        self.socket.settimeout(10)
+        self.socket.settimeout(60)
         self._buffer = b""
 
     def events(self) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -70,7 +70,7 @@ class Viewer:
         except TimeoutError:
             return True
         finally:
-            self.socket.settimeout(10)
+            self.socket.settimeout(60)
         return False
 
 

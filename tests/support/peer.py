@@ -30,7 +30,7 @@ class Peer:
         self.sub.close(0)
         self.router.close(0)
 
-    def greeting(self, kind: str, timeout: float = 5.0) -> Greeting:
+    def greeting(self, kind: str, timeout: float = 60.0) -> Greeting:
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
             self.sub.poll(0)  # the subscription is sent only when its socket is touched

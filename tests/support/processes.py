@@ -30,7 +30,7 @@ def command(*arguments: str, path: Path | None = None, **options: Any) -> subpro
         [sys.executable, "-m", "zmon_collector", *arguments],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
         env=environment(path),
         **options,
@@ -38,23 +38,29 @@ def command(*arguments: str, path: Path | None = None, **options: Any) -> subpro
 
 
 class Running:
-    """`zmon collect` as a process."""
+    """`zmon collect` as a process, whose log is a file beside its folder."""
 
     def __init__(self, folder: Path, *arguments: str, path: Path | None = None, flush: bool = True) -> None:
         self.folder = folder
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "zmon_collector", "collect", "--bind", "tcp://127.0.0.1:0",
-             *([] if "--web" in arguments else ["--no-web"]), *(["--flush-on-exit"] if flush else []),
-             *arguments, "--data-dir", str(folder)],
-            stderr=subprocess.PIPE, text=True, env=environment(path),
-        )  # fmt: skip
+        self._log = folder.with_name(f"{folder.name}.log")
+        with self._log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "zmon_collector", "collect", "--bind", "tcp://127.0.0.1:0",
+                 *([] if "--web" in arguments else ["--no-web"]), *(["--flush-on-exit"] if flush else []),
+                 *arguments, "--data-dir", str(folder)],
+                stderr=log, env=environment(path),
+            )  # fmt: skip
         self.health = until(lambda: ask(folder, "health"), what="the collector's answer")
 
     def publisher(self, **options: Any) -> zmon.Publisher:
         return zmon.Publisher("m", classes=2, collector=self.health["data"], control=self.health["control"], **options)
 
     def end(self, number: int = signal.SIGTERM) -> str:
-        """End it by a signal; what it wrote to stderr."""
+        """End it by a signal; its log."""
         self.process.send_signal(number)
-        _, said = self.process.communicate(timeout=60)
-        return said
+        self.process.wait(120)
+        return self.said()
+
+    def said(self) -> str:
+        """What it has logged so far."""
+        return self._log.read_text()

@@ -57,7 +57,7 @@ class Server:
 
     def post(self, path: str, body: Any) -> Any:
         """One request over a connection of its own."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         try:
             connection.request("POST", path, json.dumps(body), {"content-type": "application/json"})
             answer = connection.getresponse()
@@ -70,7 +70,7 @@ class Server:
     def stop(self, number: int) -> str:
         """Ask it to end, by a signal; what it said."""
         self.process.send_signal(number)
-        assert self.process.wait(30) in (0, -number), self.said()
+        assert self.process.wait(60) in (0, -number), self.said()
         return self.said()
 
     def kill(self) -> None:

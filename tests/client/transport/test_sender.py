@@ -84,7 +84,7 @@ def test_after_a_reconnect_it_says_hello_and_goes_on_from_the_acknowledged_row(
     until(lambda: publisher.stats.acknowledged == 600)
     peer.close()
     peer.open()
-    again = peer.greeting("hello", timeout=10)
+    again = peer.greeting("hello")
     assert (again.stream, again.acked, again.base) == (hello.stream, 600, 601)
     assert peer.messages() == []
     peer.ack(again.stream, 600)

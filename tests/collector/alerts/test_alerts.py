@@ -663,7 +663,7 @@ def test_a_report_on_which_the_rules_fail_is_passed_over(
 
     monkeypatch.setattr(AlertTracker, "evaluate", fails)
     alerting.start()
-    assert alerting.join(20)
+    assert alerting.join(60)
     assert reports.read == list(range(1, 21)), "nothing waits behind it"
     assert taken == [each for each in range(1, 21) if each % 5]
     assert telemetry.get("alerts_failed", "RuntimeError") == 4
@@ -678,7 +678,7 @@ def test_a_reader_that_failed_is_well_again_after_a_while(monkeypatch: pytest.Mo
     alerting = alerting_of(Reports(3), telemetry)
     monkeypatch.setattr(alerting, "_deliver", iter_of(ValueError("once"), True, True))
     alerting.start()
-    assert alerting.join(20)
+    assert alerting.join(60)
     assert (alerting.state, alerting.error) == ("ok", "")
     assert telemetry.get("alerts_failed") == 1
 
@@ -702,5 +702,5 @@ def test_models_without_data_are_looked_for_while_others_give_reports(monkeypatc
     monkeypatch.setattr(AlertTracker, "advance", lambda self, wall: ticks.append(wall) or [])
     alerting = alerting_of(Reports(100))
     alerting.start()
-    assert alerting.join(20)
+    assert alerting.join(60)
     assert len(ticks) >= 2

@@ -38,7 +38,7 @@ def client() -> Iterator[Callable[[Collector], httpx.Client]]:
     opened: list[httpx.Client] = []
 
     def connect(collector: Collector, **options: Any) -> httpx.Client:
-        made = httpx.Client(base_url=collector.service.site.url, timeout=30, **options)
+        made = httpx.Client(base_url=collector.service.site.url, timeout=60, **options)
         opened.append(made)
         return made
 

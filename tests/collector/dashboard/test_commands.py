@@ -108,7 +108,7 @@ def test_tap_prints_headers_of_batches_and_says_what_it_left_out(tmp_path: Path)
             while any(each.poll() is None for each in taps):
                 one.publish(p, inputs=np.zeros((3, 2)), labels=[0, 1, None])
                 assert one.flush(60)
-            said = [each.communicate(timeout=20) for each in taps]
+            said = [each.communicate(timeout=60) for each in taps]
             return said if [each.returncode for each in taps] == [0, 0] and said[0][1] else None
 
         (out, err), (other, _) = until(looked, what="two taps that were answered")

@@ -99,7 +99,7 @@ def test_it_stays_until_it_is_interrupted(number: int, tmp_path: Path) -> None:
         children = psutil.Process(process.pid).children()
         assert len(children) == 3
         process.send_signal(number)
-        said, _ = process.communicate(timeout=30)
+        said, _ = process.communicate(timeout=60)
         assert process.returncode == 0, said
         assert "The model did not change" in said
         assert "Traceback" not in said

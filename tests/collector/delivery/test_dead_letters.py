@@ -222,7 +222,7 @@ def test_at_the_end_it_stops_between_two_pieces_and_goes_on_after_a_restart(
     thread.start()
     until(lambda: box.behind() == {"piecemeal": 0})
     box.end()
-    assert thread.join(20)
+    assert thread.join(60)
     assert sink.sent == list(range(10))
 
 
@@ -239,7 +239,7 @@ def test_another_kind_of_failure_is_told_though_the_sink_was_failing(
     thread.start()
     until(lambda: box.behind() == {"piecemeal": 0})
     box.end()
-    assert thread.join(20)
+    assert thread.join(60)
     told = [record.getMessage() for record in caplog.records if "piecemeal" in record.getMessage()]
     assert [("500" in each, "401" in each) for each in told] == [(True, False), (False, True)]
     assert (thread.state, thread.error) == ("ok", "")

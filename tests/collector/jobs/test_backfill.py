@@ -179,7 +179,7 @@ def test_a_run_that_is_killed_goes_on(whole: Path) -> None:
 
     until(held, what="two windows")
     process.kill()
-    assert process.wait(30) == -signal.SIGKILL, "it was done before it could be killed"
+    assert process.wait(60) == -signal.SIGKILL, "it was done before it could be killed"
     assert len(points(whole / "out")) < 10
     assert backfill(whole / "out", str(whole / "rows")).exit_code == 0
     same(points(whole / "whole"), points(whole / "out"))

@@ -59,7 +59,7 @@ def kill(process: subprocess.Popen[bytes]) -> None:
             with contextlib.suppress(psutil.NoSuchProcess):
                 child.send_signal(signal.SIGKILL)
     process.kill()
-    process.wait(30)
+    process.wait(60)
 
 
 @pytest.fixture

@@ -213,7 +213,7 @@ def test_interrupted_and_gone_on_with(number: int, tmp_path: Path, api: StandIn)
             time.sleep(chance.uniform(0.0, 0.15))
             process.send_signal(number)
             interrupted += 1
-        said, _ = process.communicate(timeout=30)
+        said, _ = process.communicate(timeout=60)
         assert TOKEN not in said
         assert "Traceback" not in said, said
         if process.returncode == 0:
