@@ -121,8 +121,8 @@ def test_killed_at_the_worst_moment(point: str, tmp_path: Path, undisturbed: Mor
     finally:
         stop.set()
         thread.join()
-    if collector.alive:
-        collector.kill()
+        if collector.alive:
+            collector.kill()
     collector.end()
     print(f"{collector.deaths(point)} deaths")
     assert accounted(collector) == issued
