@@ -350,18 +350,22 @@ class Publisher:
         return self._enabled
 
     def reject(self, reason: str, detail: str, rows: int = 1) -> None:
-        """Count rows that an adapter could not turn into a batch. Never raise.
+        """Count rows that an adapter could not turn into a batch.
 
         Parameters
         ----------
         reason : str
-            A short stable word, lower_snake; a key of ``stats.rejected``.
+            A short stable word, lower_snake; a key of ``stats.rejected``. Anything else is counted as ``"other"``.
         detail : str
             Explanation for the log.
         rows : int
-            How many rows.
+            Number of rows, at least 1.
         """
-        self._counters.reject(reason, detail, rows)
+        if not self._enabled:
+            return
+        # Collectors refuse messages whose tally has other names or numbers, so one bad reason would stop the stream.
+        word = reason if reason.isidentifier() and len(reason) <= settings.NAME_LIMIT else "other"
+        self._counters.reject(word, detail, max(1, int(rows)))
         if self._sender is None:
             self._start_sender()  # the collector counts these rows as well
 

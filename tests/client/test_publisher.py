@@ -272,3 +272,31 @@ def test_public_names() -> None:
     assert all(hasattr(zmon, name) for name in zmon.__all__)
     text = (Path(__file__).parents[2] / "docs" / "publisher.md").read_text()
     assert "zmon.Publisher" in text
+
+
+def test_an_adapter_counts_rows_that_are_no_batch(collect: Any) -> None:
+    """Whatever it calls them, the collector can read it, and the stream goes on."""
+    with collect().publisher("m", classes=2) as publisher:
+        publisher.reject("frame_broken", "no columns", 3)
+        for reason in ("", "x" * 5000, "two words", "\ud800"):
+            publisher.reject(reason, "not a word")
+        publisher.reject("rows_unknown", "how many?", -5)
+        assert publisher.stats.rejected == {"frame_broken": 3, "other": 4, "rows_unknown": 1}
+        publisher.publish(np.full((2, 2), 0.5))
+        assert publisher.flush(10)
+
+
+def test_a_publisher_that_is_switched_off_counts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ZMON_ENABLED", "0")
+    with zmon.Publisher("m", classes=2) as publisher:
+        publisher.reject("frame_broken", "no columns", 3)
+        assert not publisher.enabled
+        assert not publisher.stats.rejected
+
+
+def test_an_adapter_may_name_the_classes_where_nobody_did() -> None:
+    with zmon.Publisher("m", collector="ipc:///nonexistent/zmon") as publisher:
+        assert publisher.task == "classification"
+        assert publisher.class_names([3, 5]) == [3, 5]
+        assert publisher.class_names(["a", "b"]) == [3, 5]
+        publisher.close(0)
