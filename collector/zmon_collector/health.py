@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 _NOTEWORTHY = {  # counters that an operator should know about once they are not zero
@@ -12,11 +12,12 @@ _NOTEWORTHY = {  # counters that an operator should know about once they are not
     "refused_dropped": "set-aside samples were discarded: limits.refused_rows or refused_age",
     "chunks_damaged": "damaged rows were found in the journal and count as lost",
 }
-_SHOWN = (
-    "pid", "data", "control", "web", "streams", "connected", "models", "open_windows", "inbox_bytes", "backlog_bytes",
-    "uncommitted_bytes", "journal_bytes", "label_bytes", "outbox", "outbox_bytes", "behind", "aside", "sinks",
-    "sample_rows_lowered_to", "counters",
-)  # fmt: skip
+_INTERNAL = {"plugins", "disk_full", "journal_limit", "damaged_files", "failing"}  # not in the plain data
+
+
+def _gauge(text: str) -> Any:
+    """Declare a number that /metrics shows as a gauge, with this text."""
+    return field(default=0, metadata={"gauge": text})
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,17 +28,17 @@ class HealthReport:
     data: str = ""  # endpoints as bound, and the page's address
     control: str = ""
     web: str = ""
-    streams: int = 0
-    connected: int = 0
+    streams: int = _gauge("publishers known, including those that are away")
+    connected: int = _gauge("publishers connected")
     models: tuple[str, ...] = ()
-    open_windows: int = 0
-    inbox_bytes: int = 0
-    backlog_bytes: int = 0
-    uncommitted_bytes: int = 0
-    journal_bytes: int = 0
+    open_windows: int = _gauge("windows that accept rows")
+    inbox_bytes: int = _gauge("bytes received and not yet processed")
+    backlog_bytes: int = _gauge("bytes of rows that wait for metrics")
+    uncommitted_bytes: int = _gauge("bytes of rows that wait for the disk")
+    journal_bytes: int = _gauge("bytes of state on disk")
     label_bytes: int = 0
     outbox: int = 0
-    outbox_bytes: int = 0
+    outbox_bytes: int = _gauge("bytes of reports that wait for a sink")
     behind: Mapping[str, int] = field(default_factory=dict)  # reports that wait, by sink
     aside: Mapping[str, int] = field(default_factory=dict)  # dead letters, by sink
     sinks: Mapping[str, str] = field(default_factory=dict)  # their states
@@ -62,7 +63,8 @@ class HealthReport:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data, as the admin socket and the HTTP API give it."""
-        plain = {name: _plain(getattr(self, name)) for name in _SHOWN}
+        names = (each.name for each in fields(self) if each.name not in _INTERNAL)
+        plain = {name: _plain(getattr(self, name)) for name in names}
         return {"status": self.status, "problems": self.problems, **plain}
 
     def _problems(self) -> Iterator[str]:
@@ -80,6 +82,9 @@ class HealthReport:
                     yield f"{kind} {row['name']} is {row['state']}: {row['error']}"
         counted = {key.partition("{")[0] for key, count in self.counters.items() if count}
         yield from (text for counter, text in _NOTEWORTHY.items() if counter in counted)
+
+
+GAUGES: Mapping[str, str] = {each.name: each.metadata["gauge"] for each in fields(HealthReport) if each.metadata}
 
 
 def _plain(value: Any) -> Any:

@@ -1,6 +1,6 @@
-"""The collector's thread: ingest → windows → compute → delivery, step by step, until it is told to stop.
+"""The collector's thread: ingest → windows → compute → delivery, turn by turn, until it is told to stop.
 
-Every step receives messages, assigns their rows to windows, hands what was decided to the database, and delivers the
+Every turn receives messages, assigns their rows to windows, hands what was decided to the database, and delivers the
 windows that are computed. Parts with threads of their own only wake this one.
 """
 
@@ -33,10 +33,10 @@ from zmon_collector.windows.window import Now
 
 log = logging.getLogger("zmon.collector")
 
-TICK = 0.05  # seconds that a step waits to be woken
+TICK = 0.05  # seconds that a turn waits to be woken
 LOOK_EVERY = 1.0  # seconds between two looks at the collector's health
 SETTLE = 2.0  # seconds after a start in which publishers reconnect and no window closes
-STEP_MESSAGES = 256  # handled in one step
+TURN_MESSAGES = 256  # handled in one turn
 ENGINE_BYTES = 64 * 2**20  # of rows that wait for metrics; beyond it nothing more is accepted
 DATABASE_BYTES = 64 * 2**20  # of rows that wait for the disk; the same
 LEAST_INFLIGHT = 64 * 2**10  # bytes that any publisher may send ahead of acknowledgements
@@ -58,8 +58,8 @@ class Service:
     def __init__(
         self, config: Config, registry: Registry | None = None, read: Callable[[], Config] | None = None
     ) -> None:
-        self._wakeup = threading.Event()
-        self._parts = parts = Parts(config, registry or load_plugins(config), self._wakeup.set)
+        self.wakeup = threading.Event()  # set by any thread to have the next turn at once
+        self._parts = parts = Parts(config, registry or load_plugins(config), self.wakeup.set)
         self.telemetry, self.registry = parts.telemetry, parts.registry
         self.receiver, self.ingestor, self.database = parts.receiver, parts.ingestor, parts.database
         self.checkpoint_policy, self.retention = parts.checkpoint_policy, parts.retention
@@ -71,10 +71,10 @@ class Service:
         outbox_questions = OutboxQuestions(self.outbox, parts.dead_letters, self.deliveries)
         admin = Admin(self.live, self.registry, self.database, outbox_questions, self.reloader.reload)
         self.message_handler = MessageHandler(parts, admin)
-        self._recovery: Recovery | None = None  # until all rows of an earlier run are replayed
+        self.recovery: Recovery | None = None  # until all rows of an earlier run are replayed
         self._joined: deque[tuple[frozenset[int], label_join.Joined]] = deque()  # from the database's thread
         self._stopping = self._reloading = False
-        self._started = self._next_look = 0.0
+        self.started = self._next_look = 0.0  # monotonic
         self._holding = True  # no window closes by the clock before publishers have sent again what they still hold
 
     @property
@@ -99,7 +99,7 @@ class Service:
         self.database.open()
         self.database.start()
         try:
-            self._recovery = restore(self._parts, self._now(), self._wakeup.set)
+            self.recovery = restore(self._parts, self._now(), self.wakeup.set)
             self.live.start()
             self.site.start()
             self.receiver.start()
@@ -108,17 +108,17 @@ class Service:
             raise
         self.alert_worker.link_to(self.site.url)
         self.deliveries.start()
-        self._started = time.monotonic()
+        self.started = time.monotonic()
         log.info("collecting on %s (control %s)", self.receiver.data, self.receiver.control)
 
     def run(self) -> None:
         """Work until stopped, then finish what is open."""
         while not self._stopping and not self.database.broken:
-            self._step()
+            self._run_turn()
         self._finish()
 
     # These only set a flag: waking the thread takes the lock of its Event, and in a signal handler that thread may be
-    # interrupted just while it holds the lock. It would wait for itself. The next step comes within TICK anyway.
+    # interrupted just while it holds the lock. It would wait for itself. The next turn comes within TICK anyway.
 
     def stop(self) -> None:
         """Request the end of `run`. Safe in a signal handler, and twice."""
@@ -131,9 +131,9 @@ class Service:
     def _now(self) -> Now:
         return Now(time.time(), time.monotonic())
 
-    # --- one step ----------------------------------------------------------------------------------------------------
+    # --- one turn ----------------------------------------------------------------------------------------------------
 
-    def _step(self) -> None:
+    def _run_turn(self) -> None:
         """Do what is due, and wait before that for at most TICK until something is."""
         self._wait()
         now = self._now()
@@ -145,7 +145,7 @@ class Service:
         if self._has_room():
             self._replay()
             self._receive(now)
-        self._close_due(now)
+        self.close_due(now)
         self._commit(now)
         self._write_reports()
         if self.ingestor.late.used:
@@ -158,8 +158,8 @@ class Service:
         self.live.refresh_previews(now.mono)
 
     def _wait(self) -> None:
-        self._wakeup.wait(TICK)
-        self._wakeup.clear()
+        self.wakeup.wait(TICK)
+        self.wakeup.clear()
 
     def _answer_requests(self, now: Now) -> None:
         """Answer operators, however much there is to do and however full the queues are."""
@@ -186,39 +186,39 @@ class Service:
     # --- ingest ------------------------------------------------------------------------------------------------------
 
     def _replay(self) -> bool:
-        """Replay rows of an earlier run from the journal, a few chunks a step. Return whether that is finished."""
-        if self._recovery is not None:
-            self._recovery.advance()
-            if self._recovery.finished:
-                if self._recovery.replayed:
-                    log.info("replayed %d rows", self._recovery.replayed)
-                self.telemetry.count("replayed", by=self._recovery.replayed)
-                self._recovery = None
-        return self._recovery is None
+        """Replay rows of an earlier run from the journal, a few chunks a turn. Return whether that is finished."""
+        if self.recovery is not None:
+            self.recovery.advance()
+            if self.recovery.finished:
+                if self.recovery.replayed:
+                    log.info("replayed %d rows", self.recovery.replayed)
+                self.telemetry.count("replayed", by=self.recovery.replayed)
+                self.recovery = None
+        return self.recovery is None
 
     def _receive(self, now: Now) -> None:
-        for _ in range(STEP_MESSAGES):
+        for _ in range(TURN_MESSAGES):
             received = self.receiver.next_message()
             if received is None:
                 return
             self.message_handler.handle(received, now)
-        self._wakeup.set()  # more is waiting
+        self.wakeup.set()  # more is waiting
 
     def _commit(self, now: Now) -> None:
-        """Hand this step's decisions to the database. Acknowledge only what is on disk: a kill must lose nothing."""
+        """Hand the turn's decisions to the database. Acknowledge only what is on disk: a kill must lose nothing."""
         turn, acks, waiting = self.ingestor.end_turn(now)
         if turn:
 
             def committed(joined: label_join.Joined) -> None:
                 if waiting:
                     self._joined.append((waiting, joined))
-                    self._wakeup.set()
+                    self.wakeup.set()
                 self._acknowledge(acks)
 
             self.database.submit(lambda connection: journal.write(turn, connection), committed, turn.nbytes)
         elif acks:
             self.database.submit(None, lambda _: self._acknowledge(acks))  # behind the writes that they depend on
-        if self._recovery is None:  # else some rows of the windows are not replayed yet
+        if self.recovery is None:  # else some rows of the windows are not replayed yet
             self.checkpoint_policy.start_due(turn)
 
     def _acknowledge(self, acks: list[PendingAck]) -> None:
@@ -230,16 +230,16 @@ class Service:
         self.receiver.flush()
 
     def _add_joined(self) -> None:
-        """Add predictions that labels of earlier steps have completed, now that both are on disk."""
+        """Add predictions that labels of earlier turns have completed, now that both are on disk."""
         while self._joined:
             self.ingestor.handle_joined(*self._joined.popleft())
 
     # --- windows, compute, delivery ----------------------------------------------------------------------------------
 
-    def _close_due(self, now: Now) -> None:
+    def close_due(self, now: Now) -> None:
         """Close the windows that are due. After a start, none before publishers have had time to reconnect."""
-        since = now.mono - self._started
-        if since < SETTLE or self._recovery is not None:
+        since = now.mono - self.started
+        if since < SETTLE or self.recovery is not None:
             return
         idle = self.config.collector.idle
         self._holding = self._holding and (since < idle or self.ingestor.sessions.is_behind(now, idle))

@@ -1,4 +1,4 @@
-"""The collector's own counters, for `zmon plugins`, the log at the end and /metrics. Safe from many threads."""
+"""The collector's own counters, for the admin socket, the page, /metrics and the log at the end."""
 
 from __future__ import annotations
 
@@ -6,28 +6,29 @@ import threading
 from collections import Counter
 from collections.abc import Mapping
 
-MOST = 2**63 - 1  # what an answer can hold, whatever hostile streams say they have lost
+MAX_COUNT = 2**63 - 1  # the largest integer of an answer: a hostile stream may claim to have lost any number of rows
 
 
 class Telemetry:
-    """Counts by name and label, for instance ``rejected`` by reason."""
+    """Counters by name and label, for instance ``rejected`` by reason. Any thread may use them."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._counts: Counter[tuple[str, str]] = Counter()
 
     def count(self, name: str, label: str = "", by: int = 1) -> None:
+        """Add to a counter, which begins at 0."""
         with self._lock:
-            self._counts[name, label] = min(self._counts[name, label] + by, MOST)
+            self._counts[name, label] = min(self._counts[name, label] + by, MAX_COUNT)
 
     def get(self, name: str, label: str | None = None) -> int:
-        """One count, or the sum over all labels."""
+        """Return one count, or without a label the sum over all labels."""
         with self._lock:
             if label is not None:
                 return self._counts[name, label]
             return sum(count for (each, _), count in self._counts.items() if each == name)
 
     def snapshot(self) -> Mapping[str, int]:
-        """All counts, as ``name`` or ``name{label}``."""
+        """Return all counts, as ``name`` or ``name{label}``."""
         with self._lock:
             return {f"{name}{{{label}}}" if label else name: n for (name, label), n in sorted(self._counts.items())}

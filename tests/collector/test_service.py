@@ -61,7 +61,7 @@ def test_a_signal_may_come_while_the_thread_holds_its_own_bell(collect: Callable
     """Its handler runs in that thread: a lock that it waits for would never be released."""
     collector = collect()
     service = collector.service
-    with service._wakeup._cond:
+    with service.wakeup._cond:
         for ask in (service.ask_to_reload, service.stop):
             handler = threading.Thread(target=ask, daemon=True)
             handler.start()

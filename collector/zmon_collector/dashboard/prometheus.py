@@ -15,7 +15,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from zmon.contract import DIMENSIONS, Point, Report
-from zmon_collector.health import HealthReport
+from zmon_collector.health import GAUGES, HealthReport
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 SERIES = 2000  # of models, in one answer
@@ -23,16 +23,6 @@ STALE = 5  # windows; a model that has closed none for so long, and at least STA
 STALE_LEAST = 600.0
 NAMES = ("model", "model_version", "agent_id", *DIMENSIONS)
 
-_GAUGES = {
-    "streams": "publishers known, including those that are away",
-    "connected": "publishers connected",
-    "open_windows": "windows that accept rows",
-    "inbox_bytes": "bytes received and not yet processed",
-    "backlog_bytes": "bytes of rows that wait for metrics",
-    "uncommitted_bytes": "bytes of rows that wait for the disk",
-    "journal_bytes": "bytes of state on disk",
-    "outbox_bytes": "bytes of reports that wait for a sink",
-}
 _SINK_COUNTERS = {"sink_written", "sink_errors", "sink_failed", "outbox_dropped", "samples_refused", "refused_dropped"}
 _ILLEGAL = re.compile(r"[^a-zA-Z0-9_]")
 
@@ -69,7 +59,7 @@ class _Health(Collector):
         health = self._health
         yield GaugeMetricFamily("zmon_up", "1 while the collector answers", 1)
         yield GaugeMetricFamily("zmon_problems", "problems an operator should look at", len(health.problems))
-        for name, text in _GAUGES.items():
+        for name, text in GAUGES.items():
             yield GaugeMetricFamily(f"zmon_{name}", text, getattr(health, name))
         yield GaugeMetricFamily("zmon_outbox_reports", "reports that wait for a sink", health.outbox)
         yield GaugeMetricFamily("zmon_models", "models times versions", len(health.models))

@@ -177,19 +177,19 @@ def test_a_goodbye_survives_a_restart(lay: Callable[[], Table]) -> None:
 def test_streams_end_only_when_nothing_waits(lay: Callable[[], Table]) -> None:
     table = lay()
     service, receiver = table.service, table.service.receiver
-    service._started = 0.0
+    service.started = 0.0
     table.batch(1, 10)
     table.greeting("bye", issued=15)
     table.goes(1.1)
     receiver.inbox.append(ReceivedMessage("data", [b""]))
-    service._close_due(table.now)
+    service.close_due(table.now)
     assert table.counts("lost") == 0, "what waits may be what is missing"
     receiver.next_message()
     receiver.paused = True
-    service._close_due(table.now)
+    service.close_due(table.now)
     assert table.counts("lost") == 0, "and so may be what is kept out"
     receiver.paused = False
-    service._close_due(table.now)
+    service.close_due(table.now)
     assert table.counts("lost") == 5
 
 

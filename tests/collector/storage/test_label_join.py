@@ -433,7 +433,7 @@ def test_a_checkpoint_holds_what_was_joined(collect: Callable[..., Collector], m
         until(lambda: collector.service.telemetry.get("checkpoints") > 2, what="checkpoints")
         collector.stop()
     again = collect(window=3600)
-    until(lambda: again.service.telemetry.get("replayed") or again.service._recovery is None, what="the replay")
+    until(lambda: again.service.telemetry.get("replayed") or again.service.recovery is None, what="the replay")
     again.stop()
     assert again.counts("late_label_count", agent_id=None, reason="joined") == 200
     assert again.counts("buffer_count", agent_id=None) == 201
