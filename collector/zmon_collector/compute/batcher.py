@@ -69,15 +69,15 @@ class MicroBatcher:
     def submit_full(self, state: WindowState) -> None:
         """Start steps for the micro-batches that have become full while the window was held."""
         for agent in state.agents.values():
-            for key in [key for key, each in agent.micro_batches.items() if each.rows >= MICRO_ROWS]:
+            for key in [key for key, waiting in agent.micro_batches.items() if waiting.rows >= MICRO_ROWS]:
                 self._submit(state, agent, agent.micro_batches.pop(key))
 
     def _submit(self, state: WindowState, agent: AgentPartial, micro_batch: MicroBatch) -> None:
         self.nbytes -= micro_batch.nbytes
         for executor in self._scheduler.executors.values():
             if executor.name and executor.nbytes > QUEUE_BYTES:
-                for each in executor.metric_states:
-                    state.fail(each.metric.name, f"too slow: {QUEUE_BYTES >> 20} MiB of rows were waiting for it")
+                for registered in executor.metric_states:
+                    state.fail(registered.metric.name, f"too slow: {QUEUE_BYTES >> 20} MiB of rows were waiting for it")
             else:
                 self._scheduler.start(executor, self._accumulation(state, agent, executor, micro_batch))
 

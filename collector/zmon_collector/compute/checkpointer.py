@@ -78,8 +78,8 @@ class Checkpointer:
         if slow and time.monotonic() - barrier.since > PATIENCE:
             barrier.given_up |= slow
             for name in slow:
-                for each in self._scheduler.executors[name].metric_states:
-                    state.fail(each.metric.name, f"too slow: not done {PATIENCE:g} s after a checkpoint began")
+                for registered in self._scheduler.executors[name].metric_states:
+                    state.fail(registered.metric.name, f"too slow: not done {PATIENCE:g} s after a checkpoint began")
             busy -= slow
         return not busy
 

@@ -30,8 +30,8 @@ class ContextFactory:
         """Make the contexts in which an agent's rows are accumulated, by metric."""
         bare, policy = self.bare(state, agent), self._policies.of(state.model[0])
         return {
-            each.metric.name: replace(bare, options=policy.options(each.metric.name, each.plugin))
-            for each in executor.metric_states
+            registered.metric.name: replace(bare, options=policy.options(registered.metric.name, registered.plugin))
+            for registered in executor.metric_states
         }
 
     def for_closing(
@@ -41,8 +41,8 @@ class ContextFactory:
         policy, memory = self._policies.of(state.model[0]), self._memory.of(state.model)
         bare = {agent: replace(self.bare(state, agent), rows=_rows(state.window, agent)) for agent in [*agents, None]}
         contexts = {}
-        for each in executor.metric_states:
-            name, options = each.metric.name, policy.options(each.metric.name, each.plugin)
+        for registered in executor.metric_states:
+            name, options = registered.metric.name, policy.options(registered.metric.name, registered.plugin)
             contexts[name] = {
                 agent: replace(ctx, options=options, memory=memory.get((name, agent), {}))
                 for agent, ctx in bare.items()

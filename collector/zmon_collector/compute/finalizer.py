@@ -124,15 +124,15 @@ class WindowFinalizer:
         memory: Memory = {}
         for executor in self._scheduler.executors.values():
             results = state.results[executor.name]
-            for each in executor.metric_states:
-                name = each.metric.name
+            for registered in executor.metric_states:
+                name = registered.metric.name
                 if name in state.absent:
                     continue
                 if name in state.failed:
-                    if each.state != "stuck":
-                        each.failed(state.failed[name])
+                    if registered.state != "stuck":
+                        registered.failed(state.failed[name])
                     continue
-                each.failing = 0
+                registered.failing = 0
                 points += [point for point in results.points.get(name, []) if _is_emitted(point)]
             details |= {
                 key: data for key, data in results.details.items() if key[1] not in state.failed and key[0] != OTHER

@@ -63,7 +63,7 @@ def fold(metrics: Sequence[Metric[Any]], partials: Sequence[Partial], progress: 
 
 def fold_samples(samples: Iterable[Sample | None], size: int) -> Sample | None:
     """Merge samples into that of all their rows; None when there are none."""
-    present = [each for each in samples if each is not None]
+    present = [kept for kept in samples if kept is not None]
     return sample.merge(present, size) if len(present) > 1 else next(iter(present), None)
 
 
@@ -135,8 +135,8 @@ def _finish_metric(metric: Metric[Any], parts: WindowParts) -> MetricResults:
 
 def _checked(agent: str | None, values: Iterable[Value | Point]) -> Iterator[Point]:
     """Make points of a metric's values; raise when one could not be emitted by any sink."""
-    for each in values:
-        point = each if isinstance(each, Point) else Point(agent, each)
+    for item in values:
+        point = item if isinstance(item, Point) else Point(agent, item)
         value = point.value
         if not math.isfinite(value.value):
             raise ValueError(f"{value.what} is {value.value}; leave undefined values out")

@@ -83,8 +83,8 @@ def draw(batches: Sequence[Batch], keys: Keys, size: int, bound: int = TOP) -> S
 
 def merge(samples: Sequence[Sample], size: int) -> Sample:
     """Merge samples: the result is as if drawn from all their rows at once."""
-    keys = np.concatenate([each.keys for each in samples])
-    return draw([each.batch for each in samples], keys, size, min(each.bound for each in samples))
+    keys = np.concatenate([sample.keys for sample in samples])
+    return draw([sample.batch for sample in samples], keys, size, min(sample.bound for sample in samples))
 
 
 def _rows(batches: Sequence[Batch], positions: NDArray[np.intp]) -> Batch:

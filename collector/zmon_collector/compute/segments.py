@@ -144,8 +144,8 @@ def values(metric: Metric[Any], segments: Segments, ctx: Context) -> Iterator[Va
             sample = None if places is None or ctx.sample is None else ctx.sample.take(np.flatnonzero(places == i))
             rows = RowCounts(received=part["rows"])
             segment_ctx = replace(ctx, rows=rows, sample=sample, memory={}, segment=(name, value))
-            for each in metric.result(accumulator, segment_ctx):
-                yield each._replace(segment_name=name, segment_value=value)
+            for item in metric.result(accumulator, segment_ctx):
+                yield item._replace(segment_name=name, segment_value=value)
 
 
 def _places(ctx: Context, name: str, named: Sequence[str]) -> Array | None:
@@ -155,7 +155,9 @@ def _places(ctx: Context, name: str, named: Sequence[str]) -> Array | None:
     i = ctx.sample.schema.segments.index(name)
     place = {value: at for at, value in enumerate(named)}
     names = ctx.sample.dictionaries["segments"][i]
-    table = np.array([*(place.get(each, len(named)) for each in names), -1], dtype=np.int64)  # the last is for missing
+    table = np.array(
+        [*(place.get(value, len(named)) for value in names), -1], dtype=np.int64
+    )  # the last is for missing
     places: Array = table[ctx.sample.segments[:, i]]
     return places
 

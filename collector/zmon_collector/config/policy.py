@@ -1,4 +1,4 @@
-"""What the configuration says of one model, and the store that a reload swaps: everybody holds it, nobody is told."""
+"""The settings of one model, and the store of all models' settings, whose content a reload replaces."""
 
 from __future__ import annotations
 
