@@ -1,9 +1,9 @@
-// Figures come from the collector as plotly JSON; here they get the theme's colours, local time, and a place to be.
+// Figures arrive as plotly JSON; here they get the theme's colours, local time, and an element.
 
 const CONFIG = { displayModeBar: false, responsive: true, displaylogo: false, showTips: false };
 
 let templates = null;
-const drawn = new Map(); // element: the figure it shows or will show when it is seen
+const drawn = new Map(); // element: the figure that it shows, or will show once it is visible
 
 const seen = new IntersectionObserver((entries) => {
   for (const { target, isIntersecting } of entries) {
@@ -20,7 +20,7 @@ export async function prepare() {
 
 const theme = () => document.documentElement.dataset.theme;
 
-// Show a figure in an element, now or as soon as it is scrolled to. `key` is what a zoom belongs to.
+// Draw a figure in an element, now or once it is scrolled into view. A zoom lasts while `key` stays the same.
 export function draw(node, figure, key) {
   let entry = drawn.get(node);
   if (!entry) {
@@ -60,7 +60,7 @@ function paint(node, entry) {
   window.Plotly.react(node, data, { ...layout, template: templates[theme()], uirevision: entry.key, autosize: true }, CONFIG);
 }
 
-// plotly draws dates in UTC; people think in their own time.
+// plotly draws dates in UTC; shift them so that they read as local time.
 function local(time) {
   return time - 60000 * new Date(time).getTimezoneOffset();
 }

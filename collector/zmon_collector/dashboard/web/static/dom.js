@@ -1,4 +1,4 @@
-// Elements from data. Text goes in as text, never as markup.
+// Elements from data. Strings become text, never markup.
 
 export function el(tag, attributes = {}, ...children) {
   const node = document.createElement(tag);
@@ -32,7 +32,7 @@ export function icon(name) {
   return svg("svg", { viewBox: "0 0 24 24", "aria-hidden": "true" }, path);
 }
 
-// A small line. `low` and `high` fix its scale; else it fills its height.
+// Draw a sparkline. `low` and `high` fix its scale; by default it fills its height.
 export function spark(values, low, high) {
   const node = svg("svg", { class: "spark", viewBox: "0 0 100 20", preserveAspectRatio: "none", "aria-hidden": "true" });
   const known = values.filter((value) => value !== null && value !== undefined);

@@ -1,44 +1,44 @@
-// One view at a time, live or at a moment that stands still.
+// One view at a time, live or paused at a moment.
 
-import { current, question } from "./route.js";
+import { current, queryOf } from "./route.js";
 
 let source = null;
 let serial = 0;
 
 export function follow(show, status) {
   serial += 1;
-  const mine = serial;
+  const subscription = serial;
   source?.close();
   source = null;
-  const asked = current();
-  if (asked.to) {
+  const params = current();
+  if (params.to) {
     status("paused");
-    return once(asked).then((view) => mine === serial && show(view), (error) => mine === serial && status(error.status === 401 ? "login" : "lost"));
+    return once(params).then((view) => subscription === serial && show(view), (error) => subscription === serial && status(error.status === 401 ? "login" : "lost"));
   }
-  source = new EventSource(`/api/v1/events?${question(asked)}`);
+  source = new EventSource(`/api/v1/events?${queryOf(params)}`);
   source.addEventListener("view", (event) => {
-    if (mine !== serial) return;
+    if (subscription !== serial) return;
     status("live");
     show(JSON.parse(event.data));
   });
   source.addEventListener("error", async () => {
-    if (mine !== serial) return;
+    if (subscription !== serial) return;
     status("lost");
     const answer = await fetch("/api/v1/health").catch(() => null);
-    if (mine !== serial) return;
+    if (subscription !== serial) return;
     if (answer?.status === 401) { source.close(); status("login"); }
-    else if (source.readyState === EventSource.CLOSED) setTimeout(() => mine === serial && follow(show, status), 2000);
+    else if (source.readyState === EventSource.CLOSED) setTimeout(() => subscription === serial && follow(show, status), 2000);
   });
   return Promise.resolve();
 }
 
-async function once(asked) {
-  const answer = await fetch(`/api/v1/view?${question(asked)}`);
+async function once(params) {
+  const answer = await fetch(`/api/v1/view?${queryOf(params)}`);
   if (!answer.ok) throw Object.assign(new Error("refused"), { status: answer.status });
   return answer.json();
 }
 
-export async function found(text, models) {
+export async function searchSeries(text, models) {
   const lists = await Promise.all(models.slice(0, 8).map(async ({ model, version }) => {
     const query = new URLSearchParams({ model, version, q: text, limit: 60 });
     const answer = await fetch(`/api/v1/series?${query}`);

@@ -1,48 +1,48 @@
-// Puts the page together: address, live updates, search, pause, theme, keys.
+// The page: address, live updates, search, pause, theme, keys.
 
 import { prepare, repaint } from "./charts.js";
 import { clock, el, icon, shortened } from "./dom.js";
-import { follow, found, models } from "./live.js";
+import { follow, models, searchSeries } from "./live.js";
 import { RANGES, address, current, go, kept, seriesOf } from "./route.js";
 import { show } from "./views.js";
 
 const NAV = [["overview", "Models"], ["alerts", "Alerts"], ["health", "Health"]];
 const by = (id) => document.getElementById(id);
-let last = 0; // the moment that is shown
+let shownAt = 0; // epoch seconds
 
 // --- theme ---
 
-function themed(name) {
+function applyTheme(name) {
   document.documentElement.dataset.theme = name;
   by("theme").replaceChildren(icon(name === "dark" ? "sun" : "moon"));
 }
 
-function turnTheme() {
+function toggleTheme() {
   const name = document.documentElement.dataset.theme === "dark" ? "light" : "dark";
   localStorage.setItem("zmon-theme", name);
-  themed(name);
+  applyTheme(name);
   repaint();
 }
 
-// --- pause: the view stands still at a moment that the address holds ---
+// --- pause: the address holds the moment at which the view stops ---
 
 function pause() {
-  go({ to: current().to ? "" : String(last || Math.floor(Date.now() / 1000)) });
+  go({ to: current().to ? "" : String(shownAt || Math.floor(Date.now() / 1000)) });
 }
 
 // --- search ---
 
-let wanted = 0;
+let newest = 0;
 
 async function search(text) {
-  wanted += 1;
-  const mine = wanted;
+  newest += 1;
+  const request = newest;
   const box = by("found");
   if (!text.trim()) return close();
-  const asked = current();
-  const where = asked.model ? [{ model: asked.model, version: asked.version ?? "" }] : await models();
-  const series = await found(text, where);
-  if (mine !== wanted) return;
+  const params = current();
+  const where = params.model ? [{ model: params.model, version: params.version ?? "" }] : await models();
+  const series = await searchSeries(text, where);
+  if (request !== newest) return;
   const once = new Map();
   for (const names of series) {
     const link = address(seriesOf(names));
@@ -51,7 +51,7 @@ async function search(text) {
   const rows = [...once].slice(0, 60).map(([link, { model, what, stat: _, model_version: __, agent_id: ___, ...own }]) =>
     el("a", { href: link, role: "option" }, el("span", { class: "cut" }, shortened(Object.values(own).join(" · ") || what)),
       el("span", { class: "dim cut" }, Object.keys(own).length ? what : shortened(model, 30))));
-  box.replaceChildren(...(rows.length ? rows : [el("p", {}, "No series has these words in its names.")]));
+  box.replaceChildren(...(rows.length ? rows : [el("p", {}, "No series matches these words.")]));
   box.hidden = false;
   by("search").setAttribute("aria-expanded", "true");
 }
@@ -74,50 +74,50 @@ function choose(step) {
 
 function login() {
   const input = el("input", { type: "password", autocomplete: "current-password", "aria-label": "Token", placeholder: "Token" });
-  const said = el("p", { class: "dim", role: "alert" }, "This collector asks for its token.");
-  const form = el("form", { class: "card login" }, el("h1", {}, "zmon"), said, input, el("button", {}, "Open"));
+  const message = el("p", { class: "dim", role: "alert" }, "This collector requires a token.");
+  const form = el("form", { class: "card login" }, el("h1", {}, "zmon"), message, input, el("button", {}, "Open"));
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     const answer = await fetch("/login", { method: "POST", body: JSON.stringify({ token: input.value }) });
     if (answer.ok) location.reload();
-    else said.textContent = "This is not the token.";
+    else message.textContent = "This is not the token.";
   });
   by("content").replaceChildren(form);
   input.focus();
 }
 
-// --- everything ---
+// --- updates and keys ---
 
-const SAID = { live: "Live", paused: "Paused", lost: "Connection lost, trying again", waiting: "Connecting" };
+const STATUS = { live: "Live", paused: "Paused", lost: "Connection lost, reconnecting", waiting: "Connecting" };
 
 function status(name) {
   if (name === "login") return login();
   by("connection").dataset.state = name;
-  by("connection").textContent = SAID[name];
-  const asked = current();
-  by("notice").hidden = !asked.to;
-  if (asked.to) by("notice").textContent = `Paused at ${clock(Number(asked.to))}. Press p to go on.`;
+  by("connection").textContent = STATUS[name];
+  const params = current();
+  by("notice").hidden = !params.to;
+  if (params.to) by("notice").textContent = `Paused at ${clock(Number(params.to))}. Press p to resume.`;
 }
 
 function update(view) {
-  last = view.to ?? Math.floor(Date.now() / 1000);
+  shownAt = view.to ?? Math.floor(Date.now() / 1000);
   by("stamp").textContent = `Updated ${clock(Date.now() / 1000)}, local time`;
   document.body.dataset.updates = String(Number(document.body.dataset.updates ?? 0) + 1);
   show(view);
 }
 
 function arrange() {
-  const asked = current();
-  const place = asked.view === "model" || asked.view === "series" ? "overview" : asked.view;
+  const params = current();
+  const place = params.view === "model" || params.view === "series" ? "overview" : params.view;
   by("nav").replaceChildren(...NAV.map(([name, title]) =>
     el("a", { href: address({ ...kept(), view: name }), "aria-current": name === place ? "page" : null }, title)));
   by("ranges").replaceChildren(...RANGES.map((range) =>
-    el("button", { type: "button", "aria-pressed": String(range === asked.range), onclick: () => go({ range, to: "" }) }, range)));
+    el("button", { type: "button", "aria-pressed": String(range === params.range), onclick: () => go({ range, to: "" }) }, range)));
   by("ranges").hidden = false;
-  by("pause").replaceChildren(icon(asked.to ? "play" : "pause"));
-  by("pause").setAttribute("aria-pressed", String(Boolean(asked.to)));
+  by("pause").replaceChildren(icon(params.to ? "play" : "pause"));
+  by("pause").setAttribute("aria-pressed", String(Boolean(params.to)));
   close();
-  status(asked.to ? "paused" : "waiting");
+  status(params.to ? "paused" : "waiting");
   follow(update, status);
 }
 
@@ -127,14 +127,14 @@ function keys(event) {
     if (event.key === "Escape") { event.target.blur(); close(); }
     return;
   }
-  const act = { "/": () => by("search").focus(), p: pause, t: turnTheme, Escape: close };
+  const act = { "/": () => by("search").focus(), p: pause, t: toggleTheme, Escape: close };
   NAV.forEach(([name], i) => { act[String(i + 1)] = () => { location.hash = address({ ...kept(), view: name }); }; });
   if (act[event.key]) { event.preventDefault(); act[event.key](); }
 }
 
 const dark = matchMedia("(prefers-color-scheme: dark)").matches;
-themed(current().theme ?? localStorage.getItem("zmon-theme") ?? (dark ? "dark" : "light"));
-by("theme").addEventListener("click", turnTheme);
+applyTheme(current().theme ?? localStorage.getItem("zmon-theme") ?? (dark ? "dark" : "light"));
+by("theme").addEventListener("click", toggleTheme);
 by("pause").addEventListener("click", pause);
 by("search").addEventListener("input", (event) => search(event.target.value));
 by("search").addEventListener("focus", (event) => search(event.target.value));

@@ -1,4 +1,4 @@
-// What the address says: the view, and everything that a link must restore.
+// The address: the view, and everything that a link must restore.
 
 export const RANGES = ["5m", "15m", "1h", "6h", "24h", "7d", "all"];
 const VIEWS = ["overview", "model", "series", "alerts", "health"];
@@ -9,7 +9,7 @@ export function current() {
   return { range: "15m", ...parameters, view: VIEWS.includes(path) ? path : "overview" };
 }
 
-// The address of a view; empty values are left out.
+// Return the address of a view without empty values.
 export function address({ view, ...parameters }) {
   const kept = Object.entries(parameters).filter(([, value]) => value !== "" && value !== null && value !== undefined);
   const query = new URLSearchParams(kept).toString();
@@ -18,7 +18,7 @@ export function address({ view, ...parameters }) {
 
 export const go = (change) => { location.hash = address({ ...current(), ...change }); };
 
-// What every link keeps: how much time is shown, and whether it stands still.
+// Return what every link keeps: the time range, and the moment of a pause.
 export function kept() {
   const { range, to } = current();
   return { range, to };
@@ -29,4 +29,4 @@ export const seriesOf = (names) => {
   return { ...kept(), view: "series", model, version, agent, ...own };
 };
 
-export const question = ({ view, theme: _, ...parameters }) => new URLSearchParams({ view, ...parameters }).toString();
+export const queryOf = ({ view, theme: _, ...parameters }) => new URLSearchParams({ view, ...parameters }).toString();

@@ -1,4 +1,4 @@
-// The views: each makes its elements once, and fills them again at every update.
+// The views: each creates its elements once, and fills them at every update.
 
 import { draw, forget } from "./charts.js";
 import { amount, bytes, clock, el, share, shortened, spark, state } from "./dom.js";
@@ -68,7 +68,7 @@ function facts(...entries) {
       el("div", { class: "value cut" }, value, unit ? el("small", {}, unit) : null), line ?? null)));
 }
 
-// "96.4 %" as number and unit.
+// Split "96.4 %" into number and unit.
 const parted = (text) => { const at = text.lastIndexOf(" "); return at < 0 ? [text, ""] : [text.slice(0, at), text.slice(at + 1)]; };
 
 function missing(view) {
