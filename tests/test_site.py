@@ -61,6 +61,7 @@ def test_every_code_block_says_what_it_is() -> None:
         assert set(fences[::2]) <= {"python", "sh", "text", "toml"}, page.name
 
 
+@pytest.mark.system  # it uses the ports that the page names
 def test_the_quick_start_does_what_it_says() -> None:
     script = ROOT / "tests/wheel/quickstart.py"
     done = subprocess.run(
