@@ -14,6 +14,7 @@ from typing import Any
 
 from zmon import Report, RetryLater, Sink
 from zmon.hooks import hookimpl
+from zmon.options import flag, read_options, text
 
 
 class Lines:
@@ -47,4 +48,5 @@ class Lines:
 @hookimpl
 def register_sinks(register: Callable[[Sink], None], options: Mapping[str, Any]) -> None:
     table = options.get("sinks", {}).get("lines", {})
-    register(Lines(Path(table.get("path", "windows.txt"))))
+    read = read_options(table, {"path": text, "enabled": flag}, "[sinks.lines]")
+    register(Lines(Path(read.get("path", "windows.txt"))))

@@ -19,6 +19,7 @@ PLACES = {  # the longest path that fits decides
     "client": "integration",
     "client/capture": "unit",
     "client/reference": "unit",
+    "client/test_options.py": "unit",
     "client/transport/test_ring.py": "unit",
     "client/transport/test_keys.py": "unit",
     "client/wire": "unit",

@@ -21,7 +21,7 @@ from zmon_collector.compute.sample import Sample
 from zmon_collector.delivery import report_codec
 from zmon_collector.delivery.dead_letters import DeadLetters
 from zmon_collector.delivery.outbox import Outbox
-from zmon_collector.storage import chunk_codec
+from zmon_collector.storage import chunk_codec, integrity
 from zmon_collector.storage import schema as tables
 from zmon_collector.storage.chunk_codec import ChunkRecord
 from zmon_collector.storage.database import Database
@@ -248,6 +248,28 @@ def test_rubbish_is_set_aside_and_counted(path: Path) -> None:
     (name,) = database.damaged_files
     assert (path.parent / name).read_bytes().startswith(b"this is no")
     assert telemetry.get("files_set_aside") == 1
+
+
+def test_a_sealed_blob_is_read_back_and_a_flipped_bit_noticed() -> None:
+    crc, data = integrity.seal(b"rows of a window")
+    assert integrity.unseal(crc, data) == b"rows of a window"
+    for bit in range(8 * len(data)):
+        flipped = bytearray(data)
+        flipped[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(ValueError, match="checksum"):
+            integrity.unseal(crc, bytes(flipped))
+
+
+def test_a_damaged_file_takes_its_log_along_and_no_older_one(path: Path) -> None:
+    path.write_bytes(b"new")
+    path.with_name("state.sqlite-wal").write_bytes(b"new log")
+    for suffix in ("", "-wal", "-shm"):
+        path.with_name("aside" + suffix).write_bytes(b"old")
+    assert integrity.set_aside(path, "aside") == path.with_name("aside")
+    assert {each.name: each.read_bytes() for each in path.parent.iterdir()} == {
+        "aside": b"new",
+        "aside-wal": b"new log",
+    }
 
 
 def test_only_some_damaged_files_are_kept(path: Path) -> None:
