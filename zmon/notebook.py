@@ -40,6 +40,8 @@ class ModelView:
     ------
     MissingExtraError
         The collector, or plotly, is not installed.
+    ValueError
+        The table has points, but none of this model and version; the text names those that it has.
 
     Examples
     --------
@@ -54,6 +56,8 @@ class ModelView:
         of_model = points[points["model"] == self.model]
         self.version = _first(of_model["model_version"]) if version is None else version
         self.points = of_model[of_model["model_version"] == self.version]
+        if self.points.empty and not points.empty:
+            raise ValueError(f"no points of {self.model!r} {self.version!r}; {_named(points)}")
         self._figures = _collector("dashboard.figures")
         series = _collector("dashboard.timeseries").series_of_frame(points)
         self._written = _collector("dashboard.written_model").WrittenModel(series, self.model, self.version)
@@ -129,6 +133,11 @@ def _first(column: Any) -> str:
     return str(column.iloc[0]) if len(column) else ""
 
 
+def _named(points: Any) -> str:
+    pairs = points[["model", "model_version"]].drop_duplicates().itertuples(index=False)
+    return "the table has " + ", ".join(f"{model!r} {version!r}" for model, version in pairs)
+
+
 def _collector(module: str) -> Any:
     return _import(f"zmon_collector.{module}", "zmon_collector")
 
@@ -136,6 +145,6 @@ def _collector(module: str) -> Any:
 def _import(module: str, package: str) -> Any:
     try:
         return importlib.import_module(module)
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         missing = (error.name or package).partition(".")[0]
         raise MissingExtraError(missing, "notebook") from error

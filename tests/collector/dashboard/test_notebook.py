@@ -123,6 +123,8 @@ def test_a_view_is_of_one_model_and_version(tmp_path: Path, figures: list[Any]) 
     assert view.feature("nothing") is None
     with pytest.raises(KeyError):
         view.figure("nothing")
+    with pytest.raises(ValueError, match=r"no points of 'b' '2'; the table has 'a' '', 'a' '2', 'b' ''"):
+        notebook.ModelView(points, "b", version="2")
 
 
 def test_an_empty_panel_says_why(tmp_path: Path, figures: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
