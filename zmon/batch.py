@@ -14,7 +14,9 @@ from zmon.categories import Dictionaries
 
 Array = NDArray[Any]
 SLACK = 1.0001  # the largest probability: a float16 softmax may exceed 1 by this much
-KINDS = ("numeric", "boolean", "categorical", "text", "vector")  # columns of the last two are named, not captured
+CODED_KINDS = ("boolean", "categorical")  # columns of codes; numeric columns are a matrix of numbers
+SKIPPED_KINDS = ("text", "vector")  # columns that are named, but not captured
+KINDS = ("numeric", *CODED_KINDS, *SKIPPED_KINDS)
 CODED = ("codes", "segments")  # columns of codes, which have dictionaries
 
 
@@ -60,7 +62,7 @@ class Schema:
         if set(self.kinds) - {"numeric"}:
             named = list(zip(self.features, self.kinds, strict=True))
             numeric = tuple(name for name, kind in named if kind == "numeric")
-            categorical = tuple(name for name, kind in named if kind in ("boolean", "categorical"))
+            categorical = tuple(name for name, kind in named if kind in CODED_KINDS)
         object.__setattr__(self, "numeric", numeric)
         object.__setattr__(self, "categorical", categorical)
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from zmon._capture import kinds
 from zmon._capture.columns import as_array
-from zmon.batch import Array
+from zmon.batch import CODED_KINDS, SKIPPED_KINDS, Array
 from zmon.categories import Dictionaries
 from zmon.errors import Rejected
 
@@ -104,7 +104,7 @@ def convert(table: Table, plan: FeaturePlan, declared: Mapping[str, str]) -> tup
     converted: list[Any] = []
     for i, (place, name, kind) in enumerate(zip(plan.places(), plan.names, plan.kinds, strict=True)):
         column = table.columns[place]
-        if kind in ("text", "vector"):
+        if kind in SKIPPED_KINDS:
             converted.append(None)
         elif column.array is not None and kind in ("", column.kind):
             actual[i] = column.kind
@@ -126,7 +126,7 @@ def side_by_side(
     """Return the numeric columns as a matrix, and the others as a matrix of codes with their dictionaries."""
     pairs = list(zip(columns, column_kinds, strict=True))
     numeric = [column for column, kind in pairs if kind == "numeric"]
-    coded = [column for column, kind in pairs if kind in ("boolean", "categorical")]
+    coded = [column for column, kind in pairs if kind in CODED_KINDS]
     matrix = codes = None
     if numeric:
         dtype = np.result_type(*{column.dtype for column in numeric})

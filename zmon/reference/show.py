@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from zmon.batch import Array
+from zmon.batch import SKIPPED_KINDS, Array
 from zmon.reference.document import Profile
 from zmon.reference.tables import Categorical, Numeric
 
@@ -40,7 +40,7 @@ def _lines(profile: Profile) -> Iterator[str]:
     for column in profile.categorical:
         yield ""
         yield from _categorical(column, profile.rows)
-    skipped = [f for f, kind in zip(schema.features, schema.kinds, strict=True) if kind in ("text", "vector")]
+    skipped = [f for f, kind in zip(schema.features, schema.kinds, strict=True) if kind in SKIPPED_KINDS]
     if skipped:
         yield ""
         yield f"not captured: {', '.join(skipped)}"

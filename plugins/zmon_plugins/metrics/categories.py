@@ -42,7 +42,7 @@ from typing import Any
 
 import numpy as np
 
-from zmon.batch import Batch
+from zmon.batch import SKIPPED_KINDS, Batch
 from zmon.contract import Context, Metric, Series, Value
 from zmon.hooks import hookimpl
 
@@ -178,7 +178,7 @@ class SkippedFeatures:
     def result(self, acc: dict[str, int], ctx: Context) -> Iterable[Value]:
         if acc["rows"]:
             for feature, kind in zip(ctx.schema.features, ctx.schema.kinds, strict=True):
-                if kind in ("text", "vector"):
+                if kind in SKIPPED_KINDS:
                     yield Value("feature_skipped_count", acc["rows"], feat_name=feature)
 
 
