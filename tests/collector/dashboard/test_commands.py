@@ -121,7 +121,7 @@ def test_tap_prints_headers_of_batches_and_says_what_it_left_out(tmp_path: Path)
     assert re.search(
         r"  batch  3 rows from \d+  .*probabilities=float32.*labels=\S+.*  2 inputs, labels  \d+ B$", lines[0]
     )
-    left_out = sum(int(number) for number in re.findall(r"… (\d+) further messages passed", err))
+    left_out = sum(int(number) for number in re.findall(r"… (\d+) more messages omitted", err))
     assert left_out > 0 and len(lines) + left_out <= sent + 1
     assert other == "", "no model of that name"
 
@@ -146,7 +146,7 @@ def test_what_the_collector_did_not_note_is_counted(monkeypatch: pytest.MonkeyPa
     done = command("tap", "--batches", "--data-dir", str(tmp_path), "--rate", "3")
     assert done.exit_code == 1, "the collector has gone"
     assert done.stdout.count("  batch  2 rows from 0") == 3
-    assert "… 47 further messages passed" in done.stderr
+    assert "… 47 more messages omitted" in done.stderr
 
 
 def test_nothing_is_noted_when_nobody_asks() -> None:
