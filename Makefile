@@ -42,6 +42,7 @@ lint: .venv/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 
 # The pages that are generated from the code; a test fails when they are stale.
 docs: .venv/dev

@@ -5,9 +5,14 @@ from __future__ import annotations
 import ast
 import doctest
 import importlib
+import os
 import pkgutil
 import re
+import shutil
+import subprocess
+import sys
 import tomllib
+from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 
@@ -26,41 +31,6 @@ PACKAGES = {
     "zmon_collector": ROOT / "collector/zmon_collector",
     "zmon_plugins": ROOT / "plugins/zmon_plugins",
 }
-ALLOWED = {
-    "zmon": {"zmon"},
-    "zmon_plugins": {"zmon", "zmon_plugins"},
-    "zmon_collector": {"zmon", "zmon_plugins", "zmon_collector"},
-}
-PURE = {  # no sockets, no clock, no threads
-    "zmon._wire.frames": set(),
-    "zmon._wire.control": set(),
-    "zmon._transport.ring": set(),
-    "zmon._capture.fast_path": set(),
-    "zmon.batch": set(),
-    "zmon.options": set(),
-    "zmon.state": set(),
-    "zmon.categories": set(),
-    "zmon._capture.kinds": set(),
-    "zmon._capture.inputs": set(),
-    "zmon.reference.bins": set(),
-    "zmon.reference.build": set(),
-    "zmon.reference.calibration": set(),
-    "zmon.reference.codec": set(),
-    "zmon.reference.sketch": set(),
-    "zmon_collector.windows.window": set(),
-    "zmon_collector.windows.manager": set(),
-    "zmon_collector.compute.sample": set(),
-    "zmon_collector.ingest.stream_position": set(),
-    "zmon_collector.ingest.validation": set(),
-    "zmon_collector.compute.merge": set(),
-    "zmon_collector.compute.segments": set(),
-    "zmon_collector.config.series_selection": set(),
-    "zmon_collector.jobs.push.plan": set(),
-    "zmon_collector.jobs.push.files": set(),
-    "zmon_plugins.api.responses": set(),
-    "zmon_plugins.api.pace": set(),
-}
-IMPURE = {"zmq", "socket", "time", "threading", "asyncio", "os", "subprocess", "logging"}
 LIGHT = {"zmq", "msgpack", "numpy", "narwhals"}
 LONGEST = 420  # lines; a module that grows towards it is two steps of the flow
 
@@ -84,14 +54,82 @@ def imports(path: Path) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize(("name", "path"), modules(), ids=[name for name, _ in modules()])
-def test_imports_point_one_way(name: str, path: Path) -> None:
-    package = name.partition(".")[0]
-    ours = {each for each in imports(path) if each.partition(".")[0] in PACKAGES}
-    wrong = {each for each in ours if each.partition(".")[0] not in ALLOWED[package]}
-    assert not wrong, f"{name} imports {wrong}"
-    if name in PURE:
-        assert not {each.partition(".")[0] for each in imports(path)} & IMPURE, f"{name} is not pure"
+def lint_imports(root: Path) -> subprocess.CompletedProcess[str]:
+    """Check the contracts of pyproject.toml on the tree at `root`."""
+    path = os.pathsep.join(str(root / folder) for folder in (".", "collector", "plugins"))
+    return subprocess.run(
+        [Path(sys.executable).with_name("lint-imports"), "--no-cache"],
+        cwd=root, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.integration
+def test_imports_run_one_way() -> None:
+    """Layers between and inside wings, pure modules without sockets or clocks: the contracts of pyproject.toml."""
+    checked = lint_imports(ROOT)
+    assert checked.returncode == 0, checked.stdout
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    ("module", "line"),
+    [
+        ("zmon/batch.py", "import zmon_collector.service"),
+        ("collector/zmon_collector/windows/window.py", "from zmon_collector.compute import engine"),
+        ("collector/zmon_collector/compute/merge.py", "import time"),  # it is pure
+        (
+            "collector/zmon_collector/storage/chunk_codec.py",
+            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from zmon_collector.storage import journal",
+        ),
+        (
+            "collector/zmon_collector/delivery/outbox.py",
+            "def late():\n    from zmon_collector.alerts import rules",
+        ),
+    ],
+)
+def test_a_reversed_import_is_found(module: str, line: str, tmp_path: Path) -> None:
+    for folder in ("zmon", "collector", "plugins"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__", "static"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    path = tmp_path / module
+    path.write_text(f"{path.read_text()}\n\n{line}\n")
+    checked = lint_imports(tmp_path)
+    assert checked.returncode == 1, checked.stdout
+    assert "BROKEN" in checked.stdout
+
+
+def functions() -> Iterator[tuple[str, str, list[ast.arg], list[ast.arg]]]:
+    """Each function of the production code: where, its name, its positional parameters, all of them; without self."""
+    for _, path in modules():
+        for kind in ast.walk(ast.parse(path.read_text())):
+            for node in ast.iter_child_nodes(kind):
+                if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                    positional = [*node.args.posonlyargs, *node.args.args]
+                    if isinstance(kind, ast.ClassDef) and positional and positional[0].arg in ("self", "cls"):
+                        del positional[0]
+                    owner = f"{kind.name}." if isinstance(kind, ast.ClassDef) else ""
+                    yield (
+                        str(path.relative_to(ROOT)),
+                        owner + node.name,
+                        positional,
+                        [*positional, *node.args.kwonlyargs],
+                    )
+
+
+def test_no_function_takes_more_than_five_positional_parameters() -> None:
+    theirs = {"MonitoringAgent.__init__"}  # another library's signature
+    long = [f"{path} {name}" for path, name, positional, _ in functions() if len(positional) > 5 and name not in theirs]
+    assert not long
+
+
+def test_no_class_is_built_with_more_than_two_callables() -> None:
+    many = [
+        f"{path} {name}"
+        for path, name, _, parameters in functions()
+        if name.endswith(".__init__")
+        and sum("Callable" in ast.unparse(each.annotation) for each in parameters if each.annotation) > 2
+    ]
+    assert not many
 
 
 def test_the_light_package_imports_nothing_heavy() -> None:

@@ -101,8 +101,8 @@ class Publisher:
         tags: Mapping[str, str] | None = None,
         sample_rate: float = 1.0,
         buffer_bytes: int = 32 * 2**20,
-        secret_key: keys.KeySource | None = None,
-        server_key: keys.KeySource | None = None,
+        secret_key: keys.Given | None = None,
+        server_key: keys.Given | None = None,
         kinds: Mapping[str, str] | None = None,
     ) -> None:
         if task not in ("classification", "regression"):

@@ -1,4 +1,4 @@
-"""The start and the end of a collector's parts: restore what an earlier run left, and finish what this one leaves."""
+"""The beginning and the end of a collector's parts: what an earlier run left is restored, what is left is finished."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from zmon_collector.windows.window import Now
 
 log = logging.getLogger("zmon.collector")
 
-EXIT_WAIT = 10.0  # seconds that metrics (beyond their timeout), the disk and the sinks each get at the end
+EXIT_WAIT = 10.0  # seconds that the disk and the sinks each get at the end
 ACKS_READ = 0.25  # seconds that publishers get at the end to read acknowledgements: they look every 0.05
 
 
 def restore(parts: Parts, now: Now, wake: Callable[[], None]) -> Recovery:
-    """Restore everything of an earlier run except its rows; return the recovery that replays those."""
+    """Restore all that an earlier run left but its rows; the recovery that is returned replays those."""
     state = parts.database.call(journal.load)
     if parts.config.collector.journal == "on":
         parts.ingestor.store_id = state.store_id

@@ -23,7 +23,7 @@ from zmon_collector.config import Config
 from zmon_collector.health import HealthReport
 from zmon_collector.ingest.recovery import Recovery
 from zmon_collector.ingest.sessions import PendingAck
-from zmon_collector.lifecycle import EXIT_WAIT, finish, restore
+from zmon_collector.lifecycle import finish, restore
 from zmon_collector.loading import load_plugins
 from zmon_collector.messages import MessageHandler
 from zmon_collector.plugins import Registry
@@ -40,6 +40,7 @@ TURN_MESSAGES = 256  # handled in one turn
 ENGINE_BYTES = 64 * 2**20  # of rows that wait for metrics; beyond it nothing more is accepted
 DATABASE_BYTES = 64 * 2**20  # of rows that wait for the disk; the same
 LEAST_INFLIGHT = 64 * 2**10  # bytes that any publisher may send ahead of acknowledgements
+EXIT_WAIT = 10.0  # seconds that metrics get at the end, beyond their timeout
 
 
 class Service:

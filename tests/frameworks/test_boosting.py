@@ -62,7 +62,7 @@ def test_boosters_are_asked_what_they_give(publisher: Make) -> None:
     lightgbm, xgboost = require("lightgbm"), require("xgboost")
     pub = publisher()
     booster = classifier("lightgbm").fit(X, Y).booster_
-    with pytest.raises(zmon.ConfigurationError, match="pass output='proba', 'logits'"):
+    with pytest.raises(zmon.ConfigurationError, match="say output='proba', 'logits'"):
         zmon.watch(booster, pub)
     watched = zmon.watch(booster, pub, output="proba")
     assert np.array_equal(watched.predict(X), booster.predict(X))

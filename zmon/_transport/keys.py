@@ -20,7 +20,7 @@ SERVER_FILE = "ZMON_SERVER_KEY_FILE"
 LARGEST = 16 * 2**10  # bytes of a key file
 _LINE = re.compile(r"""^\s*(public-key|secret-key)\s*=\s*"([^"\n]*)"\s*$""", re.M)
 
-KeySource = str | bytes | os.PathLike[str]
+Given = str | bytes | os.PathLike[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ def is_key(text: str) -> bool:
         return False
 
 
-def from_arguments(secret_key: KeySource | None, server_key: KeySource | None) -> Keys | None:
+def from_arguments(secret_key: Given | None, server_key: Given | None) -> Keys | None:
     """Return the keys from the arguments, or else from the files named by the environment; None without any.
 
     Raises
@@ -99,7 +99,7 @@ def read_file(what: str, path: str | os.PathLike[str], kind: str) -> str:
     return key
 
 
-def _read(what: str, variable: str, value: KeySource | None, kind: str) -> str | None:
+def _read(what: str, variable: str, value: Given | None, kind: str) -> str | None:
     if value is None:
         path = os.environ.get(variable)
         if not path:

@@ -143,12 +143,12 @@ def test_a_column_without_a_value_waits_for_its_kind() -> None:
 CHANGES = {
     "numbers become text": ([{"a": 1}], [{"a": "1"}]),
     "text becomes numbers": ([{"a": "1"}], [{"a": 1}]),
-    "booleans become numbers": ([{"a": True}], [{"a": 1}]),
-    "numbers become booleans": ([{"a": 0}], [{"a": False}]),
-    "text becomes booleans": ([{"a": "True"}], [{"a": True}]),
+    "truth values become numbers": ([{"a": True}], [{"a": 1}]),
+    "numbers become truth values": ([{"a": 0}], [{"a": False}]),
+    "text becomes truth values": ([{"a": "True"}], [{"a": True}]),
     "text becomes lists": ([{"a": "x"}], [{"a": ["x"]}]),
     "a matrix becomes texts": (np.zeros((1, 2)), np.array([["a", "b"]])),
-    "a matrix becomes booleans": (np.zeros((1, 2)), np.array([[True, False]])),
+    "a matrix becomes truth values": (np.zeros((1, 2)), np.array([[True, False]])),
 }
 
 
