@@ -54,7 +54,7 @@ class MetricState:
     failing: int = 0  # windows in a row
     seconds: float = 0.0
 
-    def failed(self, error: str) -> None:
+    def record_failure(self, error: str) -> None:
         """Count a window in which it failed; log the first, disable it after several in a row."""
         if not self.errors:
             log.error("metric %r of plugin %r failed and loses its values of this window: %s",
@@ -67,7 +67,7 @@ class MetricState:
             log.error("metric %r of plugin %r is disabled: it failed in %d windows in a row; fix it and restart",
                       self.metric.name, self.plugin, self.failing)  # fmt: skip
 
-    def stuck(self, seconds: float) -> None:
+    def mark_stuck(self, seconds: float) -> None:
         """Disable it until the next start: its thread may never return."""
         self.state = "stuck"
         self.errors += 1

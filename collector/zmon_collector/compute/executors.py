@@ -137,7 +137,7 @@ class MetricExecutor:
         if not stuck:
             return []
         for state in stuck:
-            state.stuck(timeout)
+            state.mark_stuck(timeout)
         threads, self._threads = self._threads, self._fresh_threads()
         for step in self.steps:
             if step.progress.metric in names:

@@ -130,7 +130,7 @@ class WindowFinalizer:
                     continue
                 if name in state.failed:
                     if registered.state != "stuck":
-                        registered.failed(state.failed[name])
+                        registered.record_failure(state.failed[name])
                     continue
                 registered.failing = 0
                 points += [point for point in results.points.get(name, []) if _is_emitted(point)]

@@ -20,24 +20,24 @@ KINDS = ("slack", "webhook")
 class AlertRule:
     """[[alerts]]"""
 
-    name: str = key(text, "", "by which state is kept across restarts and reloads; made from the series unless given")
-    enabled: bool = key(flag, True, "false turns a rule off, one of the default rules for instance")
+    name: str = key(text, "", "identifies the rule's state across restarts and reloads; default: made from the series")
+    enabled: bool = key(flag, True, "false turns the rule off, for example one of the default rules")
     when: str = key(one_of(*WHEN), "value", "value (of a series), loss, silent (an agent) or no_data (a model)")
-    model: str = key(text, "*", "glob of the models it is for")
-    version: str = key(text, "*", "glob of the versions")
-    agent_id: str = key(pattern, "", "glob of the agents; empty: the rollup")
-    what: str = key(text, "", "the series' measure")
+    model: str = key(text, "*", "glob of models")
+    version: str = key(text, "*", "glob of versions")
+    agent_id: str = key(pattern, "", "glob of agents; empty: the rollup")
+    what: str = key(text, "", "the measure of the series")
     class_name: str = key(pattern, "", "glob; empty: series without one")
     feat_name: str = key(pattern, "", "glob; empty: series without one")
     stat: str = key(pattern, "", "glob; empty: series without one")
     above: float | None = key(number, None, "opens above this value")
     below: float | None = key(number, None, "opens below this value")
     sigma: float | None = key(number, None, "opens this many σ from the mean of the trailing windows")
-    least: float = key(number, 0.0, "with sigma: a smaller difference from the mean never opens")
-    trailing: int = key(positive, 30, "with sigma: windows that the mean is taken of")
-    windows: int = key(positive, 1, "so many windows in a row before it opens, and before it closes")
-    min_rows: int = key(positive, 100, "windows of fewer rows (or labels, for scores) change nothing")
-    hysteresis: float = key(share, 0.1, "how far back, as a share of the bound, before it may close")
+    least: float = key(number, 0.0, "with sigma: a smaller difference from the mean never opens the alert")
+    trailing: int = key(positive, 30, "with sigma: number of windows for the mean")
+    windows: int = key(positive, 1, "number of windows in a row before the alert opens, and before it closes")
+    min_rows: int = key(positive, 100, "windows with fewer rows (for scores: labels) are ignored")
+    hysteresis: float = key(share, 0.1, "share of the bound by which the value must return before the alert closes")
     severity: str = key(one_of(*SEVERITIES), "warning", "info, warning or critical")
 
 
@@ -48,8 +48,8 @@ class NotifySection:
     kind: str = key(one_of(*KINDS), "webhook", "slack (an incoming webhook) or webhook (generic JSON)")
     url_env: str = key(text, "", "environment variable that holds the address, which is a secret")
     min_severity: str = key(one_of(*SEVERITIES), "info", "less severe alerts are not sent")
-    timeout: float = key(duration, 10.0, "for one request")
-    page: str | None = key(text, None, "address of the live page in links, as its readers reach it; default: its own")
+    timeout: float = key(duration, 10.0, "of one request")
+    page: str | None = key(text, None, "address of the live page for links, as its readers reach it; default: its own")
 
     @property
     def url(self) -> str:

@@ -1,4 +1,4 @@
-"""The sections of zmon.toml: for each key how its value is read, its default, and what it means."""
+"""The sections of zmon.toml: the reader, default and meaning of each key."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Parse = Callable[[object], Any]
 
 
 def key(parse: Parse, default: Any, doc: str) -> Any:
-    """A configuration key: how its value is read, its default, and what it means."""
+    """Return a dataclass field for a configuration key, with the reader of its values, its default and its meaning."""
     metadata = {"parse": parse, "doc": doc}
     return (
         field(default_factory=dict, metadata=metadata) if default == {} else field(default=default, metadata=metadata)
@@ -32,43 +32,61 @@ class CollectorSection:
 
     bind: str = key(endpoint, DEFAULT_COLLECTOR, "data endpoint; the control endpoint is the next port")
     control: str | None = key(endpoint, None, "control endpoint, if not the next port")
-    models: tuple[str, ...] = key(texts, ("*",), "globs of the models this collector takes")
+    models: tuple[str, ...] = key(texts, ("*",), "globs of the models that this collector accepts")
     window: int = key(period, 60, "length of a window")
-    grace: float | None = key(duration, None, "wait for late rows after a window's end; default a tenth, at most 10s")
-    idle: float = key(duration, 10.0, "an agent that sends nothing for so long is not waited for")
-    max_wait: float = key(duration, 30.0, "longest wait for agents that lag behind the first")
-    max_skew: float = key(duration, 300.0, "timestamps further ahead than this are taken as the time of receipt")
-    data_dir: Path = key(file, Path("zmon-data"), "folder for everything that is written")
+    grace: float | None = key(
+        duration, None, "wait for late rows after a window's end; default: a tenth of the window, at most 10s"
+    )
+    idle: float = key(duration, 10.0, "windows do not wait for an agent that has sent nothing for this long")
+    max_wait: float = key(duration, 30.0, "longest wait for agents that lag behind the first one")
+    max_skew: float = key(
+        duration, 300.0, "timestamps further in the future than this are replaced by the time of receipt"
+    )
+    data_dir: Path = key(file, Path("zmon-data"), "folder for all files that are written")
     sample_rows: int = key(positive, 5000, "rows of a window kept for quantiles")
-    metric_timeout: float = key(duration, 30.0, "a metric that takes longer for one step is left behind")
+    metric_timeout: float = key(
+        duration, 30.0, "a metric that takes longer for one step is disabled until the next start"
+    )
     workers: int = key(positive, 2, "threads for the built-in metrics")
-    journal: str = key(journal, "on", "on: rows are on disk before they are acknowledged; off: in memory only")
-    flush_on_exit: bool = key(flag, False, "close and write open windows at the end; else they go on after a restart")
+    journal: str = key(journal, "on", "on: rows are on disk before they are acknowledged; off: rows are in memory only")
+    flush_on_exit: bool = key(
+        flag, False, "close and write open windows when the collector stops; otherwise they continue after a restart"
+    )
     label_horizon: float = key(duration, 7 * 86400.0, "how long rows with an id wait for their label")
-    label_wait: float = key(duration, 3600.0, "how long a label waits for its prediction; then it is unknown")
+    label_wait: float = key(
+        duration, 3600.0, "how long a label waits for its prediction; after that it counts as unknown"
+    )
     plugins_dir: Path | None = key(
         file, None, "folder whose *.py files are loaded as plugins (docs/plugins.md); a change needs a restart"
     )
-    insecure: bool = key(flag, False, "allow to bind beyond loopback, where anybody may send and listen")
+    insecure: bool = key(
+        flag, False, "allow addresses beyond loopback without CURVE, where anybody may send and listen"
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class MetricsSection:
     """[metrics]"""
 
-    preset: str = key(one_preset, "default", "what is emitted: minimal, default or full")
-    add: tuple[str, ...] = key(globs, (), "globs of series, `what` or `what:stat`, emitted whatever the preset")
-    drop: tuple[str, ...] = key(globs, (), "globs of series, `what` or `what:stat`, never emitted")
-    stats: tuple[str, ...] = key(globs, (), "globs: of series with statistics exactly these; empty: the preset's")
-    classes: tuple[str, ...] = key(globs, (), "globs: per class, series of these only; empty: of all")
-    features: tuple[str, ...] = key(globs, (), "globs: per feature, series of these only; empty: of all")
-    segment_metrics: tuple[str, ...] = key(
-        globs, SEGMENT_METRICS, "globs of metrics (docs/metrics.md) that are also given per segment value"
+    preset: str = key(one_preset, "default", "which series are emitted: minimal, default or full")
+    add: tuple[str, ...] = key(globs, (), "globs of series, `what` or `what:stat`, that are emitted with every preset")
+    drop: tuple[str, ...] = key(globs, (), "globs of series, `what` or `what:stat`, that are never emitted")
+    stats: tuple[str, ...] = key(
+        globs,
+        (),
+        "globs of statistics: series that have statistics are emitted with these; empty: with those of the preset",
     )
-    segment_preset: str = key(one_preset, "minimal", "what is emitted of them per segment value")
-    max_segments: int = key(positive, 20, "most frequent values of a segment that are named; the rest is `__other__`")
+    classes: tuple[str, ...] = key(globs, (), "globs of classes whose series are emitted; empty: all")
+    features: tuple[str, ...] = key(globs, (), "globs of features whose series are emitted; empty: all")
+    segment_metrics: tuple[str, ...] = key(
+        globs, SEGMENT_METRICS, "globs of metrics (docs/metrics.md) that are also computed for each segment value"
+    )
+    segment_preset: str = key(one_preset, "minimal", "the preset of their series for each segment value")
+    max_segments: int = key(
+        positive, 20, "the most frequent values of a segment have series of their own; the rest is `__other__`"
+    )
     reference_windows: int = key(
-        whole, 0, "drift is measured against the first so many windows of each model version; 0: of none"
+        whole, 0, "drift is measured against this many first windows of each model version; 0: no reference is learned"
     )
     expect: Mapping[str, int] = key(
         expectations,
@@ -80,7 +98,7 @@ class MetricsSection:
 
 @dataclass(frozen=True, slots=True)
 class ModelSection:
-    """[models.NAME]: what differs for one model."""
+    """[models.NAME]: settings of one model."""
 
     window: int | None = key(period, None, "as in [collector]")
     grace: float | None = key(duration, None, "as in [collector]")
@@ -97,8 +115,8 @@ class ModelSection:
     segment_preset: str | None = key(one_preset, None, "as in [metrics]")
     max_segments: int | None = key(positive, None, "as in [metrics]")
     expect: Mapping[str, int] = key(expectations, {}, "as in [metrics], key by key")
-    reference: Path | None = key(file, None, "the reference profile (.zmon) that `zmon profile` writes")
-    reference_windows: int | None = key(whole, None, "as in [metrics]; not with a reference")
+    reference: Path | None = key(file, None, "reference profile (.zmon), written by `zmon profile`")
+    reference_windows: int | None = key(whole, None, "as in [metrics]; ignored with a reference")
     metrics: Mapping[str, Mapping[str, Any]] = key(tables, {}, "[models.NAME.metrics.METRIC]: options of a metric")
 
 
@@ -108,48 +126,58 @@ class WebSection:
 
     enabled: bool = key(flag, True, "serve the live page and its API")
     bind: str | None = key(
-        address, None, "HOST:PORT of the page; default 127.0.0.1:8787, or any free port if that is taken"
+        address, None, "HOST:PORT of the page; default: 127.0.0.1:8787, or any free port if that is in use"
     )
-    token_file: Path | None = key(file, None, "file with the token that viewers need; required beyond loopback")
+    token_file: Path | None = key(
+        file, None, "file with the token that viewers need; a token is required beyond loopback"
+    )
     token_env: str | None = key(one_text, None, "environment variable with the token, instead of a file")
-    hosts: tuple[str, ...] | None = key(texts, None, "further host names under which the page is reached")
-    viewers: int = key(positive, 200, "live viewers at a time")
+    hosts: tuple[str, ...] | None = key(texts, None, "additional host names under which the page is reached")
+    viewers: int = key(positive, 200, "most live viewers at a time")
     keep: float = key(duration, 7 * 86400.0, "how long the history keeps windows")
-    history_bytes: int = key(size, 512 * 2**20, "size of the history; the oldest windows go first")
+    history_bytes: int = key(size, 512 * 2**20, "bytes of the history; beyond it the oldest windows are dropped")
 
 
 @dataclass(frozen=True, slots=True)
 class HealthSection:
     """[health]"""
 
-    bind: str | None = key(address, None, "HOST:PORT for /healthz, /readyz and /metrics on their own, without a token")
-    series: int = key(whole, 2000, "most series of models in /metrics; 0 shows the collector's own health only")
+    bind: str | None = key(
+        address, None, "HOST:PORT of a separate server for /healthz, /readyz and /metrics, without a token"
+    )
+    series: int = key(whole, 2000, "most series of models in /metrics; 0: the collector's own health only")
 
 
 @dataclass(frozen=True, slots=True)
 class LimitsSection:
     """[limits]"""
 
-    open_windows: int = key(positive, 64, "open windows a model; beyond it the oldest closes")
-    sample_bytes: int = key(size, 256 * 2**20, "all samples together")
-    inflight_bytes: int = key(size, 64 * 2**20, "unacknowledged bytes of all publishers together")
-    message_bytes: int = key(size, 16 * 2**20, "one frame of a message; a larger one disconnects its sender")
+    open_windows: int = key(positive, 64, "open windows of a model; beyond it the oldest one is closed")
+    sample_bytes: int = key(size, 256 * 2**20, "bytes of all row samples together")
+    inflight_bytes: int = key(
+        size, 64 * 2**20, "bytes of all publishers together that may be sent and not yet acknowledged"
+    )
+    message_bytes: int = key(size, 16 * 2**20, "bytes of one frame of a message; a larger frame disconnects its sender")
     journal_bytes: int = key(
-        size, 8 * 2**30, "rows of open windows on disk; beyond it nothing is taken until some close"
+        size, 8 * 2**30, "bytes of open windows on disk; beyond it nothing is accepted until some of them close"
     )
-    outbox_bytes: int = key(size, 256 * 2**20, "reports that wait for a sink; beyond it the oldest go")
-    outbox_age: float = key(duration, 7 * 86400.0, "a report that waits for longer goes")
+    outbox_bytes: int = key(size, 256 * 2**20, "bytes of reports queued for sinks; beyond it the oldest are dropped")
+    outbox_age: float = key(duration, 7 * 86400.0, "a report that is queued for longer is dropped")
     refused_rows: int = key(
-        positive, 100_000, "samples set aside because a target refused them; beyond it the oldest go"
+        positive, 100_000, "samples set aside because a target refused them; beyond it the oldest are dropped"
     )
-    refused_age: float = key(duration, 30 * 86400.0, "a sample set aside for longer goes")
+    refused_age: float = key(duration, 30 * 86400.0, "a sample that was set aside longer ago is dropped")
     label_bytes: int = key(
-        size, 2**30, "rows with an id that wait for labels, and labels that wait; beyond it the oldest go"
+        size, 2**30, "bytes of rows that wait for labels, and of labels that wait; beyond it the oldest are dropped"
     )
-    schema_bytes: int = key(size, 64 * 2**20, "schemas kept in memory; further ones are asked for again")
-    models: int = key(positive, 1000, "models times versions")
-    agents: int = key(positive, 100, "agents a model; those beyond count for the rollup only")
-    streams: int = key(positive, 10_000, "publishers known at a time, those that are away for a while included")
+    schema_bytes: int = key(
+        size, 64 * 2**20, "bytes of schemas in memory; others are requested from their publishers again"
+    )
+    models: int = key(positive, 1000, "models, each version counted")
+    agents: int = key(positive, 100, "agents of a model; further agents count for the rollup only")
+    streams: int = key(
+        positive, 10_000, "publishers remembered at a time, including those that are disconnected for a while"
+    )
     features: int = key(positive, 65_536, "columns of the inputs")
     classes: int = key(positive, 65_536, "classes of a model")
 
@@ -158,8 +186,8 @@ class LimitsSection:
 class SecuritySection:
     """[security]: CURVE is on once there is a secret key; then nobody publishes who is not among the clients."""
 
-    secret_key_file: Path | None = key(file, None, "the collector's secret key, as `zmon keygen` writes it")
-    clients_file: Path | None = key(file, None, "a TOML file with further tables [clients.NAME], read again on reload")
+    secret_key_file: Path | None = key(file, None, "file with the collector's secret key, written by `zmon keygen`")
+    clients_file: Path | None = key(file, None, "TOML file with further tables [clients.NAME], read again by a reload")
     clients: Mapping[str, Mapping[str, Any]] = key(
         clients,
         {},
