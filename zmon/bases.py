@@ -88,17 +88,17 @@ class SinkBase(ABC):
     samples_per_second : float or None
         The target system's quota, for `zmon validate`. None: it has none.
     agents : str or None
-        The series of which agents it delivers, for `zmon validate`: ``"all"``, ``"health"`` or ``"none"``. None: all,
+        Series of single agents that it delivers, for `zmon validate`: ``"all"``, ``"health"`` or ``"none"``. None: all,
         or health where there is a quota.
 
     Examples
     --------
     >>> from zmon import SinkBase
-    >>> from zmon.testing import check_sink
+    >>> from zmon.testing import example_report
     >>> class Print(SinkBase):
     ...     name = "print"
     ...     def write(self, report): print(report.sequence, len(report.points))
-    >>> Print().write(__import__("zmon.testing").testing.example_report())
+    >>> Print().write(example_report())
     1 15
     """
 
@@ -149,7 +149,7 @@ def wants_late_labels(metric: Metric[Any]) -> bool:
 
 
 def compare(metric: Metric[A], by_agent: Mapping[str, A], ctx: Context) -> Iterable[Value | Point]:
-    """Return what a metric says of its agents side by side."""
+    """Return a metric's values that compare the agents' accumulators; none if it has no such method."""
     member = getattr(metric, "compare", None)
     return () if member is None else member(by_agent, ctx)
 
@@ -174,5 +174,5 @@ def resend_of(sink: Sink) -> Resend | None:
 
 
 def quota_of(sink: Sink) -> tuple[float | None, str | None]:
-    """Return a sink's `samples_per_second` and `agents`, each None if it says nothing."""
+    """Return a sink's `samples_per_second` and `agents`, None for what it does not declare."""
     return getattr(sink, "samples_per_second", None), getattr(sink, "agents", None)

@@ -144,7 +144,7 @@ class Assembler:
         if predictions is not None:
             columns.append(("predictions", self._predictions(predictions)))
         if not columns:
-            raise Rejected("probabilities_missing", "neither probabilities nor predictions were given")
+            raise Rejected("probabilities_missing", "neither probabilities nor predictions given; pass one")
         rows = len(columns[0][1])
         if not rows:
             return [], 0
