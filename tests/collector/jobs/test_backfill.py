@@ -13,15 +13,18 @@ from typing import Any
 import numpy as np
 import pandas
 import pytest
-from zmon_collector.config import parse
+from zmon_collector.config import Config, MetricsSection, ModelSection, parse
+from zmon_collector.config.policy import ModelPolicy
 from zmon_collector.jobs import row_files
 from zmon_collector.jobs.backfill import run
 from zmon_collector.jobs.backfill.plan import BackfillPlan
+from zmon_collector.jobs.tabular import Columns, Layout
 from zmon_plugins.sinks.anodot_file import AnodotFile
 
 from tests.collector.jobs.history import CONFIG, OPTIONS, START, backfill, points, rows, same
 from tests.support.collectors import Collector
 from tests.support.waiting import until
+from zmon.batch import Schema
 from zmon.errors import ConfigurationError
 
 FULL = parse({"metrics": {"preset": "full"}})
@@ -197,6 +200,14 @@ def test_it_goes_on_with_nothing_else(whole: Path) -> None:
     assert backfill(whole / "whole", str(whole / "rows" / "0.parquet"), options=other).exit_code == 0
     names = sorted(path.name.rpartition("-")[2] for path in (whole / "whole" / "anodot").iterdir())
     assert names == [f"{i:012d}.json" for i in range(1, 17)]  # ten and six, numbered on (a minute is in both files)
+
+
+def test_names_that_progress_on_disk_depends_on() -> None:
+    """Their repr is in the digest of a run; a renamed class would strand the unfinished backfills of earlier releases."""
+    rules = repr(ModelPolicy(Config(), "m").rules)
+    assert rules.startswith("WindowRules("), "the digest replaces this name with that of 0.1.0"
+    names = [kept.__name__ for kept in (Layout, Columns, Schema, MetricsSection, ModelSection)]
+    assert names == ["Layout", "Columns", "Schema", "MetricsSection", "ModelSection"]
 
 
 # --- bad input --------------------------------------------------------------------------------------------------------
