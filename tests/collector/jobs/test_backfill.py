@@ -203,7 +203,7 @@ def test_it_goes_on_with_nothing_else(whole: Path) -> None:
 
 
 def test_names_that_progress_on_disk_depends_on() -> None:
-    """Their repr is in the digest of a run; a renamed class would strand the unfinished backfills of earlier releases."""
+    """Their repr is in the digest of a run; a renamed class would strand the unfinished backfills of 0.1.0."""
     rules = repr(ModelPolicy(Config(), "m").rules)
     assert rules.startswith("WindowRules("), "the digest replaces this name with that of 0.1.0"
     names = [kept.__name__ for kept in (Layout, Columns, Schema, MetricsSection, ModelSection)]
