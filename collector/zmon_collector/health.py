@@ -63,7 +63,7 @@ class HealthReport:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data, as the admin socket and the HTTP API give it."""
-        names = (each.name for each in fields(self) if each.name not in _INTERNAL)
+        names = (key.name for key in fields(self) if key.name not in _INTERNAL)
         plain = {name: _plain(getattr(self, name)) for name in names}
         return {"status": self.status, "problems": self.problems, **plain}
 
@@ -84,7 +84,7 @@ class HealthReport:
         yield from (text for counter, text in _NOTEWORTHY.items() if counter in counted)
 
 
-GAUGES: Mapping[str, str] = {each.name: each.metadata["gauge"] for each in fields(HealthReport) if each.metadata}
+GAUGES: Mapping[str, str] = {key.name: key.metadata["gauge"] for key in fields(HealthReport) if key.metadata}
 
 
 def _plain(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What a message that was received is: rows, a publisher's greeting, or an operator's question; each is handed on."""
+"""Decode what was received: rows, a publisher's greeting, or an operator's request; hand each to its part."""
 
 from __future__ import annotations
 

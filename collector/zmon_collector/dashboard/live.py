@@ -69,17 +69,17 @@ class Live:
     def start(self) -> None:
         """Open the history and restore from it how the models fared."""
         self.history.start()
-        for known in self.history.read(history_queries.list_models).result():
+        for entry in self.history.read(history_queries.list_models).result():
             query = history_queries.PointQuery(
-                known.model,
-                known.version,
+                entry.model,
+                entry.version,
                 agents=None,
                 what=sorted({what for what, _ in MEASURES}),
                 stat=sorted({stat for _, stat in MEASURES}),
-                start=known.newest - KEPT * known.period,
+                start=entry.newest - KEPT * entry.period,
             )
-            lines = self.history.read(lambda db, query=query: history_queries.read_series(db, query)).result()  # type: ignore[misc]
-            self.overview.restore(known.model, known.version, lines, known.period, float(known.newest + known.period))
+            series = self.history.read(lambda db, query=query: history_queries.read_series(db, query)).result()  # type: ignore[misc]
+            self.overview.restore(entry.model, entry.version, series, entry.period, float(entry.newest + entry.period))
 
     def stop(self) -> None:
         """Close the history, after the last report."""
@@ -149,7 +149,9 @@ class Live:
 
     def open_windows(self, model: str, version: str) -> list[Report]:
         """Return previews of a watched model's open windows, oldest first: two while one waits for late rows."""
-        partials = [each for each in list(self.partials.values()) if (each.model, each.version) == (model, version)]
+        partials = [
+            report for (name, other, _), report in list(self.partials.items()) if (name, other) == (model, version)
+        ]
         return sorted(partials, key=lambda partial: partial.window.start)
 
     def answer(self, question: object) -> dict[str, Any]:
@@ -167,7 +169,7 @@ class Live:
         """Return reports after one, oldest first, as many as an answer holds."""
         newer: list[dict[str, Any]] = []
         for report in list(self.recent_reports):
-            if report.sequence > sequence and sum(len(each["points"]) for each in newer) < ANSWER_POINTS:
+            if report.sequence > sequence and sum(len(plain["points"]) for plain in newer) < ANSWER_POINTS:
                 newer.append(_plain(report))
         return newer
 
