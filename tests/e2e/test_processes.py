@@ -20,8 +20,8 @@ from zmon_collector.admin import ask
 from zmon_collector.jobs.demo.run import PERIOD, DemoPlan, run_demo
 from zmon_collector.jobs.demo.verdict import changed_windows, read_window
 
-from tests.plugins.test_anodot import legal
 from tests.support.frameworks import require
+from tests.support.points import legal
 from tests.support.processes import OLD, ROOT, Running, command
 from tests.support.waiting import until
 

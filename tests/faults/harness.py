@@ -17,6 +17,11 @@ from tests.support.mortal import Mortal
 FULL = bool(os.environ.get("ZMON_FAULTS"))  # `make faults`: the whole of it; CI runs a shortened set
 OLD = 1_000_000_020  # a minute in 2001
 FEATURES = 6
+LIVE = """
+[collector]
+window = "1h"
+grace = "0s"
+"""
 
 
 def table(random: np.random.Generator, rows: int) -> pandas.DataFrame:

@@ -16,8 +16,7 @@ import pytest
 import zmq
 from zmon_collector.admin import ask
 
-from tests.faults.harness import FULL, Timed, settled
-from tests.faults.test_links import LIVE
+from tests.faults.harness import FULL, LIVE, Timed, settled
 from tests.support.mortal import Mortal
 from tests.support.waiting import until
 from zmon._wire import control

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import signal
-import sqlite3
 import subprocess
 import sys
 import textwrap
@@ -21,6 +20,7 @@ from zmon_collector.admin import ask
 import zmon
 from tests.faults.collector import POINTS
 from tests.faults.harness import OLD
+from tests.support.databases import stored
 from tests.support.mortal import Mortal
 from tests.support.waiting import until
 
@@ -135,8 +135,8 @@ def check(collector: Mortal, rows: int) -> None:
 
 def waiting(collector: Mortal) -> int:
     """Labels that still wait for a prediction, in a collector that has ended."""
-    with sqlite3.connect(collector.folder / "state.sqlite") as connection:
-        return int(connection.execute("SELECT count(*) FROM labels_waiting").fetchone()[0])
+    ((number,),) = stored(collector.folder, "SELECT count(*) FROM labels_waiting")
+    return int(number)
 
 
 def counters(collector: Mortal) -> dict[str, int]:

@@ -17,16 +17,10 @@ import pytest
 from zmon_collector.admin import ask
 
 import zmon
-from tests.faults.harness import FULL, Timed, settled
+from tests.faults.harness import FULL, LIVE, Timed, settled
 from tests.support.mortal import Mortal
 from tests.support.ports import free_port
 from tests.support.waiting import until
-
-LIVE = """
-[collector]
-window = "1h"
-grace = "0s"
-"""
 
 
 def test_a_stopped_collector_costs_nothing(tmp_path: Path) -> None:
@@ -210,9 +204,8 @@ DOWN = """
 import subprocess, sys, time
 import numpy as np
 import zmon
-from tests.faults.harness import Timed, settled
+from tests.faults.harness import LIVE, Timed, settled
 from tests.support.mortal import Mortal
-from tests.faults.test_links import LIVE
 from pathlib import Path
 
 def link(state):

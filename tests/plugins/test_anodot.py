@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from zmon_plugins.anodot import LegalNames, samples, violations
 from zmon_plugins.sinks.anodot_file import AnodotFile, file_name, register_sinks
 
+from tests.support.points import legal
 from zmon.contract import Point, Refused, Report, Value, Window
 from zmon.errors import ConfigurationError, RetryLater
 from zmon.testing import check_sink, example_report
@@ -28,23 +29,6 @@ GOOD: dict[str, Any] = {
     "timestamp": 1_700_000_000,
     "value": 0.5,
 }
-
-
-def legal(sample: dict[str, Any]) -> None:
-    """The rules of the vendor's page, written a second time: not the project's own validator."""
-    properties = sample["properties"]
-    assert 1 <= len(properties) <= 20
-    assert "what" in properties
-    for name, value in properties.items():
-        assert re.fullmatch(r"[^.=\s]{1,50}", name)
-        assert re.fullmatch(r"[^.=\s]{1,150}", value)
-    assert properties["target_type"] in ("gauge", "counter")
-    assert len(sample["tags"]) <= 40
-    assert all(isinstance(values, list) for values in sample["tags"].values())
-    assert type(sample["timestamp"]) is int
-    assert 0 <= sample["timestamp"] <= time.time() + 3600
-    assert isinstance(sample["value"], int | float)
-    assert math.isfinite(sample["value"])
 
 
 def test_the_good_one_is_good() -> None:

@@ -19,7 +19,7 @@ from sklearn.ensemble import RandomForestClassifier
 from zmon_plugins import distances
 
 import zmon
-from tests.plugins.test_metrics import METRICS
+from tests.support.metrics import METRICS
 from zmon.batch import Batch, concat
 from zmon.contract import Context, Point, RowCounts, Window
 from zmon.reference import Profile, Reader, bins

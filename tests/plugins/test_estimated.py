@@ -10,7 +10,7 @@ import pytest
 from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 
 import zmon
-from tests.plugins.test_metrics import METRICS
+from tests.support.metrics import METRICS
 from zmon.batch import Batch, Schema
 from zmon.contract import Context, RowCounts, Window
 from zmon.reference import Profile

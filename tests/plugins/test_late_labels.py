@@ -11,7 +11,7 @@ from zmon_collector.storage import label_join
 from zmon_plugins.metrics.late_labels import OUTCOMES, LabelDelay, LateLabelOutcomes
 
 from tests.plugins.oracles import stats
-from tests.plugins.test_metrics import METRICS
+from tests.support.metrics import METRICS
 from zmon import Batch, Context, Schema, Window
 from zmon.testing import check_metric
 

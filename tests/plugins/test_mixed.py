@@ -14,8 +14,8 @@ from zmon_collector.config import Config
 from zmon_collector.config.policy import ModelPolicy
 from zmon_collector.ingest.validation import check_batch
 
-from tests.client.capture.test_assembler import capture
-from tests.plugins.test_metrics import METRICS
+from tests.support.capture import capture
+from tests.support.metrics import METRICS
 from zmon._capture.assembler import Assembler
 from zmon._wire.frames import Topic, decode, decode_schema, encode_batch
 from zmon.batch import Batch, Schema, concat

@@ -10,8 +10,14 @@
 | standin | `StandIn`, the HTTP API of Anodot, with its faults |
 | pages | requests to the live page, and `Viewer`, who follows its events |
 | reports | `window`, a report with every series that the page draws |
-| points | `by_names`, points by the properties that tell series apart |
+| points | `by_names`, points by the properties that tell series apart; `legal`, the vendor's rules |
 | waiting | `until`, instead of a sleep |
+| databases | `in_memory`, an empty database, and `stored`, what a collector left in its file |
+| tables | rows of one table, in the shapes that oracles and publishers take |
+| metrics | `METRICS`, the installed metrics, and random rows for them |
+| capture | capturing without a publisher |
+| api_sinks | reports, a clock and a ledger for the API sinks |
+| tiers | which tests are unit, integration and system |
 | ports | `free_port` |
 | frameworks | `require`: skip without a framework, or fail where ZMON_REQUIRE_ALL is set |
 """

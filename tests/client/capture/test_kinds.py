@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import zmon
-from tests.client.capture.test_assembler import capture, columns, proba
+from tests.support.capture import capture, columns, proba
 from tests.support.frameworks import require
 from zmon import categories
 from zmon._wire.frames import Topic, decode, encode_batch

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +23,7 @@ from zmon_collector.jobs.demo.replica import Traffic
 from zmon_collector.telemetry import Telemetry
 
 from tests.support.collectors import Collector
+from tests.support.databases import stored
 from tests.support.ports import free_port
 from tests.support.waiting import until
 from zmon import Point, Report, RowCounts, Value, Window
@@ -576,8 +576,7 @@ def test_alerts_are_sent_and_kept(
         again.stop()
         assert [each["state"] for each in again.service.live.alerts()] == ["closed"]
         assert len(got) == 4
-        with sqlite3.connect(again.folder / "state.sqlite") as connection:
-            assert connection.execute("SELECT count(*) FROM alerts").fetchone() == (1,)
+        assert stored(again.folder, "SELECT count(*) FROM alerts") == [(1,)]
 
 
 def test_what_could_not_be_sent_is_sent_once_after_a_restart(

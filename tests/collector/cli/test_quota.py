@@ -16,7 +16,7 @@ from zmon_collector.config.series_selection import SeriesSelection
 from zmon_collector.plugins import Registry
 
 from tests.collector.config.test_series_selection import METRICS
-from tests.e2e.test_series import START, mixed
+from tests.support.tables import START, mixed
 from zmon.contract import Report
 from zmon.errors import ConfigurationError
 

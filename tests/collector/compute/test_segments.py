@@ -15,9 +15,9 @@ from zmon_collector.config import parse
 from zmon_collector.config.policy import ModelPolicy
 from zmon_collector.plugins import Registry
 
-from tests.e2e.test_series import subset
 from tests.plugins.oracles import ORACLES, Key, Rows, key
-from tests.plugins.test_metrics import as_batch, random_rows
+from tests.support.metrics import as_batch, random_rows
+from tests.support.tables import subset
 from zmon._capture.kinds import categorical
 from zmon.batch import Batch, concat
 from zmon.contract import DIMENSIONS, Context, Metric, Point, RowCounts, Window

@@ -18,7 +18,7 @@ from zmon_collector.jobs.demo.verdict import changed_windows, read_window
 
 import zmon
 from tests.collector.dashboard.test_page import figure
-from tests.plugins.test_anodot import legal
+from tests.support.points import legal
 
 VIEWS = ("#/overview", "#/alerts", "#/health", "#/series?model=digits&what=feature_value&feat_name=pixel_3_3")
 SURE = "t => t.name === 'mean confidence'"

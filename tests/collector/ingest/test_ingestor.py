@@ -16,10 +16,10 @@ from zmon_collector.ingest.receiver import ReceivedMessage
 from zmon_collector.ingest.recovery import Recovery
 from zmon_collector.service import Service
 from zmon_collector.storage import journal
-from zmon_collector.storage import schema as tables
 from zmon_collector.storage.chunk_codec import ChunkRecord
 from zmon_collector.windows.window import Now
 
+from tests.support.databases import in_memory
 from tests.support.waiting import until
 from zmon._wire import control
 from zmon._wire import frames as wire
@@ -38,8 +38,7 @@ class Table:
         section = CollectorSection(data_dir=folder, bind=f"ipc://{folder}/data", window=60, grace=0.0)
         self.service = Service(replace(Config(web=WebSection(enabled=False)), collector=section))
         self.now = Now(float(T0), 1000.0)
-        self.disk = sqlite3.connect(":memory:", check_same_thread=False)
-        tables.create(self.disk)
+        self.disk = in_memory(check_same_thread=False)
 
     @property
     def ingestor(self) -> Any:

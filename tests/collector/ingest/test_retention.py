@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
@@ -18,7 +17,7 @@ from zmon_collector.ingest.ingestor import Ingestor
 from zmon_collector.ingest.recovery import Recovery
 from zmon_collector.ingest.retention import FORGET_AGENT, FORGET_MODEL, Retention
 from zmon_collector.ingest.schema_cache import SchemaCache
-from zmon_collector.storage import journal, schema
+from zmon_collector.storage import journal
 from zmon_collector.storage.database import Database
 from zmon_collector.telemetry import Telemetry
 from zmon_collector.windows import window
@@ -26,6 +25,7 @@ from zmon_collector.windows.manager import WindowManager
 from zmon_collector.windows.window import ModelKey, Now, OpenWindow, WindowRules
 
 from tests.support.collectors import Collector
+from tests.support.databases import in_memory, stored
 from tests.support.waiting import until
 from zmon import Batch, Schema
 from zmon._wire.control import Greeting
@@ -66,8 +66,7 @@ class Scene:
     """An ingestor with a journal, by a clock that is set."""
 
     def __init__(self, models: int = 1000) -> None:
-        self.connection = sqlite3.connect(":memory:", isolation_level=None)
-        schema.create(self.connection)
+        self.connection = in_memory()
         self.config = replace(Config(), limits=LimitsSection(models=models))
         self.at = 1_700_000_000.0
         self.telemetry = Telemetry()
@@ -236,8 +235,7 @@ def test_an_agent_is_known_until_its_window_is_reported() -> None:
 
 def test_closed_stretches_on_disk_follow_those_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(window, "SPANS", 5)
-    connection = sqlite3.connect(":memory:", isolation_level=None)
-    schema.create(connection)
+    connection = in_memory()
     manager = WindowManager(WindowRules())
     random = np.random.default_rng(0)
     for start in random.permutation(60).tolist():
@@ -273,6 +271,5 @@ def test_a_collector_forgets(collect: Callable[..., Collector], monkeypatch: pyt
     until(lambda: collector.service.telemetry.get("models_forgotten") == 2, what="both are forgotten")
     collector.stop()
     assert collector.counts("buffer_count", agent_id=None) == 4
-    with sqlite3.connect(collector.folder / "state.sqlite") as connection:
-        for table in ("spans", "agents", "memory", "label_owners", "heard", "windows", "streams"):
-            assert connection.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,), table
+    for table in ("spans", "agents", "memory", "label_owners", "heard", "windows", "streams"):
+        assert stored(collector.folder, f"SELECT count(*) FROM {table}") == [(0,)], table

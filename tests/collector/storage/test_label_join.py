@@ -32,18 +32,13 @@ from zmon_collector.windows.manager import WindowManager
 from zmon_collector.windows.window import Now, OpenWindow, WindowRules
 
 from tests.support.collectors import Collector
+from tests.support.databases import in_memory, stored
 from tests.support.waiting import until
 from zmon import Batch, Schema
 from zmon._wire.frames import Topic
 
 OPEN = JoinWindow(7, 60)
 NAMES = {name: getattr(label_join, name) for name in ("JOINED", "UNKNOWN", "DUPLICATE", "CONFLICT", "REPEATED")}
-
-
-def database() -> sqlite3.Connection:
-    connection = sqlite3.connect(":memory:", isolation_level=None)
-    schema.create(connection)
-    return connection
 
 
 def predicted(ids: Sequence[str], start: int = 0, kept: float = 0.0, own: Sequence[int] | None = None) -> Predicted:
@@ -91,7 +86,7 @@ def kept(connection: sqlite3.Connection) -> int:
 )
 def test_whatever_the_order_first_wins(steps: list[tuple[bool, list[tuple[int, int]]]]) -> None:
     """Against a model in a few lines of Python."""
-    connection = database()
+    connection = in_memory()
     predictions: set[int] = set()
     truth: dict[int, int] = {}
     expected: Counter[str] = Counter()
@@ -118,14 +113,14 @@ def test_whatever_the_order_first_wins(steps: list[tuple[bool, list[tuple[int, i
 
 
 def test_a_prediction_that_came_with_its_label() -> None:
-    connection = database()
+    connection = in_memory()
     first = label_join.join(JoinWork(predicted=[predicted(["a", "b"], own=[1, -1])]), connection)
     second = label_join.join(JoinWork(labelled=[labelled([("a", 1), ("a", 2), ("b", 0)])]), connection)
     assert outcomes(first, second) == {"duplicate": 1, "conflict": 1, "joined": 1}
 
 
 def test_pairs_carry_delay_window_and_probabilities() -> None:
-    connection = database()
+    connection = in_memory()
     label_join.join(JoinWork(predicted=[predicted(["a"], start=60), predicted(["bb"], start=0)]), connection)
     joined = label_join.join(JoinWork(labelled=[labelled([("a", 1), ("bb", 2)], at=90)]), connection)
     pairs = [record for record in joined.records[7] if "labels" in record.columns]
@@ -138,7 +133,7 @@ def test_pairs_carry_delay_window_and_probabilities() -> None:
 
 
 def test_the_oldest_go_when_there_is_no_room() -> None:
-    connection = database()
+    connection = in_memory()
     one = len("i0000") + len("pod") + 12 + label_join.OVERHEAD
     evicted = 0
     for at in range(0, 3000, 500):
@@ -152,7 +147,7 @@ def test_the_oldest_go_when_there_is_no_room() -> None:
 
 
 def test_what_waits_for_too_long() -> None:
-    connection = database()
+    connection = in_memory()
     label_join.join(JoinWork(predicted=[predicted(["old"], kept=10.0), predicted(["new"], kept=20.0)]), connection)
     label_join.join(
         JoinWork(labelled=[labelled([("x", 0)], received=10.0), labelled([("y", 0)], received=20.0)]), connection
@@ -172,7 +167,7 @@ def test_an_older_file_is_brought_up_to_date() -> None:
     schema.migrate(connection, 1)
     assert schema.version_of(connection) == schema.VERSION
     names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
-    assert names == {name for (name,) in database().execute("SELECT name FROM sqlite_master")}
+    assert names == {name for (name,) in in_memory().execute("SELECT name FROM sqlite_master")}
 
 
 def test_a_window_closes_after_its_joins_and_in_order() -> None:
@@ -219,7 +214,7 @@ def finished(connection: sqlite3.Connection, slices: list[list[RestatementPiece]
 
 def with_pairs(windows: int, rows: int) -> sqlite3.Connection:
     """Windows of so many rows with an id, of which the first got a label."""
-    connection = database()
+    connection = in_memory()
     owners = [(1, "m", "", "classification", msgpack.packb(["a", "b", "c"]))]
     for window in range(windows):
         names = [str(window * rows + i) for i in range(rows)]
@@ -400,8 +395,7 @@ def test_without_a_journal_labels_are_rejected(collect: Callable[..., Collector]
         assert publisher.flush(60)
     collector.stop()
     assert collector.counts("rows_rejected", reason="labels_need_journal") == 1
-    with sqlite3.connect(collector.folder / "state.sqlite") as connection:
-        assert connection.execute("SELECT count(*) FROM predictions").fetchone() == (0,)
+    assert stored(collector.folder, "SELECT count(*) FROM predictions") == [(0,)]
 
 
 def test_labels_that_open_a_window_take_no_columns_from_its_rows(collect: Callable[..., Collector]) -> None:

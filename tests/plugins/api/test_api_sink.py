@@ -7,9 +7,8 @@ import logging
 import random
 import threading
 import time
-import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,60 +17,20 @@ from zmon_plugins.anodot import LegalNames, fixed_properties, samples
 from zmon_plugins.api import chunk_sender
 from zmon_plugins.api.chunk_sender import ChunkSender, SendingPaused, chunk_of
 from zmon_plugins.api.client import Client, Unreachable
-from zmon_plugins.api.target import ApiTarget, read, token_of
+from zmon_plugins.api.target import read, token_of
 from zmon_plugins.sinks.anodot import Anodot, register_sinks
 
+from tests.support.api_sinks import CLOCK, OLD, Ledger, all_of, deliver, report, target
 from tests.support.standin import FAULTS, TOKEN, UNANSWERED, StandIn, key
-from zmon.contract import Point, Refused, Report, Value, Window
+from zmon.contract import Point, Report, Value, Window
 from zmon.errors import ConfigurationError, RetryLater
 from zmon.testing import check_sink
-
-OLD = 1_000_000_020
 
 
 @pytest.fixture
 def api() -> Iterator[StandIn]:
     with StandIn() as server:
         yield server
-
-
-class SkippedClock:
-    """The machine's clock, which a test moves forward past the waits after failures."""
-
-    ahead = 0.0
-
-    def monotonic(self) -> float:
-        return time.monotonic() + self.ahead
-
-    def sleep(self, seconds: float) -> None:
-        time.sleep(seconds)
-
-    def skip(self) -> None:
-        self.ahead += 3600.0
-
-
-CLOCK = SkippedClock()
-
-
-class Ledger:
-    """What a sink noted down."""
-
-    def __init__(self) -> None:
-        self.done: dict[int, int] = {}
-        self.refused: list[Refused] = []
-
-    def settled(self, sequence: int) -> int:
-        return self.done.get(sequence, 0)
-
-    def settle(self, sequence: int, samples: int, refused: Sequence[Refused] = ()) -> None:
-        assert samples >= self.done.get(sequence, 0)
-        self.done[sequence] = samples
-        self.refused += refused
-
-
-def target(api: StandIn, **options: Any) -> ApiTarget:
-    quick = {"requests_per_second": 1e6, "samples_per_second": 1e9, "read_timeout": 10.0, "connect_timeout": 0.3}
-    return ApiTarget(**{"url": api.url, **quick, **options})
 
 
 def opened(api: StandIn, ledger: Ledger | None = None, **options: Any) -> Anodot:
@@ -81,24 +40,6 @@ def opened(api: StandIn, ledger: Ledger | None = None, **options: Any) -> Anodot
         sink.attach(ledger)
     sink.open()
     return sink
-
-
-def report(sequence: int, points: int = 10, model: str = "m", bad: Callable[[int], bool] = lambda i: False) -> Report:
-    values = [Value("bad" if bad(i) else "accuracy", i + sequence / 7, class_name=f"c{i}") for i in range(points)]
-    start = OLD + 60 * sequence
-    return Report(sequence, model, "", Window(start, start + 60), [Point(None, value) for value in values])
-
-
-def deliver(sink: Anodot, given: Report, timeout: float = 20.0) -> None:
-    """As the collector's thread does."""
-    until = time.monotonic() + timeout
-    while True:
-        try:
-            return sink.write(given)
-        except RetryLater as error:
-            assert time.monotonic() < until, error
-            CLOCK.skip()
-            time.sleep(min(error.after, 0.01))
 
 
 def test_the_sink_keeps_the_contract(api: StandIn) -> None:
@@ -302,16 +243,6 @@ def test_the_token_is_nowhere(api: StandIn, caplog: pytest.LogCaptureFixture) ->
     assert "/api/v1/metrics?token=***" in caplog.text, "the library does log addresses"
     for text in [*told, caplog.text, *map(repr, caplog.records)]:
         assert TOKEN not in text
-
-
-def all_of(error: BaseException) -> list[str]:
-    """Whatever a handler could print of an exception and of those it hangs on to."""
-    told = []
-    seen: BaseException | None = error
-    while seen is not None:
-        told += [repr(seen), str(seen), *traceback.format_exception(seen, chain=True)]
-        seen = seen.__cause__ or seen.__context__
-    return told
 
 
 def test_where_the_token_comes_from(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:

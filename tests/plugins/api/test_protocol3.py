@@ -15,7 +15,7 @@ from zmon_plugins.api.chunk_sender import SendingPaused
 from zmon_plugins.api.protocol3 import MEASUREMENTS, POINT, refusal3, samples3, schema
 from zmon_plugins.sinks.anodot import Anodot3, register_sinks
 
-from tests.plugins.api.test_api_sink import CLOCK, Ledger, all_of, deliver, report, target
+from tests.support.api_sinks import CLOCK, Ledger, all_of, deliver, report, target
 from tests.support.standin import ACCESS_KEY, REFUSING, TOKEN, StandIn
 from zmon.contract import Point, Report, Value, Window
 from zmon.errors import ConfigurationError, RetryLater
