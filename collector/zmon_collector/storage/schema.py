@@ -5,7 +5,6 @@ from __future__ import annotations
 import sqlite3
 
 APPLICATION = 0x7A6D6F6E  # "zmon": tells our files from others
-VERSION = 3
 # A chunk has up to megabytes, a counter some bytes. With pages of 16 KiB a chunk is a fourth of the pages, and so of
 # the work, that it would be with SQLite's usual 4 KiB, and a changed counter still costs the log one page only.
 PAGE = 16 * 2**10
@@ -66,7 +65,8 @@ CREATE TABLE settled (reader TEXT PRIMARY KEY, sequence INTEGER, done INTEGER) W
 CREATE TABLE refused (id INTEGER PRIMARY KEY, reader TEXT, sequence INTEGER, at REAL, code TEXT, description TEXT,
     sample BLOB);
 """
-MIGRATIONS = {1: LABELS, 2: RESTS}  # by version: what turns a file of that version into one of the next
+MIGRATIONS = (LABELS, RESTS)  # each turns a file of one version into one of the next; a new file gets them all
+VERSION = 1 + len(MIGRATIONS)
 
 
 def prepare(connection: sqlite3.Connection) -> None:
@@ -101,7 +101,7 @@ def version_of(connection: sqlite3.Connection) -> int:
 def create(connection: sqlite3.Connection) -> None:
     """Create the tables of this version in an empty file."""
     connection.executescript(
-        f"BEGIN; {TABLES} {LABELS} {RESTS}"
+        f"BEGIN; {TABLES} {' '.join(MIGRATIONS)}"
         f"PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {VERSION}; COMMIT;"
         "PRAGMA wal_checkpoint(TRUNCATE);"  # if the log is lost later, the store's id must not be lost with it
     )
@@ -109,5 +109,5 @@ def create(connection: sqlite3.Connection) -> None:
 
 def migrate(connection: sqlite3.Connection, version: int) -> None:
     """Bring an older file to this version, in one transaction."""
-    steps = " ".join(MIGRATIONS[step] for step in range(version, VERSION))
+    steps = " ".join(MIGRATIONS[version - 1 :])
     connection.executescript(f"BEGIN; {steps} PRAGMA user_version = {VERSION}; COMMIT;")
