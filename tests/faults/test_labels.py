@@ -203,6 +203,8 @@ def test_killed_at_the_worst_moment(point: str, number: int, tmp_path: Path) -> 
         assert [sender.wait() for sender in senders] == [0, 0]
         publisher.close()
         collector.config.write_text(CONFIG.replace("60s", "1s"))
+        # A process that has just been started again does not handle the signal yet, and would end by it.
+        until(lambda: not collector.alive or ask(collector.folder, "health"), what="the collector's answer")
         assert collector.process is not None
         collector.process.send_signal(signal.SIGHUP)
         late = "late_labels{unknown}"
