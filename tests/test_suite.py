@@ -51,7 +51,7 @@ def bind() -> None:
 def test_nine_tests_in_ten_are_quick(request: pytest.FixtureRequest) -> None:
     """That each test has exactly one tier is checked when they are collected."""
     counts = request.config.stash[tiers.COUNTS]
-    if set(counts) == set(tiers.TIERS):  # a part of the suite says nothing about the whole
+    if [Path(each).resolve() for each in request.config.args] == [TESTS]:  # a part says nothing about the whole
         assert counts["system"] <= sum(counts.values()) / 10, counts
 
 

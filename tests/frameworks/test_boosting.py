@@ -14,8 +14,8 @@ from sklearn.datasets import load_iris
 from sklearn.model_selection import cross_val_score
 
 import zmon
-from tests.frameworks.conftest import Twins, overhead
 from tests.support.frameworks import require
+from tests.support.twins import Twins, overhead
 
 X, Y = load_iris(return_X_y=True)
 Make = Callable[..., zmon.Publisher]
@@ -62,7 +62,7 @@ def test_boosters_are_asked_what_they_give(publisher: Make) -> None:
     lightgbm, xgboost = require("lightgbm"), require("xgboost")
     pub = publisher()
     booster = classifier("lightgbm").fit(X, Y).booster_
-    with pytest.raises(zmon.ConfigurationError, match="say output='proba', 'logits'"):
+    with pytest.raises(zmon.ConfigurationError, match="pass output='proba', 'logits'"):
         zmon.watch(booster, pub)
     watched = zmon.watch(booster, pub, output="proba")
     assert np.array_equal(watched.predict(X), booster.predict(X))

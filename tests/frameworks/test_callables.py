@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 import zmon
-from tests.frameworks.conftest import overhead
+from tests.support.twins import overhead
 
 Make = Callable[..., zmon.Publisher]
 

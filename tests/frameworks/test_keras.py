@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import zmon
-from tests.frameworks.conftest import Twins, overhead
 from tests.support.frameworks import require
+from tests.support.twins import Twins, overhead
 from zmon.keras import EvaluationCallback
 
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -23,11 +23,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
 
 import zmon
-from tests.frameworks.conftest import overhead
 from tests.support.collectors import Collector
 from tests.support.frameworks import require
 from tests.support.points import by_names
 from tests.support.ports import free_port
+from tests.support.twins import overhead
 from tests.support.waiting import until
 from zmon.mlwatcher import MonitoringAgent
 

@@ -28,8 +28,8 @@ from sklearn.svm import LinearSVC
 from sklearn.utils.validation import check_is_fitted
 
 import zmon
-from tests.frameworks.conftest import Twins, overhead
 from tests.support.frameworks import require
+from tests.support.twins import Twins, overhead
 
 X, Y = load_iris(return_X_y=True)
 NAMES = np.array(["setosa", "versicolor", "virginica"])

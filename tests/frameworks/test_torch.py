@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import zmon
-from tests.frameworks.conftest import Twins, overhead
 from tests.support.frameworks import require
+from tests.support.twins import Twins, overhead
 
 Make = Callable[..., zmon.Publisher]
 X = np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32)

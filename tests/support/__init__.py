@@ -5,6 +5,7 @@
 | collectors | `Collector`, a real one on a thread of the test's process; the fixture `collect` starts them |
 | processes | `command` and `Running`: the command line in processes of its own |
 | mortal | `Mortal`, a collector process that dies and comes back on the same port and folder |
+| twins | `Twins`, a watched publisher beside one that is used by hand; `overhead` |
 | servers | `Server`, a server example in a process of its own |
 | peer | `Peer`, the collector's side of the protocol, played step by step |
 | standin | `StandIn`, the HTTP API of Anodot, with its faults |
