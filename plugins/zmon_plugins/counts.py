@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from zmon.batch import Array
+
 Counts = dict[str, Array]
 BLOCKS = 8  # with more blocks, selecting their keys costs more than the faster sort saves
 

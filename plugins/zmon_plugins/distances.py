@@ -6,16 +6,14 @@ Counts have the shape (bins, columns); −1 in the reference's counts marks a bi
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.stats import chi2 as chi2_distribution
 from scipy.stats import kstwo
 
+from zmon.batch import Array
 from zmon.reference import bins
 
-Array = NDArray[Any]
 FALSE_ALARMS = 0.001  # share of windows in which chance alone exceeds the limit, over all columns together
 LEAST_STD = 0.001
 FEW = 1000  # rows; with more, every difference is significant and a p-value says nothing

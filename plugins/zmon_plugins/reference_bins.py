@@ -8,15 +8,13 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from zmon.batch import Schema
+from zmon.batch import Array, Schema
 from zmon.contract import Context
 from zmon.reference import Categorical, Profile
 from zmon.reference.bins import SLACK
 from zmon.reference.build import BINNED
 
-Array = NDArray[Any]
 EQUAL = np.linspace(0, 1, 21)[1:-1, np.newaxis]  # edges for the highest probability, without a reference
 
 

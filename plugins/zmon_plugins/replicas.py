@@ -10,13 +10,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from zmon.batch import Array
 from zmon.contract import Point, Value
 from zmon_plugins import distances
 from zmon_plugins.reference_bins import ReferenceBins
 
-Array = NDArray[Any]
 LEAST = 3  # agents; of two, neither can be called the odd one
 Parts = list[tuple[tuple[str, ...], Array, Array]]  # names, valid bins, counts
 

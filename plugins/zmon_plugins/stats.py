@@ -5,12 +5,10 @@ Moments follow Chan, Golub and LeVeque (1979): means and sums of squared deviati
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from zmon.batch import Array
+
 Moments = dict[str, Array]
 
 QUANTILES = {"q05": 0.05, "q25": 0.25, "median": 0.5, "q50": 0.5, "q75": 0.75, "q95": 0.95, "q99": 0.99}

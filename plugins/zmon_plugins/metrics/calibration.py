@@ -29,13 +29,11 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from zmon.batch import Batch
+from zmon.batch import Array, Batch
 from zmon.contract import Context, Metric, Series, Value
 from zmon.hooks import hookimpl
 
-Array = NDArray[Any]
 BINS = 15
 _INNER = np.linspace(0.0, 1.0, BINS + 1)[1:-1]
 

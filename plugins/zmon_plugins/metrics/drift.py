@@ -45,9 +45,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from zmon.batch import Batch
+from zmon.batch import Array, Batch
 from zmon.contract import Context, Metric, Point, Series, Value
 from zmon.hooks import hookimpl
 from zmon.reference import bins
@@ -55,7 +54,6 @@ from zmon.reference.build import score_of
 from zmon_plugins import distances, replicas
 from zmon_plugins.reference_bins import ReferenceBins, bins_for
 
-Array = NDArray[Any]
 NUMERIC = ("js", "ks", "wasserstein", "ks_p")
 CATEGORICAL = ("js", "chi2", "cramers_v", "linf")
 THRESHOLD = 0.1  # of psi, beyond what chance gives

@@ -40,14 +40,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from zmon.batch import Batch
+from zmon.batch import Array, Batch
 from zmon.contract import Context, Metric, Series, Value
 from zmon.hooks import hookimpl
 from zmon.reference import Profile
 
-Array = NDArray[Any]
 BINS = 1024  # of the score, equal in its logit from −REACH to REACH
 REACH = 16.0
 RANKED = 100  # classes; with more, no ROC-AUC is estimated

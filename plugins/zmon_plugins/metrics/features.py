@@ -28,14 +28,11 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from zmon.batch import Batch
+from zmon.batch import Array, Batch
 from zmon.contract import Context, Metric, Series, Value
 from zmon.hooks import hookimpl
 from zmon_plugins import stats
-
-Array = NDArray[Any]
 
 
 class NumericFeatures:

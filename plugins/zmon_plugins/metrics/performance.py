@@ -47,14 +47,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from zmon.batch import Batch
+from zmon.batch import Array, Batch
 from zmon.contract import Context, Metric, Series, Value
 from zmon.hooks import hookimpl
 from zmon_plugins import counts as sparse
 
-Array = NDArray[Any]
 DENSE_CLASSES = 50  # up to this number, zeros of the confusion matrix are emitted, too
 
 

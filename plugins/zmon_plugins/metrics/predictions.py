@@ -35,14 +35,12 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from zmon.batch import Batch
+from zmon.batch import Array, Batch
 from zmon.contract import Context, Metric, Series, Value
 from zmon.hooks import hookimpl
 from zmon_plugins import stats
 
-Array = NDArray[Any]
 MEASURES = ("max_prediction_proba", "spread12_prediction_proba", "prediction_entropy")
 _TINY = np.finfo(np.float64).tiny
 _SURE = ("mean", "median", "iqr")

@@ -36,14 +36,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from zmon.batch import Batch
+from zmon.batch import Array, Batch
 from zmon.contract import Context, Metric, Series, Value
 from zmon.hooks import hookimpl
 from zmon_plugins import counts
 
-Array = NDArray[Any]
 Areas = tuple[float, float, int]  # ROC, PR, rows of the class
 SHIFT = 14  # of 32 bits, the trailing ones that are dropped
 SPAN = 2**17  # codes per class

@@ -33,14 +33,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from zmon.batch import Batch
+from zmon.batch import Array, Batch
 from zmon.contract import Context, Metric, Series, Value
 from zmon.hooks import hookimpl
 from zmon_plugins import stats
 
-Array = NDArray[Any]
 Parts = dict[str, stats.Moments]
 _VALUES = "statistics over all rows"
 _TARGETS = "statistics over the rows with a target"
