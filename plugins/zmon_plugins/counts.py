@@ -24,7 +24,7 @@ def of(keys: Array) -> Counts:
     {'keys': array([3, 7]), 'counts': array([1, 2])}
     """
     ordered = _sorted(keys)
-    starts = _starts(ordered)
+    starts = runs(ordered)
     return {"keys": ordered[starts], "counts": np.diff(starts, append=len(ordered)).astype(np.int64)}
 
 
@@ -35,7 +35,7 @@ def merge(left: Counts, right: Counts) -> Counts:
     keys = np.concatenate([left["keys"], right["keys"]])
     order = np.argsort(keys, kind="stable")  # two ascending runs: linear
     keys = keys[order]
-    starts = _starts(keys)
+    starts = runs(keys)
     counts = np.concatenate([left["counts"], right["counts"]])[order]
     return {"keys": keys[starts], "counts": np.add.reduceat(counts, starts)}
 
@@ -54,7 +54,8 @@ def _sorted(keys: Array) -> Array:
     return np.concatenate(blocks)
 
 
-def _starts(ordered: Array) -> Array:
+def runs(ordered: Array) -> Array:
+    """Return where the runs of equal keys begin."""
     if not len(ordered):
         return np.empty(0, dtype=np.intp)
     return np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))

@@ -55,19 +55,15 @@ class ReferenceBins:
         if profile is None:
             return
         if profile.score is not None:
-            self.score, self.score_name, self.score_bins = (
-                profile.score.edges,
-                profile.score.names[0],
-                profile.score.bins,
-            )
+            score = profile.score
+            self.score, self.score_name, self.score_bins = score.edges, score.names[0], score.bins
         if not schema.features:
             return
         table = profile.numeric
         self.numeric, self.edges, self.bins = table.names, table.edges, table.bins
         self._where = None if table.names == schema.numeric else [schema.numeric.index(name) for name in table.names]
-        self.low, self.high = (
-            table.low - np.abs(table.low) * SLACK, table.high + np.abs(table.high) * SLACK
-        )  # fmt: skip
+        self.low = table.low - np.abs(table.low) * SLACK
+        self.high = table.high + np.abs(table.high) * SLACK
         place = {name: i for i, name in enumerate(schema.categorical)}
         self.categorical = [_column(feature, place[feature.name]) for feature in profile.categorical]
 

@@ -8,14 +8,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from zmon.backoff import Backoff
 from zmon.contract import Refused
 from zmon.errors import RetryLater
 from zmon_plugins.anodot import refusal
 from zmon_plugins.api import responses
-from zmon_plugins.api.client import Unreachable
+from zmon_plugins.api.client import Client, Unreachable
 from zmon_plugins.api.pace import Clock, TokenBucket
 from zmon_plugins.api.responses import Outcome, ParsedResponse, Response
 from zmon_plugins.api.target import ApiTarget
@@ -30,12 +30,6 @@ Sample = Mapping[str, Any]
 
 class SendingPaused(RetryLater):
     """The API accepts nothing until an operator acts: a wrong or inactive token, or a wrong address."""
-
-
-class SampleClient(Protocol):
-    """The part of `client.Client` that sends samples."""
-
-    def send(self, samples: Sequence[Sample]) -> Response: ...
 
 
 @dataclass(slots=True)
@@ -59,16 +53,10 @@ def chunk_of(
     refuses: Callable[[Sample, float], Refused | None] = refusal,
 ) -> Chunk:
     """Return a chunk whose invalid samples are already refused; the others form requests of at most `size`."""
-    chunk = Chunk(samples)
-    valid = []
-    for position, sample in enumerate(samples):
-        refused = refuses(sample, now)
-        if refused is None:
-            valid.append(position)
-        else:
-            chunk.refused[position] = refused
-    chunk.groups = [valid[start : start + size] for start in range(0, len(valid), size)]
-    return chunk
+    verdicts = [refuses(sample, now) for sample in samples]
+    valid = [position for position, refused in enumerate(verdicts) if refused is None]
+    groups = [valid[start : start + size] for start in range(0, len(valid), size)]
+    return Chunk(samples, groups, {position: refused for position, refused in enumerate(verdicts) if refused})
 
 
 class ChunkSender:
@@ -76,7 +64,7 @@ class ChunkSender:
 
     Parameters
     ----------
-    client : SampleClient
+    client : Client
     target : ApiTarget
     clock : Clock
     random : callable
@@ -84,11 +72,7 @@ class ChunkSender:
     """
 
     def __init__(
-        self,
-        client: SampleClient,
-        target: ApiTarget,
-        clock: Clock = time,
-        random: Callable[[], float] = random.random,
+        self, client: Client, target: ApiTarget, clock: Clock = time, random: Callable[[], float] = random.random
     ) -> None:
         now = clock.monotonic
         self._client = client

@@ -68,23 +68,16 @@ class _Adapter(HTTPAdapter):
     def _watch(self, manager: Any) -> Any:
         adapter = self
 
-        class Plain(urllib3.connection.HTTPConnection):
-            def connect(self) -> None:
-                super().connect()
-                adapter.socket = self.sock
+        def watched(pool: Any) -> Any:
+            class Connection(pool.ConnectionCls):  # type: ignore[misc]
+                def connect(self) -> None:
+                    super().connect()
+                    adapter.socket = self.sock
 
-        class Secure(urllib3.connection.HTTPSConnection):
-            def connect(self) -> None:
-                super().connect()
-                adapter.socket = self.sock
+            return type(pool.__name__, (pool,), {"ConnectionCls": Connection})
 
-        class PlainPool(urllib3.HTTPConnectionPool):
-            ConnectionCls = Plain
-
-        class SecurePool(urllib3.HTTPSConnectionPool):
-            ConnectionCls = Secure
-
-        manager.pool_classes_by_scheme = {"http": PlainPool, "https": SecurePool}
+        pools = urllib3.poolmanager.pool_classes_by_scheme
+        manager.pool_classes_by_scheme = {scheme: watched(pool) for scheme, pool in pools.items()}
         return manager
 
     def interrupt(self) -> None:

@@ -45,6 +45,7 @@ import numpy as np
 from zmon.batch import SKIPPED_KINDS, Batch
 from zmon.contract import Context, Metric, Series, Value
 from zmon.hooks import hookimpl
+from zmon_plugins.counts import runs
 
 OTHER = "__other__"
 TOP = 2**64 - 1  # initial bound: no category has been left out
@@ -127,7 +128,7 @@ def _merge(left: CategoryCounts, right: CategoryCounts, tracked: int) -> Categor
     hashes = np.concatenate([left["hashes"], right["hashes"]])
     order = np.argsort(hashes, kind="stable")
     hashes = hashes[order]
-    starts = np.flatnonzero(np.concatenate([[True], hashes[1:] != hashes[:-1]])) if len(hashes) else order
+    starts = runs(hashes)
     counts = np.concatenate([left["counts"], right["counts"]])[order]
     counts = np.add.reduceat(counts, starts) if len(starts) else counts
     hashes, bound = hashes[starts], min(left["bound"], right["bound"])

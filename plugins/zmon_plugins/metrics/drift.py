@@ -49,7 +49,7 @@ import numpy as np
 from zmon.batch import Array, Batch
 from zmon.contract import Context, Metric, Point, Series, Value
 from zmon.hooks import hookimpl
-from zmon.reference import bins
+from zmon.reference import Profile, bins
 from zmon.reference.build import score_of
 from zmon_plugins import distances, replicas
 from zmon_plugins.reference_bins import ReferenceBins, bins_for
@@ -58,11 +58,14 @@ NUMERIC = ("js", "ks", "wasserstein", "ks_p")
 CATEGORICAL = ("js", "chi2", "cramers_v", "linf")
 THRESHOLD = 0.1  # of psi, beyond what chance gives
 MIN_ROWS = 100
+_NAMED, _PSI = ("feat_name",), ("psi",)  # keys and stats of series
 
 
-def _full(what: str, definition: str) -> Series:
-    """Return a series by feature, of the preset full, that needs a reference."""
-    return Series(what, definition, ("feat_name",), preset="full", reference=True)
+def _series(
+    what: str, definition: str, keys: tuple[str, ...] = (), stats: tuple[str, ...] = (), preset: str = "default"
+) -> Series:
+    """Return a series that needs a reference."""
+    return Series(what, definition, keys, stats, preset, reference=True)
 
 
 class Drift:
@@ -74,56 +77,24 @@ class Drift:
     name = "drift"
     needs: frozenset[str] = frozenset()
     series = (
-        Series(
-            "feature_drift",
-            "population stability index against the reference",
-            ("feat_name",),
-            ("psi",),
-            reference=True,
+        _series("feature_drift", "population stability index against the reference", _NAMED, _PSI),
+        _series("feature_drift", "further distances from the reference", _NAMED, (*NUMERIC, *CATEGORICAL[1:]), "full"),
+        _series("drifted_feature_freq", "share of the features whose psi is over its threshold"),
+        _series("feature_drifted", "1: the feature's psi is over its threshold", _NAMED, (), "full"),
+        _series("prediction_drift", "psi of the predicted classes against the reference", stats=_PSI),
+        _series("prediction_drift", "further distances of the predicted classes", (), CATEGORICAL, "full"),
+        _series("prediction_drift", "psi of max_prediction_proba, or of prediction_value", _NAMED, _PSI),
+        _series("prediction_drift", "further distances of that number", _NAMED, NUMERIC, "full"),
+        _series("prediction_drifted", "1: a psi of the predictions is over its threshold"),
+        _series("label_drift", "psi of the labels against the reference", stats=_PSI),
+        _series("label_drift", "further distances of the labels", (), CATEGORICAL, "full"),
+        _series("label_drifted", "1: the labels' psi is over its threshold"),
+        _series("feature_out_of_range_freq", "share of rows beyond the reference's", _NAMED, (), "full"),
+        _series(
+            "feature_new_category_freq", "share of rows whose category the reference does not have", _NAMED, (), "full"
         ),
-        Series(
-            "feature_drift",
-            "further distances from the reference",
-            ("feat_name",),
-            (*NUMERIC, *CATEGORICAL[1:]),
-            "full",
-            reference=True,
-        ),
-        Series("drifted_feature_freq", "share of the features whose psi is over its threshold", reference=True),
-        _full("feature_drifted", "1: the feature's psi is over its threshold"),
-        Series(
-            "prediction_drift", "psi of the predicted classes against the reference", stats=("psi",), reference=True
-        ),
-        Series(
-            "prediction_drift",
-            "further distances of the predicted classes",
-            stats=CATEGORICAL,
-            preset="full",
-            reference=True,
-        ),
-        Series(
-            "prediction_drift",
-            "psi of max_prediction_proba, or of prediction_value",
-            ("feat_name",),
-            ("psi",),
-            reference=True,
-        ),
-        Series("prediction_drift", "further distances of that number", ("feat_name",), NUMERIC, "full", reference=True),
-        Series("prediction_drifted", "1: a psi of the predictions is over its threshold", reference=True),
-        Series("label_drift", "psi of the labels against the reference", stats=("psi",), reference=True),
-        Series("label_drift", "further distances of the labels", stats=CATEGORICAL, preset="full", reference=True),
-        Series("label_drifted", "1: the labels' psi is over its threshold", reference=True),
-        _full("feature_out_of_range_freq", "share of rows beyond the reference's"),
-        _full("feature_new_category_freq", "share of rows whose category the reference does not have"),
-        Series("replica_drift", "psi of an agent's predicted classes against all others'", stats=("psi",)),
-        Series(
-            "replica_drift",
-            "psi of a number or category against all others'",
-            ("feat_name",),
-            ("psi",),
-            "full",
-            reference=True,
-        ),
+        Series("replica_drift", "psi of an agent's predicted classes against all others'", stats=_PSI),
+        _series("replica_drift", "psi of a number or category against all others'", _NAMED, _PSI, "full"),
         Series("replica_stands_out", "1: the agent differs from the others", preset="minimal"),
     )
 
@@ -164,7 +135,7 @@ class Drift:
         profile, against = ctx.reference, bins_for(ctx)
         if profile is None or acc["of"] != against.digest:
             return
-        yield from self._features(acc, ctx, against)
+        yield from self._features(acc, ctx, profile, against)
         over: list[bool] = []
         if profile.predicted is not None and acc["predicted"].any():
             reference = profile.predicted[:, np.newaxis]
@@ -183,9 +154,7 @@ class Drift:
             if acc["labels"].sum() >= _min_rows(ctx):
                 yield Value("label_drifted", int(_over(ctx, reference, acc["labels"], 1)[0]))
 
-    def _features(self, acc: dict[str, Any], ctx: Context, against: ReferenceBins) -> Iterator[Value]:
-        profile = ctx.reference
-        assert profile is not None
+    def _features(self, acc: dict[str, Any], ctx: Context, profile: Profile, against: ReferenceBins) -> Iterator[Value]:
         tests = len(against.numeric) + len(against.categorical)
         verdicts: dict[str, bool] = {}
         rows = int(acc["numeric"][:, 0].sum()) if against.numeric else 0

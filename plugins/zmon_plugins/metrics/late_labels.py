@@ -92,7 +92,7 @@ class LabelDelay:
         coarse = left["coarse"] or right["coarse"] or len(delays["keys"]) > DISTINCT
         if coarse:
             keys = delays["keys"] >> np.uint64(COARSE) << np.uint64(COARSE)
-            first = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]]))
+            first = counts.runs(keys)
             delays = {"keys": keys[first], "counts": np.add.reduceat(delays["counts"], first)}
         return {"moments": stats.merge(left["moments"], right["moments"]), "delays": delays, "coarse": coarse}
 

@@ -132,7 +132,7 @@ def _from_rows(p: Array, labels: Array) -> Iterator[tuple[int, Areas]]:
     for c in _ranked(p.shape[1]):
         order = np.argsort(p[:, c])
         score, hit = p[order, c], labels[order] == c
-        starts = np.flatnonzero(np.concatenate([[True], score[1:] != score[:-1]])) if len(score) else np.empty(0, int)
+        starts = counts.runs(score)
         both = np.diff(starts, append=len(score))
         positive = np.add.reduceat(hit, starts, dtype=np.int64) if len(starts) else both
         yield from _areas(c, positive, both - positive)

@@ -57,7 +57,6 @@ class AnodotFile:
         self._keep_bytes = keep_bytes
         self._properties = properties
         self._ledger: Ledger | None = None
-        self.swept = 0  # files deleted
         self._names = LegalNames()
         self._swept = 0.0
 
@@ -114,7 +113,6 @@ class AnodotFile:
                 total += stat.st_size
                 if stat.st_mtime < now - self._keep or total > self._keep_bytes:
                     path.unlink()
-                    self.swept += 1
 
 
 def file_name(report: Report) -> str:
