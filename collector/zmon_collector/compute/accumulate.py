@@ -40,14 +40,14 @@ class StepProgress:
     seconds: dict[str, float] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
 
-    def guard(self, name: str, call: Callable[[], Any]) -> Any:
-        """Return what `call` returns; None, and a failure of the metric `name`, when it raises."""
+    def guard(self, name: str, call: Callable[..., Any], *arguments: Any) -> Any:
+        """Return what `call` returns for the arguments; None, and a failure of the metric `name`, when it raises."""
         if self.abandoned or name in self.failures:
             return None
         self.since = started = time.monotonic()
         self.metric = name
         try:
-            return call()
+            return call(*arguments)
         except Exception as error:  # noqa: BLE001 - a plugin may raise anything and costs only its own values
             self.failures[name] = _location(error)
             return None
@@ -80,12 +80,7 @@ def accumulate(
         if metric.needs <= batch.columns and is_for(metric, task) and (not late or _reads_late_labels(metric))
     ]
     for metric in reading:
-
-        def update(metric: Metric[Any] = metric) -> Any:
-            ctx = contexts[metric.name]
-            return metric.update(metric.create(ctx), batch, ctx)
-
-        accumulator = progress.guard(metric.name, update)
+        accumulator = progress.guard(metric.name, segments.updated, metric, batch, contexts[metric.name])
         if metric.name not in progress.failures:
             partial.accumulators[metric.name] = accumulator
     segmented = segments.segmented(reading, contexts)

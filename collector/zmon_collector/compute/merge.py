@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import reduce
 from typing import Any, NamedTuple
 
 from zmon import bases
@@ -51,12 +52,10 @@ def fold(metrics: Sequence[Metric[Any]], partials: Sequence[Partial], progress: 
     merged = Partial()
     for metric in metrics:
         accumulators = [part.accumulators[metric.name] for part in partials if metric.name in part.accumulators]
-        if not accumulators:
-            continue
-
-        accumulator = progress.guard(metric.name, lambda m=metric, a=accumulators: segments.merge_accumulators(m, a))  # type: ignore[misc]
-        if metric.name not in progress.failures:
-            merged.accumulators[metric.name] = accumulator
+        if accumulators:
+            accumulator = progress.guard(metric.name, reduce, metric.merge, accumulators)
+            if metric.name not in progress.failures:
+                merged.accumulators[metric.name] = accumulator
     merged.segments = segments.fold(metrics, [part.segments for part in partials], progress.guard)
     return merged
 
@@ -86,7 +85,7 @@ def finish(
     for metric in metrics:
         if metric.name in results.points:
             continue
-        finished = progress.guard(metric.name, lambda m=metric: _finish_metric(m, parts))  # type: ignore[misc]
+        finished = progress.guard(metric.name, _finish_metric, metric, parts)
         if progress.abandoned:
             break
         if finished is not None:
@@ -108,7 +107,7 @@ def _finish_metric(metric: Metric[Any], parts: WindowParts) -> MetricResults:
     for agent, partials in parts.partials.items():
         accumulators = [part.accumulators[metric.name] for part in partials if metric.name in part.accumulators]
         if accumulators or not metric.needs:
-            by_agent[agent] = segments.merge_accumulators(metric, accumulators or [metric.create(contexts[agent])])
+            by_agent[agent] = reduce(metric.merge, accumulators or [metric.create(contexts[agent])])
         split[agent] = segments.fold([metric], [part.segments for part in partials], segments.unguarded)
     points: list[Point] = []
     kept: Details = {}
@@ -124,7 +123,7 @@ def _finish_metric(metric: Metric[Any], parts: WindowParts) -> MetricResults:
     if len(by_agent) > 1:
         emit(None, bases.compare(metric, by_agent, rollup))
     if by_agent:  # last, because merging may change the first agent's accumulator
-        whole = segments.merge_accumulators(metric, list(by_agent.values()))
+        whole = reduce(metric.merge, by_agent.values())
         details.add(kept, metric, whole, rollup)
         emit(None, metric.result(whole, rollup))
         folded = segments.fold([metric], list(split.values()), segments.unguarded)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, reduce
 from hashlib import blake2b
 from typing import Any
 
@@ -24,22 +24,19 @@ MAX_SEGMENTS = 20  # values given by name, unless the option max_segments says o
 TOP = 2**64 - 1
 HEAVY = {"inputs", "codes", "ids", "segments"}  # columns that are not copied for metrics that do not need them
 
-Guard = Callable[[str, Callable[[], Any]], Any]
+Guard = Callable[..., Any]  # guard(metric's name, call, *arguments), see StepProgress
 Part = dict[str, Any]  # {"rows": n, "accumulators": {metric: accumulator}}
 Segments = dict[str, Any]  # by segment name: {"values": {value: Part}, "other": Part, "bound": hash}
 
 
-def unguarded(_: str, call: Callable[[], Any]) -> Any:
+def unguarded(_: str, call: Callable[..., Any], *arguments: Any) -> Any:
     """Call without a guard of its own, where everything that a metric does is guarded as a whole."""
-    return call()
+    return call(*arguments)
 
 
-def merge_accumulators(metric: Metric[Any], accumulators: Sequence[Any]) -> Any:
-    """Merge accumulators of a metric into the first, which may be changed in place."""
-    merged = accumulators[0]
-    for accumulator in accumulators[1:]:
-        merged = metric.merge(merged, accumulator)
-    return merged
+def updated(metric: Metric[Any], batch: Batch, ctx: Context) -> Any:
+    """Return a new accumulator of a batch's rows."""
+    return metric.update(metric.create(ctx), batch, ctx)
 
 
 def segmented(metrics: Sequence[Metric[Any]], contexts: Mapping[str, Context]) -> list[Metric[Any]]:
@@ -55,7 +52,9 @@ def split(batch: Batch, metrics: Sequence[Metric[Any]], contexts: Mapping[str, C
     slim = batch.only(batch.raw().keys() - (HEAVY - needs))
 
     def part(rows: Array) -> Part:
-        return _part(slim.take(rows), metrics, contexts, guard)
+        taken = slim.take(rows)
+        accumulators = {m.name: guard(m.name, updated, m, taken, contexts[m.name]) for m in metrics}
+        return {"rows": taken.rows, "accumulators": accumulators}
 
     segments: Segments = {}
     for i, name in enumerate(batch.schema.segments):
@@ -67,25 +66,10 @@ def split(batch: Batch, metrics: Sequence[Metric[Any]], contexts: Mapping[str, C
         rest = [groups[code] for code in ranked[TRACKED:]]
         segments[name] = {
             "values": {names[code]: part(groups[code]) for code in ranked[:TRACKED]},
-            "other": part(np.concatenate(rest)) if rest else _empty_part(),
+            "other": part(np.concatenate(rest)) if rest else {"rows": 0, "accumulators": {}},
             "bound": TOP if len(ranked) <= TRACKED else _hash(names[ranked[TRACKED]]),
         }
     return segments
-
-
-def _part(batch: Batch, metrics: Sequence[Metric[Any]], contexts: Mapping[str, Context], guard: Guard) -> Part:
-    part = _empty_part()
-    part["rows"] = batch.rows
-    for metric in metrics:
-        ctx = contexts[metric.name]
-        part["accumulators"][metric.name] = guard(
-            metric.name, lambda m=metric, c=ctx: m.update(m.create(c), batch, c)  # type: ignore[misc]
-        )  # fmt: skip
-    return part
-
-
-def _empty_part() -> Part:
-    return {"rows": 0, "accumulators": {}}
 
 
 def fold(metrics: Sequence[Metric[Any]], partials: Sequence[Segments], guard: Guard) -> Segments:
@@ -113,15 +97,12 @@ def fold(metrics: Sequence[Metric[Any]], partials: Sequence[Segments], guard: Gu
 
 
 def _merged_part(metrics: Sequence[Metric[Any]], parts: Sequence[Part], guard: Guard) -> Part:
-    merged = _empty_part()
-    merged["rows"] = sum(part["rows"] for part in parts)
+    merged = {}
     for metric in metrics:
         accumulators = [part["accumulators"][metric.name] for part in parts if metric.name in part["accumulators"]]
-        if accumulators:
-            merged["accumulators"][metric.name] = guard(
-                metric.name, lambda m=metric, a=accumulators: merge_accumulators(m, a)  # type: ignore[misc]
-            )  # fmt: skip
-    return merged
+        if accumulators:  # the first one may be changed in place
+            merged[metric.name] = guard(metric.name, reduce, metric.merge, accumulators)
+    return {"rows": sum(part["rows"] for part in parts), "accumulators": merged}
 
 
 def values(metric: Metric[Any], segments: Segments, ctx: Context) -> Iterator[Value]:
@@ -154,11 +135,8 @@ def _places(ctx: Context, name: str, named: Sequence[str]) -> Array | None:
         return None
     i = ctx.sample.schema.segments.index(name)
     place = {value: at for at, value in enumerate(named)}
-    names = ctx.sample.dictionaries["segments"][i]
-    table = np.array(
-        [*(place.get(value, len(named)) for value in names), -1], dtype=np.int64
-    )  # the last is for missing
-    places: Array = table[ctx.sample.segments[:, i]]
+    known = [place.get(value, len(named)) for value in ctx.sample.dictionaries["segments"][i]]
+    places: Array = np.array([*known, -1], dtype=np.int64)[ctx.sample.segments[:, i]]  # missing is code -1: the last
     return places
 
 
