@@ -46,26 +46,14 @@ class Parts:
         self.config, self.registry = config, registry
         self.telemetry = telemetry = Telemetry()
         self.policies = PolicyStore(config)
-        self.engine = Engine(
-            registry,
-            self.policies,
-            sample_bytes=limits.sample_bytes,
-            workers=collector.workers,
-            timeout=collector.metric_timeout,
-            wake=wake,
-        )
+        self.engine = Engine(config, registry, self.policies, wake)
         self.receiver = Receiver(config, telemetry, wake)
         self.ingestor = Ingestor(config, self.policies, telemetry, self.engine, journal=collector.journal == "on")
         self.retention = Retention(self.ingestor)
         self.database = Database(collector.data_dir / "state.sqlite", telemetry, wake)
         self.checkpoint_policy = CheckpointPolicy(self.ingestor, self.database)
-        self.outbox = Outbox(
-            self.database,
-            telemetry,
-            limit=limits.outbox_bytes,
-            keep=limits.outbox_age,
-            first=next_sequence(collector.data_dir),
-        )
+        first = next_sequence(collector.data_dir)
+        self.outbox = Outbox(self.database, telemetry, limit=limits.outbox_bytes, keep=limits.outbox_age, first=first)
         self.dead_letters = DeadLetters(self.database, telemetry, rows=limits.refused_rows, keep=limits.refused_age)
         self.alert_worker = AlertWorker(config, self.database, self.outbox, telemetry)
         declared = declarations(state.metric for state in registry.metrics.values())
@@ -73,17 +61,12 @@ class Parts:
         self.restater = Restater(self.database, self.live.history.restate, registry, self.policies)
         self.metrics_page = MetricsPage(config.health.series)
         self.site = Site(self.live, self.metrics_page)
+        sinks = [sink for name, sink in registry.sinks.items() if sink_is_on(config, name)]
         self.deliveries = Deliveries(
-            [
-                *(
-                    SinkDelivery(sink, self.outbox, self.dead_letters, telemetry)
-                    for name, sink in registry.sinks.items()
-                    if sink_is_on(config, name)
-                ),
-                ObserverDelivery(self._announce, self.outbox, telemetry),
-                self.alert_worker,
-                HistoryDelivery(self.live, self.outbox, telemetry),
-            ]
+            *(SinkDelivery(sink, self.outbox, self.dead_letters, telemetry) for sink in sinks),
+            ObserverDelivery(self._announce, self.outbox, telemetry),
+            self.alert_worker,
+            HistoryDelivery(self.live, self.outbox, telemetry),
         )
 
     def _announce(self, report: Report) -> None:

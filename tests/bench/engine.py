@@ -14,8 +14,9 @@ import numpy as np
 from zmon_collector.compute.accumulate import AgentRows
 from zmon_collector.compute.batcher import QUEUE_BYTES
 from zmon_collector.compute.engine import Engine
-from zmon_collector.config import Config, MetricsSection
+from zmon_collector.config import Config
 from zmon_collector.config.policy import PolicyStore
+from zmon_collector.config.sections import CollectorSection, MetricsSection
 from zmon_collector.plugins import Registry
 from zmon_collector.windows.window import OpenWindow
 
@@ -37,10 +38,8 @@ def window(rows: int, preset: str, workers: int) -> tuple[float, float]:
     """Seconds from the first row to the window's points, and those of the closing in it."""
     registry = Registry()
     registry.load()
-    config = Config(metrics=MetricsSection(preset=preset))
-    engine = Engine(
-        registry, PolicyStore(config), sample_bytes=2**28, workers=workers, timeout=60.0, wake=lambda: None,
-    )  # fmt: skip
+    config = Config(metrics=MetricsSection(preset=preset), collector=CollectorSection(workers=workers))
+    engine = Engine(config, registry, PolicyStore(config), lambda: None)
     schema = Schema(
         classes=tuple(f"class_{i}" for i in range(CLASSES)),
         features=tuple(f"feat_{i}" for i in range(FEATURES)),

@@ -60,9 +60,7 @@ def agents(n: int) -> None:
 def _window(agents: int, width: int) -> None:
     registry = Registry()
     registry.load()
-    engine = Engine(
-        registry, PolicyStore(Config()), sample_bytes=2**28, workers=2, timeout=60.0, wake=lambda: None,
-    )  # fmt: skip
+    engine = Engine(Config(), registry, PolicyStore(Config()), lambda: None)
     names = tuple(f"f{i}" for i in range(width))
     schema = Schema(classes=("a", "b"), features=names, kinds=("numeric",) * width)
     rows = 500 if agents == 1 else 50

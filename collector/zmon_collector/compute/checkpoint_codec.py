@@ -34,28 +34,19 @@ class Checkpoint:
 
 def encode(checkpoint: Checkpoint, failures: dict[str, str]) -> bytes:
     """Pack a checkpoint. A metric whose accumulator is not plain data is left out and added to `failures`."""
-    agents = {
-        name: {
+    agents = {}
+    for name, agent in checkpoint.agents.items():
+        partials = agent.partials.items()
+        agents[name] = {
             "rows": agent.rows,
             "partials": {
-                executor: _pack_accumulators(partial.accumulators, failures)
-                for executor, partial in agent.partials.items()
+                executor: _pack_accumulators(partial.accumulators, failures) for executor, partial in partials
             },
-            "segments": {
-                executor: _pack_segments(partial.segments, failures) for executor, partial in agent.partials.items()
-            },
+            "segments": {executor: _pack_segments(partial.segments, failures) for executor, partial in partials},
             "sample": None if agent.sample is None else _plain_sample(agent.sample),
         }
-        for name, agent in checkpoint.agents.items()
-    }
-    return pack_state(
-        {
-            "version": VERSION,
-            "metrics": checkpoint.metrics,
-            "failed": {**checkpoint.failed, **failures},
-            "agents": agents,
-        }
-    )
+    failed = {**checkpoint.failed, **failures}
+    return pack_state({"version": VERSION, "metrics": checkpoint.metrics, "failed": failed, "agents": agents})
 
 
 def _pack_segments(segments: Mapping[str, Any], failures: Mapping[str, str]) -> bytes:
@@ -65,16 +56,11 @@ def _pack_segments(segments: Mapping[str, Any], failures: Mapping[str, str]) -> 
         kept = {name: accumulator for name, accumulator in part["accumulators"].items() if name not in failures}
         return {**part, "accumulators": kept}
 
-    return pack_state(
-        {
-            name: {
-                **column,
-                "values": {value: sound(part) for value, part in column["values"].items()},
-                "other": sound(column["other"]),
-            }
-            for name, column in segments.items()
-        }
-    )
+    packed = {}
+    for name, column in segments.items():
+        values = {value: sound(part) for value, part in column["values"].items()}
+        packed[name] = {**column, "values": values, "other": sound(column["other"])}
+    return pack_state(packed)
 
 
 def _pack_accumulators(accumulators: Mapping[str, Any], failures: dict[str, str]) -> dict[str, bytes]:
@@ -94,13 +80,10 @@ def decode(data: bytes, schema: Schema) -> Checkpoint:
         raise ValueError("not a checkpoint that this release reads")
     agents = {}
     for name, agent in packed["agents"].items():
-        partials = {
-            executor: Partial(
-                {metric: unpack_state(accumulator) for metric, accumulator in accumulators.items()},
-                unpack_state(agent["segments"][executor]),
-            )
-            for executor, accumulators in agent["partials"].items()
-        }
+        partials = {}
+        for executor, accumulators in agent["partials"].items():
+            unpacked = {metric: unpack_state(accumulator) for metric, accumulator in accumulators.items()}
+            partials[executor] = Partial(unpacked, unpack_state(agent["segments"][executor]))
         agents[name] = AgentState(agent["rows"], partials, _restored_sample(agent["sample"], schema))
     return Checkpoint(packed["metrics"], packed["failed"], agents)
 
@@ -108,13 +91,8 @@ def decode(data: bytes, schema: Schema) -> Checkpoint:
 def _plain_sample(sample: Sample) -> dict[str, Any]:
     batch = sample.batch
     dictionaries = {name: [list(column) for column in columns] for name, columns in batch.dictionaries.items()}
-    return {
-        "keys": sample.keys,
-        "bound": sample.bound,
-        "columns": dict(batch.raw()),
-        "dictionaries": dictionaries,
-        "rows": batch.rows,
-    }
+    columns = {"columns": dict(batch.raw()), "dictionaries": dictionaries, "rows": batch.rows}
+    return {"keys": sample.keys, "bound": sample.bound, **columns}
 
 
 def _restored_sample(kept: Mapping[str, Any] | None, schema: Schema) -> Sample | None:

@@ -85,22 +85,13 @@ class Checkpointer:
 
     def _pack(self, barrier: Barrier) -> None:
         state = barrier.state
-        checkpoint = Checkpoint(
-            metrics=[name for name in self._scheduler.metrics if name not in state.absent],
-            failed=dict(state.failed),
-            agents={
-                name: AgentState(
-                    rows=barrier.rows.get(name, 0),
-                    partials={
-                        executor: partials[0]
-                        for executor, partials in agent.partials.items()
-                        if partials and executor not in barrier.given_up
-                    },
-                    sample=agent.samples[0] if agent.samples else None,
-                )
-                for name, agent in state.agents.items()
-            },
-        )
+        agents = {}
+        for name, agent in state.agents.items():
+            by_executor = agent.partials.items()
+            partials = {key: kept[0] for key, kept in by_executor if kept and key not in barrier.given_up}
+            agents[name] = AgentState(barrier.rows.get(name, 0), partials, next(iter(agent.samples), None))
+        metrics = [name for name in self._scheduler.metrics if name not in state.absent]
+        checkpoint = Checkpoint(metrics, dict(state.failed), agents)
 
         def run(_: Sequence[Metric[Any]], progress: StepProgress) -> bytes:
             return checkpoint_codec.encode(checkpoint, progress.failures)

@@ -14,11 +14,11 @@ from zmon_collector.windows.window import OpenWindow
 
 
 class ContextFactory:
-    """Makes the contexts of metrics."""
+    """Makes the contexts of metrics from the models' policies and what metrics remember."""
 
     def __init__(self, policies: PolicyStore, memory: MetricMemory) -> None:
-        self._policies = policies
-        self._memory = memory
+        self.policies = policies
+        self.memory = memory
 
     def bare(self, state: WindowState, agent: str | None) -> Context:
         """Make a context without anything that belongs to one metric."""
@@ -28,7 +28,7 @@ class ContextFactory:
 
     def for_rows(self, state: WindowState, agent: str, executor: MetricExecutor) -> dict[str, Context]:
         """Make the contexts in which an agent's rows are accumulated, by metric."""
-        bare, policy = self.bare(state, agent), self._policies.of(state.model[0])
+        bare, policy = self.bare(state, agent), self.policies.of(state.model[0])
         return {
             registered.metric.name: replace(bare, options=policy.options(registered.metric.name, registered.plugin))
             for registered in executor.metric_states
@@ -38,7 +38,7 @@ class ContextFactory:
         self, state: WindowState, agents: Iterable[str], executor: MetricExecutor
     ) -> dict[str, dict[str | None, Context]]:
         """Make the contexts in which metrics finish, by metric and agent, None for the rollup; samples come later."""
-        policy, memory = self._policies.of(state.model[0]), self._memory.of(state.model)
+        policy, memory = self.policies.of(state.model[0]), self.memory.of(state.model)
         bare = {agent: replace(self.bare(state, agent), rows=_rows(state.window, agent)) for agent in [*agents, None]}
         contexts = {}
         for registered in executor.metric_states:

@@ -22,6 +22,7 @@ from zmon_collector.compute.references import References
 from zmon_collector.compute.sample_budget import SampleBudget
 from zmon_collector.compute.scheduler import Scheduler
 from zmon_collector.compute.window_state import Phase, WindowKey, WindowState
+from zmon_collector.config import Config
 from zmon_collector.config.policy import PolicyStore
 from zmon_collector.plugins import Registry
 from zmon_collector.windows.window import ModelKey, OpenWindow
@@ -32,14 +33,10 @@ class Engine:
 
     Parameters
     ----------
+    config : Config
+        Its bound over all samples, its threads for the built-in metrics, and the seconds that a metric may take.
     registry : Registry
     policies : PolicyStore
-    sample_bytes : int
-        Bound over all samples.
-    workers : int
-        Threads for the built-in metrics.
-    timeout : float
-        Seconds that a metric may take for one step.
     wake : callable
         Called from any thread when `advance` has something to do.
 
@@ -49,26 +46,17 @@ class Engine:
     references : References
     """
 
-    def __init__(
-        self,
-        registry: Registry,
-        policies: PolicyStore,
-        *,
-        sample_bytes: int,
-        workers: int,
-        timeout: float,
-        wake: Callable[[], None],
-    ) -> None:
+    def __init__(self, config: Config, registry: Registry, policies: PolicyStore, wake: Callable[[], None]) -> None:
         self.memory = MetricMemory()
         self.references = References(policies, self.memory)
         self._policies = policies
         self._windows: dict[WindowKey, WindowState] = {}
-        self._scheduler = Scheduler(registry, workers=workers, timeout=timeout, wake=wake)
-        self._budget = SampleBudget(policies, sample_bytes)
+        self._scheduler = Scheduler(config.collector, registry, wake)
+        self._budget = SampleBudget(policies, config.limits.sample_bytes)
         self._contexts = ContextFactory(policies, self.memory)
         self._batcher = MicroBatcher(self._scheduler, self._contexts, self._budget)
         self._checkpointer = Checkpointer(self._scheduler, self._batcher)
-        self._finalizer = WindowFinalizer(self._scheduler, self._contexts, self._budget, policies, self.memory)
+        self._finalizer = WindowFinalizer(self._scheduler, self._contexts, self._budget)
 
     # --- how it fares ------------------------------------------------------------------------------------------------
 
@@ -127,10 +115,10 @@ class Engine:
 
     def _state(self, model: ModelKey, window: OpenWindow) -> WindowState:
         """Return what there is of a window; a new one keeps the reference that holds now."""
-        state = self._windows.get((model, window.start, window.number))
+        key = model, window.start, window.number
+        state = self._windows.get(key)
         if state is None:
-            state = WindowState(model, window, self.references.of(model, window.schema))
-            self._windows[state.key] = state
+            state = self._windows[key] = WindowState(model, window, self.references.of(model, window.schema))
         return state
 
     # --- what the executors have done --------------------------------------------------------------------------------

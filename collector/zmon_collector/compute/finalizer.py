@@ -18,13 +18,12 @@ from zmon_collector.compute.accumulate import StepProgress
 from zmon_collector.compute.contexts import ContextFactory
 from zmon_collector.compute.details import Details
 from zmon_collector.compute.executors import MetricExecutor, Step
-from zmon_collector.compute.memory import Memory, MetricMemory
+from zmon_collector.compute.memory import Memory
 from zmon_collector.compute.merge import MetricResults, WindowParts
 from zmon_collector.compute.sample import Sample
 from zmon_collector.compute.sample_budget import SampleBudget
 from zmon_collector.compute.scheduler import Scheduler
-from zmon_collector.compute.window_state import Phase, WindowState
-from zmon_collector.config.policy import PolicyStore
+from zmon_collector.compute.window_state import AgentPartial, Phase, WindowState
 from zmon_collector.windows.window import OTHER, ModelKey
 
 
@@ -43,19 +42,10 @@ class ClosedWindow(NamedTuple):
 class WindowFinalizer:
     """The windows that are closing, in order for each model."""
 
-    def __init__(
-        self,
-        scheduler: Scheduler,
-        contexts: ContextFactory,
-        budget: SampleBudget,
-        policies: PolicyStore,
-        memory: MetricMemory,
-    ) -> None:
+    def __init__(self, scheduler: Scheduler, contexts: ContextFactory, budget: SampleBudget) -> None:
         self._scheduler = scheduler
         self._contexts = contexts
         self._budget = budget
-        self._policies = policies
-        self._memory = memory
         self._queues: dict[ModelKey, deque[WindowState]] = {}
 
     @property
@@ -99,15 +89,10 @@ class WindowFinalizer:
         self, state: WindowState, executor: MetricExecutor, samples: Mapping[str | None, Sample | None]
     ) -> Step:
         names = sorted(state.window.tallies)
-        parts = WindowParts(
-            partials={
-                name: state.agents[name].partials.get(executor.name, []) if name in state.agents else []
-                for name in names
-            },
-            contexts=self._contexts.for_closing(state, names, executor),
-            samples=samples,
-            emits=self._policies.of(state.model[0]).emits,
-        )
+        agents = {name: state.agents.get(name, AgentPartial()) for name in names}  # some have counts and no rows
+        partials = {name: agent.partials.get(executor.name, []) for name, agent in agents.items()}
+        contexts = self._contexts.for_closing(state, names, executor)
+        parts = WindowParts(partials, contexts, samples, self._contexts.policies.of(state.model[0]).emits)
         results = state.results[executor.name] = MetricResults()
         lost = state.failed.keys() | state.absent
 
@@ -137,8 +122,8 @@ class WindowFinalizer:
             details |= {
                 key: data for key, data in results.details.items() if key[1] not in state.failed and key[0] != OTHER
             }
-            memory.update({key: kept for key, kept in results.memory.items() if key[0] not in state.failed})
-        self._memory.of(state.model).update(memory)
+            memory |= {key: kept for key, kept in results.memory.items() if key[0] not in state.failed}
+        self._contexts.memory.of(state.model).update(memory)
         self._budget.release(state)
         window = state.window
         rows = {agent: tally.frozen() for agent, tally in sorted(window.tallies.items())}

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 
 from zmon_collector.compute.executors import MetricExecutor, Step
 from zmon_collector.compute.window_state import WindowState
+from zmon_collector.config.sections import CollectorSection
 from zmon_collector.plugins import Registry
 
 
@@ -19,22 +20,19 @@ class Scheduler:
 
     Parameters
     ----------
+    config : CollectorSection
     registry : Registry
-    workers : int
-        Threads for the built-in metrics.
-    timeout : float
-        Seconds that a metric may take for one step.
     wake : callable
         Called from any thread when `collect` has something to do.
     """
 
-    def __init__(self, registry: Registry, *, workers: int, timeout: float, wake: Callable[[], None]) -> None:
+    def __init__(self, config: CollectorSection, registry: Registry, wake: Callable[[], None]) -> None:
         self.metrics = registry.metrics
-        self._timeout = timeout
+        self._timeout = config.metric_timeout
         self._wake = wake
         self._ended: deque[tuple[MetricExecutor, Step]] = deque()
         self.executors = {
-            name: MetricExecutor(name, metric_states, 1 if name else workers, self._enqueue)
+            name: MetricExecutor(name, metric_states, 1 if name else config.workers, self._enqueue)
             for name, metric_states in registry.by_executor().items()
         }
 

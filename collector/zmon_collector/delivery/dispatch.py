@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from zmon.backoff import Backoff
 from zmon.bases import attach, resend_of
@@ -168,8 +168,8 @@ class ObserverDelivery(Delivery):
 class Deliveries:
     """The threads of all readers."""
 
-    def __init__(self, deliveries: Sequence[Delivery]) -> None:
-        self._deliveries = list(deliveries)
+    def __init__(self, *deliveries: Delivery) -> None:
+        self._deliveries = deliveries
         self.names = [delivery.name for delivery in deliveries]
 
     def start(self) -> None:

@@ -66,14 +66,8 @@ class Scene:
         registry = Registry()
         for metric in (self.first, self.second):
             registry.register(self._plugin(metric), metric.name)
-        self.engine = Engine(
-            registry,
-            policies or PolicyStore(parse({})),
-            sample_bytes=2**20,
-            workers=1,
-            timeout=60.0,
-            wake=lambda: None,
-        )
+        config = parse({"limits": {"sample_bytes": 2**20}, "collector": {"workers": 1, "metric_timeout": "60s"}})
+        self.engine = Engine(config, registry, policies or PolicyStore(config), lambda: None)
         self.closed: dict[int, ClosedWindow] = {}
 
     @staticmethod

@@ -54,14 +54,9 @@ class EngineRunner:
 
     def __init__(self, job: Job, registry: Registry, policies: PolicyStore) -> None:
         self._wakeup = threading.Event()
-        self.engine = Engine(
-            registry,
-            policies,
-            sample_bytes=UNBOUNDED,
-            workers=1,
-            timeout=job.config.collector.metric_timeout,
-            wake=self._wakeup.set,
-        )
+        limits = replace(job.config.limits, sample_bytes=UNBOUNDED)
+        config = replace(job.config, collector=replace(job.config.collector, workers=1), limits=limits)
+        self.engine = Engine(config, registry, policies, self._wakeup.set)
 
     def run_until(self, done: Callable[[], bool]) -> list[ClosedWindow]:
         """Run the engine until `done`, and return the windows that were finished meanwhile."""
