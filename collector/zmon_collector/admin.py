@@ -15,7 +15,6 @@ from zmon_collector.dashboard.live import Live
 from zmon_collector.delivery.dead_letters import DeadLetters
 from zmon_collector.delivery.dispatch import Deliveries
 from zmon_collector.delivery.outbox import Outbox
-from zmon_collector.plugins import Registry
 from zmon_collector.storage.database import Database
 
 ANSWER_LIMIT = 16 * 2**20  # bytes
@@ -50,10 +49,8 @@ class OutboxQuestions:
         able = self._deliveries.resending_sinks()
         for sink in ids.keys() & able:
             self._outbox.redeliver(sink, ids[sink])
-        return {
-            "asked": {sink: len(ids[sink]) for sink in sorted(ids.keys() & able)},
-            "unable": sorted(ids.keys() - able),
-        }
+        asked = {sink: len(ids[sink]) for sink in sorted(ids.keys() & able)}
+        return {"asked": asked, "unable": sorted(ids.keys() - able)}
 
     def _drop(self, connection: sqlite3.Connection, request: AdminRequest) -> Answer:
         return {"dropped": self._dead_letters.drop(connection, _ids(request), _sink(request))}
@@ -66,7 +63,6 @@ class Admin:
     ----------
     live : Live
         Has the latest health, and what `zmon top` and `zmon tap` show.
-    registry : Registry
     database : Database
         Runs the questions about dead letters in its thread.
     outbox : OutboxQuestions
@@ -75,15 +71,9 @@ class Admin:
     """
 
     def __init__(
-        self,
-        live: Live,
-        registry: Registry,
-        database: Database,
-        outbox: OutboxQuestions,
-        reload: Callable[[], list[str]],
+        self, live: Live, database: Database, outbox: OutboxQuestions, reload: Callable[[], list[str]]
     ) -> None:
         self._live = live
-        self._registry = registry
         self._database = database
         self._outbox = outbox
         self._reload = reload
@@ -102,7 +92,7 @@ class Admin:
         if question == "health":
             return self._live.health.as_dict()
         if question == "plugins":
-            return {"plugins": self._registry.table()}
+            return {"plugins": self._live.health.plugins}
         if question == "reload":
             try:
                 return {"waiting": self._reload()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -56,32 +56,29 @@ class HealthReport:
         """``degraded`` while an operator should look at something, else ``ok``."""
         return "degraded" if self.problems else "ok"
 
-    @property
-    def problems(self) -> list[str]:
-        """What an operator should look at, a sentence each."""
-        return list(self._problems())
-
     def as_dict(self) -> dict[str, Any]:
         """Return plain data, as the admin socket and the HTTP API give it."""
         names = (key.name for key in fields(self) if key.name not in _INTERNAL)
         plain = {name: _plain(getattr(self, name)) for name in names}
         return {"status": self.status, "problems": self.problems, **plain}
 
-    def _problems(self) -> Iterator[str]:
+    @property
+    def problems(self) -> list[str]:
+        """What an operator should look at, a sentence each."""
+        problems = []
         if self.disk_full:
-            yield "the disk is full: nothing is acknowledged, publishers keep their rows"
+            problems.append("the disk is full: nothing is acknowledged, publishers keep their rows")
         if self.journal_bytes > self.journal_limit:
-            yield "the journal is at limits.journal_bytes: no rows are accepted until windows close"
-        yield from (f"a damaged file was set aside as {name}" for name in self.damaged_files)
-        yield from self.failing
+            problems.append("the journal is at limits.journal_bytes: no rows are accepted until windows close")
+        problems += [f"a damaged file was set aside as {name}" for name in self.damaged_files]
+        problems += self.failing
         for sink, count in self.aside.items():
-            yield f"{count} samples were refused by the target of sink {sink} and set aside: zmon outbox ls"
+            problems.append(f"{count} samples were refused by the target of sink {sink} and set aside: zmon outbox ls")
         for kind in ("metric", "plugin"):
-            for row in self.plugins:
-                if row["kind"] == kind and row["state"] != "ok":
-                    yield f"{kind} {row['name']} is {row['state']}: {row['error']}"
+            failing = [row for row in self.plugins if row["kind"] == kind and row["state"] != "ok"]
+            problems += [f"{kind} {row['name']} is {row['state']}: {row['error']}" for row in failing]
         counted = {key.partition("{")[0] for key, count in self.counters.items() if count}
-        yield from (text for counter, text in _NOTEWORTHY.items() if counter in counted)
+        return problems + [text for counter, text in _NOTEWORTHY.items() if counter in counted]
 
 
 GAUGES: Mapping[str, str] = {key.name: key.metadata["gauge"] for key in fields(HealthReport) if key.metadata}

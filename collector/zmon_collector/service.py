@@ -69,7 +69,7 @@ class Service:
         self.metrics_page, self.site = parts.metrics_page, parts.site
         self.reloader = Reloader(config, read or (lambda: config), parts)
         outbox_questions = OutboxQuestions(self.outbox, parts.dead_letters, self.deliveries)
-        admin = Admin(self.live, self.registry, self.database, outbox_questions, self.reloader.reload)
+        admin = Admin(self.live, self.database, outbox_questions, self.reloader.reload)
         self.message_handler = MessageHandler(parts, admin)
         self.recovery: Recovery | None = None  # until all rows of an earlier run are replayed
         self._joined: deque[tuple[frozenset[int], label_join.Joined]] = deque()  # from the database's thread

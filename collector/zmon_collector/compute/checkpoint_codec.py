@@ -39,10 +39,8 @@ def encode(checkpoint: Checkpoint, failures: dict[str, str]) -> bytes:
         partials = agent.partials.items()
         agents[name] = {
             "rows": agent.rows,
-            "partials": {
-                executor: _pack_accumulators(partial.accumulators, failures) for executor, partial in partials
-            },
-            "segments": {executor: _pack_segments(partial.segments, failures) for executor, partial in partials},
+            "partials": {executor: _pack_accumulators(part.accumulators, failures) for executor, part in partials},
+            "segments": {executor: _pack_segments(part.segments, failures) for executor, part in partials},
             "sample": None if agent.sample is None else _plain_sample(agent.sample),
         }
     failed = {**checkpoint.failed, **failures}

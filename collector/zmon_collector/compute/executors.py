@@ -24,6 +24,7 @@ log = logging.getLogger("zmon.collector")
 STALL = 1.0  # seconds between two checks for overdue metrics, which usually come every 0.05
 
 Run = Callable[[Sequence[Metric[Any]], StepProgress], Any]
+Ended = Callable[["MetricExecutor", "Step"], None]
 
 
 @dataclass(slots=True, eq=False)
@@ -66,15 +67,9 @@ class MetricExecutor:
         ``ended(executor, step)``, called from the executor's thread when a step has ended.
     """
 
-    def __init__(
-        self,
-        name: str,
-        metric_states: Sequence[MetricState],
-        workers: int,
-        ended: Callable[[MetricExecutor, Step], None],
-    ) -> None:
+    def __init__(self, name: str, metric_states: Sequence[MetricState], workers: int, ended: Ended) -> None:
         self.name = name
-        self.metric_states = list(metric_states)
+        self.metric_states = metric_states
         self.nbytes = 0  # of the rows that wait
         self.steps: set[Step] = set()
         self.stuck_threads = 0  # that may never come back

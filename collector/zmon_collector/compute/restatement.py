@@ -25,6 +25,8 @@ from zmon_collector.storage.restatement_queue import Place, RestatementPiece, Re
 EVERY = 1.0  # seconds between two checks while nothing is due
 PAUSE = 2.0  # times as long as a slice took, before the next: others need the history and the interpreter as well
 
+Keep = Callable[[Callable[[], list[Report]], Callable[[], None]], None]
+
 
 class Restater:
     """Restates windows whose predictions have received labels since, slice by slice.
@@ -38,13 +40,7 @@ class Restater:
     policies : PolicyStore
     """
 
-    def __init__(
-        self,
-        database: Database,
-        keep: Callable[[Callable[[], list[Report]], Callable[[], None]], None],
-        registry: Registry,
-        policies: PolicyStore,
-    ) -> None:
+    def __init__(self, database: Database, keep: Keep, registry: Registry, policies: PolicyStore) -> None:
         self._database, self._keep = database, keep
         self._registry, self._policies = registry, policies
         self._busy, self._requested, self._next = False, 0.0, 0.0
@@ -69,9 +65,8 @@ class Restater:
         """Accumulate slices; return the reports of the windows that are complete with them."""
         reports = []
         for piece in pieces:
-            window, self._open = self._open, None
-            if piece.first:
-                window = Restatement(piece.target, self._registry, self._policies)
+            window = Restatement(piece.target, self._registry, self._policies) if piece.first else self._open
+            self._open = None
             if window is None:  # it failed in an earlier slice
                 continue
             window.add_rows(piece.rows)
@@ -119,12 +114,9 @@ class Restatement:
     def report(self) -> Report:
         """Return the window's report."""
         rows = {agent: RowCounts(received=received) for agent, received in self._rows.items()}
-        points = [
-            point
-            for state in self._metric_states
-            for point in self._points(state)
-            if self._policy.emits(state.metric, point.value)
-        ]
+        points: list[Point] = []
+        for state in self._metric_states:
+            points += [point for point in self._points(state) if self._policy.emits(state.metric, point.value)]
         return Report(0, *self._target.model, self._window, points, rows)
 
     def _points(self, state: MetricState) -> Iterator[Point]:
