@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
-from zmon_collector.config import CollectorSection, Config, WebSection
+from zmon_collector.config import Config
+from zmon_collector.config.sections import CollectorSection, WebSection
 
 from tests.support import tiers
 from tests.support.collectors import Collector

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 from zmon_collector.cli.main import cli
-from zmon_collector.config import Config, SecuritySection, exposed, parse
+from zmon_collector.config import Config, exposed, parse
+from zmon_collector.config.sections import SecuritySection
 from zmon_collector.config.values import clients
 from zmon_collector.ingest.auth import AllowList
 

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from zmon_collector.config import Config, LimitsSection, WebSection
+from zmon_collector.config import Config
+from zmon_collector.config.sections import LimitsSection, WebSection
 
 from tests.support.collectors import answer
 from tests.support.waiting import until

@@ -12,7 +12,8 @@ import httpx
 import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from zmon_collector.config import Config, HealthSection, WebSection
+from zmon_collector.config import Config
+from zmon_collector.config.sections import HealthSection, WebSection
 from zmon_collector.health import HealthReport
 
 from tests.support.collectors import answer

@@ -15,8 +15,9 @@ from click.testing import CliRunner
 from zmon_collector.cli.main import cli
 from zmon_collector.compute.executors import MetricExecutor, Step
 from zmon_collector.compute.window_state import WindowState
-from zmon_collector.config import Config, WebSection, parse
+from zmon_collector.config import Config, parse
 from zmon_collector.config.reload import merged
+from zmon_collector.config.sections import WebSection
 from zmon_collector.plugins import DISABLE_AFTER, MetricState, Registry, builtin_modules
 from zmon_collector.windows.window import OpenWindow
 

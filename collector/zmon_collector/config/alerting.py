@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 
 from zmon.errors import ConfigurationError
 from zmon.options import duration, flag, number, one_of, positive, text
-from zmon_collector.config.sections import key
-from zmon_collector.config.values import pattern, share
+from zmon_collector.config.values import key, pattern, share
 
 SEVERITIES = ("info", "warning", "critical")
 WHEN = ("value", "loss", "silent", "no_data")

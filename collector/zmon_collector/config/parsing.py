@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import Field, fields, replace
+from dataclasses import Field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -12,16 +12,7 @@ from urllib.parse import urlsplit
 from zmon.errors import ConfigurationError
 from zmon.options import nearest, read_options
 from zmon_collector.config.alerting import AlertRule, NotifySection, checked
-from zmon_collector.config.configuration import Config
-from zmon_collector.config.sections import (
-    CollectorSection,
-    HealthSection,
-    LimitsSection,
-    MetricsSection,
-    ModelSection,
-    SecuritySection,
-    WebSection,
-)
+from zmon_collector.config.sections import Config, ModelSection
 from zmon_collector.config.values import tables
 
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
@@ -83,13 +74,9 @@ def parse(data: Mapping[str, Any]) -> Config:
     if not isinstance(given, list):
         raise ConfigurationError("[alerts] is one table; write [[alerts]], once for each rule")
     notify = {name: _section(NotifySection, target, f"notify.{name}") for name, target in targets.items()}
+    single = [section for section in fields(Config) if is_dataclass(section.default)]
     return Config(
-        collector=_section(CollectorSection, data.get("collector", {}), "collector"),
-        metrics=_section(MetricsSection, data.get("metrics", {}), "metrics"),
-        limits=_section(LimitsSection, data.get("limits", {}), "limits"),
-        security=_section(SecuritySection, data.get("security", {}), "security"),
-        web=_section(WebSection, data.get("web", {}), "web"),
-        health=_section(HealthSection, data.get("health", {}), "health"),
+        **{each.name: _section(type(each.default), data.get(each.name, {}), each.name) for each in single},
         models={name: _section(ModelSection, model, f"models.{name}") for name, model in models.items()},
         plugins=plugins,
         sinks=sinks,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from zmon_collector.config.configuration import Config
+from zmon_collector.config.sections import Config
 from zmon_collector.config.series_selection import matches
 
 SIGNS = set("*?[")

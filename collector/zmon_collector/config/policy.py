@@ -11,12 +11,10 @@ from zmon.batch import Schema
 from zmon.contract import Metric, Value
 from zmon.errors import ConfigurationError
 from zmon.reference import Profile
-from zmon_collector.config.configuration import Config
-from zmon_collector.config.sections import ModelSection
+from zmon_collector.config.sections import Config, ModelSection
 from zmon_collector.config.series_selection import Ranks, SeriesFilter, SeriesSelection, matches
+from zmon_collector.config.values import EXPECTED
 from zmon_collector.windows.window import WindowRules
-
-EXPECTED = {"agents": 10, "features": 20, "classes": 2, "categorical": 0, "categories": 10, "segments": 0}
 
 
 @dataclass(frozen=True)

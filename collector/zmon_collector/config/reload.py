@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import fields, replace
 
-from zmon_collector.config.configuration import Config
+from zmon_collector.config.sections import Config
 
-AT_ONCE = {  # keys that take effect without a restart; the others keep their old value until then
+# Sections, and keys of sections, that take effect without a restart; the others keep their old value until then.
+SECTIONS = {"metrics", "models", "alerts", "notify"}
+COUNTS = {"open_windows", "agents", "features", "classes", "models", "streams"}
+KEYS = {
     "collector": {"window", "grace", "idle", "max_wait", "max_skew", "sample_rows", "label_horizon", "label_wait"},
-    "metrics": None,
-    "models": None,
     "security": {"clients", "clients_file"},
-    "alerts": None,
-    "notify": None,
-    "limits": {
-        "open_windows",
-        "agents",
-        "features",
-        "classes",
-        "models",
-        "streams",
-        "inflight_bytes",
-        "schema_bytes",
-        "label_bytes",
-    },
+    "limits": COUNTS | {"inflight_bytes", "schema_bytes", "label_bytes"},
 }
 
 
@@ -32,24 +20,14 @@ def merged(old: Config, new: Config) -> tuple[Config, list[str]]:
     """Return the configuration to continue with, and the changed keys that wait for a restart."""
     waiting: list[str] = []
     sections = {}
-    for section in fields(Config):
-        before, after = getattr(old, section.name), getattr(new, section.name)
-        if before == after:
-            continue
-        if section.name not in AT_ONCE:
-            waiting.append(f"[{section.name}]")
-            continue
-        allowed = AT_ONCE[section.name]
-        if allowed is None:
-            sections[section.name] = after
-            continue
-        changed = set(_changed(before, after))
-        waiting += [f"[{section.name}] {name}" for name in sorted(changed - allowed)]
-        sections[section.name] = replace(before, **{name: getattr(after, name) for name in changed & allowed})
+    for name in (section.name for section in fields(Config)):
+        before, after = getattr(old, name), getattr(new, name)
+        if name in SECTIONS:
+            sections[name] = after
+        elif name in KEYS:
+            changed = {key.name for key in fields(before) if getattr(before, key.name) != getattr(after, key.name)}
+            waiting += [f"[{name}] {key}" for key in sorted(changed - KEYS[name])]
+            sections[name] = replace(before, **{key: getattr(after, key) for key in changed & KEYS[name]})
+        elif before != after:
+            waiting.append(f"[{name}]")
     return replace(old, **sections), waiting
-
-
-def _changed(before: object, after: object) -> Iterator[str]:
-    for key in fields(before):  # type: ignore[arg-type]
-        if getattr(before, key.name) != getattr(after, key.name):
-            yield key.name

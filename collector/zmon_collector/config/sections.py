@@ -1,29 +1,22 @@
-"""The sections of zmon.toml: the reader, default and meaning of each key."""
+"""The sections of zmon.toml: the reader, default and meaning of each key; and `Config`, all of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from zmon._transport.settings import DEFAULT_COLLECTOR
-from zmon.options import duration, flag, positive, size, texts, whole
-from zmon.options import text as one_text
-from zmon_collector.config.values import address, clients, endpoint, expectations, file, globs, journal, period, tables
-from zmon_collector.config.values import preset as one_preset
+from zmon.contract import PRESETS
+from zmon.options import duration, flag, one_of, positive, size, text, texts, whole
+from zmon_collector.config.alerting import AlertRule, NotifySection
+from zmon_collector.config.values import address, clients, endpoint, expectations, file, globs, key, period, tables
 
 SEGMENT_METRICS = ("rows", "predicted_classes", "confidence", "performance", "regression")
 
-Parse = Callable[[object], Any]
-
-
-def key(parse: Parse, default: Any, doc: str) -> Any:
-    """Return a dataclass field for a configuration key, with the reader of its values, its default and its meaning."""
-    metadata = {"parse": parse, "doc": doc}
-    return (
-        field(default_factory=dict, metadata=metadata) if default == {} else field(default=default, metadata=metadata)
-    )
+one_preset = one_of(*PRESETS)
+switch = one_of("on", "off")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +41,7 @@ class CollectorSection:
         duration, 30.0, "a metric that takes longer for one step is disabled until the next start"
     )
     workers: int = key(positive, 2, "threads for the built-in metrics")
-    journal: str = key(journal, "on", "on: rows are on disk before they are acknowledged; off: rows are in memory only")
+    journal: str = key(switch, "on", "on: rows are on disk before they are acknowledged; off: rows are in memory only")
     flush_on_exit: bool = key(
         flag, False, "close and write open windows when the collector stops; otherwise they continue after a restart"
     )
@@ -131,7 +124,7 @@ class WebSection:
     token_file: Path | None = key(
         file, None, "file with the token that viewers need; a token is required beyond loopback"
     )
-    token_env: str | None = key(one_text, None, "environment variable with the token, instead of a file")
+    token_env: str | None = key(text, None, "environment variable with the token, instead of a file")
     hosts: tuple[str, ...] | None = key(texts, None, "additional host names under which the page is reached")
     viewers: int = key(positive, 200, "most live viewers at a time")
     keep: float = key(duration, 7 * 86400.0, "how long the history keeps windows")
@@ -191,3 +184,20 @@ class SecuritySection:
     clients: Mapping[str, Mapping[str, Any]] = key(
         clients, {}, "[security.clients.NAME]: key (public), models and agents (globs) that this client may publish as"
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Everything that can be configured."""
+
+    collector: CollectorSection = CollectorSection()
+    metrics: MetricsSection = MetricsSection()
+    limits: LimitsSection = LimitsSection()
+    security: SecuritySection = SecuritySection()
+    web: WebSection = WebSection()
+    health: HealthSection = HealthSection()
+    models: Mapping[str, ModelSection] = field(default_factory=dict)
+    plugins: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    sinks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    alerts: tuple[AlertRule, ...] = ()
+    notify: Mapping[str, NotifySection] = field(default_factory=dict)

@@ -118,8 +118,7 @@ class SeriesFilter:
         self._selection = selection
         self._ranks = ranks
         self._series: dict[tuple[Any, ...], bool] = {}
-        self._classes: dict[str, bool] = {}
-        self._features: dict[str, bool] = {}
+        self._names: dict[tuple[tuple[str, ...], str], bool] = {}  # by globs and name
 
     def emits(self, metric: Metric[Any], value: Value) -> bool:
         """Return whether a value of a metric is emitted."""
@@ -133,28 +132,20 @@ class SeriesFilter:
             rank, least = self._ranks[metric.name].of(value.what, tuple(bool(value[i]) for i in _WHERE), value.stat)
             segment = bool(value.segment_name)
             emitted = self._series[key] = selection.takes(value.what, value.stat, rank, least, segment=segment)
-        return (
-            emitted
-            and (
-                not selection.classes
-                or not value.class_name
-                or _fits_any(self._classes, selection.classes, value.class_name)
-            )
-            and (
-                not selection.features
-                or not value.feat_name
-                or _fits_any(self._features, selection.features, value.feat_name)
-            )
-        )
+        if not emitted or not (selection.classes or selection.features):
+            return emitted
+        return self._fits(selection.classes, value.class_name) and self._fits(selection.features, value.feat_name)
 
-
-def _fits_any(answers: dict[str, bool], globs: Sequence[str], name: str) -> bool:
-    answer = answers.get(name)
-    if answer is None:
-        if len(answers) > 2**17:  # names come from publishers
-            answers.clear()
-        answer = answers[name] = matches(globs, name)
-    return answer
+    def _fits(self, globs: tuple[str, ...], name: str) -> bool:
+        """Return whether a name is selected; no globs are for all names, and a value without a name always fits."""
+        if not globs or not name:
+            return True
+        answer = self._names.get((globs, name))
+        if answer is None:
+            if len(self._names) > 2**17:  # names come from publishers
+                self._names.clear()
+            answer = self._names[globs, name] = matches(globs, name)
+        return answer
 
 
 def smallest(metrics: Callable[[], Iterable[Metric[Any]]]) -> Callable[[Value], str]:

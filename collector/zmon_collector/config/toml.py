@@ -8,7 +8,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 from zmon.options import duration
-from zmon_collector.config.configuration import Config
+from zmon_collector.config.sections import Config
 from zmon_collector.config.values import clients, period, tables
 
 

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
 from zmon._transport.keys import is_key
 from zmon._transport.settings import control_of
-from zmon.contract import PRESETS
-from zmon.options import duration, one_of, read_options, text, texts, whole
+from zmon.options import Reader, duration, read_options, text, texts, whole
 
-EXPECTED = ("agents", "features", "classes", "categorical", "categories", "segments")
+# What `zmon validate` assumes of a model of which nothing is said.
+EXPECTED = {"agents": 10, "features": 20, "classes": 2, "categorical": 0, "categories": 10, "segments": 0}
 
-preset = one_of(*PRESETS)
-journal = one_of("on", "off")
+
+def key(parse: Reader, default: Any, doc: str) -> Any:
+    """Return a dataclass field for a configuration key, with the reader of its values, its default and its meaning."""
+    metadata = {"parse": parse, "doc": doc}
+    if default == {}:
+        return field(default_factory=dict, metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 
 def period(value: object) -> int:

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from zmon._wire.frames import Message, decode_schema
 from zmon.batch import Schema
 from zmon.errors import WireError
-from zmon_collector.config import LimitsSection
+from zmon_collector.config.sections import LimitsSection
 from zmon_collector.telemetry import Telemetry
 
 

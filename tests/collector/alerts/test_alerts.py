@@ -17,8 +17,9 @@ from zmon_collector.alerts.notifier import NotificationQueues, Notifier, message
 from zmon_collector.alerts.rule_matching import AGENT_FORGOTTEN
 from zmon_collector.alerts.rules import AlertEvent, AlertTracker
 from zmon_collector.alerts.worker import AlertWorker
-from zmon_collector.config import Config, WebSection
+from zmon_collector.config import Config
 from zmon_collector.config.alerting import DEFAULTS, AlertRule, NotifySection, rules
+from zmon_collector.config.sections import WebSection
 from zmon_collector.jobs.demo.replica import Traffic
 from zmon_collector.telemetry import Telemetry
 

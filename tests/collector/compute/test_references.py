@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from zmon_collector.config import Config, ModelSection, WebSection, parse
+from zmon_collector.config import Config, parse
 from zmon_collector.config.policy import ModelPolicy
+from zmon_collector.config.sections import ModelSection, WebSection
 
 import zmon
 from tests.support.waiting import until

@@ -9,7 +9,8 @@ from typing import Any
 
 import httpx
 import pytest
-from zmon_collector.config import Config, HealthSection, WebSection
+from zmon_collector.config import Config
+from zmon_collector.config.sections import HealthSection, WebSection
 
 from tests.support.collectors import Collector
 from tests.support.frameworks import require

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 from zmon_collector.compute import details
-from zmon_collector.config import Config, ModelSection, WebSection
+from zmon_collector.config import Config
+from zmon_collector.config.sections import ModelSection, WebSection
 from zmon_collector.dashboard import distributions, history_queries
 from zmon_collector.dashboard.history import History
 from zmon_collector.dashboard.history_queries import PointQuery

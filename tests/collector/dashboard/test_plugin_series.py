@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from zmon_collector.cli.main import cli
-from zmon_collector.config import Config, WebSection
+from zmon_collector.config import Config
+from zmon_collector.config.sections import WebSection
 
 from tests.support.frameworks import require
 from tests.support.pages import get, shown

@@ -6,7 +6,8 @@ import json
 from typing import Any
 
 import numpy as np
-from zmon_collector.config import Config, WebSection
+from zmon_collector.config import Config
+from zmon_collector.config.sections import WebSection
 from zmon_collector.dashboard import panels as views
 
 from tests.support.collectors import Collector

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from zmon_collector.config import WebSection
+from zmon_collector.config.sections import WebSection
 from zmon_collector.dashboard.web import servers
 from zmon_collector.dashboard.web.app import build_probe_app
 from zmon_collector.dashboard.web.security import content_security_policy, is_loopback, load_token

@@ -19,7 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from zmon_collector.admin import ask
 from zmon_collector.cli.keygen import keygen
-from zmon_collector.config import Config, SecuritySection, dump, load, parse
+from zmon_collector.config import Config, dump, load, parse
+from zmon_collector.config.sections import SecuritySection
 from zmon_collector.ingest.auth import DOMAIN, LOGGED_KEYS, AllowedClient, AllowList, Authenticator, zap_reply
 from zmon_collector.telemetry import Telemetry
 from zmq.utils import z85

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 from zmon_collector.compute.finalizer import ClosedWindow
-from zmon_collector.config import CollectorSection, Config, WebSection
+from zmon_collector.config import Config
+from zmon_collector.config.sections import CollectorSection, WebSection
 from zmon_collector.ingest.receiver import ReceivedMessage
 from zmon_collector.ingest.recovery import Recovery
 from zmon_collector.service import Service

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from zmon_collector.compute.engine import Engine
 from zmon_collector.compute.memory import MetricMemory
-from zmon_collector.config import Config, LimitsSection
+from zmon_collector.config import Config
 from zmon_collector.config.policy import PolicyStore
+from zmon_collector.config.sections import LimitsSection
 from zmon_collector.ingest.ingestor import Ingestor
 from zmon_collector.ingest.recovery import Recovery
 from zmon_collector.ingest.retention import FORGET_AGENT, FORGET_MODEL, Retention

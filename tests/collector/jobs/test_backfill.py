@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import pandas
 import pytest
-from zmon_collector.config import Config, MetricsSection, ModelSection, parse
+from zmon_collector.config import Config, parse
 from zmon_collector.config.policy import ModelPolicy
+from zmon_collector.config.sections import MetricsSection, ModelSection
 from zmon_collector.jobs import row_files
 from zmon_collector.jobs.backfill import run
 from zmon_collector.jobs.backfill.plan import BackfillPlan

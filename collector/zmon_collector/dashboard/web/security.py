@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from zmon.errors import ConfigurationError
-from zmon_collector.config import WebSection
+from zmon_collector.config.sections import WebSection
 
 COOKIE = "zmon"
 DEFAULT_BIND = "127.0.0.1:8787"
