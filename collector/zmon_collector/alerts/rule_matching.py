@@ -34,11 +34,8 @@ def fits(rule: AlertRule, point: Point) -> bool:
     if value.segment_name or value.category or value.predicted or value.reason:
         return False
     pairs = [(getattr(value, name), getattr(rule, name)) for name in NAMES]
-    return all(bool(has) == bool(glob) and fnmatchcase(has, glob) for has, glob in (*pairs, _agents(rule, point)))
-
-
-def _agents(rule: AlertRule, point: Point) -> tuple[str, str]:
-    return point.agent_id or "", rule.agent_id
+    pairs.append((point.agent_id or "", rule.agent_id))
+    return all(bool(has) == bool(glob) and fnmatchcase(has, glob) for has, glob in pairs)
 
 
 def member_of(point: Point) -> str:
@@ -49,10 +46,8 @@ def member_of(point: Point) -> str:
 
 def rows_by_agent(rows: Mapping[str, RowCounts]) -> dict[str | None, int]:
     """Return the rows that values rest on, by agent; None stands for all agents."""
-    return {
-        None: sum(counts.received for counts in rows.values()),
-        **{agent: counts.received for agent, counts in rows.items()},
-    }
+    by_agent: dict[str | None, int] = {agent: counts.received for agent, counts in rows.items()}
+    return {None: sum(by_agent.values()), **by_agent}
 
 
 def labels_by_agent(points: Sequence[Point], rows: Mapping[str, RowCounts]) -> dict[str | None, int]:

@@ -8,20 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 from zmon.contract import Point, Report
-from zmon_collector.alerts.rule_matching import (
-    SCORES,
-    fits,
-    is_few,
-    is_for,
-    labels_by_agent,
-    member_of,
-    note_agents,
-    rows_by_agent,
-)
+from zmon_collector.alerts import rule_matching as matching
 from zmon_collector.config.alerting import AlertRule
 
 LEARN = 3  # windows before the trailing mean is used
@@ -93,11 +85,8 @@ class AlertTracker:
     def replace_rules(self, rules: Sequence[AlertRule], wall: float) -> list[AlertEvent]:
         """Replace the rules. Alerts of a rule whose name remains stay open."""
         self._set_rules(rules)
-        return [
-            self._close(alert, int(wall), "its rule is gone")
-            for alert in self.open()
-            if alert["rule"] not in self._rules
-        ]
+        orphans = [alert for alert in self.open() if alert["rule"] not in self._rules]
+        return [self._close(alert, int(wall), "its rule is gone") for alert in orphans]
 
     def _set_rules(self, rules: Sequence[AlertRule]) -> None:
         self._rules = {rule.name: rule for rule in rules}
@@ -131,12 +120,12 @@ class AlertTracker:
         if rows:
             period = report.window.end - report.window.start
             model.update(heard=wall, period=period, start=max(report.window.start, model.get("start", 0)))
-            note_agents(model["agents"], report.rows)
+            matching.note_agents(model["agents"], report.rows)
         judged: set[tuple[str, str]] = set()
         for rule, findings in self._judge_report(report, model, rows):
             events += self._apply(rule, key, findings, report.window.start)
             judged.update((rule.name, finding.member) for finding in findings)
-        return [*events, *self._drop_quiet_members(report, rows, judged, wall)]
+        return [*events, *self._drop_quiet(report, rows, judged, wall)]
 
     def advance(self, wall: float) -> list[AlertEvent]:
         """Find models without new windows, and forget those that have had none for long."""
@@ -150,63 +139,58 @@ class AlertTracker:
             if rule.when != "no_data":
                 continue
             for (name, version), model in self._models.items():
-                if "heard" not in model or not is_for(rule, name, version):
+                if "heard" not in model or not matching.is_for(rule, name, version):
                     continue
                 quiet = wall - model["heard"]
                 gone = quiet > (rule.windows + 1) * model["period"] + GRACE
                 finding = Finding("", quiet, gone, not gone, f"no rows for {quiet:.0f} s")
-                events += self._apply(_immediate(rule), (name, version), [finding], int(wall))
+                at_once = replace(rule, windows=1)  # the clock has counted the rule's windows already
+                events += self._apply(at_once, (name, version), [finding], int(wall))
         return events
 
     def _skip_downtime(self, wall: float) -> None:
         """After a restart, add the time without a collector to the times of last data: it says nothing of models."""
         if self._resumed:
             self._resumed = False
-            noted = [
-                (state, name)
-                for state in (*self._models.values(), *self._series.values())
-                for name in ("heard", "seen")
-                if name in state
-            ]
+            states = [*self._models.values(), *self._series.values()]
+            noted = [(state, name) for state in states for name in ("heard", "seen") if name in state]
             last = self._wall or max((state[name] for state, name in noted), default=wall)
             for state, name in noted:
                 state[name] += max(wall - last, 0.0)
         self._wall = wall
 
     def _judge_report(self, report: Report, model: State, rows: int) -> Iterator[tuple[AlertRule, list[Finding]]]:
-        labels, rows_of = labels_by_agent(report.points, report.rows), rows_by_agent(report.rows)
+        labels, rows_of = matching.labels_by_agent(report.points, report.rows), matching.rows_by_agent(report.rows)
         by_rule: dict[str, list[Finding]] = {}
         for point in report.points:
             for rule in self._by_what.get(point.value.what, ()):
-                if is_for(rule, report.model, report.version) and fits(rule, point):
-                    count = labels if rule.what in SCORES else rows_of
+                if matching.is_for(rule, report.model, report.version) and matching.fits(rule, point):
+                    count = labels if rule.what in matching.SCORES else rows_of
                     finding = self._judge(rule, report, point, count.get(point.agent_id, 0))
                     if finding is not None:
                         by_rule.setdefault(rule.name, []).append(finding)
         for name, findings in by_rule.items():
             yield self._rules[name], findings
         for rule in self._rules.values():
-            if rule.when == "loss" and is_for(rule, report.model, report.version):
+            if rule.when == "loss" and matching.is_for(rule, report.model, report.version):
                 lost = sum(counts.lost for counts in report.rows.values())
                 if rows + lost >= rule.min_rows:
                     share, bound = lost / (rows + lost), rule.above or 0.0
                     text = f"{lost} of {rows + lost} rows were lost"
                     yield rule, [Finding("", share, share > bound, share <= bound * (1 - rule.hysteresis), text)]
-            elif rule.when == "silent" and rows and is_for(rule, report.model, report.version):
-                yield (
-                    rule,
-                    [
-                        Finding(agent, float(missed), missed > 0, missed == 0, f"{agent} sends no rows")
-                        for agent, (seen, missed) in model["agents"].items()
-                        if seen >= SILENT_AFTER and fnmatchcase(agent, rule.agent_id or "*")
-                    ],
-                )
+            elif rule.when == "silent" and rows and matching.is_for(rule, report.model, report.version):
+                findings = [
+                    Finding(agent, float(missed), missed > 0, missed == 0, f"{agent} sends no rows")
+                    for agent, (seen, missed) in model["agents"].items()
+                    if seen >= SILENT_AFTER and fnmatchcase(agent, rule.agent_id or "*")
+                ]
+                yield rule, findings
 
     def _judge(self, rule: AlertRule, report: Report, point: Point, rows: int) -> Finding | None:
         if rows < rule.min_rows:
             return None
         value = float(point.value.value)
-        member = member_of(point)
+        member = matching.member_of(point)
         if rule.sigma is not None:
             return self._against_trailing(rule, report, point, rows)
         slack = [rule.hysteresis * abs(bound) for bound in (rule.above, rule.below) if bound is not None]
@@ -225,7 +209,7 @@ class AlertTracker:
         Few windows say little of σ, so it is no smaller than what chance alone does to a mean of numbers in [0, 1] over
         this many rows.
         """
-        value, member = float(point.value.value), member_of(point)
+        value, member = float(point.value.value), matching.member_of(point)
         series = self._series_state(rule, (report.model, report.version), member)
         trailing: list[float] = series.setdefault("values", [])
         if len(trailing) < LEARN:
@@ -252,12 +236,9 @@ class AlertTracker:
 
     def _series_state(self, rule: AlertRule, model: Key, member: str) -> State:
         key = (rule.name, *model, member)
-        series = self._series.get(key)
-        if series is None:
-            if len(self._series) >= SERIES:
-                self._series.pop(next(iter(self._series)))
-            series = self._series[key] = {}
-        return series
+        if key not in self._series and len(self._series) >= SERIES:
+            del self._series[next(iter(self._series))]
+        return self._series.setdefault(key, {})
 
     def _apply(self, rule: AlertRule, model: Key, findings: Iterable[Finding], start: int) -> Iterator[AlertEvent]:
         """Open, change or close the alert of a rule and a model by a window's findings."""
@@ -281,9 +262,7 @@ class AlertTracker:
         elif opened:
             yield self._open(rule, model, opened, start)
 
-    def _drop_quiet_members(
-        self, report: Report, rows: int, judged: set[tuple[str, str]], wall: float
-    ) -> Iterator[AlertEvent]:
+    def _drop_quiet(self, report: Report, rows: int, judged: set[tuple[str, str]], wall: float) -> Iterator[AlertEvent]:
         """Drop members that have had no value for long while their model, in any version, has windows.
 
         In any version, because that of a canary that was rolled back has no windows at all.
@@ -297,7 +276,9 @@ class AlertTracker:
             for member in list(alert["members"]):
                 series = self._series_state(rule, (alert["model"], alert["version"]), member)
                 at = series.get("at", -1)  # windows of several versions at the same time count once
-                if same_version and ((rule.name, member) in judged or is_few(rule, report, series.get("agent"))):
+                if same_version and (
+                    (rule.name, member) in judged or matching.is_few(rule, report, series.get("agent"))
+                ):
                     series.update(heard=wall, missed=0, at=max(at, start))
                 elif rows and start > at:
                     series.update(heard=series.get("heard", wall), missed=series.get("missed", 0) + 1, at=start)
@@ -359,8 +340,3 @@ def _keyed(kept: Sequence[Sequence[Any]] | Mapping[str, State], parts: int) -> d
 
 def _copy(alert: Alert) -> Alert:
     return {**alert, "members": dict(alert["members"])}
-
-
-def _immediate(rule: AlertRule) -> AlertRule:
-    """Return the rule for one window: the clock has counted its windows already."""
-    return AlertRule(rule.name, when=rule.when, severity=rule.severity)

@@ -151,8 +151,5 @@ class AlertWorker(Delivery):
         """Store state and queues together, so that an open alert is notified whatever happens to the process."""
         with self._lock:
             data = pack_state({"alerts": self._tracker.state(), "queues": self._notifications.queues})
-        self._database.submit(lambda connection: _write(data, connection))
-
-
-def _write(data: bytes, connection: sqlite3.Connection) -> None:
-    connection.execute("INSERT OR REPLACE INTO alerts (name, data) VALUES ('state', ?)", (data,))
+        write = "INSERT OR REPLACE INTO alerts (name, data) VALUES ('state', ?)"
+        self._database.submit(lambda connection: connection.execute(write, (data,)))
