@@ -7,16 +7,19 @@ are epoch milliseconds in UTC. Plotly reads markup in labels, so names are escap
 from __future__ import annotations
 
 import html
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from zmon_collector.dashboard import theme
 from zmon_collector.dashboard.movers import Movers
 from zmon_collector.dashboard.timeseries import Times, TimeSeries, Values, align, first, select
 
 Figure = dict[str, Any]
+Trace = dict[str, Any]
 
 NAME_LENGTH = 42
 MOST_CLASSES = 10  # in one chart; the others are summed
@@ -42,10 +45,10 @@ def unique(labels: Sequence[str]) -> list[str]:
     >>> unique(["a", "a", "b"])
     ['a', 'a (2)', 'b']
     """
-    seen: dict[str, int] = {}
+    seen: Counter[str] = Counter()
     numbered = []
     for text in labels:
-        seen[text] = seen.get(text, 0) + 1
+        seen[text] += 1
         numbered.append(text if seen[text] == 1 else f"{text} ({seen[text]})")
     return numbered
 
@@ -55,9 +58,9 @@ def figure(traces: Sequence[Mapping[str, Any]], **layout: Any) -> Figure:
     return {"data": list(traces), "layout": layout}
 
 
-def with_template(made: Figure, mode: str = "light") -> Figure:
-    """Add the template and a height, for places that have none of their own, such as a notebook."""
-    return {**made, "layout": {**made["layout"], "template": theme.TEMPLATES[mode], "height": 340}}
+def with_template(made: Figure) -> Figure:
+    """Add the light template and a height, for places that have none of their own, such as a notebook."""
+    return {**made, "layout": {**made["layout"], "template": theme.TEMPLATES["light"], "height": 340}}
 
 
 def numbers(values: Iterable[float]) -> list[float | None]:
@@ -96,15 +99,8 @@ def _gapped(ts: TimeSeries) -> tuple[list[int], list[float | None]]:
 
 
 def trace(
-    ts: TimeSeries,
-    name: str,
-    color: str,
-    *,
-    percent: bool = False,
-    width: float = 2,
-    dash: str = "solid",
-    **more: Any,
-) -> dict[str, Any]:
+    ts: TimeSeries, name: str, color: str, *, percent: bool = False, width: float = 2, dash: str = "solid", **more: Any
+) -> Trace:
     """Draw a series as a line over time, with markers when there are too few points to see a line."""
     times, values = _gapped(ts)
     return {
@@ -120,14 +116,13 @@ def trace(
     }
 
 
-def _band(low: TimeSeries, high: TimeSeries, name: str, fill: str) -> list[dict[str, Any]]:
-    edge: dict[str, Any] = {
-        "width": 0,
-        "mode": "lines",
-        "legendgroup": name,
-        "hoverinfo": "skip",
-        "hovertemplate": None,
-    }
+def _overall(series: Sequence[TimeSeries], measures: Iterable[tuple[str, str, str]], *, percent: bool) -> list[Trace]:
+    """Draw measures of all rows, given with their names and colours, as far as present."""
+    return [trace(ts, name, color, percent=percent) for what, name, color in measures if (ts := first(series, what))]
+
+
+def _band(low: TimeSeries, high: TimeSeries, name: str, fill: str) -> list[Trace]:
+    edge: Trace = {"width": 0, "mode": "lines", "legendgroup": name, "hoverinfo": "skip", "hovertemplate": None}
     return [
         trace(low, f"{name} from", fill, showlegend=False, **edge),
         trace(high, name, fill, fill="tonexty", fillcolor=fill, **edge),
@@ -188,6 +183,15 @@ SCORES = (
     ("roc_auc", "", "ROC AUC", "#d6539b", "solid"),
     ("label_coverage", "", "labelled rows", theme.QUIET, "dot"),
 )
+ERRORS = (
+    ("mae", "mean absolute error", theme.PALETTE[0]),
+    ("rmse", "root mean squared error", theme.PALETTE[1]),
+    ("bias", "bias", theme.PALETTE[2]),
+)
+CALIBRATION = (
+    ("calibration_ece", "expected calibration error", theme.ACCENT),
+    ("calibration_mce", "largest gap", theme.WARM),
+)
 
 
 def quality(series: Sequence[TimeSeries]) -> Figure | None:
@@ -204,12 +208,7 @@ def quality(series: Sequence[TimeSeries]) -> Figure | None:
 
 def errors(series: Sequence[TimeSeries]) -> Figure | None:
     """Draw the errors of a regression."""
-    named = (("mae", "mean absolute error"), ("rmse", "root mean squared error"), ("bias", "bias"))
-    traces = [
-        trace(ts, name, color)
-        for (what, name), color in zip(named, theme.PALETTE, strict=False)
-        if (ts := first(series, what))
-    ]
+    traces = _overall(series, ERRORS, percent=False)
     return figure(traces, xaxis=TIME, yaxis={}) if traces else None
 
 
@@ -222,24 +221,17 @@ def by_class(series: Sequence[TimeSeries], what: str = "f1") -> Figure | None:
         scores = sorted(scores, key=lambda ts: float(ts.values.min()))[:MOST_ROWS]
     times, values = align(scores)
     names = [ts.get("class_name") for ts in scores]
-    return heat_map(times, values, names, scale=theme.SCORE, limits=(0.0, 1.0), form=".0%")
+    return heat_map(times, values, names, scale=theme.SCORE, ends=(0.0, 1.0), form=".0%")
 
 
 def heat_map(
-    times: Times,
-    values: Values,
-    names: Sequence[str],
-    *,
-    scale: Any,
-    limits: tuple[float, float],
-    form: str,
-    unit: str = "",
+    times: Times, values: Values, names: list[str], *, scale: Any, ends: tuple[float, float], form: str, unit: str = ""
 ) -> Figure:
     """Draw one row per name from the top, windows from left to right."""
     labels = unique([label(name, 28) for name in names])
     data = {
         "type": "heatmap", "x": _milliseconds(times), "y": labels, "z": [numbers(row) for row in values],
-        "zmin": limits[0], "zmax": limits[1], "colorscale": scale, "hoverongaps": False, "xgap": 0, "ygap": 1,
+        "zmin": ends[0], "zmax": ends[1], "colorscale": scale, "hoverongaps": False, "xgap": 0, "ygap": 1,
         "hovertemplate": f"%{{y}}<br>%{{x|%H:%M:%S}}<br>%{{z:{form}}}{unit}<extra></extra>",
         "colorbar": {"thickness": 8, "outlinewidth": 0, "len": 1.0, "tickformat": form, "nticks": 5,
                      "tickfont": {"size": 10}},
@@ -262,15 +254,16 @@ def confusion(series: Sequence[TimeSeries]) -> Figure | None:
     with np.errstate(invalid="ignore", divide="ignore"):
         shares = np.nan_to_num(counts / counts.sum(axis=1, keepdims=True))
     labels = [label(name, 16) for name in names]
+    places = list(range(len(names)))
     data = {
-        "type": "heatmap", "x": list(range(len(names))), "y": list(range(len(names))),
+        "type": "heatmap", "x": places, "y": places,
         "z": [numbers(row) for row in shares], "zmin": 0, "zmax": 1, "colorscale": theme.RISING, "showscale": False,
         "xgap": 2, "ygap": 2, "customdata": counts.astype(int).tolist(),
         "text": [[str(int(count)) if count else "" for count in row] for row in counts],
         "texttemplate": "%{text}" if len(names) <= 16 else "", "textfont": {"size": 11},
         "hovertemplate": "%{customdata} rows, %{z:.1%} of the class<extra></extra>",
     }  # fmt: skip
-    ticks = {"tickvals": list(range(len(names))), "ticktext": labels, "showgrid": False}
+    ticks = {"tickvals": places, "ticktext": labels, "showgrid": False}
     return figure(
         [data],
         xaxis={**ticks, "title": {"text": "predicted"}, "showline": False},
@@ -282,12 +275,7 @@ def confusion(series: Sequence[TimeSeries]) -> Figure | None:
 
 def calibration(series: Sequence[TimeSeries]) -> Figure | None:
     """Draw how far confidence lies from accuracy."""
-    named = (("calibration_ece", "expected calibration error"), ("calibration_mce", "largest gap"))
-    traces = [
-        trace(ts, name, color, percent=True)
-        for (what, name), color in zip(named, (theme.ACCENT, theme.WARM), strict=True)
-        if (ts := first(series, what))
-    ]
+    traces = _overall(series, CALIBRATION, percent=True)
     return figure(traces, xaxis=TIME, yaxis=SHARE) if traces else None
 
 
@@ -296,10 +284,10 @@ def movement(movers: Movers | None) -> Figure | None:
     if movers is None or not len(movers.names):
         return None
     shown = movers.order[:MOST_ROWS]
-    limits, scale = ((0.0, 0.5), theme.RISING) if movers.kind == "psi" else ((-3.0, 3.0), theme.SHIFT)
+    ends, scale = ((0.0, 0.5), theme.RISING) if movers.kind == "psi" else ((-3.0, 3.0), theme.SHIFT)
     unit = "" if movers.kind == "psi" else " σ"
     names = [movers.names[i] for i in shown]
-    return heat_map(movers.times, movers.scores[shown], names, scale=scale, limits=limits, form=".2f", unit=unit)
+    return heat_map(movers.times, movers.scores[shown], names, scale=scale, ends=ends, form=".2f", unit=unit)
 
 
 def side_by_side(series: Sequence[TimeSeries], key: str, *, percent: bool = True, rate: float = 0.0) -> Figure | None:
@@ -335,7 +323,7 @@ def rows(series: Sequence[TimeSeries], period: int) -> Figure | None:
     return figure(traces, xaxis=TIME, yaxis={"rangemode": "tozero", "ticksuffix": " /s"}, barmode="stack", bargap=0.15)
 
 
-def _bars(ts: TimeSeries, name: str, color: str, period: int) -> dict[str, Any]:
+def _bars(ts: TimeSeries, name: str, color: str, period: int) -> Trace:
     return {
         "type": "bar", "name": name, "x": _milliseconds(ts.times), "y": numbers(ts.values / max(1, period)),
         "marker": {"color": color, "line": {"width": 0}}, "hovertemplate": "%{y:,.4~g} /s",
@@ -345,7 +333,7 @@ def _bars(ts: TimeSeries, name: str, color: str, period: int) -> dict[str, Any]:
 def bands(series: Sequence[TimeSeries], *, percent: bool = False) -> Figure | None:
     """Draw the statistics of one quantity: mean, median, and the bands of its quantiles, as far as present."""
     by_stat = {ts.get("stat"): ts for ts in series}
-    traces: list[dict[str, Any]] = []
+    traces: list[Trace] = []
     for low, high, name, fill in (("q05", "q95", "5–95 %", theme.FAINT), ("q25", "q75", "middle half", theme.SOFT)):
         if low in by_stat and high in by_stat:
             traces += _band(by_stat[low], by_stat[high], name, fill)
@@ -370,7 +358,7 @@ def named_lines(series: Sequence[TimeSeries], names: Sequence[str], *, from_zero
     return figure(traces, xaxis=TIME, yaxis={"rangemode": "tozero"} if from_zero else {}) if traces else None
 
 
-def unnamed(times: Sequence[int], values: Sequence[float]) -> TimeSeries:
+def unnamed(times: ArrayLike, values: ArrayLike) -> TimeSeries:
     """Make a series without names."""
     return TimeSeries({}, np.array(times, dtype=np.int64), np.array(values, dtype=float))
 
@@ -380,15 +368,12 @@ def ranking(names: Sequence[str], values: Sequence[float], unit: str) -> Figure 
     if not names:
         return None
     order = sorted(range(len(names)), key=lambda i: -values[i])[:15]
+    places = list(range(len(order)))
     data = {
-        "type": "bar", "orientation": "h", "x": numbers([values[i] for i in order]), "y": list(range(len(order))),
+        "type": "bar", "orientation": "h", "x": numbers([values[i] for i in order]), "y": places,
         "marker": {"color": theme.ACCENT}, "hovertemplate": f"%{{x:.3~s}}{unit}<extra></extra>",
     }  # fmt: skip
-    axis = {
-        "tickvals": list(range(len(order))),
-        "ticktext": [label(names[i], 26) for i in order],
-        "autorange": "reversed",
-    }
+    axis = {"tickvals": places, "ticktext": [label(names[i], 26) for i in order], "autorange": "reversed"}
     return figure(
         [data], xaxis={"ticksuffix": unit, "rangemode": "tozero"}, yaxis=axis, hovermode="closest", bargap=0.35
     )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from typing import Any
+
+import numpy as np
 
 from zmon_collector.dashboard import figures
 from zmon_collector.dashboard.figures import Figure
@@ -46,18 +47,12 @@ def _counter(beat: Mapping[str, Any], name: str) -> float:
 
 
 def _rates(beats: Sequence[Mapping[str, Any]], times: Sequence[int], names: Sequence[str]) -> Figure | None:
-    rates, shown = [], []
-    for name in names:
-        counts = [_counter(beat, name) for beat in beats]
-        if len(counts) < 2 or not counts[-1]:
-            continue
-        values = [
-            (after - before) / max(1e-9, beats[i + 1]["mono"] - beats[i]["mono"])
-            for i, (before, after) in enumerate(pairwise(counts))
-        ]
-        rates.append(figures.unnamed(times[1:], values))
-        shown.append(name.replace("_", " "))
-    return figures.named_lines(rates, shown)
+    if len(beats) < 2:
+        return None
+    seconds = np.maximum(np.diff([beat["mono"] for beat in beats]), 1e-9)
+    counts = {name: [_counter(beat, name) for beat in beats] for name in names}
+    rates = {name: figures.unnamed(times[1:], np.diff(counts[name]) / seconds) for name in names if counts[name][-1]}
+    return figures.named_lines(list(rates.values()), [name.replace("_", " ") for name in rates])
 
 
 def _levels(beats: Sequence[Mapping[str, Any]], times: Sequence[int], name: str, factor: float = 1.0) -> Figure | None:
