@@ -6,14 +6,17 @@ import json
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
 
-from zmon.contract import DIMENSIONS
+from zmon.contract import DIMENSIONS, Value, target_type
 from zmon.errors import ZmonError
-from zmon_collector.dashboard.timeseries import TimeSeries, downsample, is_counter, split_rows
+from zmon_collector.dashboard.timeseries import TimeSeries, downsample, split_rows
 
+# Names that all series of a bundle share, and their columns.
+COLUMNS = {"what": "what", "model": "model", "model_version": "version", "agent_id": "agent", "stat": "stat"}
 WITHIN_BUNDLE = frozenset(DIMENSIONS) - {"stat"} | {"basis"}  # names that distinguish the series of a bundle
 MOST_VALUES = 4_000_000  # that one query may read
 
@@ -51,6 +54,12 @@ class PointQuery:
     step: int = 0
     exact: bool = False  # only series without further names than those in `names`
     frozen: bool = False  # without open windows
+
+    def shared(self) -> dict[str, Sequence[str]]:
+        """Return which values each name of a bundle may have; names that may have any are left out."""
+        version = None if self.version is None else (self.version,)
+        values = (self.what, (self.model,), version, self.agents, self.stat)
+        return {name: wanted for name, wanted in zip(COLUMNS, values, strict=True) if wanted is not None}
 
 
 def list_models(db: sqlite3.Connection) -> list[KnownModel]:
@@ -91,7 +100,7 @@ def find_series(
     )
     matches = []
     for name, of, what, stat, text in rows:
-        names = _names((name, of, "", what, stat), text)
+        names = _names((what, name, of, "", stat), text)
         searched = " ".join(value for key, value in names.items() if not key.startswith("model")).casefold()
         if all(word in searched for word in words):
             matches.append(names)
@@ -139,30 +148,15 @@ def read_details(
 
 def fits(names: Mapping[str, str], query: PointQuery) -> bool:
     """Return whether a series of these names matches a query."""
-    if names.get("model") != query.model:
-        return False
-    for name, wanted in (
-        ("model_version", None if query.version is None else (query.version,)),
-        ("agent_id", query.agents),
-        ("what", query.what),
-        ("stat", query.stat),
-    ):
-        if wanted is not None and names.get(name, "") not in wanted:
-            return False
-    return _fits(names, query)
+    return all(names.get(name, "") in wanted for name, wanted in query.shared().items()) and _fits(names, query)
 
 
 def _matching_bundles(db: sqlite3.Connection, query: PointQuery) -> Iterator[tuple[int, dict[str, str]]]:
-    where, values = ["model = ?"], [query.model]
-    if query.version is not None:
-        where.append("version = ?")
-        values.append(query.version)
-    for column, wanted in (("agent", query.agents), ("what", query.what), ("stat", query.stat)):
-        if wanted is not None:
-            where.append(f"{column} IN ({', '.join('?' * len(wanted))})")
-            values += wanted
+    shared = query.shared()
+    where = " AND ".join(f"{COLUMNS[name]} IN ({', '.join('?' * len(wanted))})" for name, wanted in shared.items())
     rows = db.execute(
-        f"SELECT id, model, version, agent, what, stat FROM bundle WHERE {' AND '.join(where)} ORDER BY id", values
+        f"SELECT id, what, model, version, agent, stat FROM bundle WHERE {where} ORDER BY id",
+        list(chain.from_iterable(shared.values())),
     )
     for number, *key in rows.fetchall():
         yield number, _names(key)
@@ -188,7 +182,7 @@ def _unpack(
     arrays = {number: np.array(pairs, dtype=np.intp).reshape(-1, 2) for number, pairs in layouts.items()}
     times = np.unique(np.array([start for start, _, _ in rows], dtype=np.int64))
     values = np.full((len(times), len(order)), np.nan)
-    counter = is_counter(shared["what"])
+    counter = target_type(Value(shared["what"], 0.0)) == "counter"
     for row, (_, layout, numbers) in zip(np.searchsorted(times, [row[0] for row in rows]), rows, strict=True):
         new = np.frombuffer(numbers, dtype="<f8")[arrays[layout][:, 0]]
         where = arrays[layout][:, 1]
@@ -212,7 +206,5 @@ def _fits(names: Mapping[str, str], query: PointQuery) -> bool:
 
 def _names(bundle: Sequence[str], text: str = "{}") -> dict[str, str]:
     """Return the names of a series, given those of its bundle and its own as JSON; absent ones are left out."""
-    model, version, agent, what, stat = bundle
-    names = {"what": what, "model": model, "model_version": version, "agent_id": agent, "stat": stat}
-    names.update(json.loads(text))
+    names = {**dict(zip(COLUMNS, bundle, strict=True)), **json.loads(text)}
     return {key: value for key, value in names.items() if value}

@@ -33,22 +33,18 @@ def select(
     >>> len(select([ts], "accuracy", agent_id="*")), len(select([ts], "accuracy", agent_id=None))
     (1, 0)
     """
-    wanted = (what,) if isinstance(what, str) else tuple(what)
+    measures = (what,) if isinstance(what, str) else what
+    return [
+        ts
+        for ts in series
+        if ts.get("what") in measures and all(_fits(ts.get(name), wanted) for name, wanted in names.items())
+    ]
 
-    def fits(ts: TimeSeries) -> bool:
-        for name, value in names.items():
-            has = ts.get(name)
-            if value == "*":
-                if not has:
-                    return False
-            elif isinstance(value, str) or value is None:
-                if has != (value or ""):
-                    return False
-            elif has not in value:
-                return False
-        return True
 
-    return [ts for ts in series if ts.get("what") in wanted and fits(ts)]
+def _fits(name: str, wanted: str | Sequence[str] | None) -> bool:
+    if wanted == "*":
+        return bool(name)
+    return name == (wanted or "") if wanted is None or isinstance(wanted, str) else name in wanted
 
 
 def first(series: Iterable[TimeSeries], what: str, **names: str | Sequence[str] | None) -> TimeSeries | None:
@@ -68,25 +64,19 @@ def align(series: Sequence[TimeSeries]) -> tuple[Times, Values]:
     return times, values
 
 
-def is_counter(what: str) -> bool:
-    """Return whether a measure adds up over time."""
-    return what.endswith("_count") or what.startswith("rows_")
-
-
 def downsample(times: Times, values: Values, step: int, *, counter: bool) -> tuple[Times, Values]:
     """Gather values of shape (series, times) by `step` seconds: add counters, average gauges over their windows.
 
-    >>> times, values = coarser(np.array([0, 2, 4]), np.array([[1.0, 3.0, np.nan]]), 4, counter=False)
+    Times ascend.
+
+    >>> times, values = downsample(np.array([0, 2, 4]), np.array([[1.0, 3.0, np.nan]]), 4, counter=False)
     >>> times.tolist(), values.tolist()
     ([0, 4], [[2.0, nan]])
     """
-    steps, where = np.unique(times // step * step, return_inverse=True)
-    total = np.zeros((len(values), len(steps)))
-    count = np.zeros((len(values), len(steps)))
+    steps, begins = np.unique(times // step * step, return_index=True)
     present = ~np.isnan(values)
-    for row in range(len(values)):
-        total[row] = np.bincount(where, np.where(present[row], values[row], 0.0), len(steps))
-        count[row] = np.bincount(where, present[row], len(steps))
+    total = np.add.reduceat(np.where(present, values, 0.0), begins, axis=1)
+    count = np.add.reduceat(present, begins, axis=1, dtype=np.int64)
     with np.errstate(invalid="ignore", divide="ignore"):
         gathered = np.where(count > 0, total if counter else total / count, np.nan)
     return steps.astype(np.int64), gathered
@@ -94,14 +84,11 @@ def downsample(times: Times, values: Values, step: int, *, counter: bool) -> tup
 
 def split_rows(names: Sequence[Mapping[str, str]], times: Times, values: Values) -> list[TimeSeries]:
     """Split an aligned array into one series per row, leaving out the gaps."""
-    series = []
-    for own_names, row in zip(names, values, strict=True):
-        present = ~np.isnan(row)
-        if present.all():
-            series.append(TimeSeries(own_names, times, row))
-        elif present.any():
-            series.append(TimeSeries(own_names, times[present], row[present]))
-    return series
+    return [
+        TimeSeries(own_names, times[present], row[present])
+        for own_names, row, present in zip(names, values, ~np.isnan(values), strict=True)
+        if present.any()
+    ]
 
 
 def extend(series: Sequence[TimeSeries], partial: Sequence[TimeSeries]) -> list[TimeSeries]:

@@ -24,11 +24,7 @@ class WrittenModel:
 
     def __init__(self, series: Sequence[TimeSeries], model: str, version: str) -> None:
         self.series = [ts for ts in series if (ts.get("model"), ts.get("model_version")) == (model, version)]
-        self._versions = [
-            ts
-            for ts in series
-            if ts.get("model") == model and not ts.get("agent_id") and ts.get("what") in panels.SHARED_WHAT
-        ]
+        self._versions = select(series, panels.SHARED_WHAT, model=(model,), agent_id=None)
         self._rollup = [ts for ts in self.series if not ts.get("agent_id")]
 
     @property
