@@ -11,8 +11,9 @@ import contextlib
 import json
 import logging
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import lru_cache, partial
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, TypeVar
@@ -77,9 +78,9 @@ class History:
         self.set_aside = 0
         self._keep, self._limit = keep, limit
         self._db: sqlite3.Connection | None = None
-        self._bundles: dict[tuple[str, ...], int] = {}
-        self._series: dict[tuple[int, tuple[str, ...]], int] = {}
-        self._layouts: dict[tuple[int, bytes], int] = {}
+        self._bundle = lru_cache(REMEMBERED)(self._find_bundle)
+        self._number = lru_cache(REMEMBERED)(self._find_number)
+        self._layout = lru_cache(REMEMBERED // 100)(partial(self._id, "layout", ("bundle", "ids")))
         self._trimmed = 0.0
 
     # --- the file ----------------------------------------------------------------------------------------------------
@@ -141,9 +142,8 @@ class History:
             self._db = None
 
     def _forget_numbers(self) -> None:
-        self._bundles.clear()
-        self._series.clear()
-        self._layouts.clear()
+        for cached in (self._bundle, self._number, self._layout):
+            cached.cache_clear()
 
     @property
     def _open(self) -> sqlite3.Connection:
@@ -217,45 +217,26 @@ class History:
             key = (report.model, report.version, point.agent_id or "", point.value.what, point.value.stat)
             by_bundle.setdefault(key, []).append(point)
         for key, points in by_bundle.items():
-            bundle = self._bundle(key)
+            bundle = self._bundle(*key)
             numbers: dict[int, float] = {}
             for point in points:
-                numbers[self._number(bundle, (*_names_of(point.value), basis))] = point.value.value
+                numbers[self._number(bundle, *_names_of(point.value), basis)] = point.value.value
             ids = np.fromiter(numbers, dtype="<u4", count=len(numbers))
             yield bundle, ids.tobytes(), np.fromiter(numbers.values(), dtype="<f8", count=len(numbers))
 
-    def _bundle(self, key: tuple[str, ...]) -> int:
-        number = self._bundles.get(key)
-        if number is None:
-            self._open.execute(
-                "INSERT OR IGNORE INTO bundle (model, version, agent, what, stat) VALUES (?,?,?,?,?)", key
-            )
-            row = self._open.execute(
-                "SELECT id FROM bundle WHERE model = ? AND version = ? AND agent = ? AND what = ? AND stat = ?", key
-            ).fetchone()
-            number = self._bundles[key] = int(row[0])
-        return number
+    def _find_bundle(self, *key: str) -> int:
+        return self._id("bundle", ("model", "version", "agent", "what", "stat"), *key)
 
-    def _number(self, bundle: int, names: tuple[str, ...]) -> int:
-        number = self._series.get((bundle, names))
-        if number is None:
-            if len(self._series) >= REMEMBERED:
-                self._series.clear()
-            text = json.dumps({key: name for key, name in zip(NAMES, names, strict=True) if name})
-            self._open.execute("INSERT OR IGNORE INTO series (bundle, names) VALUES (?, ?)", (bundle, text))
-            row = self._open.execute("SELECT id FROM series WHERE bundle = ? AND names = ?", (bundle, text)).fetchone()
-            number = self._series[bundle, names] = int(row[0])
-        return number
+    def _find_number(self, bundle: int, *names: str) -> int:
+        text = json.dumps({key: name for key, name in zip(NAMES, names, strict=True) if name})
+        return self._id("series", ("bundle", "names"), bundle, text)
 
-    def _layout(self, bundle: int, ids: bytes) -> int:
-        number = self._layouts.get((bundle, ids))
-        if number is None:
-            if len(self._layouts) >= REMEMBERED // 100:
-                self._layouts.clear()
-            self._open.execute("INSERT OR IGNORE INTO layout (bundle, ids) VALUES (?, ?)", (bundle, ids))
-            row = self._open.execute("SELECT id FROM layout WHERE bundle = ? AND ids = ?", (bundle, ids)).fetchone()
-            number = self._layouts[bundle, ids] = int(row[0])
-        return number
+    def _id(self, table: str, columns: Sequence[str], *values: str | int | bytes) -> int:
+        """Return the number of a row, which is written if there is none yet."""
+        marks = ", ".join("?" * len(columns))
+        self._open.execute(f"INSERT OR IGNORE INTO {table} ({', '.join(columns)}) VALUES ({marks})", values)
+        where = " AND ".join(f"{column} = ?" for column in columns)
+        return int(self._open.execute(f"SELECT id FROM {table} WHERE {where}", values).fetchone()[0])
 
     # --- drop by age and bytes ---------------------------------------------------------------------------------------
 
