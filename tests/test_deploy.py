@@ -15,7 +15,7 @@ from zmon_collector.cli.main import cli
 from zmon_collector.config import Config, exposed, parse
 from zmon_collector.config.sections import SecuritySection
 from zmon_collector.config.values import clients
-from zmon_collector.ingest.auth import AllowList
+from zmon_collector.ingest.auth import read_allow_list
 
 import zmon
 from tests.support.frameworks import require
@@ -117,8 +117,8 @@ def test_the_configuration_is_valid_and_not_open(tmp_path: Path) -> None:
     assert exposed(loaded) == {}
     assert tomllib.loads(read("zmon.toml"))["health"] == {"bind": f"0.0.0.0:{HEALTH}"}
     assert loaded.security.clients_file == Path("/etc/zmon/clients.toml")
-    allow = AllowList.of(SecuritySection(None, FOLDER / "clients.toml"))
-    assert [client.name for client in allow.clients.values()] == ["fraud-serving"]
+    allow = read_allow_list(SecuritySection(None, FOLDER / "clients.toml"))
+    assert [client.name for client in allow.values()] == ["fraud-serving"]
     assert clients(tomllib.loads(read("clients.toml"))["clients"])
 
 

@@ -9,7 +9,7 @@ from zmon.errors import ConfigurationError
 from zmon_collector.build import Parts
 from zmon_collector.config import Config
 from zmon_collector.config.reload import merged
-from zmon_collector.ingest.auth import AllowList
+from zmon_collector.ingest.auth import read_allow_list
 from zmon_collector.plugins import check_names
 
 log = logging.getLogger("zmon.collector")
@@ -40,7 +40,7 @@ class Reloader:
         new, parts = self.read(), self._parts
         check_names(parts.registry, new.plugins, "plugins")
         check_names(parts.registry, new.sinks, "sinks")
-        allow = AllowList.of(new.security)
+        allow = read_allow_list(new.security)
         config, waiting = merged(self.config, new)
         columns = ((model.key[0], model.windows.columns) for model in parts.ingestor.models.values())
         parts.policies.replace(config, ((name, schema) for name, schema in columns if schema))

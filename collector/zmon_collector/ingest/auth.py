@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from time import monotonic
 from typing import Any
@@ -38,7 +38,12 @@ Socket = zmq.Socket[bytes]
 
 @dataclass(frozen=True, slots=True)
 class AllowedClient:
-    """A client that may publish: its name in the configuration, and globs of its models and agents."""
+    """A client that may publish: its name in the configuration, and globs of its models and agents.
+
+    >>> client = AllowedClient("pod", ("fraud*",), ("*",))
+    >>> client.may_publish(Topic("fraud-eu", "", "a")), client.may_publish(Topic("churn", "", "a"))
+    (True, False)
+    """
 
     name: str
     models: tuple[str, ...]
@@ -51,31 +56,15 @@ class AllowedClient:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class AllowList:
-    """Allowed clients by public key. Immutable: a reload makes another one.
+AllowList = Mapping[str, AllowedClient]  # by public key; it never changes: a reload makes another one
 
-    >>> allow = AllowList({"k": AllowedClient("pod", ("fraud*",), ("*",))})
-    >>> allow.permits("k", Topic("fraud-eu", "", "a")), allow.permits("k", Topic("churn", "", "a"))
-    (True, False)
-    """
 
-    clients: Mapping[str, AllowedClient] = field(default_factory=dict)
-
-    @staticmethod
-    def of(section: SecuritySection) -> AllowList:
-        """Read the list from the configuration and the file that it names; ConfigurationError if either is wrong."""
-        return AllowList(
-            {
-                client["key"]: AllowedClient(name, tuple(client["models"]), tuple(client["agents"]))
-                for name, client in _read_clients(section).items()
-            }
-        )
-
-    def permits(self, key: str, topic: Topic) -> bool:
-        """Whether the owner of the key may publish as the topic's model and agent."""
-        client = self.clients.get(key)
-        return client is not None and client.may_publish(topic)
+def read_allow_list(section: SecuritySection) -> AllowList:
+    """Read the list from the configuration and the file that it names; ConfigurationError if either is wrong."""
+    return {
+        client["key"]: AllowedClient(name, tuple(client["models"]), tuple(client["agents"]))
+        for name, client in _read_clients(section).items()
+    }
 
 
 class Authenticator:
@@ -87,7 +76,7 @@ class Authenticator:
     def __init__(self, section: SecuritySection, telemetry: Telemetry) -> None:
         path = section.secret_key_file
         self._secret = b"" if path is None else read_file("[security] secret_key_file", path, "secret-key").encode()
-        self._allow = AllowList.of(section)
+        self._allow = read_allow_list(section)
         self._telemetry = telemetry
         self._period = monotonic()
         self._logged: set[str] = set()  # keys, in this period
@@ -102,7 +91,7 @@ class Authenticator:
     def replace(self, allow: AllowList) -> None:
         """Use another allow-list. Callable from any thread."""
         self._allow = allow
-        if self.enabled and not allow.clients:
+        if self.enabled and not allow:
             log.warning("[security] allows no client: nobody can publish")
 
     def start(self, context: zmq.Context[Socket]) -> None:
@@ -143,9 +132,9 @@ class Authenticator:
 
     def check(self, user: str, topic: Topic) -> None:
         """Raise WireError ``forbidden`` unless the owner of the key may publish as the topic's model and agent."""
-        if not self.enabled or self._allow.permits(user, topic):
+        client = self._allow.get(user)
+        if not self.enabled or (client is not None and client.may_publish(topic)):
             return
-        client = self._allow.clients.get(user)
         name = repr(client.name) if client else f"key {user}"
         self._warn(user, "client %s may not publish as agent %r of model %r; its messages are refused",
                    name, topic.agent_id, topic.model)  # fmt: skip
@@ -175,7 +164,7 @@ def zap_reply(frames: Sequence[bytes], allow: AllowList) -> tuple[list[bytes], s
         reason = "domain"
     elif not key:
         reason = "mechanism"
-    elif key not in allow.clients:
+    elif key not in allow:
         reason = "key"
     else:
         return [b"1.0", request, b"200", b"OK", key.encode(), b""], "", key

@@ -13,7 +13,6 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
-from urllib.parse import quote
 
 import zmq
 
@@ -192,6 +191,11 @@ class Receiver:
         authentication = set(self.auth.sockets)
         for socket in (self._sub, self._router, self._admin, self._woken, *authentication):
             poller.register(socket, zmq.POLLIN)
+        sources = (  # data first, so that a goodbye rarely overtakes rows sent before it
+            (self._sub, "data", self.inbox),
+            (self._router, "control", self.inbox),
+            (self._admin, "admin", self.requests),
+        )
         while not self._stopping:
             full = self.inbox_bytes > self._limit
             if full != self.paused:  # publishers notice by missing acknowledgements, and keep their rows
@@ -205,33 +209,18 @@ class Receiver:
             self._send_replies()
             if not authentication.isdisjoint(ready):
                 self.auth.serve()
-            received = 0
-            if self._sub in ready:  # first, so that a goodbye rarely overtakes rows sent before it
-                received += self._receive_data()
-            if self._router in ready:
-                received += self._receive_addressed(self._router, "control", self.inbox)
-            if self._admin in ready:
-                received += self._receive_addressed(self._admin, "admin", self.requests)
-            if received:
+            if sum(self._receive_from(*source) for source in sources if source[0] in ready):
                 self._wake()
         self._send_replies()
 
-    def _receive_data(self) -> int:
+    def _receive_from(self, socket: Socket, kind: str, into: deque[ReceivedMessage]) -> int:
+        """Receive up to BURST messages from a socket, and return their number."""
         for count in range(BURST):
             try:
-                frames, user = self._receive(self._sub)
+                frames, user = self._receive(socket)
             except zmq.Again:
                 return count
-            self._bytes_in += sum(map(len, frames))
-            self.inbox.append(ReceivedMessage("data", frames, user=user))
-        return BURST
-
-    def _receive_addressed(self, socket: Socket, kind: str, into: deque[ReceivedMessage]) -> int:
-        for count in range(BURST):
-            try:
-                (peer, *frames), user = self._receive(socket)
-            except zmq.Again:
-                return count
+            peer = b"" if socket is self._sub else frames.pop(0)
             if into is self.inbox:
                 self._bytes_in += sum(map(len, frames))
             into.append(ReceivedMessage(kind, frames, peer, user))
@@ -257,5 +246,4 @@ def subscriptions(models: Sequence[str]) -> list[bytes]:
     """Return the topic prefixes to subscribe to: one for each plain name, or everything if any name is a glob."""
     if any(set(model) & set("*?[") for model in models):
         return [b"z1/"]
-    return [Topic(model, "", "x").encode().partition(quote(model, safe="").encode() + b"/")[0]
-            + quote(model, safe="").encode() + b"/" for model in models]  # fmt: skip
+    return [Topic(model, "", "x").encode().removesuffix(b"/x/") for model in models]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgpack
 
@@ -219,7 +219,7 @@ def pack_counts(plain: list[object]) -> bytes:
     return packed
 
 
-def unpack_counts(data: bytes) -> list[object]:
+def unpack_counts(data: bytes) -> list[Any]:
     """Return what `pack_counts` packed."""
-    counts: list[object] = msgpack.unpackb(data)
+    counts: list[Any] = msgpack.unpackb(data)
     return counts

@@ -9,18 +9,7 @@ from collections.abc import Container, Iterator, Mapping
 from itertools import count
 
 from zmon.batch import Schema
-from zmon_collector.windows.window import (
-    NANO,
-    NO_WINDOW,
-    OTHER,
-    Changes,
-    Now,
-    OpenWindow,
-    Periods,
-    Spans,
-    Tally,
-    WindowRules,
-)
+from zmon_collector.windows.window import NO_WINDOW, OTHER, Changes, Now, OpenWindow, Periods, Spans, Tally, WindowRules
 
 
 class _Agent:
@@ -154,7 +143,7 @@ class WindowManager:
         """Return the open windows, oldest first, for labels that arrive now; open a current one if there is none."""
         # Labels never open a window of their own time: a time far ahead would push out windows that still take rows.
         if not self.open:
-            start = int(self.periods.starts(int(now.wall) * NANO))
+            start = self.periods.start(now.wall)
             while start in self.closed:
                 start += self.periods.length(start)
             self._open(start, schema)
@@ -258,7 +247,7 @@ class WindowManager:
         """Return a window without rows for counts that found none within a period, or an empty list."""
         if not self.unplaced or (not force and now.mono - self._unplaced_since < self.rules.period):
             return []
-        start = int(self.periods.starts(int(now.wall) * NANO))
+        start = self.periods.start(now.wall)
         window = OpenWindow(start, start + self.periods.length(start), next(self._numbers), tallies=self.unplaced)
         self.changes.opened.append(window)
         self.changes.counts |= {(NO_WINDOW, agent) for agent in self.unplaced}

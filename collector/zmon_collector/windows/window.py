@@ -70,10 +70,15 @@ class Periods:
         """Return the length in seconds of the window that begins at `start`."""
         return self._lengths[bisect_right(self._since, start) - 1]
 
+    def start(self, time: float) -> int:
+        """Return the start of the window that holds this time; both in epoch seconds."""
+        length = self.length(int(time))
+        return int(time) // length * length
+
     def starts(self, times: int | NDArray[np.int64]) -> int | NDArray[np.int64]:
         """Return the starts, in epoch seconds, of the windows that hold these times (epoch nanoseconds)."""
         if isinstance(times, int):
-            return times // NANO // self.length(times // NANO) * self.length(times // NANO)
+            return self.start(times // NANO)
         seconds = times // NANO
         if len(self._lengths) == 1:
             return seconds // self._lengths[0] * self._lengths[0]
@@ -82,14 +87,15 @@ class Periods:
         return starts
 
 
+@dataclass(slots=True)
 class Tally:
-    """Row counts of one agent in one window; mutable."""
+    """Row counts of one agent in one window."""
 
-    __slots__ = ("late", "lost", "received", "rejected", "sampled_out")
-
-    def __init__(self) -> None:
-        self.received = self.late = self.lost = self.sampled_out = 0
-        self.rejected: dict[str, int] = {}
+    received: int = 0
+    late: int = 0
+    lost: int = 0
+    sampled_out: int = 0
+    rejected: dict[str, int] = field(default_factory=dict)
 
     def add(self, kind: str, rows: int, reason: str = "") -> None:
         """Count rows, up to MAX_NUMBER: a hostile stream may claim to have lost any number."""
@@ -106,15 +112,8 @@ class Tally:
             self.add("rejected", rows, reason)
 
     def plain(self) -> list[object]:
-        """Return the counts as plain data, for the journal."""
+        """Return the counts as plain data, for the journal; ``Tally(*plain)`` has them again."""
         return [self.received, self.late, self.lost, self.sampled_out, self.rejected]
-
-    @classmethod
-    def of(cls, plain: list[object]) -> Tally:
-        """Rebuild a tally from what `plain` returned."""
-        tally = cls()
-        tally.received, tally.late, tally.lost, tally.sampled_out, tally.rejected = plain  # type: ignore[assignment]
-        return tally
 
     def frozen(self) -> RowCounts:
         """Return an immutable copy, for reports."""
@@ -135,9 +134,8 @@ class OpenWindow:
     contributors: set[str] = field(default_factory=set)
     passed: float | None = None
     tallies: dict[str, Tally] = field(default_factory=dict)
-    compared: dict[int, tuple[Schema, str]] = field(
-        default_factory=dict
-    )  # by id of the schema; holding it keeps the id valid
+    # By id of the schema; holding it keeps the id valid.
+    compared: dict[int, tuple[Schema, str]] = field(default_factory=dict)
 
     def conflict(self, schema: Schema) -> str:
         """Return why rows of this schema do not fit in the window; an empty string if they fit."""

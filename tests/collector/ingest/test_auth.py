@@ -21,7 +21,15 @@ from zmon_collector.admin import ask
 from zmon_collector.cli.keygen import keygen
 from zmon_collector.config import Config, dump, load, parse
 from zmon_collector.config.sections import SecuritySection
-from zmon_collector.ingest.auth import DOMAIN, LOGGED_KEYS, AllowedClient, AllowList, Authenticator, zap_reply
+from zmon_collector.ingest.auth import (
+    DOMAIN,
+    LOGGED_KEYS,
+    AllowedClient,
+    AllowList,
+    Authenticator,
+    read_allow_list,
+    zap_reply,
+)
 from zmon_collector.telemetry import Telemetry
 from zmq.utils import z85
 
@@ -55,7 +63,7 @@ def clients(**pairs: tuple[Pair, str, str]) -> dict[str, Any]:
 
 
 def allow(**pairs: tuple[Pair, str, str]) -> AllowList:
-    return AllowList.of(SecuritySection(clients=clients(**pairs)))
+    return read_allow_list(SecuritySection(clients=clients(**pairs)))
 
 
 @pytest.fixture
@@ -118,7 +126,7 @@ def test_a_key_that_is_taken_off_the_list_is_refused_from_the_next_message_on(
     with publisher(collector, POD) as one:
         one.publish(P)
         assert one.flush(60)
-        collector.service.receiver.auth.replace(AllowList())
+        collector.service.receiver.auth.replace({})
         one.publish(P)
         until(lambda: counted(collector, "rejected_messages", "forbidden"), what="a refusal")
         assert not one.flush(0.2)
@@ -337,7 +345,7 @@ def test_the_list_may_be_a_file_of_its_own(tmp_path: Path) -> None:
     path = tmp_path / "clients.toml"
     section = SecuritySection(None, path, clients(pod=(POD, "m", "*")))
     path.write_text(f"[clients.other]\nkey = '{OTHER.public}'\nmodels = ['n']")
-    assert AllowList.of(section).clients == {
+    assert read_allow_list(section) == {
         POD.public: AllowedClient("pod", ("m",), ("*",)),
         OTHER.public: AllowedClient("other", ("n",), ("*",)),
     }
@@ -350,10 +358,10 @@ def test_the_list_may_be_a_file_of_its_own(tmp_path: Path) -> None:
     }.items():
         path.write_text(text)
         with pytest.raises(ConfigurationError, match=says):
-            AllowList.of(section)
+            read_allow_list(section)
     path.unlink()
     with pytest.raises(ConfigurationError, match="cannot be read"):
-        AllowList.of(section)
+        read_allow_list(section)
 
 
 WRONG = {
