@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,25 +48,18 @@ def column_names(path: Path) -> tuple[str, ...]:
     if path.suffix == ".npz":
         with zipfile.ZipFile(path) as archive:
             return tuple(name for member in archive.namelist() for name in _NpzArray(path, archive, member).names)
-    arrow = pyarrow()
-    try:
+    with _reading(path) as arrow:
         if path.suffix == ".parquet":
             return tuple(arrow.parquet.read_schema(path).names)
         with arrow.csv.open_csv(path) as reader:
             return tuple(reader.schema.names)
-    except (arrow.ArrowException, OSError) as error:
-        raise ConfigurationError(f"{path} cannot be read: {error}") from None
 
 
 def split_file(path: Path) -> Iterator[FilePiece]:
     """Yield the pieces of a file in order. Together they hold every row once."""
     if path.suffix == ".parquet":
-        arrow = pyarrow()
-        try:
-            with arrow.parquet.ParquetFile(path, pre_buffer=False) as file:
-                sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
-        except (arrow.ArrowException, OSError) as error:
-            raise ConfigurationError(f"{path} cannot be read: {error}") from None
+        with _reading(path) as arrow, arrow.parquet.ParquetFile(path, pre_buffer=False) as file:
+            sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
         first = 1
         for group, rows in enumerate(sizes):
             yield FilePiece(path, group, rows, first)
@@ -114,8 +107,7 @@ def read_chunks(piece: FilePiece, wanted: Sequence[str], measured: Sequence[str]
     if piece.path.suffix == ".npz":
         yield from _read_npz(piece, wanted)
         return
-    arrow = pyarrow()
-    try:
+    with _reading(piece.path) as arrow:
         if piece.path.suffix == ".parquet":
             with arrow.parquet.ParquetFile(piece.path, pre_buffer=False) as file:
                 for batch in file.iter_batches(ROWS, [piece.at], wanted):
@@ -125,8 +117,6 @@ def read_chunks(piece: FilePiece, wanted: Sequence[str], measured: Sequence[str]
                 for start in range(0, batch.num_rows, ROWS):
                     part = batch.slice(start, ROWS)
                     yield dict(zip(part.schema.names, part.columns, strict=True))
-    except (arrow.ArrowException, OSError) as error:
-        raise ConfigurationError(f"{piece.path} cannot be read: {error}") from None
 
 
 def _read_csv(arrow: Any, piece: FilePiece, wanted: Sequence[str], measured: Sequence[str]) -> Iterator[Any]:
@@ -160,6 +150,16 @@ def pyarrow() -> Any:
     except ImportError:
         raise MissingExtraError("pyarrow", "files") from None
     return arrow
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[Any]:
+    """Return pyarrow; what goes wrong while it reads the file becomes a ConfigurationError."""
+    arrow = pyarrow()
+    try:
+        yield arrow
+    except (arrow.ArrowException, OSError) as error:
+        raise ConfigurationError(f"{path} cannot be read: {error}") from None
 
 
 class _NpzArray:

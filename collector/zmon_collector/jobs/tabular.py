@@ -48,6 +48,12 @@ class Columns:
     task: str = "classification"
     threshold: float = 0.5
 
+    @property
+    def single(self) -> dict[str, str]:
+        """Return the columns that the options for a single column name, by option."""
+        options = ("predictions", "labels", "ids", "time", "agent")
+        return {option: name for option in options if (name := getattr(self, option)) is not None}
+
 
 @dataclass(frozen=True, slots=True)
 class Layout:
@@ -66,8 +72,7 @@ class Layout:
     def wanted(self) -> list[str]:
         """Return the names of all columns that are read."""
         roles = self.columns
-        single = filter(None, (roles.predictions, roles.labels, roles.ids, roles.time, roles.agent))
-        return list(dict.fromkeys([*self.probabilities, *self.inputs, *roles.segments, *single]))
+        return list(dict.fromkeys([*self.probabilities, *self.inputs, *roles.segments, *roles.single.values()]))
 
     def reader(self) -> Reader:
         """Return a reader that turns these columns into batches of one schema."""
@@ -97,17 +102,10 @@ class Layout:
         if self.probabilities:
             parts = [np.asarray(chunk[name], dtype=np.float64) for name in self.probabilities]
             probabilities = parts[0] if len(parts) == 1 else np.column_stack(parts)
-        single = {
-            option: None if name is None else row_files.to_numpy(chunk[name])
-            for option, name in (
-                ("labels", columns.labels),
-                ("predictions", columns.predictions),
-                ("ids", columns.ids),
-                ("timestamps", columns.time),
-            )
-        }
+        values = {role: row_files.to_numpy(chunk[name]) for role, name in columns.single.items() if role != "agent"}
+        timestamps = values.pop("time", None)
         segments = {name: row_files.to_numpy(chunk[name]) for name in columns.segments} or None
-        return reader.capture(probabilities, self._frame(chunk), segments=segments, **single)
+        return reader.capture(probabilities, self._frame(chunk), timestamps=timestamps, segments=segments, **values)
 
     def _frame(self, chunk: Mapping[str, Any]) -> Any:
         inputs = {name: chunk[name] for name in self.inputs}
@@ -145,11 +143,7 @@ class Dataset:
             raise ConfigurationError(f"no file to read; give files that end in {', '.join(row_files.SUFFIXES)}")
         names = row_files.column_names(self.paths[0])
         probabilities = _matching(columns.probabilities, names, "--probabilities")
-        single = {
-            option: name
-            for option in ("predictions", "labels", "ids", "time", "agent")
-            if (name := getattr(columns, option)) is not None
-        }
+        single = columns.single
         for option, name in [*single.items(), *(("segments", name) for name in columns.segments)]:
             if name not in names:
                 raise ConfigurationError(f"--{option} {name!r}: no such column; there are {', '.join(names[:20])}")

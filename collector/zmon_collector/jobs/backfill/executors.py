@@ -35,7 +35,9 @@ class WorkerPool(NamedTuple):
         waiting: deque[Future[Any]] = deque()
         try:
             for call in calls:
-                waiting.append(self._submit(task, call))
+                if not self.alive():
+                    raise _gone()
+                waiting.append(self.executor.submit(task, *call))
                 if len(waiting) >= PER_WORKER * self.threads + 1:
                     yield self._outcome(waiting.popleft())
             while waiting:
@@ -43,11 +45,6 @@ class WorkerPool(NamedTuple):
         finally:
             for future in waiting:
                 future.cancel()
-
-    def _submit(self, task: Callable[..., Any], call: tuple[Any, ...]) -> Future[Any]:
-        if not self.alive():
-            raise _gone()
-        return self.executor.submit(task, *call)
 
     def _outcome(self, future: Future[Any]) -> Any:
         while True:

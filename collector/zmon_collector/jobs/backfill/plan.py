@@ -8,6 +8,7 @@ again.
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -28,23 +29,23 @@ class BackfillPlan:
 
     Attributes
     ----------
-    cells : dict
+    cells : Counter
         Rows by (window start, agent).
     starts : list of list of int
         For each piece, the windows that it has rows of, ascending.
-    in_window : dict
+    in_window : Counter
         Rows by window start.
     """
 
-    cells: dict[tuple[int, str], int] = field(default_factory=dict)
+    cells: Counter[tuple[int, str]] = field(default_factory=Counter)
     starts: list[list[int]] = field(default_factory=list)
-    in_window: dict[int, int] = field(default_factory=dict)
+    in_window: Counter[int] = field(default_factory=Counter)
 
     def register_piece(self, counts: dict[tuple[int, str], int]) -> None:
         """Register the next piece's rows by (window start, agent)."""
-        for key, rows in counts.items():
-            self.cells[key] = self.cells.get(key, 0) + rows
-            self.in_window[key[0]] = self.in_window.get(key[0], 0) + rows
+        self.cells.update(counts)
+        for (start, _), rows in counts.items():
+            self.in_window[start] += rows
         self.starts.append(sorted({start for start, _ in counts}))
 
     @property
@@ -117,9 +118,9 @@ class BackfillPlan:
     def _peak(self, round_: PlanRound, nbytes: dict[int, int]) -> int:
         """Return the most bytes that windows take which are open at the same time."""
         last = self.last_places(round_)
-        closing: dict[int, int] = {}
+        closing: Counter[int] = Counter()
         for start, done in last.items():
-            closing[done] = closing.get(done, 0) + nbytes[start]
+            closing[done] += nbytes[start]
         seen: set[int] = set()
         held = peak = 0
         for done, place in enumerate(round_.pieces, 1):
@@ -128,5 +129,5 @@ class BackfillPlan:
                     seen.add(start)
                     held += nbytes[start]
             peak = max(peak, held)
-            held -= closing.get(done, 0)
+            held -= closing[done]
         return peak

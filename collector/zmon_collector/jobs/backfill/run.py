@@ -94,7 +94,7 @@ class Backfill:
             job = self.job = replace(self.job, beyond=plan.beyond(self.job.config.limits.agents))
             progress = resume(self._folder, job.key, self._digest(), len(plan.windows))
             self._update(written=progress.closed, windows=progress.windows)
-            writer = _ReportWriter(self._sink(), progress, job)
+            writer = _ReportWriter(self._sink(), progress)
             runner = EngineRunner(job, self._registry, self._policies)
             for (metric, agent), memory in progress.memory.items():
                 runner.engine.memory.restore(job.key, metric, agent, memory)
@@ -189,10 +189,9 @@ class Backfill:
 class _ReportWriter:
     """Writes one file a window, in order."""
 
-    def __init__(self, sink: Sink, progress: BackfillProgress, job: Job) -> None:
+    def __init__(self, sink: Sink, progress: BackfillProgress) -> None:
         self.sink = sink
         self.progress = progress
-        self._job = job
 
     def write(self, closed: ClosedWindow) -> None:
         """Write the file, then the progress. After a crash between the two the same file is written again."""

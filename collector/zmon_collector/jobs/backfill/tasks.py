@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -31,7 +32,7 @@ TICK = 0.05  # seconds between checks for stuck metrics
 AHEAD = 16 * 2**20  # bytes of rows that may wait for their metrics
 UNBOUNDED = 2**62  # bytes of samples: the plan bounds the number of open windows instead
 
-RowCounts = dict[tuple[int, str], int]  # rows by (window start, agent)
+RowCounts = Counter[tuple[int, str]]  # rows by (window start, agent)
 
 
 @dataclass(slots=True)
@@ -39,14 +40,8 @@ class PieceResult:
     """Result of a piece: a checkpoint for each window, and rows rejected by (window start, agent, reason)."""
 
     checkpoints: dict[int, bytes] = field(default_factory=dict)
-    rows: RowCounts = field(default_factory=dict)
-    rejected: dict[tuple[int, str, str], int] = field(default_factory=dict)
-
-    def count(self, start: int, agent: str, rows: int) -> None:
-        self.rows[start, agent] = self.rows.get((start, agent), 0) + rows
-
-    def reject(self, start: int, agent: str, reason: str) -> None:
-        self.rejected[start, agent, reason] = self.rejected.get((start, agent, reason), 0) + 1
+    rows: RowCounts = field(default_factory=Counter)
+    rejected: Counter[tuple[int, str, str]] = field(default_factory=Counter)
 
 
 class EngineRunner:
@@ -76,13 +71,12 @@ def load_metrics(config: Config) -> Registry:
 def survey(job: Job, piece: FilePiece) -> RowCounts:
     """Count each agent's rows in each window. Only the columns of time and agent are read."""
     columns = job.layout.columns
-    counts: RowCounts = {}
+    counts: RowCounts = Counter()
     newest = int((time.time() + job.config.collector.max_skew) * NANO)
     for chunk in job.layout.chunks(piece, [name for name in (columns.time, columns.agent) if name]):
         starts, codes, names = _locate_rows(job, chunk, newest)
         for start, code, where in _group_rows(starts, codes):
-            key = (start, names[code])
-            counts[key] = counts.get(key, 0) + len(where)
+            counts[start, names[code]] += len(where)
     return counts
 
 
@@ -107,7 +101,7 @@ def compute(job: Job, number: int, piece: FilePiece, low: int, high: int) -> Pie
             for at, rows in valid_batches(job.layout, reader, chunk):
                 if isinstance(rows, Rejected):
                     if low <= starts[at] <= high:
-                        result.reject(int(starts[at]), names[codes[at]], rows.reason)
+                        result.rejected[int(starts[at]), names[codes[at]], rows.reason] += 1
                     continue
                 conflict = job.schema.conflict(rows.schema)
                 if conflict:
@@ -121,7 +115,7 @@ def compute(job: Job, number: int, piece: FilePiece, low: int, high: int) -> Pie
                         numbers = where.astype(np.uint64) + np.uint64(chunk.first + at)
                         agent_rows = AgentRows(names[code], taken, seed, numbers)
                         runner.engine.add_rows(job.key, windows[start], agent_rows)
-                        result.count(start, names[code], taken.rows)
+                        result.rows[start, names[code]] += taken.rows
             runner.run_until(lambda: runner.engine.longest_queue <= AHEAD)
         runner.engine.flush()
         runner.run_until(lambda: runner.engine.idle)

@@ -75,12 +75,7 @@ def main() -> None:
     sys.stdout.flush()
     plan = json.loads(sys.stdin.readline())
     with zmon.Publisher(
-        "digits",
-        classes=10,
-        collector=plan["data"],
-        control=plan["control"],
-        agent_id=agent,
-        features=FEATURES,
+        "digits", classes=10, collector=plan["data"], control=plan["control"], agent_id=agent, features=FEATURES
     ) as publisher:
         for moment in moments(plan["start"], plan["end"] or math.inf, replay=plan["replay"]):
             window = int(moment // plan["period"]) - plan["start"] // plan["period"]

@@ -138,20 +138,10 @@ def _collector(folder: Path) -> Iterator[subprocess.Popen[str]]:
     config.write_text(
         f'[metrics]\npreset = "full"\n\n[models.digits]\nreference = {toml(str(reference))}\n', encoding="utf-8"
     )
-    options = (
-        "--config",
-        str(config),
-        "--bind",
-        "tcp://127.0.0.1:0",
-        "--window",
-        f"{PERIOD}s",
-        "--data-dir",
-        str(folder),
-        "--flush-on-exit",
-    )
+    options = (f"--config={config}", "--bind=tcp://127.0.0.1:0", f"--window={PERIOD}s", f"--data-dir={folder}")
     with (
         (folder / "log").open("w", encoding="utf-8") as log,
-        _process("zmon_collector", "collect", *options, stderr=log) as process,
+        _process("zmon_collector", "collect", *options, "--flush-on-exit", stderr=log) as process,
     ):
         yield process
 
@@ -194,7 +184,7 @@ def _files(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.json"))
 
 
-def _follow(folder: Path, plan: DemoPlan, console: Console, replicas: list[subprocess.Popen[str]]) -> list[WindowView]:
+def _follow(folder: Path, plan: DemoPlan, console: Console, replicas: list[subprocess.Popen[str]]) -> None:
     """Show windows as their files appear, until all are there, or until the replicas have ended and none follows."""
     views: list[WindowView] = []
     seen: set[Path] = set()
@@ -218,4 +208,3 @@ def _follow(folder: Path, plan: DemoPlan, console: Console, replicas: list[subpr
                 if time.monotonic() - quiet_since > CLOSE_WAIT / 2:
                     break
             time.sleep(LOOK_EVERY)
-    return views
