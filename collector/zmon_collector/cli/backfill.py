@@ -10,11 +10,12 @@ from typing import Any
 import click
 
 from zmon_collector import config as configuration
-from zmon_collector.cli.columns import EXISTING, column_options, columns_of, names
+from zmon_collector.cli.columns import EXISTING, column_options, names
 from zmon_collector.cli.options import CONFIG, FAILED, FOLDER, PERIOD, PLUGINS_DIR
 from zmon_collector.jobs.backfill.executors import BackfillStopped, open_pool
 from zmon_collector.jobs.backfill.job import Source
 from zmon_collector.jobs.backfill.run import Backfill, BackfillStatus
+from zmon_collector.jobs.tabular import Columns
 
 EVERY = 10.0  # seconds between lines of progress; on a terminal one line is rewritten
 EVERY_ON_TERMINAL = 0.2
@@ -49,15 +50,12 @@ def backfill(
     line = _Line()
     try:
         with open_pool(executor, count) as pool:
-            columns = columns_of(options, segments)
+            columns = Columns(**options, segments=segments)
             status = Backfill(config, Source(model, version, agent_id), data, columns, line.show).run(pool)
-    except BackfillStopped as error:
+    except (BackfillStopped, KeyboardInterrupt) as error:
         line.end()
-        click.echo(f"zmon: {error}", err=True)
-        sys.exit(FAILED)
-    except KeyboardInterrupt:
-        line.end()
-        click.echo("zmon: interrupted; rerun the same command to resume", err=True)
+        why = error if isinstance(error, BackfillStopped) else "interrupted; rerun the same command to resume"
+        click.echo(f"zmon: {why}", err=True)
         sys.exit(FAILED)
     line.end()
     pace = f", {status.rows / status.seconds:,.0f} rows/s" if status.rows else ""

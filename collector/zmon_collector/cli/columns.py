@@ -9,7 +9,6 @@ from typing import Any
 import click
 
 from zmon._wire.frames import TASKS
-from zmon_collector.jobs.tabular import Columns
 
 EXISTING = click.Path(exists=True, path_type=Path)
 
@@ -44,12 +43,7 @@ _OPTIONS = (
 
 
 def column_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options to a command, which passes their values to `columns_of`."""
+    """Add the options to a command, which makes `Columns` of their values."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
-
-
-def columns_of(options: dict[str, Any], segments: tuple[str, ...] = ()) -> Columns:
-    """Return the columns that the options name."""
-    return Columns(**options, segments=segments)

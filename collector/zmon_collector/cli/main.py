@@ -66,10 +66,7 @@ def main() -> NoReturn:
     """Run the command line, without a stack trace for a user's mistake."""
     try:
         cli(standalone_mode=True)
-    except ConfigurationError as error:
+    except (ConfigurationError, MissingExtraError) as error:
         click.echo(f"zmon: {error}", err=True)
-        sys.exit(WRONG)
-    except MissingExtraError as error:
-        click.echo(f"zmon: {error}", err=True)
-        sys.exit(MISSING)
+        sys.exit(MISSING if isinstance(error, MissingExtraError) else WRONG)
     raise AssertionError("click ends the process")

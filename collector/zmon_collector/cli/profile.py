@@ -10,8 +10,8 @@ import click
 from zmon.errors import ConfigurationError
 from zmon.reference import Profile, from_batches, text
 from zmon.reference.build import WINDOW_ROWS
-from zmon_collector.cli.columns import EXISTING, column_options, columns_of
-from zmon_collector.jobs.tabular import Dataset
+from zmon_collector.cli.columns import EXISTING, column_options
+from zmon_collector.jobs.tabular import Columns, Dataset
 
 
 @click.command()
@@ -35,7 +35,7 @@ def profile(data: tuple[Path, ...], out: Path | None, show: Path | None, window_
         return
     if not data or out is None:
         raise ConfigurationError("give files of rows and --out reference.zmon, or --show reference.zmon")
-    dataset = Dataset(data, columns_of(options))
+    dataset = Dataset(data, Columns(**options))
     try:
         reference = from_batches(dataset.batches, window_rows=window_rows)
     except ValueError as error:

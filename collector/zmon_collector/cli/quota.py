@@ -12,7 +12,7 @@ from dataclasses import replace
 from math import prod
 from typing import Any, NamedTuple
 
-from zmon.bases import is_for, quota_of, series_of
+from zmon.bases import is_for, quota_of
 from zmon.contract import Metric, Series, Sink
 from zmon_collector.compute.segments import MAX_SEGMENTS
 from zmon_collector.config.series_selection import SeriesSelection
@@ -34,13 +34,6 @@ class SampleLoad(NamedTuple):
         return self.rollup + agents * (self.health if mode == "health" else self.agent)
 
 
-class SinkQuota(NamedTuple):
-    """Which of the agents' series a sink sends, and its limit of samples a second, or None."""
-
-    agents: str
-    per_second: float | None
-
-
 def load(
     metrics: Sequence[Metric[Any]], selection: SeriesSelection, expect: Mapping[str, int], options: Options
 ) -> SampleLoad:
@@ -50,17 +43,15 @@ def load(
     return SampleLoad(everything, everything, min(everything, health))
 
 
-def quota(sink: Sink, table: Mapping[str, Any]) -> SinkQuota:
-    """Return a sink's quota, from its configuration or its attributes `samples_per_second` and `agents`."""
+def quota(sink: Sink, table: Mapping[str, Any]) -> tuple[str, float | None]:
+    """Return which of the agents' series a sink sends, and its limit of samples a second, if it has one.
+
+    Both are in its configuration, or its attributes `agents` and `samples_per_second`.
+    """
     declared, agents = quota_of(sink)
     per_second = table.get("samples_per_second", declared)
     agents = table.get("agents", agents or ("all" if per_second is None else "health"))
-    return SinkQuota(str(agents), per_second)
-
-
-def undeclared(metrics: Sequence[Metric[Any]]) -> list[str]:
-    """Return the metrics that declare no series: they are not counted."""
-    return [metric.name for metric in metrics if not series_of(metric)]
+    return str(agents), per_second
 
 
 def _samples(

@@ -30,25 +30,14 @@ PLAIN = {"what", "model", "model_version", "agent_id"}
 @click.option("--most", type=click.IntRange(1), default=40, show_default=True, help="Points printed per window.")
 @click.option("--windows", type=click.IntRange(1), help="End after this many windows.")
 @click.option("--batches", is_flag=True, help="Print headers of arriving batches instead, one per line.")
-@click.option(
-    "--rate", type=click.IntRange(1, 100), default=20, show_default=True, help="With --batches: lines per second."
-)
+@click.option("--rate", type=click.IntRange(1, 100), default=20, show_default=True,
+              help="With --batches: lines per second.")  # fmt: skip
 @click.option("--seconds", type=click.FloatRange(0.1), help="With --batches: end after this many seconds.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 def tap(
-    *,
-    path: Path | None,
-    data_dir: Path | None,
-    model: str,
-    what: str,
-    agents: bool,
-    most: int,
-    windows: int | None,
-    batches: bool,
-    rate: int,
-    seconds: float | None,
-    as_json: bool,
-) -> None:
+    *, path: Path | None, data_dir: Path | None, model: str, what: str, agents: bool, most: int, windows: int | None,
+    batches: bool, rate: int, seconds: float | None, as_json: bool,
+) -> None:  # fmt: skip
     """Print the points of each window as it closes, until Ctrl-C.
 
     At most MOST points of a window are printed, then the number of omitted ones. The collector never waits for this

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from zmon.bases import series_of
 from zmon.errors import ConfigurationError
 from zmon_collector import config as configuration
 from zmon_collector.cli import quota
@@ -88,6 +89,7 @@ def _check_choices(config: Config, policies: PolicyStore, registry: Registry) ->
 def _budget(config: Config, policies: PolicyStore, registry: Registry, sinks: list[str]) -> Iterator[str]:
     """Yield lines about the samples of each model and sink; ConfigurationError if a quota cannot carry them."""
     metrics = [state.metric for state in registry.metrics.values()]
+    quotas = {name: quota.quota(registry.sinks[name], config.sinks.get(name, {})) for name in sinks}
     rates = dict.fromkeys(sinks, 0.0)
     models = list(config.models) or [""]
     for model in models:
@@ -104,29 +106,25 @@ def _budget(config: Config, policies: PolicyStore, registry: Registry, sinks: li
             f"{model or 'any model'}: windows of {period} s, expecting {numbers}: "
             f"at most {load.rollup:,} samples of the rollup, {load.agent:,} per agent"
         )
-        for name in sinks:
-            table = config.sinks.get(name, {})
-            agents, per_second = quota.quota(registry.sinks[name], table)
+        for name, (agents, per_second) in quotas.items():
             total = load.total(expect["agents"], agents)
-            rates[name] += total / period
-            limit = (
-                "no quota" if per_second is None else f"quota {per_second:,g}/s, {total / period / per_second:.0%} used"
-            )
-            yield f"  {name}: {total:,} samples a window, {total / period:,.1f}/s (agents = {agents}; {limit})"
+            rate = total / period
+            rates[name] += rate
+            limit = "no quota" if per_second is None else f"quota {per_second:,g}/s, {rate / per_second:.0%} used"
+            yield f"  {name}: {total:,} samples a window, {rate:,.1f}/s (agents = {agents}; {limit})"
             if per_second is not None and total > per_second * period:
                 raise ConfigurationError(
                     f"sink {name!r}: a window of {model or 'any model'!r} emits up to {total:,} samples, and "
                     f"{per_second:,g}/s carry {per_second * period:,.0f} in {period} s; "
                     + _remedies(name, model, agents)
                 )
-    for name in sinks:
-        per_second = quota.quota(registry.sinks[name], config.sinks.get(name, {})).per_second
+    for name, (_, per_second) in quotas.items():
         if per_second is not None and rates[name] > per_second:
             raise ConfigurationError(
                 f"sink {name!r}: {len(models)} models together emit up to {rates[name]:,.0f} samples/s, its quota is "
                 f"{per_second:,g}/s; " + _remedies(name, models[0], "all")
             )
-    silent = quota.undeclared(metrics)
+    silent = [metric.name for metric in metrics if not series_of(metric)]
     if silent:
         yield f"  not counted, because they declare no series: {', '.join(silent)}"
 
