@@ -19,27 +19,21 @@ def names(ctx: click.Context, param: click.Parameter, value: str | None) -> tupl
 
 
 _OPTIONS = (
-    click.option(
-        "--classes",
-        callback=names,
-        help="Names a,b,c in the probabilities' order; default: what * matches in --probabilities.",
-    ),
-    click.option(
-        "--probabilities", callback=names, help="Globs of the probability columns, 'p_*'; one column: P(class 1)."
-    ),
+    click.option("--classes", callback=names,
+                 help="Names a,b,c in the probabilities' order; default: what * matches in --probabilities."),
+    click.option("--probabilities", callback=names,
+                 help="Globs of the probability columns, 'p_*'; one column: P(class 1)."),
     click.option("--predictions", help="Column of predicted classes, or of a regression's values."),
     click.option("--labels", help="Column of labels: indices or names of classes, empty where unknown."),
     click.option("--ids", help="Column of ids; not an input."),
     click.option("--time", help="Column of timestamps; not an input."),
     click.option("--agent", help="Column that names the replica; not an input."),
     click.option("--inputs", callback=names, help="Globs of the input columns, 'x_*'; default: all other columns."),
-    click.option(
-        "--task", type=click.Choice(TASKS), default="classification", show_default=True, help="What the model does."
-    ),
-    click.option(
-        "--threshold", type=click.FloatRange(0, 1), default=0.5, show_default=True, help="A binary classifier's."
-    ),
-)
+    click.option("--task", type=click.Choice(TASKS), default="classification", show_default=True,
+                 help="What the model does."),
+    click.option("--threshold", type=click.FloatRange(0, 1), default=0.5, show_default=True,
+                 help="A binary classifier's."),
+)  # fmt: skip
 
 
 def column_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -62,19 +62,15 @@ def outbox() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line, with the samples.")
 def ls(path: Path | None, data_dir: Path | None, sink: str | None, as_json: bool) -> None:
     """List refused samples, oldest first, and the number of reports that wait for each sink."""
-    first = _request(path, data_dir, "outbox", sink=sink)
+    answer = _request(path, data_dir, "outbox", sink=sink)
     if not as_json:
-        for name, waiting in first["behind"].items():
+        for name, waiting in answer["behind"].items():
             if name != "observers" and sink in (None, name):
-                click.echo(f"{name}: {waiting} reports wait, {first['aside'].get(name, 0)} samples set aside")
-    for row in _rows(first, lambda after: _request(path, data_dir, "outbox", sink=sink, after=after)):
-        click.echo(json.dumps(row) if as_json else _line(row))
-
-
-def _rows(answer: dict[str, Any], next_page: Callable[[int], dict[str, Any]]) -> Iterator[dict[str, Any]]:
+                click.echo(f"{name}: {waiting} reports wait, {answer['aside'].get(name, 0)} samples set aside")
     while answer["rows"]:
-        yield from answer["rows"]
-        answer = next_page(answer["rows"][-1]["id"])
+        for row in answer["rows"]:
+            click.echo(json.dumps(row) if as_json else _line(row))
+        answer = _request(path, data_dir, "outbox", sink=sink, after=answer["rows"][-1]["id"])
 
 
 def _line(row: dict[str, Any]) -> str:

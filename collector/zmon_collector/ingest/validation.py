@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from zmon._wire.frames import Message
 from zmon.batch import SLACK, Array, Batch, Schema
@@ -19,7 +18,7 @@ class WindowSlice(NamedTuple):
 
     start: int
     batch: Batch
-    numbers: int | NDArray[np.uint64]
+    numbers: int | Array
     newest: float
 
 

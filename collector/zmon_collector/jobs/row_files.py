@@ -67,7 +67,8 @@ def split_file(path: Path) -> Iterator[FilePiece]:
     elif path.suffix == ".csv":
         yield from _split_csv(path)
     else:
-        rows = _npz_rows(path)
+        with ExitStack() as stack:
+            rows = max((array.shape[0] for array in _open_arrays(path, stack, ())), default=0)
         for at in range(0, rows, PIECE_ROWS):
             yield FilePiece(path, at, min(PIECE_ROWS, rows - at), at + 1)
 
@@ -206,11 +207,6 @@ def _open_arrays(path: Path, stack: ExitStack, wanted: Sequence[str]) -> list[_N
         names = archive.namelist()
     arrays = [_NpzArray(path, stack.enter_context(zipfile.ZipFile(path)), name) for name in names]
     return [array for array in arrays if not wanted or set(array.names) & set(wanted)]
-
-
-def _npz_rows(path: Path) -> int:
-    with ExitStack() as stack:
-        return max((array.shape[0] for array in _open_arrays(path, stack, ())), default=0)
 
 
 def _read_npz(piece: FilePiece, wanted: Sequence[str]) -> Iterator[Mapping[str, Any]]:

@@ -166,9 +166,8 @@ class Client:
                 announced = response.headers.get("Content-Length", "")
                 if announced.isdigit() and "Content-Encoding" not in response.headers and len(body) < int(announced):
                     return "the response ended too early"
-                return Response(
-                    response.status_code, response.headers, self._redact.clean(body.decode("utf-8", "replace")).encode()
-                )
+                clean = self._redact.clean(body.decode("utf-8", "replace")).encode()
+                return Response(response.status_code, response.headers, clean)
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
             return self._redact.clean(_reason(error))
 

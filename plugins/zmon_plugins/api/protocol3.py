@@ -62,14 +62,8 @@ def refusal3(sample: Sample, now: float) -> Refused | None:
     if not isinstance(values, Mapping) or len(values) != 1:
         return Refused(sample, "2024", "not one measurement")
     (value,) = values.values()
-    refused = refusal(
-        {
-            **{key: sample.get(key) for key in ("timestamp", "tags")},
-            "properties": sample.get("dimensions"),
-            "value": value,
-        },
-        now,
-    )
+    common = {key: sample.get(key) for key in ("timestamp", "tags")}
+    refused = refusal({**common, "properties": sample.get("dimensions"), "value": value}, now)
     return refused and Refused(sample, refused.code, refused.description)
 
 

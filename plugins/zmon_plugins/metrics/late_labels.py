@@ -30,9 +30,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from zmon.batch import Batch
+from zmon.batch import Array, Batch
 from zmon.contract import Context, Metric, Series, Value
 from zmon.hooks import hookimpl
 from zmon_plugins import counts, stats
@@ -51,18 +50,18 @@ class LateLabelOutcomes:
         Series("late_label_count", "labels that came after their predictions, by what became of them", ("reason",)),
     )
 
-    def create(self, ctx: Context) -> NDArray[np.int64]:
+    def create(self, ctx: Context) -> Array:
         return np.zeros(len(OUTCOMES), dtype=np.int64)
 
-    def update(self, acc: NDArray[np.int64], batch: Batch, ctx: Context) -> NDArray[np.int64]:
+    def update(self, acc: Array, batch: Batch, ctx: Context) -> Array:
         acc += np.bincount(batch.raw()["label_outcomes"], minlength=len(OUTCOMES))
         return acc
 
-    def merge(self, left: NDArray[np.int64], right: NDArray[np.int64]) -> NDArray[np.int64]:
+    def merge(self, left: Array, right: Array) -> Array:
         left += right
         return left
 
-    def result(self, acc: NDArray[np.int64], ctx: Context) -> Iterable[Value]:
+    def result(self, acc: Array, ctx: Context) -> Iterable[Value]:
         for outcome, count in zip(OUTCOMES, acc.tolist(), strict=True):
             if count:
                 yield Value("late_label_count", count, reason=outcome)

@@ -44,6 +44,9 @@ from zmon_plugins import stats
 MEASURES = ("max_prediction_proba", "spread12_prediction_proba", "prediction_entropy")
 _TINY = np.finfo(np.float64).tiny
 _SURE = ("mean", "median", "iqr")
+_HIGHEST = "highest probability of each row"
+_LEAD = "highest minus second highest probability; 0 on a tie"
+_ENTROPY = "−Σ p ln p / ln k of each row"
 
 
 class PredictedClasses:
@@ -83,19 +86,15 @@ class Confidence:
     task = "classification"
     needs = frozenset({"probabilities"})
     series = (
-        Series("max_prediction_proba", "highest probability of each row", stats=_SURE, preset="minimal"),
-        Series("max_prediction_proba", "highest probability of each row",
-               stats=tuple(stat for stat in stats.CLASSIC if stat not in _SURE)),
-        Series("max_prediction_proba", "highest probability of each row", stats=stats.FURTHER, preset="full"),
-        Series("spread12_prediction_proba", "highest minus second highest probability; 0 on a tie",
-               stats=stats.CLASSIC),
-        Series("spread12_prediction_proba", "highest minus second highest probability; 0 on a tie",
-               stats=stats.FURTHER, preset="full"),
-        Series("prediction_entropy", "−Σ p ln p / ln k of each row", stats=("mean",)),
-        Series("prediction_entropy", "−Σ p ln p / ln k of each row",
-               stats=tuple(stat for stat in stats.STATS if stat != "mean"), preset="full"),
-        Series("class_proba", "mean probability of the class", ("class_name",), stats=("mean",), preset="full"),
-    )  # fmt: skip
+        Series("max_prediction_proba", _HIGHEST, stats=_SURE, preset="minimal"),
+        Series("max_prediction_proba", _HIGHEST, stats=tuple(stat for stat in stats.CLASSIC if stat not in _SURE)),
+        Series("max_prediction_proba", _HIGHEST, stats=stats.FURTHER, preset="full"),
+        Series("spread12_prediction_proba", _LEAD, stats=stats.CLASSIC),
+        Series("spread12_prediction_proba", _LEAD, stats=stats.FURTHER, preset="full"),
+        Series("prediction_entropy", _ENTROPY, stats=("mean",)),
+        Series("prediction_entropy", _ENTROPY, (), tuple(stat for stat in stats.STATS if stat != "mean"), "full"),
+        Series("class_proba", "mean probability of the class", ("class_name",), ("mean",), "full"),
+    )
 
     def create(self, ctx: Context) -> dict[str, stats.Moments]:
         return {"measures": stats.empty(len(MEASURES)), "classes": stats.empty(len(ctx.schema.classes))}

@@ -21,8 +21,6 @@ from zmon_plugins.api.pace import Clock
 from zmon_plugins.api.protocol3 import StreamSchemas, refusal3, samples3
 from zmon_plugins.api.target import ApiTarget, access_key_of, read, token_of
 
-NAME = "anodot"
-
 
 class MemoryLedger:
     """Ledger of a sink without an attached one: in memory, for the last report only."""
@@ -54,7 +52,7 @@ class Anodot:
         Returns numbers in [0, 1), for the jitter of waits.
     """
 
-    name = NAME
+    name = "anodot"
     protocol = "anodot20"
 
     def __init__(
@@ -119,11 +117,9 @@ class Anodot:
 
     def _is_sent(self, point: Point) -> bool:
         agents = self._target.agents
-        return (
-            point.agent_id is None
-            or agents == "all"
-            or (agents == "health" and self._preset_of(point.value) == "minimal")
-        )
+        if point.agent_id is None or agents == "all":
+            return True
+        return agents == "health" and self._preset_of(point.value) == "minimal"
 
     def resend(self, samples: Sequence[Sample]) -> list[Refused | None]:
         """Send refused samples again, and return None for each, or the reason of a new refusal."""
@@ -192,7 +188,7 @@ class Anodot3(Anodot):
 
 @hookimpl
 def register_sinks(register: Callable[[Sink], None], options: Mapping[str, Any]) -> None:
-    table = options.get("sinks", {}).get(NAME)
+    table = options.get("sinks", {}).get(Anodot.name)
     target = read(table or {})
     used = table is not None and target.enabled
     token = token_of(target) if used else ""

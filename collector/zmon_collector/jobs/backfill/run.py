@@ -20,7 +20,6 @@ from zmon_collector.jobs.backfill.job import Job, Source, detect_schema
 from zmon_collector.jobs.backfill.plan import BackfillPlan, PlanRound
 from zmon_collector.jobs.backfill.progress import BackfillProgress, locked, resume
 from zmon_collector.jobs.backfill.tasks import EngineRunner, PieceResult, compute, load_metrics, survey
-from zmon_collector.jobs.row_files import FilePiece
 from zmon_collector.jobs.tabular import Columns, Dataset
 from zmon_collector.loading import DEFAULT_SINK, load_plugins
 from zmon_collector.windows.window import OpenWindow
@@ -132,9 +131,7 @@ class Backfill:
         open_ = {start: OpenWindow(start, start + period, schema=job.schema) for start in round_.windows}
         last = plan.last_places(round_)
         waiting = list(reversed(round_.windows))
-        calls: list[tuple[Job, int, FilePiece, int, int]] = [
-            (job, place, self._pieces[place], low, high) for place in round_.pieces
-        ]
+        calls = [(job, place, self._pieces[place], low, high) for place in round_.pieces]
         for done, result in enumerate(workers.ordered(compute, calls), 1):
             self._merge(result, open_, runner)
             while waiting and last[waiting[-1]] <= done:

@@ -112,20 +112,14 @@ def _open(page: str) -> None:
 @contextlib.contextmanager
 def _process(*command: str, **options: Any) -> Iterator[subprocess.Popen[str]]:
     # A process group of its own: Ctrl-C reaches only the demonstration, which then ends its processes in order.
-    process = subprocess.Popen([sys.executable, "-m", *command], text=True, process_group=0, **options)
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
+    with subprocess.Popen([sys.executable, "-m", *command], text=True, process_group=0, **options) as process:
+        try:
+            yield process
+        finally:  # signals to a process that has ended do nothing
             process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(CLOSE_WAIT)
-        if process.poll() is None:
             process.kill()
-        for pipe in (process.stdin, process.stdout):
-            if pipe is not None:
-                with contextlib.suppress(OSError):
-                    pipe.close()
 
 
 @contextlib.contextmanager
