@@ -127,14 +127,13 @@ def merge(left: Moments, right: Moments) -> Moments:
     }
 
 
-def quantiles(values: Array, finite: Array | None = None) -> dict[str, Array]:
-    """Return each column's quantiles, interpolated linearly like ``numpy.quantile``; NaN for an empty column."""
+def quantiles(values: Array) -> dict[str, Array]:
+    """Return the quantiles of each column's finite values, interpolated linearly like ``numpy.quantile``; or NaN."""
     ordered = np.array(values.T, dtype=np.result_type(values.dtype, np.float32), order="C")  # sorts twice as fast
-    if finite is None:
-        n = np.full(len(ordered), ordered.shape[1], dtype=np.int64)
-    else:
-        ordered[~finite.T] = np.nan  # sorts last
-        n = finite.sum(axis=0)
+    finite = np.isfinite(ordered)
+    n = np.count_nonzero(finite, axis=1)
+    if not finite.all():  # usually all are, and then nothing has to be replaced
+        ordered[~finite] = np.nan  # sorts last
     ordered.sort(axis=1)
     columns = np.arange(len(ordered))
     result = {}

@@ -28,8 +28,7 @@ class SchemaCache:
 
     def store(self, message: Message, limits: LimitsSection) -> None:
         """Store the schema of a schema message; WireError if it is malformed or too wide."""
-        if message.schema in self._schemas:
-            self._schemas.move_to_end(message.schema)
+        if self.get(message.schema) is not None:
             return
         schema = decode_schema(message.body, message.schema)
         if len(schema.features) > limits.features or len(schema.classes) > limits.classes:

@@ -12,17 +12,10 @@ Rows are settled exactly once, and one number is enough to know which:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from zmon._wire.control import Greeting
 from zmon._wire.frames import Message
-
-
-class Accepted(NamedTuple):
-    """What is new in a message: its rows from `skip` on (none if that is its row count), and rows found `lost`."""
-
-    skip: int
-    lost: int
 
 
 class StreamPosition:
@@ -35,16 +28,19 @@ class StreamPosition:
         self.issued = row
         self.tally: Mapping[str, Any] = {}
 
-    def accept(self, message: Message) -> Accepted:
-        """Move the position over rows that are lost for good, then over the message's rows if they are next."""
+    def accept(self, message: Message) -> tuple[int, int]:
+        """Move the position over rows that are lost for good, then over the message's rows if they are next.
+
+        Return how many of the message's rows are not new (all of them if it is not next), and how many rows are lost.
+        """
         lost = self.write_off(message.base - 1)
         last = message.first + message.rows - 1
         if last <= self.row or message.first > self.row + 1:
-            return Accepted(message.rows, lost)
+            return message.rows, lost
         skip = self.row + 1 - message.first
         self.row = last
         self.issued = max(self.issued, last)
-        return Accepted(skip, lost)
+        return skip, lost
 
     def write_off(self, row: int) -> int:
         """Give up rows up to `row` that have not arrived; return how many those are."""

@@ -69,7 +69,8 @@ class CategoricalFeatures:
     )
 
     def create(self, ctx: Context) -> dict[str, Any]:
-        return {"rows": 0, "tracked": _tracked(ctx), "columns": [_column() for _ in ctx.schema.categorical]}
+        tracked = int(max(ctx.options.get("tracked", 1024), ctx.options.get("max_categories", 50)))
+        return {"rows": 0, "tracked": tracked, "columns": [_column() for _ in ctx.schema.categorical]}
 
     def update(self, acc: dict[str, Any], batch: Batch, ctx: Context) -> dict[str, Any]:
         codes = batch.codes
@@ -108,10 +109,6 @@ class CategoricalFeatures:
                 unique = round(unique * 2.0**64 / column["bound"])
             yield Value("feature_unique", unique, feat_name=feature)
             yield Value("feature_missing_freq", column["missing"] / acc["rows"], feat_name=feature)
-
-
-def _tracked(ctx: Context) -> int:
-    return int(max(ctx.options.get("tracked", 1024), ctx.options.get("max_categories", 50)))
 
 
 def _column() -> CategoryCounts:

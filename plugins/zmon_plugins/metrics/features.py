@@ -66,7 +66,7 @@ class NumericFeatures:
     def result(self, acc: dict[str, Any], ctx: Context) -> Iterable[Value]:
         quantiles: dict[str, Array] = {}
         if ctx.sample is not None and "inputs" in ctx.sample.columns:
-            quantiles = stats.quantiles(ctx.sample.inputs, _finite(ctx.sample.inputs))
+            quantiles = stats.quantiles(ctx.sample.inputs)
         described = stats.describe(acc["moments"], quantiles)
         missing, infinite = acc["missing"].tolist(), acc["infinite"].tolist()
         for i, (name, by_stat) in enumerate(zip(ctx.schema.numeric, described, strict=True)):
@@ -75,12 +75,6 @@ class NumericFeatures:
             if acc["rows"]:
                 yield Value("feature_missing_freq", missing[i] / acc["rows"], feat_name=name)
                 yield Value("feature_inf_count", infinite[i], feat_name=name)
-
-
-def _finite(values: Array) -> Array | None:
-    """Return which entries are finite, or None if all are, which is common and makes quantiles twice as fast."""
-    finite = np.isfinite(values)
-    return None if finite.all() else finite
 
 
 @hookimpl

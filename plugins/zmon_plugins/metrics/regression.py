@@ -96,8 +96,7 @@ class Regression:
         ):
             quantiles: dict[str, Array] = {}
             if ctx.sample is not None and column in ctx.sample.columns:
-                values = ctx.sample.raw()[column].astype(np.float64)
-                quantiles = stats.quantiles(values[np.isfinite(values), np.newaxis])
+                quantiles = stats.quantiles(ctx.sample.raw()[column].astype(np.float64)[:, np.newaxis])
             first = {name: values[:1] for name, values in acc[part].items()}
             for stat, value in stats.describe(first, quantiles)[0]:
                 yield Value(what, value, stat=stat)
