@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 import msgpack
@@ -19,53 +20,31 @@ from zmon.state import pack_state, unpack_state
 FORMAT = "zmon profile"
 VERSION = 1
 LIMIT = 2**30  # bytes
+SCHEMA_FIELDS = ("task", "classes", "features", "kinds", "threshold")  # tags and segments are not of the rows
 
 
 def encode(profile: Content) -> bytes:
     """Return the content of a profile's file."""
-    schema, own = profile.schema, profile.own
     return pack_state(
         {
             "format": FORMAT,
             "version": VERSION,
-            "schema": {
-                "task": schema.task,
-                "classes": list(schema.classes),
-                "features": list(schema.features),
-                "kinds": list(schema.kinds),
-                "threshold": schema.threshold,
-            },
+            "schema": {name: getattr(profile.schema, name) for name in SCHEMA_FIELDS},
             "rows": profile.rows,
             "error": profile.error,
-            "numeric": _numeric(profile.numeric),
-            "categorical": [
-                {
-                    "name": column.name,
-                    "categories": list(column.categories),
-                    "counts": column.counts,
-                    "other": column.other,
-                    "missing": column.missing,
-                }
-                for column in profile.categorical
-            ],
-            "score": None if profile.score is None else _numeric(profile.score),
+            "numeric": _fields(profile.numeric),
+            "categorical": [_fields(column) for column in profile.categorical],
+            "score": profile.score and _fields(profile.score),
             "predicted": profile.predicted,
             "labels": profile.labels,
-            "calibration": None
-            if profile.calibration is None
-            else [None if knots is None else [knots.x, knots.y] for knots in profile.calibration],
-            "own": None
-            if own is None
-            else {"windows": own.windows, "rows": own.rows, "mean": dict(own.mean), "std": dict(own.std)},
+            "calibration": profile.calibration,
+            "own": profile.own and _fields(profile.own),
         }
     )
 
 
-def _numeric(table: Numeric) -> dict[str, Any]:
-    return {
-        "names": list(table.names),
-        **{name: getattr(table, name) for name in ("edges", "counts", "quantiles", "mean", "std", "low", "high")},
-    }
+def _fields(table: Numeric | Categorical | Own) -> dict[str, Any]:
+    return {field.name: getattr(table, field.name) for field in fields(table)}
 
 
 def decode(data: bytes, name: str) -> Content:
@@ -73,31 +52,29 @@ def decode(data: bytes, name: str) -> Content:
     try:
         if len(data) > LIMIT:
             raise ValueError(f"{len(data)} bytes")
-        fields = unpack_state(data)
-        if not isinstance(fields, dict) or fields.get("format") != FORMAT:
+        content = unpack_state(data)
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise ValueError("it does not start like one")
-        version = _whole(fields["version"])
+        version = _whole(content["version"])
         if version > VERSION:
             raise ConfigurationError(
                 f"{name} was written by a newer release (version {version}, this one reads {VERSION}); "
                 "upgrade zmon-agent, or make the profile again"
             )
-        schema = _schema(fields["schema"])
+        schema = _schema(content["schema"])
         classes = len(schema.classes)
-        calibration = fields["calibration"]
+        categorical, calibration = content["categorical"], content["calibration"]
         return Content(
             schema=schema,
-            rows=_whole(fields["rows"]),
-            numeric=_table(fields["numeric"], schema.numeric),
-            categorical=tuple(
-                map(_categorical, _sized(fields["categorical"], len(schema.categorical)), schema.categorical)
-            ),
-            score=None if fields["score"] is None else _table(fields["score"], _names(fields["score"]["names"])),
-            predicted=_counts(fields["predicted"], classes),
-            labels=_counts(fields["labels"], classes),
+            rows=_whole(content["rows"]),
+            numeric=_table(content["numeric"], schema.numeric),
+            categorical=tuple(map(_categorical, _sized(categorical, len(schema.categorical)), schema.categorical)),
+            score=None if content["score"] is None else _table(content["score"], _names(content["score"]["names"])),
+            predicted=_counts(content["predicted"], classes),
+            labels=_counts(content["labels"], classes),
             calibration=None if calibration is None else tuple(map(_knots, _sized(calibration, classes))),
-            own=_own(fields["own"]),
-            error=_number(fields["error"]),
+            own=_own(content["own"]),
+            error=_number(content["error"]),
         )
     except ConfigurationError:
         raise
@@ -112,9 +89,8 @@ def _schema(fields: Mapping[str, Any]) -> Schema:
     names = {key: _names(fields[key]) for key in ("classes", "features", "kinds")}
     if fields["task"] not in TASKS or set(names["kinds"]) - set(KINDS):
         raise ValueError("task or kinds")
-    if len(names["kinds"]) != len(names["features"]) or any(
-        len(set(names[k])) != len(names[k]) for k in ("classes", "features")
-    ):
+    repeats = any(len(set(names[key])) != len(names[key]) for key in ("classes", "features"))
+    if repeats or len(names["kinds"]) != len(names["features"]):
         raise ValueError("features")
     return Schema(fields["task"], names["classes"], names["features"], names["kinds"], _number(fields["threshold"]))
 

@@ -1,11 +1,9 @@
 """First pass over the rows of a reference: moments, categories, and a uniform sample that determines the bins. Pure.
 
-Mergeable, and bounded for any number of rows. The sample holds the rows with the smallest random keys.
+Bounded for any number of rows. The sample holds the rows with the smallest random keys.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 
@@ -18,17 +16,9 @@ NAMED = 1000  # categories that a profile names
 
 
 class Sketch:
-    """An accumulator over the rows so far.
+    """An accumulator over the rows so far; every batch is aligned to `schema`."""
 
-    Parameters
-    ----------
-    schema : Schema
-        Every batch is aligned to it.
-    seed : int
-        Of the sample; sketches to be merged need different seeds.
-    """
-
-    def __init__(self, schema: Schema, seed: int = 0) -> None:
+    def __init__(self, schema: Schema) -> None:
         self.schema = schema
         self.rows = 0
         columns = len(schema.numeric)
@@ -41,7 +31,7 @@ class Sketch:
         width = 8 * (columns + len(schema.classes) + 2)
         self.limit = min(SAMPLE_ROWS, max(1000, SAMPLE_BYTES // width))
         self._keys = np.empty(0)
-        self._random = np.random.default_rng(seed)
+        self._random = np.random.default_rng(0)
 
     @property
     def error(self) -> float:
@@ -55,7 +45,7 @@ class Sketch:
         self.rows += batch.rows
         held = batch.columns
         if "inputs" in held:
-            self._moments(*_moments(batch.inputs.astype(np.float64)))
+            self._add_moments(batch.inputs.astype(np.float64))
         if "codes" in held:
             for i, names in enumerate(batch.categories):
                 counts = np.bincount(batch.codes[:, i] + 1, minlength=len(names) + 1)
@@ -66,25 +56,20 @@ class Sketch:
         if kept:
             self._keep(batch.only(kept), keys)
 
-    def merge(self, other: Sketch) -> None:
-        """Add the rows of another sketch of the same schema."""
-        self.rows += other.rows
-        self._moments(other.n, other.mean, other.m2, other.low, other.high)
-        for i, counts in enumerate(other.categories):
-            self.missing[i] += other.missing[i]
-            self.other[i] += other.other[i]
-            self._count(i, counts)
-        if other.sample is not None:
-            self._keep(other.sample, other._keys)
-
-    def _moments(self, n: Array, mean: Array, m2: Array, low: Array, high: Array) -> None:
-        """Merge moments by Chan's update."""
+    def _add_moments(self, values: Array) -> None:
+        """Add the moments of the finite values by Chan's update."""
+        finite = np.isfinite(values)
+        n = np.count_nonzero(finite, axis=0)
+        with np.errstate(all="ignore"):
+            mean = np.where(finite, values, 0.0).sum(axis=0) / np.maximum(n, 1)
+            m2 = (np.where(finite, values - mean, 0.0) ** 2).sum(axis=0)
         both = np.maximum(self.n + n, 1)
         delta = mean - self.mean
         self.m2 += m2 + delta * delta * self.n * (n / both)
         self.mean += delta * (n / both)
-        self.n = self.n + n
-        self.low, self.high = np.minimum(self.low, low), np.maximum(self.high, high)
+        self.n += n
+        self.low = np.minimum(self.low, np.where(finite, values, np.inf).min(axis=0, initial=np.inf))
+        self.high = np.maximum(self.high, np.where(finite, values, -np.inf).max(axis=0, initial=-np.inf))
 
     def _count(self, column: int, counts: dict[str, int]) -> None:
         tracked = self.categories[column]
@@ -115,14 +100,3 @@ class Sketch:
         ordered = sorted(counts, key=lambda name: (-counts[name], name))
         rest = self.other[column] + sum(counts[name] for name in ordered[NAMED:])
         return ordered[:NAMED], [counts[name] for name in ordered[:NAMED]], rest
-
-
-def _moments(values: Array) -> Any:
-    finite = np.isfinite(values)
-    n = np.count_nonzero(finite, axis=0)
-    with np.errstate(all="ignore"):
-        mean = np.where(finite, values, 0.0).sum(axis=0) / np.maximum(n, 1)
-        m2 = (np.where(finite, values - mean, 0.0) ** 2).sum(axis=0)
-    low = np.where(finite, values, np.inf).min(axis=0, initial=np.inf)
-    high = np.where(finite, values, -np.inf).max(axis=0, initial=-np.inf)
-    return n, mean, m2, low, high
