@@ -54,27 +54,11 @@ __all__ = [
 
 # Names that a model's process does not need are imported on first use.
 _LATER = {
-    **dict.fromkeys(
-        (
-            "Context",
-            "Ledger",
-            "Metric",
-            "Point",
-            "Refused",
-            "Report",
-            "RowCounts",
-            "Series",
-            "Sink",
-            "Value",
-            "Window",
-        ),
-        "zmon.contract",
-    ),
-    "MetricBase": "zmon.bases",
-    "SinkBase": "zmon.bases",
+    **dict.fromkeys(("MetricBase", "SinkBase"), "zmon.bases"),
+    **dict.fromkeys(("Context", "Ledger", "Metric", "Point", "Refused", "Report", "RowCounts"), "zmon.contract"),
+    **dict.fromkeys(("Series", "Sink", "Value", "Window"), "zmon.contract"),
     "read_points": "zmon.points",
-    "Profile": "zmon.reference",
-    "profile": "zmon.reference",
+    **dict.fromkeys(("Profile", "profile"), "zmon.reference"),
 }
 
 

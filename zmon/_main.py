@@ -5,18 +5,9 @@ from __future__ import annotations
 import importlib
 import sys
 
-NEEDED = {
-    "click",
-    "plotly",
-    "pluggy",
-    "prometheus_client",
-    "requests",
-    "rich",
-    "scipy",
-    "sklearn",
-    "starlette",
-    "uvicorn",
-}
+NEEDED = frozenset(
+    ("click", "plotly", "pluggy", "prometheus_client", "requests", "rich", "scipy", "sklearn", "starlette", "uvicorn")
+)
 
 
 def main() -> None:

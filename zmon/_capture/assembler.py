@@ -58,18 +58,18 @@ class Assembler:
         *,
         task: str,
         classes: Sequence[object] | int | None,
-        features: Sequence[str] | None,
-        include: Sequence[str] | None,
-        exclude: Sequence[str] | None,
-        threshold: float,
-        tags: dict[str, str],
-        sample_rate: float,
+        features: Sequence[str] | None = None,
+        include: Sequence[str] | None = None,
+        exclude: Sequence[str] | None = None,
+        threshold: float = 0.5,
+        tags: Mapping[str, str] | None = None,
+        sample_rate: float = 1.0,
         kinds: Mapping[str, str] | None = None,
         memory: int = 0,
     ) -> None:
         self.task = task
         self.threshold = threshold
-        self.tags = tags
+        self.tags = dict(tags or {})
         self.include, self.exclude = include, exclude
         self.features = None if features is None else tuple(features)
         self.rate = sample_rate
@@ -191,13 +191,18 @@ class Assembler:
             raise Rejected("probabilities_task", f"a {self.task} model publishes predictions=, not probabilities")
         array = as_array(value, "probabilities")
         if array.dtype.char not in _FLOATS:
-            array = _floats(array)
+            if array.dtype.kind not in "fiub":
+                raise Rejected("probabilities_dtype", f"probabilities of dtype {array.dtype}; expected floats")
+            array = array.astype(np.float64)
         shape = array.shape
         dimensions = len(shape)
         if dimensions == 2 and shape[1] == 1:
             array, dimensions = array[:, 0], 1
         if not self.classes:
-            self._infer_classes(2 if dimensions == 1 else shape[-1], dimensions)
+            width = 2 if dimensions == 1 else shape[-1]
+            if dimensions not in (1, 2) or width < 2:
+                raise Rejected("probabilities_shape", "the classes cannot be inferred; expected (n, n_classes)")
+            self._name_classes(width)
         width = len(self.classes)
         if not (dimensions == 2 and shape[1] == width) and not (dimensions == 1 and width == 2):
             expected = f"(n, {width})" + (" or (n,)" if width == 2 else "")
@@ -209,11 +214,6 @@ class Assembler:
         if not squares <= shape[0] * SLACK:
             _explain(array)
         return array
-
-    def _infer_classes(self, width: int, dimensions: int) -> None:
-        if dimensions not in (1, 2) or width < 2:
-            raise Rejected("probabilities_shape", "the classes cannot be inferred; expected (n, n_classes)")
-        self._name_classes(width)
 
     def _predictions(self, value: Any) -> Array:
         if self.task == "regression":
@@ -377,12 +377,6 @@ def _bytes(schema: bytes, batch: Rows, pool: BufferPool) -> tuple[RingLayout, li
         arrays.append((column, code, array.shape[1] if array.ndim == 2 else None))
         buffers.append(pool.copy(array))
     return RingLayout(schema, tuple(arrays)), buffers
-
-
-def _floats(array: Array) -> Array:
-    if array.dtype.kind not in "fiub":
-        raise Rejected("probabilities_dtype", f"probabilities of dtype {array.dtype}; expected floats")
-    return array.astype(np.float64)
 
 
 def _native(array: Array) -> Array:

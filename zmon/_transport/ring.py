@@ -24,6 +24,10 @@ class RingLayout(NamedTuple):
     arrays: tuple[tuple[str, str, int | None], ...]
     kind: str = "batch"  # or "labels"
 
+    def of_rows(self, rows: int) -> list[tuple[str, str, Sequence[int]]]:
+        """Return (name, dtype, shape) of the arrays of a message of so many rows."""
+        return [(name, dtype, (rows,) if width is None else (rows, width)) for name, dtype, width in self.arrays]
+
 
 class RingPiece(NamedTuple):
     """A snapshot of one publish call: raw buffers in the layout's order, and the time of the call in ns."""

@@ -369,19 +369,16 @@ class Sender:
                     del waiting[link]
 
 
-def _join(entry: RingEntry) -> tuple[int, list[tuple[str, str, list[int]]], list[Bytes]]:
+def _join(entry: RingEntry) -> tuple[int, list[tuple[str, str, Sequence[int]]], list[Bytes]]:
     """Join the pieces' buffers to one per array; rows that differ in time get a timestamps array."""
     pieces = entry.pieces
     newest = pieces[-1].ts
-    shapes = [
-        (name, dtype, [entry.rows] if width is None else [entry.rows, width])
-        for name, dtype, width in entry.layout.arrays
-    ]
+    arrays = entry.layout.of_rows(entry.rows)
     if len(pieces) == 1:
-        return newest, shapes, list(pieces[0].buffers)
+        return newest, arrays, list(pieces[0].buffers)
     buffers: list[Bytes] = [b"".join(column) for column in zip(*(piece.buffers for piece in pieces), strict=True)]
-    if all(name != "timestamps" for name, _, _ in entry.layout.arrays):
+    if all(name != "timestamps" for name, _, _ in arrays):
         times = np.repeat(np.array([piece.ts for piece in pieces], dtype="<i8"), [piece.rows for piece in pieces])
-        shapes.append(("timestamps", "<i8", [entry.rows]))
+        arrays.append(("timestamps", "<i8", (entry.rows,)))
         buffers.append(times.tobytes())
-    return newest, shapes, buffers
+    return newest, arrays, buffers

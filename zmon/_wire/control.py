@@ -29,19 +29,9 @@ def encode_greeting(
 
     `store` names the collector's store that the last acknowledgement came from.
     """
+    position = {"base": base, "acked": acked, "issued": issued, "clock": clock}
     return pack(
-        {
-            "v": MAJOR,
-            "kind": kind,
-            "topic": topic,
-            "stream": stream,
-            "base": base,
-            "acked": acked,
-            "issued": issued,
-            "clock": clock,
-            "tally": tally,
-            "store": store,
-        }
+        {"v": MAJOR, "kind": kind, "topic": topic, "stream": stream, **position, "tally": tally, "store": store}
     )
 
 

@@ -142,16 +142,9 @@ def unpack(data: bytes, reason: str, limit: int = MAX_HEADER) -> dict[str, Any]:
 
 def encode_schema(schema: Schema) -> bytes:
     """Encode the body of a schema message; its hash is the schema's name on the wire."""
-    body: dict[str, Any] = {
-        "task": schema.task,
-        "classes": list(schema.classes),
-        "features": list(schema.features),
-        "kinds": list(schema.kinds),
-        "threshold": schema.threshold,
-        "tags": dict(schema.tags),
-    }
+    body = {name: getattr(schema, name) for name in ("task", "classes", "features", "kinds", "threshold", "tags")}
     if schema.segments:
-        body["segments"] = list(schema.segments)
+        body["segments"] = schema.segments
     return pack(body)
 
 
@@ -212,17 +205,8 @@ def encode_batch(
     kind: str = "batch",
 ) -> list[bytes | memoryview]:
     """Encode a batch, or labels, as frames. `arrays` describes every one of `buffers`: name, dtype, shape."""
-    header: dict[str, Any] = {
-        "v": MAJOR,
-        "kind": kind,
-        "stream": stream,
-        "first": first,
-        "rows": rows,
-        "base": base,
-        "ts": ts,
-        "schema": schema,
-        "arrays": arrays,
-    }
+    position = {"first": first, "rows": rows, "base": base, "ts": ts}
+    header = {"v": MAJOR, "kind": kind, "stream": stream, **position, "schema": schema, "arrays": arrays}
     if tally:
         header["tally"] = tally
     return [topic, pack(header), *buffers]
@@ -289,11 +273,11 @@ def _columns(described: object, buffers: Sequence[bytes], rows: int) -> tuple[di
     columns: dict[str, Array] = {}
     blobs: dict[str, bytes] = {}
     for description, buffer in zip(described, buffers, strict=True):
-        if not isinstance(description, list) or len(description) != 3:
-            raise WireError("arrays", "a description is not [name, dtype, shape]")
-        name, dtype, shape = description
-        if not isinstance(name, str) or not isinstance(dtype, str) or not isinstance(shape, list):
-            raise WireError("arrays", "a description is not [name, dtype, shape]")
+        match description:
+            case [str(name), str(dtype), list(shape)]:
+                pass
+            case _:
+                raise WireError("arrays", "a description is not [name, dtype, shape]")
         if name in columns or BLOBS.get(name) in blobs:
             raise WireError("arrays", f"{name} twice")
         if name in BLOBS:

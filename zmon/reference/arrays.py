@@ -32,24 +32,10 @@ class Reader:
         threshold: float = 0.5,
         task: str = "classification",
     ) -> None:
-        self._assembler = Assembler(
-            task=task,
-            classes=classes,
-            features=features,
-            include=None,
-            exclude=None,
-            threshold=threshold,
-            tags={},
-            sample_rate=1.0,
-            kinds=kinds,
-        )
+        self._assembler = Assembler(task=task, classes=classes, features=features, threshold=threshold, kinds=kinds)
 
     def batches(
-        self,
-        probabilities: Any = None,
-        inputs: Any = None,
-        labels: Any = None,
-        predictions: Any = None,
+        self, probabilities: Any = None, inputs: Any = None, labels: Any = None, predictions: Any = None
     ) -> list[Batch]:
         """Return the rows as batches; ConfigurationError if they are invalid."""
         try:
@@ -57,27 +43,17 @@ class Reader:
         except Rejected as error:
             raise ConfigurationError(f"{error} ({error.reason})") from None
 
-    def capture(
-        self,
-        probabilities: Any = None,
-        inputs: Any = None,
-        labels: Any = None,
-        predictions: Any = None,
-        *,
-        ids: Any = None,
-        timestamps: Any = None,
-        segments: Any = None,
-    ) -> list[Batch]:
-        """Return the rows as batches; Rejected with the reason that a publisher or collector would count."""
-        pieces, _ = self._assembler.assemble(
-            0, probabilities, inputs, labels, predictions, ids=ids, timestamps=timestamps, segments=segments
-        )
+    def capture(self, *args: Any, **kwargs: Any) -> list[Batch]:
+        """Return the rows as batches; Rejected with the reason that a publisher or collector would count.
+
+        The arguments are those of `batches`, and the others of `Publisher.publish` by name.
+        """
+        pieces, _ = self._assembler.assemble(0, *args, **kwargs)
         batches = []
         for layout, piece, _ in pieces:
-            arrays = [[name, dtype, [piece.rows] if width is None else [piece.rows, width]]
-                      for name, dtype, width in layout.arrays]  # fmt: skip
+            arrays = layout.of_rows(piece.rows)
             frames = encode_batch(_TOPIC, stream=b"\0" * 16, schema=layout.schema, first=1, rows=piece.rows, base=1,
-                                  ts=piece.ts, arrays=arrays, buffers=piece.buffers)  # type: ignore[arg-type] # fmt: skip
+                                  ts=piece.ts, arrays=arrays, buffers=piece.buffers)  # fmt: skip
             message = decode([bytes(frame) for frame in frames])
             schema = decode_schema(self._assembler.schemas[layout.schema], layout.schema)
             columns = dict(message.columns)
