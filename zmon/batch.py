@@ -275,30 +275,23 @@ def concat(schema: Schema, batches: Sequence[Batch]) -> Batch:
     columns: dict[str, Array] = {}
     dictionaries: dict[str, Dictionaries] = {}
     for name in names:
-        parts = [batch.raw().get(name) for batch in batches]
-        present = next(part for part in parts if part is not None)
+        present = next(batch.raw()[name] for batch in batches if name in batch.raw())
+        parts = [_column(batch, name, present) for batch in batches]
         if name in CODED:
-            columns[name], dictionaries[name] = categories.join(
-                [
-                    categories.nothing(batch.rows, present.shape[1])
-                    if part is None
-                    else (part, batch.dictionaries[name])
-                    for part, batch in zip(parts, batches, strict=True)
-                ]
-            )
-            continue
-        columns[name] = np.concatenate(
-            [
-                _missing(present, batch.rows) if part is None else part
-                for part, batch in zip(parts, batches, strict=True)
-            ]
-        )
+            lacking = ((),) * present.shape[1]
+            names_of_codes = [batch.dictionaries[name] if name in batch.raw() else lacking for batch in batches]
+            columns[name], dictionaries[name] = categories.join(list(zip(parts, names_of_codes, strict=True)))
+        else:
+            columns[name] = np.concatenate(parts)
     return Batch(schema, columns, rows, dictionaries)
 
 
-def _missing(like: Array, rows: int) -> Array:
-    shape = (rows, *like.shape[1:])
-    if like.ndim == 1 and like.dtype.kind in "iu":
+def _column(batch: Batch, name: str, like: Array) -> Array:
+    """Return a column of the batch; if it has none, missing values in the form of another batch's column."""
+    if name in batch.raw():
+        return batch.raw()[name]
+    shape = (batch.rows, *like.shape[1:])
+    if name in CODED or (like.ndim == 1 and like.dtype.kind in "iu"):
         return np.full(shape, -1, dtype=like.dtype)
     if like.dtype.kind == "S":
         return np.zeros(shape, dtype=like.dtype)

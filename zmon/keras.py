@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from zmon._capture.columns import rows_of
+from zmon._capture.columns import rejection
 from zmon._watch.call_context import arguments_for
 from zmon._watch.watcher import Recorder, Watcher
-from zmon.errors import Rejected
 
 
 class EvaluationCallback:
@@ -61,16 +60,10 @@ class EvaluationCallback:
                 x = self._x[rows]
                 extra = {**arguments_for(self._publisher), "labels": self._y[rows]}
                 watcher.publish(watcher.output, self.model.predict_on_batch(x), x, extra)
-        except Rejected as error:
-            self._publisher.reject(error.reason, str(error), rows_of(self._y))
         except Exception as error:  # noqa: BLE001 - a training run must not end because of this
-            self._publisher.reject("internal", f"{type(error).__name__}: {error}", rows_of(self._y))
+            self._publisher.reject(*rejection(error, self._y))
 
     def __getattr__(self, name: str) -> Callable[..., None]:
         if name.startswith("on_"):  # all other moments of a run
-            return _nothing
+            return lambda *args, **kwargs: None
         raise AttributeError(name)
-
-
-def _nothing(*args: Any, **kwargs: Any) -> None:
-    return None

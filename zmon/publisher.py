@@ -12,14 +12,14 @@ from typing import Any, NoReturn, Self, TypeVar, overload
 import numpy as np
 
 from zmon._capture.assembler import Assembler, Pieces
-from zmon._capture.columns import rows_of
+from zmon._capture.columns import rejection, rows_of
 from zmon._transport import forks, keys, settings, threads
 from zmon._transport.counters import Counters, Stats
 from zmon._transport.ring import Ring
 from zmon._transport.sender import Sender
 from zmon._watch import call_context, captured
 from zmon._wire.frames import STREAM_BYTES, Topic
-from zmon.errors import ConfigurationError, Rejected
+from zmon.errors import ConfigurationError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -203,10 +203,8 @@ class Publisher:
             self._enqueue(pieces)
             if sampled_out:
                 self._counters.sample_out(sampled_out)
-        except Rejected as error:
-            self.reject(error.reason, str(error), rows_of(probabilities, predictions))
         except Exception as error:  # noqa: BLE001 - no error of ours may reach the model
-            self.reject("internal", f"{type(error).__name__}: {error}", rows_of(probabilities, predictions))
+            self.reject(*rejection(error, probabilities, predictions))
 
     def publish_labels(self, ids: Any, labels: Any, timestamps: Any = None) -> None:
         """Publish ground truth that arrives after its predictions. Return at once, never raise.
@@ -231,7 +229,7 @@ class Publisher:
             pieces = self._assembler.assemble_labels(ids, labels, timestamps, time.time_ns())
             self._label_rows += self._enqueue(pieces)
         except Exception as error:  # noqa: BLE001 - no error of ours may reach the caller
-            self.reject(getattr(error, "reason", "internal"), f"{type(error).__name__}: {error}", rows_of(ids, labels))
+            self.reject(*rejection(error, ids, labels))
 
     @overload
     def capture(self, function: Function) -> Function: ...
@@ -305,14 +303,8 @@ class Publisher:
     def stats(self) -> Stats:
         """A frozen snapshot of the counters, in rows."""
         with self._lock:
-            return self._counters.stats(
-                published=self._ring.issued,
-                labels=self._label_rows,
-                delivered=self._ring.delivered,
-                queued=self._ring.nbytes,
-                overflowed=self._ring.dropped,
-                connected=self._sender is not None and self._sender.connected,
-            )
+            connected = self._sender is not None and self._sender.connected
+            return self._counters.stats(self._ring, connected=connected, labels=self._label_rows)
 
     def close(self, timeout: float = 2.0) -> None:
         """Deliver the remaining rows for at most `timeout` seconds and end the background thread. Safe to call twice.

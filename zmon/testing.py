@@ -65,9 +65,8 @@ def check_metric(metric: Metric[Any], batches: Sequence[Batch] | None = None, ct
     ctx : Context, optional
         Default: one that fits the batches.
     """
-    batches = list(
-        batches or example_batches(task="classification" if bases.is_for(metric, "classification") else "regression")
-    )
+    task = "classification" if bases.is_for(metric, "classification") else "regression"
+    batches = list(batches or example_batches(task=task))
     assert len(batches) >= 3, f"{len(batches)} batches; pass at least three"
     assert NAME.fullmatch(metric.name), f"name {metric.name!r} is not lower_snake"
     assert isinstance(metric.needs, frozenset), "needs is not a frozenset"
@@ -87,24 +86,18 @@ def check_metric(metric: Metric[Any], batches: Sequence[Batch] | None = None, ct
     def results(accumulator: Any) -> Results:
         return _results(metric, accumulator, closing)
 
-    first, second, third = batches[:3]
+    merge, (first, second, *others) = metric.merge, batches
     expected = results(accumulate(*batches))
     _same(expected, results(accumulate(*batches)), "update and merge are deterministic")
-    _same(
-        expected,
-        results(metric.merge(accumulate(first), accumulate(*batches[1:]))),
-        "updating with two batches equals merging what each gives",
-    )
-    _same(
-        expected,
-        results(metric.merge(accumulate(*batches[1:]), accumulate(first))),
-        "merge is commutative",
-    )
-    left = metric.merge(metric.merge(accumulate(first), accumulate(second)), accumulate(third, *batches[3:]))
-    right = metric.merge(accumulate(first), metric.merge(accumulate(second), accumulate(third, *batches[3:])))
+    merged = merge(accumulate(first), accumulate(second, *others))
+    _same(expected, results(merged), "updating with two batches equals merging what each gives")
+    merged = merge(accumulate(second, *others), accumulate(first))
+    _same(expected, results(merged), "merge is commutative")
+    left = merge(merge(accumulate(first), accumulate(second)), accumulate(*others))
+    right = merge(accumulate(first), merge(accumulate(second), accumulate(*others)))
     _same(results(left), results(right), "merge is associative")
-    _same(expected, results(metric.merge(metric.create(running), accumulate(*batches))), "create() is merge's identity")
-    _same(expected, results(metric.merge(accumulate(*batches), metric.create(running))), "create() is merge's identity")
+    _same(expected, results(merge(metric.create(running), accumulate(*batches))), "create() is merge's identity")
+    _same(expected, results(merge(accumulate(*batches), metric.create(running))), "create() is merge's identity")
     _check_purity(metric, accumulate, batches, closing)
     _same(expected, results(unpack_state(pack_state(accumulate(*batches)))), "the accumulator is msgpack-able")
     results(metric.create(running))  # an empty accumulator is valid
@@ -119,9 +112,9 @@ def _check_purity(metric: Metric[Any], accumulate: Any, batches: Sequence[Batch]
     metric.merge(accumulate(batches[1]), accumulator)
     assert pack_state(accumulator) == kept, "merge changes its right argument"
     once = _results(metric, accumulator, ctx)
+    assert pack_state(accumulator) == kept, "result changes the accumulator"
     pack_state(bases.detail(metric, accumulator, ctx))
     assert pack_state(accumulator) == kept, "detail changes the accumulator"
-    assert pack_state(accumulator) == kept, "result changes the accumulator"
     _same(once, _results(metric, accumulator, ctx), "result is deterministic")
 
 

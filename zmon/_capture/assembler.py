@@ -19,7 +19,7 @@ from zmon._capture.kinds import categorical
 from zmon._transport.buffer_pool import BufferPool
 from zmon._transport.ring import Bytes, RingLayout, RingPiece
 from zmon._transport.settings import name
-from zmon._wire.frames import BLOBS, MAX_COLUMNS, MAX_ROWS, encode_schema, schema_hash
+from zmon._wire.frames import BLOBS, MAX_COLUMNS, MAX_ROWS, NUMBERS, encode_schema, schema_hash
 from zmon.batch import KINDS, SLACK, Array, Schema
 from zmon.categories import Dictionaries
 from zmon.errors import ConfigurationError, Rejected
@@ -29,10 +29,7 @@ SCHEMA_LIMIT = 64  # sets of columns that one publisher may go through; a set th
 SEGMENTS = 8  # columns of segments
 
 _FLOATS = frozenset("efd")
-_WIRE_DTYPES: dict[np.dtype[Any], str] = {
-    np.dtype(code): np.dtype(code).newbyteorder("<").str
-    for code in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1")
-}
+_WIRE_DTYPES: dict[np.dtype[Any], str] = {np.dtype(code): code for code in NUMBERS}
 
 Pieces = list[tuple[RingLayout, RingPiece, int]]  # of one batch, with the bytes of each piece's buffers
 

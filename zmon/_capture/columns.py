@@ -41,6 +41,13 @@ def rows_of(*values: Any) -> int:
     return 1
 
 
+def rejection(error: Exception, *values: Any) -> tuple[str, str, int]:
+    """Return the arguments of `Publisher.reject` for values that raised this error instead of being published."""
+    if isinstance(error, Rejected):
+        return error.reason, str(error), rows_of(*values)
+    return "internal", f"{type(error).__name__}: {error}", rows_of(*values)
+
+
 def class_labels(value: Any, names: Sequence[str], indices: Mapping[object, int]) -> Array:
     """Return labels as int64 class indices, −1 where unlabelled.
 
@@ -162,8 +169,6 @@ def nanoseconds(value: Any) -> int | Array:
     """
     if isinstance(value, datetime):
         return _datetime(value)
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return int(_seconds(np.array([value]))[0])
     array = as_array(value, "timestamps")
     kind = array.dtype.kind
     if kind == "O":

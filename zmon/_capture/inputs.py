@@ -168,22 +168,20 @@ def _array(array: Array, names: Sequence[str] | None) -> Matrix | Table:
         return Table(wanted, [_of_array(array[name]) for name in wanted], len(array))
     if array.dtype.kind not in "bOUSMm" or not array.ndim:
         raise Rejected("inputs_dtype", f"inputs of dtype {array.dtype}; expected numbers, booleans or categories")
-    array = _checked(array)
-    return Table(None, [_of_array(array[:, i]) for i in range(array.shape[1])], len(array))
+    return of_matrix(Matrix(None, _checked(array)))
 
 
-def _filled(masked: Any) -> Array:
+def _filled(masked: np.ma.MaskedArray[Any, Any]) -> Array:
     """Return a masked array as objects, None where masked; a structured one stays masked until its columns are read."""
     if masked.dtype.names:
-        whole: Array = masked
-        return whole
+        return masked
     filled: Array = masked.data.astype(object)  # filled(None) would fill in a default
     filled[np.ma.getmaskarray(masked)] = None
     return filled
 
 
 def of_matrix(matrix: Matrix) -> Table:
-    """Turn a matrix of numbers into a table, for features of other kinds."""
+    """Turn a matrix into a table, for features of other kinds."""
     array = matrix.array
     return Table(matrix.names, [_of_array(array[:, i]) for i in range(array.shape[1])], len(array))
 
@@ -258,14 +256,10 @@ def _of_series(series: Any, dtype: Any) -> InputColumn:
     import narwhals.stable.v1 as nw
 
     if dtype.is_numeric():
-        return InputColumn("numeric", lambda: _floats(series.cast(nw.Float64)), series.to_list)
+        return InputColumn(
+            "numeric", lambda: np.asarray(series.cast(nw.Float64).to_numpy(), np.float64), series.to_list
+        )
     if dtype == nw.Boolean:
         whole = not series.is_null().any()
         return InputColumn("boolean", (lambda: series.to_numpy().astype(bool)) if whole else None, series.to_list)
-    if dtype.is_nested():
-        return InputColumn("vector", None, series.to_list)
-    return InputColumn("", None, series.to_list)
-
-
-def _floats(series: Any) -> Array:
-    return np.asarray(series.to_numpy(), dtype=np.float64)
+    return InputColumn("vector" if dtype.is_nested() else "", None, series.to_list)

@@ -6,7 +6,6 @@ A kind follows from the types of the values, never from what they look like: a s
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable
 from numbers import Number
 from typing import Any, NamedTuple
 
@@ -112,10 +111,9 @@ def numbers(values: list[Any], feature: str) -> Array:
         if "time" in kinds:
             return np.array([_seconds(value) for value in values], dtype=np.float64)
         if kinds <= {"numeric", "boolean", ""}:
-            plain: Iterable[Any] = values
             if "" in kinds:
-                plain = [np.nan if type(value).__name__ in _ABSENT else value for value in values]
-            return np.array(plain, dtype=np.float64)
+                values = [np.nan if type(value).__name__ in _ABSENT else value for value in values]
+            return np.array(values, dtype=np.float64)
     except (TypeError, ValueError, OverflowError) as error:
         raise Rejected("inputs_dtype", f"feature {feature!r}: {error}") from None
     raise changed(feature, "numeric", "something else")

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from zmon._transport import threads
+from zmon._transport.ring import Ring
 from zmon._wire.frames import TALLY_REASONS
 
 log = logging.getLogger("zmon")
@@ -82,19 +83,16 @@ class Counters:
         with self._lock:
             return {"sampled_out": self._sampled_out, "rejected": dict(self._rejected)}
 
-    def stats(
-        self, *, published: int, labels: int, delivered: int, queued: int, overflowed: int, connected: bool
-    ) -> Stats:
-        """Return a snapshot that combines these counts with the given ones of the ring and the sender."""
+    def stats(self, ring: Ring, *, connected: bool, labels: int) -> Stats:
+        """Return a snapshot that combines these counts with those of the ring and the publisher."""
         with self._lock:
-            dropped = dict(self._dropped)
-            rejected = dict(self._rejected)
-        if overflowed:
-            dropped["buffer_full"] = overflowed
+            dropped, rejected = dict(self._dropped), dict(self._rejected)
+        if ring.dropped:
+            dropped["buffer_full"] = ring.dropped
         return Stats(
-            published=published,
-            acknowledged=delivered,
-            queued_bytes=queued,
+            published=ring.issued,
+            acknowledged=ring.delivered,
+            queued_bytes=ring.nbytes,
             connected=connected,
             sampled_out=self._sampled_out,
             dropped=MappingProxyType(dropped),

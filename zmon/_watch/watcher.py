@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from zmon._capture.columns import rows_of
+from zmon._capture.columns import rejection
 from zmon._watch import call
 from zmon._watch.call_context import arguments_for, reset, running
 from zmon.errors import ConfigurationError, Rejected
@@ -135,10 +135,8 @@ class Watcher:
                 if kwargs.get("training") is True or getattr(self._model, "training", False) is True:
                     raise Rejected("training_mode", "the model is in training mode; call its eval() before serving")
                 self.publish(output, result, call.argument(args, kwargs), arguments_for(self._publisher))
-        except Rejected as error:
-            self._publisher.reject(error.reason, str(error), rows_of(result))
         except Exception as error:  # noqa: BLE001 - no error of ours may reach the model
-            self._publisher.reject("internal", f"{type(error).__name__}: {error}", rows_of(result))
+            self._publisher.reject(*rejection(error, result))
 
     def _output_of(self, name: str) -> str | None:
         """Return what a method's result is; None if it must not be published."""

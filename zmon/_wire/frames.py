@@ -35,7 +35,7 @@ TASKS = ("classification", "regression")
 TALLY_REASONS = 64
 MAX_NUMBER = 2**53  # for row numbers and counts of rows: exact in every format in which points are written
 
-_NUMBERS = frozenset({"<f2", "<f4", "<f8", "|i1", "<i2", "<i4", "<i8", "|u1", "<u2", "<u4", "<u8", "|b1"})
+NUMBERS = frozenset({"<f2", "<f4", "<f8", "|i1", "<i2", "<i4", "<i8", "|u1", "<u2", "<u4", "<u8", "|b1"})
 _TEXT = re.compile(r"\|S([1-9][0-9]{0,2})")
 # name → allowed numbers of dimensions, allowed dtype kinds. Arrays with other names, from a newer minor, are ignored.
 _COLUMNS: Mapping[str, tuple[tuple[int, ...], str]] = {
@@ -301,7 +301,7 @@ def _columns(described: object, buffers: Sequence[bytes], rows: int) -> tuple[di
 
 
 def _itemsize(dtype: str) -> int:
-    if dtype in _NUMBERS:
+    if dtype in NUMBERS:
         return int(dtype[2])
     text = _TEXT.fullmatch(dtype)
     if text is None:

@@ -12,7 +12,7 @@ from zmon.reference.tables import Categorical, Numeric
 
 BARS = "▁▂▃▄▅▆▇█"
 MOST = 12  # categories shown of a column
-QUANTILES = ((12, "q05"), (63, "q25"), (127, "q50"), (191, "q75"), (242, "q95"))  # places in the grid of 256
+QUANTILES = {"q05": 12, "q25": 63, "q50": 127, "q75": 191, "q95": 242}  # places in the grid of 256
 
 
 def text(profile: Profile) -> str:
@@ -47,20 +47,12 @@ def _lines(profile: Profile) -> Iterator[str]:
 
 
 def _numeric(table: Numeric, profile: Profile) -> Iterator[str]:
-    yield (
-        f"{'column':24} {'mean':>10} {'std':>10} {'min':>10} "
-        + " ".join(f"{name:>10}" for _, name in QUANTILES)
-        + f" {'max':>10} {'missing':>8}  bins"
-    )
+    names = " ".join(f"{name:>10}" for name in ("mean", "std", "min", *QUANTILES, "max"))
+    yield f"{'column':24} {names} {'missing':>8}  bins"
     for i, name in enumerate(table.names):
         rows = table.counts[:, i].sum()
-        numbers = (
-            table.mean[i],
-            table.std[i],
-            table.low[i],
-            *(table.quantiles[at, i] for at, _ in QUANTILES),
-            table.high[i],
-        )
+        quantiles = table.quantiles[list(QUANTILES.values()), i]
+        numbers = (table.mean[i], table.std[i], table.low[i], *quantiles, table.high[i])
         missing = table.counts[-1, i] / max(1, rows)
         present = table.bins[:-1, i]
         present = present[present >= 0]
