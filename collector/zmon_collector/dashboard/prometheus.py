@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from zmon.contract import DIMENSIONS, Point, Report
+from zmon.contract import DIMENSIONS, Report
 from zmon_collector.health import GAUGES, HealthReport
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -49,41 +50,35 @@ class NewestReports:
         return [report for report, _ in list(self._reports.values())]
 
 
-class _Health(Collector):
-    """The collector's own series."""
-
-    def __init__(self, health: HealthReport) -> None:
-        self._health = health
-
-    def collect(self) -> Iterator[Metric]:
-        health = self._health
-        yield GaugeMetricFamily("zmon_up", "1 while the collector answers", 1)
-        yield GaugeMetricFamily("zmon_problems", "problems an operator should look at", len(health.problems))
-        for name, text in GAUGES.items():
-            yield GaugeMetricFamily(f"zmon_{name}", text, getattr(health, name))
-        yield GaugeMetricFamily("zmon_outbox_reports", "reports that wait for a sink", health.outbox)
-        yield GaugeMetricFamily("zmon_models", "models times versions", len(health.models))
-        behind = GaugeMetricFamily("zmon_sink_behind", "reports that wait for this sink", labels=["sink"])
-        works = GaugeMetricFamily("zmon_sink_ok", "1 while the sink delivers, 0 while it fails", labels=["sink"])
-        refused = GaugeMetricFamily("zmon_sink_refused_samples", "samples set aside (zmon outbox ls)", labels=["sink"])
-        for sink, state in health.sinks.items():
-            behind.add_metric([sink], health.behind.get(sink, 0))
-            works.add_metric([sink], state == "ok")
-            refused.add_metric([sink], health.aside.get(sink, 0))
-        yield from (behind, works, refused)
-        metrics = GaugeMetricFamily(
-            "zmon_metric_ok", "1 while the metric runs, 0 when disabled or stuck", labels=["metric"]
-        )
-        seconds = CounterMetricFamily("zmon_metric_seconds", "time spent in the metric", labels=["metric"])
-        plugins = GaugeMetricFamily("zmon_plugin_quarantined", "plugins that cannot be used", labels=["plugin"])
-        for row in health.plugins:
-            if row["kind"] == "metric":
-                metrics.add_metric([row["name"]], row["state"] == "ok")
-                seconds.add_metric([row["name"]], row["seconds"])
-            elif row["state"] == "quarantined":
-                plugins.add_metric([row["plugin"]], 1)
-        yield from (metrics, seconds, plugins)
-        yield from _counters(health.counters)
+def _health_families(health: HealthReport) -> Iterator[Metric]:
+    """Yield the collector's own series."""
+    yield GaugeMetricFamily("zmon_up", "1 while the collector answers", 1)
+    yield GaugeMetricFamily("zmon_problems", "problems an operator should look at", len(health.problems))
+    for name, text in GAUGES.items():
+        yield GaugeMetricFamily(f"zmon_{name}", text, getattr(health, name))
+    yield GaugeMetricFamily("zmon_outbox_reports", "reports that wait for a sink", health.outbox)
+    yield GaugeMetricFamily("zmon_models", "models times versions", len(health.models))
+    behind = GaugeMetricFamily("zmon_sink_behind", "reports that wait for this sink", labels=["sink"])
+    works = GaugeMetricFamily("zmon_sink_ok", "1 while the sink delivers, 0 while it fails", labels=["sink"])
+    refused = GaugeMetricFamily("zmon_sink_refused_samples", "samples set aside (zmon outbox ls)", labels=["sink"])
+    for sink, state in health.sinks.items():
+        behind.add_metric([sink], health.behind.get(sink, 0))
+        works.add_metric([sink], state == "ok")
+        refused.add_metric([sink], health.aside.get(sink, 0))
+    yield from (behind, works, refused)
+    metrics = GaugeMetricFamily(
+        "zmon_metric_ok", "1 while the metric runs, 0 when disabled or stuck", labels=["metric"]
+    )
+    seconds = CounterMetricFamily("zmon_metric_seconds", "time spent in the metric", labels=["metric"])
+    plugins = GaugeMetricFamily("zmon_plugin_quarantined", "plugins that cannot be used", labels=["plugin"])
+    for row in health.plugins:
+        if row["kind"] == "metric":
+            metrics.add_metric([row["name"]], row["state"] == "ok")
+            seconds.add_metric([row["name"]], row["seconds"])
+        elif row["state"] == "quarantined":
+            plugins.add_metric([row["plugin"]], 1)
+    yield from (metrics, seconds, plugins)
+    yield from _counters(health.counters)
 
 
 def _counters(counters: Mapping[str, int]) -> Iterator[Metric]:
@@ -101,45 +96,42 @@ def _counters(counters: Mapping[str, int]) -> Iterator[Metric]:
     yield from families.values()
 
 
-class _Models(Collector):
-    """Series of the newest windows: rollups first, then agents, so that only detail is beyond the bound."""
-
-    def __init__(self, reports: Sequence[Report], limit: int) -> None:
-        self._reports = reports
-        self._limit = limit
-
-    def collect(self) -> Iterator[Metric]:
-        ends = GaugeMetricFamily(
-            "zmon_window_end_seconds", "end of the newest closed window, epoch", labels=["model", "model_version"]
-        )
-        families: dict[str, GaugeMetricFamily] = {}
-        left, out = self._limit, 0
-        for report in self._reports:
-            ends.add_metric([report.model, report.version], report.window.end)
-        for report, point in _rollups_first(self._reports):
-            if left == 0:
-                out += 1
-                continue
-            left -= 1
-            name = f"zmon_model_{_ILLEGAL.sub('_', point.value.what)}"
-            family = families.get(name)
-            if family is None:
-                family = families[name] = GaugeMetricFamily(
-                    name, f"{point.value.what} of the newest closed window", labels=NAMES
-                )
-            names = report.properties(point)
-            family.add_metric([names.get(key, "") for key in NAMES], float(point.value.value))
-        yield ends
-        yield GaugeMetricFamily("zmon_series_left_out", "series beyond the bound of this page", out)
-        yield from families.values()
+def _model_families(reports: Sequence[Report], limit: int) -> Iterator[Metric]:
+    """Yield series of the newest windows: rollups first, then agents, so that only detail is beyond the bound."""
+    ends = GaugeMetricFamily(
+        "zmon_window_end_seconds", "end of the newest closed window, epoch", labels=["model", "model_version"]
+    )
+    for report in reports:
+        ends.add_metric([report.model, report.version], report.window.end)
+    yield ends
+    left_out = max(0, sum(len(report.points) for report in reports) - limit)
+    yield GaugeMetricFamily("zmon_series_left_out", "series beyond the bound of this page", left_out)
+    rollups_first = (
+        (report, point)
+        for of_agents in (False, True)
+        for report in reports
+        for point in report.points
+        if (point.agent_id is not None) == of_agents
+    )
+    families: dict[str, GaugeMetricFamily] = {}
+    for report, point in islice(rollups_first, limit):
+        what = point.value.what
+        name = f"zmon_model_{_ILLEGAL.sub('_', what)}"
+        if name not in families:
+            families[name] = GaugeMetricFamily(name, f"{what} of the newest closed window", labels=NAMES)
+        names = report.properties(point)
+        families[name].add_metric([names.get(key, "") for key in NAMES], float(point.value.value))
+    yield from families.values()
 
 
-def _rollups_first(reports: Sequence[Report]) -> Iterator[tuple[Report, Point]]:
-    for wants_rollup in (True, False):
-        for report in reports:
-            for point in report.points:
-                if (point.agent_id is None) == wants_rollup:
-                    yield report, point
+class _Families(Collector):
+    """What a registry shows."""
+
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families
 
 
 def exposition(health: HealthReport, reports: Sequence[Report], series: int = SERIES) -> bytes:
@@ -154,9 +146,9 @@ def exposition(health: HealthReport, reports: Sequence[Report], series: int = SE
         The most series of models to show; 0 shows the collector's own health only.
     """
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Health(health))
+    registry.register(_Families(_health_families(health)))
     if series:
-        registry.register(_Models(reports, series))
+        registry.register(_Families(_model_families(reports, series)))
     return generate_latest(registry)
 
 
