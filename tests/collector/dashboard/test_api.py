@@ -11,7 +11,7 @@ import httpx
 import pytest
 from starlette.routing import Route
 from zmon_collector.dashboard.web import openapi
-from zmon_collector.dashboard.web.app import build_app
+from zmon_collector.dashboard.web.app import build_app, probe_routes
 from zmon_collector.dashboard.web.security import Access
 from zmon_collector.dashboard.web.sse import Broadcaster
 
@@ -114,7 +114,9 @@ def test_history_survives_a_restart(paged: Start, client: Client) -> None:
 
 
 def test_the_description_is_that_of_the_routes() -> None:
-    app = build_app(None, Broadcaster(lambda params: (None, 0.0), 1), lambda: True, bytes, Access(None, set()))  # type: ignore[arg-type]
+    app = build_app(
+        None, Broadcaster(lambda params: (None, 0.0), 1), probe_routes(lambda: True, bytes), Access(None, set())
+    )  # type: ignore[arg-type]
     routes = {route.path for route in app.app.routes if isinstance(route, Route)}  # type: ignore[attr-defined]
     described = set(openapi.DOCUMENT["paths"])
     assert routes - {"/", "/static/plotly.js", "/static/templates.json"} == described

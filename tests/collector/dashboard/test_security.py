@@ -8,9 +8,9 @@ from pathlib import Path
 
 import httpx
 import pytest
+from starlette.applications import Starlette
 from zmon_collector.config.sections import WebSection
 from zmon_collector.dashboard.web import servers
-from zmon_collector.dashboard.web.app import build_probe_app
 from zmon_collector.dashboard.web.security import content_security_policy, is_loopback, load_token
 from zmon_collector.dashboard.web.server import WebServer
 
@@ -125,7 +125,7 @@ def test_beyond_loopback_with_a_token(secret: Path) -> None:
 def test_a_taken_port_is_told(paged: Start) -> None:
     taken = paged().service.site.url.removeprefix("http://").rstrip("/")
     with pytest.raises(ConfigurationError, match=r"\[web\] bind = '127.*cannot bind.*--web"):
-        WebServer(build_probe_app(lambda: True, bytes), taken, "[web]")
+        WebServer(Starlette(), taken, "[web]")
 
 
 def test_the_usual_port_gives_way_to_any_free_one(paged: Start, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import csv
 import io
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -31,12 +31,10 @@ class Api:
     ----------
     renderer : Renderer
     broadcaster : Broadcaster
-    ready : callable
-        Returns whether the collector takes rows.
     """
 
-    def __init__(self, renderer: Renderer, broadcaster: Broadcaster, ready: Callable[[], bool]) -> None:
-        self._renderer, self._broadcaster, self._ready = renderer, broadcaster, ready
+    def __init__(self, renderer: Renderer, broadcaster: Broadcaster) -> None:
+        self._renderer, self._broadcaster = renderer, broadcaster
 
     async def models(self, request: Request) -> Response:
         return _json({"models": await asyncio.to_thread(self._renderer.models)})
@@ -86,13 +84,6 @@ class Api:
             self._broadcaster, parse_query(request.query_params), int(seen) if seen.isdecimal() else None
         )
 
-    async def healthz(self, request: Request) -> Response:
-        return JSONResponse({"status": "ok"})
-
-    async def readyz(self, request: Request) -> Response:
-        ready = self._ready()
-        return JSONResponse({"status": "ready" if ready else "not ready"}, 200 if ready else 503)
-
     async def openapi(self, request: Request) -> Response:
         return JSONResponse(openapi.DOCUMENT)
 
@@ -127,13 +118,9 @@ def as_csv(series: Sequence[TimeSeries]) -> str:
     writer.writerow(["time", "timestamp", *columns, "value"])
     for ts in series:
         names = [_cell(ts.get(name)) for name in columns]
-        writer.writerows(_rows(ts, names))
+        for time, value in zip(ts.times.tolist(), ts.values.tolist(), strict=True):
+            writer.writerow([datetime.fromtimestamp(time, UTC).isoformat(), time, *names, value])
     return out.getvalue()
-
-
-def _rows(ts: TimeSeries, names: list[str]) -> Iterable[list[Any]]:
-    for time, value in zip(ts.times.tolist(), ts.values.tolist(), strict=True):
-        yield [datetime.fromtimestamp(time, UTC).isoformat(), time, *names, value]
 
 
 def _cell(text: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,6 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
-from starlette.types import ASGIApp
 
 from zmon_collector.dashboard.plotly_js import plotly_js
 from zmon_collector.dashboard.prometheus import CONTENT_TYPE
@@ -38,15 +37,9 @@ class Files(StaticFiles):
         return response
 
 
-def build_app(
-    renderer: Renderer,
-    broadcaster: Broadcaster,
-    ready: Callable[[], bool],
-    metrics: Callable[[], bytes],
-    access: Access,
-) -> Guard:
+def build_app(renderer: Renderer, broadcaster: Broadcaster, probes: Sequence[Route], access: Access) -> Guard:
     """Build the page and its API behind the guard."""
-    api = Api(renderer, broadcaster, ready)
+    api = Api(renderer, broadcaster)
     script = plotly_js()
 
     @asynccontextmanager
@@ -93,9 +86,7 @@ def build_app(
         Route("/api/v1/events", api.events),
         Route("/api/v1/alerts", api.alerts),
         Route("/api/v1/health", api.health),
-        Route("/healthz", api.healthz),
-        Route("/readyz", api.readyz),
-        Route("/metrics", _metrics_route(metrics)),
+        *probes,
         Route("/openapi.json", api.openapi),
         Route("/static/plotly.js", plotly),
         Route("/static/templates.json", templates),
@@ -106,24 +97,17 @@ def build_app(
     return guard
 
 
-def _metrics_route(metrics: Callable[[], bytes]) -> Callable[[Request], Response]:
-    """Return the route of /metrics. Not a coroutine, so Starlette runs it in a worker thread."""
-
-    def answer(_: Request) -> Response:
-        return Response(metrics(), media_type=CONTENT_TYPE)
-
-    return answer
-
-
-def build_probe_app(ready: Callable[[], bool], metrics: Callable[[], bytes]) -> ASGIApp:
-    """Build /healthz, /readyz and /metrics alone, for an orchestrator and Prometheus."""
+def probe_routes(ready: Callable[[], bool], metrics: Callable[[], bytes]) -> list[Route]:
+    """Return /healthz, /readyz and /metrics, for an orchestrator and Prometheus."""
 
     async def healthz(_: Request) -> Response:
         return JSONResponse({"status": "ok"})
 
     async def readyz(_: Request) -> Response:
-        return JSONResponse({"status": "ready" if ready() else "not ready"}, 200 if ready() else 503)
+        is_ready = ready()
+        return JSONResponse({"status": "ready" if is_ready else "not ready"}, 200 if is_ready else 503)
 
-    return Starlette(
-        routes=[Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", _metrics_route(metrics))]
-    )
+    def text(_: Request) -> Response:  # not a coroutine, so Starlette runs it in a worker thread
+        return Response(metrics(), media_type=CONTENT_TYPE)
+
+    return [Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", text)]
