@@ -8,13 +8,8 @@ from zmon_collector.dashboard.web.query_params import NAMES, RANGES, VIEWS
 
 
 def _parameter(name: str, text: str, *, required: bool = False, **schema: Any) -> dict[str, Any]:
-    return {
-        "name": name,
-        "in": "query",
-        "required": required,
-        "description": text,
-        "schema": {"type": "string", **schema},
-    }
+    value = {"type": "string", **schema}
+    return {"name": name, "in": "query", "required": required, "description": text, "schema": value}
 
 
 MODEL = _parameter("model", "the logical model", required=True)

@@ -25,7 +25,10 @@ LEAST_PAUSE = 0.1  # seconds between two rounds of rendering
 PING_EVERY = 10.0  # seconds; keeps proxies from closing the connection, and detects viewers that have gone
 STUCK = 30.0  # seconds without reading until a viewer is disconnected
 LINGER = 60.0  # seconds that a rendered view is kept without viewers
+HEADERS = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-store"), (b"x-accel-buffering", b"no")]
 HEALTH = {"health", "overview", "alerts"}  # views that any health report may change
+
+Render = Callable[[QueryParams], tuple[Any, float]]  # a view, and the seconds of a core it took elsewhere
 
 
 def to_json(data: Any) -> bytes:
@@ -70,12 +73,7 @@ class Broadcaster:
         Called with the models on view whenever they change.
     """
 
-    def __init__(
-        self,
-        render: Callable[[QueryParams], tuple[Any, float]],
-        viewers: int,
-        watch: Callable[[frozenset[str]], None] = lambda _: None,
-    ) -> None:
+    def __init__(self, render: Render, viewers: int, watch: Callable[[frozenset[str]], None] = lambda _: None) -> None:
         self._render = render
         self._watch = watch
         self._most = viewers
@@ -85,7 +83,6 @@ class Broadcaster:
         self._number = int(time.time() * 1000)  # so that numbers also grow over restarts
         self.viewers = 0
         self.closed = asyncio.Event()
-        self.rounds = 0
 
     @property
     def full(self) -> bool:
@@ -129,7 +126,6 @@ class Broadcaster:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            self.rounds += 1
             busy = 0.0
             for topic in list(self._topics.values()):
                 if topic.viewers and topic.stale:
@@ -171,12 +167,7 @@ class EventStream:
         self._broadcaster, self._asked, self._seen = broadcaster, params, seen
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = [
-            (b"content-type", b"text/event-stream"),
-            (b"cache-control", b"no-store"),
-            (b"x-accel-buffering", b"no"),
-        ]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
         topic = self._broadcaster.topic(self._asked)
         self._broadcaster.count(topic, 1)
         ends = [asyncio.create_task(_gone(receive)), asyncio.create_task(self._broadcaster.closed.wait())]
