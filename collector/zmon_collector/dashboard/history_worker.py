@@ -32,15 +32,6 @@ class HistoryWorker:
         """Run a function of history_queries.py in the history's thread."""
         return self._thread.submit(self._history.read, query)
 
-    def timed(self, query: Callable[[sqlite3.Connection], T]) -> Future[tuple[T, float]]:
-        """Run a query; also return the seconds of a core that it took."""
-
-        def run() -> tuple[T, float]:
-            started = time.thread_time()
-            return self._history.read(query), time.thread_time() - started
-
-        return self._thread.submit(run)
-
     def read_bytes(self) -> int:
         """Return how many bytes the history uses."""
         return self._thread.submit(lambda: self._history.nbytes).result()

@@ -7,6 +7,7 @@ import sqlite3
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from zmon.contract import Point, Report, RowCounts, Window
@@ -78,7 +79,7 @@ class Live:
                 stat=sorted({stat for _, stat in MEASURES}),
                 start=entry.newest - KEPT * entry.period,
             )
-            series = self.history.read(lambda db, query=query: history_queries.read_series(db, query)).result()  # type: ignore[misc]
+            series = self.history.read(partial(history_queries.read_series, query=query)).result()
             self.overview.restore(entry.model, entry.version, series, entry.period, float(entry.newest + entry.period))
 
     def stop(self) -> None:
@@ -101,9 +102,9 @@ class Live:
         self.overview.record(report, wall)
         self.recent_reports.append(report)
         self.history.append(report, wall)
-        for partial in self.open_windows(report.model, report.version):
-            if partial.window.start <= report.window.start:
-                del self.partials[report.model, report.version, partial.window.start]
+        for preview in self.open_windows(report.model, report.version):
+            if preview.window.start <= report.window.start:
+                del self.partials[report.model, report.version, preview.window.start]
         self._notify(report.model)
 
     def record_health(self, health: HealthReport, mono: float) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from zmon_collector.dashboard.history_queries import KnownModel
 
@@ -30,7 +30,7 @@ class QueryParams:
     what: str = ""
     names: tuple[tuple[str, str], ...] = ()
     range: str = DEFAULT_RANGE
-    until: int | None = field(default=None)
+    until: int | None = None
 
 
 def parse_query(query: Mapping[str, str]) -> QueryParams:
@@ -56,17 +56,12 @@ def parse_query(query: Mapping[str, str]) -> QueryParams:
         raise BadRequestError("what is missing")
     if view in ("overview", "alerts", "health"):
         return QueryParams(view)
-    names = tuple((name, query[name]) for name in NAMES if query.get(name)) if view == "series" else ()
-    return QueryParams(
-        view,
-        query["model"],
-        query.get("version", ""),
-        query.get("agent", ""),
-        query.get("what", "") if view == "series" else "",
-        names,
-        chosen,
-        parse_seconds(query, "to"),
-    )
+    model, version, agent = query["model"], query.get("version", ""), query.get("agent", "")
+    until = parse_seconds(query, "to")
+    if view == "model":
+        return QueryParams(view, model, version, agent, range=chosen, until=until)
+    names = tuple((name, query[name]) for name in NAMES if query.get(name))
+    return QueryParams(view, model, version, agent, query["what"], names, chosen, until)
 
 
 def parse_seconds(query: Mapping[str, str], name: str) -> int | None:
@@ -79,17 +74,11 @@ def parse_seconds(query: Mapping[str, str], name: str) -> int | None:
     return int(text)
 
 
-@dataclass(frozen=True, slots=True)
-class TimeRange:
-    """A range of time, and the seconds by which its windows are gathered; 0 shows every window."""
+def resolve_range(chosen: str, until: int | None, model: KnownModel, wall: float) -> tuple[int, int, int]:
+    """Return start and end of a range for a model, and by how many seconds its windows are gathered; 0 shows each.
 
-    start: int
-    end: int
-    step: int
-
-
-def resolve_range(chosen: str, until: int | None, model: KnownModel, wall: float) -> TimeRange:
-    """Return the time of a range for a model: up to now, or to its newest window if that lies before the range."""
+    It lasts up to now, or to the model's newest window if that lies before the range.
+    """
     newest = model.newest + model.period
     seconds = RANGES[chosen]
     end = until if until is not None else max(int(wall), newest)
@@ -98,4 +87,4 @@ def resolve_range(chosen: str, until: int | None, model: KnownModel, wall: float
     start = model.first if not seconds else end - seconds
     windows = (min(end, newest) - max(start, model.first)) / max(1, model.period)
     step = 0 if windows <= SHOWN else -(-int(windows) // SHOWN) * model.period
-    return TimeRange(start, end, step)
+    return start, end, step

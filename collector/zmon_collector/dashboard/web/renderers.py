@@ -6,7 +6,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from sqlite3 import Connection
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from zmon_collector.dashboard.plugin_series import measures_of_plugins
 from zmon_collector.dashboard.timeseries import TimeSeries, extend
 from zmon_collector.dashboard.web.query_params import QueryParams, resolve_range
 
+T = TypeVar("T")
 SUMMED = 60  # windows behind the calibration curve over several windows
 NO_TIMES, NO_VALUES = np.empty(0, dtype=np.int64), np.empty(0)
 
@@ -70,11 +72,10 @@ class Renderer:
             reliability=panels.reliability_panel(self._details(query, "calibration", SUMMED)),
             declared=self._live.declared,
         )
+        models = self._read(history_queries.list_models)
         return {
             **self._head(params, model, query, agents),
-            "versions": [
-                other.version for other in self._read(history_queries.list_models) if other.model == model.model
-            ],
+            "versions": [other.version for other in models if other.model == model.model],
             "summary": self._summary(model, params.agent),
             "panels": self._mark_open(cards, query),
             "movers": panels.mover_table(rank_movers(_as_rollup(series))),
@@ -108,12 +109,10 @@ class Renderer:
         reports = list(self._live.health_history)
         plugins = list(self._live.health.plugins)
         newest = reports[-1] if reports else {}
+        what = ("transport_delay_seconds",)
         delays: list[TimeSeries] = []
         for model in self._read(history_queries.list_models)[:5]:
-            start = model.newest - 3600
-            delays += self.points(
-                PointQuery(model.model, model.version, what=("transport_delay_seconds",), start=start)
-            )
+            delays += self.points(PointQuery(model.model, model.version, what=what, start=model.newest - 3600))
         return {
             "health": {name: value for name, value in newest.items() if name not in ("mono", "time")},
             "plugins": plugins,
@@ -138,11 +137,11 @@ class Renderer:
 
     def series(self, model: str, version: str | None, search: str, limit: int) -> list[dict[str, str]]:
         """Return the names of series that contain every word of `search`."""
-        return list(self._read(lambda db: history_queries.find_series(db, model, version, search, limit)))
+        return self._read(lambda db: history_queries.find_series(db, model, version, search, limit))
 
     def points(self, query: PointQuery) -> list[TimeSeries]:
         """Return the series that match a query, of closed windows."""
-        return list(self._read(lambda db: history_queries.read_series(db, query)))
+        return self._read(lambda db: history_queries.read_series(db, query))
 
     # --- data --------------------------------------------------------------------------------------------------------
 
@@ -156,16 +155,9 @@ class Renderer:
         return model
 
     def _query(self, params: QueryParams, model: KnownModel) -> PointQuery:
-        time_range = resolve_range(params.range, params.until, model, self._clock())
-        return PointQuery(
-            model.model,
-            model.version,
-            agents=(params.agent,),
-            start=time_range.start,
-            end=time_range.end,
-            step=time_range.step,
-            frozen=params.until is not None,
-        )
+        start, end, step = resolve_range(params.range, params.until, model, self._clock())
+        query = PointQuery(model.model, model.version, agents=(params.agent,), start=start, end=end, step=step)
+        return replace(query, frozen=params.until is not None)
 
     def _head(self, params: QueryParams, model: KnownModel, query: PointQuery, agents: list[str]) -> dict[str, Any]:
         return {
@@ -185,10 +177,16 @@ class Renderer:
         return {name: value for name, value in entry.items() if name != "agents"}
 
     def _agents(self, model: KnownModel) -> list[str]:
-        return list(self._read(lambda db: history_queries.list_agents(db, model.model, model.version)))
+        return self._read(lambda db: history_queries.list_agents(db, model.model, model.version))
 
-    def _read(self, query: Callable[[Any], Any]) -> Any:
-        result, seconds = self._live.history.timed(query).result()
+    def _read(self, query: Callable[[Connection], T]) -> T:
+        """Run a query in the history's thread and note the seconds of a core that it takes."""
+
+        def timed(db: Connection) -> tuple[T, float]:
+            started = time.thread_time()
+            return query(db), time.thread_time() - started
+
+        result, seconds = self._live.history.read(timed).result()
         self._spent.seconds = getattr(self._spent, "seconds", 0.0) + seconds
         return result
 
@@ -208,11 +206,10 @@ class Renderer:
         for preview in sorted(previews, key=lambda preview: preview.window.start):
             if query.start <= preview.window.start and preview.model == query.model:
                 start = np.array([preview.window.start], dtype=np.int64)
-                named = ((preview.properties(point), point.value.value) for point in preview.points)
                 matching = [
-                    TimeSeries(names, start, np.array([value]))
-                    for names, value in named
-                    if history_queries.fits(names, query)
+                    TimeSeries(names, start, np.array([point.value.value]))
+                    for point in preview.points
+                    if history_queries.fits(names := preview.properties(point), query)
                 ]
                 series = extend(series, matching)
         return series
