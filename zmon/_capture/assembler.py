@@ -13,7 +13,7 @@ import numpy as np
 from zmon import categories
 from zmon._capture import inputs
 from zmon._capture.columns import as_array, class_labels, identifiers, nanoseconds, targets
-from zmon._capture.fast_path import FastPath
+from zmon._capture.fast_path import MESSAGE_BYTES, FastPath
 from zmon._capture.inputs import FeaturePlan
 from zmon._capture.kinds import categorical
 from zmon._transport.buffer_pool import BufferPool
@@ -24,7 +24,6 @@ from zmon.batch import KINDS, SLACK, Array, Schema
 from zmon.categories import Dictionaries
 from zmon.errors import ConfigurationError, Rejected
 
-MESSAGE_BYTES = 4 * 2**20  # a larger batch travels as several messages
 SCHEMA_LIMIT = 64  # sets of columns that one publisher may go through; a set that changes every call is a mistake
 SEGMENTS = 8  # columns of segments
 
@@ -80,7 +79,7 @@ class Assembler:
         self._plans: dict[tuple[str, ...] | int, FeaturePlan] = {}
         self._better: dict[tuple[FeaturePlan, tuple[str, ...]], FeaturePlan] = {}
         self._buffers = BufferPool(memory)
-        self._fast_path = FastPath(MESSAGE_BYTES, self._buffers)
+        self._fast_path = FastPath(self._buffers)
         self.classes: tuple[str, ...] = ()
         self._indices: dict[object, int] = {}  # by class as it was given: a string or a number
         if task == "classification" and classes is not None:

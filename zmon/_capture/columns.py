@@ -32,13 +32,11 @@ def as_array(value: Any, what: str) -> Array:
 
 def rows_of(*values: Any) -> int:
     """Return the number of rows of something that cannot be published, as far as it is known; at least 1."""
-    for value in values:
-        if value is not None:
-            try:
-                return max(1, len(value))
-            except Exception:  # noqa: BLE001 - a model's results and a caller's arguments may do anything here
-                return 1
-    return 1
+    first = next((value for value in values if value is not None), ())
+    try:
+        return max(1, len(first))
+    except Exception:  # noqa: BLE001 - a model's results and a caller's arguments may do anything here
+        return 1
 
 
 def rejection(error: Exception, *values: Any) -> tuple[str, str, int]:

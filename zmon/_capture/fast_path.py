@@ -12,23 +12,16 @@ from zmon._transport.ring import RingLayout, RingPiece
 from zmon._wire.frames import MAX_ROWS
 from zmon.batch import SLACK
 
+MESSAGE_BYTES = 4 * 2**20  # a larger batch travels as several messages, which only the general path makes
 FORMS = 64  # remembered; batches of further forms always take the general path
 
 Form = tuple[Any, ...]  # dtype and width of the probabilities, and of the inputs or, without inputs, the latest plan
 
 
 class FastPath:
-    """Layouts by form. Anything invalid or unusual falls through to the general path.
+    """Layouts by form. Anything invalid or unusual falls through to the general path."""
 
-    Parameters
-    ----------
-    message_bytes : int
-        Larger batches are split, which only the general path does.
-    buffers : BufferPool
-    """
-
-    def __init__(self, message_bytes: int, buffers: BufferPool) -> None:
-        self._message_bytes = message_bytes
+    def __init__(self, buffers: BufferPool) -> None:
         self._copy = buffers.copy
         self._layouts: dict[Form, tuple[RingLayout, FeaturePlan]] = {}
 
@@ -54,7 +47,7 @@ class FastPath:
         if not 0 < rows <= MAX_ROWS or not flat.dot(flat) <= rows * SLACK:
             return None
         nbytes = probabilities.nbytes if inputs is None else probabilities.nbytes + inputs.nbytes
-        if nbytes > self._message_bytes:
+        if nbytes > MESSAGE_BYTES:
             return None
         if inputs is None:
             buffers = [self._copy(probabilities)]

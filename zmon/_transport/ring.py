@@ -107,10 +107,7 @@ class Ring:
 
     def find(self, row: int) -> int:
         """Return the index of the oldest entry that reaches beyond `row`."""
-        index = self.head
-        while index < self.tail and self._entries[index].last <= row:
-            index += 1
-        return index
+        return next((i for i in range(self.head, self.tail) if self._entries[i].last > row), self.tail)
 
     def _pop(self) -> RingEntry:
         entry = self._entries.pop(self.head)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +16,7 @@ from zmon.reference.tables import Categorical, Numeric, Own
 WINDOW_ROWS = 1000
 CALIBRATED = 100  # classes; with more, probabilities are used as they are
 BINNED = 50  # categories that have their own bin
+NAMED = 1000  # categories that a profile names
 
 
 def from_batches(read: Callable[[], Iterable[Batch]], *, window_rows: int = WINDOW_ROWS) -> Profile:
@@ -173,20 +174,17 @@ def _planned(sketch: Sketch) -> tuple[Numeric, Numeric, list[Array]]:
 
 def _table(names: tuple[str, ...], values: Array, moments: Array) -> Numeric:
     """Make the table of columns from their sampled values and their mean, std, low and high, (4, columns)."""
-    columns = list(_columns(values))
+    columns = values.astype(np.float64).T
     mean, std, low, high = moments
     edges = bins.side_by_side([bins.edges_of(c[~np.isnan(c)], float(s)) for c, s in zip(columns, std, strict=True)])
-    grid = np.column_stack([bins.grid_of(c) for c in columns]) if columns else np.empty((bins.GRID, 0))
+    grid = np.column_stack([bins.grid_of(c) for c in columns]) if names else np.empty((bins.GRID, 0))
     return Numeric(names, edges, bins.count(values, edges), grid, mean, std, low, high)
 
 
-def _columns(values: Array) -> Iterator[Array]:
-    for i in range(values.shape[1]):
-        yield values[:, i].astype(np.float64)
-
-
 def _categorical(sketch: Sketch, column: int) -> Categorical:
-    names, counts, rest = sketch.named(column)
-    return Categorical(
-        sketch.schema.categorical[column], tuple(names), np.array(counts, dtype=np.int64), rest, sketch.missing[column]
-    )
+    """Return the most frequent categories of a column with the rows of each; all others are one."""
+    counts = sketch.categories[column]
+    ordered = sorted(counts, key=lambda name: (-counts[name], name))
+    named = np.array([counts[name] for name in ordered[:NAMED]], dtype=np.int64)
+    other = sketch.other[column] + sum(counts[name] for name in ordered[NAMED:])
+    return Categorical(sketch.schema.categorical[column], tuple(ordered[:NAMED]), named, other, sketch.missing[column])

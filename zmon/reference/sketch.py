@@ -12,7 +12,6 @@ from zmon.batch import Array, Batch, Schema
 SAMPLE_BYTES = 64 * 2**20
 SAMPLE_ROWS = 50_000
 TRACKED = 2**16  # categories of a column that are counted; rows of further categories are `other`
-NAMED = 1000  # categories that a profile names
 
 
 class Sketch:
@@ -93,10 +92,3 @@ class Sketch:
             least = np.sort(np.argpartition(keys, self.limit)[: self.limit])
             keys, columns = keys[least], {name: column[least] for name, column in columns.items()}
         self._keys, self.sample = keys, Batch(self.schema, columns)
-
-    def named(self, column: int) -> tuple[list[str], list[int], int]:
-        """Return the most frequent categories of a column, the rows of each, and the rows of all others."""
-        counts = self.categories[column]
-        ordered = sorted(counts, key=lambda name: (-counts[name], name))
-        rest = self.other[column] + sum(counts[name] for name in ordered[NAMED:])
-        return ordered[:NAMED], [counts[name] for name in ordered[:NAMED]], rest

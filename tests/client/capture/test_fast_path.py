@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from zmon._capture import assembler
-from zmon._capture.assembler import MESSAGE_BYTES, Assembler
+from zmon._capture.assembler import Assembler
+from zmon._capture.fast_path import MESSAGE_BYTES
 from zmon.errors import Rejected
 
 P = np.random.default_rng(0).dirichlet(np.ones(3), 40)
