@@ -10,7 +10,6 @@ import logging
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from time import monotonic
 from typing import Any
 
@@ -22,6 +21,7 @@ from zmon._transport.keys import read_file
 from zmon._wire.frames import Topic
 from zmon.errors import ConfigurationError, WireError
 from zmon_collector.config.sections import SecuritySection
+from zmon_collector.config.series_selection import matches
 from zmon_collector.config.values import clients, tables
 from zmon_collector.telemetry import Telemetry
 
@@ -51,9 +51,7 @@ class AllowedClient:
 
     def may_publish(self, topic: Topic) -> bool:
         """Whether the topic's model and agent match the client's globs."""
-        return any(fnmatchcase(topic.model, glob) for glob in self.models) and any(
-            fnmatchcase(topic.agent_id, glob) for glob in self.agents
-        )
+        return matches(self.models, topic.model) and matches(self.agents, topic.agent_id)
 
 
 AllowList = Mapping[str, AllowedClient]  # by public key; it never changes: a reload makes another one

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from itertools import count
 from secrets import token_bytes
 
@@ -22,6 +21,7 @@ from zmon_collector.compute.engine import Engine
 from zmon_collector.compute.finalizer import ClosedWindow
 from zmon_collector.config import Config
 from zmon_collector.config.policy import PolicyStore
+from zmon_collector.config.series_selection import matches
 from zmon_collector.ingest import validation
 from zmon_collector.ingest.arrival import Arrival, BatchArrival
 from zmon_collector.ingest.late_labels import LateLabels
@@ -131,7 +131,7 @@ class Ingestor:
         self.sessions.acknowledge(message.stream)
 
     def _is_wanted(self, topic: Topic) -> bool:
-        if any(fnmatchcase(topic.model, glob) for glob in self.config.collector.models):
+        if matches(self.config.collector.models, topic.model):
             return True
         self.telemetry.count("not_ours", by=1)
         return False

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -183,10 +184,10 @@ class _NpzArray:
         prefix = "feat" if name == "inputs" else name  # the publisher's names for unnamed inputs
         self.names = [name] if len(self.shape) == 1 else [f"{prefix}_{i}" for i in range(self.shape[1])]
 
-        self._whole: Any = None
+        self._whole: Callable[[], Any] | None = None
         self._at = 0
         if by_column and len(self.shape) == 2:  # rows are not contiguous in the stream: load the whole array
-            self._whole = lambda: np.load(path, allow_pickle=False)[name]
+            self._whole = cache(lambda: np.load(path, allow_pickle=False)[name])
 
     def rows(self, n: int) -> Mapping[str, Any]:
         """Return the next rows, at most `n`, by column."""
@@ -195,9 +196,7 @@ class _NpzArray:
             data = self._stream.read(n * width * self.dtype.itemsize)
             matrix = np.frombuffer(data, dtype=self.dtype).reshape(-1, width)
         else:
-            if callable(self._whole):
-                self._whole = self._whole()
-            matrix = self._whole[self._at : self._at + n]
+            matrix = self._whole()[self._at : self._at + n]
             self._at += n
         return {name: matrix[:, i] for i, name in enumerate(self.names)}
 

@@ -26,6 +26,7 @@ FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0  # seconds after failures, shortened at ran
 PAUSE = 60.0  # seconds between attempts while the API rejects the token
 
 Sample = Mapping[str, Any]
+Check = Callable[[Sample, float], Refused | None]  # of a sample at a time, in epoch seconds
 
 
 class SendingPaused(RetryLater):
@@ -46,12 +47,7 @@ class Chunk:
         return [*(self.refused[position] for position in sorted(self.refused)), *self.stray]
 
 
-def chunk_of(
-    samples: Sequence[Sample],
-    now: float,
-    size: int = 1000,
-    refuses: Callable[[Sample, float], Refused | None] = refusal,
-) -> Chunk:
+def chunk_of(samples: Sequence[Sample], now: float, size: int = 1000, refuses: Check = refusal) -> Chunk:
     """Return a chunk whose invalid samples are already refused; the others form requests of at most `size`."""
     verdicts = [refuses(sample, now) for sample in samples]
     valid = [position for position, refused in enumerate(verdicts) if refused is None]

@@ -26,6 +26,7 @@ log = logging.getLogger("zmon.anodot")
 
 SWEEP_EVERY = 600.0  # seconds between sweeps of old files
 RETRY_AFTER = 5.0
+KEEP, KEEP_BYTES = 30 * 86400.0, 10 * 2**30  # seconds and bytes, unless configured otherwise
 
 
 class AnodotFile:
@@ -47,8 +48,8 @@ class AnodotFile:
     def __init__(
         self,
         folder: Path,
-        keep: float = 30 * 86400.0,
-        keep_bytes: int = 10 * 2**30,
+        keep: float = KEEP,
+        keep_bytes: int = KEEP_BYTES,
         properties: Mapping[str, str] | None = None,
     ) -> None:
         self.invalid = 0  # samples left out because Anodot would refuse them
