@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ from zmon_collector.telemetry import Telemetry
 
 Row = dict[str, Any]
 LISTED = 1000  # rows of one answer
+COLUMNS = ("id", "sink", "sequence", "at", "code", "description", "sample")  # of a row
 
 
 class DeadLetters:
@@ -50,74 +52,57 @@ class DeadLetters:
     def record(self, connection: sqlite3.Connection, reader: str, sequence: int, refused: Sequence[Refused]) -> None:
         """Keep samples of a report that the sink's target refused."""
         now = time.time()
+        rows = [(reader, sequence, now, one.code, one.description, msgpack.packb(dict(one.sample))) for one in refused]
         connection.executemany(
-            "INSERT INTO refused (reader, sequence, at, code, description, sample) VALUES (?, ?, ?, ?, ?, ?)",
-            [
-                (reader, sequence, now, letter.code, letter.description, msgpack.packb(dict(letter.sample)))
-                for letter in refused
-            ],
+            "INSERT INTO refused (reader, sequence, at, code, description, sample) VALUES (?, ?, ?, ?, ?, ?)", rows
         )
         self._telemetry.count("samples_refused", reader, len(refused))
         self.trim(connection)
 
     def trim(self, connection: sqlite3.Connection) -> None:
         """Drop what is too old or too much; count what is left."""
-        for reader, n in connection.execute(
-            "SELECT reader, count(*) FROM refused WHERE at < ?1 OR id <= "
-            "(SELECT id FROM refused ORDER BY id DESC LIMIT 1 OFFSET ?2) GROUP BY reader",
+        dropped = connection.execute(
+            "DELETE FROM refused WHERE at < ? OR id <= (SELECT id FROM refused ORDER BY id DESC LIMIT 1 OFFSET ?)"
+            " RETURNING reader",
             (time.time() - self._keep, self._rows),
-        ).fetchall():
+        ).fetchall()
+        for (reader,), n in Counter(dropped).items():
             self._telemetry.count("refused_dropped", reader, n)
-        connection.execute(
-            "DELETE FROM refused WHERE at < ?1 OR id <= (SELECT id FROM refused ORDER BY id DESC LIMIT 1 OFFSET ?2)",
-            (time.time() - self._keep, self._rows),
-        )
         self.counts = dict(connection.execute("SELECT reader, count(*) FROM refused GROUP BY reader"))
 
     def page(self, connection: sqlite3.Connection, sink: str | None, after: int) -> list[Row]:
         """Return the next rows after an id, of one sink or of all."""
-        return self._select(connection, "id > ? AND (? IS NULL OR reader = ?)", (after, sink, sink))
+        where, values = _chosen(None, sink)
+        return self._select(connection, f"id > ? AND ({where})", (after, *values))
 
     def read(self, connection: sqlite3.Connection, ids: Sequence[int]) -> list[Row]:
         """Return the rows with these ids that exist."""
-        return self._select(connection, _among(ids), ids)
+        return self._select(connection, *_chosen(ids, None))
 
     def drop(self, connection: sqlite3.Connection, ids: Sequence[int] | None, sink: str | None) -> int:
         """Delete the rows with the ids, or all of a sink, or all; return how many."""
-        if ids is None:
-            dropped = connection.execute("DELETE FROM refused WHERE ? IS NULL OR reader = ?", (sink, sink)).rowcount
-        else:
-            dropped = connection.execute(f"DELETE FROM refused WHERE {_among(ids)}", ids).rowcount
+        where, values = _chosen(ids, sink)
+        dropped = connection.execute(f"DELETE FROM refused WHERE {where}", values).rowcount
         self.trim(connection)
-        return int(dropped)
+        return dropped
 
     def ids_by_sink(
         self, connection: sqlite3.Connection, ids: Sequence[int] | None, sink: str | None
     ) -> dict[str, list[int]]:
         """Return the ids that exist, by sink."""
-        where, values = ("? IS NULL OR reader = ?", [sink, sink]) if ids is None else (_among(ids), list(ids))
+        where, values = _chosen(ids, sink)
         by_sink: dict[str, list[int]] = {}
         for number, reader in connection.execute(f"SELECT id, reader FROM refused WHERE {where} ORDER BY id", values):
             by_sink.setdefault(reader, []).append(number)
         return by_sink
 
     def _select(self, connection: sqlite3.Connection, where: str, values: Sequence[Any]) -> list[Row]:
-        return [
-            {
-                "id": number,
-                "sink": reader,
-                "sequence": sequence,
-                "at": at,
-                "code": code,
-                "description": description,
-                "sample": msgpack.unpackb(sample),
-            }
-            for number, reader, sequence, at, code, description, sample in connection.execute(
-                "SELECT id, reader, sequence, at, code, description, sample FROM refused "
-                f"WHERE {where} ORDER BY id LIMIT {LISTED}",
-                values,
-            )
-        ]
+        rows = connection.execute(
+            "SELECT id, reader, sequence, at, code, description, sample FROM refused "
+            f"WHERE {where} ORDER BY id LIMIT {LISTED}",
+            values,
+        )
+        return [dict(zip(COLUMNS, (*row, msgpack.unpackb(sample)), strict=True)) for *row, sample in rows]
 
     # --- from the sink's own thread ----------------------------------------------------------------------------------
 
@@ -127,23 +112,22 @@ class DeadLetters:
         if not rows:
             return
         outcome = send([row["sample"] for row in rows])
-        accepted = [row["id"] for row, refused in zip(rows, outcome, strict=True) if refused is None]
-        again = [
-            (time.time(), refused.code, refused.description, row["id"])
-            for row, refused in zip(rows, outcome, strict=True)
-            if refused is not None
-        ]
+        pairs, now = list(zip(rows, outcome, strict=True)), time.time()
+        accepted = [row["id"] for row, refused in pairs if refused is None]
+        again = [(now, refused.code, refused.description, row["id"]) for row, refused in pairs if refused is not None]
 
         def write(connection: sqlite3.Connection) -> None:
-            connection.execute(f"DELETE FROM refused WHERE {_among(accepted)}", accepted)
             connection.executemany("UPDATE refused SET at = ?, code = ?, description = ? WHERE id = ?", again)
-            self.trim(connection)
+            self.drop(connection, accepted, None)
 
         self._database.call(write)
 
 
-def _among(ids: Sequence[int]) -> str:
-    return f"id IN ({', '.join('?' * len(ids))})"
+def _chosen(ids: Sequence[int] | None, sink: str | None) -> tuple[str, Sequence[Any]]:
+    """Return the condition, and its values, of the rows with the ids, or all of a sink, or all."""
+    if ids is None:
+        return "? IS NULL OR reader = ?", (sink, sink)
+    return f"id IN ({', '.join('?' * len(ids))})", ids
 
 
 class SinkLedger:

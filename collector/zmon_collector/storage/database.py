@@ -41,7 +41,7 @@ MOST_ASIDE = 3  # damaged files kept
 class _Job:
     work: Work | None = None
     done: Callable[[Any], None] | None = None
-    answer: Future[Any] | None = None  # for a caller that waits; it also gets the exception of its job
+    failed: Callable[[Exception], None] | None = None  # for a caller that waits; else an exception breaks the database
     nbytes: int = 0
 
 
@@ -157,7 +157,7 @@ class Database:
     def call(self, work: Work) -> Any:
         """Return the result of `work` after its commit. Not for the collector's own thread, which must not wait."""
         answer: Future[Any] = Future()
-        self._enqueue(_Job(work, answer=answer))
+        self._enqueue(_Job(work, answer.set_result, answer.set_exception))
         return answer.result()
 
     def wait(self, timeout: float) -> bool:
@@ -205,8 +205,8 @@ class Database:
             self._break(f"{type(error).__name__}: {error}")
         finally:
             for job in self._jobs:
-                if job.answer is not None:
-                    job.answer.set_exception(RuntimeError("the database is closed"))
+                if job.failed is not None:
+                    job.failed(RuntimeError("the database is closed"))
             self._connection.close()
 
     def _next_group(self) -> list[_Job]:
@@ -215,10 +215,9 @@ class Database:
                 self._ready.wait(1.0)
             group: list[_Job] = []
             nbytes = 0
-            while self._jobs and len(group) < GROUP_JOBS and (not group or nbytes < GROUP_BYTES):
-                job = self._jobs.popleft()
-                group.append(job)
-                nbytes += job.nbytes
+            while self._jobs and len(group) < GROUP_JOBS and nbytes < GROUP_BYTES:
+                group.append(self._jobs.popleft())
+                nbytes += group[-1].nbytes
             return group
 
     def _commit(self, group: list[_Job]) -> None:
@@ -245,13 +244,10 @@ class Database:
                 tried = False
         self._set_full(False)
         for job, result in zip(group, results, strict=True):
-            if job.answer is not None:
-                if isinstance(result, Exception):
-                    job.answer.set_exception(result)
-                else:
-                    job.answer.set_result(result)
-            elif isinstance(result, Exception):
-                raise result
+            if isinstance(result, Exception):
+                if job.failed is None:
+                    raise result
+                job.failed(result)
             elif job.done is not None:
                 job.done(result)
         with self._ready:
@@ -317,16 +313,14 @@ class Database:
         window, through = self._deletions[0]
         try:
             self._connection.execute("BEGIN IMMEDIATE")
-            left = True
+            left = 1
             # Four rows a statement: a chunk has megabytes, and the clock is looked at between statements only.
             while left and time.monotonic() < until:
-                left = bool(
-                    self._connection.execute(
-                        "DELETE FROM chunks WHERE id IN "
-                        "(SELECT id FROM chunks WHERE window = ? AND turn <= ? ORDER BY turn LIMIT 4)",
-                        (window, through),
-                    ).rowcount
-                )
+                left = self._connection.execute(
+                    "DELETE FROM chunks WHERE id IN "
+                    "(SELECT id FROM chunks WHERE window = ? AND turn <= ? ORDER BY turn LIMIT 4)",
+                    (window, through),
+                ).rowcount
             self._connection.execute("COMMIT")
             if not left:
                 self._deletions.popleft()

@@ -6,7 +6,7 @@ Rows are split by window and settled (late, lost, rejected) before they come her
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
 import msgpack
@@ -70,22 +70,7 @@ class Turn:
     join_work: label_join.JoinWork = field(default_factory=label_join.JoinWork)  # ids and labels to be joined
 
     def __bool__(self) -> bool:
-        return any(
-            (
-                self.chunks,
-                self.streams,
-                self.forgotten_streams,
-                self.windows,
-                self.closing,
-                self.spans,
-                self.counts,
-                self.agents,
-                self.forgotten_agents,
-                self.heard,
-                self.forgotten_models,
-                self.join_work,
-            )
-        )
+        return any(getattr(self, each.name) for each in fields(self) if each.name not in ("number", "nbytes"))
 
 
 def write(turn: Turn, connection: sqlite3.Connection) -> label_join.Joined:
@@ -95,10 +80,8 @@ def write(turn: Turn, connection: sqlite3.Connection) -> label_join.Joined:
         many(f"DELETE FROM {table} WHERE model = ? AND version = ?", turn.forgotten_models)
     joined = label_join.join(turn.join_work, connection) if turn.join_work else label_join.Joined()
     for window, records in (*turn.chunks.items(), *joined.records.items()):
-        connection.execute(
-            "INSERT INTO chunks (window, turn, crc, data) VALUES (?, ?, ?, ?)",
-            (window, turn.number, *seal(chunk_codec.encode(records))),
-        )
+        chunk = (window, turn.number, *seal(chunk_codec.encode(records)))
+        connection.execute("INSERT INTO chunks (window, turn, crc, data) VALUES (?, ?, ?, ?)", chunk)
     many("INSERT OR IGNORE INTO schemas (window, hash, body) VALUES (?, ?, ?)", turn.schemas)
     many(f"INSERT OR REPLACE INTO streams ({STREAM_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)", turn.streams)
     many("DELETE FROM streams WHERE id = ?", [(stream,) for stream in turn.forgotten_streams])
@@ -108,15 +91,9 @@ def write(turn: Turn, connection: sqlite3.Connection) -> label_join.Joined:
         turn.windows,
     )
     many("UPDATE windows SET closing = 1 WHERE number = ?", [(number,) for number in turn.closing])
-    for model, version, start, end in turn.spans:
-        connection.execute(
-            'DELETE FROM spans WHERE model = ? AND version = ? AND start >= ? AND "end" <= ?',
-            (model, version, start, end),
-        )
-        connection.execute(
-            'INSERT OR REPLACE INTO spans (model, version, start, "end") VALUES (?, ?, ?, ?)',
-            (model, version, start, end),
-        )
+    for span in turn.spans:
+        connection.execute('DELETE FROM spans WHERE model = ? AND version = ? AND start >= ? AND "end" <= ?', span)
+        connection.execute('INSERT OR REPLACE INTO spans (model, version, start, "end") VALUES (?, ?, ?, ?)', span)
     many(
         "INSERT OR REPLACE INTO tallies (window, model, version, agent, counts) VALUES (?, ?, ?, ?, ?)",
         [row for row in turn.counts if row[4] is not None],
