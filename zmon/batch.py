@@ -13,6 +13,7 @@ from zmon import categories
 from zmon.categories import Dictionaries
 
 Array = NDArray[Any]
+Names = tuple[str, ...]
 SLACK = 1.0001  # the largest probability: a float16 softmax may exceed 1 by this much
 CODED_KINDS = ("boolean", "categorical")  # columns of codes; numeric columns are a matrix of numbers
 SKIPPED_KINDS = ("text", "vector")  # columns that are named, but not captured
@@ -238,25 +239,19 @@ class Batch:
         return Batch(schema, columns, self.rows, dictionaries)
 
     def _align(
-        self,
-        columns: dict[str, Array],
-        dictionaries: dict[str, Dictionaries],
-        name: str,
-        present: tuple[str, ...],
-        wanted: tuple[str, ...],
+        self, columns: dict[str, Array], dictionaries: dict[str, Dictionaries], name: str, present: Names, wanted: Names
     ) -> None:
         if not wanted:
             columns.pop(name, None)
             return
-        codes, names = columns.get(name), dictionaries.get(name, ())
-        where = _places(present if codes is not None else (), wanted)
-        lacking, _ = categories.nothing(self.rows, 1)
-        stacked = lacking if codes is None else np.column_stack([codes, lacking])
-        columns[name] = stacked[:, where]
-        dictionaries[name] = tuple((*names, ())[i] for i in where.tolist())
+        codes = columns.get(name, np.empty((self.rows, 0), dtype=np.int8))
+        where = _places(present if name in columns else (), wanted)
+        lacking = np.full(self.rows, categories.MISSING, dtype=codes.dtype)
+        columns[name] = np.column_stack([codes, lacking])[:, where]  # −1 selects missing values, of no name
+        dictionaries[name] = tuple((*dictionaries.get(name, ()), ())[i] for i in where.tolist())
 
 
-def _places(present: tuple[str, ...], wanted: tuple[str, ...]) -> Array:
+def _places(present: Names, wanted: Names) -> Array:
     place = {name: i for i, name in enumerate(present)}
     return np.array([place.get(name, -1) for name in wanted], dtype=np.intp)
 
@@ -298,5 +293,5 @@ def _column(batch: Batch, name: str, like: Array) -> Array:
     return np.full(shape, np.nan, dtype=np.result_type(like.dtype, np.float16))
 
 
-def _short(names: tuple[str, ...]) -> str:
+def _short(names: Names) -> str:
     return str(list(names[:5]))[:-1] + (", …]" if len(names) > 5 else "]")

@@ -38,11 +38,6 @@ def category(name: str) -> str:
     return f"{name[: NAME_LENGTH - 9]}…{digest}"
 
 
-def nothing(rows: int, columns: int) -> tuple[Array, Dictionaries]:
-    """Return columns in which every value is missing."""
-    return np.full((rows, columns), MISSING, dtype=np.int8), ((),) * columns
-
-
 def join(parts: Sequence[tuple[Array, Dictionaries]]) -> tuple[Array, Dictionaries]:
     """Join the rows of all parts under common dictionaries.
 

@@ -201,8 +201,7 @@ def _seconds(array: Array) -> Array:
         raise Rejected("timestamp_invalid", f"timestamp {array.max()} lies beyond the year 2262")
     # Convert whole seconds and fractions separately: a float64 of epoch seconds times 1e9 would lose the last digits.
     whole = np.floor(array)
-    exact: Array = whole.astype(np.int64) * 1_000_000_000 + np.rint((array - whole) * 1e9).astype(np.int64)
-    return exact
+    return whole.astype(np.int64) * 1_000_000_000 + np.rint((array - whole) * 1e9).astype(np.int64)
 
 
 def _datetime(value: datetime) -> int:

@@ -69,8 +69,7 @@ def public_of(secret: str) -> bytes:
     """Return the public key that belongs to a secret key."""
     if not zmq.has("curve"):
         raise ConfigurationError("this libzmq was built without CURVE; install pyzmq from a wheel")
-    public: bytes = zmq.curve_public(secret.encode())
-    return public
+    return zmq.curve_public(secret.encode())
 
 
 def read_file(what: str, path: str | os.PathLike[str], kind: str) -> str:

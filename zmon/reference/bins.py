@@ -62,8 +62,7 @@ def count(values: Array, edges: Array) -> Array:
         for i, edge in enumerate(edges):
             above[i + 1] += np.count_nonzero(block > edge, axis=0)
     above[0] = len(values) - missing
-    counts: Array = np.concatenate([above[:-1] - above[1:], above[-1:], missing[np.newaxis]])
-    return counts
+    return np.concatenate([above[:-1] - above[1:], above[-1:], missing[np.newaxis]])
 
 
 def grid_of(values: Array) -> Array:
@@ -88,13 +87,11 @@ def smoothed(counts: Array, like: Array) -> Array:
     """Return shares (n_b + ½) / (N + k/2) of each column of counts; 0 where the reference `like` has no bin (−1)."""
     present = like >= 0
     filled = np.where(present, counts, 0)
-    shares: Array = np.where(present, (filled + 0.5) / (filled.sum(axis=0) + 0.5 * present.sum(axis=0)), 0.0)
-    return shares
+    return np.where(present, (filled + 0.5) / (filled.sum(axis=0) + 0.5 * present.sum(axis=0)), 0.0)
 
 
 def masked(counts: Array, edges: Array) -> Array:
     """Return the counts of a reference, with −1 for bins that a column does not have."""
     inner = np.isfinite(edges).sum(axis=0)  # the column has bins 0 … inner, and the last one
     place = np.arange(len(counts))[:, np.newaxis]
-    with_gaps: Array = np.where((place <= inner) | (place == len(counts) - 1), counts, -1)
-    return with_gaps
+    return np.where((place <= inner) | (place == len(counts) - 1), counts, -1)

@@ -24,8 +24,7 @@ class Knots(NamedTuple):
     y: Array
 
     def of(self, p: Array) -> Array:
-        calibrated: Array = np.interp(p, self.x, self.y)
-        return calibrated
+        return np.interp(p, self.x, self.y)
 
 
 def isotonic(x: Array, y: Array, weight: Array) -> Knots:
