@@ -10,6 +10,7 @@ import stat
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import entry_points
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -89,7 +90,6 @@ class Registry:
         self.plugins: dict[str, Plugin] = {}
         self.metrics: dict[str, MetricState] = {}
         self.sinks: dict[str, Sink] = {}
-        self._sink_owner: dict[str, str] = {}
         self._options = options
         self._manager = pluggy.PluginManager(hooks.PROJECT)
         self._manager.add_hookspecs(hooks)
@@ -106,12 +106,12 @@ class Registry:
             There is no such folder, or everyone may write to it; or a plugin says that the configuration is wrong.
         """
         for name in builtin_modules():
-            self._load(name.rpartition(".")[2], name, lambda name=name: importlib.import_module(name))  # type: ignore[misc]
+            self._load(name.rpartition(".")[2], name, partial(importlib.import_module, name))
         for entry in sorted(entry_points(group=GROUP)):
             origin = f"{entry.dist.name} {entry.dist.version}" if entry.dist else entry.value
             self._load(entry.name, origin, entry.load)
         for path in plugin_files(folder) if folder is not None else ():
-            self._load(path.stem, str(path), lambda path=path: _import_file(path))  # type: ignore[misc]
+            self._load(path.stem, str(path), partial(_import_file, path))
 
     def _load(self, name: str, origin: str, get: Callable[[], object]) -> None:
         taken = self.plugins.get(name)
@@ -161,9 +161,9 @@ class Registry:
             raise TypeError(
                 f"{metric!r:.80} is not a metric: it must have name, needs, create, update, merge and result"
             )
-        taken = self.metrics.get(metric.name)
-        if taken is not None:
-            raise ValueError(f"metric {metric.name!r} is already registered by {taken.plugin!r}; rename one")
+        if metric.name in self.metrics:
+            owner = self.metrics[metric.name].plugin
+            raise ValueError(f"metric {metric.name!r} is already registered by {owner!r}; rename one")
         self.metrics[metric.name] = MetricState(metric, name)
         self.plugins[name].metrics.append(metric.name)
 
@@ -171,9 +171,9 @@ class Registry:
         if not isinstance(sink, Sink):
             raise TypeError(f"{sink!r:.80} is not a sink: it must have name, open, write and close")
         if sink.name in self.sinks:
-            raise ValueError(f"sink {sink.name!r} is already registered by {self._sink_owner[sink.name]!r}; rename one")
+            owner = next(plugin.name for plugin in self.plugins.values() if sink.name in plugin.sinks)
+            raise ValueError(f"sink {sink.name!r} is already registered by {owner!r}; rename one")
         self.sinks[sink.name] = sink
-        self._sink_owner[sink.name] = name
         self.plugins[name].sinks.append(sink.name)
 
     def _quarantine(self, name: str, error: str) -> None:
@@ -209,11 +209,8 @@ class Registry:
                     log.error("window_closed of plugin %r failed: %s: %s",
                               implementation.plugin_name, type(error).__name__, error)  # fmt: skip
 
-    def table(self) -> list[dict[str, Any]]:
-        """Return what `zmon plugins` shows: a row for each metric and sink, and for each quarantined plugin."""
-        return list(self._rows())
-
-    def _rows(self) -> Iterator[dict[str, Any]]:
+    def table(self) -> Iterator[dict[str, Any]]:
+        """Yield what `zmon plugins` shows: a row for each metric and sink, and for each quarantined plugin."""
         for plugin in self.plugins.values():
             row = {"plugin": plugin.name, "origin": plugin.origin}
             for name in plugin.metrics:

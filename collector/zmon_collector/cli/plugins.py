@@ -27,7 +27,7 @@ def plugins(path: Path | None, data_dir: Path | None, plugins_dir: Path | None, 
     """
     config = configuration.load(path, data_dir=data_dir, plugins_dir=plugins_dir)
     answer = ask(config.collector.data_dir, "plugins")
-    rows = load_quietly(config).table() if answer is None else answer["plugins"]
+    rows = list(load_quietly(config).table()) if answer is None else answer["plugins"]
     if as_json:
         click.echo(json.dumps(rows, indent=1))
     else:

@@ -77,7 +77,7 @@ def accumulate(
     reading = [
         metric
         for metric in metrics
-        if metric.needs <= batch.columns and is_for(metric, task) and (not late or _reads_late_labels(metric))
+        if metric.needs <= batch.columns and is_for(metric, task) and (not late or reads_late_labels(metric))
     ]
     for metric in reading:
         accumulator = progress.guard(metric.name, segments.updated, metric, batch, contexts[metric.name])
@@ -94,7 +94,7 @@ def is_late(batch: Batch) -> bool:
     return "label_outcomes" in batch.raw()
 
 
-def _reads_late_labels(metric: Metric[Any]) -> bool:
+def reads_late_labels(metric: Metric[Any]) -> bool:
     """Return whether late labels are for this metric: always when it reads labels; others declare it."""
     return "labels" in metric.needs or "label_outcomes" in metric.needs or wants_late_labels(metric)
 

@@ -54,9 +54,5 @@ def _rows(window: OpenWindow, agent: str | None) -> RowCounts:
     if agent is not None:
         tally = window.tallies.get(agent)
         return tally.frozen() if tally else RowCounts()
-    return RowCounts(
-        received=sum(tally.received for tally in window.tallies.values()),
-        late=sum(tally.late for tally in window.tallies.values()),
-        lost=sum(tally.lost for tally in window.tallies.values()),
-        sampled_out=sum(tally.sampled_out for tally in window.tallies.values()),
-    )
+    columns = ("received", "late", "lost", "sampled_out")
+    return RowCounts(**{name: sum(getattr(tally, name) for tally in window.tallies.values()) for name in columns})

@@ -16,6 +16,8 @@ from zmon_collector.compute.accumulate import Partial, StepProgress
 from zmon_collector.compute.details import Details
 from zmon_collector.compute.sample import Sample
 
+MetricContexts = Mapping[str, Mapping[str | None, Context]]  # by metric and agent, None for the rollup
+
 
 class WindowParts(NamedTuple):
     """What a window's metrics finish from.
@@ -33,7 +35,7 @@ class WindowParts(NamedTuple):
     """
 
     partials: Mapping[str, Sequence[Partial]]
-    contexts: Mapping[str, Mapping[str | None, Context]]
+    contexts: MetricContexts
     samples: Mapping[str | None, Sample | None]
     emits: Callable[[Metric[Any], Value], bool]
 

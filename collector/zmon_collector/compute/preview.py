@@ -10,12 +10,12 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from zmon.contract import Context, Metric, Point, RowCounts, Window
+from zmon.contract import Metric, Point, RowCounts, Window
 from zmon_collector.compute import merge
 from zmon_collector.compute.accumulate import Partial, StepProgress
 from zmon_collector.compute.details import Details
 from zmon_collector.compute.executors import Step
-from zmon_collector.compute.merge import MetricResults, WindowParts
+from zmon_collector.compute.merge import MetricContexts, MetricResults, WindowParts
 from zmon_collector.compute.window_state import WindowState
 from zmon_collector.config.policy import ModelPolicy
 from zmon_collector.windows.window import ModelKey
@@ -24,23 +24,13 @@ Show = Callable[[ModelKey, Window, list[Point], dict[str, RowCounts], Details], 
 
 
 def preview(
-    state: WindowState,
-    contexts: Mapping[str, Mapping[str | None, Context]],
-    sizes: Mapping[str, int],
-    policy: ModelPolicy,
-    show: Show,
+    state: WindowState, contexts: MetricContexts, sizes: Mapping[str, int], policy: ModelPolicy, show: Show
 ) -> Step:
     """Make a step for the built-in metrics whose results go to `show`, on the collector's thread.
 
     `contexts` are those of a window that closes, by metric and agent; `sizes` are those of the samples, by agent.
     """
-    partials = {
-        name: [
-            Partial(copy.deepcopy(part.accumulators), copy.deepcopy(part.segments))
-            for part in agent.partials.get("", [])
-        ]
-        for name, agent in state.agents.items()
-    }
+    partials = {name: [_copied(part) for part in agent.partials.get("", [])] for name, agent in state.agents.items()}
     samples = {name: list(agent.samples) for name, agent in state.agents.items()}
     window = Window(state.window.start, state.window.end)
     rows = {name: tally.frozen() for name, tally in state.window.tallies.items()}
@@ -55,3 +45,8 @@ def preview(
             show(state.model, window, points, rows, results.details)
 
     return Step(state, run, done, trial=True)  # a metric that fails on half a window has not failed on the window
+
+
+def _copied(part: Partial) -> Partial:
+    """Copy a partial result without its sample, which is among those of the agent."""
+    return Partial(copy.deepcopy(part.accumulators), copy.deepcopy(part.segments))

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from zmon.bases import is_for, wants_late_labels
+from zmon.bases import is_for
 from zmon.batch import Array, Batch, Schema
-from zmon.contract import Context, Metric, Point, Report, RowCounts, Window
+from zmon.contract import Context, Point, Report, RowCounts, Window
+from zmon_collector.compute.accumulate import reads_late_labels
 from zmon_collector.config.policy import PolicyStore
 from zmon_collector.plugins import MetricState, Registry
 from zmon_collector.storage import restatement_queue
@@ -94,7 +95,7 @@ class Restatement:
         self._metric_states = [  # of the built-in metrics: another plugin might take its time
             state
             for state in registry.by_executor()[""]
-            if _reads_labels(state.metric) and is_for(state.metric, target.task)
+            if reads_late_labels(state.metric) and is_for(state.metric, target.task)
         ]
         self._rows: Counter[str] = Counter()
         self._accumulators: dict[tuple[str, str], Any] = {}  # by metric and agent
@@ -135,10 +136,6 @@ class Restatement:
     def _context(self, state: MetricState, agent: str | None) -> Context:
         options = self._policy.options(state.metric.name, state.plugin)
         return Context(*self._target.model, agent, self._schema, self._window, options=options)
-
-
-def _reads_labels(metric: Metric[Any]) -> bool:
-    return "labels" in metric.needs or wants_late_labels(metric)
 
 
 def _batches(rows: Iterable[Sequence[Any]], schema: Schema) -> Iterator[tuple[str, Batch]]:

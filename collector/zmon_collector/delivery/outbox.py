@@ -64,11 +64,11 @@ class Outbox:
         self._next = first
         self._waiting: OrderedDict[int, tuple[int, float]] = OrderedDict()  # (bytes, when written) by sequence
         self._cache: OrderedDict[int, Report] = OrderedDict()
-        self._nbytes = 0
+        self.nbytes = 0  # of queued reports
         self._cursors: dict[str, int] = {}
         self._changed = threading.Condition()
         self._redeliveries: dict[str, deque[Redelivery]] = {}
-        self._ended = False
+        self.ended = False  # no more reports come in this run
 
     def load(self, connection: sqlite3.Connection, readers: Sequence[str]) -> None:
         """Continue where the last run ended. Readers that are new start with the next report."""
@@ -76,7 +76,7 @@ class Outbox:
             "SELECT sequence, written, length(data) FROM reports ORDER BY sequence"
         ):
             self._waiting[sequence] = (nbytes, written)
-            self._nbytes += nbytes
+            self.nbytes += nbytes
         cursors = dict(connection.execute("SELECT reader, sequence FROM cursors"))
         newest = max([self._next - 1, *self._waiting, *cursors.values()])
         self._next = newest + 1
@@ -106,7 +106,7 @@ class Outbox:
         def written(nbytes: int) -> None:
             with self._changed:
                 self._waiting[report.sequence] = (nbytes, time.time())
-                self._nbytes += nbytes
+                self.nbytes += nbytes
                 self._cache[report.sequence] = report
                 while len(self._cache) > CACHED:
                     self._cache.popitem(last=False)
@@ -126,15 +126,13 @@ class Outbox:
         until = None if timeout is None else time.monotonic() + timeout
         while True:
             with self._changed:
-                sequence = self._next_for(reader)
-                while sequence is None and not self._ended and not self._redeliveries.get(reader):
-                    left = None if until is None else until - time.monotonic()
-                    if left is not None and left <= 0:
-                        return None
-                    self._changed.wait(left)
-                    sequence = self._next_for(reader)
-                if self._redeliveries.get(reader) and not self._ended:
+                left = None if until is None else until - time.monotonic()
+                self._changed.wait_for(
+                    lambda: self.ended or self._redeliveries.get(reader) or self._next_for(reader), left
+                )
+                if self._redeliveries.get(reader) and not self.ended:
                     return self._redeliveries[reader].popleft()
+                sequence = self._next_for(reader)
                 if sequence is None:
                     return None
                 report = self._cache.get(sequence)
@@ -181,20 +179,11 @@ class Outbox:
     def end(self) -> None:
         """Announce that no more reports come in this run."""
         with self._changed:
-            self._ended = True
+            self.ended = True
             self._changed.notify_all()
-
-    @property
-    def ended(self) -> bool:
-        """Whether `end` was called."""
-        return self._ended
 
     def __len__(self) -> int:
         return len(self._waiting)
-
-    @property
-    def nbytes(self) -> int:
-        return self._nbytes
 
     def behind(self) -> dict[str, int]:
         """Return how many reports are queued for each reader."""
@@ -208,7 +197,7 @@ class Outbox:
     def _is_over(self) -> bool:
         with self._changed:
             oldest = next(iter(self._waiting.values()), None)
-            return oldest is not None and (self._nbytes > self._limit or oldest[1] < time.time() - self._keep)
+            return oldest is not None and (self.nbytes > self._limit or oldest[1] < time.time() - self._keep)
 
     def _trim(self, connection: sqlite3.Connection) -> None:
         """Delete what all readers have handled, and the oldest reports beyond the limits of bytes and age."""
@@ -216,19 +205,17 @@ class Outbox:
             behind = min(self._cursors.values(), default=0)
             deleted = []
             for sequence, (nbytes, written) in list(self._waiting.items()):
-                dropped = sequence > behind
-                if dropped and (self._nbytes <= self._limit and written >= time.time() - self._keep):
-                    break
-                if dropped and len(self._waiting) == 1:
-                    break  # one report always fits
-                if dropped:
+                if sequence > behind:  # some reader has not handled it
+                    is_within = self.nbytes <= self._limit and written >= time.time() - self._keep
+                    if is_within or len(self._waiting) == 1:  # one report always fits
+                        break
                     for reader, cursor in self._cursors.items():
                         if cursor < sequence:
                             self._telemetry.count("outbox_dropped", reader)
                 deleted.append(sequence)
                 del self._waiting[sequence]
                 self._cache.pop(sequence, None)
-                self._nbytes -= nbytes
+                self.nbytes -= nbytes
         if deleted:
             connection.execute("DELETE FROM reports WHERE sequence <= ?", (deleted[-1],))
 

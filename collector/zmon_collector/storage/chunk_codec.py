@@ -40,19 +40,15 @@ def encode(records: Sequence[ChunkRecord]) -> bytes:
     buffers: list[Any] = []
     for record in records:
         columns = dict(record.columns)
-        first: int | None = None
-        if isinstance(record.numbers, int):
-            first = record.numbers
-        else:
+        if not isinstance(record.numbers, int):
             columns["\0numbers"] = record.numbers
+        first = record.numbers if isinstance(record.numbers, int) else None
         shapes = []
         for name, column in columns.items():
             native = np.ascontiguousarray(column)
             shapes.append([name, native.dtype.str, list(native.shape)])
             buffers.append(native.reshape(-1).view(np.uint8) if native.size else b"")
-            padding = -native.nbytes % 8
-            if padding:
-                buffers.append(bytes(padding))
+            buffers.append(bytes(-native.nbytes % 8))
         names = {name: [list(names) for names in columns] for name, columns in record.dictionaries.items()}
         described.append([record.agent, record.stream, record.schema, first, record.rows, shapes, names])
     header: bytes = msgpack.packb(described, use_bin_type=True)
