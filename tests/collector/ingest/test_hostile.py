@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import zmq
 from zmon_collector.admin import ask
+from zmon_collector.ingest.receiver import subscriptions
 from zmon_collector.windows.window import Tally
 
 from tests.support.collectors import Collector
@@ -138,3 +139,11 @@ def test_counts_stay_within_what_the_journal_holds() -> None:
         tally.add("lost", wire.MAX_NUMBER)
         tally.add("rejected", wire.MAX_NUMBER, "x")
     assert tally.plain() == [0, 0, wire.MAX_NUMBER, 0, {"x": wire.MAX_NUMBER}]
+
+
+@pytest.mark.parametrize("name", ["fraud", "1", "d0", "a/b", "é"])
+def test_a_subscription_is_for_one_model(name: str) -> None:
+    (prefix,) = subscriptions([name])
+    assert wire.Topic(name, "2", "pod").encode().startswith(prefix)
+    assert not wire.Topic(f"{name}x", "2", "pod").encode().startswith(prefix)
+    assert prefix.count(b"/") == 3, "a name that also occurs before itself in the topic does not shorten it"
