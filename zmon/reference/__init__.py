@@ -5,10 +5,23 @@
 """
 
 from zmon.reference.arrays import Reader, profile
-from zmon.reference.build import from_batches
+from zmon.reference.build import Counting, from_batches
 from zmon.reference.calibration import Knots
 from zmon.reference.document import Profile
 from zmon.reference.show import text
+from zmon.reference.sketch import Sketch
 from zmon.reference.tables import Categorical, Numeric, Own
 
-__all__ = ["Categorical", "Knots", "Numeric", "Own", "Profile", "Reader", "from_batches", "profile", "text"]
+__all__ = [
+    "Categorical",
+    "Counting",
+    "Knots",
+    "Numeric",
+    "Own",
+    "Profile",
+    "Reader",
+    "Sketch",
+    "from_batches",
+    "profile",
+    "text",
+]

@@ -19,7 +19,9 @@ BINNED = 50  # categories that have their own bin
 NAMED = 1000  # categories that a profile names
 
 
-def from_batches(read: Callable[[], Iterable[Batch]], *, window_rows: int = WINDOW_ROWS) -> Profile:
+def from_batches(
+    read: Callable[[], Iterable[Batch]], *, window_rows: int = WINDOW_ROWS, sketch: Sketch | None = None
+) -> Profile:
     """Make the profile of all rows that `read` returns; it is called twice.
 
     Parameters
@@ -28,16 +30,18 @@ def from_batches(read: Callable[[], Iterable[Batch]], *, window_rows: int = WIND
         Returns batches of one schema; later batches may lack columns.
     window_rows : int
         Rows per window of the reference itself; the windows serve to learn thresholds.
+    sketch : Sketch, optional
+        Of the same rows, if the first pass was already made, perhaps in parts that were merged.
 
     Raises
     ------
     ValueError
         There are no rows.
     """
-    sketch = None
-    for batch in read():
-        sketch = sketch or Sketch(batch.schema)
-        sketch.add(batch)
+    if sketch is None:
+        for batch in read():
+            sketch = sketch or Sketch(batch.schema)
+            sketch.add(batch)
     if sketch is None or not sketch.rows:
         raise ValueError("there are no rows")
     counting = Counting(sketch, window_rows)
@@ -56,9 +60,9 @@ def score_of(batch: Batch) -> tuple[str, Array] | None:
 
 
 class Counting:
-    """Second pass: exact counts in the bins determined by the sample of a sketch of all rows."""
+    """Second pass: exact counts in the bins determined by the sample of a sketch of all rows. Mergeable."""
 
-    def __init__(self, sketch: Sketch, window_rows: int) -> None:
+    def __init__(self, sketch: Sketch, window_rows: int = WINDOW_ROWS) -> None:
         self._sketch = sketch
         self._schema = sketch.schema
         self._window_rows = window_rows
@@ -114,6 +118,21 @@ class Counting:
         delta = values - self._mean
         self._mean += delta / self._windows
         self._m2 += delta * (values - self._mean)
+
+    def merge(self, other: Counting) -> None:
+        """Add what another one counted by the same sketch."""
+        self._predicted += other._predicted
+        self._labels += other._labels
+        self._counts += other._counts
+        self._scores += other._scores
+        for half, more in zip(self._halves, other._halves, strict=True):
+            half += more
+        both = max(1, self._windows + other._windows)
+        delta = other._mean - self._mean
+        self._m2 += other._m2 + delta * delta * self._windows * (other._windows / both)
+        self._mean += delta * (other._windows / both)
+        self._windows += other._windows
+        self._windowed += other._windowed
 
     def profile(self) -> Profile:
         """Return the profile of all rows."""

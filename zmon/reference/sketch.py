@@ -15,9 +15,12 @@ TRACKED = 2**16  # categories of a column that are counted; rows of further cate
 
 
 class Sketch:
-    """An accumulator over the rows so far; every batch is aligned to `schema`."""
+    """A mergeable accumulator over the rows so far; every batch is aligned to `schema`.
 
-    def __init__(self, schema: Schema) -> None:
+    Sketches that are to be merged need different seeds, or their samples would prefer the same rows.
+    """
+
+    def __init__(self, schema: Schema, seed: int = 0) -> None:
         self.schema = schema
         self.rows = 0
         columns = len(schema.numeric)
@@ -30,7 +33,7 @@ class Sketch:
         width = 8 * (columns + len(schema.classes) + 2)
         self.limit = min(SAMPLE_ROWS, max(1000, SAMPLE_BYTES // width))
         self._keys = np.empty(0)
-        self._random = np.random.default_rng(0)
+        self._random = np.random.default_rng(seed)
 
     @property
     def error(self) -> float:
@@ -44,7 +47,7 @@ class Sketch:
         self.rows += batch.rows
         held = batch.columns
         if "inputs" in held:
-            self._add_moments(batch.inputs.astype(np.float64))
+            self._merge_moments(*_moments(batch.inputs.astype(np.float64)))
         if "codes" in held:
             for i, names in enumerate(batch.categories):
                 counts = np.bincount(batch.codes[:, i] + 1, minlength=len(names) + 1)
@@ -55,20 +58,25 @@ class Sketch:
         if kept:
             self._keep(batch.only(kept), keys)
 
-    def _add_moments(self, values: Array) -> None:
-        """Add the moments of the finite values by Chan's update."""
-        finite = np.isfinite(values)
-        n = np.count_nonzero(finite, axis=0)
-        with np.errstate(all="ignore"):
-            mean = np.where(finite, values, 0.0).sum(axis=0) / np.maximum(n, 1)
-            m2 = (np.where(finite, values - mean, 0.0) ** 2).sum(axis=0)
+    def merge(self, other: Sketch) -> None:
+        """Add the rows of another sketch of the same schema."""
+        self.rows += other.rows
+        self._merge_moments(other.n, other.mean, other.m2, other.low, other.high)
+        for i, counts in enumerate(other.categories):
+            self.missing[i] += other.missing[i]
+            self.other[i] += other.other[i]
+            self._count(i, counts)
+        if other.sample is not None:
+            self._keep(other.sample, other._keys)
+
+    def _merge_moments(self, n: Array, mean: Array, m2: Array, low: Array, high: Array) -> None:
+        """Merge moments by Chan's update."""
         both = np.maximum(self.n + n, 1)
         delta = mean - self.mean
         self.m2 += m2 + delta * delta * self.n * (n / both)
         self.mean += delta * (n / both)
-        self.n += n
-        self.low = np.minimum(self.low, np.where(finite, values, np.inf).min(axis=0, initial=np.inf))
-        self.high = np.maximum(self.high, np.where(finite, values, -np.inf).max(axis=0, initial=-np.inf))
+        self.n = self.n + n
+        self.low, self.high = np.minimum(self.low, low), np.maximum(self.high, high)
 
     def _count(self, column: int, counts: dict[str, int]) -> None:
         tracked = self.categories[column]
@@ -92,3 +100,15 @@ class Sketch:
             least = np.sort(np.argpartition(keys, self.limit)[: self.limit])
             keys, columns = keys[least], {name: column[least] for name, column in columns.items()}
         self._keys, self.sample = keys, Batch(self.schema, columns)
+
+
+def _moments(values: Array) -> tuple[Array, Array, Array, Array, Array]:
+    """Return count, mean, squared deviations, least and greatest of each column's finite values."""
+    finite = np.isfinite(values)
+    n = np.count_nonzero(finite, axis=0)
+    with np.errstate(all="ignore"):
+        mean = np.where(finite, values, 0.0).sum(axis=0) / np.maximum(n, 1)
+        m2 = (np.where(finite, values - mean, 0.0) ** 2).sum(axis=0)
+    low = np.where(finite, values, np.inf).min(axis=0, initial=np.inf)
+    high = np.where(finite, values, -np.inf).max(axis=0, initial=-np.inf)
+    return n, mean, m2, low, high

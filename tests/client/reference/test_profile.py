@@ -15,7 +15,7 @@ from sklearn.isotonic import IsotonicRegression
 import zmon
 from zmon.batch import Batch, Schema
 from zmon.errors import ConfigurationError
-from zmon.reference import Knots, Profile, bins, calibration, codec, from_batches, text
+from zmon.reference import Counting, Knots, Profile, Reader, Sketch, bins, calibration, codec, from_batches, text
 from zmon.state import pack_state, unpack_state
 
 
@@ -102,6 +102,29 @@ def test_rows_that_travel_in_several_pieces_are_all_counted() -> None:
     assert profile.predicted is not None
     assert profile.predicted.tolist() == np.bincount(p.argmax(axis=1), minlength=3).tolist()
     assert (profile.numeric.counts.sum(axis=0) == 3000).all()
+
+
+def test_parts_merge_to_the_whole() -> None:
+    p, frame, labels = rows(4000)
+    reader = Reader(classes=["a", "b", "c"])
+    parts = [b for s in range(0, 4000, 500)
+             for b in reader.batches(p[s:s + 500], frame[s:s + 500], labels[s:s + 500])]  # fmt: skip
+    whole = from_batches(lambda: parts, window_rows=500)
+    sketches = [Sketch(parts[0].schema, seed) for seed in (1, 2)]
+    for i, part in enumerate(parts):
+        sketches[i % 2].add(part)
+    sketches[0].merge(sketches[1])
+    countings = [Counting(sketches[0], 500) for _ in range(2)]
+    for i, part in enumerate(parts):
+        countings[i % 2].add(part)
+    countings[0].merge(countings[1])
+    merged = countings[0].profile()
+    assert merged.rows == whole.rows == 4000
+    assert np.array_equal(merged.numeric.counts, whole.numeric.counts)
+    assert np.allclose(merged.numeric.mean, whole.numeric.mean, equal_nan=True)
+    assert [c.counts.tolist() for c in merged.categorical] == [c.counts.tolist() for c in whole.categorical]
+    assert merged.own is not None and whole.own is not None
+    assert merged.own.mean == pytest.approx(whole.own.mean) and merged.own.windows == whole.own.windows == 8
 
 
 def test_more_rows_than_the_sample_keep_exact_counts_and_say_the_error(monkeypatch: pytest.MonkeyPatch) -> None:
