@@ -23,8 +23,8 @@ Answer = dict[str, Any]
 AdminRequest = Mapping[str, Any]
 
 
-class OutboxQuestions:
-    """The questions of `zmon outbox` about dead letters. They run in the database's thread."""
+class OutboxAnswers:
+    """Answers the questions of `zmon outbox` about dead letters, in the database's thread."""
 
     def __init__(self, outbox: Outbox, dead_letters: DeadLetters, deliveries: Deliveries) -> None:
         self._outbox = outbox
@@ -65,14 +65,12 @@ class Admin:
         Has the latest health, and what `zmon top` and `zmon tap` show.
     database : Database
         Runs the questions about dead letters in its thread.
-    outbox : OutboxQuestions
+    outbox : OutboxAnswers
     reload : callable
         Reloads the configuration; returns the changed keys that need a restart.
     """
 
-    def __init__(
-        self, live: Live, database: Database, outbox: OutboxQuestions, reload: Callable[[], list[str]]
-    ) -> None:
+    def __init__(self, live: Live, database: Database, outbox: OutboxAnswers, reload: Callable[[], list[str]]) -> None:
         self._live = live
         self._database = database
         self._outbox = outbox

@@ -16,7 +16,7 @@ from sqlite3 import Connection
 
 from zmon._wire.control import encode_ack
 from zmon.state import pack_state
-from zmon_collector.admin import Admin, OutboxQuestions
+from zmon_collector.admin import Admin, OutboxAnswers
 from zmon_collector.build import Parts
 from zmon_collector.compute.finalizer import ClosedWindow
 from zmon_collector.config import Config
@@ -68,8 +68,8 @@ class Service:
         self.alert_worker, self.live = parts.alert_worker, parts.live
         self.metrics_page, self.site = parts.metrics_page, parts.site
         self.reloader = Reloader(config, read or (lambda: config), parts)
-        outbox_questions = OutboxQuestions(self.outbox, parts.dead_letters, self.deliveries)
-        admin = Admin(self.live, self.database, outbox_questions, self.reloader.reload)
+        outbox_answers = OutboxAnswers(self.outbox, parts.dead_letters, self.deliveries)
+        admin = Admin(self.live, self.database, outbox_answers, self.reloader.reload)
         self.message_handler = MessageHandler(parts, admin)
         self.recovery: Recovery | None = None  # until all rows of an earlier run are replayed
         self._joined: deque[tuple[frozenset[int], label_join.Joined]] = deque()  # from the database's thread

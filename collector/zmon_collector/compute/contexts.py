@@ -8,6 +8,7 @@ from dataclasses import replace
 from zmon.contract import Context, RowCounts, Window
 from zmon_collector.compute.executors import MetricExecutor
 from zmon_collector.compute.memory import MetricMemory
+from zmon_collector.compute.merge import MetricContexts
 from zmon_collector.compute.window_state import WindowState
 from zmon_collector.config.policy import PolicyStore
 from zmon_collector.windows.window import OpenWindow
@@ -34,9 +35,7 @@ class ContextFactory:
             for registered in executor.metric_states
         }
 
-    def for_closing(
-        self, state: WindowState, agents: Iterable[str], executor: MetricExecutor
-    ) -> dict[str, dict[str | None, Context]]:
+    def for_closing(self, state: WindowState, agents: Iterable[str], executor: MetricExecutor) -> MetricContexts:
         """Make the contexts in which metrics finish, by metric and agent, None for the rollup; samples come later."""
         policy, memory = self.policies.of(state.model[0]), self.memory.of(state.model)
         bare = {agent: replace(self.bare(state, agent), rows=_rows(state.window, agent)) for agent in [*agents, None]}

@@ -9,7 +9,7 @@ other. All of it runs on the collector's thread; the executors do the work.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from zmon.contract import Metric, Point, RowCounts, Window
@@ -20,7 +20,7 @@ from zmon_collector.compute.details import Details
 from zmon_collector.compute.executors import MetricExecutor, Step
 from zmon_collector.compute.memory import Memory
 from zmon_collector.compute.merge import MetricResults, WindowParts
-from zmon_collector.compute.sample import Sample
+from zmon_collector.compute.sample import AgentSamples
 from zmon_collector.compute.sample_budget import SampleBudget
 from zmon_collector.compute.scheduler import Scheduler
 from zmon_collector.compute.window_state import AgentPartial, Phase, WindowState
@@ -76,18 +76,16 @@ class WindowFinalizer:
         sizes = self._budget.sizes(state)
         samples = {name: agent.samples for name, agent in state.agents.items()}
 
-        def run(_: Sequence[Metric[Any]], progress: StepProgress) -> dict[str | None, Sample | None]:
+        def run(_: Sequence[Metric[Any]], progress: StepProgress) -> AgentSamples:
             return merge.window_samples(samples, sizes)
 
-        def done(merged: dict[str | None, Sample | None] | None, _: StepProgress) -> None:
+        def done(merged: AgentSamples | None, _: StepProgress) -> None:
             for executor in self._scheduler.executors.values():
                 self._scheduler.start(executor, self._finish(state, executor, merged or {}))
 
         self._scheduler.start(self._scheduler.builtin, Step(state, run, done))
 
-    def _finish(
-        self, state: WindowState, executor: MetricExecutor, samples: Mapping[str | None, Sample | None]
-    ) -> Step:
+    def _finish(self, state: WindowState, executor: MetricExecutor, samples: AgentSamples) -> Step:
         names = sorted(state.window.tallies)
         agents = {name: state.agents.get(name, AgentPartial()) for name in names}  # some have counts and no rows
         partials = {name: agent.partials.get(executor.name, []) for name, agent in agents.items()}

@@ -14,7 +14,7 @@ from zmon.contract import Context, Metric, Point, Value
 from zmon_collector.compute import details, sample, segments
 from zmon_collector.compute.accumulate import Partial, StepProgress
 from zmon_collector.compute.details import Details
-from zmon_collector.compute.sample import Sample
+from zmon_collector.compute.sample import AgentSamples, Sample
 
 MetricContexts = Mapping[str, Mapping[str | None, Context]]  # by metric and agent, None for the rollup
 
@@ -36,7 +36,7 @@ class WindowParts(NamedTuple):
 
     partials: Mapping[str, Sequence[Partial]]
     contexts: MetricContexts
-    samples: Mapping[str | None, Sample | None]
+    samples: AgentSamples
     emits: Callable[[Metric[Any], Value], bool]
 
 
@@ -68,11 +68,9 @@ def fold_samples(samples: Iterable[Sample | None], size: int) -> Sample | None:
     return sample.merge(present, size) if len(present) > 1 else next(iter(present), None)
 
 
-def window_samples(
-    samples: Mapping[str, Sequence[Sample]], sizes: Mapping[str, int]
-) -> dict[str | None, Sample | None]:
+def window_samples(samples: Mapping[str, Sequence[Sample]], sizes: Mapping[str, int]) -> AgentSamples:
     """Merge each agent's samples to the size that it may have, and those of all agents, under None."""
-    merged: dict[str | None, Sample | None] = {agent: fold_samples(samples[agent], sizes[agent]) for agent in samples}
+    merged: AgentSamples = {agent: fold_samples(samples[agent], sizes[agent]) for agent in samples}
     merged[None] = fold_samples(list(merged.values()), min(sizes.values(), default=1))
     return merged
 

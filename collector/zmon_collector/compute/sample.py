@@ -62,10 +62,8 @@ class Sample:
     batch: Batch
     bound: int = TOP
 
-    @property
-    def complete(self) -> bool:
-        """Whether no row was left out."""
-        return self.bound == TOP
+
+AgentSamples = dict[str | None, Sample | None]  # by agent, None for the rollup
 
 
 def draw(batches: Sequence[Batch], keys: Keys, size: int, bound: int = TOP) -> Sample:

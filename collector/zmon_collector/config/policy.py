@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any
@@ -71,12 +71,9 @@ class ModelPolicy:
         return SeriesSelection(**{each.name: self._setting(each.name) for each in fields(SeriesSelection)})
 
     @cached_property
-    def _filter(self) -> SeriesFilter:
-        return SeriesFilter(self.selection, self.ranks)
-
-    def emits(self, metric: Metric[Any], value: Value) -> bool:
-        """Return whether a value of a metric is emitted."""
-        return self._filter.emits(metric, value)
+    def emits(self) -> Callable[[Metric[Any], Value], bool]:
+        """``emits(metric, value)``: whether a value of a metric is emitted."""
+        return SeriesFilter(self.selection, self.ranks).emits
 
     def options(self, metric: str, plugin: str) -> Mapping[str, Any]:
         """Return a metric's options: those of all metrics, its plugin's table over them, and the model's own on top."""

@@ -103,11 +103,8 @@ def clients(value: object) -> Mapping[str, Mapping[str, Any]]:
         names[client["key"]] = name
         if "models" not in client:
             raise ValueError(f'{name} names no models that it may publish as; write models = ["*"] for all')
-        read[name] = {
-            "key": client["key"],
-            "models": list(client["models"]),
-            "agents": list(client.get("agents", ["*"])),
-        }
+        agents = list(client.get("agents", ["*"]))
+        read[name] = {"key": client["key"], "models": list(client["models"]), "agents": agents}
     return read
 
 

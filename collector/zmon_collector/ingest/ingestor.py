@@ -13,7 +13,7 @@ from itertools import count
 from secrets import token_bytes
 
 from zmon._wire.control import Greeting
-from zmon._wire.frames import Message, Topic, encode_schema
+from zmon._wire.frames import Message, Topic, encode_schema, pack
 from zmon.batch import Batch
 from zmon.errors import WireError
 from zmon_collector.compute.accumulate import AgentRows
@@ -30,7 +30,7 @@ from zmon_collector.ingest.schema_cache import SchemaCache
 from zmon_collector.ingest.sessions import PendingAck, Session, SessionRegistry
 from zmon_collector.ingest.stream_position import StreamPosition, first_contact
 from zmon_collector.storage.chunk_codec import ChunkRecord
-from zmon_collector.storage.journal import Turn, WindowRow, pack_counts
+from zmon_collector.storage.journal import Turn, WindowRow
 from zmon_collector.storage.label_join import Joined
 from zmon_collector.telemetry import Telemetry
 from zmon_collector.windows.manager import WindowManager
@@ -347,4 +347,4 @@ class Ingestor:
         unreported = self.unreported.get(number)  # None: finished since, and its counts are in its report
         tallies = windows.unplaced if number == NO_WINDOW else unreported.window.tallies if unreported else {}
         tally = tallies.get(agent)
-        return None if tally is None else pack_counts(tally.plain())
+        return None if tally is None else pack(tally.plain())

@@ -90,7 +90,7 @@ class Recovery:
             self._schemas[number, digest] = _schema(body)
         windows = {row.number: self._restore_window(row) for row in state.windows}
         for number, model, version, agent, counts in state.counts:
-            tally = Tally(*journal.unpack_counts(counts))
+            tally = Tally(*msgpack.unpackb(counts))
             if number == NO_WINDOW:
                 self._model(model, version).windows.restore_counts(agent, tally, now)
             elif number in windows:

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 from dataclasses import dataclass, field, fields
-from typing import Any, NamedTuple
-
-import msgpack
+from typing import NamedTuple
 
 from zmon_collector.storage import chunk_codec, label_join
 from zmon_collector.storage.chunk_codec import ChunkRecord
@@ -188,15 +186,3 @@ def read_chunk(number: int, connection: sqlite3.Connection) -> list[ChunkRecord]
     if row is None:
         raise ValueError("it is gone")
     return list(chunk_codec.decode(unseal(*row)))
-
-
-def pack_counts(plain: list[object]) -> bytes:
-    """Return an agent's row counts as bytes, see `Tally.plain`."""
-    packed: bytes = msgpack.packb(plain)
-    return packed
-
-
-def unpack_counts(data: bytes) -> list[Any]:
-    """Return what `pack_counts` packed."""
-    counts: list[Any] = msgpack.unpackb(data)
-    return counts
