@@ -124,6 +124,17 @@ class History:
         self._db = db
         self._forget_numbers()
 
+    def _survive_damage(self, call: Callable[[], T]) -> T:
+        """Make a call; if the file turns out to be damaged, make it again on a new, empty one."""
+        try:
+            return call()
+        except sqlite3.DatabaseError as error:
+            self._forget_numbers()  # numbers from a transaction that was rolled back are invalid
+            if isinstance(error, sqlite3.OperationalError | sqlite3.ProgrammingError):
+                raise  # disk full or locked: the file itself is intact
+            self._start_over(error)
+            return call()
+
     def _start_over(self, error: sqlite3.DatabaseError) -> None:
         """Set a damaged file aside under another name and start an empty one."""
         self.close()
@@ -163,14 +174,7 @@ class History:
 
     def append(self, report: Report, now: float) -> None:
         """Write the points of a report. The same report again changes nothing."""
-        try:
-            self._append(report, now)
-        except sqlite3.DatabaseError as error:
-            self._forget_numbers()  # numbers from the transaction that was rolled back are invalid
-            if isinstance(error, sqlite3.OperationalError | sqlite3.ProgrammingError):
-                raise  # disk full or locked: the file itself is intact
-            self._start_over(error)
-            self._append(report, now)
+        self._survive_damage(lambda: self._append(report, now))
         if now - self._trimmed > TRIM_EVERY:
             self._trimmed = now
             self.trim(now)
@@ -279,13 +283,7 @@ class History:
 
     def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
         """Run a function of history_queries.py; if the file turns out to be damaged, run it on a new, empty one."""
-        try:
-            return query(self._open)
-        except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError | sqlite3.ProgrammingError):
-                raise
-            self._start_over(error)
-            return query(self._open)
+        return self._survive_damage(lambda: query(self._open))
 
 
 @contextlib.contextmanager

@@ -150,10 +150,9 @@ class Live:
 
     def open_windows(self, model: str, version: str) -> list[Report]:
         """Return previews of a watched model's open windows, oldest first: two while one waits for late rows."""
-        partials = [
-            report for (name, other, _), report in list(self.partials.items()) if (name, other) == (model, version)
-        ]
-        return sorted(partials, key=lambda partial: partial.window.start)
+        reports = list(self.partials.values())
+        of_model = [report for report in reports if (report.model, report.version) == (model, version)]
+        return sorted(of_model, key=lambda report: report.window.start)
 
     def answer(self, question: object) -> dict[str, Any]:
         """Answer what `zmon top` and `zmon tap` request over the admin socket."""

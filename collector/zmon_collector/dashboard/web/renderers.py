@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from zmon.contract import Report
 from zmon_collector.compute import details
 from zmon_collector.dashboard import history_queries, panels
 from zmon_collector.dashboard.health_panels import health_panels
@@ -194,8 +195,7 @@ class Renderer:
         """Return a metric's details of the newest windows, open windows first."""
         (agent,) = query.agents or ("",)
         stored = self._read(lambda db: history_queries.read_details(db, query, metric, agent, most))
-        previews = [] if query.frozen else self._live.open_windows(query.model, query.version or "")
-        of_open = [preview.details.get((agent or None, metric)) for preview in reversed(previews)]
+        of_open = [preview.details.get((agent or None, metric)) for preview in reversed(self._previews(query))]
         newest = [*(data for data in of_open if data is not None), *(data for _, data in stored)][:most]
         return [detail for data in newest if (detail := details.read(data)) is not None]
 
@@ -234,15 +234,18 @@ class Renderer:
         return series, by_agent
 
     def _measures(self, query: PointQuery) -> Iterator[str]:
-        version = query.version or ""
-        yield from self._read(lambda db: history_queries.list_measures(db, query.model, version))
-        for preview in [] if query.frozen else self._live.open_windows(query.model, version):
+        yield from self._read(lambda db: history_queries.list_measures(db, query.model, query.version or ""))
+        for preview in self._previews(query):
             yield from {point.value.what for point in preview.points}
+
+    def _previews(self, query: PointQuery) -> list[Report]:
+        """Return the open windows of a model, oldest first; none while the view is paused."""
+        return [] if query.frozen else self._live.open_windows(query.model, query.version or "")
 
     def _mark_open(self, cards: list[panels.Panel], query: PointQuery) -> list[panels.Panel]:
         """Mark the open windows that the panels show."""
-        previews = self._live.open_windows(query.model, query.version or "")
-        if not previews or query.step or query.frozen:
+        previews = self._previews(query)
+        if not previews or query.step:
             return cards
         return panels.mark_partial(cards, (previews[0].window.start, previews[-1].window.end))
 

@@ -53,7 +53,7 @@ class WebServer:
         self._server = uvicorn.Server(config)
         self._ending: list[Callable[[], None]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread = threading.Thread(target=self._run, name="zmon-web", daemon=True)
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), name="zmon-web", daemon=True)
 
     @property
     def url(self) -> str:
@@ -86,12 +86,9 @@ class WebServer:
         self._thread.join(GRACE + 2)
         self._socket.close()
 
-    def _run(self) -> None:
-        async def serve() -> None:
-            self._loop = asyncio.get_running_loop()
-            await self._server.serve(sockets=[self._socket])
-
-        asyncio.run(serve())
+    async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        await self._server.serve(sockets=[self._socket])
 
 
 def _bound(host: str, port: int, what: str) -> socket.socket:
