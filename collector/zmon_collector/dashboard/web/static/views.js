@@ -25,6 +25,13 @@ export function show(view) {
 
 const fill = (node, ...children) => node.replaceChildren(...children.flat().filter(Boolean));
 
+const empty = (text) => el("div", { class: "empty" }, el("span", {}, text));
+
+function table(columns, rows, widths = []) {
+  const heads = columns.map((name, i) => el("th", { scope: "col", style: widths[i] && `width: ${widths[i]}` }, name));
+  return el("table", { class: "table" }, el("thead", {}, el("tr", {}, heads)), el("tbody", {}, rows));
+}
+
 // --- cards ---
 
 function cards(view, tall = new Set()) {
@@ -51,7 +58,7 @@ function cards(view, tall = new Set()) {
     } else if (card.filled !== false) {
       if (card.filled) window.Plotly.purge(card.chart);
       card.filled = false;
-      fill(card.chart, el("div", { class: "empty" }, el("span", {}, panel.empty)));
+      fill(card.chart, empty(panel.empty));
     }
   }
 }
@@ -91,12 +98,11 @@ function picker(name, options, chosen, first) {
 function overview(view) {
   document.title = "zmon";
   if (!view.models.length) {
-    fill(shown.top, el("div", { class: "head" }, el("h1", {}, "Models")),
-      el("div", { class: "card" }, el("div", { class: "empty" },
-        el("span", {}, "No windows yet. Give a publisher this collector's address; the first model appears when its first window closes."))));
+    fill(shown.top, el("div", { class: "head" }, el("h1", {}, "Models")), el("div", { class: "card" },
+      empty("No windows yet. Give a publisher this collector's address; the first model appears when its first window closes.")));
     return;
   }
-  const columns = [["Model", "26%"], ["State", "11%"], ["Rows", "17%"], ["Confidence", "17%"], ["Accuracy", "17%"], ["Lost", "7%"], ["Alerts", "6%"]];
+  const columns = ["Model", "State", "Rows", "Confidence", "Accuracy", "Lost", "Alerts"];
   const rows = view.models.flatMap((model) => [line(model, model), ...model.agents.map((agent) => line(agent, model, agent.agent))]);
   const agents = view.models.reduce((sum, model) => sum + model.agents.length, 0);
   const silent = view.models.flatMap((model) => model.agents).filter((agent) => agent.state === "silent").length;
@@ -105,9 +111,7 @@ function overview(view) {
     el("div", { class: "head" }, el("h1", {}, "Models"),
       el("span", { class: "dim" }, `${view.models.length} model${view.models.length > 1 ? "s" : ""}, ${agents} replica${agents === 1 ? "" : "s"}${silent ? `, ${silent} silent` : ""}`),
       el("span", { class: "side num dim" }, `${amount(flow)} rows/s`)),
-    el("div", { class: "card" }, el("table", { class: "table" },
-      el("thead", {}, el("tr", {}, columns.map(([name, width]) => { const th = el("th", { scope: "col" }, name); th.style.width = width; return th; }))),
-      el("tbody", {}, rows))));
+    el("div", { class: "card" }, table(columns, rows, ["26%", "11%", "17%", "17%", "17%", "7%", "6%"])));
 }
 
 function line(entry, model, agent = "") {
@@ -178,7 +182,7 @@ function rows(card) {
     el("a", { href: address(seriesOf({ what: "feature_value", model: view.model, model_version: view.version, agent_id: view.agent, feat_name: row.name })), title: `${shortened(row.name, 400)}: now ${row.now ?? "–"}${unit}` },
       el("span", { class: "cut" }, shortened(row.name)), spark(row.trend),
       el("span", { class: "num" }, `${row.peak.toFixed(2)}${unit}`)))
-    : el("div", { class: "empty" }, el("span", {}, view.movers.rows.length ? "No such feature among these; the search finds all." : "No inputs yet.")));
+    : empty(view.movers.rows.length ? "No such feature among these; the search finds all." : "No inputs yet."));
 }
 
 // --- a series ---
@@ -200,17 +204,12 @@ function series(view) {
 
 function alerts(view) {
   document.title = "Alerts – zmon";
-  const empty = "No alert has fired.";
-  const columns = ["State", "Alert", "Model", "Since", "Value"];
-  fill(shown.top, el("div", { class: "head" }, el("h1", {}, "Alerts")),
-    el("div", { class: "card" }, view.alerts.length
-      ? el("table", { class: "table" }, el("thead", {}, el("tr", {}, columns.map((name) => el("th", { scope: "col" }, name)))),
-        el("tbody", {}, view.alerts.map((alert) => el("tr", {},
-          el("td", {}, state(alert.state === "firing" ? "degraded" : "ok")),
-          el("td", { class: "cut" }, shortened(String(alert.text ?? alert.name ?? ""), 200)),
-          el("td", { class: "cut" }, shortened(String(alert.model ?? ""))),
-          el("td", { class: "num" }, clock(alert.since)), el("td", { class: "num" }, amount(alert.value))))))
-      : el("div", { class: "empty" }, el("span", {}, empty))));
+  const rows = view.alerts.map((alert) => el("tr", {},
+    el("td", {}, state(alert.state === "firing" ? "degraded" : "ok")),
+    el("td", { class: "cut" }, shortened(alert.text, 200)), el("td", { class: "cut" }, shortened(alert.model)),
+    el("td", { class: "num" }, clock(alert.since)), el("td", { class: "num" }, amount(alert.value))));
+  fill(shown.top, el("div", { class: "head" }, el("h1", {}, "Alerts")), el("div", { class: "card" },
+    rows.length ? table(["State", "Alert", "Model", "Since", "Value"], rows) : empty("No alert has fired.")));
 }
 
 // --- the collector's own health ---
@@ -233,10 +232,8 @@ function health(view) {
     shown.cards.set("table", card);
     shown.grid.append(card.node);
   }
-  const columns = ["Plugin", "Kind", "State", "Seconds", "From"];
-  fill(card.node, el("table", { class: "table" }, el("thead", {}, el("tr", {}, columns.map((name) => el("th", { scope: "col" }, name)))),
-    el("tbody", {}, view.plugins.map((row) => el("tr", {},
-      el("td", { class: "cut" }, shortened(row.name)), el("td", {}, row.kind),
-      el("td", {}, el("span", { class: "state", "data-state": row.state === "ok" ? "ok" : "degraded", title: row.error }, row.state)),
-      el("td", { class: "num" }, row.seconds === undefined ? "" : row.seconds.toFixed(2)), el("td", { class: "cut dim" }, row.origin))))));
+  fill(card.node, table(["Plugin", "Kind", "State", "Seconds", "From"], view.plugins.map((row) => el("tr", {},
+    el("td", { class: "cut" }, shortened(row.name)), el("td", {}, row.kind),
+    el("td", {}, el("span", { class: "state", "data-state": row.state === "ok" ? "ok" : "degraded", title: row.error }, row.state)),
+    el("td", { class: "num" }, row.seconds === undefined ? "" : row.seconds.toFixed(2)), el("td", { class: "cut dim" }, row.origin)))));
 }
