@@ -156,7 +156,7 @@ class _Pairing:
             rows,
         ).rowcount
         if inserted < len(rows):
-            self._count(block, REPEATED, len(rows) - inserted)
+            self._count(block, block.agent, REPEATED, len(rows) - inserted)
             query = "SELECT coalesce(sum(size), 0) FROM predictions WHERE n > ?"
             grown = int(connection.execute(query, (last,)).fetchone()[0])
         else:
@@ -183,7 +183,7 @@ class _Pairing:
                 "SELECT label FROM labels_waiting WHERE owner = ? AND id = ?", (block.owner, name)
             ).fetchone()
             if waiting is not None:
-                self._count(block, DUPLICATE if waiting[0] == label else CONFLICT)
+                self._count(block, block.agent, DUPLICATE if waiting[0] == label else CONFLICT)
                 continue
             size = len(name) + len(block.agent) + OVERHEAD
             connection.execute(
@@ -217,7 +217,7 @@ class _Pairing:
             return False
         n, agent, predicted_at, start, end, predicted, kind, p, first_label = row
         if first_label is not None:
-            self._count(block, DUPLICATE if first_label == label else CONFLICT)
+            self._count(block, agent, DUPLICATE if first_label == label else CONFLICT)
             return True
         pairs = self._pairs[block.window.number, agent, kind, len(p)]
         pairs.append((predicted, label, max(0, at - predicted_at), start == block.window.start, p))
@@ -225,8 +225,8 @@ class _Pairing:
         self._connection.execute("UPDATE predictions SET label = ? WHERE n = ?", (label, n))
         return True
 
-    def _count(self, block: Predicted | Labelled, outcome: int, by: int = 1) -> None:
-        self._outcomes[block.window.number, block.agent][outcome] += by
+    def _count(self, block: Predicted | Labelled, agent: str, outcome: int, by: int = 1) -> None:
+        self._outcomes[block.window.number, agent][outcome] += by
 
     def records(self) -> Iterator[tuple[int, ChunkRecord]]:
         """Yield windows and what is journaled in them."""

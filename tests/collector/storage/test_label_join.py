@@ -119,6 +119,16 @@ def test_a_prediction_that_came_with_its_label() -> None:
     assert outcomes(first, second) == {"duplicate": 1, "conflict": 1, "joined": 1}
 
 
+def test_repeated_labels_count_for_the_predictions_agent() -> None:
+    connection = in_memory()
+    label_join.join(JoinWork(predicted=[predicted(["a"], own=[1])]), connection)
+    joined = label_join.join(JoinWork(labelled=[labelled([("a", 1), ("a", 2)])]), connection)
+    assert {record.agent: len(record.columns["label_outcomes"]) for record in joined.records[7]} == {"pod": 2}
+    label_join.join(JoinWork(labelled=[labelled([("later", 1)])]), connection)
+    waiting = label_join.join(JoinWork(labelled=[labelled([("later", 1)])]), connection)
+    assert [record.agent for record in waiting.records[7]] == ["truth"]  # no prediction yet, so the sender's
+
+
 def test_pairs_carry_delay_window_and_probabilities() -> None:
     connection = in_memory()
     label_join.join(JoinWork(predicted=[predicted(["a"], start=60), predicted(["bb"], start=0)]), connection)
