@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from sqlite3 import Connection
 
 from zmon._wire.control import encode_ack
+from zmon.errors import ConfigurationError
 from zmon.state import pack_state
 from zmon_collector.admin import Admin, OutboxAnswers
 from zmon_collector.build import Parts
@@ -95,7 +96,11 @@ class Service:
 
     def start(self) -> None:
         """Open the database, bind the sockets, start the threads; raise ConfigurationError if that is impossible."""
-        self.config.collector.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder = self.config.collector.data_dir
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigurationError(f"[collector] data_dir: {folder} cannot be created: {error.strerror}") from error
         self.database.open()
         self.database.start()
         try:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -37,6 +39,18 @@ def test_what_is_there_at_the_start_is_not_looked_through_for_garbage(
     finally:
         gc.unfreeze()
     assert frozen[0] > 10_000
+
+
+def test_a_data_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    result = subprocess.run(
+        [sys.executable, "-m", "zmon_collector", "collect", "--no-web", "--data-dir", tmp_path / "file" / "data"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 2
+    assert result.stderr.startswith("zmon: [collector] data_dir: ")
 
 
 def test_what_was_taken_is_known_to_be_taken(collect: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
