@@ -76,19 +76,19 @@ def read_options(table: object, readers: Mapping[str, Reader], where: str) -> di
     return values
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Return a hint for an unknown name: the nearest known one, or all of them.
+def nearest(name: str, names: Iterable[str]) -> str:
+    """Return a hint for an unknown name: the nearest valid one, or all of them.
 
     Examples
     --------
     >>> nearest("windo", ["window", "grace"])
     "did you mean 'window'?"
     >>> nearest("x", ["window", "grace"])
-    'known are grace, window'
+    'use one of grace, window'
     """
-    names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"known are {', '.join(names)}"
+    valid = sorted(names)
+    close = difflib.get_close_matches(name, valid, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"use one of {', '.join(valid)}"
 
 
 def duration(value: object) -> float:
@@ -220,7 +220,7 @@ def texts(value: object) -> tuple[str, ...]:
     return tuple(value)
 
 
-def one_of(*known: str) -> Callable[[object], str]:
+def one_of(*choices: str) -> Callable[[object], str]:
     """Return a reader that accepts these strings only.
 
     Examples
@@ -230,8 +230,8 @@ def one_of(*known: str) -> Callable[[object], str]:
     """
 
     def read(value: object) -> str:
-        if value not in known:
-            raise ValueError(f"{value!r} is not one of {', '.join(known)}")
+        if value not in choices:
+            raise ValueError(f"{value!r} is not one of {', '.join(choices)}")
         return str(value)
 
     return read

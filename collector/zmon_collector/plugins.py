@@ -58,7 +58,7 @@ class MetricState:
     def record_failure(self, error: str) -> None:
         """Count a window in which it failed; log the first, disable it after several in a row."""
         if not self.errors:
-            log.error("metric %r of plugin %r failed and loses its values of this window: %s",
+            log.error("metric %r of plugin %r failed; its values in this window are left out: %s",
                       self.metric.name, self.plugin, error)  # fmt: skip
         self.errors += 1
         self.failing += 1
@@ -233,11 +233,11 @@ def add_commands(cli: click.Group) -> None:
             manager.register(entry.load(), entry.name)
             manager.hook.register_commands(cli=added)
         except Exception as error:  # noqa: BLE001 - a plugin may fail in any way
-            log.error("commands of plugin %r are left out: %s: %s", entry.name, type(error).__name__, error)
+            log.error("skipping the commands of plugin %r: %s: %s", entry.name, type(error).__name__, error)
             continue
         for name, command in added.commands.items():
             if name in cli.commands:
-                log.error("command %r of plugin %r is left out: the name is taken", name, entry.name)
+                log.error("skipping command %r of plugin %r: the name is taken", name, entry.name)
             else:
                 cli.add_command(command, name)
 
@@ -287,7 +287,9 @@ def _import_file(path: Path) -> ModuleType:
 
 def check_names(registry: Registry, configured: Mapping[str, Any], what: str) -> None:
     """Raise ConfigurationError when the configuration has a table for a plugin or sink that does not exist."""
-    known = registry.plugins if what == "plugins" else registry.sinks
+    registered = registry.plugins if what == "plugins" else registry.sinks
     for name in configured:
-        if name not in known:
-            raise ConfigurationError(f"[{what}.{name}]: no such {what[:-1]}; known are {', '.join(sorted(known))}")
+        if name not in registered:
+            raise ConfigurationError(
+                f"[{what}.{name}]: no such {what[:-1]}; use one of {', '.join(sorted(registered))}"
+            )

@@ -26,7 +26,7 @@ class Telemetry:
         with self._lock:
             if label is not None:
                 return self._counts[name, label]
-            return sum(count for (each, _), count in self._counts.items() if each == name)
+            return sum(count for (counter, _), count in self._counts.items() if counter == name)
 
     def snapshot(self) -> Mapping[str, int]:
         """Return all counts, as ``name`` or ``name{label}``."""

@@ -48,7 +48,7 @@ def test_a_table_is_read_by_its_declared_keys() -> None:
     assert options.read_options({"keep": "1h"}, readers, "[sinks.mine]") == {"keep": 3600.0}
     for table, says in (
         ({"agent": True}, "[sinks.mine] has an unknown key 'agent'; did you mean 'agents'?"),
-        ({"x": 1}, "[sinks.mine] has an unknown key 'x'; known are agents, keep"),
+        ({"x": 1}, "[sinks.mine] has an unknown key 'x'; use one of agents, keep"),
         ({"agents": 1}, "[sinks.mine] agents: 1 is neither true nor false"),
         ("keep", "[sinks.mine] is not a table"),
     ):

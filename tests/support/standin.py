@@ -205,12 +205,12 @@ class StandIn:
 
     def verdict3(self, sample: Sample) -> tuple[str, str] | None:
         """The rules of protocol 3.0 for a sample."""
-        known = self.schemas.get(sample.get("schemaId", ""))
-        if known is None:
+        schema = self.schemas.get(sample.get("schemaId", ""))
+        if schema is None:
             return "2004", "no such schema"
-        if not set(sample["dimensions"]) <= set(known["dimensions"]):
+        if not set(sample["dimensions"]) <= set(schema["dimensions"]):
             return "2010", "no such dimension"
-        if not set(sample["measurements"]) <= set(known["measurements"]) or not sample["measurements"]:
+        if not set(sample["measurements"]) <= set(schema["measurements"]) or not sample["measurements"]:
             return "2012", "no such measurement"
         if sample["timestamp"] < self.watermarks.get(sample["schemaId"], 0):
             return "2021", "before the watermark"
@@ -297,7 +297,7 @@ class _Handler(BaseHTTPRequestHandler):
                 return self.answer(401, {"message": f"who is {body.decode()}?"})
             return self.answer(200, self.owner.issue())
         if address.path == "/api/v2/stream-schemas":
-            if not self.known():
+            if not self.is_authorised():
                 return self.answer(401, {"message": f"who is {self.headers.get('Authorization')}?"})
             return self.answer(*self.owner.create(json.loads(body)))
         if address.path not in ("/api/v1/metrics", "/api/v1/metrics/watermark"):
@@ -334,12 +334,12 @@ class _Handler(BaseHTTPRequestHandler):
         address = urlsplit(self.path)
         if address.path != "/api/v2/stream-schemas/schemas":
             return self.answer(404, {"message": "no such page"})
-        if not self.known():
+        if not self.is_authorised():
             return self.answer(401, {"message": "bearer"})
         found = [{"streamSchemaWrapper": {"schema": each}} for each in self.owner.schemas.values()]
         return self.answer(200, found)
 
-    def known(self) -> bool:
+    def is_authorised(self) -> bool:
         """Whether the request carries a bearer token that still holds."""
         bearer = self.headers.get("Authorization", "").removeprefix("Bearer ")
         return self.owner.bearers.get(bearer, 0.0) > time.time()

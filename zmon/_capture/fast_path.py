@@ -13,32 +13,34 @@ from zmon._wire.frames import MAX_ROWS
 from zmon.batch import SLACK
 
 MESSAGE_BYTES = 4 * 2**20  # a larger batch travels as several messages, which only the general path makes
-FORMS = 64  # remembered; batches of further forms always take the general path
+MOST_LAYOUTS = 64  # remembered; batches of further signatures always take the general path
 
-Form = tuple[Any, ...]  # dtype and width of the probabilities, and of the inputs or, without inputs, the latest plan
+Signature = tuple[
+    Any, ...
+]  # dtype and width of the probabilities, and of the inputs or, without inputs, the latest plan
 
 
 class FastPath:
-    """Layouts by form. Anything invalid or unusual falls through to the general path."""
+    """Layouts by signature. Anything invalid or unusual falls through to the general path."""
 
     def __init__(self, buffers: BufferPool) -> None:
         self._copy = buffers.copy
-        self._layouts: dict[Form, tuple[RingLayout, FeaturePlan]] = {}
+        self._layouts: dict[Signature, tuple[RingLayout, FeaturePlan]] = {}
 
     def assemble(
         self, probabilities: Any, inputs: Any, latest: FeaturePlan, now: int
     ) -> tuple[RingLayout, FeaturePlan, RingPiece, int] | None:
-        """Return layout, plan, snapshot and its bytes; None unless the form was learned and the values are valid."""
+        """Return layout, plan, snapshot and its bytes; None if the signature is new or a value is invalid."""
         if type(probabilities) is not np.ndarray:
             return None
         shape = probabilities.shape
         if inputs is None:
-            form: Form = (probabilities.dtype, shape[1:], latest)
+            signature: Signature = (probabilities.dtype, shape[1:], latest)
         elif type(inputs) is np.ndarray:
-            form = (probabilities.dtype, shape[1:], inputs.dtype, inputs.shape[1:])
+            signature = (probabilities.dtype, shape[1:], inputs.dtype, inputs.shape[1:])
         else:
             return None
-        learned = self._layouts.get(form)
+        learned = self._layouts.get(signature)
         if learned is None or not shape:
             return None
         rows, flat = shape[0], probabilities.ravel()
@@ -59,7 +61,7 @@ class FastPath:
 
     def learn(self, probabilities: Any, inputs: Any, layout: RingLayout, plan: FeaturePlan) -> None:
         """Remember the layout that the general path gave a batch without labels, ids and the like."""
-        if len(self._layouts) >= FORMS or type(probabilities) is not np.ndarray:
+        if len(self._layouts) >= MOST_LAYOUTS or type(probabilities) is not np.ndarray:
             return
         if probabilities.dtype not in (np.float32, np.float64) or probabilities.shape[1:] == (1,):
             return

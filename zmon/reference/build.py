@@ -136,10 +136,10 @@ class Counting:
 
     def profile(self) -> Profile:
         """Return the profile of all rows."""
-        sketch, own = self._sketch, None
+        sketch, own_windows = self._sketch, None
         if self._windows >= 2:
             std = np.sqrt(self._m2 / self._windows)
-            own = Own(
+            own_windows = Own(
                 self._windows,
                 self._windowed / self._windows,
                 dict(zip(self._columns, self._mean.tolist(), strict=True)),
@@ -159,7 +159,7 @@ class Counting:
             predicted=self._predicted if self._predicted.any() else None,
             labels=self._labels if self._labels.any() else None,
             calibration=calibrated,
-            own=own,
+            own=own_windows,
             error=sketch.error,
         )
 

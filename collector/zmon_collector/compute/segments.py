@@ -135,8 +135,8 @@ def _places(ctx: Context, name: str, named: Sequence[str]) -> Array | None:
         return None
     i = ctx.sample.schema.segments.index(name)
     place = {value: at for at, value in enumerate(named)}
-    known = [place.get(value, len(named)) for value in ctx.sample.dictionaries["segments"][i]]
-    places: Array = np.array([*known, -1], dtype=np.int64)[ctx.sample.segments[:, i]]  # missing is code -1: the last
+    codes = [place.get(value, len(named)) for value in ctx.sample.dictionaries["segments"][i]]
+    places: Array = np.array([*codes, -1], dtype=np.int64)[ctx.sample.segments[:, i]]  # missing is code -1: the last
     return places
 
 

@@ -12,7 +12,7 @@ from zmon_collector.config.values import key, pattern, share
 
 SEVERITIES = ("info", "warning", "critical")
 WHEN = ("value", "loss", "silent", "no_data")
-KINDS = ("slack", "webhook")
+TARGET_KINDS = ("slack", "webhook")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class AlertRule:
 class NotifySection:
     """[notify.NAME]"""
 
-    kind: str = key(one_of(*KINDS), "webhook", "slack (an incoming webhook) or webhook (generic JSON)")
+    kind: str = key(one_of(*TARGET_KINDS), "webhook", "slack (an incoming webhook) or webhook (generic JSON)")
     url_env: str = key(text, "", "environment variable that holds the address, which is a secret")
     min_severity: str = key(one_of(*SEVERITIES), "info", "less severe alerts are not sent")
     timeout: float = key(duration, 10.0, "of one request")
@@ -78,11 +78,13 @@ def checked(given: Sequence[AlertRule], notify: Mapping[str, NotifySection]) -> 
         where = f"[[alerts]] {rule.name or i + 1}"
         bounds = [name for name in ("above", "below", "sigma") if getattr(rule, name) is not None]
         if rule.enabled and rule.when == "value" and (not rule.what or not bounds):
-            raise ConfigurationError(f"{where}: names no series (what) or no bound (above, below or sigma)")
+            raise ConfigurationError(f"{where}: a series (what) or a bound (above, below or sigma) is missing")
         if rule.when != "value" and (rule.what or set(bounds) - {"above"}):
-            raise ConfigurationError(f"{where}: when = {rule.when!r} takes no series and no bound but above (loss)")
+            raise ConfigurationError(
+                f"{where}: when = {rule.when!r} allows no series (what), and no bound except above for loss"
+            )
         if "sigma" in bounds and (len(bounds) > 1 or (rule.sigma or 0) <= 0):
-            raise ConfigurationError(f"{where}: sigma is a number above 0, and stands alone")
+            raise ConfigurationError(f"{where}: sigma must be above 0 and cannot be combined with above or below")
         series = [rule.what, rule.class_name, rule.feat_name, rule.stat, rule.agent_id, "/".join(bounds)]
         name = rule.name or " ".join(part for part in (rule.model, rule.when, *series) if part)
         if any(other.name == name for other in named):
@@ -90,7 +92,11 @@ def checked(given: Sequence[AlertRule], notify: Mapping[str, NotifySection]) -> 
         named.append(replace(rule, name=name))
     for target, section in notify.items():
         if not section.url_env:
-            raise ConfigurationError(f"[notify.{target}] names no url_env, the environment variable with its address")
+            raise ConfigurationError(
+                f"[notify.{target}]: url_env is missing; name the environment variable that holds the address"
+            )
         if not section.url.startswith(("http://", "https://")):
-            raise ConfigurationError(f"[notify.{target}]: {section.url_env} holds no http address; set it")
+            raise ConfigurationError(
+                f"[notify.{target}]: the environment variable {section.url_env} must hold an http address"
+            )
     return tuple(named)

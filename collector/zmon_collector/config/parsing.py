@@ -60,10 +60,10 @@ def load(path: Path | None, *, web: str | None = None, no_web: bool = False, **o
 
 def parse(data: Mapping[str, Any]) -> Config:
     """Return the configuration of a parsed file."""
-    known = {section.name for section in fields(Config)}
+    sections = {section.name for section in fields(Config)}
     for name in data:
-        if name not in known:
-            raise ConfigurationError(f"unknown section [{name}]; {nearest(name, known)}")
+        if name not in sections:
+            raise ConfigurationError(f"unknown section [{name}]; {nearest(name, sections)}")
     try:
         models = tables(data.get("models", {}))
         plugins, sinks = tables(data.get("plugins", {})), tables(data.get("sinks", {}))
@@ -76,7 +76,10 @@ def parse(data: Mapping[str, Any]) -> Config:
     notify = {name: _section(NotifySection, target, f"notify.{name}") for name, target in targets.items()}
     single = [section for section in fields(Config) if is_dataclass(section.default)]
     return Config(
-        **{each.name: _section(type(each.default), data.get(each.name, {}), each.name) for each in single},
+        **{
+            section.name: _section(type(section.default), data.get(section.name, {}), section.name)
+            for section in single
+        },
         models={name: _section(ModelSection, model, f"models.{name}") for name, model in models.items()},
         plugins=plugins,
         sinks=sinks,
@@ -88,9 +91,9 @@ def parse(data: Mapping[str, Any]) -> Config:
 def _section(kind: type[Any], data: object, where: str, spelled: Mapping[str, str] | None = None) -> Any:
     """Return a section; `spelled` maps keys that are reserved words of Python to the fields they stand for."""
     spelling = {name: key for key, name in (spelled or {}).items()}
-    known: dict[str, Field[Any]] = {spelling.get(field.name, field.name): field for field in fields(kind)}
-    values = read_options(data, {name: field.metadata["parse"] for name, field in known.items()}, f"[{where}]")
-    return kind(**{known[name].name: value for name, value in values.items()})
+    keys: dict[str, Field[Any]] = {spelling.get(field.name, field.name): field for field in fields(kind)}
+    values = read_options(data, {name: field.metadata["parse"] for name, field in keys.items()}, f"[{where}]")
+    return kind(**{keys[name].name: value for name, value in values.items()})
 
 
 def exposed(config: Config) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Check how models are divided among collectors: which one two of them claim, which one none takes. Pure."""
+"""Check how models are partitioned among collectors: models that two of them claim, or that none takes. Pure."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def named(configs: Mapping[Path, Config]) -> dict[str, list[Path]]:
 
 
 def faults(configs: Mapping[Path, Config]) -> list[str]:
-    """Return what is wrong with the division, one line for each fault.
+    """Return what is wrong with the partition, one line for each fault.
 
     Two globs may overlap in a model that no file names: only two equal globs can be recognised.
     """

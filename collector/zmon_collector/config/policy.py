@@ -68,7 +68,7 @@ class ModelPolicy:
     @cached_property
     def selection(self) -> SeriesSelection:
         """Which series are emitted."""
-        return SeriesSelection(**{each.name: self._setting(each.name) for each in fields(SeriesSelection)})
+        return SeriesSelection(**{key.name: self._setting(key.name) for key in fields(SeriesSelection)})
 
     @cached_property
     def emits(self) -> Callable[[Metric[Any], Value], bool]:

@@ -77,12 +77,12 @@ def _fits(pattern: str, what: str, stat: str) -> bool:
     return fnmatchcase(what, of) and (not with_stat or fnmatchcase(stat, with_stat))
 
 
-def unknown(choice: SeriesSelection, metrics: Sequence[Metric[Any]]) -> list[str]:
+def unknown(selection: SeriesSelection, metrics: Sequence[Metric[Any]]) -> list[str]:
     """Return the patterns of `add` and `drop` that fit no series of these metrics."""
-    known = [
+    declared = [
         (series.what, stat) for metric in metrics for series in series_of(metric) for stat in series.stats or ("",)
     ]
-    return [glob for glob in (*choice.add, *choice.drop) if not any(_fits(glob, *names) for names in known)]
+    return [glob for glob in (*selection.add, *selection.drop) if not any(_fits(glob, *names) for names in declared)]
 
 
 class Ranks:
@@ -153,14 +153,14 @@ def smallest(metrics: Callable[[], Iterable[Metric[Any]]]) -> Callable[[Value], 
 
     A series that no metric declares is always emitted: ``"minimal"``. `metrics` is called at the first value.
     """
-    known: dict[Identity, int] = {}
+    ranks: dict[Identity, int] = {}
 
     def preset_of(value: Value) -> str:
-        if not known:
+        if not ranks:
             for metric in metrics():
                 for identity, rank in Ranks(metric).ranks.items():
-                    known[identity] = min(rank, known.get(identity, rank))
+                    ranks[identity] = min(rank, ranks.get(identity, rank))
         named = tuple([value[i] != "" for i in _WHERE])
-        return PRESETS[known.get((value.what, named, value.stat), 0)]
+        return PRESETS[ranks.get((value.what, named, value.stat), 0)]
 
     return preset_of

@@ -138,9 +138,9 @@ class History:
     def _start_over(self, error: sqlite3.DatabaseError) -> None:
         """Set a damaged file aside under another name and start an empty one."""
         self.close()
-        aside = set_aside(self.path, f"{self.path.name}.corrupt")
+        renamed = set_aside(self.path, f"{self.path.name}.corrupt")
         log.error(
-            "%s is damaged (%s): it is set aside as %s and the history starts empty", self.path, error, aside.name
+            "%s is damaged (%s): it is set aside as %s and the history starts empty", self.path, error, renamed.name
         )
         self.set_aside += 1
         self._connect()

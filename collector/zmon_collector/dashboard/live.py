@@ -162,8 +162,8 @@ class Live:
             return {"reports": self._newer(int(question.removeprefix("reports ") or 0))}
         if isinstance(question, str) and question.startswith("batches "):
             return self.batch_tap.read(int(question.removeprefix("batches ") or 0), time.monotonic())
-        known = "'health', 'plugins', 'overview', 'reports N' and 'batches N'"
-        return {"error": f"unknown question {question!r:.40}; known are {known}"}
+        questions = "'health', 'plugins', 'overview', 'reports N' and 'batches N'"
+        return {"error": f"unknown question {question!r:.40}; use one of {questions}"}
 
     def _newer(self, sequence: int) -> list[dict[str, Any]]:
         """Return reports after one, oldest first, as many as an answer holds."""

@@ -97,13 +97,13 @@ class Recovery:
                 windows[number].tallies[agent] = tally
                 if tally.received:
                     windows[number].contributors.add(agent)
-        heard = {(model, version): wall for model, version, wall in state.heard}
-        for key, known in ingestor.models.items():
-            known.windows.change_rules(ingestor.policies.of(key[0]).rules)  # windows of the earlier run keep theirs
-            if key in heard:
-                known.restore(heard[key], now)
+        last_heard = {(model, version): wall for model, version, wall in state.heard}
+        for key, restored in ingestor.models.items():
+            restored.windows.change_rules(ingestor.policies.of(key[0]).rules)  # windows of the earlier run keep theirs
+            if key in last_heard:
+                restored.restore(last_heard[key], now)
             else:  # written by a release that did not note it
-                known.touch(now)
+                restored.touch(now)
         ingestor.turn.number = state.turn + 1
         for number in state.leftovers:
             self._database.delete_chunks(number, state.turn)

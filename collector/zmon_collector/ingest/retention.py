@@ -35,7 +35,7 @@ class Retention:
         for key in self._silent(unreported.keys(), now):
             self._ingestor.forget(key)
             self._ingestor.telemetry.count("models_forgotten")
-            log.info("model %r, version %r has sent nothing for long and is forgotten", *key)
+            log.info("forgetting model %r, version %r: nothing was received for a long time", *key)
 
     def _silent(self, unreported: Set[ModelKey], now: Now) -> list[ModelKey]:
         after = max(FORGET_MODEL, self._ingestor.config.collector.label_horizon)

@@ -46,7 +46,7 @@ class Session:
     def touch(self, topic: Topic, user: str, now: Now) -> None:
         """Note a message; WireError if its topic or its sender differs from the stream's earlier ones."""
         if self.topic != topic:
-            raise WireError("topic_changed", "a stream speaks for one model, version and agent")
+            raise WireError("topic_changed", "the topic of a stream changed")
         if self.user is None:
             self.user = user
         elif self.user != user:

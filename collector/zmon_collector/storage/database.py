@@ -135,11 +135,11 @@ class Database:
 
     def _set_aside(self, why: str) -> None:
         """Keep the damaged file under another name; the collector starts with an empty one."""
-        aside = set_aside(self.path, f"{self.path.name}.damaged-{int(time.time() * 1000)}")
-        self.damaged_files.append(aside.name)
+        renamed = set_aside(self.path, f"{self.path.name}.damaged-{int(time.time() * 1000)}")
+        self.damaged_files.append(renamed.name)
         self._telemetry.count("files_set_aside")
         log.error("%s is damaged (%s): it is set aside as %s and a new one is created; the open windows in it are lost",
-                  self.path, why, aside.name)  # fmt: skip
+                  self.path, why, renamed.name)  # fmt: skip
         kept = sorted(self.path.parent.glob(f"{self.path.name}.damaged-*[0-9]"))
         for old in kept[:-MOST_ASIDE]:
             for suffix in ("", "-wal", "-shm"):

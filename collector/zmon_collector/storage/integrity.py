@@ -1,4 +1,4 @@
-"""Damage on disk: checksums of blobs, and setting a damaged database aside.
+"""Damage on disk: checksums of blobs, and moving a damaged database out of the way.
 
 SQLite checks the structure of its pages, not what is stored in them: a flipped bit inside a blob goes unnoticed. So
 every blob is written with a checksum of its own, in the column next to it.
@@ -28,10 +28,10 @@ def unseal(crc: int, data: bytes) -> bytes:
 
 def set_aside(path: Path, name: str) -> Path:
     """Rename a database, and the log that belongs to it, to `name` in the same folder; return its new path."""
-    aside = path.with_name(name)
+    renamed = path.with_name(name)
     for suffix in ("", "-wal", "-shm"):
         part = path.with_name(path.name + suffix)
-        aside.with_name(name + suffix).unlink(missing_ok=True)  # of an earlier one
+        renamed.with_name(name + suffix).unlink(missing_ok=True)  # of an earlier one
         if part.exists():
-            part.rename(aside.with_name(name + suffix))
-    return aside
+            part.rename(renamed.with_name(name + suffix))
+    return renamed

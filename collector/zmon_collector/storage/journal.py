@@ -68,7 +68,7 @@ class Turn:
     join_work: label_join.JoinWork = field(default_factory=label_join.JoinWork)  # ids and labels to be joined
 
     def __bool__(self) -> bool:
-        return any(getattr(self, each.name) for each in fields(self) if each.name not in ("number", "nbytes"))
+        return any(getattr(self, key.name) for key in fields(self) if key.name not in ("number", "nbytes"))
 
 
 def write(turn: Turn, connection: sqlite3.Connection) -> label_join.Joined:

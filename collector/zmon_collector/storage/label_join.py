@@ -234,13 +234,13 @@ class _Pairing:
             codes = np.repeat(np.array(list(outcomes), dtype=np.int8), list(outcomes.values()))
             yield window, ChunkRecord(agent, b"", b"", 0, len(codes), {"label_outcomes": codes})
         for (window, agent, kind, width), pairs in self._pairs.items():
-            predicted, label, delay, own, p = zip(*pairs, strict=True)
+            predicted, label, delay, of_window, p = zip(*pairs, strict=True)
             columns: dict[str, Array] = {
                 "label_outcomes": np.full(len(pairs), JOINED, dtype=np.int8),
                 "predictions": np.array(predicted),
                 "labels": np.array(label),
                 "label_delays": np.array(delay, dtype=np.int64),
-                "label_own": np.array(own, dtype=bool),
+                "label_own": np.array(of_window, dtype=bool),
             }
             if width:
                 columns["probabilities"] = np.frombuffer(b"".join(p), kind).reshape(len(pairs), -1)

@@ -141,10 +141,10 @@ class OpenWindow:
         """Return why rows of this schema do not fit in the window; an empty string if they fit."""
         if schema is self.schema:
             return ""
-        known = self.compared.get(id(schema))
-        if known is None:
-            known = self.compared[id(schema)] = schema, self.schema.conflict(schema)
-        return known[1]
+        comparison = self.compared.get(id(schema))
+        if comparison is None:
+            comparison = self.compared[id(schema)] = schema, self.schema.conflict(schema)
+        return comparison[1]
 
     def tally(self, agent: str) -> Tally:
         """Return the row counts of an agent, created on first use."""

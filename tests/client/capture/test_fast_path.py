@@ -1,4 +1,4 @@
-"""The short way of a batch whose form was met before gives what the long way gives, and refuses what that refuses."""
+"""The fast path returns what the general path returns for the same batch, and refuses what that refuses."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from zmon.errors import Rejected
 
 P = np.random.default_rng(0).dirichlet(np.ones(3), 40)
 X = np.random.default_rng(1).normal(size=(40, 5))
-FORMS: dict[str, tuple[Any, Any]] = {
+SIGNATURES: dict[str, tuple[Any, Any]] = {
     "float64": (P, X),
     "float32": (P.astype("f4"), X.astype("f4")),
     "whole numbers": (P, (X * 100).astype("i4")),
@@ -40,24 +40,24 @@ def pieces(one: Assembler, p: Any, x: Any) -> Any:
     return [(layout, piece.rows, piece.ts, list(piece.buffers), nbytes) for layout, piece, nbytes in made]
 
 
-@pytest.mark.parametrize(("p", "x"), FORMS.values(), ids=FORMS.keys())
-def test_a_form_met_before_gives_the_same_pieces(p: Any, x: Any) -> None:
+@pytest.mark.parametrize(("p", "x"), SIGNATURES.values(), ids=SIGNATURES.keys())
+def test_a_signature_seen_before_gives_the_same_pieces(p: Any, x: Any) -> None:
     one = fresh()
-    pieces(one, P[:7], None)  # another form between
+    pieces(one, P[:7], None)  # another signature between
     first = pieces(one, p, x)
     again = pieces(one, p, x)
     assert again == first == pieces(fresh(), p, x)
     other = p[::-1], None if x is None else x[::-1]
-    assert pieces(one, *other) == pieces(fresh(), *other), "values are not remembered, only the form"
+    assert pieces(one, *other) == pieces(fresh(), *other), "values are not remembered, only the signature"
 
 
-def test_common_forms_do_go_the_short_way(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_common_signatures_take_the_fast_path(monkeypatch: pytest.MonkeyPatch) -> None:
     one = fresh()
     for name in ("float64", "float32", "whole numbers", "no inputs", "Fortran order", "one row"):
-        pieces(one, *FORMS[name])
+        pieces(one, *SIGNATURES[name])
         with monkeypatch.context() as patched:
             patched.setattr(assembler, "as_array", None)  # the general path would call it
-            pieces(one, *FORMS[name])
+            pieces(one, *SIGNATURES[name])
 
 
 BAD: dict[str, tuple[Any, Any]] = {
@@ -90,9 +90,9 @@ def test_rows_without_inputs_speak_of_the_columns_that_came_last() -> None:
         assert without.schema == with_inputs.schema
 
 
-def test_a_large_batch_of_a_known_form_is_cut() -> None:
+def test_a_large_batch_on_the_fast_path_is_cut() -> None:
     one = fresh()
     pieces(one, P, X)
-    large = FORMS["several messages"]
+    large = SIGNATURES["several messages"]
     assert large[1].nbytes > MESSAGE_BYTES
     assert len(pieces(one, *large)) > 1

@@ -51,14 +51,14 @@ def test_counts_are_those_of_numpy() -> None:
         column = frame[name].to_numpy()
         inner = profile.numeric.edges[:, i]
         inner = inner[np.isfinite(inner)]
-        known = column[~np.isnan(column)]
+        present = column[~np.isnan(column)]
         expected = [
-            ((known > a) & (known <= b)).sum() for a, b in zip([-np.inf, *inner], [*inner, np.inf], strict=True)
+            ((present > a) & (present <= b)).sum() for a, b in zip([-np.inf, *inner], [*inner, np.inf], strict=True)
         ]
-        expected[0] += (known == -np.inf).sum()
+        expected[0] += (present == -np.inf).sum()
         own = profile.numeric.bins[:, i]
         assert own[own >= 0].tolist() == [*expected, np.isnan(column).sum()]
-        finite = known[np.isfinite(known)]
+        finite = present[np.isfinite(present)]
         if len(finite):
             assert profile.numeric.mean[i] == pytest.approx(finite.mean(), rel=1e-9)
             assert profile.numeric.std[i] == pytest.approx(finite.std(), rel=1e-9, abs=1e-12)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from zmon_collector.cli import quota as budget
+from zmon_collector.cli import quota as cli_quota
 from zmon_collector.cli import validate
 from zmon_collector.config import Config, parse
 from zmon_collector.config.policy import ModelPolicy
@@ -35,10 +35,10 @@ class Api:
     def close(self) -> None: ...
 
 
-def load(choice: SeriesSelection, **expect: int) -> budget.SampleLoad:
+def load(selection: SeriesSelection, **expect: int) -> cli_quota.SampleLoad:
     policy = ModelPolicy(Config(), "m")
-    return budget.load(
-        list(METRICS.values()), choice, {**EXPECT, **expect}, lambda metric: policy.options(metric.name, metric.name)
+    return cli_quota.load(
+        list(METRICS.values()), selection, {**EXPECT, **expect}, lambda metric: policy.options(metric.name, metric.name)
     )
 
 
@@ -102,14 +102,14 @@ def test_a_regression_has_its_own_series() -> None:
     ],
 )
 def test_a_sinks_table_wins_over_its_own_quota(table: Any, quota: Any) -> None:
-    assert budget.quota(Api(), table) == quota
+    assert cli_quota.quota(Api(), table) == quota
 
 
 def test_a_sink_without_a_quota_sends_everything() -> None:
     sink = Api()
     sink.samples_per_second = None  # type: ignore[assignment]
     sink.agents = "all"
-    assert budget.quota(sink, {}) == ("all", None)
+    assert cli_quota.quota(sink, {}) == ("all", None)
 
 
 # --- the command --------------------------------------------------------------------------------------------------

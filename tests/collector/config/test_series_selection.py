@@ -66,5 +66,5 @@ def test_a_model_has_its_own_choice() -> None:
 
 
 def test_patterns_that_fit_nothing_are_named() -> None:
-    choice = SeriesSelection(add=("mccc", "feature_value:q42", "roc_auc:macro"), drop=("rows_*",))
-    assert unknown(choice, list(METRICS.values())) == ["mccc", "feature_value:q42"]
+    selection = SeriesSelection(add=("mccc", "feature_value:q42", "roc_auc:macro"), drop=("rows_*",))
+    assert unknown(selection, list(METRICS.values())) == ["mccc", "feature_value:q42"]

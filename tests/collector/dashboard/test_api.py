@@ -77,9 +77,9 @@ def test_series_are_found_by_words(served: Collector, client: Client) -> None:
         ("/api/v1/points", 400, "model is missing"),
         ("/api/v1/points?model=m", 400, "what is missing"),
         ("/api/v1/points?model=m&what=accuracy&from=yesterday", 400, "whole seconds"),
-        ("/api/v1/view?view=secret", 400, "known are"),
+        ("/api/v1/view?view=secret", 400, "use one of"),
         ("/api/v1/view?view=model", 400, "model is missing"),
-        ("/api/v1/view?view=model&model=m&range=1y", 400, "known are"),
+        ("/api/v1/view?view=model&model=m&range=1y", 400, "use one of"),
     ],
 )
 def test_a_wrong_question_is_answered(served: Collector, client: Client, path: str, status: int, says: str) -> None:

@@ -164,7 +164,7 @@ def test_a_question_without_measure_is_bounded(history: History, monkeypatch: py
 def test_models_agents_and_series(history: History) -> None:
     history.append(report(1, 0, {"amount €": 1.0, "age": 2.0}, version="7"), 0.0)
     history.append(report(2, 0, {"age": 2.0}, agent="pod", version="7"), 0.0)
-    assert [known[:5] for known in history.read(history_queries.list_models)] == [("m", "7", 0, 0, 10)]
+    assert [row[:5] for row in history.read(history_queries.list_models)] == [("m", "7", 0, 0, 10)]
     assert history.read(lambda db: history_queries.list_agents(db, "m", "7")) == ["pod"]
     found = history.read(lambda db: history_queries.find_series(db, "m", search="mean AMOUNT"))
     assert found == [

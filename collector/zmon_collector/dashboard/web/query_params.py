@@ -43,10 +43,10 @@ def parse_query(query: Mapping[str, str]) -> QueryParams:
     """
     view = query.get("view", "overview")
     if view not in VIEWS:
-        raise BadRequestError(f"view is {view!r:.40}; known are {', '.join(VIEWS)}")
+        raise BadRequestError(f"view is {view!r:.40}; use one of {', '.join(VIEWS)}")
     chosen = query.get("range", DEFAULT_RANGE)
     if chosen not in RANGES:
-        raise BadRequestError(f"range is {chosen!r:.40}; known are {', '.join(RANGES)}")
+        raise BadRequestError(f"range is {chosen!r:.40}; use one of {', '.join(RANGES)}")
     for name, value in query.items():
         if len(value) > LONGEST:
             raise BadRequestError(f"{name!r:.40} is longer than {LONGEST} characters")

@@ -148,7 +148,7 @@ class Renderer:
 
     def _find_model(self, params: QueryParams) -> KnownModel | None:
         name = (params.model, params.version)
-        model = next((each for each in self._read(history_queries.list_models) if each[:2] == name), None)
+        model = next((row for row in self._read(history_queries.list_models) if row[:2] == name), None)
         previews = self._live.open_windows(*name)
         if model is None and previews:  # its first window is still open
             oldest, newest = previews[0].window, previews[-1].window

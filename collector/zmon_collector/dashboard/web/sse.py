@@ -109,7 +109,7 @@ class Broadcaster:
         topic.viewers += change
         self.viewers += change
         topic.used = time.monotonic()
-        on_view = (each.params for each in self._topics.values() if each.viewers and each.params.until is None)
+        on_view = (topic.params for topic in self._topics.values() if topic.viewers and topic.params.until is None)
         self._watch(frozenset(params.model for params in on_view if params.model))
 
     def topic(self, params: QueryParams) -> ViewTopic:

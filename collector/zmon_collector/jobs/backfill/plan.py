@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-CELL_BYTES = 2**16  # estimate: accumulators of one agent in one window
+AGENT_BYTES = 2**16  # estimate: accumulators of one agent in one window
 
 
 @dataclass(slots=True)
@@ -29,33 +29,33 @@ class BackfillPlan:
 
     Attributes
     ----------
-    cells : Counter
+    agent_rows : Counter
         Rows by (window start, agent).
     starts : list of list of int
         For each piece, the windows that it has rows of, ascending.
-    in_window : Counter
+    window_rows : Counter
         Rows by window start.
     """
 
-    cells: Counter[tuple[int, str]] = field(default_factory=Counter)
+    agent_rows: Counter[tuple[int, str]] = field(default_factory=Counter)
     starts: list[list[int]] = field(default_factory=list)
-    in_window: Counter[int] = field(default_factory=Counter)
+    window_rows: Counter[int] = field(default_factory=Counter)
 
     def register_piece(self, counts: dict[tuple[int, str], int]) -> None:
         """Register the next piece's rows by (window start, agent)."""
-        self.cells.update(counts)
+        self.agent_rows.update(counts)
         for (start, _), rows in counts.items():
-            self.in_window[start] += rows
+            self.window_rows[start] += rows
         self.starts.append(sorted({start for start, _ in counts}))
 
     @property
     def windows(self) -> list[int]:
         """Return all windows with rows, in order of time."""
-        return sorted(self.in_window)
+        return sorted(self.window_rows)
 
     def beyond(self, most: int) -> frozenset[str]:
         """Return the agents beyond the first `most` that appear."""
-        seen = dict.fromkeys(agent for _, agent in sorted(self.cells))
+        seen = dict.fromkeys(agent for _, agent in sorted(self.agent_rows))
         return frozenset(list(seen)[most:])
 
     def rounds(self, done: int, first: int, sample_rows: int, row_bytes: int, budget: int) -> list[PlanRound]:
@@ -73,8 +73,8 @@ class BackfillPlan:
         """
         windows = self.windows
         nbytes = dict.fromkeys(windows, 0)
-        for (start, _), rows in self.cells.items():
-            nbytes[start] += CELL_BYTES + min(rows, sample_rows) * row_bytes
+        for (start, _), rows in self.agent_rows.items():
+            nbytes[start] += AGENT_BYTES + min(rows, sample_rows) * row_bytes
         rounds: list[PlanRound] = []
         for part in (windows[done : max(done, first)], windows[max(done, first) :]):
             rounds += self._divided(part, nbytes, budget) if part else []

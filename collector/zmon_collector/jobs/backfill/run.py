@@ -99,7 +99,7 @@ class Backfill:
                 runner.engine.memory.restore(job.key, metric, agent, memory)
             try:
                 rounds = self._rounds(plan, progress.closed)
-                self._update(of_rows=sum(plan.in_window[start] for round_ in rounds for start in round_.windows))
+                self._update(of_rows=sum(plan.window_rows[start] for round_ in rounds for start in round_.windows))
                 for round_ in rounds:
                     self._run_round(plan, round_, runner, workers, writer)
             finally:
@@ -136,7 +136,7 @@ class Backfill:
             self._merge(result, open_, runner)
             while waiting and last[waiting[-1]] <= done:
                 window = open_.pop(waiting.pop())
-                planned = plan.in_window[window.start]
+                planned = plan.window_rows[window.start]
                 tallied = sum(tally.received + sum(tally.rejected.values()) for tally in window.tallies.values())
                 if tallied != planned:
                     raise ConfigurationError(
