@@ -19,7 +19,7 @@ __all__ = ["ModelView", "demo"]
 
 
 class ModelView:
-    """What the live page shows of one model, from written files.
+    """View of one model from written files, with the figures of the live page.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""How a collector fares: one immutable report a look, for the admin socket, /metrics and the page."""
+"""The health of a collector at one moment, as one immutable report for the admin socket, /metrics and the page."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class HealthReport:
 
     @property
     def problems(self) -> list[str]:
-        """What an operator should look at, a sentence each."""
+        """Problems that an operator should look at, a sentence each."""
         problems = []
         if self.disk_full:
             problems.append("the disk is full: nothing is acknowledged, publishers keep their rows")

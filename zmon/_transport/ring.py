@@ -18,7 +18,7 @@ OVERHEAD = 300  # bytes of Python objects around a piece's buffers, so that sing
 
 
 class RingLayout(NamedTuple):
-    """What the pieces of one message share: schema hash, and (name, dtype, width or None) of every array."""
+    """Layout that the pieces of one message share: schema hash, and (name, dtype, width or None) of every array."""
 
     schema: bytes
     arrays: tuple[tuple[str, str, int | None], ...]

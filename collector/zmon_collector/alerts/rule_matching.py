@@ -1,4 +1,4 @@
-"""Which points an alert rule watches, and how many rows or labels a value rests on. Pure."""
+"""Points that an alert rule watches, and the number of rows or labels behind a value. Pure."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ class AgentRows:
 
 @dataclass(slots=True)
 class StepProgress:
-    """Where a running step is. The executor reads it, and sets `abandoned` once nobody waits for the step any more."""
+    """Progress of a running step. The executor reads it, and sets `abandoned` when the step is no longer needed."""
 
     metric: str = ""
     since: float = 0.0

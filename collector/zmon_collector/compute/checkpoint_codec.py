@@ -16,7 +16,7 @@ VERSION = 1
 
 @dataclass(slots=True)
 class AgentState:
-    """What one agent's rows have come to: their number, partial results by executor, the sample."""
+    """State of one agent's rows: their number, partial results by executor, the sample."""
 
     rows: int = 0
     partials: dict[str, Partial] = field(default_factory=dict)

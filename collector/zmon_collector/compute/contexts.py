@@ -1,4 +1,4 @@
-"""What a metric is given next to its rows: model, window, options, reference and, at the close, memory and sample."""
+"""The context of a metric: model, window, options, reference and, when the window closes, memory and sample."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where metrics run: the built-in metrics share an executor, and every other plugin has its own.
+"""Executors that run metrics: the built-in metrics share one, and every other plugin has its own.
 
 So a slow plugin delays only itself. A Python thread cannot be killed: when a metric does not return in time, its thread
 is abandoned and the executor gets fresh threads. Steps are stateless, so what the thread was working on, and

@@ -1,4 +1,4 @@
-"""What metrics keep from one window to the next, by model."""
+"""The memory of metrics: values kept from one window to the next, by model."""
 
 from __future__ import annotations
 

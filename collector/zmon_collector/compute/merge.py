@@ -20,7 +20,7 @@ MetricContexts = Mapping[str, Mapping[str | None, Context]]  # by metric and age
 
 
 class WindowParts(NamedTuple):
-    """What a window's metrics finish from.
+    """Parts of a window from which its metrics are finished.
 
     Attributes
     ----------
@@ -42,7 +42,7 @@ class WindowParts(NamedTuple):
 
 @dataclass(slots=True)
 class MetricResults:
-    """What some metrics gave for a window: points by metric, details, and the memory to keep by (metric, agent)."""
+    """Results of some metrics for a window: points by metric, details, and the memory to keep by (metric, agent)."""
 
     points: dict[str, list[Point]] = field(default_factory=dict)
     details: Details = field(default_factory=dict)

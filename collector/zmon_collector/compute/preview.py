@@ -1,4 +1,4 @@
-"""What an open window holds so far, as if it closed now, for those who are looking. The window itself is not changed.
+"""Preview of an open window, computed as if it closed now, for viewers. The window itself does not change.
 
 The accumulators are copied on the collector's thread, while no step of the window is under way; the rest runs on the
 executor of the built-in metrics. Rows that no step has read are not included: they are flushed, for the next preview.

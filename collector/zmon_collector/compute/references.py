@@ -1,4 +1,4 @@
-"""Which reference profile a window is measured against: that of a file, or one learned from the first windows."""
+"""The reference profile of each window: that of a file, or one learned from the first windows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many rows the sample of an agent's window may hold, so that all samples together stay within bounds."""
+"""The number of rows that the sample of an agent's window may hold, so that all samples stay within bounds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the engine holds of a window: rows that gather, partial results, failures, and the phase that it is in."""
+"""State of a window in the engine: rows that gather, partial results, failures, and the phase that it is in."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WindowKey = tuple[ModelKey, int, int]
 
 
 class Phase(Enum):
-    """Where a window is on its way from rows to a report."""
+    """Phase of a window on its way from rows to a report."""
 
     OPEN = "open"  # rows are computed on as soon as enough of them have gathered
     HELD = "held"  # rows gather, and no step begins before the checkpoint is made
@@ -45,7 +45,7 @@ class MicroBatch:
 
 @dataclass(slots=True)
 class AgentPartial:
-    """What one agent's rows in a window have come to so far."""
+    """Result of one agent's rows in a window so far."""
 
     micro_batches: dict[tuple[int, frozenset[str]], MicroBatch] = field(default_factory=dict)  # by schema and columns
     partials: dict[str, list[Partial]] = field(default_factory=dict)  # by executor

@@ -47,7 +47,7 @@ class ModelPolicy:
 
     @cached_property
     def rules(self) -> WindowRules:
-        """How the model's windows open and close."""
+        """Rules by which the model's windows open and close."""
         section, common = self._section, self.config.collector
         length = section.window or common.window
         grace = common.grace if section.grace is None else section.grace
@@ -67,7 +67,7 @@ class ModelPolicy:
 
     @cached_property
     def selection(self) -> SeriesSelection:
-        """Which series are emitted."""
+        """Selection of the series that are emitted."""
         return SeriesSelection(**{key.name: self._setting(key.name) for key in fields(SeriesSelection)})
 
     @cached_property

@@ -1,4 +1,4 @@
-"""Which changes of the configuration a running collector applies, and which wait for a restart. Pure."""
+"""Changes of the configuration: those that a running collector applies, and those that wait for a restart. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which series are emitted: presets, by what each metric declares, and the selection on top of them. Pure."""
+"""Selection of the series that are emitted: presets that metrics declare, and globs on top of them. Pure."""
 
 from __future__ import annotations
 

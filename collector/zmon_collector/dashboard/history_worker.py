@@ -38,7 +38,7 @@ class HistoryWorker:
 
     @property
     def set_aside(self) -> int:
-        """How many damaged files were replaced by a new one."""
+        """Number of damaged files that were replaced by a new one."""
         return self._history.set_aside
 
     def append(self, report: Report, wall: float) -> None:

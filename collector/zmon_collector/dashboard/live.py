@@ -1,4 +1,4 @@
-"""What people see of a running collector: history, overview, open windows, its health. The page and the CLI read it."""
+"""The state of a running collector for the page and the CLI: history, overview, open windows, health."""
 
 from __future__ import annotations
 

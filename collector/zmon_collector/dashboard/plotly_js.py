@@ -1,4 +1,4 @@
-"""Where plotly's script is: in the installed package, so that nothing is fetched from elsewhere."""
+"""The path of plotly's script in the installed package, so that nothing is fetched from elsewhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which series come from plugins: those that no built-in metric declares."""
+"""Series of plugins: those that no built-in metric declares."""
 
 from __future__ import annotations
 

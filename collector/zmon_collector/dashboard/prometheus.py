@@ -125,7 +125,7 @@ def _model_families(reports: Sequence[Report], limit: int) -> Iterator[Metric]:
 
 
 class _Families(Collector):
-    """What a registry shows."""
+    """Families of a registry, collected once for each scrape."""
 
     def __init__(self, families: Iterable[Metric]) -> None:
         self._families = families

@@ -1,4 +1,4 @@
-"""How figures look: one accent, a palette for classes, and a light and a dark plotly template. Pure data."""
+"""The look of figures: one accent, a palette for classes, and a light and a dark plotly template. Pure data."""
 
 from __future__ import annotations
 

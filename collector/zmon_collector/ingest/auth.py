@@ -50,7 +50,7 @@ class AllowedClient:
     agents: tuple[str, ...]
 
     def may_publish(self, topic: Topic) -> bool:
-        """Whether the topic's model and agent match the client's globs."""
+        """Return whether the topic's model and agent match the client's globs."""
         return matches(self.models, topic.model) and matches(self.agents, topic.agent_id)
 
 

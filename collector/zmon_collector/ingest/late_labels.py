@@ -165,7 +165,7 @@ class LateLabels:
                 self._close(model.key, model.closing.popleft())
 
     def is_joining(self, window: int) -> bool:
-        """Whether completed rows may still come for a window."""
+        """Return whether completed rows may still come for a window."""
         return self._joining[window] > 0 or window in self._turn
 
     def close(self, model: ModelState, window: OpenWindow) -> None:

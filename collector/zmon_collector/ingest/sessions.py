@@ -140,7 +140,7 @@ class SessionRegistry:
         self._forgotten.append(session.key)
 
     def is_behind(self, now: Now, idle: float) -> bool:
-        """Whether some live stream has not delivered everything that it announced."""
+        """Return whether some live stream has not delivered everything that it announced."""
         return any(
             session.position.row < session.position.issued and now.mono - session.heard < idle
             for session in self._sessions.values()

@@ -131,7 +131,7 @@ def write_closed(
 
 @dataclass(slots=True)
 class JournalState:
-    """What an earlier run left, except the rows, which are read chunk by chunk."""
+    """State that an earlier run left, except the rows, which are read chunk by chunk."""
 
     store_id: bytes  # 8 random bytes, which acknowledgements carry
     streams: list[StreamRow] = field(default_factory=list)

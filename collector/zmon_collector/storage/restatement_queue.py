@@ -33,7 +33,7 @@ class RestatementTarget(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where reading continues: after this row."""
+    """Row after which reading continues."""
 
     target: RestatementTarget
     after: int = 0

@@ -101,7 +101,7 @@ class WindowManager:
         return gone
 
     def knows(self, agent: str) -> bool:
-        """Whether the agent is known and has not been forgotten."""
+        """Return whether the agent is known and has not been forgotten."""
         return agent in self._agents
 
     def newest(self, agent: str) -> float:

@@ -30,7 +30,7 @@ class Response(NamedTuple):
 
 
 class Outcome(Enum):
-    """What to do next."""
+    """Next action after a response."""
 
     TAKEN = "taken"  # every sample is accepted, or in `refused` or `again`
     LATER = "later"  # nothing was accepted: repeat the request

@@ -96,7 +96,7 @@ def load_token(section: WebSection, environment: Mapping[str, str] = os.environ)
 
 
 class Access(NamedTuple):
-    """Who may open the page: everybody who can connect unless there is a token, under these host names.
+    """Access rules of the page: with a token or for everybody who can connect, under these host names.
 
     Any other host name is refused, so that a foreign name that resolves to this machine (DNS rebinding) gets nothing.
     """
