@@ -80,9 +80,9 @@ class Delivery(RuleBasedStateMachine):
     @rule()
     def receive(self) -> None:
         first, rows, base = self.link.popleft()
-        accepted = self.stream.accept(Message(TOPIC, "batch", b"", b"", first, rows, base))
-        self.lost += accepted.lost
-        self.taken += range(first + accepted.skip, first + rows)
+        skip, lost = self.stream.accept(Message(TOPIC, "batch", b"", b"", first, rows, base))
+        self.lost += lost
+        self.taken += range(first + skip, first + rows)
 
     @rule()
     def ping(self) -> None:
