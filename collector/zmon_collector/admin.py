@@ -1,4 +1,4 @@
-"""The admin socket: what a running collector answers, and how other tools ask. They never open its files."""
+"""The admin socket: requests to a running collector and its answers. Other tools never open its files."""
 
 from __future__ import annotations
 

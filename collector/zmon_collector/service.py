@@ -1,4 +1,4 @@
-"""The collector's thread: ingest → windows → compute → delivery, turn by turn, until it is told to stop.
+"""The collector's thread: ingest → windows → compute → delivery, turn by turn, until it is stopped.
 
 Every turn receives messages, assigns their rows to windows, hands what was decided to the database, and delivers the
 windows that are computed. Parts with threads of their own only wake this one.
@@ -129,7 +129,7 @@ class Service:
         """Request the end of `run`. Safe in a signal handler, and twice."""
         self._stopping = True
 
-    def ask_to_reload(self) -> None:
+    def request_reload(self) -> None:
         """Request a reload of the configuration. Safe in a signal handler."""
         self._reloading = True
 

@@ -76,7 +76,7 @@ def test_a_signal_may_come_while_the_thread_holds_its_own_bell(collect: Callable
     collector = collect()
     service = collector.service
     with service.wakeup._cond:
-        for ask in (service.ask_to_reload, service.stop):
+        for ask in (service.request_reload, service.stop):
             handler = threading.Thread(target=ask, daemon=True)
             handler.start()
             handler.join(60)

@@ -45,7 +45,7 @@ class Collector:
     def close_windows(self) -> None:
         """Everybody has sent all there is: what is open waits for nobody any longer, and closes once it has ended."""
         self._config = replace(self._config, collector=replace(self._config.collector, idle=0.0))
-        self.service.ask_to_reload()
+        self.service.request_reload()
 
     def stop(self) -> None:
         self.service.stop()

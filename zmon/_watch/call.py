@@ -1,4 +1,4 @@
-"""From a watched call's arguments and result to the arguments of `publish`; frameworks are told by duck typing."""
+"""Arguments of `publish` from the arguments and result of a watched call; frameworks are recognised by duck typing."""
 
 from __future__ import annotations
 

@@ -21,16 +21,16 @@ FIRST_WAIT, LONGEST_WAIT = 1.0, 300.0  # seconds between attempts
 HOPELESS = frozenset({400, 413, 415, 422})  # statuses after which a retry cannot help
 POLL = 0.5
 
-Message = dict[str, Any]
+Notification = dict[str, Any]
 Post = Callable[[NotifySection, Any], int]  # returns the response's status; raises when there is none
 
 
-def message_of(event: AlertEvent, origin: str) -> Message:
+def message_of(event: AlertEvent, origin: str) -> Notification:
     """Return the message of an event as plain data. Its key is the same however often it is sent."""
     return {"event": event.kind, "key": f"{origin}-{event.alert['id']}-{event.kind}", **event.alert}
 
 
-def request_body(kind: str, message: Message, page: str) -> Any:
+def request_body(kind: str, message: Notification, page: str) -> Any:
     """Return the JSON for a target of this kind."""
     link = f"{page.rstrip('/')}/#/model?model={quote(message['model'], safe='')}" if page else ""
     if link and message["version"]:
@@ -51,9 +51,11 @@ def because(alert: Mapping[str, Any]) -> str:
 class NotificationQueues:
     """A queue for each target, with its own backoff. Pure: the clock is passed in."""
 
-    def __init__(self, targets: Mapping[str, NotifySection], queues: Mapping[str, list[Message]] | None = None) -> None:
+    def __init__(
+        self, targets: Mapping[str, NotifySection], queues: Mapping[str, list[Notification]] | None = None
+    ) -> None:
         self.targets = targets
-        self.queues: dict[str, list[Message]] = {name: list((queues or {}).get(name, ())) for name in targets}
+        self.queues: dict[str, list[Notification]] = {name: list((queues or {}).get(name, ())) for name in targets}
         self.dropped = 0
         self._retry_at: dict[str, float] = {}
         self._backoffs: dict[str, Backoff] = {}
@@ -63,7 +65,7 @@ class NotificationQueues:
         self.targets = targets
         self.queues = {name: self.queues.get(name, []) for name in targets}
 
-    def enqueue(self, message: Message) -> None:
+    def enqueue(self, message: Notification) -> None:
         """Queue a message for every target whose `min_severity` it reaches."""
         for name, target in self.targets.items():
             if SEVERITIES.index(message["severity"]) >= SEVERITIES.index(target.min_severity):
@@ -72,13 +74,13 @@ class NotificationQueues:
                     del self.queues[name][0]
                     self.dropped += 1
 
-    def due(self, wall: float) -> list[tuple[str, Message]]:
+    def due(self, wall: float) -> list[tuple[str, Notification]]:
         """Return the oldest message of each target that may be sent now."""
         return [
             (name, queue[0]) for name, queue in self.queues.items() if queue and wall >= self._retry_at.get(name, 0.0)
         ]
 
-    def remove(self, name: str, message: Message) -> None:
+    def remove(self, name: str, message: Notification) -> None:
         """Remove a message that was delivered or never will be."""
         queue = self.queues.get(name, [])
         if queue and queue[0]["key"] == message["key"]:
@@ -93,7 +95,7 @@ class NotificationQueues:
 
 def post(target: NotifySection, content: Any) -> int:
     """Send JSON; return the status of the response."""
-    import requests  # only who notifies pays for it
+    import requests  # here: imported only where notifications are sent
 
     response = requests.post(target.url, json=content, timeout=target.timeout, allow_redirects=False)
     return int(response.status_code)

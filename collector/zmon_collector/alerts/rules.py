@@ -149,7 +149,7 @@ class AlertTracker:
         return events
 
     def _skip_downtime(self, wall: float) -> None:
-        """After a restart, add the time without a collector to the times of last data: it says nothing of models."""
+        """After a restart, add the time without a collector to the times of last data: it says nothing about models."""
         if self._resumed:
             self._resumed = False
             states = [*self._models.values(), *self._series.values()]

@@ -47,7 +47,7 @@ def collect(path: Path | None, print_config: bool, **options: Any) -> None:
         signal.signal(number, signal.SIG_DFL)
         service.stop()
 
-    signal.signal(signal.SIGHUP, lambda number, frame: service.ask_to_reload())
+    signal.signal(signal.SIGHUP, lambda number, frame: service.request_reload())
     signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGINT, end)
     service.run()

@@ -58,7 +58,7 @@ class Engine:
         self._checkpointer = Checkpointer(self._scheduler, self._batcher)
         self._finalizer = WindowFinalizer(self._scheduler, self._contexts, self._budget)
 
-    # --- how it fares ------------------------------------------------------------------------------------------------
+    # --- state -------------------------------------------------------------------------------------------------------
 
     @property
     def backlog(self) -> int:

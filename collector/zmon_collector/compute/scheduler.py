@@ -7,7 +7,7 @@ append to a queue and wake that thread, so nothing of a window is ever changed b
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 
 from zmon_collector.compute.executors import MetricExecutor, Step
 from zmon_collector.compute.window_state import WindowState
@@ -55,7 +55,7 @@ class Scheduler:
         step.window.outstanding[executor.name] += 1
         executor.submit(step)
 
-    def collect(self, windows: Iterable[WindowState]) -> None:
+    def collect(self, windows: Collection[WindowState]) -> None:
         """Hand outcomes to the steps' `done`, and abandon overdue metrics, which fail in all these windows."""
         while self._ended:
             executor, step = self._ended.popleft()

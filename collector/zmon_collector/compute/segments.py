@@ -24,7 +24,7 @@ MAX_SEGMENTS = 20  # values given by name, unless the option max_segments says o
 TOP = 2**64 - 1
 HEAVY = {"inputs", "codes", "ids", "segments"}  # columns that are not copied for metrics that do not need them
 
-Guard = Callable[..., Any]  # guard(metric's name, call, *arguments), see StepProgress
+GuardedCall = Callable[..., Any]  # guard(metric's name, call, *arguments), see StepProgress
 Part = dict[str, Any]  # {"rows": n, "accumulators": {metric: accumulator}}
 Segments = dict[str, Any]  # by segment name: {"values": {value: Part}, "other": Part, "bound": hash}
 
@@ -44,7 +44,9 @@ def segmented(metrics: Sequence[Metric[Any]], contexts: Mapping[str, Context]) -
     return [metric for metric in metrics if contexts[metric.name].options.get("segments")]
 
 
-def split(batch: Batch, metrics: Sequence[Metric[Any]], contexts: Mapping[str, Context], guard: Guard) -> Segments:
+def split(
+    batch: Batch, metrics: Sequence[Metric[Any]], contexts: Mapping[str, Context], guard: GuardedCall
+) -> Segments:
     """Accumulate a batch by segment value; rows without a value are in none."""
     needs: frozenset[str] = frozenset().union(*(metric.needs for metric in metrics))
     if "predicted" in batch.columns:
@@ -72,7 +74,7 @@ def split(batch: Batch, metrics: Sequence[Metric[Any]], contexts: Mapping[str, C
     return segments
 
 
-def fold(metrics: Sequence[Metric[Any]], partials: Sequence[Segments], guard: Guard) -> Segments:
+def fold(metrics: Sequence[Metric[Any]], partials: Sequence[Segments], guard: GuardedCall) -> Segments:
     """Merge segments of several partial results; accumulators of the first ones may be changed in place."""
     folded: Segments = {}
     for name in dict.fromkeys(name for segments in partials for name in segments):
@@ -96,7 +98,7 @@ def fold(metrics: Sequence[Metric[Any]], partials: Sequence[Segments], guard: Gu
     return folded
 
 
-def _merged_part(metrics: Sequence[Metric[Any]], parts: Sequence[Part], guard: Guard) -> Part:
+def _merged_part(metrics: Sequence[Metric[Any]], parts: Sequence[Part], guard: GuardedCall) -> Part:
     merged = {}
     for metric in metrics:
         accumulators = [part["accumulators"][metric.name] for part in parts if metric.name in part["accumulators"]]

@@ -177,7 +177,7 @@ class LimitsSection:
 
 @dataclass(frozen=True, slots=True)
 class SecuritySection:
-    """[security]: CURVE is on once there is a secret key; then nobody publishes who is not among the clients."""
+    """[security]: CURVE is on once there is a secret key; then only the listed clients can publish."""
 
     secret_key_file: Path | None = key(file, None, "file with the collector's secret key, written by `zmon keygen`")
     clients_file: Path | None = key(file, None, "TOML file with further tables [clients.NAME], read again by a reload")

@@ -11,7 +11,7 @@ from zmon._transport.keys import is_key
 from zmon._transport.settings import control_of
 from zmon.options import Reader, duration, read_options, text, texts, whole
 
-# What `zmon validate` assumes of a model of which nothing is said.
+# What `zmon validate` assumes of a model without an `expect` table.
 EXPECTED = {"agents": 10, "features": 20, "classes": 2, "categorical": 0, "categories": 10, "segments": 0}
 
 

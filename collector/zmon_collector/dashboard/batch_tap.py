@@ -7,7 +7,7 @@ from typing import Any
 
 from zmon._wire.frames import Message
 
-ASKED = 3.0  # seconds of recording after each read
+RECORDING = 3.0  # seconds of recording after each read
 KEPT = 256  # newest headers
 A_SECOND = 100  # headers at most
 
@@ -36,7 +36,7 @@ class BatchTap:
 
     def read(self, after: int, mono: float) -> dict[str, Any]:
         """Return headers after a number, oldest first, and the number of the newest message, recorded or not."""
-        self._until = mono + ASKED
+        self._until = mono + RECORDING
         return {"batches": [header for number, header in self._kept if number > after], "seen": self._seen}
 
 

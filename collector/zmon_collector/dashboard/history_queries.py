@@ -128,7 +128,7 @@ def read_series(db: sqlite3.Connection, query: PointQuery) -> list[TimeSeries]:
         budget -= sum(len(row[2]) for row in rows) // 8
         if budget < 0:
             raise QueryTooLargeError(
-                f"more than {MOST_VALUES:,} values; ask for a shorter time, fewer measures or one agent"
+                f"more than {MOST_VALUES:,} values; choose a shorter time, fewer measures or one agent"
             )
         if rows:
             series += _unpack(db, (bundle, names), rows, query)

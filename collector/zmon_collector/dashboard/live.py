@@ -44,7 +44,7 @@ class Live:
     ----------
     config : Config
     engine : Engine
-        Computes open windows that somebody looks at, and knows what drift is measured against.
+        Computes open windows for viewers, and has the reference of each model.
     alert_worker : AlertWorker
     declared : Declarations
         What metrics declare of their series.
@@ -64,7 +64,7 @@ class Live:
         self._engine = engine
         self._alert_worker = alert_worker
         self._listeners: list[Callable[[str], None]] = []
-        self._watched: frozenset[str] = frozenset()  # models that somebody looks at
+        self._watched: frozenset[str] = frozenset()  # models with viewers
         self._preview_at = 0.0
 
     def start(self) -> None:

@@ -18,7 +18,7 @@ from zmon_collector.telemetry import Telemetry
 
 log = logging.getLogger("zmon.collector")
 
-FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0  # seconds between tries, whatever a sink asks for
+FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0  # seconds between tries, whatever a sink requests
 LAST_PIECE = 2.0  # seconds that a sink gets to finish the request in progress and record it
 ATTEMPTS = 5  # for a report on which a sink fails without RetryLater
 

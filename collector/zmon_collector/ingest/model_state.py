@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from zmon_collector.windows.manager import WindowManager
 from zmon_collector.windows.window import ModelKey, Now, OpenWindow
 
-NOTED_EVERY = 3600.0  # seconds between two notes in the journal of when a model was last heard of
+NOTED_EVERY = 3600.0  # seconds between two notes in the journal of a model's last sign of life
 
 
 @dataclass(slots=True)
@@ -20,7 +20,7 @@ class ModelState:
     windows: WindowManager
     tags: dict[str, Mapping[str, str]] = field(default_factory=dict)  # by agent
     over_limit: bool = False  # limits.agents was exceeded, and that is logged
-    heard: float = 0.0  # monotonic time of the last greeting, rows or labels
+    last_seen: float = 0.0  # monotonic time of the last greeting, rows or labels
     unnoted: float | None = None  # wall time of the last sign of life, to be journaled with this turn
     owners: dict[tuple[str, tuple[str, ...]], int] = field(default_factory=dict)  # label owners, by (task, classes)
     label_owners: set[int] = field(default_factory=set)  # the same and those of earlier runs: labels may wait for them
@@ -29,11 +29,11 @@ class ModelState:
 
     def touch(self, now: Now) -> None:
         """Note a sign of life: a greeting, rows or labels."""
-        self.heard = now.mono
+        self.last_seen = now.mono
         if now.mono - self._noted >= NOTED_EVERY:
             self._noted = now.mono
             self.unnoted = now.wall
 
     def restore(self, wall: float, now: Now) -> None:
         """Restore the last sign of life from the journal; time without a running collector counts as silence."""
-        self.heard = self._noted = now.mono - max(0.0, now.wall - wall)
+        self.last_seen = self._noted = now.mono - max(0.0, now.wall - wall)

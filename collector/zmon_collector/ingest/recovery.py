@@ -97,11 +97,11 @@ class Recovery:
                 windows[number].tallies[agent] = tally
                 if tally.received:
                     windows[number].contributors.add(agent)
-        last_heard = {(model, version): wall for model, version, wall in state.heard}
+        last_seen = {(model, version): wall for model, version, wall in state.heard}
         for key, restored in ingestor.models.items():
             restored.windows.change_rules(ingestor.policies.of(key[0]).rules)  # windows of the earlier run keep theirs
-            if key in last_heard:
-                restored.restore(last_heard[key], now)
+            if key in last_seen:
+                restored.restore(last_seen[key], now)
             else:  # written by a release that did not note it
                 restored.touch(now)
         ingestor.turn.number = state.turn + 1

@@ -39,7 +39,7 @@ class Retention:
 
     def _silent(self, unreported: Set[ModelKey], now: Now) -> list[ModelKey]:
         after = max(FORGET_MODEL, self._ingestor.config.collector.label_horizon)
-        silent = [model for model in self._ingestor.models.values() if now.mono - model.heard > after]
+        silent = [model for model in self._ingestor.models.values() if now.mono - model.last_seen > after]
         if not silent:
             return []
         topics = (session.topic for session in self._ingestor.sessions)

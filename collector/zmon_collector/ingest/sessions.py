@@ -28,12 +28,12 @@ IDLE_STREAM = 60.0  # seconds of silence after which a stream may make room for 
 
 @dataclass(slots=True)
 class Session:
-    """One stream (publisher incarnation): who sends it, how far it has come, whom to answer."""
+    """One stream (publisher incarnation): its sender, its position, and the peer to answer."""
 
     key: bytes
     topic: Topic
     position: StreamPosition
-    heard: float  # monotonic time of the last message
+    last_seen: float  # monotonic time of the last message
     user: str | None = None  # public key of the sender; empty without CURVE, None until it sends something
     peer: bytes | None = None  # address on the control socket
     ends_at: float | None = None  # after a goodbye: when missing rows are lost
@@ -51,7 +51,7 @@ class Session:
             self.user = user
         elif self.user != user:
             raise WireError("forbidden", "the stream belongs to another key")
-        self.heard = now.mono
+        self.last_seen = now.mono
 
 
 class PendingAck(NamedTuple):
@@ -88,8 +88,8 @@ class SessionRegistry:
     def register(self, key: bytes, topic: Topic, position: StreamPosition, limit: int, now: Now) -> Session:
         """Create a session; WireError if there are `limit` sessions and none is idle."""
         if len(self._sessions) >= limit:
-            oldest = min(self._sessions.values(), key=lambda session: session.heard)
-            if now.mono - oldest.heard < IDLE_STREAM:
+            oldest = min(self._sessions.values(), key=lambda session: session.last_seen)
+            if now.mono - oldest.last_seen < IDLE_STREAM:
                 raise WireError("streams", f"more than limits.streams = {limit}")
             self._forget(oldest, now)
             self._telemetry.count("streams_forgotten")
@@ -124,7 +124,7 @@ class SessionRegistry:
     def forget_gone(self, now: Now) -> None:
         """Forget sessions that have left, and those that have been silent for very long."""
         for session in list(self._sessions.values()):
-            if now.mono - session.heard > (GONE_AFTER if session.left else FORGET_STREAM):
+            if now.mono - session.last_seen > (GONE_AFTER if session.left else FORGET_STREAM):
                 self._forget(session, now)
         for key, (_, since) in list(self.departed.items()):
             if len(self.departed) <= GONE and now.mono - since <= REMEMBER_GONE:
@@ -142,7 +142,7 @@ class SessionRegistry:
     def is_behind(self, now: Now, idle: float) -> bool:
         """Return whether some live stream has not delivered everything that it announced."""
         return any(
-            session.position.row < session.position.issued and now.mono - session.heard < idle
+            session.position.row < session.position.issued and now.mono - session.last_seen < idle
             for session in self._sessions.values()
         )
 
@@ -153,7 +153,7 @@ class SessionRegistry:
         self._acks.setdefault(key, b"")
 
     def request_schema(self, key: bytes, name: bytes) -> None:
-        """Ask a stream, with this turn's acknowledgement, to send a schema again; it may have no session yet."""
+        """Request a schema from a stream with this turn's acknowledgement; the stream may have no session yet."""
         self._acks[key] = name
 
     def take_acks(self) -> list[PendingAck]:
@@ -181,8 +181,8 @@ class SessionRegistry:
         """Restore a session from the journal. After a goodbye, what had not come by then gets a second, as always."""
         position = StreamPosition(row.row)
         position.issued, position.tally = row.issued, msgpack.unpackb(row.tally)
-        heard = now.mono - max(0.0, now.wall - row.heard)
-        session = self._sessions[row.id] = Session(row.id, Topic.decode(row.topic), position, heard)
+        last_seen = now.mono - max(0.0, now.wall - row.heard)
+        session = self._sessions[row.id] = Session(row.id, Topic.decode(row.topic), position, last_seen)
         if row.gone:
             session.ends_at = now.mono + GONE_AFTER
         return session

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 
-APPLICATION = 0x7A6D6F6E  # "zmon": tells our files from others
+APPLICATION = 0x7A6D6F6E  # "zmon": distinguishes our files from others
 # A chunk has up to megabytes, a counter some bytes. With pages of 16 KiB a chunk is a fourth of the pages, and so of
 # the work, that it would be with SQLite's usual 4 KiB, and a changed counter still costs the log one page only.
 PAGE = 16 * 2**10

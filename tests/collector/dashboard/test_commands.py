@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner, Result
 from zmon_collector.cli import tap
 from zmon_collector.cli.main import cli
-from zmon_collector.dashboard.batch_tap import A_SECOND, ASKED, KEPT, BatchTap
+from zmon_collector.dashboard.batch_tap import A_SECOND, KEPT, RECORDING, BatchTap
 from zmon_collector.dashboard.timeseries import series_of_frame
 from zmon_plugins.sinks.anodot_file import AnodotFile
 
@@ -166,7 +166,7 @@ def test_nothing_is_noted_when_nobody_asks() -> None:
         batch_tap.read(0, float(second))
     assert len(batch_tap.read(0, 19.0)["batches"]) == KEPT
     seen = batch_tap.read(0, 19.0)["seen"]
-    batch_tap.record(message, 0.0, 19.0 + ASKED + 1)
+    batch_tap.record(message, 0.0, 19.0 + RECORDING + 1)
     assert batch_tap.read(0, 30.0)["seen"] == seen
 
 

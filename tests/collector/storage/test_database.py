@@ -86,7 +86,7 @@ def test_a_checkpoint_comes_back() -> None:
     schema = Schema(classes=("a", "b"), features=("x",), kinds=("numeric",))
     batch = Batch(schema, {"inputs": np.arange(3.0)[:, None], "probabilities": np.full((3, 2), 0.5)})
     sample = Sample(np.array([1, 2, 2**64 - 2], dtype=np.uint64), batch, 2**64 - 1)
-    state = AgentState(3, {"": Partial({"m": {"n": 3, "sum": np.array([1.5])}}), "lane": Partial({})}, sample)
+    state = AgentState(3, {"": Partial({"m": {"n": 3, "sum": np.array([1.5])}}), "plugin": Partial({})}, sample)
     failures: dict[str, str] = {}
     data = checkpoint_codec.encode(
         Checkpoint(["m", "n"], {"n": "broke"}, {"pod": state, "new": AgentState()}), failures

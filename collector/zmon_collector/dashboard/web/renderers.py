@@ -124,7 +124,7 @@ class Renderer:
     # --- the API ------------------------------------------------------------------------------------------------------
 
     def models(self) -> list[dict[str, Any]]:
-        """Return every model and how it fares."""
+        """Return every model with its state."""
         return self._live.overview.view(self._clock(), self._live.alerts())
 
     def alerts(self) -> list[dict[str, Any]]:

@@ -32,7 +32,7 @@ TICK = 0.05  # seconds between checks for stuck metrics
 AHEAD = 16 * 2**20  # bytes of rows that may wait for their metrics
 UNBOUNDED = 2**62  # bytes of samples: the plan bounds the number of open windows instead
 
-RowCounts = Counter[tuple[int, str]]  # rows by (window start, agent)
+SurveyCounts = Counter[tuple[int, str]]  # rows by (window start, agent)
 
 
 @dataclass(slots=True)
@@ -40,7 +40,7 @@ class PieceResult:
     """Result of a piece: a checkpoint for each window, and rows rejected by (window start, agent, reason)."""
 
     checkpoints: dict[int, bytes] = field(default_factory=dict)
-    rows: RowCounts = field(default_factory=Counter)
+    rows: SurveyCounts = field(default_factory=Counter)
     rejected: Counter[tuple[int, str, str]] = field(default_factory=Counter)
 
 
@@ -68,10 +68,10 @@ def load_metrics(config: Config) -> Registry:
     return load_plugins(replace(config, sinks={}))
 
 
-def survey(job: Job, piece: FilePiece) -> RowCounts:
+def survey(job: Job, piece: FilePiece) -> SurveyCounts:
     """Count each agent's rows in each window. Only the columns of time and agent are read."""
     columns = job.layout.columns
-    counts: RowCounts = Counter()
+    counts: SurveyCounts = Counter()
     newest = int((time.time() + job.config.collector.max_skew) * NANO)
     for chunk in job.layout.chunks(piece, [name for name in (columns.time, columns.agent) if name]):
         starts, codes, names = _locate_rows(job, chunk, newest)
