@@ -53,7 +53,9 @@ def test_a_data_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
     assert result.stderr.startswith("zmon: [collector] data_dir: ")
 
 
-def test_what_was_taken_is_known_to_be_taken(collect: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_that_a_collector_took_are_acknowledged_before_it_ends(
+    collect: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Who does not read a collector's last answers sends the same rows to whoever takes over."""
     monkeypatch.setattr(sender, "BUSY_POLL", 0.15)  # a publisher looks at its answers later than it usually does
     collector = collect()
@@ -71,7 +73,7 @@ def test_what_was_taken_is_known_to_be_taken(collect: Callable[..., Any], monkey
         publisher.close(0)
 
 
-def test_a_signal_may_come_while_the_thread_holds_its_own_bell(collect: Callable[..., Any]) -> None:
+def test_a_signal_may_come_while_the_thread_holds_the_lock_of_its_wakeup(collect: Callable[..., Any]) -> None:
     """Its handler runs in that thread: a lock that it waits for would never be released."""
     collector = collect()
     service = collector.service

@@ -107,7 +107,7 @@ def test_files_load_and_hold_only_legal_samples(tmp_path: Path) -> None:
         assert oct((running.folder).stat().st_mode)[-3:] == "700"
 
 
-def test_a_second_collector_is_told_why_it_cannot_start(tmp_path: Path) -> None:
+def test_a_second_collector_reports_why_it_cannot_start(tmp_path: Path) -> None:
     running = Running(tmp_path / "data")
     done = command("collect", "--bind", running.health["data"], "--data-dir", str(tmp_path / "other"))
     running.end()
@@ -159,7 +159,7 @@ def test_validate(tmp_path: Path) -> None:
         (["colect"], "No such command"),
     ],
 )
-def test_wrong_usage_is_told_in_a_line(arguments: list[str], says: str) -> None:
+def test_wrong_usage_is_reported_in_one_line(arguments: list[str], says: str) -> None:
     done = command(*arguments)
     assert done.returncode == 2
     assert says in done.stderr

@@ -120,7 +120,7 @@ def connected(collector: Mortal) -> int:
     return int(health["connected"]) if health else -1
 
 
-def test_an_agent_id_for_each_request_is_stopped_with_an_alarm(tmp_path: Path) -> None:
+def test_an_agent_id_for_each_request_is_limited_with_an_error(tmp_path: Path) -> None:
     collector = Mortal(tmp_path, '[collector]\nwindow = "1h"\n[limits]\nagents = 10\nstreams = 60\n')
     with collector.running():
         issued = 0

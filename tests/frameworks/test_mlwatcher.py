@@ -204,7 +204,7 @@ def test_nothing_it_is_given_raises(caplog: pytest.LogCaptureFixture) -> None:
 @pytest.mark.parametrize(
     "wrong", [(0, 100, 3), (1, 0, 3), ("often", 100, 3), (1, 100, 1), (1, 100, 3, "1", "::", 70000)]
 )
-def test_a_wrong_construction_is_told(wrong: tuple[Any, ...]) -> None:
+def test_a_wrong_construction_is_reported(wrong: tuple[Any, ...]) -> None:
     with pytest.raises(zmon.ConfigurationError):
         MonitoringAgent(*wrong)
 

@@ -187,7 +187,7 @@ def test_what_is_left_out_of_the_files_is_set_aside_once(tmp_path: Path) -> None
     assert all(sample["properties"]["env"] == "prod" for sample in json.loads(path.read_text()))
 
 
-def test_a_folder_that_cannot_be_written_asks_for_patience(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_retried_later(tmp_path: Path) -> None:
     sink = AnodotFile(tmp_path / "gone", 3600)
     sink.open()
     (tmp_path / "gone").rmdir()

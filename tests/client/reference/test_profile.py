@@ -77,7 +77,7 @@ def test_counts_are_those_of_numpy() -> None:
     assert profile.score is not None and profile.score.counts.sum() == 5000
 
 
-def test_a_constant_and_a_column_of_ones_are_told_from_what_lies_below() -> None:
+def test_a_constant_and_a_column_of_ones_differ_from_values_below() -> None:
     profile = made()
     for name, below in (("constant", 0.05), ("ones", 0.0)):
         i = profile.numeric.place[name]
@@ -224,7 +224,7 @@ def test_fields_of_other_types_are_one_error(data: st.DataObject) -> None:
 SMALL = made(300).to_bytes()
 
 
-def test_a_schema_that_does_not_fit_is_told_column_by_column() -> None:
+def test_a_schema_that_does_not_fit_is_reported_column_by_column() -> None:
     profile = made(300)
     schema = profile.schema
     assert profile.conflict(schema) == "" == profile.conflict(Schema(classes=schema.classes))

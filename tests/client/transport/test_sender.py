@@ -128,7 +128,7 @@ def test_goodbye_names_the_last_row_and_waits_for_its_answer(peer: Peer, publish
     assert (bye.issued, bye.base, bye.acked) == (1, 2, 1)
 
 
-def test_rejected_and_sampled_rows_are_told(peer: Peer, publisher: zmon.Publisher) -> None:
+def test_rejected_and_sampled_rows_are_reported(peer: Peer, publisher: zmon.Publisher) -> None:
     publisher.publish(np.zeros((3, 9)))
     publisher.publish(P)
     assert peer.greeting("hello").tally == {"sampled_out": 0, "rejected": {"probabilities_shape": 3}}

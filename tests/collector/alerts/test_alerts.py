@@ -457,7 +457,7 @@ def test_a_webhook_that_is_down_for_an_hour_gets_every_alert_once(monkeypatch: p
     assert not any(notifications.queues.values())
 
 
-def test_severity_decides_who_hears_of_it() -> None:
+def test_severity_decides_which_targets_are_notified() -> None:
     notifications = NotificationQueues({"all": NotifySection(), "night": NotifySection(min_severity="critical")})
     notifications.enqueue(message_of(event(1), "x"))
     assert {name: len(queue) for name, queue in notifications.queues.items()} == {"all": 1, "night": 0}

@@ -77,7 +77,7 @@ def test_a_reference_adds_its_drift() -> None:
     assert ModelPolicy(parse({}), "a").expected["reference"] == 0
 
 
-def test_choices_lower_the_estimate() -> None:
+def test_selections_lower_the_estimate() -> None:
     whole = load(SeriesSelection("full"), classes=10).rollup
     assert load(SeriesSelection("full", classes=("a", "b")), classes=10).rollup < whole
     assert load(SeriesSelection("full", features=("x",))).rollup < whole
@@ -181,7 +181,7 @@ def test_models_share_a_sinks_quota(tmp_path: Path, api: None) -> None:
         ("[models.a.expect]\nagents = -5\n", "not a whole number"),
     ],
 )
-def test_wrong_choices_are_refused(tmp_path: Path, text: str, error: str) -> None:
+def test_wrong_expectations_are_refused(tmp_path: Path, text: str, error: str) -> None:
     code, output = run(tmp_path / "zmon.toml", text)
     assert code == 2
     assert error in output

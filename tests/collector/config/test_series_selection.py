@@ -58,7 +58,7 @@ def test_what_is_emitted(table: dict[str, Any], emitted: tuple[Any, ...]) -> Non
             assert tuple(each for each in ALL if policy.emits(METRICS[each[0]], each[1])) == emitted
 
 
-def test_a_model_has_its_own_choice() -> None:
+def test_a_model_has_its_own_selection() -> None:
     config = parse({"metrics": {"drop": ["mcc"], "preset": "full"}, "models": {"fraud": {"drop": []}}})
     policies = PolicyStore(config)
     assert policies.of("fraud").emits(METRICS["performance"], MCC[1])

@@ -171,7 +171,7 @@ def test_nothing_is_noted_when_nobody_asks() -> None:
 
 
 @pytest.mark.parametrize("name", ["top", "tap", "tap --batches"])
-def test_no_collector_is_told(name: str, tmp_path: Path) -> None:
+def test_a_missing_collector_is_reported(name: str, tmp_path: Path) -> None:
     done = command(*name.split(), "--data-dir", str(tmp_path))
     assert done.exit_code == 1
     assert "no collector runs" in done.output

@@ -173,7 +173,7 @@ def test_distributions_are_counts_of_the_rows_in_the_references_bins(collect: An
     assert (panel["figure"], "does not cover this series" in panel["empty"]) == (None, True)
 
 
-def test_another_reference_than_that_of_the_windows_is_told(collect: Any, reference: Path, tmp_path: Path) -> None:
+def test_another_reference_than_that_of_the_windows_is_reported(collect: Any, reference: Path, tmp_path: Path) -> None:
     first = collect(config=config(reference=reference), window=60, folder="same")
     serve(first, ("a", 1, START - 86400))
     closed(first, 1)

@@ -70,7 +70,7 @@ def test_a_slow_viewer_gets_the_newest_state_and_holds_nothing_up(paged: Start, 
     assert len(got) < 18, "what it was too slow for is gone"
 
 
-def test_too_many_viewers_are_told(paged: Start, look: Look) -> None:
+def test_too_many_viewers_are_refused(paged: Start, look: Look) -> None:
     collector = paged(viewers=2)
     viewers = [look(collector, "view=health") for _ in range(2)]
     for viewer in viewers:

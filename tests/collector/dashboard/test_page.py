@@ -301,7 +301,7 @@ def test_names_are_text_whatever_they_hold(paged: Start, opened: Open) -> None:
     assert EVIL in page.locator("table").inner_text()
 
 
-def test_a_token_is_asked_for_on_the_page(paged: Start, browser: Any, tmp_path: Path) -> None:
+def test_a_token_is_requested_on_the_page(paged: Start, browser: Any, tmp_path: Path) -> None:
     secret = tmp_path / "token"
     secret.write_text("a-token-of-some-length")
     collector = paged(token_file=secret)

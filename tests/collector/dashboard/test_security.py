@@ -51,7 +51,7 @@ def test_the_pages_own_origin_is_allowed(paged: Start) -> None:
     assert get(f"{url}api/v1/models", headers={"origin": url.rstrip("/")}).status_code == 200
 
 
-def test_a_token_is_asked_for_everything_that_holds_data(paged: Start, secret: Path) -> None:
+def test_a_token_is_required_for_everything_that_holds_data(paged: Start, secret: Path) -> None:
     url = paged(token_file=secret).service.site.url
     for path in ("api/v1/models", "api/v1/health", "api/v1/events?view=health", "openapi.json", "api/v1/unknown"):
         assert get(url + path).status_code == 401
@@ -122,7 +122,7 @@ def test_beyond_loopback_with_a_token(secret: Path) -> None:
     assert not any(map(is_loopback, ("10.0.0.1", "localhost.evil", "0.0.0.0", "")))
 
 
-def test_a_taken_port_is_told(paged: Start) -> None:
+def test_a_taken_port_is_reported(paged: Start) -> None:
     taken = paged().service.site.url.removeprefix("http://").rstrip("/")
     with pytest.raises(ConfigurationError, match=r"\[web\] bind = '127.*cannot bind.*--web"):
         WebServer(Starlette(), taken, "[web]")

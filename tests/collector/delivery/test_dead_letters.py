@@ -226,7 +226,7 @@ def test_at_the_end_it_stops_between_two_pieces_and_goes_on_after_a_restart(
     assert sink.sent == list(range(10))
 
 
-def test_another_kind_of_failure_is_told_though_the_sink_was_failing(
+def test_another_kind_of_failure_is_logged_while_the_sink_is_failing(
     database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
     sink = Piecemeal()

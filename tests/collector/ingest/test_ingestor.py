@@ -201,7 +201,7 @@ def test_a_proper_end_settles_goodbyes_at_once(lay: Callable[[], Table]) -> None
     assert table.counts("lost") == 5
 
 
-def test_who_has_only_outcomes_of_labels_in_a_window_is_known_after_two_restarts(lay: Callable[[], Table]) -> None:
+def test_an_agent_with_label_outcomes_only_is_kept_after_two_restarts(lay: Callable[[], Table]) -> None:
     """The first end came before the journal heard of the agent; a checkpoint then takes the place of the outcomes."""
     table = lay()
     table.batch(1, 10)

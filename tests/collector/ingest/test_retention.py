@@ -174,7 +174,7 @@ def test_everything_of_a_silent_model_goes_and_nothing_of_another() -> None:
     assert scene.telemetry.get("models_forgotten") == 1
 
 
-def test_closed_marks_hold_for_as_long_as_the_model_is_known() -> None:
+def test_closed_marks_are_kept_as_long_as_the_model() -> None:
     """Also across restarts, one a day: what comes for a closed window is late."""
     scene = Scene()
     scene.publish("v")
@@ -219,7 +219,7 @@ def test_pods_with_random_names_leave_nothing_behind() -> None:
     assert scene.connection.execute("SELECT count(*) FROM memory WHERE agent != ''").fetchone() == (0,)
 
 
-def test_an_agent_is_known_until_its_window_is_reported() -> None:
+def test_an_agent_is_kept_until_its_window_is_reported() -> None:
     """Else the report of a window of a day would lack the tags of the agents of its morning, and what metrics keep of
     them would be kept for good."""
     scene = Scene()

@@ -95,7 +95,7 @@ def test_nothing_is_sent_twice(tmp_path: Path, api: StandIn) -> None:
     assert len(api.accepted) == 20
 
 
-def test_what_is_refused_is_told_with_its_reason_and_the_rest_goes_on(tmp_path: Path, api: StandIn) -> None:
+def test_refused_samples_are_reported_and_the_others_are_sent(tmp_path: Path, api: StandIn) -> None:
     api.refuses = lambda s: ("1005", "too many streams") if s["properties"]["class_name"] == "c3" else None
     lines = [sample(i) for i in range(10)]
     bad = [sample(20, value=float("nan")), sample(21, properties={"what": "a b"}), sample(22, value=10**400), [1], 7]
@@ -155,7 +155,7 @@ def test_examples_in_docstrings_run(module: Any) -> None:
     assert (result.failed, result.attempted > 0) == (0, True)
 
 
-def test_a_wrong_token_stops_at_once_and_is_not_told(tmp_path: Path, api: StandIn) -> None:
+def test_a_wrong_token_stops_at_once_and_is_not_shown(tmp_path: Path, api: StandIn) -> None:
     api.token = "the right one"
     result = push(tmp_path, api, earlier(tmp_path / "f.json", [sample()]))
     assert result.exit_code == 1
@@ -196,7 +196,7 @@ def test_wrong_usage(tmp_path: Path, arguments: list[str], text: str) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_interrupted_and_gone_on_with(number: int, tmp_path: Path, api: StandIn) -> None:
+def test_an_interrupted_run_resumes(number: int, tmp_path: Path, api: StandIn) -> None:
     """As often as it takes; the token is in no process list; what comes twice was not answered."""
     chance = random.Random(number)
     paths = [earlier(tmp_path / f"{w}.json", [sample(i, w) for i in range(100)]) for w in range(20)]

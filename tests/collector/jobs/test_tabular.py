@@ -92,7 +92,7 @@ def test_columns_that_do_not_fit(
         tabular.Dataset([tmp_path / "a.parquet"], tabular.Columns(**columns))  # type: ignore[arg-type]
 
 
-def test_bad_rows_are_told_by_file_and_row(tmp_path: Path) -> None:
+def test_bad_rows_are_reported_by_file_and_row(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("p,x\n0.5,1\n7.5,2\n")
     result = CliRunner().invoke(profile, [str(path), "--classes", "a,b", "--probabilities", "p", "--out", "x"])

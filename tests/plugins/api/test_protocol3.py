@@ -82,7 +82,7 @@ def test_the_bearer_is_renewed_before_it_ends(api: StandIn, monkeypatch: pytest.
     assert len(api.bearers) == 2
 
 
-def test_a_bearer_that_is_withdrawn_is_asked_for_again(api: StandIn) -> None:
+def test_a_bearer_that_is_withdrawn_is_requested_again(api: StandIn) -> None:
     sink = opened(api)
     deliver(sink, report(1, 3, "a"))
     api.bearers.clear()
