@@ -34,7 +34,7 @@ GROUP_JOBS = 256
 SLICE = 0.008
 FREE_BYTES = 64 * 2**20  # free pages kept in the file for reuse
 FULL_WAIT = 0.5  # seconds between tries while the disk is full
-MOST_ASIDE = 3  # damaged files kept
+MOST_DAMAGED = 3  # damaged files kept
 
 
 @dataclass(slots=True)
@@ -141,7 +141,7 @@ class Database:
         log.error("%s is damaged (%s): it is set aside as %s and a new one is created; the open windows in it are lost",
                   self.path, why, renamed.name)  # fmt: skip
         kept = sorted(self.path.parent.glob(f"{self.path.name}.damaged-*[0-9]"))
-        for old in kept[:-MOST_ASIDE]:
+        for old in kept[:-MOST_DAMAGED]:
             for suffix in ("", "-wal", "-shm"):
                 old.with_name(old.name + suffix).unlink(missing_ok=True)
 
