@@ -65,11 +65,11 @@ def _check(path: Path, config: Config) -> bool:
     Authenticator(config.security, Telemetry())  # reads the keys and the clients, as a collector does
     registry = load_quietly(config)
     sinks = [name for name in registry.sinks if sink_is_on(config, name)]
-    _check_choices(config, policies, registry)
+    _check_selections(config, policies, registry)
     click.echo(f"{path}: valid; windows of {config.collector.window} s on {config.collector.bind}, "
                f"{len(registry.metrics)} metrics, preset {config.metrics.preset}, "
                f"sinks: {', '.join(sinks) or 'none'}")  # fmt: skip
-    for line in _budget(config, policies, registry, sinks):
+    for line in _quota_lines(config, policies, registry, sinks):
         click.echo(line)
     bad = [plugin for plugin in registry.plugins.values() if plugin.state != "ok"]
     for plugin in bad:
@@ -77,7 +77,7 @@ def _check(path: Path, config: Config) -> bool:
     return not bad
 
 
-def _check_choices(config: Config, policies: PolicyStore, registry: Registry) -> None:
+def _check_selections(config: Config, policies: PolicyStore, registry: Registry) -> None:
     metrics = [state.metric for state in registry.metrics.values()]
     for model in ("", *config.models):
         wrong = unknown(policies.of(model).selection, metrics)
@@ -86,7 +86,7 @@ def _check_choices(config: Config, policies: PolicyStore, registry: Registry) ->
             raise ConfigurationError(f"[{where}] add, drop: {wrong[0]!r} matches no series; docs/metrics.md lists them")
 
 
-def _budget(config: Config, policies: PolicyStore, registry: Registry, sinks: list[str]) -> Iterator[str]:
+def _quota_lines(config: Config, policies: PolicyStore, registry: Registry, sinks: list[str]) -> Iterator[str]:
     """Yield lines about the samples of each model and sink; ConfigurationError if a quota cannot carry them."""
     metrics = [state.metric for state in registry.metrics.values()]
     quotas = {name: quota.quota(registry.sinks[name], config.sinks.get(name, {})) for name in sinks}

@@ -43,7 +43,7 @@ class SeriesSelection:
     classes: tuple[str, ...] = ()
     features: tuple[str, ...] = ()
 
-    def takes(self, what: str, stat: str, rank: int, least: int, *, segment: bool = False) -> bool:
+    def includes(self, what: str, stat: str, rank: int, least: int, *, segment: bool = False) -> bool:
         """Return whether a series is emitted; `rank` is its smallest preset, `least` that of the first of its stats."""
         if any(_fits(pattern, what, stat) for pattern in self.drop):
             return False
@@ -61,7 +61,7 @@ class SeriesSelection:
             stats = [
                 stat
                 for stat in series.stats or ("",)
-                if self.takes(series.what, stat, *ranks.of(series.what, named, stat), segment=segment)
+                if self.includes(series.what, stat, *ranks.of(series.what, named, stat), segment=segment)
             ]
             if stats:
                 yield series, stats
@@ -131,7 +131,7 @@ class SeriesFilter:
                 self._ranks[metric.name] = Ranks(metric)
             rank, least = self._ranks[metric.name].of(value.what, tuple(bool(value[i]) for i in _WHERE), value.stat)
             segment = bool(value.segment_name)
-            emitted = self._series[key] = selection.takes(value.what, value.stat, rank, least, segment=segment)
+            emitted = self._series[key] = selection.includes(value.what, value.stat, rank, least, segment=segment)
         if not emitted or not (selection.classes or selection.features):
             return emitted
         return self._fits(selection.classes, value.class_name) and self._fits(selection.features, value.feat_name)

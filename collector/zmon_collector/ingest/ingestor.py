@@ -314,8 +314,8 @@ class Ingestor:
         joining = self.late.end_turn(turn.join_work, self.config, now)
         for model in self.models.values():
             self._journal_model(turn, model)
-        acks = self.sessions.take_acks()
-        turn.streams, turn.forgotten_streams = self.sessions.take_changes(now.wall)
+        acks = self.sessions.drain_acks()
+        turn.streams, turn.forgotten_streams = self.sessions.drain_changes(now.wall)
         if not self._journal:
             turn = Turn(
                 turn.number,
@@ -327,7 +327,7 @@ class Ingestor:
         return turn, acks, joining
 
     def _journal_model(self, turn: Turn, model: ModelState) -> None:
-        changes, windows = model.windows.take_changes(), model.windows
+        changes, windows = model.windows.drain_changes(), model.windows
         turn.spans += [(*model.key, *span) for span in changes.spans]
         if model.unnoted is not None:
             turn.heard.append((*model.key, model.unnoted))

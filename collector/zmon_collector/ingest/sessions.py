@@ -156,7 +156,7 @@ class SessionRegistry:
         """Request a schema from a stream with this turn's acknowledgement; the stream may have no session yet."""
         self._acks[key] = name
 
-    def take_acks(self) -> list[PendingAck]:
+    def drain_acks(self) -> list[PendingAck]:
         """Return the acknowledgements that are due after this turn."""
         acks, self._acks = self._acks, {}
         return [
@@ -165,7 +165,7 @@ class SessionRegistry:
             if (session := self.get(key)) is not None and session.peer is not None
         ]
 
-    def take_changes(self, wall: float) -> tuple[list[StreamRow], list[bytes]]:
+    def drain_changes(self, wall: float) -> tuple[list[StreamRow], list[bytes]]:
         """Return what to journal: sessions that changed, and keys of those that were forgotten."""
         rows = []
         for key in self._changed:

@@ -46,7 +46,7 @@ class WindowManager:
         self._agents: dict[str, _Agent] = {}
         self._forced: list[OpenWindow] = []  # closed at limits.open_windows, not returned by close_due yet
 
-    def take_changes(self) -> Changes:
+    def drain_changes(self) -> Changes:
         """Return what has changed since the last call."""
         changes, self.changes = self.changes, Changes()
         return changes
