@@ -75,6 +75,8 @@ class ModelView:
         name : str
             One of the names over which the view iterates: ``"classes"``, ``"confidence"``, ``"movement"``, …
         """
+        if name not in self._panels:
+            raise KeyError(f"no panel {name!r}; there are {', '.join(self)}")
         panel = self._panels[name]
         return self._drawn(panel["figure"], panel["title"])
 

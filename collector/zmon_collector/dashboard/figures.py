@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import html
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from typing import Any
 
 import numpy as np
@@ -98,14 +98,19 @@ def _gapped(ts: TimeSeries) -> tuple[list[int], list[float | None]]:
     return times, values
 
 
+def _mode(times: Sized) -> str:
+    """Return how to draw a line: with markers where its points are too few to see it."""
+    return "lines+markers" if len(times) < 8 else "lines"
+
+
 def trace(
     ts: TimeSeries, name: str, color: str, *, percent: bool = False, width: float = 2, dash: str = "solid", **more: Any
 ) -> Trace:
-    """Draw a series as a line over time, with markers when there are too few points to see a line."""
+    """Draw a series as a line over time."""
     times, values = _gapped(ts)
     return {
         "type": "scatter",
-        "mode": "lines+markers" if len(times) < 8 else "lines",
+        "mode": _mode(times),
         "name": label(name),
         "x": times,
         "y": values,
@@ -153,8 +158,9 @@ def shares(series: Sequence[TimeSeries], key: str, others: str = "others") -> Fi
         rows.append((others, 1.0 - np.nansum(values, axis=0)))
     traces = [
         {
-            "type": "scatter", "mode": "lines", "name": label(name, 18), "x": _milliseconds(times), "y": numbers(row),
-            "stackgroup": "classes", "line": {"width": 0.6, "color": color}, "hovertemplate": "%{y:.1%}",
+            "type": "scatter", "mode": _mode(times), "name": label(name, 18),
+            "x": _milliseconds(times), "y": numbers(row), "stackgroup": "classes",
+            "line": {"width": 0.6, "color": color}, "marker": {"color": color, "size": 5}, "hovertemplate": "%{y:.1%}",
         }
         for (name, row), color in zip(rows, [*theme.PALETTE, theme.QUIET] * 2, strict=False)
     ]  # fmt: skip

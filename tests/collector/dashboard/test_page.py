@@ -126,6 +126,30 @@ def test_a_change_shows_in_confidence_classes_and_features(served: Collector, op
     assert page.locator(".head .state").inner_text() == "drifting"
 
 
+AXIS = "() => [...document.querySelectorAll('[data-panel=confidence] .xtick text')].map((tick) => tick.textContent)"
+
+
+@pytest.mark.parametrize(("zone", "hour"), [("UTC", "09"), ("Asia/Tokyo", "18"), ("America/New_York", "04")])
+@pytest.mark.parametrize("windows", [1, 3])
+def test_charts_are_on_the_clock_of_the_viewer(paged: Start, opened: Open, zone: str, hour: str, windows: int) -> None:
+    collector, nine = paged(), now() // 86400 * 86400 - 15 * 3600
+    for i in range(windows):
+        shown(collector, window(i + 1, nine + 10 * i))
+    page = opened(collector, "#/model?model=m&range=24h&to=" + str(nine + 60), timezone_id=zone)
+    page.wait_for_selector("[data-panel=confidence] .xtick")
+    ticks = page.evaluate(AXIS)
+    assert {tick[:3] for tick in ticks} == {f"{hour}:"}
+    assert windows > 1 or [tick[:8] for tick in ticks] == [f"{hour}:00:00"]
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_no_view_is_wider_than_a_phone(served: Collector, opened: Open, view: str) -> None:
+    page = opened(served, VIEWS[view].format(model="m", feature="age"))
+    page.set_viewport_size({"width": 390, "height": 800})
+    whole(page)
+    assert page.evaluate("() => document.documentElement.scrollWidth") <= 390
+
+
 def test_the_newest_window_is_shown_over_the_reference_and_by_confidence(served: Collector, opened: Open) -> None:
     page = opened(served, "#/series?model=m&what=feature_value&feat_name=age")
     reference, current = ({trace["name"]: trace["y"] for trace in figure(page, "reference")}[name]

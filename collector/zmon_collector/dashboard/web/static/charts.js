@@ -53,14 +53,17 @@ function paint(node, entry) {
   entry.dirty = false;
   const { data, layout } = structuredClone(entry.figure);
   if (layout.xaxis?.type === "date") {
+    const [moment, ...others] = new Set(data.flatMap((trace) => trace.x));
     data.forEach((trace) => { trace.x = trace.x.map(local); });
     for (const shape of layout.shapes ?? []) Object.assign(shape, { x0: local(shape.x0), x1: local(shape.x1) });
     for (const note of layout.annotations ?? []) note.x = local(note.x);
+    // Around a single window the axis spans two milliseconds: one tick, instead of fractions of a second.
+    if (!others.length) Object.assign(layout.xaxis, { tickvals: [local(moment)], tickformat: "%H:%M:%S\n%b %-d, %Y" });
   }
   window.Plotly.react(node, data, { ...layout, template: templates[theme()], uirevision: entry.key, autosize: true }, CONFIG);
 }
 
-// plotly draws dates in UTC; shift them so that they read as local time.
+// Return a time as text of the local clock, which plotly draws as it stands. A number it takes as UTC and shifts itself.
 function local(time) {
-  return time - 60000 * new Date(time).getTimezoneOffset();
+  return new Date(time - 60000 * new Date(time).getTimezoneOffset()).toISOString().slice(0, -1);
 }
