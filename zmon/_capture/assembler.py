@@ -258,7 +258,7 @@ class Assembler:
             better = FeaturePlan(plan.given, plan.places(), kinds)
             plan = self._plans[key] = self._better.setdefault((plan, kinds), better)
             converted, kinds = inputs.convert(source, plan, self.kinds)
-        matrix, codes, names = inputs.side_by_side(converted, plan.kinds, source.rows)
+        matrix, codes, names = inputs.stack_columns(converted, plan.kinds, source.rows)
         if matrix is not None:
             columns.append(("inputs", matrix))
         if codes is not None:

@@ -120,7 +120,7 @@ def convert(table: Table, plan: FeaturePlan, declared: Mapping[str, str]) -> tup
     return converted, tuple(actual)
 
 
-def side_by_side(
+def stack_columns(
     columns: Sequence[Any], column_kinds: Sequence[str], rows: int
 ) -> tuple[Array | None, Array | None, Dictionaries]:
     """Return the numeric columns as a matrix, and the others as a matrix of codes with their dictionaries."""

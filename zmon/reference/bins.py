@@ -37,7 +37,7 @@ def edges_of(values: Array, std: float) -> Array:
     return np.unique(np.concatenate([below, above]))
 
 
-def side_by_side(edges: list[Array]) -> Array:
+def stack_edges(edges: list[Array]) -> Array:
     """Return the edges of many columns as one (most edges, columns) array, filled up with ∞."""
     most = max((len(column) for column in edges), default=0)
     table = np.full((most, len(edges)), np.inf)

@@ -195,7 +195,7 @@ def _table(names: tuple[str, ...], values: Array, moments: Array) -> Numeric:
     """Make the table of columns from their sampled values and their mean, std, low and high, (4, columns)."""
     columns = values.astype(np.float64).T
     mean, std, low, high = moments
-    edges = bins.side_by_side([bins.edges_of(c[~np.isnan(c)], float(s)) for c, s in zip(columns, std, strict=True)])
+    edges = bins.stack_edges([bins.edges_of(c[~np.isnan(c)], float(s)) for c, s in zip(columns, std, strict=True)])
     grid = np.column_stack([bins.grid_of(c) for c in columns]) if names else np.empty((bins.GRID, 0))
     return Numeric(names, edges, bins.count(values, edges), grid, mean, std, low, high)
 
