@@ -218,6 +218,18 @@ def test_search_by_keyboard_leads_to_a_series(served: Collector, opened: Open) -
     assert {trace["name"] for trace in figure(page, "by_replica")} == {"a", "b"}
 
 
+def test_enter_waits_for_the_answer_to_all_that_was_typed(served: Collector, opened: Open) -> None:
+    page = opened(served, "#/model?model=m")
+    page.wait_for_selector("main h1")
+    page.keyboard.press("/")
+    page.keyboard.type("a")
+    page.wait_for_selector("#found a")
+    page.route("**/api/v1/series*", lambda route: (time.sleep(0.3), route.continue_()))
+    page.keyboard.type("mount")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("h1:text('amount')", timeout=10_000)
+
+
 def test_many_features_stay_usable(paged: Start, opened: Open) -> None:
     collector = paged()
     features = tuple(f"pixel_{i}" for i in range(784))

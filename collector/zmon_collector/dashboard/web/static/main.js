@@ -33,6 +33,7 @@ function pause() {
 // --- search ---
 
 let newest = 0;
+let answered = null; // resolves when the box shows what was typed last
 
 async function search(text) {
   newest += 1;
@@ -59,6 +60,12 @@ async function search(text) {
 function close() {
   by("found").hidden = true;
   by("search").setAttribute("aria-expanded", "false");
+}
+
+// Open the chosen series, or the first, once the box no longer shows the answer to less text.
+async function pick() {
+  await answered;
+  (by("found").querySelector("[aria-selected=true]") ?? by("found").querySelector("a"))?.click();
 }
 
 function choose(step) {
@@ -136,12 +143,11 @@ const dark = matchMedia("(prefers-color-scheme: dark)").matches;
 applyTheme(current().theme ?? localStorage.getItem("zmon-theme") ?? (dark ? "dark" : "light"));
 by("theme").addEventListener("click", toggleTheme);
 by("pause").addEventListener("click", pause);
-by("search").addEventListener("input", (event) => search(event.target.value));
-by("search").addEventListener("focus", (event) => search(event.target.value));
+for (const name of ["input", "focus"]) by("search").addEventListener(name, (event) => { answered = search(event.target.value); });
 by("search").addEventListener("keydown", (event) => {
   if (event.key === "ArrowDown") choose(1);
   else if (event.key === "ArrowUp") choose(-1);
-  else if (event.key === "Enter") (by("found").querySelector("[aria-selected=true]") ?? by("found").querySelector("a"))?.click();
+  else if (event.key === "Enter") pick();
   else return;
   event.preventDefault();
 });
