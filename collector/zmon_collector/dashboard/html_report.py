@@ -35,6 +35,9 @@ const data = JSON.parse(document.getElementById("data").textContent);
 function draw() {
   for (const [id, figure] of Object.entries(data.figures)) {
     const {data: traces, layout} = structuredClone(figure);
+    // As text, because plotly draws a number in the reader's time zone.
+    if (layout.xaxis?.type === "date") for (const trace of traces)
+      trace.x = trace.x.map((time) => new Date(time).toISOString().slice(0, -1));
     Plotly.react(id, traces, {...layout, template: data.templates[dark.matches ? "dark" : "light"]},
       {displayModeBar: false, responsive: true});
   }

@@ -237,7 +237,7 @@ def test_the_report_is_one_file_that_needs_nothing_else(written: Path, tmp_path:
     done = command("report", str(written), "--out", str(out), "--title", f"a {EVIL}")
     assert done.exit_code == 0, done.output
     wrong: list[str] = []
-    page = browser.new_page(viewport={"width": 1400, "height": 900})
+    page = browser.new_page(viewport={"width": 1400, "height": 900}, timezone_id="Asia/Tokyo")
     page.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.on("request", lambda asked: wrong.append(asked.url) if not asked.url.startswith(("file:", "data:")) else None)
@@ -246,6 +246,7 @@ def test_the_report_is_one_file_that_needs_nothing_else(written: Path, tmp_path:
     assert page.evaluate("document.querySelectorAll('.js-plotly-plot').length") > 6
     assert page.locator("h1").inner_text() == f"a {EVIL}"
     assert page.locator("img").count() == 0
+    assert page.locator(".xtick text").first.text_content().startswith("22:1"), "not UTC"
     page.close()
     assert wrong == []
 
