@@ -123,7 +123,7 @@ class SinkBase(ABC):
 
         A sink that does not implement this cannot be given to `zmon outbox retry`.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"sink {self.name!r} cannot deliver dead letters again: it does not implement resend")
 
     def close(self) -> None:
         """Release what `open` acquired; by default there is nothing to do."""

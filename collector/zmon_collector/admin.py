@@ -118,7 +118,7 @@ def _sink(request: AdminRequest) -> str | None:
 
 
 def ask(data_dir: Path, question: str, timeout: float = 1.0, **more: Any) -> Answer | None:
-    """Ask the collector that runs on `data_dir`; return None if there is no answer within `timeout` seconds."""
+    """Send a request to the collector of `data_dir`; return its answer, or None after `timeout` seconds."""
     path = data_dir.absolute() / "admin.sock"
     if not path.exists():
         return None

@@ -22,7 +22,7 @@ HOPELESS = frozenset({400, 413, 415, 422})  # statuses after which a retry canno
 POLL = 0.5
 
 Notification = dict[str, Any]
-Post = Callable[[NotifySection, Any], int]  # returns the response's status; raises when there is none
+Post = Callable[[NotifySection, Any], int]  # returns the response's status; raises without a response
 
 
 def message_of(event: AlertEvent, origin: str) -> Notification:

@@ -63,7 +63,7 @@ def fold(metrics: Sequence[Metric[Any]], partials: Sequence[Partial], progress: 
 
 
 def fold_samples(samples: Iterable[Sample | None], size: int) -> Sample | None:
-    """Merge samples into that of all their rows; None when there are none."""
+    """Merge samples into one of all their rows; return None without samples."""
     present = [kept for kept in samples if kept is not None]
     return sample.merge(present, size) if len(present) > 1 else next(iter(present), None)
 

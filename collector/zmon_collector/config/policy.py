@@ -106,7 +106,7 @@ class PolicyStore:
     Raises
     ------
     ConfigurationError
-        A file is no profile.
+        A file is not a valid profile.
     """
 
     def __init__(self, config: Config, profiles: Mapping[str, Profile] | None = None) -> None:
@@ -127,7 +127,8 @@ class PolicyStore:
     def replace(self, config: Config, schemas: Iterable[tuple[str, Schema]] = ()) -> None:
         """Take over a changed configuration, with its reference files read again.
 
-        Raises ConfigurationError, and changes nothing, when a file is no profile or does not fit the schema of a model.
+        Raises ConfigurationError, and changes nothing, when a file is not a valid profile or does not fit a model's
+        schema.
         """
         profiles = read_profiles(config)
         check_profiles(profiles, schemas)
@@ -139,7 +140,7 @@ class PolicyStore:
 
 
 def read_profiles(config: Config) -> dict[str, Profile]:
-    """Read the reference files that a configuration names, by model; ConfigurationError when one is no profile."""
+    """Read the reference files of a configuration, by model; raise ConfigurationError for an invalid profile."""
     profiles = {}
     for model, section in config.models.items():
         if section.reference is not None:

@@ -236,7 +236,7 @@ class History:
         return self._id("series", ("bundle", "names"), bundle, text)
 
     def _id(self, table: str, columns: Sequence[str], *values: str | int | bytes) -> int:
-        """Return the number of a row, which is written if there is none yet."""
+        """Return the id of a row; insert the row if it is missing."""
         marks = ", ".join("?" * len(columns))
         self._open.execute(f"INSERT OR IGNORE INTO {table} ({', '.join(columns)}) VALUES ({marks})", values)
         where = " AND ".join(f"{column} = ?" for column in columns)

@@ -37,7 +37,7 @@ class Movers:
 
 
 def rank_movers(series: Sequence[TimeSeries]) -> Movers | None:
-    """Rank the rollup's features; None when there are none.
+    """Rank the rollup's features; return None without features.
 
     The shift is (mean − m) / s, where m is the median over the windows of the feature's mean, and s² the median
     variance within windows plus the variance of the means between them: so it stays finite for a pixel that was always

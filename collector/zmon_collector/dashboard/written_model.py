@@ -39,7 +39,7 @@ class WrittenModel:
         return panels.model_panels(self._rollup, replicas, self._versions, self.period)
 
     def movers(self) -> Movers | None:
-        """Rank the features; None when there are none."""
+        """Rank the features; return None for a model without features."""
         return rank_movers(self._rollup)
 
     def feature(self, name: str) -> Figure | None:
