@@ -16,6 +16,7 @@ from zmon._capture.columns import as_array, class_labels, identifiers, nanosecon
 from zmon._capture.fast_path import MESSAGE_BYTES, FastPath
 from zmon._capture.inputs import FeaturePlan
 from zmon._capture.kinds import categorical
+from zmon._capture.selection import Selection
 from zmon._transport.buffer_pool import BufferPool
 from zmon._transport.ring import Bytes, RingLayout, RingPiece
 from zmon._transport.settings import name
@@ -66,7 +67,7 @@ class Assembler:
         self.task = task
         self.threshold = threshold
         self.tags = dict(tags or {})
-        self.include, self.exclude = include, exclude
+        self.selection = Selection(include, exclude)
         self.features = None if features is None else tuple(features)
         self.rate = sample_rate
         self.kinds = dict(kinds or {})
@@ -278,7 +279,7 @@ class Assembler:
             raise Rejected("inputs_columns", f"inputs have {len(given)} features; 1 to {MAX_COLUMNS} are allowed")
         if len(set(given)) != len(given):
             raise Rejected("inputs_columns", "two features of the inputs have the same name")
-        where = inputs.selected(given, self.include, self.exclude)
+        where = self.selection.places(given)
         if not where:
             raise Rejected("inputs_columns", "include and exclude leave no feature")
         return FeaturePlan(given, where, [self.kinds.get(given[i], "numeric" if numeric else "") for i in where])
@@ -371,7 +372,7 @@ def _bytes(schema: bytes, batch: Rows, pool: BufferPool) -> tuple[RingLayout, li
             array = _native(array)
             code = _WIRE_DTYPES.get(array.dtype, array.dtype.str)
         arrays.append((column, code, array.shape[1] if array.ndim == 2 else None))
-        buffers.append(pool.copy(array))
+        buffers.append(pool.copy(array).reshape(-1).view(np.uint8).data)
     return RingLayout(schema, tuple(arrays)), buffers
 
 

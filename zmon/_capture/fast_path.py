@@ -10,7 +10,7 @@ from zmon._capture.inputs import FeaturePlan
 from zmon._transport.buffer_pool import BufferPool
 from zmon._transport.ring import RingLayout, RingPiece
 from zmon._wire.frames import MAX_ROWS
-from zmon.batch import SLACK
+from zmon.batch import SLACK, Array
 
 MESSAGE_BYTES = 4 * 2**20  # a larger batch travels as several messages, which only the general path makes
 MOST_LAYOUTS = 64  # remembered; batches of further signatures always take the general path
@@ -24,7 +24,7 @@ class FastPath:
     """Layouts by signature. Anything invalid or unusual falls through to the general path."""
 
     def __init__(self, buffers: BufferPool) -> None:
-        self._copy = buffers.copy
+        self._buffers = buffers
         self._layouts: dict[Signature, tuple[RingLayout, FeaturePlan]] = {}
 
     def assemble(
@@ -58,6 +58,9 @@ class FastPath:
         else:
             return None
         return learned[0], learned[1], RingPiece(rows, now, buffers), nbytes
+
+    def _copy(self, array: Array) -> memoryview:
+        return self._buffers.copy(array).reshape(-1).view(np.uint8).data
 
     def learn(self, probabilities: Any, inputs: Any, layout: RingLayout, plan: FeaturePlan) -> None:
         """Remember the layout that the general path gave a batch without labels, ids and the like."""

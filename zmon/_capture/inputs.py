@@ -6,7 +6,6 @@ A matrix is passed on unchanged. Columns of a table are converted to the form of
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -63,16 +62,6 @@ class FeaturePlan:
     def places(self) -> Sequence[int]:
         """Return the index of each captured column among the given ones."""
         return range(self.width) if self.where is None else self.where.tolist()
-
-
-def selected(given: Sequence[str], include: Sequence[str] | None, exclude: Sequence[str] | None) -> list[int]:
-    """Return the indices of the features to capture."""
-    return [
-        i
-        for i, feature in enumerate(given)
-        if (not include or any(fnmatchcase(feature, glob) for glob in include))
-        and not any(fnmatchcase(feature, glob) for glob in exclude or ())
-    ]
 
 
 def read(value: Any, names: Sequence[str] | None) -> Matrix | Table:

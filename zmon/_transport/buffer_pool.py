@@ -33,11 +33,11 @@ class BufferPool:
         """Bytes kept for later copies."""
         return sum(size * len(free) for size, free in list(self._free.items()))
 
-    def copy(self, array: Array) -> bytes | memoryview:
-        """Return the array's bytes in C order; nobody else changes them."""
+    def copy(self, array: Array) -> Array:
+        """Return a copy of an array, in C order."""
         nbytes = array.nbytes
         if nbytes < LARGE:
-            return array.tobytes()
+            return array.copy()
         size = 1 << (nbytes - 1).bit_length()
         try:
             memory = self._free[size].pop()  # the one used last is the likeliest to be in a cache
@@ -45,9 +45,10 @@ class BufferPool:
             memory = np.empty(size, dtype=np.uint8)
         view = memory[:nbytes]
         np.copyto(view.view(array.dtype).reshape(array.shape), array)
-        # The ring or a socket that holds the copy also holds its memory, which returns when the last of them drops it.
+        # Whoever holds the copy, or a slice of it, also holds the view: through a buffer, because the bases of arrays
+        # are collapsed to the memory itself. The memory returns when the last of them is dropped.
         weakref.finalize(view, self._give_back, memory).atexit = False
-        return view.data
+        return np.frombuffer(view.data, dtype=array.dtype).reshape(array.shape)
 
     def _give_back(self, memory: Array) -> None:
         if memory.size + self.unused <= self._keep:

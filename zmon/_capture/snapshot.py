@@ -1,0 +1,313 @@
+"""Copies a publish call's arguments in the form they were given. Runs in the model's thread, so it does no more.
+
+What a copy still shares with the caller is immutable. Names, kinds, alignment and checks are the engine's work.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import enum
+import numbers
+import uuid
+from collections.abc import Callable, Mapping, Sequence, Set
+from sys import getsizeof
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from zmon._capture.interrupts import is_asynchronous
+from zmon._capture.selection import Selection
+from zmon._transport.buffer_pool import BufferPool
+
+OVERHEAD = 600  # bytes of Python objects around a snapshot's values
+CELL = 64  # bytes counted for a number in a list, and for a cell of a frame whose size is not cheap to know
+MOST_TYPES = 512  # types of values whose copiers are remembered
+KEEP = 32 * 2**20  # bytes of memory kept for later copies of large arrays, in the whole process
+
+_POOL = BufferPool(KEEP)
+_ATOMS = (str, bytes, numbers.Number, np.generic, dt.date, dt.time, dt.timedelta, uuid.UUID, enum.Enum, type(None))
+_NUMBERS = {int, float, bool, type(None)}
+_SIZED = _NUMBERS | {str, bytes}
+Copier = Callable[[Any], tuple[Any, int]]
+_SYMBOLIC = {"SymbolicTensor", "KerasTensor", "DynamicJaxprTracer", "FakeTensor"}
+
+
+class Arguments(NamedTuple):
+    """Arguments of `Publisher.publish`, None where not given."""
+
+    probabilities: Any = None
+    inputs: Any = None
+    labels: Any = None
+    predictions: Any = None
+    ids: Any = None
+    timestamps: Any = None
+    segments: Any = None
+
+
+class Unusable(NamedTuple):
+    """Stands for an argument that could not be copied; ``dtype`` and ``symbolic`` are the reasons."""
+
+    reason: str
+    detail: str
+
+
+class Snapshot:
+    """One call's arguments.
+
+    Attributes
+    ----------
+    kind : str
+        ``"batch"`` or ``"labels"``.
+    arguments : Arguments
+    now : int
+        Time of the call in nanoseconds since the epoch.
+    rows : int
+        Number of rows, as far as the caller can tell.
+    nbytes : int
+        Estimate of the memory held.
+    ordinal : int
+        Place in the publisher's queue from 1, set by the engine when it reaches the snapshot; 0 before.
+    """
+
+    __slots__ = ("arguments", "kind", "nbytes", "now", "ordinal", "rows")
+
+    def __init__(self, kind: str, arguments: Any, now: int, rows: int, nbytes: int) -> None:
+        self.kind = kind
+        self.arguments = arguments
+        self.now = now
+        self.rows = rows
+        self.nbytes = nbytes
+        self.ordinal = 0
+
+
+def take(kind: str, now: int, arguments: Sequence[Any], selection: Selection, vectors: Sequence[str]) -> Snapshot:
+    """Copy the arguments of a call.
+
+    Parameters
+    ----------
+    kind : str
+        ``"batch"`` or ``"labels"``.
+    now : int
+        Time of the call in nanoseconds since the epoch.
+    arguments : sequence
+        In the order of `Arguments`.
+    selection : Selection
+        Columns of a pandas frame that are left out are not copied; other containers share theirs or are cheap to copy.
+    vectors : sequence of str
+        Names of columns whose cells are containers, and are copied as well.
+    """
+    nbytes = OVERHEAD
+    copies = []
+    for value in arguments:
+        if value is not None:
+            value, size = own(value, selection) if value is arguments[1] else own(value)
+            nbytes += size
+        copies.append(value)
+    if vectors:
+        nbytes += _own_cells(copies[1], vectors)
+    taken = Arguments._make(copies)
+    return Snapshot(kind, taken, now, _rows(taken), nbytes)
+
+
+def own(value: Any, selection: Selection | None = None) -> tuple[Any, int]:
+    """Return a copy of a value that the caller cannot change any more, and an estimate of its bytes.
+
+    A value that cannot be copied is returned as `Unusable`. Asynchronous exceptions pass.
+    """
+    kind = type(value)
+    copier = _copiers.get(kind) or _copier(kind)
+    try:
+        if copier is _pandas and selection:
+            value = _selected(value, selection)
+        copy: tuple[Any, int] = copier(value)
+        return copy
+    except BaseException as error:
+        if is_asynchronous(error):
+            raise
+        return Unusable("dtype", f"{kind.__name__} cannot be copied: {type(error).__name__}: {error}"[:200]), 0
+
+
+# --- copies, by type ------------------------------------------------------------------------------------------------
+
+
+def _copier(kind: type) -> Copier:
+    """Return how values of a type are copied, and remember it."""
+    if len(_copiers) > MOST_TYPES:
+        _copiers.clear()
+        _copiers.update(_BUILT_IN)
+    copier = _copiers[kind] = _classify(kind)
+    return copier
+
+
+def _classify(kind: type) -> Copier:
+    root = kind.__module__.partition(".")[0]
+    if kind.__name__ in _SYMBOLIC:
+        return _symbolic
+    if issubclass(kind, np.ndarray):
+        return _array if kind is np.ndarray else _copied
+    if issubclass(kind, _ATOMS):
+        return _same
+    if issubclass(kind, list | tuple):
+        return _list
+    if issubclass(kind, Mapping):
+        return _mapping
+    if issubclass(kind, Set | bytearray):
+        return _set
+    if root == "pandas" and hasattr(kind, "copy"):
+        return _pandas
+    if root == "polars" and hasattr(kind, "clone"):
+        return _polars
+    if root == "pyarrow":
+        return _arrow
+    if hasattr(kind, "toarray") and hasattr(kind, "copy"):  # scipy's sparse matrices
+        return _sparse
+    if hasattr(kind, "detach") and hasattr(kind, "cpu"):
+        return _torch
+    if hasattr(kind, "columns") and hasattr(kind, "copy"):  # other frames, such as modin's
+        return _copied
+    return _array_like if hasattr(kind, "__array__") else _same
+
+
+def _same(value: Any) -> tuple[Any, int]:
+    return value, getsizeof(value, CELL)
+
+
+def _array(value: Any) -> tuple[Any, int]:
+    if value.dtype.hasobject:
+        copy = value.copy()
+        if value.dtype.kind != "O" or _SIZED.issuperset(map(type, copy.flat)):
+            return copy, copy.nbytes + CELL * copy.size
+        cells, nbytes = _list(copy.ravel())
+        flat = np.empty(len(cells), dtype=object)
+        flat[:] = cells if len(cells) != 1 else [cells[0]]
+        return flat.reshape(copy.shape), nbytes
+    return _POOL.copy(value), value.nbytes
+
+
+def _list(value: Any) -> tuple[Any, int]:
+    copy = list(value)
+    kinds = set(map(type, copy))
+    if kinds <= _NUMBERS:
+        return copy, CELL * len(copy)
+    if kinds <= _SIZED:
+        return copy, sum(map(getsizeof, copy)) + 8 * len(copy)
+    nbytes = CELL + 8 * len(copy)
+    for i, item in enumerate(copy):
+        copy[i], size = own(item)
+        nbytes += size
+    return copy, nbytes
+
+
+def _mapping(value: Any) -> tuple[Any, int]:
+    copy = dict(value)
+    if _SIZED.issuperset(map(type, copy.values())):
+        return copy, CELL * 4 + sum(map(getsizeof, copy.values())) + CELL * len(copy)
+    nbytes = CELL * 4
+    for key, item in copy.items():
+        copy[key], size = own(item)
+        nbytes += size + CELL
+    return copy, nbytes
+
+
+def _set(value: Any) -> tuple[Any, int]:
+    return _list(sorted(value, key=str))
+
+
+def _pandas(value: Any) -> tuple[Any, int]:
+    return value.copy(), CELL * value.size + OVERHEAD
+
+
+def _polars(value: Any) -> tuple[Any, int]:
+    size = getattr(value, "estimated_size", None)  # a lazy frame has no size
+    return value.clone(), OVERHEAD if size is None else int(size()) + OVERHEAD
+
+
+def _arrow(value: Any) -> tuple[Any, int]:
+    return value, CELL * len(value) * getattr(value, "num_columns", 1) + OVERHEAD
+
+
+def _sparse(value: Any) -> tuple[Any, int]:
+    return value.copy(), 24 * value.nnz + 8 * sum(value.shape) + OVERHEAD
+
+
+def _copied(value: Any) -> tuple[Any, int]:
+    copy = value.copy()
+    return copy, getattr(copy, "nbytes", None) or CELL * getattr(copy, "size", 1)
+
+
+def _torch(value: Any) -> tuple[Any, int]:
+    host = value.detach().cpu()
+    if "bfloat16" in str(host.dtype):  # NumPy has no such type
+        host = host.float()
+    return _array(np.asarray(host))
+
+
+def _array_like(value: Any) -> tuple[Any, int]:
+    array = np.asarray(value)
+    return _array(array.astype(np.float32) if array.dtype.name == "bfloat16" else array)
+
+
+def _symbolic(value: Any) -> tuple[Any, int]:
+    return Unusable("symbolic", "the call was traced and had no values; watch the outermost compiled function"), 0
+
+
+_BUILT_IN: dict[type, Callable[[Any], tuple[Any, int]]] = {
+    np.ndarray: _array,
+    list: _list,
+    tuple: _list,
+    dict: _mapping,
+}
+_BUILT_IN |= dict.fromkeys(_SIZED, _same)
+_copiers = dict(_BUILT_IN)
+
+
+# --- columns of a frame ---------------------------------------------------------------------------------------------
+
+
+def _selected(frame: Any, selection: Selection) -> Any:
+    names = getattr(frame, "columns", None)
+    if names is None:
+        return frame
+    places = selection.places(tuple(map(str, names)))
+    return frame if len(places) == len(names) else frame.iloc[:, places]
+
+
+def _own_cells(inputs: Any, names: Sequence[str]) -> int:
+    """Copy the cells of a pandas frame's columns of vectors in place; return an estimate of their bytes."""
+    if _copiers.get(type(inputs)) is not _pandas or not hasattr(inputs, "columns"):
+        return 0
+    nbytes = 0
+    for name in names:
+        if name in inputs.columns:
+            cells, size = _list(inputs[name])
+            column = np.empty(len(cells), dtype=object)
+            column[:] = cells
+            inputs[name] = column
+            nbytes += size
+    return nbytes
+
+
+# --- rows -----------------------------------------------------------------------------------------------------------
+
+
+def _rows(arguments: Arguments) -> int:
+    """Return the number of rows of a call, by its outputs, or else by whatever was given."""
+    for value in (arguments.probabilities, arguments.predictions, arguments.ids, *arguments[1:3]):
+        if value is not None:
+            return count_rows(value)
+    return 1
+
+
+def count_rows(value: Any) -> int:
+    """Return the number of rows of an argument: 1 for a number or a mapping of classes or features to values."""
+    if type(value) is np.ndarray:
+        return int(value.shape[0]) if value.ndim else 1
+    if isinstance(value, dict):
+        first = next(iter(value.values()), None)
+        return count_rows(first) if isinstance(first, list | np.ndarray) else 1
+    if isinstance(value, (*_ATOMS, Unusable)):
+        return 1
+    try:
+        return int(value.shape[0]) if hasattr(value, "shape") else len(value)
+    except Exception:  # noqa: BLE001 - a lazy frame, or an object without a length
+        return 1
