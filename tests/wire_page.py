@@ -67,7 +67,14 @@ def frames() -> dict[str, bytes]:
         "hello": control.encode_greeting(
             "hello", topic=TOPIC, stream=STREAM, base=40, acked=39, issued=42, clock=TS, tally={}, store=STORE
         ),
-        "ack": control.encode_ack(STREAM, 42, 65_536, store=STORE),
+        "ack": control.encode_ack(
+            STREAM,
+            42,
+            65_536,
+            store=STORE,
+            refused={"label_unknown": (2, "class 'maybe'")},
+            degraded={"schema_conflict": (7, "feature 'amount' is text, not numeric")},
+        ),
     }
 
 

@@ -14,6 +14,7 @@ from zmon.categories import Dictionaries
 
 Array = NDArray[Any]
 Names = tuple[str, ...]
+TASKS = ("classification", "regression", "multilabel")
 SLACK = 1.0001  # the largest probability: a float16 softmax may exceed 1 by this much
 CODED_KINDS = ("boolean", "categorical")  # columns of codes; numeric columns are a matrix of numbers
 SKIPPED_KINDS = ("text", "vector")  # columns that are named, but not captured
@@ -28,7 +29,7 @@ class Schema:
     Attributes
     ----------
     task : str
-        ``"classification"`` or ``"regression"``.
+        ``"classification"``, ``"regression"`` or ``"multilabel"`` (every class is true or false by itself).
     classes : tuple of str
         Class names in the order of the probabilities' columns; empty for regression.
     features : tuple of str
@@ -37,7 +38,7 @@ class Schema:
         Kind of every feature: ``"numeric"``, ``"boolean"`` or ``"categorical"``; ``"text"`` and ``"vector"`` are
         reserved: such columns are named here, but their values are not captured.
     threshold : float
-        Binary classification: class 1 is predicted if ``p[1] > threshold``.
+        Binary classification: class 1 is predicted if ``p[1] > threshold``. Multilabel: every class is, by its own p.
     tags : mapping of str to str
         The publisher's free tags; they describe series but are not part of their identity.
     segments : tuple of str
@@ -102,7 +103,8 @@ class Batch:
     schema : Schema
     columns : mapping of str to ndarray
         Any of ``probabilities`` (n, n_classes), ``predictions`` (n,) class indices or regression values,
-        ``labels`` (n,) class indices with −1 where unlabelled, or regression targets with NaN where unlabelled,
+        ``labels`` (n,) class indices with −1 where unlabelled, or regression targets with NaN where unlabelled, or of a
+        multilabel model (n, n_classes) 0 and 1 with −1 where unlabelled,
         ``inputs`` (n, n_numeric), ``codes`` (n, n_categorical), ``segments`` (n, n_segments), ``ids`` (n,),
         ``timestamps`` (n,) int64 nanoseconds since the epoch. A batch with ``label_outcomes`` holds labels that
         arrived after their predictions, which are not rows of the window: only metrics that need ``labels`` see it,

@@ -71,7 +71,8 @@ class RowCounts:
 
     `received` rows are in the window. The others were counted while it was the oldest open window: `late` rows belong
     to a window that had closed, `lost` rows were published and never arrived, `rejected` rows (by reason) were not a
-    valid batch, `sampled_out` rows were left out by the publisher's sample_rate.
+    valid batch, `sampled_out` rows were left out by the publisher's sample_rate. `degraded` rows (by reason) are in a
+    window, without a part of them that was invalid: a label, an id, a column.
     """
 
     received: int = 0
@@ -79,6 +80,7 @@ class RowCounts:
     lost: int = 0
     sampled_out: int = 0
     rejected: Mapping[str, int] = field(default_factory=dict)
+    degraded: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

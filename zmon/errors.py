@@ -40,6 +40,7 @@ class WireError(ZmonError):
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(f"{reason}: {detail}" if detail else reason)
         self.reason = reason
+        self.detail = detail
 
 
 class Rejected(ZmonError):  # noqa: N818 - a verdict on a batch, not a fault of the program

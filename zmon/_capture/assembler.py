@@ -20,7 +20,8 @@ from zmon._capture.selection import Selection
 from zmon._transport.buffer_pool import BufferPool
 from zmon._transport.ring import Bytes, RingLayout, RingPiece
 from zmon._transport.settings import name
-from zmon._wire.frames import BLOBS, MAX_COLUMNS, MAX_ROWS, NUMBERS, encode_schema, schema_hash
+from zmon._wire.checks import MAX_COLUMNS, MAX_ROWS, NUMBERS
+from zmon._wire.frames import BLOBS, encode_schema, schema_hash
 from zmon.batch import KINDS, SLACK, Array, Schema
 from zmon.categories import Dictionaries
 from zmon.errors import ConfigurationError, Rejected

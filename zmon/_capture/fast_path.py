@@ -9,7 +9,7 @@ import numpy as np
 from zmon._capture.inputs import FeaturePlan
 from zmon._transport.buffer_pool import BufferPool
 from zmon._transport.ring import RingLayout, RingPiece
-from zmon._wire.frames import MAX_ROWS
+from zmon._wire.checks import MAX_ROWS
 from zmon.batch import SLACK, Array
 
 MESSAGE_BYTES = 4 * 2**20  # a larger batch travels as several messages, which only the general path makes

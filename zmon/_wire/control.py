@@ -6,11 +6,25 @@ Every message is one frame, a msgpack map.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from zmon._wire.frames import MAJOR, STREAM_BYTES, Topic, check_tally, check_version, number, pack, unpack
+from zmon._wire.checks import MAX_DETAIL
+from zmon._wire.frames import (
+    MAJOR,
+    MAX_NUMBER,
+    STREAM_BYTES,
+    Topic,
+    check_tally,
+    check_version,
+    number,
+    pack,
+    reasons,
+    unpack,
+)
 from zmon.errors import WireError
+
+Answers = Mapping[str, tuple[int, str]]  # by reason: rows, and a detail for people
 
 
 def encode_greeting(
@@ -27,7 +41,8 @@ def encode_greeting(
 ) -> bytes:
     """Encode a ``hello`` (on a subscription), ``ping`` (every second) or ``bye``: the position of this stream.
 
-    `store` names the collector's store that the last acknowledgement came from.
+    `store` names the collector's store that the last acknowledgement came from. The tally of a greeting may also hold
+    ``details``: by reason, what the newest rows counted under it had, in at most MAX_DETAIL characters.
     """
     position = {"base": base, "acked": acked, "issued": issued, "clock": clock}
     return pack(
@@ -48,6 +63,7 @@ class Greeting:
     clock: int
     tally: Mapping[str, Any]
     store: bytes = b""
+    details: Mapping[str, str] = field(default_factory=dict)
 
 
 def decode_greeting(frame: bytes) -> Greeting:
@@ -63,18 +79,35 @@ def decode_greeting(frame: bytes) -> Greeting:
     clock = number(data, "clock", 2**63 - 1)
     if acked > issued or not 1 <= base <= issued + 1:
         raise WireError("control", f"base {base}, acked {acked}, issued {issued}")
-    tally = check_tally(data.get("tally", {}))
-    return Greeting(kind, Topic.decode(topic), stream, base, acked, issued, clock, tally, _store(data))
+    sent = data.get("tally", {})
+    tally = check_tally(sent)
+    details = reasons(sent, "details", "tally")
+    if not all(isinstance(detail, str) and len(detail) <= MAX_DETAIL for detail in details.values()):
+        raise WireError("tally", f"a detail is not a string of at most {MAX_DETAIL} characters")
+    return Greeting(kind, Topic.decode(topic), stream, base, acked, issued, clock, tally, _store(data), details)
 
 
-def encode_ack(stream: bytes, row: int, window: int, *, need: bytes = b"", store: bytes = b"") -> bytes:
+def encode_ack(
+    stream: bytes,
+    row: int,
+    window: int,
+    *,
+    need: bytes = b"",
+    store: bytes = b"",
+    refused: Answers | None = None,
+    degraded: Answers | None = None,
+) -> bytes:
     """Encode the collector's answer: its `store` has everything up to `row`, `window` bytes may be under way.
 
-    `need` names a schema that the collector lacks.
+    `need` names a schema that the collector lacks. `refused` and `degraded` count rows of this stream that the
+    collector refused, or took without a part, by reason; they are cumulative, and do not repeat the stream's own tally.
     """
-    return pack(
-        {"v": MAJOR, "kind": "ack", "stream": stream, "row": row, "window": window, "need": need, "store": store}
-    )
+    ack = {"v": MAJOR, "kind": "ack", "stream": stream, "row": row, "window": window, "need": need, "store": store}
+    if refused:
+        ack["refused"] = refused
+    if degraded:
+        ack["degraded"] = degraded
+    return pack(ack)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +119,8 @@ class Ack:
     window: int
     need: bytes
     store: bytes = b""
+    refused: Answers = field(default_factory=dict)
+    degraded: Answers = field(default_factory=dict)
 
 
 def decode_ack(frame: bytes) -> Ack:
@@ -95,7 +130,21 @@ def decode_ack(frame: bytes) -> Ack:
     stream, need = data.get("stream"), data.get("need", b"")
     if data.get("kind") != "ack" or not isinstance(stream, bytes) or not isinstance(need, bytes):
         raise WireError("control", "not an acknowledgement")
-    return Ack(stream, number(data, "row"), number(data, "window"), need, _store(data))
+    refused, degraded = _answers(data, "refused"), _answers(data, "degraded")
+    return Ack(stream, number(data, "row"), number(data, "window"), need, _store(data), refused, degraded)
+
+
+def _answers(data: Mapping[str, Any], key: str) -> Answers:
+    answers = {}
+    for reason, answer in reasons(data, key, "control").items():
+        match answer:
+            case [int(rows), str(detail)] if type(rows) is int and 0 <= rows <= MAX_NUMBER:
+                if len(detail) > MAX_DETAIL:
+                    raise WireError("control", f"a detail of {key} has more than {MAX_DETAIL} characters")
+                answers[reason] = rows, detail
+            case _:
+                raise WireError("control", f"an answer of {key} is not [rows, detail]")
+    return answers
 
 
 def _store(data: Mapping[str, Any]) -> bytes:

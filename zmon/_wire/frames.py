@@ -6,7 +6,6 @@ bodies are msgpack maps; arrays are raw little-endian buffers. The messages of t
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -19,7 +18,8 @@ import msgpack
 import numpy as np
 
 from zmon import categories
-from zmon.batch import KINDS, Array, Schema
+from zmon._wire.checks import MAX_NAME, MAX_ROWS, check_array, check_schema
+from zmon.batch import Array, Schema
 from zmon.errors import WireError
 
 MAJOR = 1
@@ -27,27 +27,11 @@ MAX_ARRAYS = 16
 MAX_HEADER = 64 * 2**10  # bytes
 MAX_SCHEMA = 8 * 2**20  # bytes; 65,536 features with names of 100 characters
 MAX_TOPIC = 4096  # bytes
-MAX_ROWS = 2**20
-MAX_COLUMNS = 2**16
-MAX_NAME = 1024  # characters of a class or feature name
 STREAM_BYTES = 16
-TASKS = ("classification", "regression")
 TALLY_REASONS = 64
+TALLY_KEYS = ("sampled_out", "rejected", "degraded", "lost")
 MAX_NUMBER = 2**53  # for row numbers and counts of rows: exact in every format in which points are written
 
-NUMBERS = frozenset({"<f2", "<f4", "<f8", "|i1", "<i2", "<i4", "<i8", "|u1", "<u2", "<u4", "<u8", "|b1"})
-_TEXT = re.compile(r"\|S([1-9][0-9]{0,2})")
-# name → allowed numbers of dimensions, allowed dtype kinds. Arrays with other names, from a newer minor, are ignored.
-_COLUMNS: Mapping[str, tuple[tuple[int, ...], str]] = {
-    "probabilities": ((1, 2), "f"),
-    "predictions": ((1,), "if"),
-    "inputs": ((2,), "fiub"),
-    "labels": ((1,), "if"),
-    "ids": ((1,), "iuS"),
-    "timestamps": ((1,), "i"),
-    "codes": ((2,), "i"),
-    "segments": ((2,), "i"),
-}
 LABEL_COLUMNS = frozenset({"ids", "labels", "timestamps"})  # of labels that arrive after their predictions
 # The arrays that carry the dictionaries of columns of codes: bytes, whose number does not depend on the rows.
 BLOBS = {"categories": "codes", "segment_values": "segments"}
@@ -98,8 +82,8 @@ class Message:
     `kind` is ``"batch"``, ``"labels"`` (rows of ids and labels, which are numbered in the same sequence) or
     ``"schema"``.
 
-    `columns` holds the arrays by name in the sender's layout; `tally` holds the stream's cumulative counts of rows
-    that will never arrive (``{"sampled_out": n, "rejected": {reason: n}}``).
+    `columns` holds the arrays by name in the sender's layout; `tally` holds the stream's cumulative counts, see
+    `check_tally`: of rows that will never arrive, and of rows that arrive without a part that was invalid.
     """
 
     topic: Topic
@@ -158,33 +142,26 @@ def decode_schema(body: bytes, declared: bytes) -> Schema:
     if schema_hash(body) != declared:
         raise WireError("schema", "the hash does not match the body")
     data = unpack(body, "schema", MAX_SCHEMA)
-    classes, features = _names(data, "classes"), _names(data, "features")
-    kinds = _names(data, "kinds", unique=False)
     task, threshold, tags = data.get("task"), data.get("threshold", 0.5), data.get("tags", {})
-    if task not in TASKS:
+    if not isinstance(task, str):
         raise WireError("task", repr(task)[:60])
-    if len(kinds) != len(features) or set(kinds) - set(KINDS):
-        raise WireError("schema", "kinds do not match the features")
-    if (task == "classification") != (len(classes) >= 2):
-        raise WireError("schema", f"{len(classes)} classes for a {task}")
-    if not isinstance(threshold, float | int) or not 0 <= threshold <= 1:
-        raise WireError("schema", "threshold")
-    if not isinstance(tags, dict) or len(tags) > 64 or not all(_is_name(t) for kv in tags.items() for t in kv):
-        raise WireError("schema", "tags")
-    return Schema(task, classes, features, kinds, float(threshold), tags, _names(data, "segments"))
+    if isinstance(threshold, bool) or not isinstance(threshold, float | int):
+        raise WireError("schema", "the threshold is not a number")
+    if not isinstance(tags, dict) or not all(isinstance(text, str) for pair in tags.items() for text in pair):
+        raise WireError("schema", "tags are not a map of strings to strings")
+    classes, features, kinds, segments = (_strings(data, key) for key in ("classes", "features", "kinds", "segments"))
+    if len(kinds) != len(features):
+        raise WireError("schema", f"{len(kinds)} kinds for {len(features)} features")
+    schema = Schema(task, classes, features, kinds, float(threshold), tags, segments)
+    check_schema(schema)
+    return schema
 
 
-def _names(data: Mapping[str, Any], key: str, *, unique: bool = True) -> tuple[str, ...]:
-    names = data.get(key, [])
-    if not isinstance(names, list) or len(names) > MAX_COLUMNS or not all(map(_is_name, names)):
-        raise WireError("schema", key)
-    if unique and len(set(names)) != len(names):
-        raise WireError("schema", f"{key} repeat a name")
-    return tuple(names)
-
-
-def _is_name(value: object) -> bool:
-    return isinstance(value, str) and 0 < len(value) <= MAX_NAME
+def _strings(data: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    strings = data.get(key, [])
+    if not isinstance(strings, list) or not all(isinstance(string, str) for string in strings):
+        raise WireError("schema", f"{key} are not a list of strings")
+    return tuple(strings)
 
 
 # --- data -----------------------------------------------------------------------------------------------------------
@@ -282,16 +259,9 @@ def _columns(described: object, buffers: Sequence[bytes], rows: int) -> tuple[di
             raise WireError("arrays", f"{name} twice")
         if name in BLOBS:
             blobs[BLOBS[name]] = bytes(buffer)
-        if name not in _COLUMNS:
+        itemsize = check_array(name, dtype, shape, rows)
+        if itemsize is None:
             continue
-        dimensions, kinds = _COLUMNS[name]
-        itemsize = _itemsize(dtype)
-        if dtype[1] not in kinds or (name == "timestamps" and dtype != "<i8"):
-            raise WireError("dtype", f"{name} as {dtype}")
-        if len(shape) not in dimensions or not all(type(n) is int and 0 <= n <= MAX_ROWS for n in shape):
-            raise WireError("shape", f"{name} of shape {shape!r:.60}")
-        if shape[0] != rows or (len(shape) == 2 and not 1 <= shape[1] <= MAX_COLUMNS):
-            raise WireError("shape", f"{name} of shape {shape} for {rows} rows")
         if prod(shape) * itemsize != len(buffer):
             raise WireError("length", f"{name}: {len(buffer)} bytes for shape {shape} of {dtype}")
         columns[name] = np.frombuffer(buffer, dtype=dtype).reshape(shape)
@@ -300,26 +270,30 @@ def _columns(described: object, buffers: Sequence[bytes], rows: int) -> tuple[di
     return columns, blobs
 
 
-def _itemsize(dtype: str) -> int:
-    if dtype in NUMBERS:
-        return int(dtype[2])
-    text = _TEXT.fullmatch(dtype)
-    if text is None:
-        raise WireError("dtype", repr(dtype)[:40])
-    return int(text[1])
+def check_tally(tally: object) -> dict[str, Any]:
+    """Return a stream's cumulative counts; WireError ``tally`` unless they are small non-negative integers.
 
-
-def check_tally(tally: object) -> Mapping[str, Any]:
-    """Check a stream's cumulative counts: WireError ``tally`` unless they are small non-negative integers."""
-    if not isinstance(tally, dict) or not isinstance(tally.get("rejected", {}), dict):
-        raise WireError("tally")
-    rejected = tally.get("rejected", {})
-    counts = [tally.get("sampled_out", 0), *rejected.values()]
-    if len(rejected) > TALLY_REASONS or not all(map(_is_name, rejected)):
-        raise WireError("tally", "reasons")
+    The tally may hold ``sampled_out`` and ``lost`` (numbers of rows) and ``rejected`` and ``degraded`` (numbers of rows
+    by reason); other keys, from a newer minor, are left out.
+    """
+    if not isinstance(tally, dict):
+        raise WireError("tally", "not a map")
+    counts = [tally[key] for key in ("sampled_out", "lost") if key in tally]
+    for key in ("rejected", "degraded"):
+        counts += reasons(tally, key, "tally").values()
     if not all(type(count) is int and 0 <= count <= MAX_NUMBER for count in counts):
-        raise WireError("tally", "counts")
-    return tally
+        raise WireError("tally", "a count is not a number of rows")
+    return {key: tally[key] for key in TALLY_KEYS if key in tally}
+
+
+def reasons(data: Mapping[str, Any], key: str, error: str) -> Mapping[str, Any]:
+    """Return a map of reasons from a message, empty if it has none; WireError `error` if it is no such map."""
+    found = data.get(key, {})
+    if not isinstance(found, dict) or len(found) > TALLY_REASONS:
+        raise WireError(error, f"{key} is not a map of at most {TALLY_REASONS} reasons")
+    if not all(isinstance(reason, str) and 0 < len(reason) <= MAX_NAME for reason in found):
+        raise WireError(error, f"a reason of {key} is not a name")
+    return found
 
 
 def number(header: Mapping[str, Any], key: str, most: int = MAX_NUMBER) -> int:

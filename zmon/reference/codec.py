@@ -9,8 +9,7 @@ from typing import Any
 import msgpack
 import numpy as np
 
-from zmon._wire.frames import TASKS
-from zmon.batch import KINDS, Array, Schema
+from zmon.batch import KINDS, TASKS, Array, Schema
 from zmon.errors import ConfigurationError
 from zmon.reference import bins
 from zmon.reference.calibration import Knots

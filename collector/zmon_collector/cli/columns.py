@@ -8,8 +8,6 @@ from typing import Any
 
 import click
 
-from zmon._wire.frames import TASKS
-
 EXISTING = click.Path(exists=True, path_type=Path)
 
 
@@ -29,8 +27,8 @@ _OPTIONS = (
     click.option("--time", help="Column of timestamps; not an input."),
     click.option("--agent", help="Column that names the replica; not an input."),
     click.option("--inputs", callback=names, help="Globs of the input columns, 'x_*'; default: all other columns."),
-    click.option("--task", type=click.Choice(TASKS), default="classification", show_default=True,
-                 help="What the model does."),
+    click.option("--task", type=click.Choice(("classification", "regression")), default="classification",
+                 show_default=True, help="What the model does."),
     click.option("--threshold", type=click.FloatRange(0, 1), default=0.5, show_default=True,
                  help="A binary classifier's."),
 )  # fmt: skip

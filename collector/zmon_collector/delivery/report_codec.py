@@ -20,7 +20,10 @@ def encode(report: Report) -> bytes:
             "window": [report.window.start, report.window.end],
             "points": report.points,
             "rows": {
-                agent: [rows.received, rows.late, rows.lost, rows.sampled_out, dict(rows.rejected)]
+                agent: [
+                    *(rows.received, rows.late, rows.lost, rows.sampled_out),
+                    *(dict(rows.rejected), dict(rows.degraded)),
+                ]
                 for agent, rows in report.rows.items()
             },
             "tags": {agent: dict(tags) for agent, tags in report.tags.items()},

@@ -53,9 +53,10 @@ class StreamPosition:
         if not tally or tally == self.tally:
             return []
         last, self.tally = self.tally, tally
-        added = [("sampled_out", "", tally.get("sampled_out", 0) - last.get("sampled_out", 0))]
-        before = last.get("rejected", {})
-        added += [("rejected", why, rows - before.get(why, 0)) for why, rows in tally.get("rejected", {}).items()]
+        added = [(kind, "", tally.get(kind, 0) - last.get(kind, 0)) for kind in ("sampled_out", "lost")]
+        for kind in ("rejected", "degraded"):
+            before = last.get(kind, {})
+            added += [(kind, why, rows - before.get(why, 0)) for why, rows in tally.get(kind, {}).items()]
         return [count for count in added if count[2] > 0]
 
 

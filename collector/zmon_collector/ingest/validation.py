@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from zmon._wire import checks
 from zmon._wire.frames import Message
-from zmon.batch import SLACK, Array, Batch, Schema
+from zmon.batch import Array, Batch, Schema
 from zmon.errors import WireError
 from zmon_collector.windows.window import NANO
 
@@ -24,53 +25,17 @@ class WindowSlice(NamedTuple):
 
 def check_batch(message: Message, schema: Schema) -> Batch:
     """Return the message's columns as a batch; WireError with the reason if they do not fit the schema."""
-    columns = dict(message.columns)
-    classes = len(schema.classes)
+    columns = checks.check_columns(message.columns, schema)
     p = columns.get("probabilities")
-    if p is not None:
-        if p.ndim == 1:
-            if classes != 2:
-                raise WireError("probabilities_shape", f"one column for {classes} classes")
-            p = columns["probabilities"] = np.column_stack([1.0 - p, p])
-        if p.shape[1] != classes:
-            raise WireError("probabilities_shape", f"{p.shape[1]} columns for {classes} classes")
-        if not (p.min() >= 0.0 and p.max() <= SLACK):
-            raise WireError("probabilities_range", "a probability is NaN, negative, or above 1")
-    if schema.task == "classification":
-        if p is None and "predictions" not in columns:
-            raise WireError("probabilities_missing")
-        for name, least in (("predictions", 0), ("labels", -1)):
-            if name in columns:
-                columns[name] = _indices(name, columns[name], least, classes)
-    elif "predictions" not in columns or not all(
-        columns[name].dtype.kind == "f" for name in ("predictions", "labels") if name in columns
-    ):
-        raise WireError("predictions_missing", "a regression publishes float predictions and labels")
-    elif not np.isfinite(columns["predictions"]).all():
-        raise WireError("predictions_nan")
-    for name, names in (("inputs", schema.numeric), ("codes", schema.categorical), ("segments", schema.segments)):
-        column = columns.get(name)
-        if column is not None and column.shape[1] != len(names):
-            raise WireError(f"{name}_shape", f"{column.shape[1]} columns, {len(names)} in the schema")
+    if p is not None and p.ndim == 1:
+        columns = {**columns, "probabilities": np.column_stack([1.0 - p, p])}
     return Batch(schema, columns, message.rows, message.dictionaries)
 
 
 def check_labels(message: Message, schema: Schema) -> tuple[Array, Array]:
     """Return a message's ids and labels; WireError with the reason if they do not fit the schema."""
-    ids, labels = message.columns["ids"], message.columns["labels"]
-    if schema.task == "classification":
-        return ids, _indices("labels", labels, -1, len(schema.classes))
-    if labels.dtype.kind != "f":
-        raise WireError("labels_dtype", str(labels.dtype))
-    return ids, labels
-
-
-def _indices(name: str, column: Array, least: int, classes: int) -> Array:
-    if column.dtype.kind != "i":
-        raise WireError(f"{name}_dtype", str(column.dtype))
-    if column.min() < least or column.max() >= classes:
-        raise WireError(f"{name}_index", f"beyond the {classes} classes")
-    return column
+    checks.check_labels(message.columns, schema)
+    return message.columns["ids"], message.columns["labels"]
 
 
 def resolve_times(message: Message, wall: float, max_skew: float) -> tuple[int | Array, int]:
@@ -81,8 +46,6 @@ def resolve_times(message: Message, wall: float, max_skew: float) -> tuple[int |
         return (message.ts, 0) if message.ts <= limit else (now, message.rows)
     ahead = times > limit
     skewed = int(np.count_nonzero(ahead))
-    if (times < 0).any():
-        raise WireError("timestamp_invalid", "before 1970")
     return (np.where(ahead, now, times) if skewed else times), skewed
 
 

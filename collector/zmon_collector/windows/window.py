@@ -16,6 +16,7 @@ from zmon.contract import RowCounts
 
 NANO = 1_000_000_000
 OTHER = "__other__"  # all agents beyond limits.agents together; their rows count for the rollup only
+BY_REASON = ("rejected", "degraded")  # kinds of row counts that are split by reason
 NO_WINDOW = 0  # the number under which counts are journaled until a window opens for them
 SPANS = 10_000  # closed spans remembered; beyond that, the gap between the two oldest also counts as closed
 
@@ -96,11 +97,13 @@ class Tally:
     lost: int = 0
     sampled_out: int = 0
     rejected: dict[str, int] = field(default_factory=dict)
+    degraded: dict[str, int] = field(default_factory=dict)
 
     def add(self, kind: str, rows: int, reason: str = "") -> None:
         """Count rows, up to MAX_NUMBER: a hostile stream may claim to have lost any number."""
-        if kind == "rejected":
-            self.rejected[reason] = min(self.rejected.get(reason, 0) + rows, MAX_NUMBER)
+        if kind in BY_REASON:
+            counts = getattr(self, kind)
+            counts[reason] = min(counts.get(reason, 0) + rows, MAX_NUMBER)
         else:
             setattr(self, kind, min(getattr(self, kind) + rows, MAX_NUMBER))
 
@@ -108,16 +111,18 @@ class Tally:
         """Add the counts of another tally."""
         for kind in ("received", "late", "lost", "sampled_out"):
             self.add(kind, getattr(other, kind))
-        for reason, rows in other.rejected.items():
-            self.add("rejected", rows, reason)
+        for kind in BY_REASON:
+            for reason, rows in getattr(other, kind).items():
+                self.add(kind, rows, reason)
 
     def plain(self) -> list[object]:
         """Return the counts as plain data, for the journal; ``Tally(*plain)`` has them again."""
-        return [self.received, self.late, self.lost, self.sampled_out, self.rejected]
+        return [self.received, self.late, self.lost, self.sampled_out, self.rejected, self.degraded]
 
     def frozen(self) -> RowCounts:
         """Return an immutable copy, for reports."""
-        return RowCounts(self.received, self.late, self.lost, self.sampled_out, dict(self.rejected))
+        by_reason = dict(self.rejected), dict(self.degraded)
+        return RowCounts(self.received, self.late, self.lost, self.sampled_out, *by_reason)
 
 
 @dataclass(slots=True)

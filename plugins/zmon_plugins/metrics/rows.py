@@ -1,4 +1,4 @@
-"""Numbers of rows: in the window, lost, late, rejected and sampled out.
+"""Numbers of rows: in the window, lost, late, rejected, degraded and sampled out.
 
 =================== ================================================ ======================================
 series              definition                                       source
@@ -7,11 +7,12 @@ buffer_count        rows in the window                               the earlier
 rows_lost           published, never arrived                         row numbers of each publisher's stream
 rows_late           arrived after their window had closed            collector
 rows_rejected       invalid rows, by reason                          publisher and collector
+rows_degraded       taken without an invalid part, by reason         publisher and collector
 rows_sampled_out    omitted by the publisher's sample_rate           publisher
 =================== ================================================ ======================================
 
-All are whole numbers from 0. Rows that are in no window are counted in the oldest window that was open when the
-collector learned of them.
+All are whole numbers from 0. `rows_degraded` are also in `buffer_count`. Rows that are in no window are counted in the
+oldest window that was open when the collector learned of them, and so are the publisher's degraded rows.
 
 >>> from zmon import Context, RowCounts, Schema, Window
 >>> ctx = Context("fraud", "", "pod-1", Schema(), Window(0, 60), rows=RowCounts(received=40, late=2))
@@ -41,7 +42,9 @@ class WindowRows:
         Series("rows_late", "rows that arrived after their window had closed", preset="minimal"),
         Series("rows_sampled_out", "rows left out by the publisher's sample_rate (per agent)", preset="minimal"),
         Series("rows_rejected", "rows that were no valid batch, by reason (per agent)", ("reason",), preset="minimal"),
-    )
+        Series("rows_degraded", "rows in the points without a part that was invalid, by reason (per agent)",
+               ("reason",), preset="minimal"),
+    )  # fmt: skip
 
     def create(self, ctx: Context) -> dict[str, int]:
         return {}
@@ -66,6 +69,8 @@ class WindowRows:
         yield Value("rows_sampled_out", rows.sampled_out)
         for reason, count in sorted(rows.rejected.items()):
             yield Value("rows_rejected", count, reason=reason)
+        for reason, count in sorted(rows.degraded.items()):
+            yield Value("rows_degraded", count, reason=reason)
 
 
 @hookimpl

@@ -119,6 +119,59 @@ def test_control_round_trips() -> None:
     assert control.decode_ack(ack) == control.Ack(STREAM, 9, 65536, HASH)
 
 
+def test_counts_and_details_round_trip() -> None:
+    counts = {"sampled_out": 1, "lost": 4, "rejected": {"a": 2}, "degraded": {"b": 3}}
+    assert wire.decode(batch(tally=counts)).tally == counts
+    sent = {**counts, "details": {"a": "class 'maybe'"}, "novel": [1]}
+    greeting = control.decode_greeting(greet(tally=sent))
+    assert (greeting.tally, greeting.details) == (counts, {"a": "class 'maybe'"})
+    answers = {"schema_conflict": (3, "feature 'a'")}
+    ack = control.decode_ack(control.encode_ack(STREAM, 9, 65536, refused=answers, degraded=answers))
+    assert (ack.refused, ack.degraded) == (answers, answers)
+    assert "refused" not in msgpack.unpackb(control.encode_ack(STREAM, 9, 65536)), "an older publisher sees no change"
+
+
+def greet(**changes: object) -> bytes:
+    good = control.encode_greeting(
+        "ping", topic=TOPIC.encode(), stream=STREAM, base=3, acked=2, issued=9, clock=11, tally={}
+    )
+    return bytes(msgpack.packb({**msgpack.unpackb(good), **changes}))
+
+
+MANY = {str(i): [1, ""] for i in range(65)}
+ANSWERS = {
+    "a list": [],
+    "too many reasons": MANY,
+    "an empty reason": {"": [1, ""]},
+    "a reason as bytes": {b"a": [1, ""]},
+    "a negative count": {"a": [-1, ""]},
+    "a count as a bool": {"a": [True, ""]},
+    "a huge count": {"a": [2**60, ""]},
+    "no detail": {"a": [1]},
+    "a detail as bytes": {"a": [1, b"x"]},
+    "a long detail": {"a": [1, "x" * 201]},
+    "a number": {"a": 1},
+}
+
+
+@pytest.mark.parametrize("answers", ANSWERS.values(), ids=ANSWERS.keys())
+@pytest.mark.parametrize("key", ["refused", "degraded"])
+def test_wrong_answers_are_refused(key: str, answers: object) -> None:
+    frame = msgpack.packb({**msgpack.unpackb(control.encode_ack(STREAM, 9, 65536)), key: answers})
+    with pytest.raises(WireError) as error:
+        control.decode_ack(frame)
+    assert error.value.reason == "control"
+
+
+@pytest.mark.parametrize(
+    "details", [[], {str(i): "" for i in range(65)}, {"a": 1}, {"a": "x" * 201}, {"": "x"}, {"a": b"x"}]
+)
+def test_wrong_details_are_refused(details: object) -> None:
+    with pytest.raises(WireError) as error:
+        control.decode_greeting(greet(tally={"details": details}))
+    assert error.value.reason == "tally"
+
+
 def test_golden_bytes() -> None:
     """What this release writes; the next one must still read it."""
     assert TOPIC.encode() == b"z1/d0/fraud/2/pod-1/"
@@ -186,6 +239,9 @@ WRONG = {
     "another length": ("length", with_header(arrays=[["probabilities", "<f8", [2, 1]], ["labels", "<i8", [2]]])),
     "a negative tally": ("tally", with_header(tally={"sampled_out": -1})),
     "a tally of text": ("tally", with_header(tally={"rejected": {"x": "many"}})),
+    "a lost count of text": ("tally", with_header(tally={"lost": "many"})),
+    "a degraded list": ("tally", with_header(tally={"degraded": [1]})),
+    "degraded reasons without end": ("tally", with_header(tally={"degraded": {str(i): 1 for i in range(100)}})),
     "reasons without end": ("tally", with_header(tally={"rejected": {str(i): 1 for i in range(100)}})),
 }
 
@@ -272,11 +328,25 @@ greeting_values = st.one_of(
     )
 )
 def test_mutated_greetings_raise_nothing_else(changes: dict[str, object]) -> None:
-    good = control.encode_greeting(
-        "ping", topic=TOPIC.encode(), stream=STREAM, base=3, acked=2, issued=9, clock=11, tally={}
-    )
-    frame = msgpack.packb({**msgpack.unpackb(good), **changes})
     try:
-        control.decode_greeting(frame)
+        control.decode_greeting(greet(**changes))
+    except WireError as error:
+        assert error.reason
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["stream", "row", "window", "need", "store", "refused", "degraded"]),
+        greeting_values | st.dictionaries(st.text(max_size=3), st.lists(st.integers() | st.text(max_size=3))),
+    )
+)
+def test_mutated_answers_raise_nothing_else(changes: dict[str, object]) -> None:
+    good = control.encode_ack(STREAM, 9, 65536, refused={"a": (1, "b")}, degraded={"a": (1, "b")})
+    try:
+        frame = msgpack.packb({**msgpack.unpackb(good), **changes})
+    except OverflowError:
+        return
+    try:
+        control.decode_ack(frame)
     except WireError as error:
         assert error.reason

@@ -45,6 +45,8 @@ def test_the_bytes_are_messages() -> None:
     assert hello.store == control.decode_ack(BYTES["ack"]).store == wire_page.STORE
     ack = control.decode_ack(BYTES["ack"])
     assert (ack.row, ack.window, ack.need) == (42, 65_536, b"")
+    assert ack.refused == {"label_unknown": (2, "class 'maybe'")}
+    assert ack.degraded == {"schema_conflict": (7, "feature 'amount' is text, not numeric")}
 
 
 @pytest.mark.parametrize(
