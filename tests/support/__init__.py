@@ -4,6 +4,8 @@
 |---|---|
 | collectors | `Collector`, a real one on a thread of the test's process; the fixture `collect` starts them |
 | processes | `command` and `Running`: the command line in processes of its own |
+| children | `Child`, a script in a process of its own with a deadline |
+| inside | what those scripts use: a publisher, the sum of its counters, shortages |
 | mortal | `Mortal`, a collector process that dies and comes back on the same port and folder |
 | twins | `Twins`, a watched publisher beside one that is used by hand; `overhead` |
 | servers | `Server`, a server example in a process of its own |

@@ -67,3 +67,17 @@ class Collector:
             if point["properties"]["what"] == what
             and all(point["properties"].get(key) == value for key, value in names.items())
         )
+
+
+def received(collector: Collector) -> int:
+    """Return the number of rows that it has accepted."""
+    return collector.service.telemetry.get("rows")
+
+
+def delivered(collector: Collector, rows: int) -> None:
+    """Assert that exactly so many rows arrive, and none is lost."""
+    until(lambda: received(collector) >= rows, what=f"{rows} rows")
+    collector.stop()
+    assert received(collector) == rows
+    assert collector.service.telemetry.get("lost") == 0
+    assert collector.counts("buffer_count", agent_id=None) == rows
