@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from zmon._wire.control import decode_greeting
-from zmon._wire.frames import decode, pack
+from zmon._wire.frames import decode, decode_position, pack
 from zmon.errors import WireError
 from zmon_collector.admin import Admin
 from zmon_collector.build import Parts
@@ -29,10 +29,7 @@ class MessageHandler:
         """Handle a message. A malformed one is counted by its reason and dropped."""
         try:
             if received.kind == "data":
-                message = decode(received.frames)
-                self._receiver.auth.check(received.user, message.topic)
-                self._batch_tap.record(message, now.wall, now.mono)
-                self._ingestor.handle_message(message, now, received.user)
+                self._handle_data(received, now)
             elif received.kind == "control":
                 if len(received.frames) != 1:
                     raise WireError("frames", f"{len(received.frames)} frames on the control socket")
@@ -48,6 +45,18 @@ class MessageHandler:
             if not self._telemetry.get("rejected_messages", "internal"):
                 log.exception("cannot handle a message on the %s socket; further ones are counted", received.kind)
             self._telemetry.count("rejected_messages", "internal")
+
+    def _handle_data(self, received: ReceivedMessage, now: Now) -> None:
+        try:
+            message = decode(received.frames)
+        except WireError as error:
+            message = decode_position(received.frames)
+            self._receiver.auth.check(received.user, message.topic)
+            self._ingestor.refuse_message(message, error, now, received.user)
+            raise
+        self._receiver.auth.check(received.user, message.topic)
+        self._batch_tap.record(message, now.wall, now.mono)
+        self._ingestor.handle_message(message, now, received.user)
 
     def _reply(self, peer: bytes, answer: dict[str, Any]) -> None:
         self._receiver.reply("admin", peer, pack(answer))

@@ -230,7 +230,13 @@ class Service:
         """Send acknowledgements, with each publisher's share of the unacknowledged bytes. In the database's thread."""
         share = max(LEAST_INFLIGHT, self.config.limits.inflight_bytes // max(1, self.ingestor.sessions.connected))
         for ack in acks:
-            frame = encode_ack(ack.stream, ack.row, share, need=ack.need, store=self.ingestor.store_id)
+            frame = encode_ack(
+                *(ack.stream, ack.row, share),
+                need=ack.need,
+                store=self.ingestor.store_id,
+                refused=ack.refused,
+                degraded=ack.degraded,
+            )
             self.receiver.reply("control", ack.peer, frame)
         self.receiver.flush()
 

@@ -7,7 +7,7 @@ bodies are msgpack maps; arrays are raw little-endian buffers. The messages of t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from hashlib import blake2b
 from math import prod
@@ -199,7 +199,40 @@ def decode(frames: Sequence[bytes]) -> Message:
 
     Only codes are copied; the other columns are read-only views of the frames.
     """
-    if not 2 <= len(frames) <= MAX_ARRAYS + 2:
+    if len(frames) > MAX_ARRAYS + 2:
+        raise WireError("frames", f"{len(frames)} frames")
+    message, header = _read_header(frames)
+    if message.kind == "schema":
+        if len(frames) != 3:
+            raise WireError("frames", "a schema message has three frames")
+        return replace(message, body=frames[2])
+    columns, blobs = _columns(header.get("arrays"), frames[2:], message.rows)
+    if message.kind == "labels":
+        columns = {name: column for name, column in columns.items() if name in LABEL_COLUMNS}
+        if not {"ids", "labels"} <= columns.keys():
+            raise WireError("arrays", "labels without ids")
+    dictionaries = {}
+    for name in BLOBS.values():
+        if name in columns:
+            columns[name], dictionaries[name] = categories.decode(columns[name], blobs.get(name, b""))
+    ts, tally = number(header, "ts", 2**63 - 1), check_tally(header.get("tally", {}))
+    return replace(message, ts=ts, columns=columns, dictionaries=dictionaries, tally=tally)
+
+
+def decode_position(frames: Sequence[bytes]) -> Message:
+    """Decode only whose rows a batch holds, and which: for the answer to a message that `decode` refuses.
+
+    WireError if not even that can be read, or if the message has no rows.
+    """
+    message, _ = _read_header(frames)
+    if message.kind == "schema":
+        raise WireError("kind", "a schema has no rows")
+    return message
+
+
+def _read_header(frames: Sequence[bytes]) -> tuple[Message, dict[str, Any]]:
+    """Return a message with what its topic and header say of its sender and its rows, and the header."""
+    if len(frames) < 2:
         raise WireError("frames", f"{len(frames)} frames")
     topic = Topic.decode(frames[0])
     header = unpack(frames[1], "header")
@@ -211,37 +244,13 @@ def decode(frames: Sequence[bytes]) -> Message:
         raise WireError("header", "schema is not 8 bytes")
     nbytes = sum(map(len, frames))
     if kind == "schema":
-        if len(frames) != 3:
-            raise WireError("frames", "a schema message has three frames")
-        return Message(topic, "schema", stream, schema, body=frames[2], nbytes=nbytes)
+        return Message(topic, "schema", stream, schema, nbytes=nbytes), header
     if kind not in ("batch", "labels"):
         raise WireError("kind", repr(kind)[:60])
     first, rows, base = (number(header, key) for key in ("first", "rows", "base"))
     if not 1 <= base <= first or not 1 <= rows <= MAX_ROWS:
         raise WireError("header", f"first {first}, rows {rows}, base {base}")
-    columns, blobs = _columns(header.get("arrays"), frames[2:], rows)
-    if kind == "labels":
-        columns = {name: column for name, column in columns.items() if name in LABEL_COLUMNS}
-        if not {"ids", "labels"} <= columns.keys():
-            raise WireError("arrays", "labels without ids")
-    dictionaries = {}
-    for name in BLOBS.values():
-        if name in columns:
-            columns[name], dictionaries[name] = categories.decode(columns[name], blobs.get(name, b""))
-    return Message(
-        topic,
-        kind,
-        stream,
-        schema,
-        first=first,
-        rows=rows,
-        base=base,
-        ts=number(header, "ts", 2**63 - 1),
-        columns=columns,
-        dictionaries=dictionaries,
-        tally=check_tally(header.get("tally", {})),
-        nbytes=nbytes,
-    )
+    return Message(topic, kind, stream, schema, first=first, rows=rows, base=base, nbytes=nbytes), header
 
 
 def _columns(described: object, buffers: Sequence[bytes], rows: int) -> tuple[dict[str, Array], dict[str, bytes]]:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
+from zmon._wire.checks import short_detail
 from zmon._wire.frames import Message
 from zmon.batch import Schema
+from zmon_collector.ingest.answers import Detail
 from zmon_collector.ingest.model_state import ModelState
 from zmon_collector.ingest.sessions import Session
 from zmon_collector.telemetry import Telemetry
 from zmon_collector.windows.window import Now
+
+log = logging.getLogger("zmon.collector")
 
 
 @dataclass(slots=True)
@@ -23,10 +28,28 @@ class Arrival:
     telemetry: Telemetry
 
     def count(self, kind: str, rows: int, reason: str = "") -> None:
-        """Count rows that are in no window: late, lost, rejected or sampled out."""
+        """Count rows that are late, lost, rejected, degraded or sampled out."""
         if rows:
             self.model.windows.count(self.agent, kind, rows, self.now, reason)
             self.telemetry.count(kind, reason, rows)
+
+    def refuse(self, rows: int, reason: str, detail: str) -> None:
+        """Count rows that the collector rejects, and answer their publisher."""
+        self._answer("rejected", rows, reason, detail)
+
+    def degrade(self, rows: int, reason: str, detail: str) -> None:
+        """Count rows that the collector takes without a part of them, and answer their publisher."""
+        self._answer("degraded", rows, reason, detail)
+
+    def _answer(self, kind: str, rows: int, reason: str, detail: str) -> None:
+        if not rows:
+            return
+        self.count(kind, rows, reason)
+        self.session.answers.add(kind, rows, reason, detail)
+        topic = self.session.topic
+        if self.model.details.note(Detail(kind, reason, topic.agent_id, detail, self.now.wall)):
+            log.warning("model %r, agent %r: %d rows %s (%s): %s; further ones are counted, and shown on the page",
+                        topic.model, topic.agent_id, rows, kind, reason, short_detail(detail))  # fmt: skip
 
 
 @dataclass(slots=True)

@@ -23,6 +23,7 @@ from zmon_collector.config import Config
 from zmon_collector.config.policy import PolicyStore
 from zmon_collector.config.series_selection import matches
 from zmon_collector.ingest import validation
+from zmon_collector.ingest.answers import Detail
 from zmon_collector.ingest.arrival import Arrival, BatchArrival
 from zmon_collector.ingest.late_labels import LateLabels
 from zmon_collector.ingest.model_state import ModelState
@@ -83,6 +84,7 @@ class Ingestor:
     def reload(self, config: Config) -> None:
         """Follow another configuration, from the next window on."""
         self.config = config
+        self._schemas.forget_refusals()
         for (name, _), model in self.models.items():
             model.windows.change_rules(self.policies.of(name).rules)
 
@@ -101,6 +103,9 @@ class Ingestor:
         self.sessions.set_peer(session, peer)
         self._write_off(arrival, greeting.base - 1)
         self._count_tally(arrival, greeting.tally)
+        for reason, detail in greeting.details.items():
+            kind = "degraded" if reason in greeting.tally.get("degraded", {}) else "rejected"
+            arrival.model.details.note(Detail(kind, reason, greeting.topic.agent_id, detail, now.wall))
         if greeting.kind == "hello":
             arrival.model.windows.connect(arrival.agent, greeting.stream, now)
         elif greeting.kind == "bye":
@@ -115,20 +120,41 @@ class Ingestor:
         if message.kind == "schema":
             self._schemas.store(message, self.config.limits)
             return
+        refusal = self._schemas.refusal(message.schema)
+        if refusal is not None:
+            self.refuse_message(message, refusal, now, user)
+            return
         entry = self._schemas.get(message.schema)
         if entry is None:  # the position stays, so the rows come again, after their schema
             self.sessions.request_schema(message.stream, message.schema)
             raise WireError("schema_unknown", message.schema.hex())
-        session = self.sessions.get(message.stream)
-        if session is None:
-            session = self._register(message.stream, message.topic, StreamPosition(message.first - 1), now)
-        session.touch(message.topic, user, now)
+        session = self._session(message, now, user)
         arrival = BatchArrival(session, *self._admit(message.topic, now), now, self.telemetry, message, *entry)
         if message.kind == "labels":
             self._settle_labels(arrival)
         else:
             self._settle_rows(arrival)
         self.sessions.acknowledge(message.stream)
+
+    def refuse_message(self, message: Message, error: WireError, now: Now, user: str = "") -> None:
+        """Reject the rows of a batch that cannot be decoded, or whose schema was refused, and answer its publisher.
+
+        The position moves over them: no publisher sends a message again that is refused again.
+        """
+        if not self._is_wanted(message.topic):
+            return
+        session = self._session(message, now, user)
+        arrival = Arrival(session, *self._admit(message.topic, now), now, self.telemetry)
+        skip = self._accept(arrival, message)
+        arrival.refuse(message.rows - skip, error.reason, error.detail)
+        self.sessions.acknowledge(message.stream)
+
+    def _session(self, message: Message, now: Now, user: str) -> Session:
+        session = self.sessions.get(message.stream)
+        if session is None:
+            session = self._register(message.stream, message.topic, StreamPosition(message.first - 1), now)
+        session.touch(message.topic, user, now)
+        return session
 
     def _is_wanted(self, topic: Topic) -> bool:
         if matches(self.config.collector.models, topic.model):
@@ -166,7 +192,7 @@ class Ingestor:
     # --- settle ------------------------------------------------------------------------------------------------------
 
     def _settle_rows(self, arrival: BatchArrival) -> None:
-        skip = self._accept(arrival)
+        skip = self._accept(arrival, arrival.message)
         message, windows = arrival.message, arrival.model.windows
         fresh = message.rows - skip
         if not fresh:
@@ -178,7 +204,7 @@ class Ingestor:
             starts = windows.periods.starts(times)
             validation.check_span(starts, windows.rules.open_windows)
         except WireError as error:
-            arrival.count("rejected", fresh, error.reason)
+            arrival.refuse(fresh, error.reason, error.detail)
             return
         if skewed:
             self.telemetry.count("skewed", by=skewed)
@@ -198,19 +224,16 @@ class Ingestor:
 
     def _settle_labels(self, arrival: BatchArrival) -> None:
         """Hand labels to the join, which finds their rows: they were published before, or will be soon."""
-        skip = self._accept(arrival)
+        skip = self._accept(arrival, arrival.message)
         fresh = arrival.message.rows - skip
         if not fresh:
             return
         self.telemetry.count("labels", by=fresh)
         arrival.model.windows.disconnect_labels_only(arrival.agent, arrival.message.stream)
-        rejected = self.late.settle(self.turn.join_work, arrival, skip, self.config.collector.max_skew)
-        for reason, rows in rejected.items():
-            arrival.count("rejected", rows, reason)
+        self.late.settle(self.turn.join_work, arrival, skip, self.config.collector.max_skew)
 
-    def _accept(self, arrival: BatchArrival) -> int:
+    def _accept(self, arrival: Arrival, message: Message) -> int:
         """Move the stream's position over a message; return how many of its rows are settled already."""
-        message = arrival.message
         skip, lost = arrival.session.position.accept(message)
         arrival.count("lost", lost)
         self._count_tally(arrival, message.tally)

@@ -79,8 +79,8 @@ class LateLabels:
             )
         )
 
-    def settle(self, work: JoinWork, arrival: BatchArrival, skip: int, max_skew: float) -> Mapping[str, int]:
-        """Join labels from the row `skip` on with the windows that are open; return the rejected rows by reason."""
+    def settle(self, work: JoinWork, arrival: BatchArrival, skip: int, max_skew: float) -> None:
+        """Join labels from the row `skip` on with the windows that are open; refuse those that have no label."""
         message, schema, now = arrival.message, arrival.schema, arrival.now
         fresh = message.rows - skip
         try:
@@ -89,24 +89,23 @@ class LateLabels:
             ids, given = (column[skip:] for column in validation.check_labels(message, schema))
             times, _ = validation.resolve_times(message, now.wall, max_skew)
         except WireError as error:
-            return {error.reason: fresh}
+            arrival.refuse(fresh, error.reason, error.detail)
+            return
         when = np.full(fresh, times) if isinstance(times, int) else times[skip:]
         present = np.isfinite(given) if schema.task == "regression" else given >= 0
         windows = arrival.model.windows.label_windows(schema, now)
         targets = np.where(present, _targets(when, [window.start for window in windows]), -1)
-        rejected: Counter[str] = Counter()
         owner = self._owner(work, arrival.model, schema)
         for i in np.unique(targets).tolist():
             rows = np.flatnonzero(targets == i)
             if i < 0:
-                rejected["label_missing"] += len(rows)
+                arrival.refuse(len(rows), "label_missing", "a label is None or NaN")
             elif windows[i].conflict(schema):
-                rejected["schema_conflict"] += len(rows)
+                arrival.refuse(len(rows), "schema_conflict", windows[i].conflict(schema))
             else:
                 names, target = label_join.id_bytes(ids[rows]), self._target(windows[i])
                 block = label_join.Labelled(owner, target, arrival.agent, now.wall, names, given[rows], when[rows])
                 work.labelled.append(block)
-        return rejected
 
     def _target(self, window: OpenWindow) -> label_join.JoinWindow:
         self._turn.add(window.number)

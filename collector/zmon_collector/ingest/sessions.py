@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -11,6 +11,7 @@ import msgpack
 from zmon._wire.frames import Topic, pack
 from zmon.errors import WireError
 from zmon_collector.compute.sample import stream_seed
+from zmon_collector.ingest.answers import Answers
 from zmon_collector.ingest.stream_position import StreamPosition
 from zmon_collector.storage.journal import StreamRow
 from zmon_collector.telemetry import Telemetry
@@ -38,6 +39,7 @@ class Session:
     peer: bytes | None = None  # address on the control socket
     ends_at: float | None = None  # after a goodbye: when missing rows are lost
     left: bool = False  # said goodbye, and its missing rows are counted
+    answers: Answers = field(default_factory=Answers)
     seed: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -55,12 +57,15 @@ class Session:
 
 
 class PendingAck(NamedTuple):
-    """An acknowledgement that is due: its peer and stream, the last settled row, and the schema that is missing."""
+    """An acknowledgement that is due: its peer and stream, the last settled row, the schema that is missing, and what
+    was refused or degraded."""
 
     peer: bytes
     stream: bytes
     row: int
     need: bytes
+    refused: Mapping[str, tuple[int, str]]
+    degraded: Mapping[str, tuple[int, str]]
 
 
 class SessionRegistry:
@@ -160,7 +165,10 @@ class SessionRegistry:
         """Return the acknowledgements that are due after this turn."""
         acks, self._acks = self._acks, {}
         return [
-            PendingAck(session.peer, key, session.position.row, need)
+            PendingAck(
+                *(session.peer, key, session.position.row, need),
+                *(dict(session.answers.refused), dict(session.answers.degraded)),
+            )
             for key, need in acks.items()
             if (session := self.get(key)) is not None and session.peer is not None
         ]
@@ -171,7 +179,9 @@ class SessionRegistry:
         for key in self._changed:
             session = self._sessions[key]
             position, leaves = session.position, session.left or session.ends_at is not None
-            row = (session.topic.encode(), position.row, position.issued, pack(position.tally), leaves, wall)
+            answers = session.answers.plain()
+            tally = pack({**position.tally, "answers": answers} if answers else position.tally)
+            row = (session.topic.encode(), position.row, position.issued, tally, leaves, wall)
             rows.append(StreamRow(key, *row))
         forgotten, self._forgotten = self._forgotten, []
         self._changed.clear()
@@ -180,9 +190,13 @@ class SessionRegistry:
     def restore(self, row: StreamRow, now: Now) -> Session:
         """Restore a session from the journal. After a goodbye, what had not come by then gets a second, as always."""
         position = StreamPosition(row.row)
-        position.issued, position.tally = row.issued, msgpack.unpackb(row.tally)
+        tally = msgpack.unpackb(row.tally)
+        answers = Answers(tally.pop("answers", None))  # none before 0.2
+        position.issued, position.tally = row.issued, tally
         last_seen = now.mono - max(0.0, now.wall - row.heard)
-        session = self._sessions[row.id] = Session(row.id, Topic.decode(row.topic), position, last_seen)
+        session = self._sessions[row.id] = Session(
+            row.id, Topic.decode(row.topic), position, last_seen, answers=answers
+        )
         if row.gone:
             session.ends_at = now.mono + GONE_AFTER
         return session

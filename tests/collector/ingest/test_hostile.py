@@ -137,8 +137,9 @@ def test_counts_stay_within_what_the_journal_holds() -> None:
     tally = Tally()
     for _ in range(2000):
         tally.add("lost", wire.MAX_NUMBER)
-        tally.add("rejected", wire.MAX_NUMBER, "x")
-    assert tally.plain() == [0, 0, wire.MAX_NUMBER, 0, {"x": wire.MAX_NUMBER}]
+        for kind in ("rejected", "degraded"):
+            tally.add(kind, wire.MAX_NUMBER, "x")
+    assert tally.plain() == [0, 0, wire.MAX_NUMBER, 0, {"x": wire.MAX_NUMBER}, {"x": wire.MAX_NUMBER}]
 
 
 @pytest.mark.parametrize("name", ["fraud", "1", "d0", "a/b", "é"])

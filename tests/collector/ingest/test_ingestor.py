@@ -2,118 +2,14 @@
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Callable, Iterator
-from dataclasses import replace
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
-import pytest
-from zmon_collector.compute.finalizer import ClosedWindow
-from zmon_collector.config import Config
-from zmon_collector.config.sections import CollectorSection, WebSection
 from zmon_collector.ingest.receiver import ReceivedMessage
-from zmon_collector.ingest.recovery import Recovery
-from zmon_collector.service import Service
 from zmon_collector.storage import journal
 from zmon_collector.storage.chunk_codec import ChunkRecord
-from zmon_collector.windows.window import Now
 
-from tests.support.databases import in_memory
-from tests.support.waiting import until
-from zmon._wire import control
-from zmon._wire import frames as wire
-from zmon.batch import Schema
-
-TOPIC = wire.Topic("m", "", "a").encode()
-BODY = wire.encode_schema(Schema(classes=("a", "b")))
-STREAM = b"s" * 16
-T0 = 1_700_000_000 // 60 * 60
-
-
-class Table:
-    """A service that was not started: messages are laid before it one by one."""
-
-    def __init__(self, folder: Path) -> None:
-        section = CollectorSection(data_dir=folder, bind=f"ipc://{folder}/data", window=60, grace=0.0)
-        self.service = Service(replace(Config(web=WebSection(enabled=False)), collector=section))
-        self.now = Now(float(T0), 1000.0)
-        self.disk = in_memory(check_same_thread=False)
-
-    @property
-    def ingestor(self) -> Any:
-        return self.service.ingestor
-
-    def goes(self, seconds: float) -> None:
-        self.now = Now(self.now.wall + seconds, self.now.mono + seconds)
-
-    def batch(self, first: int, rows: int) -> None:
-        ts = int(self.now.wall * 1e9)
-        p = np.full((rows, 2), 0.5)
-        frames = wire.encode_batch(
-            TOPIC, stream=STREAM, schema=wire.schema_hash(BODY), first=first, rows=rows, base=first, ts=ts,
-            arrays=[("probabilities", "<f8", [rows, 2])], buffers=[p.tobytes()],
-        )  # fmt: skip
-        for each in (wire.encode_schema_message(TOPIC, STREAM, BODY), frames):
-            self.service.message_handler.handle(ReceivedMessage("data", [bytes(frame) for frame in each]), self.now)
-
-    def greeting(self, kind: str, base: int = 1, issued: int = 0, **tally: Any) -> None:
-        frame = control.encode_greeting(
-            kind, topic=TOPIC, stream=STREAM, base=base, acked=0, issued=issued, clock=0, tally=tally
-        )
-        self.service.message_handler.handle(ReceivedMessage("control", [frame], b"peer"), self.now)
-
-    def end_turn(self) -> None:
-        turn, _, _ = self.ingestor.end_turn(self.now)
-        journal.write(turn, self.disk)
-
-    def finished(self, count: int) -> list[ClosedWindow]:
-        """The next windows that the engine has finished."""
-        found: list[ClosedWindow] = []
-
-        def enough() -> bool:
-            found.extend(self.service.engine.advance())
-            return len(found) >= count
-
-        until(enough, what="the windows to be finished")
-        for closed in found:
-            self.ingestor.unreported.pop(closed.number, None)
-        return found
-
-    def later(self, seconds: float = 1.1) -> None:
-        """Some time passes, and goodbyes are settled."""
-        self.goes(seconds)
-        self.ingestor.end_streams(self.now)
-
-    def recovery(self, disk: sqlite3.Connection) -> Recovery:
-        """What another run left behind."""
-        service = self.service
-        found = journal.load(disk)
-        return Recovery(found, self.ingestor, service.database, lambda: None)
-
-    def counts(self, kind: str) -> int:
-        return self.service.telemetry.get(kind)
-
-    def end(self) -> None:
-        self.service.engine.shutdown()
-        self.service.receiver.close()
-        self.disk.close()
-
-
-@pytest.fixture
-def lay(tmp_path: Path) -> Iterator[Callable[[], Table]]:
-    made: list[Table] = []
-
-    def one() -> Table:
-        folder = tmp_path / str(len(made))
-        folder.mkdir()
-        made.append(Table(folder))
-        return made[-1]
-
-    yield one
-    for table in made:
-        table.end()
+from tests.support.unstarted import Table
 
 
 def test_rows_that_come_beside_a_window_of_counts_keep_their_metrics(lay: Callable[[], Table]) -> None:

@@ -1,0 +1,73 @@
+"""What the collector refused or degraded of a stream, for its publisher; and the newest details, for operators."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from zmon._wire.checks import MAX_NAME, short_detail
+from zmon._wire.frames import MAX_NUMBER
+
+REASONS = 32  # of one stream and kind; further ones are answered as OTHER
+OTHER = "other"
+DETAILS = 256  # of one model
+
+
+class Answers:
+    """Rows of one stream that the collector refused or degraded: by reason, with the newest detail; cumulative.
+
+    They are journaled with the stream's position, in the turn that settles the rows.
+    """
+
+    __slots__ = ("degraded", "refused")
+
+    def __init__(self, plain: Mapping[str, Any] | None = None) -> None:
+        plain = plain or {}
+        self.refused: dict[str, tuple[int, str]] = {why: tuple(each) for why, each in plain.get("refused", {}).items()}
+        self.degraded: dict[str, tuple[int, str]] = {
+            why: tuple(each) for why, each in plain.get("degraded", {}).items()
+        }
+
+    def add(self, kind: str, rows: int, reason: str, detail: str) -> None:
+        """Count rows; `kind` is ``"rejected"`` or ``"degraded"``."""
+        counts = self.refused if kind == "rejected" else self.degraded
+        if reason not in counts and len(counts) >= REASONS:
+            reason = OTHER
+        counts[reason] = min(counts.get(reason, (0, ""))[0] + rows, MAX_NUMBER), short_detail(detail)
+
+    def plain(self) -> dict[str, Any]:
+        """Return the counts as plain data, for the journal; empty if there are none."""
+        return {"refused": self.refused, "degraded": self.degraded} if self.refused or self.degraded else {}
+
+
+class Detail(NamedTuple):
+    """Why rows of an agent were rejected or degraded, the newest time."""
+
+    kind: str  # "rejected" or "degraded"
+    reason: str
+    agent: str
+    detail: str
+    time: float  # epoch seconds
+
+
+class Details:
+    """The newest detail of a model's rejected and degraded rows, by kind, reason and agent; the oldest are dropped."""
+
+    def __init__(self) -> None:
+        self._details: OrderedDict[tuple[str, str, str], Detail] = OrderedDict()
+
+    def note(self, detail: Detail) -> bool:
+        """Keep a detail; return whether it is the first of its kind, reason and agent."""
+        key = detail[:3]
+        first = key not in self._details
+        reason = detail.reason[:MAX_NAME]
+        self._details[key] = detail._replace(reason=short_detail(reason), detail=short_detail(detail.detail))
+        self._details.move_to_end(key)
+        if len(self._details) > DETAILS:
+            self._details.popitem(last=False)
+        return first
+
+    def newest(self) -> list[Detail]:
+        """Return the details, newest first."""
+        return list(reversed(self._details.values()))

@@ -1,0 +1,169 @@
+"""A service that was not started, on a clock of the test's: messages are laid before it one by one."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from zmon_collector.compute.finalizer import ClosedWindow
+from zmon_collector.config import Config
+from zmon_collector.config.sections import CollectorSection, WebSection
+from zmon_collector.ingest.receiver import ReceivedMessage
+from zmon_collector.ingest.recovery import Recovery
+from zmon_collector.service import Service
+from zmon_collector.storage import journal
+from zmon_collector.windows.window import Now, Tally
+
+from tests.support.databases import in_memory
+from tests.support.waiting import until
+from zmon import categories
+from zmon._wire import control
+from zmon._wire import frames as wire
+from zmon._wire.control import Ack
+from zmon.batch import Array, Schema
+
+TOPIC = wire.Topic("m", "", "a").encode()
+AB = Schema(classes=("a", "b"))
+STREAM = b"s" * 16
+T0 = 1_700_000_000 // 60 * 60
+
+
+def topic_of(agent: str) -> bytes:
+    return wire.Topic("m", "", agent).encode()
+
+
+def stream_of(agent: str) -> bytes:
+    return STREAM if agent == "a" else agent.encode().ljust(16, b"s")
+
+
+class Table:
+    """A service that was not started: messages are laid before it one by one."""
+
+    def __init__(self, folder: Path) -> None:
+        section = CollectorSection(data_dir=folder, bind=f"ipc://{folder}/data", window=60, grace=0.0)
+        self.service = Service(replace(Config(web=WebSection(enabled=False)), collector=section))
+        self.now = Now(float(T0), 1000.0)
+        self.disk = in_memory(check_same_thread=False)
+
+    @property
+    def ingestor(self) -> Any:
+        return self.service.ingestor
+
+    def goes(self, seconds: float) -> None:
+        self.now = Now(self.now.wall + seconds, self.now.mono + seconds)
+
+    def batch(self, first: int, rows: int) -> None:
+        """Rows of the stream of agent a, with their schema."""
+        self.send(AB, {"probabilities": np.full((rows, 2), 0.5)}, first=first)
+
+    def send(
+        self,
+        schema: Schema,
+        columns: Mapping[str, Array],
+        dictionaries: Mapping[str, Sequence[Sequence[str]]] | None = None,
+        *,
+        first: int = 1,
+        agent: str = "a",
+        **header: Any,
+    ) -> None:
+        """A schema, and rows of the agent's stream."""
+        body = wire.encode_schema(schema)
+        self.data(wire.encode_schema_message(topic_of(agent), stream_of(agent), body))
+        rows = len(next(iter(columns.values())))
+        arrays: list[Any] = [(name, column.dtype.str, list(column.shape)) for name, column in columns.items()]
+        buffers = [np.ascontiguousarray(column).tobytes() for column in columns.values()]
+        for blob, name in wire.BLOBS.items():
+            if dictionaries and name in dictionaries:
+                arrays.append((blob, "|u1", [1]))
+                buffers.append(categories.encode(rows, tuple(map(tuple, dictionaries[name]))))
+        described = {"first": first, "rows": rows, "base": first, "ts": int(self.now.wall * 1e9), "arrays": arrays}
+        self.data(
+            wire.encode_batch(
+                topic_of(agent), stream=stream_of(agent), schema=wire.schema_hash(body), buffers=buffers,
+                **{**described, **header},
+            )
+        )  # fmt: skip
+
+    def data(self, frames: Sequence[bytes | memoryview]) -> None:
+        received = ReceivedMessage("data", [bytes(frame) for frame in frames])
+        self.service.message_handler.handle(received, self.now)
+
+    def answer(self, agent: str = "a") -> Ack:
+        """The acknowledgement that an agent's stream gets with this turn."""
+        self.greeting("ping", agent=agent)
+        return self.answers()[stream_of(agent)]
+
+    def answers(self) -> dict[bytes, Ack]:
+        """End the turn; return the acknowledgements by stream."""
+        turn, acks, _ = self.ingestor.end_turn(self.now)
+        journal.write(turn, self.disk)
+        sent: list[bytes] = []
+        receiver = self.service.receiver
+        receiver.reply, kept = lambda kind, peer, frame: sent.append(frame), receiver.reply  # type: ignore[method-assign]
+        try:
+            self.service._acknowledge(acks)
+        finally:
+            receiver.reply = kept  # type: ignore[method-assign]
+        return {ack.stream: ack for ack in map(control.decode_ack, sent)}
+
+    def tally(self, agent: str = "a", model: str = "m") -> Any:
+        """The counts of an agent over all open windows, and those that have none."""
+        manager = self.ingestor.models[model, ""].windows
+        whole = Tally()
+        for tallies in (manager.unplaced, *(window.tallies for window in manager.open.values())):
+            if agent in tallies:
+                whole.absorb(tallies[agent])
+        return whole
+
+    def greeting(self, kind: str, base: int = 1, issued: int = 0, agent: str = "a", **tally: Any) -> None:
+        frame = control.encode_greeting(
+            kind,
+            topic=topic_of(agent),
+            stream=stream_of(agent),
+            base=base,
+            acked=0,
+            issued=issued,
+            clock=0,
+            tally=tally,
+        )
+        self.service.message_handler.handle(ReceivedMessage("control", [frame], b"peer"), self.now)
+
+    def end_turn(self) -> None:
+        turn, _, _ = self.ingestor.end_turn(self.now)
+        journal.write(turn, self.disk)
+
+    def finished(self, count: int) -> list[ClosedWindow]:
+        """The next windows that the engine has finished."""
+        found: list[ClosedWindow] = []
+
+        def enough() -> bool:
+            found.extend(self.service.engine.advance())
+            return len(found) >= count
+
+        until(enough, what="the windows to be finished")
+        for closed in found:
+            self.ingestor.unreported.pop(closed.number, None)
+        return found
+
+    def later(self, seconds: float = 1.1) -> None:
+        """Some time passes, and goodbyes are settled."""
+        self.goes(seconds)
+        self.ingestor.end_streams(self.now)
+
+    def recovery(self, disk: sqlite3.Connection) -> Recovery:
+        """What another run left behind."""
+        service = self.service
+        found = journal.load(disk)
+        return Recovery(found, self.ingestor, service.database, lambda: None)
+
+    def counts(self, kind: str) -> int:
+        return self.service.telemetry.get(kind)
+
+    def end(self) -> None:
+        self.service.engine.shutdown()
+        self.service.receiver.close()
+        self.disk.close()
