@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from tests.bench import check, performance, suite, targets
+from tests.bench import check, forms, measure, peers, performance, rate, suite, targets
+from tests.bench.given import FORMS
 
 
 @pytest.fixture
@@ -56,3 +59,43 @@ def test_a_target_is_reached_or_not() -> None:
     case = {"features": 20, "rows_a_message": 1000, "journal": "on", "rows_per_second": 9e5}
     assert not rows.reached({"collector": [case]})
     assert rows.reached({"collector": [case | {"rows_per_second": 1.1e6}]})
+
+
+def test_a_target_without_its_measurement_is_not_measured() -> None:
+    assert {row[-1] for row in targets.show({}).rows} == {"not measured"}
+
+
+def test_a_median_has_an_interval() -> None:
+    found = [measure.interval(np.random.default_rng(seed).normal(size=60)) for seed in range(400)]
+    assert 0.93 <= np.mean([low <= 0.0 <= high for low, high in found]) <= 0.99
+
+
+def test_each_contender_has_its_calls_and_the_wait_is_not_in_its_times() -> None:
+    calls: list[str] = []
+    found = measure.costs(
+        {"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 2, {"a": 3, "b": 1},
+        lambda: calls.append("wait"),
+    )  # fmt: skip
+    assert calls == ["a", "a", "a", "wait", "b", "wait"] * 3
+    assert [len(found[name].times) for name in "ab"] == [6, 2]
+
+
+@pytest.mark.integration
+def test_capture_by_form_measures_every_form(tmp_path: Path) -> None:
+    found = forms.run(tmp_path, quick=True)
+    assert {row["form"] for row in found["calls"]} == {row["form"] for row in found["watch"]} == set(FORMS)
+    assert all(row["p50_us"] > 0 and row["cold_p50_us"] > 0 and row["of_raw"] > 0 for row in found["calls"])
+    for table in forms.show(found):
+        assert all(len(row) == len(table.head) for row in table.rows)
+
+
+@pytest.mark.integration
+def test_the_rate_measures_another_checkout_in_turn(tmp_path: Path) -> None:
+    here = Path(__file__).parents[1]
+    found = rate.run(tmp_path, quick=True, checkouts={"this": here, "the other": here})
+    assert [row["zmon"] for row in found] == ["this", "the other"]
+    assert all(len(row) == 3 for row in rate.show(found)[0].rows)
+
+
+def test_figures_of_the_peers_have_both_parts() -> None:
+    assert peers.PARTS.keys() == peers.kept().keys()

@@ -22,9 +22,11 @@ def main() -> None:
     )
     arguments.add_argument("--only", nargs="+", choices=suite.NAMES, help="these measurements alone")
     given = arguments.parse_args()
-    if given.keep and (given.quick or given.only):
-        arguments.error("--keep is for a whole run: leave out --quick and --only")
     figures: dict[str, Any] = {"machine": suite.machine()}
+    if given.keep and given.quick:
+        arguments.error("--keep is for a full run: leave out --quick")
+    if given.keep and given.only and suite.committed().get("machine") != figures["machine"]:
+        arguments.error("--only replaces part of the committed figures, which are of another machine: leave it out")
     print("measured on", ", ".join(f"{name} {value}" for name, value in figures["machine"].items()))
     started = time.monotonic()
     for name, found in suite.run(given.quick, tuple(given.only or suite.NAMES)):
@@ -35,7 +37,7 @@ def main() -> None:
             given.json.write_text(json.dumps(figures, indent=1, default=float) + "\n")
     print(f"\n{time.monotonic() - started:.0f} s")
     if given.keep:
-        performance.keep(figures)
+        performance.keep({**(suite.committed() if given.only else {}), **figures})
 
 
 if __name__ == "__main__":

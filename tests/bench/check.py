@@ -11,11 +11,13 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from tests.bench import suite
+from tests.bench.given import Case
 from tests.bench.measure import Table
 from tests.bench.targets import one
 
 TOLERANCE = 1.6
-MEASURED = ("capture", "states", "collector", "engine", "metrics", "scaling")  # where the ratios come from
+# Where the ratios come from.
+MEASURED = ("capture", "forms", "rate", "states", "collector", "engine", "metrics", "scaling")
 
 
 class Ratio(NamedTuple):
@@ -33,6 +35,10 @@ def ratios(figures: dict[str, Any]) -> Iterator[Ratio]:
         if row["what"] == "publish":
             yield Ratio("capture", f"publish of raw send, {row['shape']}", row["of_raw"], False)
             yield Ratio("capture", f"publish of memcpy, {row['shape']}", row["of_memcpy"], False)
+    for row in figures.get("forms", {}).get("calls", []):
+        yield Ratio("forms", f"publish of raw send, {Case.of(row)}", row["of_raw"], False)
+    for row in figures.get("rate", []):
+        yield Ratio("rate", "processor time of a dict row, of a raw send", row["of_raw"], False)
     for row in figures.get("states", []):
         if row["state"] != "idle" and "copy" not in row["state"]:
             yield Ratio("states", f"publish of idle, {row['state']}", row["of_idle"], False)

@@ -15,21 +15,58 @@ Times = Mapping[str, np.ndarray]
 LAST = max(os.sched_getaffinity(0))  # the core that collectors get where the model's cost is measured
 
 
-def interleaved(
-    contenders: Mapping[str, Callable[[], Any]], rounds: int, calls: int, between: Callable[[], Any] = lambda: None
-) -> Times:
-    """Nanoseconds of every call: each round gives each contender `calls` calls, then `between` runs untimed."""
+class Cost(NamedTuple):
+    """Nanoseconds of every call, and seconds of the whole process's processor time a call, background included."""
+
+    times: np.ndarray
+    processor: float
+
+
+def costs(
+    contenders: Mapping[str, Callable[[], Any]],
+    rounds: int,
+    calls: Mapping[str, int],
+    between: Callable[[], Any] = lambda: None,
+) -> Mapping[str, Cost]:
+    """Give each contender its calls a round, in turn. `between` follows each turn: its wait is not in the times."""
     times: dict[str, list[int]] = {name: [] for name in contenders}
+    used: dict[str, list[float]] = {name: [] for name in contenders}
     clock = time.perf_counter_ns
     for number in range(rounds + 1):
         for name, call in contenders.items():
-            for _ in range(calls):
+            before = time.process_time()
+            turn = []
+            for _ in range(calls[name]):
                 started = clock()
                 call()
-                ended = clock()
-                if number:  # the first round warms up
-                    times[name].append(ended - started)
+                turn.append(clock() - started)
             between()
+            if number:  # the first round warms up
+                times[name] += turn
+                used[name].append(time.process_time() - before)
+    return {name: Cost(np.array(times[name]), float(np.median(used[name])) / calls[name]) for name in contenders}
+
+
+def interleaved(
+    contenders: Mapping[str, Callable[[], Any]], rounds: int, calls: int, between: Callable[[], Any] = lambda: None
+) -> Times:
+    """Nanoseconds of every call, as `costs` gives them."""
+    found = costs(contenders, rounds, dict.fromkeys(contenders, calls), between)
+    return {name: each.times for name, each in found.items()}
+
+
+def paced(contenders: Mapping[str, Callable[[], Any]], calls: int, every: float) -> Times:
+    """Nanoseconds of every call when one is made each `every` seconds, the contenders in turn: caches are cold."""
+    times: dict[str, list[int]] = {name: [] for name in contenders}
+    clock = time.perf_counter_ns
+    due = time.perf_counter()
+    for _ in range(calls):
+        for name, call in contenders.items():
+            due = max(due + every, time.perf_counter())
+            time.sleep(max(0.0, due - time.perf_counter()))
+            started = clock()
+            call()
+            times[name].append(clock() - started)
     return {name: np.array(each) for name, each in times.items()}
 
 
@@ -43,6 +80,17 @@ def spread(times: np.ndarray, rounds: int) -> float:
     """How far the rounds' medians lie apart, half of it, as a share of the median."""
     medians = [np.median(part) for part in np.array_split(times, rounds)]
     return float((max(medians) - min(medians)) / 2 / np.median(times))
+
+
+def interval(values: np.ndarray) -> tuple[float, float]:
+    """The 95% interval of a median, from the order of the values alone.
+
+    >>> interval(np.arange(101.0))
+    (40.0, 60.0)
+    """
+    ordered, half = np.sort(values), 0.98 * np.sqrt(len(values))
+    low, high = int(np.floor((len(values) - 1) / 2 - half)), int(np.ceil((len(values) - 1) / 2 + half))
+    return float(ordered[max(low, 0)]), float(ordered[min(high, len(values) - 1)])
 
 
 def script(code: str, *arguments: object, **options: Any) -> subprocess.Popen[str]:

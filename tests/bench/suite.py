@@ -19,8 +19,8 @@ from tests.bench import peers
 from tests.bench.measure import Table
 
 NAMES = (
-    "capture", "states", "effect", "start", "metrics", "engine", "collector", "singles", "memory", "close", "recovery",
-    "look", "crowd", "page", "api", "scaling", "backfill",
+    "capture", "forms", "rate", "states", "effect", "start", "metrics", "engine", "collector", "singles", "memory",
+    "close", "recovery", "look", "crowd", "page", "api", "scaling", "backfill",
 )  # fmt: skip
 FIGURES = Path(__file__).with_name("figures.json")
 
@@ -51,7 +51,12 @@ def tables(figures: dict[str, Any]) -> list[Table]:
     return [table for name in NAMES if name in figures for table in module(name).show(figures[name])]
 
 
+def committed() -> dict[str, Any]:
+    """The committed figures without those of the peers; empty if none are."""
+    found: dict[str, Any] = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
+    return found
+
+
 def kept() -> dict[str, Any]:
     """The committed figures, those of the peers among them; without a run that was kept, those of the peers alone."""
-    found: dict[str, Any] = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
-    return {**found, "peers": json.loads(peers.KEPT.read_text())}
+    return {**committed(), "peers": peers.kept()}
