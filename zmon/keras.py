@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from zmon._capture.columns import rejection
-from zmon._watch.call_context import arguments_for
-from zmon._watch.watcher import Recorder, Watcher
+from zmon._watch.recorder import Recorder
+from zmon._watch.watcher import Watcher
 
 
 class EvaluationCallback:
@@ -58,8 +58,7 @@ class EvaluationCallback:
             for start in range(0, len(self._x), self._batch_size):
                 rows = slice(start, start + self._batch_size)
                 x = self._x[rows]
-                extra = {**arguments_for(self._publisher), "labels": self._y[rows]}
-                watcher.publish(watcher.output, self.model.predict_on_batch(x), x, extra)
+                watcher.record("predict_on_batch", self.model.predict_on_batch(x), (x,), {}, {"labels": self._y[rows]})
         except Exception as error:  # noqa: BLE001 - a training run must not end because of this
             self._publisher.reject(*rejection(error, self._y))
 

@@ -16,6 +16,7 @@ from sklearn.model_selection import cross_val_score
 import zmon
 from tests.support.frameworks import require
 from tests.support.twins import Twins, overhead
+from tests.support.waiting import counts
 
 X, Y = load_iris(return_X_y=True)
 Make = Callable[..., zmon.Publisher]
@@ -53,13 +54,13 @@ def test_their_regressors(name: str, publisher: Make) -> None:
     pub = publisher(task="regression")
     model = zmon.watch(bare, pub)
     assert np.array_equal(model.predict(X), bare.predict(X))
-    assert (pub.stats.published, dict(pub.stats.rejected)) == (150, {})
+    assert counts(pub) == (150, {})
     overhead(f"{name} predict of a regressor", lambda: bare.predict(X[:32]), lambda: model.predict(X[:32]), 20)
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_boosters_are_asked_what_they_give(publisher: Make) -> None:
-    lightgbm, xgboost = require("lightgbm"), require("xgboost")
+    lightgbm = require("lightgbm")
     pub = publisher()
     booster = classifier("lightgbm").fit(X, Y).booster_
     with pytest.raises(zmon.ConfigurationError, match="pass output='proba', 'logits'"):
@@ -69,8 +70,90 @@ def test_boosters_are_asked_what_they_give(publisher: Make) -> None:
     raw = zmon.watch(booster, pub, output="logits").predict(X, raw_score=True)
     assert np.array_equal(raw, booster.predict(X, raw_score=True))
     assert isinstance(booster, lightgbm.Booster)
-    other = classifier("xgboost").fit(X, Y).get_booster()
-    matrix = xgboost.DMatrix(X)  # such inputs have no columns to publish
-    assert np.array_equal(zmon.watch(other, pub, output="proba").predict(matrix), other.predict(matrix))
-    assert (pub.stats.published, dict(pub.stats.rejected)) == (450, {})
-    overhead("lightgbm booster", lambda: booster.predict(X[:32]), lambda: watched.predict(X[:32]), 20)
+    margin = zmon.watch(booster, pub, output="proba").predict(X, 0, None, True)  # raw_score, by its place
+    assert np.array_equal(margin, raw)
+    assert counts(pub) == (450, {})
+    some, one = X[:32], {"num_threads": 1}
+    overhead("lightgbm booster", lambda: booster.predict(some, **one), lambda: watched.predict(some, **one), 20)
+
+
+@pytest.fixture(scope="module")
+def mixed() -> Any:
+    """Numbers with missing values and zeros, and a column of categories."""
+    frame = require("pandas").DataFrame(X, columns=["a", "b", "c", "d"])
+    frame.loc[3, "a"], frame.loc[4, "a"] = np.nan, 0.0
+    frame["kind"] = require("pandas").Categorical(["x", "y", "z"] * 50)
+    return frame
+
+
+@pytest.fixture(scope="module")
+def native(mixed: Any) -> Any:
+    xgboost = require("xgboost")
+    matrix = xgboost.DMatrix(mixed, Y, enable_categorical=True)
+    return xgboost.train({"objective": "multi:softprob", "num_class": 3, "nthread": 1}, matrix, 5)
+
+
+def test_xgboost_takes_features_from_its_matrix(native: Any, mixed: Any, twins: Callable[..., Twins]) -> None:
+    xgboost = require("xgboost")
+    matrix = xgboost.DMatrix(mixed, enable_categorical=True, nthread=1)
+    pair = twins(classes=3)
+    watched = zmon.watch(native, pair.watched, output="proba")
+    with pair.at_once():
+        given = watched.predict(matrix)
+        direct = watched.inplace_predict(mixed)
+        margin = watched.predict(matrix, output_margin=True)
+        watched.inplace_predict(mixed, predict_type="margin")
+    assert np.array_equal(given, native.predict(matrix))
+    assert np.array_equal(direct, native.inplace_predict(mixed))
+    assert np.array_equal(margin, native.predict(matrix, output_margin=True))
+    single = mixed.astype(dict.fromkeys("abcd", np.float32))
+    powers = np.exp(margin - margin.max(axis=1, keepdims=True))
+    softmax = powers / powers.sum(axis=1, keepdims=True)
+    for p, rows in ((given, single), (direct, mixed), (softmax, single), (softmax, mixed)):
+        pair.by_hand(p, rows)
+    points = pair.same("feature_value", "feature_freq", "max_prediction_proba")
+    assert any(("feat_name", "kind") in names for names in points)
+    some = xgboost.DMatrix(mixed[:32].drop(columns="kind"), nthread=1)
+    bare = xgboost.train({"nthread": 1, "objective": "multi:softprob", "num_class": 3}, xgboost.DMatrix(X, Y), 5)
+    bare.feature_names = None
+    plain = zmon.watch(bare, pair.watched, output="proba")
+    options: dict[str, Any] = {"validate_features": False}
+    overhead("xgboost booster, DMatrix", lambda: bare.predict(some, **options), lambda: plain.predict(some, **options))
+    rows = X[:32]
+    overhead("xgboost inplace_predict", lambda: bare.inplace_predict(rows), lambda: plain.inplace_predict(rows))
+
+
+def test_a_matrix_without_names_and_one_that_cannot_be_read(publisher: Make) -> None:
+    xgboost = require("xgboost")
+    bare = xgboost.train({"objective": "binary:logistic", "nthread": 1}, xgboost.DMatrix(X, Y > 0), 3)
+    pub = publisher(classes=2)
+    kept: list[dict[str, Any]] = []
+    pub.publish = lambda *_, **named: kept.append(named)  # type: ignore[method-assign]
+    watched = zmon.watch(bare, pub, output="proba")
+    rows = X.copy()
+    rows[0, 0], rows[1, 1] = 0.0, np.nan
+    watched.predict(xgboost.DMatrix(rows))
+    np.testing.assert_array_equal(kept[0]["inputs"], rows.astype(np.float32))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(xgboost.DMatrix, "get_data", lambda self: 1 / 0)  # as one in external memory
+        watched.predict(xgboost.DMatrix(rows))
+    assert kept[1]["inputs"] is None
+    assert kept[1]["probabilities"].shape == (150,)
+
+
+def test_explanations_are_not_predictions(
+    native: Any, mixed: Any, publisher: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    matrix = require("xgboost").DMatrix(mixed, enable_categorical=True)
+    pub = publisher(classes=3)
+    booster = classifier("lightgbm").fit(X, Y).booster_
+    with caplog.at_level("WARNING", "zmon"):
+        for _ in range(2):
+            leaves = zmon.watch(booster, pub, output="proba").predict(X, pred_leaf=True)
+            watched = zmon.watch(native, pub, output="proba")
+            watched.predict(matrix, pred_leaf=True)
+            contributions = watched.predict(matrix, pred_contribs=True)
+    assert leaves.shape[0] == contributions.shape[0] == 150
+    assert counts(pub) == (0, {})
+    lines = [record.getMessage() for record in caplog.records if "leaves and contributions" in record.getMessage()]
+    assert len(lines) == 4, "one for each watched model and method"

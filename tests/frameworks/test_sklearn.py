@@ -22,6 +22,9 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.multiclass import OneVsRestClassifier
+from sklearn.multioutput import ClassifierChain, MultiOutputClassifier
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
@@ -30,6 +33,7 @@ from sklearn.utils.validation import check_is_fitted
 import zmon
 from tests.support.frameworks import require
 from tests.support.twins import Twins, overhead
+from tests.support.waiting import counts
 
 X, Y = load_iris(return_X_y=True)
 NAMES = np.array(["setosa", "versicolor", "virginica"])
@@ -72,7 +76,7 @@ def test_a_regression_publishes_its_values(publisher: Make) -> None:
     bare = LinearRegression().fit(X, Y)
     model = zmon.watch(bare, pub)
     assert np.array_equal(model.predict(X), bare.predict(X))
-    assert (pub.stats.published, dict(pub.stats.rejected)) == (150, {})
+    assert counts(pub) == (150, {})
     with pytest.raises(zmon.ConfigurationError, match="task='regression'"):
         zmon.watch(bare, publisher())
 
@@ -102,7 +106,7 @@ def test_each_outer_call_publishes_once(publisher: Make) -> None:
     other = publisher()
     zmon.watch(model, other).predict_proba(X[:4])  # another publisher is another matter
     assert (pub.stats.published, other.stats.published) == (21, 4)
-    assert not pub.stats.rejected
+    assert not counts(pub)[1]
 
 
 def test_copies_are_of_the_bare_model(publisher: Make) -> None:
@@ -133,7 +137,7 @@ def test_cross_validation_publishes_nothing(publisher: Make) -> None:
     CalibratedClassifierCV(model, cv=2).fit(X, Y)
     make_pipeline(StandardScaler(), model).fit(X, Y)
     assert pub.stats.published == 0
-    assert not pub.stats.rejected
+    assert not counts(pub)[1]
 
 
 def test_it_behaves_as_the_original(publisher: Make) -> None:
@@ -194,7 +198,7 @@ def test_many_threads(publisher: Make) -> None:
         each.join()
     assert not wrong
     assert pub.stats.published == 8 * 50 * len(X)
-    assert not pub.stats.rejected
+    assert not counts(pub)[1]
 
 
 class TwoTargets(BaseEstimator):
@@ -212,7 +216,7 @@ def test_what_cannot_be_watched_is_refused_clearly(publisher: Make) -> None:
     refused = zmon.ConfigurationError
     with pytest.raises(refused, match="several targets"):
         zmon.watch(RandomForestClassifier(2).fit(X, two), publisher())
-    with pytest.raises(refused, match="several targets"):
+    with pytest.raises(refused, match="several targets; construct the publisher with task='multilabel'"):
         zmon.watch(OneVsRestClassifier(LogisticRegression()).fit(X, two == 1), publisher())
     with pytest.raises(refused, match="output='label', or watch a CalibratedClassifierCV"):
         zmon.watch(LinearSVC(), publisher(), output="proba")
@@ -235,10 +239,94 @@ def test_what_cannot_be_watched_is_refused_clearly(publisher: Make) -> None:
     answer = zmon.watch(TwoTargets(), pub).predict_proba(X)
     zmon.watch(LogisticRegression().fit(X[:100], Y[:100]), pub).decision_function(X)
     assert len(answer) == 2
-    assert dict(pub.stats.rejected) == {"multi_output": 2, "decision_function": 150}
+    assert counts(pub)[1] == {"multi_output": 150, "decision_function": 150}
     zmon.watch(TwoTargets(), pub, output="label").predict(X)
-    assert pub.stats.rejected["multi_output"] == 152
+    assert counts(pub)[1]["multi_output"] == 300
     assert pub.stats.published == 0
+
+
+SEVERAL = np.column_stack([Y == 0, X[:, 0] > 5.8, X[:, 1] > 3]).astype(int)
+MULTILABEL = {
+    "one-vs-rest": lambda: OneVsRestClassifier(LogisticRegression(max_iter=500)),
+    "network": lambda: make_pipeline(StandardScaler(), MLPClassifier(4, max_iter=20, random_state=0)),
+    "search": lambda: GridSearchCV(MLPClassifier(4, max_iter=20, random_state=0), {"alpha": [0.1]}, cv=2),
+    "neighbours": KNeighborsClassifier,
+    "forest": lambda: RandomForestClassifier(5, random_state=0),
+    "one each": lambda: MultiOutputClassifier(LogisticRegression(max_iter=500)),
+    "chain": lambda: ClassifierChain(LogisticRegression(max_iter=500)),
+}
+
+
+class Multilabel:
+    """A publisher with task="multilabel" that keeps what it is given."""
+
+    task, enabled = "multilabel", True
+
+    def __init__(self) -> None:
+        self.kept: list[dict[str, Any]] = []
+        self.rejected: list[tuple[str, str, int]] = []
+
+    def publish(self, **arguments: Any) -> None:
+        self.kept.append(arguments)
+
+    def reject(self, *rejection: Any) -> None:
+        self.rejected.append(rejection)
+
+    def class_names(self, default: Any) -> list[object]:
+        return list(default)
+
+
+@pytest.mark.parametrize("make", MULTILABEL.values(), ids=MULTILABEL.keys())
+@pytest.mark.filterwarnings("ignore")
+def test_several_labels_per_row(make: Callable[[], Any], publisher: Make) -> None:
+    bare = make().fit(X, SEVERAL)
+    with pytest.raises(zmon.ConfigurationError, match="construct the publisher with task='multilabel'"):
+        zmon.watch(bare, publisher())
+    recorder = Multilabel()
+    given = zmon.watch(bare, recorder).predict_proba(X)
+    expected = bare.predict_proba(X)
+    each = np.column_stack([p[:, 1] for p in expected]) if isinstance(expected, list) else expected
+    assert np.array_equal(np.asarray(given), np.asarray(expected))
+    assert np.array_equal(recorder.kept[0]["probabilities"], each)
+    assert recorder.kept[0]["inputs"] is X
+    assert not recorder.rejected
+    with pytest.raises(zmon.ConfigurationError, match="output='label' does not fit"):
+        zmon.watch(bare, recorder, output="label")
+
+
+def test_labels_that_are_constant_or_not_yes_or_no() -> None:
+    recorder = Multilabel()
+    constant = np.column_stack([Y == 0, np.zeros(150), np.ones(150)]).astype(int)
+    zmon.watch(KNeighborsClassifier().fit(X, constant), recorder).predict_proba(X)
+    assert recorder.kept[0]["probabilities"][:, 1:].tolist() == [[0.0, 1.0]] * 150
+    zmon.watch(KNeighborsClassifier().fit(X, np.column_stack([Y, Y])), recorder).predict_proba(X)
+    assert [(reason, rows) for reason, _, rows in recorder.rejected] == [("multi_output", 150)]
+    zmon.watch(lambda rows: np.array([[0.0, 1e4, -1e4]]), recorder, output="logits")(X[:1])
+    assert recorder.kept[1]["probabilities"].tolist() == [[0.5, 1.0, 0.0]], "every class by itself"
+
+
+def test_predict_of_a_model_with_probabilities_says_what_to_call(
+    publisher: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    pub = publisher()
+    bare = LogisticRegression(max_iter=500).fit(X, Y)
+    with caplog.at_level("WARNING", "zmon"):
+        model = zmon.watch(bare, pub)
+        for _ in range(3):
+            assert np.array_equal(model.predict(X), bare.predict(X))
+        both = zmon.watch(bare, pub)
+        both.predict_proba(X)
+        both.predict(X)  # a service that calls both needs no advice
+    assert counts(pub) == (150, {})
+    (line,) = [record.getMessage() for record in caplog.records if "publish nothing" in record.getMessage()]
+    assert line == (
+        "zmon: calls of LogisticRegression.predict publish nothing: call predict_proba, or watch the model with "
+        "output='label' to publish what predict returns"
+    )
+    labels = zmon.watch(bare, pub, output="label")
+    labels.predict(X)
+    labels.predict_proba(X)  # the same rows: counted once
+    assert counts(pub) == (300, {})
 
 
 @pytest.mark.parametrize(
@@ -254,7 +342,7 @@ def test_classes_are_the_models(given: Any, classes: Any, publisher: Make) -> No
     pub = publisher(classes=classes)
     model = zmon.watch(LinearSVC(), pub).fit(X, given[Y])
     model.predict(X)
-    assert (pub.stats.published, dict(pub.stats.rejected)) == (150, {})
+    assert counts(pub) == (150, {})
     assert pub.class_names([]) == (given.tolist() if classes is None else classes)
 
 
@@ -264,7 +352,7 @@ def test_a_refit_to_other_classes_is_noticed(publisher: Make) -> None:
     model.predict_proba(X)
     model.fit(X[:100], NAMES[Y[:100]])
     model.predict_proba(X)
-    assert (pub.stats.published, dict(pub.stats.rejected)) == (150, {"classes_order": 150})
+    assert counts(pub) == (150, {"classes_order": 150})
 
 
 def test_inputs_that_are_no_columns_are_left_out(publisher: Make) -> None:
@@ -273,7 +361,7 @@ def test_inputs_that_are_no_columns_are_left_out(publisher: Make) -> None:
     model = make_pipeline(TfidfVectorizer(), LogisticRegression()).fit(texts, [1, 0, 1, 0] * 5)
     zmon.watch(model, pub).predict_proba(texts)
     zmon.watch(model[1], pub).predict_proba(model[0].transform(texts))
-    assert (pub.stats.published, dict(pub.stats.rejected)) == (40, {})
+    assert counts(pub) == (40, {})
 
 
 def test_a_frame_by_keyword_and_no_inputs(twins: Callable[..., Twins]) -> None:
@@ -302,7 +390,7 @@ def test_a_failing_capture_reaches_nobody(publisher: Make, monkeypatch: pytest.M
     model = zmon.watch(bare, pub)
     monkeypatch.setattr(sys.modules["zmon._watch.call"], "column", lambda *_: 1 / 0)
     assert np.array_equal(model.predict_proba(X), bare.predict_proba(X))
-    assert dict(pub.stats.rejected) == {"internal": 150}
+    assert counts(pub)[1] == {"internal": 150}
 
 
 def test_a_publisher_that_is_turned_off(publisher: Make, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,6 +43,8 @@ PLACES = {  # the longest path that fits decides
     "faults/test_model.py": "unit",
     "frameworks": "system",
     "frameworks/test_callables.py": "integration",
+    "frameworks/test_onnx.py": "integration",
+    "frameworks/test_proxy.py": "integration",
     "frameworks/test_sklearn.py": "integration",
     "golden": "integration",
     "host": "system",

@@ -18,3 +18,13 @@ def until(condition: Callable[[], Any], what: str = "condition") -> Any:
             return value
         time.sleep(0.01)
     raise AssertionError(f"{what} did not come true within {PATIENCE} s")
+
+
+def counts(publisher: Any) -> tuple[int, dict[str, int]]:
+    """Return a publisher's published rows, and its rejected rows by reason, once it has looked at every batch."""
+    mark = "probabilities_missing"  # batches are converted in order, so this one is rejected last
+    before = publisher.stats.rejected.get(mark, 0)
+    type(publisher).publish(publisher)
+    until(lambda: publisher.stats.rejected.get(mark, 0) > before, "the rejection of a batch without outputs")
+    stats = publisher.stats
+    return stats.published, {reason: rows for reason, rows in stats.rejected.items() if reason != mark}

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from zmon._watch.proxy import proxy_for
-from zmon._watch.watcher import Recorder, Watcher
+from zmon._watch.recorder import Recorder
+from zmon._watch.watcher import Watcher
 
 Model = TypeVar("Model")
 

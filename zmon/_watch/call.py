@@ -1,4 +1,4 @@
-"""Arguments of `publish` from the arguments and result of a watched call; frameworks are recognised by duck typing."""
+"""Arguments of `publish` from the results and inputs of watched calls: arrays, tensors, lists and mappings of these."""
 
 from __future__ import annotations
 
@@ -8,26 +8,28 @@ from typing import Any
 import numpy as np
 
 from zmon._capture.columns import as_array
+from zmon._watch import containers
 from zmon.batch import Array
 from zmon.errors import Rejected
 
-OUTPUTS = ("proba", "logits", "label", "value")
 _PREDICTED = ("label", "value")
 FLAT_COLUMNS = 4096  # images up to 64 by 64 become columns; larger inputs are left out
 _INPUT_NAMES = ("X", "x", "inputs", "input", "data")
 _SYMBOLIC = {"SymbolicTensor", "KerasTensor", "DynamicJaxprTracer", "FakeTensor"}
 
 
-def column(output: str, result: Any) -> tuple[str, Array]:
+def column(output: str, result: Any, *, multilabel: bool = False) -> tuple[str, Any]:
     """Return the column name for a call's result, and the values.
 
     Parameters
     ----------
     output : str
-        One of `OUTPUTS`, or ``"log_proba"``.
+        One of `reading.OUTPUTS`, or ``"log_proba"``.
     result : array_like
-        The call's result: an array, a tensor, a list, a mapping or a sequence that holds one of these, or a number
-        for a single row (the values then have no axis).
+        The call's result: an array, a tensor, a frame, a list, a mapping or a sequence that holds one of these, or a
+        number for a single row (the values then have no axis).
+    multilabel : bool
+        Every column of logits is a class by itself.
 
     Examples
     --------
@@ -35,13 +37,17 @@ def column(output: str, result: Any) -> tuple[str, Array]:
     ('probabilities', array([[0.5, 0.5]]))
     """
     plain = type(result) is np.ndarray and result.dtype.name != "bfloat16"
-    values = result if plain else _array(_single(result), "predictions" if output in _PREDICTED else "probabilities")
+    if not plain:
+        result = _single(result)
+        if output == "proba" and hasattr(result, "columns"):
+            return "probabilities", result  # the publisher aligns the columns of frames with the classes by name
+    values = result if plain else to_array(result, "predictions" if output in _PREDICTED else "probabilities")
     if output in _PREDICTED:
         if values.ndim > 1 and values.shape[-1] > 1:
             raise Rejected("multi_output", f"predictions of shape {values.shape}: one target per row can be watched")
         return "predictions", values
     if output == "logits":
-        return "probabilities", _probabilities(values)
+        return "probabilities", _probabilities(values, multilabel)
     if output == "log_proba":
         return "probabilities", np.exp(values)
     return "probabilities", values
@@ -60,7 +66,8 @@ def _single(result: Any) -> Any:
     return result
 
 
-def _array(value: Any, what: str) -> Array:
+def to_array(value: Any, what: str) -> Array:
+    """Return an array, a tensor on any device, or a list as an array; Rejected if it is none of these."""
     if type(value).__name__ in _SYMBOLIC:
         raise Rejected("symbolic", "the call was traced and had no values; watch the outermost compiled function")
     if hasattr(value, "detach"):  # a PyTorch tensor, perhaps on a device, perhaps with a gradient
@@ -70,19 +77,22 @@ def _array(value: Any, what: str) -> Array:
     return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
 
 
-def _probabilities(logits: Array) -> Array:
-    """Apply softmax over the last axis, or the logistic function if there is one logit per row."""
+def _probabilities(logits: Array, multilabel: bool) -> Array:
+    """Apply softmax over the last axis, or the logistic function if there is one logit per row, or per class."""
     if logits.dtype.kind not in "fiu":
         raise Rejected("probabilities_dtype", f"logits of dtype {logits.dtype}; expected numbers")
+    if logits.ndim > 2:  # those of language models are large: computing them would cost the model's time
+        raise Rejected("probabilities_shape", f"logits of shape {logits.shape}; expected (n, n_classes)")
     wide = logits.astype(np.result_type(logits.dtype, np.float32), copy=False)
     with np.errstate(over="ignore", invalid="ignore"):
-        if wide.ndim < 2 or wide.shape[-1] == 1:
+        if multilabel or wide.ndim < 2 or wide.shape[-1] == 1:
             tail = np.exp(-np.abs(wide))
             positive: Array = np.where(wide >= 0, 1 / (1 + tail), tail / (1 + tail))
             return positive
-        powers = np.exp(wide - wide.max(axis=-1, keepdims=True))
-        probabilities: Array = powers / powers.sum(axis=-1, keepdims=True)
-        return probabilities
+        powers: Array = wide - wide.max(axis=-1, keepdims=True)
+        np.exp(powers, out=powers)
+        powers /= powers.sum(axis=-1, keepdims=True)
+        return powers
 
 
 def argument(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
@@ -93,6 +103,21 @@ def argument(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         if name in kwargs:
             return kwargs[name]
     return dict(kwargs) if len(kwargs) > 1 else next(iter(kwargs.values()), None)
+
+
+def rows_in(result: Any) -> int:
+    """Return the number of rows of a call's result, as far as it is known; at least 1."""
+    try:
+        if isinstance(result, Mapping):
+            result = next(iter(result.values()))
+        elif isinstance(result, list | tuple) and hasattr(result[0], "shape"):  # several outputs
+            result = result[0]
+        shape = getattr(result, "shape", None)
+        if callable(shape):  # ONNX Runtime's values
+            shape = shape()
+        return max(1, int(shape[0] if shape is not None else len(result)))
+    except Exception:  # noqa: BLE001 - a model's result may do anything here
+        return 1
 
 
 def inputs(value: Any, *, one_row: bool) -> Any:
@@ -107,6 +132,8 @@ def inputs(value: Any, *, one_row: bool) -> Any:
         return _records(value)
     if value is None or isinstance(value, str | bytes) or hasattr(value, "toarray"):
         return None
+    if containers.is_container(value):
+        return inputs(containers.features(value), one_row=False)
     if hasattr(value, "columns") or hasattr(value, "column_names"):  # a frame
         return value
     if isinstance(value, list | tuple):
@@ -117,7 +144,7 @@ def inputs(value: Any, *, one_row: bool) -> Any:
     elif not (hasattr(value, "__array__") or hasattr(value, "detach") or np.isscalar(value)):
         return None
     try:
-        array = _array(value, "inputs")
+        array = to_array(value, "inputs")
     except Rejected:
         return None  # ragged, or of a type without columns
     if array.dtype.kind in "SUO" and array.ndim < 2:
@@ -133,7 +160,7 @@ def inputs(value: Any, *, one_row: bool) -> Any:
 def _records(columns: Mapping[str, Any]) -> list[dict[str, Any]] | None:
     """Turn named columns, as a signature or a Keras model with named inputs takes them, into a list of rows."""
     try:
-        arrays = {str(name): np.atleast_1d(_array(value, "inputs")) for name, value in columns.items()}
+        arrays = {str(name): np.atleast_1d(to_array(value, "inputs")) for name, value in columns.items()}
     except Rejected:
         return None
     if any(array.ndim > 2 or (array.ndim == 2 and array.shape[1] != 1) for array in arrays.values()):

@@ -13,9 +13,21 @@ from zmon._watch.watcher import Watcher
 
 # Python looks these up on the type, so a proxy must have exactly those of the model's type.
 _SPECIAL = [
-    *("__aenter__", "__aexit__", "__bool__", "__contains__", "__delitem__", "__enter__", "__exit__", "__float__"),
-    *("__getitem__", "__index__", "__int__", "__iter__", "__len__", "__next__", "__reversed__", "__setitem__"),
+    *("__aexit__", "__aiter__", "__anext__", "__await__", "__bool__", "__bytes__", "__complex__", "__contains__"),
+    *("__delitem__", "__enter__", "__exit__", "__float__", "__getitem__", "__index__", "__int__", "__iter__"),
+    *("__len__", "__length_hint__", "__next__", "__reversed__", "__round__", "__setitem__"),
+    *("__abs__", "__ceil__", "__floor__", "__invert__", "__neg__", "__pos__", "__trunc__"),
 ]
+_COMPARISONS = ("__eq__", "__ge__", "__gt__", "__le__", "__lt__", "__ne__")
+_ARITHMETIC = ["add", "and", "floordiv", "lshift", "matmul", "mod", "mul", "or", "rshift", "sub", "truediv", "xor"]
+_OPERATORS: dict[str, Callable[..., Any]] = {
+    "__divmod__": divmod,
+    "__pow__": pow,
+    "__ipow__": operator.ipow,
+    **{name: getattr(operator, name) for name in _COMPARISONS},
+    **{f"__{prefix}{name}__": getattr(operator, f"__{prefix}{name}__") for name in _ARITHMETIC for prefix in ("", "i")},
+}
+_REFLECTED = {f"__r{name}__": f"__{name}__" for name in (*_ARITHMETIC, "divmod", "pow")}
 
 
 class Proxy:
@@ -57,9 +69,6 @@ class Proxy:
 
     def __str__(self) -> str:
         return str(self.__wrapped__)
-
-    def __eq__(self, other: object) -> bool:
-        return bool(self.__wrapped__ == (other.__wrapped__ if isinstance(other, Proxy) else other))
 
     def __hash__(self) -> int:
         return hash(self.__wrapped__)
@@ -108,10 +117,32 @@ def _call(self: Proxy, /, *args: Any, **kwargs: Any) -> Any:
 
 
 def _forward(name: str) -> Callable[..., Any]:
+    """Create a special method that returns the proxy where the model's returns the model, as ``__enter__`` does."""
+
     def forward(self: Proxy, /, *args: Any) -> Any:
-        return getattr(self.__wrapped__, name)(*args)
+        result = getattr(self.__wrapped__, name)(*args)
+        return self if result is self.__wrapped__ else result
 
     return forward
+
+
+def _operate(name: str) -> Callable[..., Any]:
+    """Create an operator that Python evaluates on the bare operands: models look at the types of these."""
+    reflected = name in _REFLECTED
+    apply = _OPERATORS[_REFLECTED.get(name, name)]
+
+    def operate(self: Proxy, /, *others: Any) -> Any:
+        model = self.__wrapped__
+        bare = [each.__wrapped__ if isinstance(each, Proxy) else each for each in others]
+        result = apply(*bare, model) if reflected else apply(model, *bare)
+        return self if result is model else result
+
+    return operate
+
+
+async def _enter(self: Proxy, /) -> Any:
+    result = await self.__wrapped__.__aenter__()
+    return self if result is self.__wrapped__ else result
 
 
 def _class_for(kind: type[Any], doc: str | None) -> type:
@@ -119,6 +150,10 @@ def _class_for(kind: type[Any], doc: str | None) -> type:
     namespace: dict[str, Any] = {"__slots__": (), "__module__": kind.__module__, "__doc__": doc}
     defined = {name for base in kind.__mro__ for name in vars(base)}  # hasattr would also look at the metaclass
     namespace |= {name: _forward(name) for name in _SPECIAL if name in defined}
+    namespace |= {name: _operate(name) for name in (*_OPERATORS, *_REFLECTED) if name in defined}
+    namespace["__hash__"] = Proxy.__hash__  # a class with __eq__ would have none
+    if "__aenter__" in defined:
+        namespace["__aenter__"] = _enter
     if "__call__" in defined:
         namespace["__call__"] = _call
     return type(kind.__name__, (Proxy,), namespace)
