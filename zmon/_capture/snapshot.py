@@ -18,6 +18,7 @@ import numpy as np
 from zmon._capture.interrupts import is_asynchronous
 from zmon._capture.selection import Selection
 from zmon._transport.buffer_pool import BufferPool
+from zmon._transport.intake import Snapshot
 
 OVERHEAD = 600  # bytes of Python objects around a snapshot's values
 CELL = 64  # bytes counted for a number in a list, and for a cell of a frame whose size is not cheap to know
@@ -49,35 +50,6 @@ class Unusable(NamedTuple):
 
     reason: str
     detail: str
-
-
-class Snapshot:
-    """One call's arguments.
-
-    Attributes
-    ----------
-    kind : str
-        ``"batch"`` or ``"labels"``.
-    arguments : Arguments
-    now : int
-        Time of the call in nanoseconds since the epoch.
-    rows : int
-        Number of rows, as far as the caller can tell.
-    nbytes : int
-        Estimate of the memory held.
-    ordinal : int
-        Place in the publisher's queue from 1, set by the engine when it reaches the snapshot; 0 before.
-    """
-
-    __slots__ = ("arguments", "kind", "nbytes", "now", "ordinal", "rows")
-
-    def __init__(self, kind: str, arguments: Any, now: int, rows: int, nbytes: int) -> None:
-        self.kind = kind
-        self.arguments = arguments
-        self.now = now
-        self.rows = rows
-        self.nbytes = nbytes
-        self.ordinal = 0
 
 
 def take(kind: str, now: int, arguments: Sequence[Any], selection: Selection, vectors: Sequence[str]) -> Snapshot:

@@ -1,11 +1,12 @@
 """Published rows that are not acknowledged yet: a ring bounded in bytes, and a cursor for each collector. Pure.
 
 `Ring` numbers the rows and groups small pieces into messages as they arrive, so that publishing is O(1) and a message
-keeps its rows once it was sent. The caller holds the lock.
+keeps its rows once it was sent. Only the engine's thread touches it.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ Bytes = bytes | memoryview
 
 MERGE_ROWS = 512
 MERGE_BYTES = 64 * 2**10
+RELEASED = 2048  # entries that one call releases at most, so that the model soon has the interpreter again
 OVERHEAD = 300  # bytes of Python objects around a piece's buffers, so that single rows are bounded as well
 
 
@@ -57,7 +59,7 @@ class RingEntry:
 
 
 class Ring:
-    """Entries by a running index, oldest first, at most `limit` bytes of them: an overflow drops the oldest."""
+    """Entries by a running index, oldest first; beyond `limit` bytes the oldest are dropped, except the newest one."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -97,17 +99,31 @@ class Ring:
             self.tail += 1
         self.issued += rows
         self.nbytes += nbytes
-        while self.nbytes > self.limit:
+        self.shrink()
+
+    def shrink(self) -> None:
+        """Drop the oldest entries beyond the limit, which may have changed."""
+        while self.nbytes > self.limit and self.head < self.tail - 1:
             self.dropped += self._pop().rows
 
     def release(self, row: int) -> None:
-        """Discard entries that end at or before `row`: every collector has them."""
-        while self.head < self.tail and self._entries[self.head].last <= row:
+        """Discard entries that end at or before `row`, `RELEASED` at most: every collector has them."""
+        for _ in range(RELEASED):
+            if self.head == self.tail or self._entries[self.head].last > row:
+                break
             self.delivered += self._pop().rows
+
+    def lose(self, index: int) -> int:
+        """Drop the entries up to this index; return their rows."""
+        rows = 0
+        while self.head <= min(index, self.tail - 1):
+            rows += self._pop().rows
+        return rows
 
     def find(self, row: int) -> int:
         """Return the index of the oldest entry that reaches beyond `row`."""
-        return next((i for i in range(self.head, self.tail) if self._entries[i].last > row), self.tail)
+        indices = range(self.head, self.tail)
+        return self.head + bisect_right(indices, row, key=lambda index: self._entries[index].last)
 
     def _pop(self) -> RingEntry:
         entry = self._entries.pop(self.head)
@@ -123,6 +139,7 @@ class Cursor:
         self.acked = 0
         self.window = 0  # bytes that this collector allows to be under way
         self.inflight = 0
+        self.reached = 0  # the last row sent or acknowledged
         self._index = 0
         self._sent: deque[tuple[int, int]] = deque()  # (last row, bytes), oldest first
 
@@ -143,6 +160,7 @@ class Cursor:
 
     def sent(self, entry: RingEntry) -> None:
         self._index += 1
+        self.reached = entry.last
         self.inflight += entry.nbytes
         self._sent.append((entry.last, entry.nbytes))
 
@@ -152,6 +170,7 @@ class Cursor:
         if row <= self.acked:
             return False
         self.acked = row
+        self.reached = max(self.reached, row)
         while self._sent and self._sent[0][0] <= row:
             self.inflight -= self._sent.popleft()[1]
         return True
@@ -159,9 +178,11 @@ class Cursor:
     def follow(self, row: int) -> None:
         """Treat rows that another collector has as acknowledged: this one does not take them."""
         self.acked = max(self.acked, row)
+        self.reached = max(self.reached, row)
 
     def rewind(self, ring: Ring) -> None:
         """Go back to the last acknowledged row: whatever was under way may be lost."""
         self._index = ring.find(self.acked)
+        self.reached = self.acked
         self.inflight = 0
         self._sent.clear()

@@ -1,6 +1,6 @@
-"""Threads and locks of the operating system, even where gevent has replaced them by greenlets.
+"""Threads, locks and sleep of the operating system, even where gevent or eventlet has replaced them by greenlets.
 
-The publisher's thread waits inside libzmq: as a greenlet it would stop the whole process.
+The engine's thread waits inside libzmq: as a greenlet it would stop the whole process.
 """
 
 from __future__ import annotations
@@ -12,60 +12,51 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-POLL = 0.002  # seconds
+
+def start(run: Callable[[], None], name: str) -> None:
+    """Start a daemon thread; RuntimeError if the system has no thread to give.
+
+    `threading.Thread.start` takes a lock of its module, which a signal handler must not wait for.
+    """
+
+    def named() -> None:
+        if not _patched():
+            threading.current_thread().name = name  # for debuggers
+        run()
+
+    _original("_thread", "start_new_thread")(named, ())
 
 
-class Thread:
-    """A daemon thread of the operating system, under gevent as well."""
-
-    def __init__(self, run: Callable[[], None], name: str) -> None:
-        self._work = run
-        self._name = name
-        self._ended = True
-        self._thread: threading.Thread | None = None
-
-    def start(self) -> None:
-        """Start it; RuntimeError if the system cannot start another thread."""
-        self._ended = False
-        try:
-            if _gevent() is None:
-                thread = threading.Thread(target=self._work, name=self._name, daemon=True)
-                thread.start()
-                self._thread = thread
-            else:
-                _original("start_new_thread")(self._run, ())
-        except RuntimeError:
-            self._ended = True
-            raise
-
-    def join(self, timeout: float) -> None:
-        """Wait until it has ended, at most `timeout` seconds; other greenlets keep running."""
-        if self._thread is not None:
-            self._thread.join(timeout)
-            return
-        until = time.monotonic() + timeout
-        while not self._ended and time.monotonic() < until:
-            time.sleep(POLL)  # gevent's sleep where it is installed
-
-    def _run(self) -> None:
-        try:
-            self._work()
-        finally:
-            self._ended = True
+def ident() -> int:
+    """Return the identifier of the current thread of the operating system."""
+    number: int = _original("_thread", "get_ident")()
+    return number
 
 
 def lock() -> threading.Lock:
-    """Return a lock that greenlets and this thread may share: it is held for a few steps, never across a switch."""
-    new: threading.Lock = _original("allocate_lock")()
+    """Return a lock for threads of the operating system."""
+    new: threading.Lock = _original("_thread", "allocate_lock")()
     return new
 
 
-def _gevent() -> Any:
-    """Return gevent's patching module if it has patched threads."""
+def sleep(seconds: float) -> None:
+    """Let a thread of the operating system sleep; for callers, which may be greenlets, `time.sleep` is right."""
+    _original("time", "sleep")(seconds)
+
+
+def _patched() -> str:
+    """Return which library has replaced threads: ``"gevent"``, ``"eventlet"`` or an empty string."""
     monkey = sys.modules.get("gevent.monkey")
-    return monkey if monkey is not None and monkey.is_module_patched("threading") else None
+    if monkey is not None and (monkey.is_module_patched("threading") or monkey.is_module_patched("thread")):
+        return "gevent"
+    patcher = sys.modules.get("eventlet.patcher")
+    return "eventlet" if patcher is not None and patcher.is_monkey_patched("thread") else ""
 
 
-def _original(name: str) -> Any:
-    monkey = _gevent()
-    return getattr(_thread, name) if monkey is None else monkey.get_original("_thread", name)
+def _original(module: str, name: str) -> Any:
+    patched = _patched()
+    if patched == "gevent":
+        return sys.modules["gevent.monkey"].get_original(module, name)
+    if patched == "eventlet":
+        return getattr(sys.modules["eventlet.patcher"].original(module), name)
+    return getattr(_thread if module == "_thread" else time, name)

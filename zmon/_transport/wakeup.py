@@ -11,8 +11,8 @@ MANY = 4096
 class Wakeup:
     """Armed by the thread before it goes to sleep, and then triggered at most once.
 
-    Call all methods except `fileno` under one lock: a closed pipe must never be written to, because its number may
-    belong to another file by then.
+    No lock: the thread arms it before it looks for work a last time, and callers add work before they look whether it
+    is armed. The pipe stays open as long as the process lives, because its number may belong to another file later.
     """
 
     def __init__(self) -> None:
@@ -24,15 +24,7 @@ class Wakeup:
     def fileno(self) -> int:
         return self._read
 
-    def arm(self) -> None:
-        self.armed = True
-
     def wake(self) -> None:
-        """Wake the thread if it armed this."""
-        if self.armed:
-            self.interrupt()
-
-    def interrupt(self) -> None:
         """Wake the thread, whether it armed this or not."""
         self.armed = False
         with contextlib.suppress(OSError):  # a full pipe wakes the thread anyway
@@ -46,6 +38,6 @@ class Wakeup:
                 os.read(self._read, MANY)
 
     def close(self) -> None:
-        self.armed = False
+        """Close the pipe: in a forked child, which has a pipe of its own."""
         os.close(self._read)
         os.close(self._write)

@@ -1,0 +1,127 @@
+"""The way from callers to the engine: a queue of snapshots, bounded in bytes. No lock anywhere.
+
+A caller may be a signal handler or a finalizer that interrupts another call at any instruction. So a call changes the
+state by one atomic step, the append. Counters next to it have either one writer, the engine, or err on the safe side
+when a call is interrupted.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+
+class Snapshot:
+    """One call's arguments.
+
+    Attributes
+    ----------
+    kind : str
+        ``"batch"`` or ``"labels"``; ``"refused"`` for rows that an adapter could not turn into a batch, with reason
+        and detail as arguments; ``"mark"`` for a call that waits until the engine comes here.
+    arguments : Any
+        In the order of `zmon._capture.snapshot.Arguments`.
+    now : int
+        Time of the call in nanoseconds since the epoch.
+    rows : int
+        Number of rows, as far as the caller can tell.
+    nbytes : int
+        Estimate of the memory held.
+    ordinal : int
+        Place in the queue from 1, set by the engine when it reaches the snapshot; 0 before.
+    """
+
+    __slots__ = ("arguments", "kind", "nbytes", "now", "ordinal", "rows")
+
+    def __init__(self, kind: str, arguments: Any, now: int, rows: int, nbytes: int) -> None:
+        self.kind = kind
+        self.arguments = arguments
+        self.now = now
+        self.rows = rows
+        self.nbytes = nbytes
+        self.ordinal = 0
+
+
+class Intake:
+    """Snapshots of one publisher that are not converted yet.
+
+    Parameters
+    ----------
+    limit : int
+        Bytes that may be held here and in the ring together.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._queue: deque[Snapshot] = deque()
+        self.limit = limit
+        self.ring_bytes = 0  # held by the ring; written by the engine
+        self.overflowed = 0  # rows that found no room; written by callers
+        self.largest = 0  # bytes of the largest snapshot; written by callers
+        self._put = 0  # bytes of all snapshots that were put; written by callers
+        self._taken = 0  # bytes of all that were taken out; written by the engine
+        self._ordinal = 0
+        self._unexplained = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._queue)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held here."""
+        return self._put - self._taken
+
+    @property
+    def room(self) -> int:
+        """Bytes that the ring may hold: what is left beside this queue and the largest snapshot that may come."""
+        return self.limit - max(self.nbytes, self.limit // 8, min(self.largest, self.limit // 2))
+
+    def put(self, snapshot: Snapshot) -> bool:
+        """Append a snapshot, or count its rows if there is no room; return whether there was. Called by callers."""
+        nbytes = snapshot.nbytes
+        if nbytes > self.largest:
+            self.largest = nbytes
+        if self._put - self._taken + self.ring_bytes + nbytes > self.limit:
+            self.overflowed += snapshot.rows
+            return False
+        # First: a call that is interrupted in between has counted too much for a moment, never too little.
+        self._put += nbytes
+        self._queue.append(snapshot)
+        return True
+
+    # --- for the engine ----------------------------------------------------------------------------------------------
+
+    def peek(self, most: int, nbytes: int) -> list[Snapshot]:
+        """Return the next snapshots, at most so many and about so many bytes; they stay until `drop`."""
+        queue, snapshots = self._queue, []
+        for place in range(min(most, len(queue))):
+            snapshot = queue[place]
+            nbytes -= snapshot.nbytes
+            if snapshots and (nbytes < 0 or snapshot.kind != snapshots[0].kind):
+                break
+            if not snapshot.ordinal:
+                self._ordinal += 1
+                snapshot.ordinal = self._ordinal
+            snapshots.append(snapshot)
+        return snapshots
+
+    def drop(self, snapshots: Sequence[Snapshot]) -> None:
+        """Take out snapshots that `peek` returned."""
+        for snapshot in snapshots:
+            self._queue.popleft()
+            self._taken += snapshot.nbytes
+
+    def settle(self) -> None:
+        """Forget bytes that interrupted calls have counted without appending. Call this about once a second."""
+        unexplained = 0 if self._queue else self.nbytes
+        if unexplained and unexplained == self._unexplained:
+            self._taken += unexplained
+        self._unexplained = unexplained
+
+    def waiting(self) -> list[Snapshot]:
+        """Return the snapshots in the queue. Callable from any thread."""
+        while True:
+            try:
+                return list(self._queue)
+            except RuntimeError:  # a finalizer published while the list was made
+                continue

@@ -1,0 +1,145 @@
+"""Where every row of a publisher is. The engine writes, and each commit is one immutable snapshot that adds up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from zmon._transport.conversion import Conversion, Loss
+from zmon._transport.notices import RateLimit, say
+from zmon._wire.frames import TALLY_REASONS
+
+Counts = Mapping[str, int]
+_NONE: Counts = MappingProxyType({})
+DETAIL = 200  # characters of a detail that are kept
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """A snapshot of a publisher's counters, in rows.
+
+    It adds up at any moment: every row that was passed to `publish` or `publish_labels` is queued, under way,
+    acknowledged, dropped, rejected or sampled out. `published` are all but those rejected here and those sampled out.
+
+    Attributes
+    ----------
+    published : int
+        Rows accepted, including those of `publish_labels`. Rows count from the call on; those that turn out to be bad
+        a moment later move to `rejected`.
+    acknowledged : int
+        Rows that every collector has acknowledged, and none refused.
+    queued_bytes : int
+        Bytes held in memory, bounded by ``buffer_bytes``. Frames are estimated at 64 bytes a cell until converted.
+    connected : bool
+        Whether a collector is connected and answers.
+    sampled_out : int
+        Rows left out because of ``sample_rate``.
+    dropped : mapping of str to int
+        Rows accepted and then discarded, by reason: ``buffer_full``, ``closed``. An upper bound: their
+        acknowledgement may have been under way. The collector's count of lost rows is exact.
+    rejected : mapping of str to int
+        Rows refused here or by a collector, by reason; docs/publisher.md lists the reasons.
+    labels : int
+        How many of the published rows came from `publish_labels`.
+    queued : int
+        Rows that wait in this process.
+    underway : int
+        Rows sent and not acknowledged yet.
+    degraded : mapping of str to int
+        Rows published without a part that was bad (a label, an id, a column), by reason.
+    failed : str
+        Why nothing can be sent at the moment; empty if nothing is wrong.
+    """
+
+    published: int
+    acknowledged: int
+    queued_bytes: int
+    connected: bool
+    sampled_out: int
+    dropped: Counts
+    rejected: Counts
+    labels: int = 0
+    queued: int = 0
+    underway: int = 0
+    degraded: Counts = _NONE
+    failed: str = ""
+
+
+class Entry(NamedTuple):
+    """The state of all rows that the engine has settled."""
+
+    ordinal: int = 0  # of the last snapshot settled
+    issued: int = 0  # rows with a number
+    delivered: int = 0
+    underway: int = 0
+    pushed_out: int = 0  # of the ring by newer rows
+    closed: int = 0  # held when the publisher was closed
+    labels: int = 0
+    sampled_out: int = 0
+    rejected: Counts = _NONE  # here
+    refused: Counts = _NONE  # by collectors
+    degraded: Counts = _NONE
+
+
+class Ledger:
+    """Counts by reason, and log lines for them. Only the engine's thread calls its methods; anybody may read `entry`."""
+
+    def __init__(self, model: str) -> None:
+        self.entry = Entry()
+        self.details: dict[str, str] = {}  # of rejected and degraded rows, the latest by reason
+        self._model = model
+        self._limit = RateLimit()
+        self._tally: tuple[object, ...] = ()
+        self._told: Mapping[str, Any] = {}
+
+    def add(self, conversion: Conversion, ordinal: int, *, issued: int, labels: bool) -> None:
+        """Enter a conversion of all snapshots up to `ordinal`, whose rows end with number `issued`."""
+        entry = self.entry
+        self.entry = entry._replace(
+            ordinal=ordinal,
+            labels=entry.labels + (issued - entry.issued if labels else 0),
+            issued=issued,
+            sampled_out=entry.sampled_out + conversion.sampled_out,
+            rejected=self._added(entry.rejected, conversion.rejected, "rejected"),
+            degraded=self._added(entry.degraded, conversion.degraded, "published without what was bad"),
+        )
+
+    def refuse(self, refused: Counts, degraded: Iterable[Loss]) -> None:
+        """Enter the totals of what collectors refused, and what else they report as degraded since the last time."""
+        added = self._added(self.entry.degraded, degraded, "degraded by the collector")
+        self.entry = self.entry._replace(refused=refused, degraded=added)
+
+    def move(self, **state: int) -> None:
+        """Enter how far the rows are: `delivered`, `underway`, `pushed_out`, `closed`."""
+        self.entry = self.entry._replace(**state)
+
+    def tally(self, overflowed: int) -> Mapping[str, Any]:
+        """Return cumulative counts for collectors: rows of this stream that never arrive whole, or at all."""
+        entry = self.entry
+        state = (entry.sampled_out, entry.rejected, entry.degraded, overflowed)
+        if state != self._tally:
+            self._tally = state
+            names = ("sampled_out", "rejected", "degraded", "lost")
+            self._told = {
+                name: dict(value) if isinstance(value, Mapping) else value
+                for name, value in zip(names, state, strict=True)
+                if value
+            }
+        return self._told
+
+    def say(self, reason: str, rows: int, what: str, detail: str) -> None:
+        """Log that rows were rejected or the like, at a bounded rate for each reason."""
+        if self._limit.allows(f"{what} {reason}"):
+            say("zmon: %s rows of model %r %s (%s): %s", rows, self._model, what, reason, detail)
+
+    def _added(self, counts: Counts, losses: Iterable[Loss], what: str) -> Counts:
+        new = dict(counts)
+        for reason, rows, detail in losses:
+            if reason not in new and len(new) >= TALLY_REASONS - 1:
+                reason = "other"  # noqa: PLW2901
+            new[reason] = new.get(reason, 0) + rows
+            self.details[reason] = detail[:DETAIL]
+            self.say(reason, rows, what, detail)
+        return MappingProxyType(new) if new != counts else counts

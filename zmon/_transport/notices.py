@@ -1,0 +1,36 @@
+"""Log lines for the operator of the model's service: rate-limited, and never a reason to stop."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+log = logging.getLogger("zmon")
+
+EVERY = 300.0  # seconds between two lines of one kind
+MOST = 256  # kinds of lines remembered
+
+
+def say(line: str, *values: object, level: int = logging.WARNING, trace: bool = False) -> None:
+    """Log a line; a handler that raises costs only the line."""
+    try:
+        log.log(level, line, *values, exc_info=trace)
+    except Exception:  # noqa: BLE001 - handlers are the service's code
+        return
+
+
+class RateLimit:
+    """At most one line of each kind in `EVERY` seconds."""
+
+    def __init__(self) -> None:
+        self._said: dict[str, float] = {}
+
+    def allows(self, kind: str) -> bool:
+        """Return whether a line of this kind may be logged now, and note that it is."""
+        now = time.monotonic()
+        if now - self._said.get(kind, -EVERY) < EVERY:
+            return False
+        if len(self._said) >= MOST:
+            self._said.clear()
+        self._said[kind] = now
+        return True
