@@ -7,7 +7,7 @@ loads pyzmq, msgpack and numpy, and nothing heavier.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from zmon._transport.counters import Stats
+from zmon._transport.ledger import Stats
 from zmon._watch import watch
 from zmon.batch import Batch, Schema
 from zmon.errors import ConfigurationError, MissingExtraError, RetryLater, WireError, ZmonError

@@ -1,25 +1,33 @@
-"""The publisher: a service constructs it once and calls it with every batch. It never raises and never blocks."""
+"""The publisher: a service constructs it once and calls it with every batch. It never raises and never blocks.
+
+A call copies its arguments and appends them to a queue, without any lock; the engine does everything else.
+"""
 
 from __future__ import annotations
 
-import os
+import math
 import time
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, NoReturn, Self, TypeVar, overload
 
-import numpy as np
-
-from zmon._capture.assembler import Assembler, Pieces
-from zmon._capture.columns import rejection, rows_of
-from zmon._transport import forks, keys, settings, threads
-from zmon._transport.counters import Counters, Stats
-from zmon._transport.ring import Ring
-from zmon._transport.sender import Sender
+from zmon._capture.assembler import Assembler
+from zmon._capture.interrupts import is_asynchronous
+from zmon._capture.selection import Selection
+from zmon._capture.snapshot import take
+from zmon._transport import keys, settings
+from zmon._transport.delivery import Target
+from zmon._transport.engine import ENGINE
+from zmon._transport.ledger import Stats
+from zmon._transport.stream import Stream
 from zmon._watch import call_context, captured
-from zmon._wire.frames import STREAM_BYTES, Topic
+from zmon._wire.frames import Topic
+from zmon.batch import TASKS
 from zmon.errors import ConfigurationError
+
+CLOSE = 2.0  # seconds for the rows that are left
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -105,8 +113,8 @@ class Publisher:
         server_key: keys.Given | None = None,
         kinds: Mapping[str, str] | None = None,
     ) -> None:
-        if task not in ("classification", "regression"):
-            raise ConfigurationError(f"task is {task!r}; it must be 'classification' or 'regression'")
+        if task not in TASKS:
+            raise ConfigurationError(f"task is {task!r}; it must be one of {', '.join(map(repr, TASKS))}")
         if not 0.0 < sample_rate <= 1.0:
             raise ConfigurationError(f"sample_rate is {sample_rate!r}; it must lie in (0, 1]")
         if not 0.0 <= threshold <= 1.0:
@@ -115,41 +123,33 @@ class Publisher:
             raise ConfigurationError(f"buffer_bytes is {buffer_bytes!r}; it must be at least 65536")
         if task == "regression" and classes is not None:
             raise ConfigurationError("a regression has no classes; leave classes out")
-        self._topic = Topic(
+        topic = Topic(
             settings.name("model", model),
             "" if version is None else settings.name("version", version),
             settings.agent_id(agent_id),
         )
-        self._endpoints = settings.endpoints(collector, control)
-        self._keys = keys.from_arguments(secret_key, server_key)
+        target = Target(settings.endpoints(collector, control), keys.from_arguments(secret_key, server_key), topic)
+        include, exclude = settings.names("include", include), settings.names("exclude", exclude)
+        self._selection = Selection(include, exclude)
+        self._vectors = tuple(name for name, kind in (kinds or {}).items() if kind == "vector")
         self._assembler = Assembler(
             task=task,
             classes=classes,
             features=settings.names("features", features),
-            include=settings.names("include", include),
-            exclude=settings.names("exclude", exclude),
+            include=include,
+            exclude=exclude,
             threshold=threshold,
             tags={settings.name("a tag", k): settings.name("a tag's value", v) for k, v in (tags or {}).items()},
             sample_rate=sample_rate,
             kinds=kinds,
-            memory=buffer_bytes,  # memory that the ring has released may be kept for later copies
         )
-        self._buffer_bytes = buffer_bytes
+        self._stream = Stream(target, self._assembler, buffer_bytes)
         self._enabled = settings.enabled()
         self._closed = False
-        self._abandoned: list[Sender] = []  # a forked child keeps its parent's sender, and never touches it
-        self._start_stream()
         if self._enabled:
-            forks.register(self.close, self._after_fork)
-
-    def _start_stream(self) -> None:
-        """Start a stream with an empty ring: in the constructor, and in a forked child."""
-        self._lock = threads.lock()
-        self._stream = os.urandom(STREAM_BYTES)
-        self._ring = Ring(self._buffer_bytes)
-        self._label_rows = 0
-        self._counters = Counters(self._topic.model)
-        self._sender: Sender | None = None
+            ENGINE.register(self._stream)
+            # The engine holds the stream and not this publisher, so that its last reference ends it.
+            weakref.finalize(self, ENGINE.retire, self._stream, CLOSE).atexit = False
 
     # --- for services ------------------------------------------------------------------------------------------------
 
@@ -184,27 +184,7 @@ class Publisher:
         segments : mapping of str to array_like, optional
             Columns by whose values series are split, for instance ``{"country": [...]}``; at most 8.
         """
-        if not self._enabled:
-            return
-        try:
-            if self._closed:
-                self._counters.drop("closed", rows_of(probabilities, predictions))
-                return
-            pieces, sampled_out = self._assembler.assemble(
-                time.time_ns(),
-                probabilities,
-                inputs,
-                labels,
-                predictions,
-                ids=ids,
-                timestamps=timestamps,
-                segments=segments,
-            )
-            self._enqueue(pieces)
-            if sampled_out:
-                self._counters.sample_out(sampled_out)
-        except Exception as error:  # noqa: BLE001 - no error of ours may reach the model
-            self.reject(*rejection(error, probabilities, predictions))
+        self._put("batch", (probabilities, inputs, labels, predictions, ids, timestamps, segments))
 
     def publish_labels(self, ids: Any, labels: Any, timestamps: Any = None) -> None:
         """Publish ground truth that arrives after its predictions. Return at once, never raise.
@@ -220,16 +200,7 @@ class Publisher:
         timestamps : optional
             When the truth became known, as in `publish`. Default: now.
         """
-        if not self._enabled:
-            return
-        try:
-            if self._closed:
-                self._counters.drop("closed", rows_of(ids))
-                return
-            pieces = self._assembler.assemble_labels(ids, labels, timestamps, time.time_ns())
-            self._label_rows += self._enqueue(pieces)
-        except Exception as error:  # noqa: BLE001 - no error of ours may reach the caller
-            self.reject(*rejection(error, ids, labels))
+        self._put("labels", (None, None, labels, None, ids, timestamps, None))
 
     @overload
     def capture(self, function: Function) -> Function: ...
@@ -292,31 +263,33 @@ class Publisher:
         -------
         bool
             True once every collector that has subscribed to this model has acknowledged everything, including one
-            that is disconnected at the moment; False if that does not happen in time, or if no collector has
-            subscribed. True if nothing was published.
+            that is disconnected at the moment; False if that does not happen in time, if no collector has
+            subscribed, or if rows were dropped since the last flush. True if nothing was published.
         """
-        if self._sender is None:
-            return self._ring.issued == 0
-        return self._sender.wait(self._ring.issued, timeout)
+        timeout = _seconds(timeout, 5.0)
+        if not self._stream.active or not self._enabled:
+            return True
+        if self._stream.ended:
+            return not self.stats.dropped
+        mark = self._stream.mark(time.monotonic() + timeout)
+        reached = ENGINE.wait(lambda: self._stream.is_acknowledged(mark), timeout)
+        return reached and not self._stream.lost_since_last()
 
     @property
     def stats(self) -> Stats:
         """A frozen snapshot of the counters, in rows."""
-        with self._lock:
-            connected = self._sender is not None and self._sender.connected
-            return self._counters.stats(self._ring, connected=connected, labels=self._label_rows)
+        return self._stream.stats(ENGINE.failed)
 
-    def close(self, timeout: float = 2.0) -> None:
-        """Deliver the remaining rows for at most `timeout` seconds and end the background thread. Safe to call twice.
+    def close(self, timeout: float = CLOSE) -> None:
+        """Deliver the remaining rows for at most `timeout` seconds and end. Safe to call twice.
 
         Without a collector it returns within half a second.
         """
         if self._closed:
             return
         self._closed = True
-        forks.unregister(self.close)
-        if self._sender is not None:
-            self._sender.stop(timeout)
+        if self._enabled:
+            ENGINE.end(self._stream, _seconds(timeout, CLOSE))
 
     def __enter__(self) -> Self:
         return self
@@ -357,9 +330,8 @@ class Publisher:
             return
         # Collectors refuse messages whose tally has other names or numbers, so one bad reason would stop the stream.
         word = reason if reason.isidentifier() and len(reason) <= settings.NAME_LIMIT else "other"
-        self._counters.reject(word, detail, max(1, int(rows)))
-        if self._sender is None:
-            self._start_sender()  # the collector counts these rows as well
+        self._stream.refuse(word, detail, max(1, int(rows)))
+        ENGINE.notify()
 
     def class_names(self, default: Sequence[object] = ()) -> list[object]:
         """Return the classes as they were given; if there are none, the classes become `default`."""
@@ -367,40 +339,27 @@ class Publisher:
 
     # --- internals ---------------------------------------------------------------------------------------------------
 
-    def _enqueue(self, pieces: Pieces) -> int:
-        """Put the pieces into the ring, which keeps them until every collector has them; return their rows."""
-        rows = 0
-        with self._lock:
-            for layout, piece, nbytes in pieces:
-                self._ring.append(layout, piece, nbytes)
-                rows += piece.rows
-            if self._sender is not None:
-                self._sender.wake()
-        if self._sender is None:
-            self._start_sender()
-        return rows
+    def _put(self, kind: str, arguments: tuple[Any, ...]) -> None:
+        """Queue a copy of a call's arguments."""
+        if not self._enabled:
+            return
+        try:
+            snapshot = take(kind, time.time_ns(), arguments, self._selection, self._vectors)
+            if self._closed:
+                self._stream.after_close += snapshot.rows
+            elif snapshot.rows:
+                self._stream.put(snapshot)
+                ENGINE.notify()
+        except Exception as error:
+            if is_asynchronous(error):
+                raise
+            self.reject("internal", f"{type(error).__name__}: {error}")
 
-    def _start_sender(self) -> None:
-        """Start the thread at the first batch, not in the constructor: a server may fork in between."""
-        with self._lock:
-            if self._sender is not None or self._closed:
-                return
-            self._sender = Sender(
-                endpoints=self._endpoints,
-                keys=self._keys,
-                topic=self._topic,
-                stream=self._stream,
-                ring=self._ring,
-                lock=self._lock,
-                schemas=self._assembler.schemas,
-                tally=self._counters.tally,
-            )
-            self._sender.start()
-        forks.close_with_a_worker(self.close)
 
-    def _after_fork(self) -> None:
-        """Start afresh in a forked child: the parent's thread and sockets stay there, and the parent sends its rows."""
-        if self._sender is not None:
-            self._abandoned.append(self._sender)
-        self._assembler.random = np.random.default_rng()  # siblings must not draw the same sample
-        self._start_stream()
+def _seconds(timeout: Any, default: float) -> float:
+    """Return a number of seconds to wait: `default` for what is none, a day at most."""
+    try:
+        seconds = float(timeout)
+    except (TypeError, ValueError):
+        return default
+    return default if math.isnan(seconds) else min(max(seconds, 0.0), 86400.0)

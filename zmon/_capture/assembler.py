@@ -1,7 +1,4 @@
-"""From one publish call's arguments to pieces for the ring: check shapes, snapshot once. Runs in the model's thread.
-
-The model pays for every check, so only cheap checks are made here; the collector makes the others.
-"""
+"""From one publish call's arguments to pieces for the ring: checks and layout. Runs in the engine's thread."""
 
 from __future__ import annotations
 
@@ -17,7 +14,10 @@ from zmon._capture.fast_path import MESSAGE_BYTES, FastPath
 from zmon._capture.inputs import FeaturePlan
 from zmon._capture.kinds import categorical
 from zmon._capture.selection import Selection
+from zmon._capture.snapshot import Arguments, Unusable
 from zmon._transport.buffer_pool import BufferPool
+from zmon._transport.conversion import Conversion, Loss
+from zmon._transport.intake import Snapshot
 from zmon._transport.ring import Bytes, RingLayout, RingPiece
 from zmon._transport.settings import name
 from zmon._wire.checks import MAX_COLUMNS, MAX_ROWS, NUMBERS
@@ -46,10 +46,7 @@ class Rows(NamedTuple):
 
 
 class Assembler:
-    """Turns arguments into pieces under the publisher's schema. Holds no lock: every method may run in many threads.
-
-    The parameters are those of the publisher, and `memory`: bytes to keep for later snapshots of large batches.
-    """
+    """Turns arguments into pieces under the publisher's schema. The parameters are those of the publisher."""
 
     def __init__(
         self,
@@ -63,7 +60,6 @@ class Assembler:
         tags: Mapping[str, str] | None = None,
         sample_rate: float = 1.0,
         kinds: Mapping[str, str] | None = None,
-        memory: int = 0,
     ) -> None:
         self.task = task
         self.threshold = threshold
@@ -80,7 +76,7 @@ class Assembler:
         self._latest = FeaturePlan((), (), ())
         self._plans: dict[tuple[str, ...] | int, FeaturePlan] = {}
         self._better: dict[tuple[FeaturePlan, tuple[str, ...]], FeaturePlan] = {}
-        self._buffers = BufferPool(memory)
+        self._buffers = BufferPool(0)
         self._fast_path = FastPath(self._buffers)
         self.classes: tuple[str, ...] = ()
         self._indices: dict[object, int] = {}  # by class as it was given: a string or a number
@@ -112,6 +108,33 @@ class Assembler:
             raise ConfigurationError(f"classes repeat a name: {twice[:5]}")
         self._indices = {cls: i for i, cls in enumerate(given)}
         self.classes = names
+
+    def renew(self) -> None:
+        """Draw another sample than the parent process."""
+        self.random = np.random.default_rng()
+
+    def convert(self, snapshots: Sequence[Snapshot]) -> Conversion:
+        """Convert snapshots of publish calls to pieces for the ring."""
+        pieces: Pieces = []
+        sampled_out, rejected = 0, []
+        for snapshot in snapshots:
+            probabilities, inputs, labels, predictions, ids, timestamps, segments = snapshot.arguments
+            try:
+                for name, value in zip(Arguments._fields, snapshot.arguments, strict=True):
+                    if isinstance(value, Unusable):
+                        raise Rejected(f"{name}_{value.reason}", value.detail)
+                if snapshot.kind == "labels":
+                    pieces += self.assemble_labels(ids, labels, timestamps, snapshot.now)
+                    continue
+                more, left_out = self.assemble(
+                    snapshot.now, probabilities, inputs, labels, predictions,
+                    ids=ids, timestamps=timestamps, segments=segments,
+                )  # fmt: skip
+                pieces += more
+                sampled_out += left_out
+            except Rejected as error:
+                rejected.append(Loss(error.reason, snapshot.rows, str(error)))
+        return Conversion(pieces, sampled_out, rejected)
 
     # --- one call ----------------------------------------------------------------------------------------------------
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+from functools import partial
 
 from zmon._transport import threads
 
@@ -30,7 +32,12 @@ def lacking(descriptors: int, new_threads: int = 0) -> str:
     with ended:
         try:
             for _ in range(new_threads):
-                threads.start(lambda: ended.acquire() and ended.release(), "zmon-probe")
+                threads.start(partial(_wait, ended), "zmon-probe")
         except RuntimeError:
             return f"{new_threads} threads are needed and cannot be started; raise the limit of threads"
     return ""
+
+
+def _wait(ended: threading.Lock) -> None:
+    with ended:
+        pass

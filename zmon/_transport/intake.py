@@ -11,6 +11,8 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
+REFUSED, MARK = "refused", "mark"
+
 
 class Snapshot:
     """One call's arguments.
@@ -18,8 +20,8 @@ class Snapshot:
     Attributes
     ----------
     kind : str
-        ``"batch"`` or ``"labels"``; ``"refused"`` for rows that an adapter could not turn into a batch, with reason
-        and detail as arguments; ``"mark"`` for a call that waits until the engine comes here.
+        ``"batch"`` or ``"labels"``; ``"refused"`` for rows that an adapter could not turn into a batch, with a `Loss`
+        as arguments; ``"mark"`` for a call that waits until the engine comes here, with a `Mark` as arguments.
     arguments : Any
         In the order of `zmon._capture.snapshot.Arguments`.
     now : int
@@ -89,11 +91,16 @@ class Intake:
         self._queue.append(snapshot)
         return True
 
+    def append(self, mark: Snapshot) -> None:
+        """Append a snapshot without rows, whether there is room or not. Called by callers."""
+        self._queue.append(mark)
+
     # --- for the engine ----------------------------------------------------------------------------------------------
 
     def peek(self, most: int, nbytes: int) -> list[Snapshot]:
         """Return the next snapshots, at most so many and about so many bytes; they stay until `drop`."""
-        queue, snapshots = self._queue, []
+        queue = self._queue
+        snapshots: list[Snapshot] = []
         for place in range(min(most, len(queue))):
             snapshot = queue[place]
             nbytes -= snapshot.nbytes

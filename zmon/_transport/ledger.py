@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from zmon._transport.conversion import Conversion, Loss
+from zmon._transport.intake import REFUSED, Intake
 from zmon._transport.notices import RateLimit, say
 from zmon._wire.frames import TALLY_REASONS
 
@@ -63,7 +65,7 @@ class Stats:
     labels: int = 0
     queued: int = 0
     underway: int = 0
-    degraded: Counts = _NONE
+    degraded: Counts = field(default_factory=dict)
     failed: str = ""
 
 
@@ -80,13 +82,15 @@ class Entry(NamedTuple):
     sampled_out: int = 0
     rejected: Counts = _NONE  # here
     refused: Counts = _NONE  # by collectors
-    degraded: Counts = _NONE
+    degraded: Counts = _NONE  # here
+    degraded_there: Counts = _NONE  # by collectors
 
 
 class Ledger:
-    """Counts by reason, and log lines for them. Only the engine's thread calls its methods; anybody may read `entry`."""
+    """Counts by reason, and log lines for them. Only the engine's thread writes."""
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: str, intake: Intake) -> None:
+        self._intake = intake
         self.entry = Entry()
         self.details: dict[str, str] = {}  # of rejected and degraded rows, the latest by reason
         self._model = model
@@ -106,19 +110,25 @@ class Ledger:
             degraded=self._added(entry.degraded, conversion.degraded, "published without what was bad"),
         )
 
-    def refuse(self, refused: Counts, degraded: Iterable[Loss]) -> None:
-        """Enter the totals of what collectors refused, and what else they report as degraded since the last time."""
-        added = self._added(self.entry.degraded, degraded, "degraded by the collector")
-        self.entry = self.entry._replace(refused=refused, degraded=added)
+    def answer(self, refused: Counts, degraded: Counts, news: Iterable[tuple[str, int, str]]) -> None:
+        """Enter the totals of what collectors refused or degraded; `news` are the rows that were added."""
+        self.entry = self.entry._replace(refused=dict(refused), degraded_there=dict(degraded))
+        for reason, rows, detail in news:
+            self.details[reason] = detail
+            self.say(reason, rows, "refused, or taken in part, by the collector", detail)
 
-    def move(self, **state: int) -> None:
-        """Enter how far the rows are: `delivered`, `underway`, `pushed_out`, `closed`."""
-        self.entry = self.entry._replace(**state)
+    def move(self, *, delivered: int, underway: int, pushed_out: int) -> None:
+        """Enter how far the rows are."""
+        self.entry = self.entry._replace(delivered=delivered, underway=underway, pushed_out=pushed_out)
 
-    def tally(self, overflowed: int) -> Mapping[str, Any]:
+    def close(self, rows: int) -> None:
+        """Enter the rows that were held when the publisher ended."""
+        self.entry = self.entry._replace(closed=rows)
+
+    def tally(self) -> Mapping[str, Any]:
         """Return cumulative counts for collectors: rows of this stream that never arrive whole, or at all."""
         entry = self.entry
-        state = (entry.sampled_out, entry.rejected, entry.degraded, overflowed)
+        state = (entry.sampled_out, entry.rejected, entry.degraded, self._intake.overflowed)
         if state != self._tally:
             self._tally = state
             names = ("sampled_out", "rejected", "degraded", "lost")
@@ -129,6 +139,43 @@ class Ledger:
             }
         return self._told
 
+    def stats(self, *, connected: bool, failed: str, after_close: int, ended: bool) -> Stats:
+        """Return a snapshot of all rows. Callable from any thread, also in a signal handler or a finalizer."""
+        waiting = self._intake.waiting()
+        # Read after the queue: whatever has left the queue was entered before, and what was entered and is still in
+        # the queue has a place up to this entry's.
+        entry = self.entry
+        queued: Counter[str] = Counter()
+        rejected = Counter(entry.rejected) + Counter(entry.refused)
+        for snapshot in waiting:
+            if not 0 < snapshot.ordinal <= entry.ordinal:
+                queued[snapshot.kind] += snapshot.rows
+                if snapshot.kind == REFUSED:
+                    rejected[snapshot.arguments.reason] += snapshot.rows
+        del queued[REFUSED]
+        refused = sum(entry.refused.values())
+        held = entry.issued - entry.delivered - entry.pushed_out - entry.closed
+        early = max(0, refused - entry.delivered)  # refused rows that other collectors still have to acknowledge
+        dropped = {
+            "buffer_full": entry.pushed_out + self._intake.overflowed,
+            "closed": entry.closed + after_close + (queued.total() if ended else 0),
+        }
+        underway = max(0, min(entry.underway, held) - early)
+        return Stats(
+            published=entry.issued + queued.total() + self._intake.overflowed + after_close,
+            acknowledged=max(0, entry.delivered - refused),
+            queued_bytes=self._intake.nbytes + self._intake.ring_bytes,
+            connected=connected,
+            sampled_out=entry.sampled_out,
+            dropped=MappingProxyType({reason: rows for reason, rows in dropped.items() if rows}),
+            rejected=MappingProxyType(dict(rejected)),
+            labels=entry.labels + queued["labels"],
+            queued=held - early - underway + (0 if ended else queued.total()),
+            underway=underway,
+            degraded=MappingProxyType(dict(Counter(entry.degraded) + Counter(entry.degraded_there))),
+            failed=failed,
+        )
+
     def say(self, reason: str, rows: int, what: str, detail: str) -> None:
         """Log that rows were rejected or the like, at a bounded rate for each reason."""
         if self._limit.allows(f"{what} {reason}"):
@@ -138,7 +185,7 @@ class Ledger:
         new = dict(counts)
         for reason, rows, detail in losses:
             if reason not in new and len(new) >= TALLY_REASONS - 1:
-                reason = "other"  # noqa: PLW2901
+                reason = "other"
             new[reason] = new.get(reason, 0) + rows
             self.details[reason] = detail[:DETAIL]
             self.say(reason, rows, what, detail)

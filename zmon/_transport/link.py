@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 import struct
 import time
 
 import zmq
 
+from zmon._transport import headroom
+from zmon._transport.answers import Answers
 from zmon._transport.keys import Keys
+from zmon._transport.notices import EVERY, say
 from zmon._transport.ring import Cursor
 from zmon._transport.settings import Endpoint
 from zmon._wire.frames import MAX_HEADER
 from zmon.backoff import Backoff
-
-log = logging.getLogger("zmon")
 
 RETRY_AFTER = 1.0  # seconds without an acknowledgement that advances; doubled up to RETRY_MAX
 RETRY_MAX = 8.0
@@ -22,7 +22,6 @@ REOPEN_AFTER = 0.5  # seconds after libzmq gave up a connection; doubled up to R
 REOPEN_MAX = 10.0
 FIRST_CONTACT = 0.4  # seconds that close() gives a connection that is not up yet, or was just lost
 FAILURES = 3  # broken handshakes before one is logged: a collector that restarts breaks off one
-LOG_EVERY = 300.0
 READ_LIMIT = 256  # messages to read from one collector before turning to the others and to the ring
 WATCHED = (
     zmq.EVENT_CONNECTED
@@ -46,7 +45,7 @@ class Link:
     reconnect follows a disconnection, the socket has given up, and both sockets are created again.
     """
 
-    def __init__(self, context: zmq.Context[Socket], poller: zmq.Poller, endpoint: Endpoint, keys: Keys | None) -> None:
+    def __init__(self, endpoint: Endpoint, keys: Keys | None) -> None:
         self.cursor = Cursor()
         self.subscriptions: set[bytes] = set()
         self.reached = False  # the data connection is up, or in its handshake
@@ -62,17 +61,16 @@ class Link:
         self.progress_at = 0.0  # when an acknowledgement last advanced, or sending started again
         self.retransmission = Backoff(RETRY_AFTER, RETRY_MAX)
         self.answers = 0
+        self.answers_of_rows = Answers()
         self.store = b""  # name of the store that holds what the collector acknowledged, from its last answer
-        self._context = context
-        self._poller = poller
+        self.sockets: list[Socket] = []  # data, control and their monitors; empty while they are closed
         self._endpoint = endpoint
         self._keys = keys
         self._reopening = Backoff(REOPEN_AFTER, REOPEN_MAX, jitter=0.5)
         self._given_up: set[Socket] = set()  # monitors of sockets that no longer try to connect
         self._reopen_at = 0.0
         self._failures = 0
-        self._failure_logged = self._malformed_logged = -LOG_EVERY
-        self._open()
+        self._failure_logged = self._malformed_logged = -EVERY
 
     @property
     def subscribed(self) -> bool:
@@ -82,10 +80,30 @@ class Link:
         """Return whether a collector that has not subscribed may do so in a moment."""
         return not self.apart and (self.reached or now - self._lost_at <= FIRST_CONTACT)
 
+    def open(self, context: zmq.Context[Socket], poller: zmq.Poller) -> None:
+        """Create the sockets and connect them."""
+        self._context, self._poller = context, poller
+        self._given_up.clear()
+        self._lost_at = time.monotonic()
+        self.data = self._socket(zmq.XPUB)
+        self.data.setsockopt(zmq.XPUB_NODROP, 1)
+        self.data.setsockopt(zmq.XPUB_VERBOSER, 1)
+        self.control = self._socket(zmq.DEALER)
+        self._monitors = [self._monitor(socket) for socket in (self.data, self.control)]
+        self.data.connect(self._endpoint.data)
+        self.control.connect(self._endpoint.control)
+
     def close(self) -> None:
-        for socket in (*self._monitors, self.data, self.control):
-            self._poller.unregister(socket)
+        """Close the sockets. What was acknowledged stays known."""
+        sockets, self.sockets = self.sockets, []
+        for socket in reversed(sockets):  # monitors first
+            if socket in self._poller:
+                self._poller.unregister(socket)
             socket.close(0)
+        self.subscriptions.clear()
+        self.schemas.clear()
+        self.reached = self.greeted = self.apart = False
+        self.handshake_at = None
 
     def count_answer(self, now: float) -> None:
         """Note that the collector answered: earlier failures no longer matter."""
@@ -96,9 +114,9 @@ class Link:
 
     def log_malformed(self, error: Exception, now: float) -> None:
         """Log a malformed answer, at a bounded rate whatever is sent."""
-        if now - self._malformed_logged >= LOG_EVERY:
+        if now - self._malformed_logged >= EVERY:
             self._malformed_logged = now
-            log.warning("zmon: malformed answer from the collector at %s: %s", self._endpoint.control, error)
+            say("zmon: malformed answer from the collector at %s: %s", self._endpoint.control, error)
 
     def reopen_if_lost(self, ready: set[Socket], now: float) -> bool:
         """Read the monitors, and create the sockets again if libzmq gave them up; return whether it did."""
@@ -107,29 +125,18 @@ class Link:
                 self._read_events(monitor, now)
         if not self._given_up or now < self._reopen_at:
             return False
+        if headroom.lacking(headroom.LINK):
+            self._reopen_at = now + self._reopening.next()
+            return False
         self.close()
-        self.subscriptions.clear()
-        self.schemas.clear()
-        self.reached = self.greeted = self.apart = False
-        self.handshake_at = None
         self._reopening.grow()
-        self._open()
+        self.open(self._context, self._poller)
         return True
-
-    def _open(self) -> None:
-        self._given_up.clear()
-        self.data = self._socket(zmq.XPUB)
-        self.data.setsockopt(zmq.XPUB_NODROP, 1)
-        self.data.setsockopt(zmq.XPUB_VERBOSER, 1)
-        self.control = self._socket(zmq.DEALER)
-        self._monitors = [socket.get_monitor_socket(WATCHED) for socket in (self.data, self.control)]
-        for socket in (*self._monitors, self.data, self.control):
-            self._poller.register(socket, zmq.POLLIN)
-        self.data.connect(self._endpoint.data)
-        self.control.connect(self._endpoint.control)
 
     def _socket(self, kind: int) -> Socket:
         socket: Socket = self._context.socket(kind)
+        self.sockets.append(socket)
+        self._poller.register(socket, zmq.POLLIN)
         socket.setsockopt(zmq.LINGER, 0)
         socket.setsockopt(zmq.IMMEDIATE, 1)
         socket.setsockopt(zmq.MAXMSGSIZE, MAX_HEADER)  # a hostile collector must not fill the model's memory
@@ -141,6 +148,12 @@ class Link:
             socket.setsockopt(zmq.CURVE_SECRETKEY, self._keys.secret)
             socket.setsockopt(zmq.CURVE_PUBLICKEY, self._keys.public)
             socket.setsockopt(zmq.CURVE_SERVERKEY, self._keys.server)
+        return socket
+
+    def _monitor(self, watched: Socket) -> Socket:
+        socket: Socket = watched.get_monitor_socket(WATCHED)
+        self.sockets.append(socket)
+        self._poller.register(socket, zmq.POLLIN)
         return socket
 
     def _read_events(self, monitor: Socket, now: float) -> None:
@@ -163,9 +176,9 @@ class Link:
 
     def _count_failure(self, now: float, *, denied: bool) -> None:
         self._failures += 1
-        if (denied or self._failures >= FAILURES) and now - self._failure_logged >= LOG_EVERY:
+        if (denied or self._failures >= FAILURES) and now - self._failure_logged >= EVERY:
             self._failure_logged = now
-            log.warning("zmon: %s; retrying, rows are kept meanwhile", self._reason(denied))
+            say("zmon: %s; retrying, rows are kept meanwhile", self._reason(denied))
 
     def _reason(self, denied: bool) -> str:
         where = self._endpoint.data

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from zmon.errors import ConfigurationError
 
 DEFAULT_COLLECTOR = "tcp://127.0.0.1:5757"
+LONGEST_PATH = 100  # bytes; the system has 108 for a socket's path, and the control socket's is longer by four
 NAME_LIMIT = 150  # characters; Anodot's limit for the value of a property
 
 
@@ -28,13 +29,24 @@ def control_of(data: str) -> str:
     >>> control_of("ipc:///run/zmon")
     'ipc:///run/zmon.ctl'
     """
-    scheme, separator, rest = data.partition("://")
-    if scheme == "ipc" and rest:
+    host, port = _check("collector", data)
+    if not host:
         return f"{data}.ctl"
+    if port == 65535:
+        raise ConfigurationError(f"collector endpoint {data!r} leaves no port for control=, which is the next one")
+    return f"tcp://{host}:{port + 1}"
+
+
+def _check(what: str, endpoint: str) -> tuple[str, int]:
+    """Return an endpoint's host and port, empty and 0 for a path; ConfigurationError if it is neither."""
+    scheme, _, rest = endpoint.partition("://")
     host, _, port = rest.rpartition(":")
-    if separator and scheme == "tcp" and host and port.isdigit() and 0 < int(port) < 65535:
-        return f"tcp://{host}:{int(port) + 1}"
-    raise ConfigurationError(f"collector endpoint {data!r} is neither 'tcp://HOST:PORT' nor 'ipc://PATH'")
+    if rest and not any(map(str.isspace, endpoint)):
+        if scheme == "ipc" and len(rest.encode()) <= LONGEST_PATH:
+            return "", 0
+        if scheme == "tcp" and host and port.isascii() and port.isdigit() and 0 < int(port) <= 65535:
+            return host, int(port)
+    raise ConfigurationError(f"{what} endpoint {endpoint!r} is neither 'tcp://HOST:PORT' nor 'ipc://PATH'")
 
 
 def endpoints(collector: str | Sequence[str] | None, control: str | Sequence[str] | None) -> tuple[Endpoint, ...]:
@@ -51,6 +63,9 @@ def endpoints(collector: str | Sequence[str] | None, control: str | Sequence[str
     if given and len(given) != len(data):
         raise ConfigurationError(f"control has {len(given)} endpoints for {len(data)} collectors; give one for each")
     default = [control_of(endpoint) for endpoint in data]  # also validates the data endpoints
+    given = [endpoint.strip() for endpoint in given]
+    for endpoint in given:
+        _check("control", endpoint)
     return tuple(Endpoint(d, c) for d, c in zip(data, given or default, strict=True))
 
 

@@ -1,0 +1,301 @@
+"""Sends one stream's rows to its collectors and reads their answers. Runs in the engine's thread.
+
+All sockets connect outward. Every collector has a pair of them, and its own cursor over the shared ring, so that a
+slow collector does not stall the others.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import zmq
+
+from zmon._transport import threads
+from zmon._transport.buffer_pool import LARGE
+from zmon._transport.keys import Keys
+from zmon._transport.ledger import Ledger
+from zmon._transport.link import READ_LIMIT, RETRY_AFTER, Link, Socket
+from zmon._transport.ring import Bytes, Ring, RingEntry
+from zmon._transport.settings import Endpoint
+from zmon._wire import control, frames
+from zmon.errors import WireError
+
+PING_EVERY = 1.0
+ABSENT_AFTER = 3.5  # seconds without any acknowledgement
+BURST = 64  # messages to one collector before turning to the others
+APART_AFTER = 5.0  # seconds after its handshake in which a collector subscribes, or else does not take this model
+BYE_WAIT = 0.25
+YIELD = 1e-4  # seconds of rest after a large message
+
+DONE, BLOCKED, MORE = range(3)  # how far sending got
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a publisher's rows go, and under which topic."""
+
+    endpoints: tuple[Endpoint, ...]
+    keys: Keys | None
+    topic: frames.Topic
+
+
+class Delivery:
+    """The links of one stream, and its part of the protocol.
+
+    Parameters
+    ----------
+    target : Target
+    stream : bytes
+        Name of this stream.
+    ring : Ring
+    ledger : Ledger
+    schemas : mapping of bytes to bytes
+        Schema bodies by hash; grows with the conversions.
+    """
+
+    def __init__(
+        self, target: Target, stream: bytes, ring: Ring, *, ledger: Ledger, schemas: Mapping[bytes, bytes]
+    ) -> None:
+        self._target = target
+        self._topic = target.topic.encode()
+        self._stream = stream
+        self._ring = ring
+        self._ledger = ledger
+        self._schemas = schemas
+        self._links = [Link(endpoint, target.keys) for endpoint in target.endpoints]
+        self._goodbyes: dict[Link, int] = {}  # answers that each link had before its goodbye
+        self._until = 0.0
+        self.connected = False
+        self.acked: int | None = None  # by every collector that takes this model; None if none does
+
+    @property
+    def sockets(self) -> list[Socket]:
+        """The open sockets; empty while they are closed."""
+        return [socket for link in self._links for socket in link.sockets]
+
+    def open(self, context: zmq.Context[Socket], poller: zmq.Poller) -> None:
+        """Create the sockets."""
+        for link in self._links:
+            link.open(context, poller)
+
+    def close(self) -> None:
+        """Close the sockets. What was acknowledged stays known."""
+        self.connected = False
+        for link in self._links:
+            link.close()
+
+    def step(self, ready: set[Socket], now: float) -> int:
+        """Read what has arrived, then send what is due; return how far sending got."""
+        for link in self._links:
+            if link.data in ready:
+                self._read_subscriptions(link)
+            if link.control in ready:
+                self._read_acks(link, now)
+            if link.reopen_if_lost(ready, now):
+                self._update_state()
+            self._keep_in_touch(link, now)
+        state = max(self._send(link, now) for link in self._links)
+        self._update_state()
+        return state
+
+    def is_awaited(self, now: float) -> bool:
+        """Return whether rows may still be acknowledged: by a collector that takes them, or that may come at once."""
+        awaited = [link for link in self._links if link.subscribed or (link.takes_model and link.is_coming(now))]
+        if not awaited:  # no collector: wait only for a first connection that is being established
+            awaited = [link for link in self._links if link.is_coming(now)]
+        return any(link.cursor.acked < self._ring.issued for link in awaited)
+
+    def say_goodbye(self, now: float) -> None:
+        """Say goodbye to every collector that answers."""
+        for link in self._links:
+            if link.greeted:
+                self._goodbyes[link] = link.answers
+                self._greet(link, "bye")
+        self._until = now + BYE_WAIT
+
+    def has_left(self, now: float) -> bool:
+        """Return whether all collectors have answered the goodbye, or had the time to."""
+        return now >= self._until or all(link.answers > answers for link, answers in self._goodbyes.items())
+
+    # --- answers -----------------------------------------------------------------------------------------------------
+
+    def _read_subscriptions(self, link: Link) -> None:
+        for _ in range(READ_LIMIT):
+            try:
+                notice = link.data.recv(zmq.DONTWAIT)
+            except zmq.Again:
+                break
+            prefix = notice[1:]
+            if not self._topic.startswith(prefix):
+                continue
+            if notice[:1] == b"\x01":
+                link.subscriptions.add(prefix)
+                link.takes_model, link.apart = True, False
+                link.hello_due = 0.0
+            else:
+                link.subscriptions.discard(prefix)
+            link.greeted = False  # either way, messages under way may be lost
+            link.schemas.clear()
+
+    def _read_acks(self, link: Link, now: float) -> None:
+        for _ in range(READ_LIMIT):
+            try:
+                ack = control.decode_ack(link.control.recv(zmq.DONTWAIT))
+            except zmq.Again:
+                break
+            except WireError as error:
+                link.log_malformed(error, now)
+                continue
+            if ack.stream != self._stream:
+                continue
+            link.count_answer(now)
+            link.store = ack.store
+            link.schemas.discard(ack.need)
+            if ack.refused or ack.degraded:
+                self._enter_answers(link, ack)
+            if link.cursor.acknowledge(min(ack.row, self._ring.issued), ack.window):
+                link.progress_at = now
+                link.retransmission.reset()
+            if not link.greeted and link.subscribed:
+                link.greeted = True
+                link.progress_at = now
+                link.cursor.rewind(self._ring)
+
+    def _enter_answers(self, link: Link, ack: control.Ack) -> None:
+        """Enter what a collector refused or degraded; where several did, the most of each reason."""
+        news = link.answers_of_rows.add(ack)
+        if news:
+            refused: Counter[str] = Counter()
+            degraded: Counter[str] = Counter()
+            for other in self._links:
+                refused |= other.answers_of_rows.refused
+                degraded |= other.answers_of_rows.degraded
+            self._ledger.answer(refused, degraded, news)
+
+    def _update_state(self) -> None:
+        rows = [link.cursor.acked for link in self._links if link.takes_model]
+        # No rows are kept for a collector that does not take this model. If it takes the model over later, it starts
+        # where the other collector ended.
+        furthest = max(link.cursor.acked for link in self._links)
+        for link in self._links:
+            if link.apart:
+                link.cursor.follow(furthest)
+                link.store = b""
+        # Rows that a disconnected collector has not acknowledged stay in the ring until newer rows push them out.
+        self._ring.release(min(link.cursor.acked for link in self._links))
+        self.acked = min(rows) if rows else None
+        self.connected = any(link.greeted for link in self._links)
+
+    @property
+    def reached(self) -> int:
+        """The last row that was sent to some collector."""
+        return max((link.cursor.reached for link in self._links), default=0)
+
+    # --- sending -----------------------------------------------------------------------------------------------------
+
+    def _keep_in_touch(self, link: Link, now: float) -> None:
+        if not link.subscribed:
+            if link.handshake_at is not None and not link.apart and now - link.handshake_at > APART_AFTER:
+                link.takes_model, link.apart = False, True
+            return
+        if not link.greeted:
+            if now >= link.hello_due:
+                link.hello_due = now + RETRY_AFTER
+                self._greet(link, "hello")
+            return
+        if now >= link.ping_due:
+            link.ping_due = now + PING_EVERY
+            self._greet(link, "ping")
+        if now - link.answered_at > ABSENT_AFTER:
+            link.greeted = False
+            link.schemas.clear()
+        elif link.cursor.inflight and now - link.progress_at > link.retransmission.wait():
+            link.progress_at = now
+            link.retransmission.grow()
+            link.schemas.clear()
+            link.cursor.rewind(self._ring)
+
+    def _greet(self, link: Link, kind: str) -> None:
+        tally: Mapping[str, Any] = self._ledger.tally()
+        if tally and self._ledger.details:
+            tally = {**tally, "details": self._ledger.details}
+        frame = control.encode_greeting(
+            kind,
+            topic=self._topic,
+            stream=self._stream,
+            base=self._ring.base,
+            acked=link.cursor.acked,
+            issued=self._ring.issued,
+            clock=time.time_ns(),
+            tally=tally,
+            store=link.store,
+        )
+        try:
+            link.control.send(frame, zmq.DONTWAIT)
+        except zmq.Again:
+            link.hello_due = 0.0  # the control connection is established a moment after the data connection
+
+    def _send(self, link: Link, now: float) -> int:
+        """Send everything (DONE), as much as a burst allows (MORE), or as much as may be under way (BLOCKED)."""
+        if not (link.subscribed and link.greeted):
+            return DONE
+        for _ in range(BURST):
+            entry = link.cursor.peek(self._ring)
+            if entry is None:
+                return BLOCKED if link.cursor.behind(self._ring) else DONE
+            try:
+                self._send_schema(link, entry.layout.schema)
+                link.data.send_multipart(self._frames(entry), zmq.DONTWAIT, copy=True)
+            except zmq.Again:
+                return BLOCKED
+            if not link.cursor.inflight:
+                link.progress_at = now
+            link.cursor.sent(entry)
+            if entry.nbytes >= LARGE:  # libzmq copied it under the interpreter's lock: now it is the model's turn
+                threads.sleep(YIELD)
+        return MORE
+
+    def _send_schema(self, link: Link, digest: bytes) -> None:
+        if digest not in link.schemas:
+            message = frames.encode_schema_message(self._topic, self._stream, self._schemas[digest])
+            link.data.send_multipart(message, zmq.DONTWAIT)
+            link.schemas.add(digest)
+
+    def _frames(self, entry: RingEntry) -> list[Bytes]:
+        if entry.encoded is None:
+            entry.encoded = _join(entry)
+            entry.pieces = []
+        ts, arrays, buffers = entry.encoded
+        return frames.encode_batch(
+            self._topic,
+            stream=self._stream,
+            schema=entry.layout.schema,
+            first=entry.first,
+            rows=entry.rows,
+            base=self._ring.base,
+            ts=ts,
+            arrays=arrays,
+            buffers=buffers,
+            tally=self._ledger.tally(),
+            kind=entry.layout.kind,
+        )
+
+
+def _join(entry: RingEntry) -> tuple[int, list[tuple[str, str, Sequence[int]]], list[Bytes]]:
+    """Join the pieces' buffers to one per array; rows that differ in time get a timestamps array."""
+    pieces = entry.pieces
+    newest = pieces[-1].ts
+    arrays = entry.layout.of_rows(entry.rows)
+    if len(pieces) == 1:
+        return newest, arrays, list(pieces[0].buffers)
+    buffers: list[Bytes] = [b"".join(column) for column in zip(*(piece.buffers for piece in pieces), strict=True)]
+    if all(name != "timestamps" for name, _, _ in arrays):
+        times = np.repeat(np.array([piece.ts for piece in pieces], dtype="<i8"), [piece.rows for piece in pieces])
+        arrays.append(("timestamps", "<i8", (entry.rows,)))
+        buffers.append(times.tobytes())
+    return newest, arrays, buffers

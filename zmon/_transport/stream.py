@@ -1,0 +1,255 @@
+"""One publisher in this process: callers append to its intake, the engine converts, numbers and delivers its rows."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import zmq
+
+from zmon._transport import headroom
+from zmon._transport.contact import Contact
+from zmon._transport.conversion import Conversion, Converter, Loss
+from zmon._transport.delivery import DONE, MORE, Delivery, Target
+from zmon._transport.intake import MARK, REFUSED, Intake, Snapshot
+from zmon._transport.ledger import Ledger, Stats
+from zmon._transport.link import Socket
+from zmon._transport.notices import RateLimit, say
+from zmon._transport.ring import Ring
+from zmon._wire.frames import STREAM_BYTES
+from zmon.backoff import Backoff
+
+TOGETHER = 256  # snapshots converted together, at most
+TOGETHER_BYTES = 2**20
+TURN = 0.02  # seconds of conversion before the engine turns to sending
+SETTLE_EVERY = 1.0
+OPEN_AFTER, OPEN_MAX = 0.5, 10.0  # seconds between two tries to open the sockets
+
+
+class Mark:
+    """A place in the queue that a caller waits for."""
+
+    def __init__(self, until: float) -> None:
+        self.until = until  # monotonic time after which the caller no longer waits
+        self.row: int | None = None  # the last row before it, once the engine has come here
+
+
+class Stream:
+    """One publisher's way out. Callers use `put`, `refuse`, `mark`, `stats` and `retire`; all else is the engine's.
+
+    Parameters
+    ----------
+    target : Target
+    converter : Converter
+    limit : int
+        Bytes of memory that its rows may take.
+    """
+
+    def __init__(self, target: Target, converter: Converter, limit: int) -> None:
+        self.target = target
+        self.active = False  # something was put
+        self.stop_at: float | None = None
+        self.ended = False
+        self.after_close = 0  # rows that came later
+        self._converter = converter
+        self._limit = limit
+        self._begin()
+
+    def renew(self) -> list[Socket]:
+        """Start afresh in a forked child; return the sockets of the parent, which must not be touched.
+
+        The parent's thread and connections stay there, and it sends the rows that it holds.
+        """
+        abandoned = self._delivery.sockets
+        self._begin()
+        self._converter.renew()
+        return abandoned
+
+    def _begin(self) -> None:
+        """Start with an empty queue, ring and ledger, under a new name."""
+        self._intake = Intake(self._limit)
+        self._ring = Ring(self._limit)
+        self._ledger = Ledger(self.target.topic.model, self._intake)
+        self._delivery = Delivery(
+            self.target,
+            os.urandom(STREAM_BYTES),
+            self._ring,
+            ledger=self._ledger,
+            schemas=self._converter.schemas,
+        )
+        self._contact = Contact(self.target.topic.model, self.target.endpoints)
+        self._notices = RateLimit()
+        self._marks: list[Mark] = []
+        self._told = 0  # dropped rows that a mark has told about
+        self._leaving = False
+        self._opening = Backoff(OPEN_AFTER, OPEN_MAX)
+        self._open_at = self._settle_at = 0.0
+        self.failed = ""
+        self.active = False
+
+    # --- for callers -------------------------------------------------------------------------------------------------
+
+    def put(self, snapshot: Snapshot) -> None:
+        """Queue a snapshot, or count its rows as dropped if there is no room."""
+        self._intake.put(snapshot)
+        self.active = True
+
+    def refuse(self, reason: str, detail: str, rows: int) -> None:
+        """Queue the news that an adapter could not turn rows into a batch."""
+        self.put(Snapshot(REFUSED, Loss(reason, rows, detail), 0, rows, 2 * len(detail)))
+
+    def mark(self, until: float) -> Mark:
+        """Return a mark that the engine reaches when it has converted everything that was put so far."""
+        mark = Mark(until)
+        self._intake.append(Snapshot(MARK, mark, 0, 0, 0))
+        return mark
+
+    def is_acknowledged(self, mark: Mark) -> bool:
+        """Return whether everything before the mark is acknowledged by every collector that takes this model."""
+        if mark.row is None:
+            return False
+        acked = self._delivery.acked
+        return mark.row == 0 or (acked is not None and acked >= mark.row)
+
+    def lost_since_last(self) -> bool:
+        """Return whether rows were dropped since this was asked last."""
+        dropped = self._ledger.entry.pushed_out + self._intake.overflowed
+        told, self._told = self._told, dropped
+        return dropped > told
+
+    def stats(self, failed: str) -> Stats:
+        """Return a snapshot of all rows; `failed` is what the engine lacks."""
+        return self._ledger.stats(
+            connected=self._delivery.connected,
+            failed=self.failed or failed,
+            after_close=self.after_close,
+            ended=self.ended,
+        )
+
+    def retire(self, timeout: float = 2.0) -> None:
+        """Deliver what is left for at most `timeout` seconds, and end."""
+        until = time.monotonic() + timeout
+        if self.stop_at is None or until < self.stop_at:
+            self.stop_at = until
+
+    # --- for the engine ----------------------------------------------------------------------------------------------
+
+    @property
+    def urgent(self) -> bool:
+        """Whether somebody waits for acknowledgements, so that the engine must not nap."""
+        return bool(self._marks) or self.stop_at is not None
+
+    @property
+    def waiting(self) -> bool:
+        """Whether snapshots wait to be converted."""
+        return bool(self._intake)
+
+    @property
+    def connected(self) -> bool:
+        return self._delivery.connected
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held in the ring."""
+        return self._ring.nbytes
+
+    def open(self, context: zmq.Context[Socket], poller: zmq.Poller, now: float) -> None:
+        """Open the sockets if they are not open; try again later if that fails."""
+        if self._delivery.sockets or now < self._open_at:
+            return
+        self.failed = headroom.lacking(headroom.LINK * len(self.target.endpoints))
+        if not self.failed:
+            try:
+                self._delivery.open(context, poller)
+                self._opening.reset()
+            except zmq.ZMQError as error:
+                self._delivery.close()
+                self.failed = f"sockets cannot be opened: {error}"
+        if self.failed:
+            self._open_at = now + self._opening.next()
+            if self._notices.allows("open"):
+                say("zmon: model %r cannot connect: %s; rows are kept, and it tries again", self._model, self.failed)
+
+    def step(self, ready: set[Socket], now: float) -> int:
+        """Convert, read, send; return how far sending got."""
+        state = self._convert(now)
+        if self._delivery.sockets:
+            state = max(state, self._delivery.step(ready, now))
+        held = self._ring.issued - self._ring.delivered - self._ring.dropped
+        underway = min(held, max(0, self._delivery.reached - (self._ring.issued - held)))
+        self._ledger.move(delivered=self._ring.delivered, underway=underway, pushed_out=self._ring.dropped)
+        self._intake.ring_bytes = self._ring.nbytes
+        self._marks = [mark for mark in self._marks if now < mark.until and not self.is_acknowledged(mark)]
+        if now >= self._settle_at:
+            self._settle_at = now + SETTLE_EVERY
+            self._intake.settle()
+            dropped = self._ring.dropped + self._intake.overflowed
+            self._contact.note(now, connected=self.connected, waiting=held, dropped=dropped)
+        if self.stop_at is not None:
+            self._stop(now)
+        return state
+
+    def close(self) -> None:
+        """Close the sockets; rows stay."""
+        self._delivery.close()
+
+    @property
+    def _model(self) -> str:
+        return self.target.topic.model
+
+    def _convert(self, now: float) -> int:
+        until = time.monotonic() + TURN
+        while snapshots := self._intake.peek(TOGETHER, TOGETHER_BYTES):
+            first = snapshots[0]
+            if first.kind == MARK:
+                snapshots = snapshots[:1]
+                first.arguments.row = self._ring.issued
+                self._marks.append(first.arguments)
+                conversion = Conversion(())
+            elif first.kind == REFUSED:
+                conversion = Conversion((), rejected=[snapshot.arguments for snapshot in snapshots])
+            else:
+                conversion = self._converted(snapshots)
+            for layout, piece, nbytes in conversion.pieces:
+                self._ring.limit = self._intake.room
+                self._ring.append(layout, piece, nbytes)
+            ordinal, labels = snapshots[-1].ordinal, first.kind == "labels"
+            self._ledger.add(conversion, ordinal, issued=self._ring.issued, labels=labels)
+            self._intake.drop(snapshots)
+            self._intake.ring_bytes = self._ring.nbytes
+            if time.monotonic() > until:
+                return MORE
+        return DONE
+
+    def _converted(self, snapshots: list[Snapshot]) -> Conversion:
+        """Convert snapshots; whatever a faulty one does costs its rows only."""
+        try:
+            return self._converter.convert(snapshots)
+        except Exception as error:  # noqa: BLE001 - what people pass has no end
+            if len(snapshots) == 1:
+                if self._notices.allows("internal"):
+                    say("zmon: a batch of model %r cannot be converted; please report this", self._model, trace=True)
+                loss = Loss("internal", snapshots[0].rows, f"{type(error).__name__}: {error}")
+                return Conversion((), rejected=[loss])
+        parts = [self._converted([snapshot]) for snapshot in snapshots]
+        return Conversion(
+            [piece for part in parts for piece in part.pieces],
+            sum(part.sampled_out for part in parts),
+            [loss for part in parts for loss in part.rejected],
+            [loss for part in parts for loss in part.degraded],
+        )
+
+    def _stop(self, now: float) -> None:
+        """Say goodbye when everything is delivered or the time is over, and end when it was answered."""
+        assert self.stop_at is not None
+        if not self._leaving:
+            held = self._ring.tail > self._ring.head
+            if now < self.stop_at and (self._intake or (held and self._delivery.is_awaited(now))):
+                return
+            self._delivery.say_goodbye(now)
+            self._leaving = True
+        if self._delivery.has_left(now):
+            self._delivery.close()
+            self._ledger.close(self._ring.lose(self._ring.tail))
+            self._intake.ring_bytes = 0
+            self.ended = True
