@@ -17,7 +17,7 @@ import numpy as np
 
 from zmon._capture.interrupts import is_asynchronous
 from zmon._capture.selection import Selection
-from zmon._transport.buffer_pool import BufferPool
+from zmon._transport.buffer_pool import LARGE, BufferPool
 from zmon._transport.intake import Snapshot
 
 OVERHEAD = 600  # bytes of Python objects around a snapshot's values
@@ -30,6 +30,7 @@ _ATOMS = (str, bytes, numbers.Number, np.generic, dt.date, dt.time, dt.timedelta
 _NUMBERS = {int, float, bool, type(None)}
 _SIZED = _NUMBERS | {str, bytes}
 Copier = Callable[[Any], tuple[Any, int]]
+_ROWS = {dict, list, tuple, np.ndarray}
 _SYMBOLIC = {"SymbolicTensor", "KerasTensor", "DynamicJaxprTracer", "FakeTensor"}
 
 
@@ -72,13 +73,20 @@ def take(kind: str, now: int, arguments: Sequence[Any], selection: Selection, ve
     copies = []
     for value in arguments:
         if value is not None:
-            value, size = own(value, selection) if value is arguments[1] else own(value)
-            nbytes += size
+            # Most arguments are small arrays of numbers: they take no further call.
+            if type(value) is np.ndarray and value.nbytes < LARGE and not value.dtype.hasobject:
+                nbytes += value.nbytes
+                value = value.copy()
+            else:
+                value, size = own(value, selection) if value is arguments[1] else own(value)
+                nbytes += size
         copies.append(value)
     if vectors:
         nbytes += _own_cells(copies[1], vectors)
-    taken = Arguments._make(copies)
-    return Snapshot(kind, taken, now, _rows(taken), nbytes)
+    taken = Arguments(*copies)
+    outputs = copies[0]
+    rows = len(outputs) if type(outputs) is np.ndarray and outputs.ndim else _rows(taken)
+    return Snapshot(kind, taken, now, rows, nbytes)
 
 
 def own(value: Any, selection: Selection | None = None) -> tuple[Any, int]:
@@ -158,27 +166,41 @@ def _array(value: Any) -> tuple[Any, int]:
 
 def _list(value: Any) -> tuple[Any, int]:
     copy = list(value)
-    kinds = set(map(type, copy))
-    if kinds <= _NUMBERS:
-        return copy, CELL * len(copy)
-    if kinds <= _SIZED:
-        return copy, sum(map(getsizeof, copy)) + 8 * len(copy)
+    if copy and type(copy[0]) not in _ROWS:
+        if _NUMBERS.issuperset(map(type, copy)):
+            return copy, CELL * len(copy)
+        nbytes = _sizes(copy)
+        if nbytes is not None:
+            return copy, nbytes + 2 * CELL * len(copy)
     nbytes = CELL + 8 * len(copy)
     for i, item in enumerate(copy):
-        copy[i], size = own(item)
+        copy[i], size = _mapping(item) if type(item) is dict else own(item)
         nbytes += size
     return copy, nbytes
 
 
 def _mapping(value: Any) -> tuple[Any, int]:
     copy = dict(value)
-    if _SIZED.issuperset(map(type, copy.values())):
-        return copy, CELL * 4 + sum(map(getsizeof, copy.values())) + CELL * len(copy)
+    nbytes = _sizes(copy.values())
+    if nbytes is not None:
+        return copy, nbytes + CELL * (4 + 2 * len(copy))
     nbytes = CELL * 4
     for key, item in copy.items():
         copy[key], size = own(item)
         nbytes += size + CELL
     return copy, nbytes
+
+
+def _sizes(values: Any) -> int | None:
+    """Return the bytes of numbers and strings, beyond CELL for each; None if another type is among them."""
+    nbytes = 0
+    for item in values:
+        kind = type(item)
+        if kind is str or kind is bytes:
+            nbytes += 4 * len(item)
+        elif kind is not float and kind is not int and kind is not bool and item is not None:
+            return None
+    return nbytes
 
 
 def _set(value: Any) -> tuple[Any, int]:

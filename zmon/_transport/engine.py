@@ -109,6 +109,12 @@ class Engine:
         self._streams.pop(id(stream), None)
 
     @property
+    def asleep(self) -> bool:
+        """Whether the thread sleeps until it is notified, because nothing was published for a moment."""
+        wakeup = self._wakeup
+        return wakeup is not None and wakeup.armed
+
+    @property
     def is_current(self) -> bool:
         """Whether the caller is the engine's thread, as a finalizer may be: it must not wait for itself."""
         return self._running and threads.ident() == self._thread

@@ -59,7 +59,7 @@ class RingEntry:
 
 
 class Ring:
-    """Entries by a running index, oldest first; beyond `limit` bytes the oldest are dropped, except the newest one."""
+    """Entries by a running index, oldest first; at most `limit` bytes of them: an overflow drops the oldest."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -99,11 +99,7 @@ class Ring:
             self.tail += 1
         self.issued += rows
         self.nbytes += nbytes
-        self.shrink()
-
-    def shrink(self) -> None:
-        """Drop the oldest entries beyond the limit, which may have changed."""
-        while self.nbytes > self.limit and self.head < self.tail - 1:
+        while self.nbytes > self.limit:
             self.dropped += self._pop().rows
 
     def release(self, row: int) -> None:

@@ -15,7 +15,7 @@ from zmon._transport.intake import MARK, REFUSED, Intake, Snapshot
 from zmon._transport.ledger import Ledger, Stats
 from zmon._transport.link import Socket
 from zmon._transport.notices import RateLimit, say
-from zmon._transport.ring import Ring
+from zmon._transport.ring import OVERHEAD, Ring
 from zmon._wire.frames import STREAM_BYTES
 from zmon.backoff import Backoff
 
@@ -211,7 +211,7 @@ class Stream:
             else:
                 conversion = self._converted(snapshots)
             for layout, piece, nbytes in conversion.pieces:
-                self._ring.limit = self._intake.room
+                self._ring.limit = max(self._intake.room, min(nbytes + OVERHEAD, self._limit))
                 self._ring.append(layout, piece, nbytes)
             ordinal, labels = snapshots[-1].ordinal, first.kind == "labels"
             self._ledger.add(conversion, ordinal, issued=self._ring.issued, labels=labels)

@@ -131,7 +131,7 @@ def test_goodbye_names_the_last_row_and_waits_for_its_answer(peer: Peer, publish
 def test_rejected_and_sampled_rows_are_reported(peer: Peer, publisher: zmon.Publisher) -> None:
     publisher.publish(np.zeros((3, 9)))
     publisher.publish(P)
-    assert peer.greeting("hello").tally == {"sampled_out": 0, "rejected": {"probabilities_shape": 3}}
+    assert peer.greeting("hello").tally["rejected"] == {"probabilities_shape": 3}
 
 
 def test_nonsense_from_the_collector_is_survived(peer: Peer, publisher: zmon.Publisher) -> None:

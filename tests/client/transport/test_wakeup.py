@@ -1,4 +1,4 @@
-"""A publisher's thread sleeps while nothing is published, and is woken by the first batch after that."""
+"""The engine's thread sleeps while nothing is published, and is woken by the first batch after that."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from tests.support.waiting import until
-from zmon._transport import sender
+from zmon._transport import engine
+from zmon._transport.engine import ENGINE
 from zmon._transport.wakeup import Wakeup
 
 
@@ -19,39 +20,44 @@ def triggered(wakeup: Wakeup) -> bool:
     return bool(select.select([wakeup.fileno()], [], [], 0)[0])
 
 
-def test_it_wakes_once_for_each_time_it_was_armed() -> None:
+def test_it_wakes_and_is_cleared() -> None:
     wakeup = Wakeup()
+    wakeup.armed = True
     wakeup.wake()
-    assert not triggered(wakeup), "nobody sleeps"
-    wakeup.arm()
-    wakeup.wake()
-    wakeup.wake()
+    assert not wakeup.armed, "who comes next need not wake it again"
     assert len(os.read(wakeup.fileno(), 10)) == 1
-    wakeup.arm()
+    wakeup.armed = True
     wakeup.wake()
     wakeup.clear(triggered(wakeup))
     assert not triggered(wakeup)
-    wakeup.interrupt()
+    wakeup.wake()
     assert triggered(wakeup), "armed or not"
-    wakeup.arm()
     wakeup.close()
-    wakeup.wake()  # and no file that has the pipe's number by now gets a byte
 
 
-def test_a_sleeping_publisher_sends_at_once_and_costs_next_to_nothing(collect: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr(sender, "SLEEP", 20.0)
+def test_a_full_pipe_does_not_stop_a_caller() -> None:
+    wakeup = Wakeup()
+    for _ in range(100_000):
+        wakeup.wake()
+    while triggered(wakeup):
+        wakeup.clear(True)
+    wakeup.close()
+
+
+def test_a_sleeping_engine_sends_at_once_and_costs_next_to_nothing(collect: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(engine, "SLEEP", 20.0)
     with collect().publisher("m", classes=2) as publisher:
         for _ in range(3):
             publisher.publish(np.full((4, 2), 0.5))
             assert publisher.flush(60), "the thread sleeps, and nobody woke it"
-            until(lambda: asleep(publisher), what="the thread to sleep")
+            until(lambda: ENGINE.asleep, what="the thread to sleep")
         started = time.monotonic()
     assert time.monotonic() - started < 2, "close() waits for a thread that sleeps"
 
 
 def test_who_flushes_does_not_wait_for_the_next_look(collect: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr(sender, "BUSY_POLL", 5.0)
-    monkeypatch.setattr(sender, "BUSY_FOR", 60.0)
+    monkeypatch.setattr(engine, "BUSY_POLL", 5.0)
+    monkeypatch.setattr(engine, "BUSY_FOR", 60.0)
     with collect().publisher("m", classes=2) as publisher:
         publisher.publish(np.full((4, 2), 0.5))
         until(lambda: publisher.stats.connected, what="the collector")
@@ -62,12 +68,7 @@ def test_who_flushes_does_not_wait_for_the_next_look(collect: Any, monkeypatch: 
         assert time.monotonic() - started < 4, "it naps while somebody waits"
 
 
-def asleep(publisher: Any) -> bool:
-    sender_of = publisher._sender
-    return sender_of is not None and sender_of.asleep
-
-
-def test_a_closed_publisher_leaves_no_pipe_behind(collect: Any) -> None:
+def test_a_closed_publisher_leaves_no_descriptor_behind(collect: Any) -> None:
     collector = collect()
     before = len(list(Path("/proc/self/fd").iterdir()))
     for _ in range(5):
