@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 import zmon
-from tests.support.waiting import until
-from zmon._transport import settings
+from tests.support.waiting import settled, until
+from zmon._transport import settings, threads
 
 P = np.array([[0.7, 0.2, 0.1], [0.1, 0.1, 0.8]])
 NOWHERE = "ipc:///nonexistent/zmon"
@@ -59,6 +59,12 @@ WRONG = {
 }
 
 
+def threads_of_zmon() -> list[str]:
+    """Return the names of the engine's thread and of libzmq's."""
+    names = [(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
+    return [name for name in names if name.startswith(("zmon", "ZMQ"))]
+
+
 @pytest.mark.parametrize("arguments", WRONG.values(), ids=WRONG.keys())
 def test_only_the_constructor_raises(arguments: dict[str, object]) -> None:
     with pytest.raises(zmon.ConfigurationError) as error:
@@ -85,34 +91,40 @@ def test_it_can_be_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
         publisher.publish(P)
         publisher.publish("nonsense")
         publisher.publish_labels([1], [1])
-        assert publisher.stats.published == 0
-        assert not publisher.stats.rejected
+        assert settled(publisher).published == 0
+        assert not settled(publisher).rejected
         assert publisher.flush(0.01), "there is nothing to wait for"
 
 
 def test_no_thread_to_be_had_is_no_error(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    def refused(_: threading.Thread) -> None:
+    def refused(*_: object) -> None:
         raise RuntimeError("can't start new thread")
 
     with monkeypatch.context() as patched, zmon.Publisher("m", classes=3, collector=NOWHERE) as publisher:
-        patched.setattr(threading.Thread, "start", refused)
+        until(lambda: not threads_of_zmon(), what="the engine to end with the publishers of other tests")
+        patched.setattr(threads, "start", refused)
         publisher.publish(P)
         publisher.publish(P)
+        assert "no thread" in publisher.stats.failed
         assert not publisher.flush(0.1)
         started = time.monotonic()
         publisher.close()
         assert time.monotonic() - started < 1.0
-    assert caplog.text.count("cannot start") == 1
+    assert caplog.text.count("no thread can be started") == 1
 
 
-def test_the_thread_starts_at_the_first_batch() -> None:
-    before = threading.active_count()
+def test_the_thread_starts_at_the_first_batch_and_ends_with_the_last_publisher() -> None:
+    until(lambda: not threads_of_zmon(), what="the engine to end with the publishers of other tests")
     publisher = zmon.Publisher("m", classes=3, collector=NOWHERE)
-    assert threading.active_count() == before
+    other = zmon.Publisher("n", classes=3, collector=NOWHERE)
+    assert not threads_of_zmon()
     publisher.publish(P)
-    assert threading.active_count() == before + 1
+    other.publish(P)
+    until(lambda: len(threads_of_zmon()) == 3, what="one thread, and two of its context")
     publisher.close()
-    assert threading.active_count() == before
+    assert len(threads_of_zmon()) == 3
+    other.close()
+    until(lambda: not threads_of_zmon(), what="the threads to end")
 
 
 def test_without_a_collector_nothing_changes_but_counters() -> None:
@@ -147,8 +159,8 @@ def test_late_labels_are_rows_of_the_stream_and_counted_apart() -> None:
         publisher.publish_labels([1, 2, 3], ["a", "b", None])
         publisher.publish(P)
         publisher.publish_labels(["x"], [2], timestamps=1e9)
-        assert (publisher.stats.published, publisher.stats.labels) == (6, 4)
-        assert not publisher.stats.rejected
+        assert (settled(publisher).published, settled(publisher).labels) == (6, 4)
+        assert not settled(publisher).rejected
 
 
 @pytest.mark.parametrize(
@@ -164,13 +176,13 @@ def test_late_labels_are_rows_of_the_stream_and_counted_apart() -> None:
 def test_wrong_late_labels_are_rejected(reason: str, ids: Any, labels: Any, timestamps: Any) -> None:
     with zmon.Publisher("m", classes=["a", "b", "c"], collector=NOWHERE) as publisher:
         publisher.publish_labels(ids, labels, timestamps)
-        assert dict(publisher.stats.rejected) == {reason: 2}
+        assert dict(settled(publisher).rejected) == {reason: 2}
 
 
 def test_late_labels_need_classes() -> None:
     with zmon.Publisher("m", collector=NOWHERE) as publisher:
         publisher.publish_labels([1], [1])
-        assert dict(publisher.stats.rejected) == {"classes_missing": 1}
+        assert dict(settled(publisher).rejected) == {"classes_missing": 1}
 
 
 def test_stats_are_a_frozen_snapshot() -> None:
@@ -251,7 +263,7 @@ def test_fork_gives_a_stream_of_its_own(collect) -> None:  # type: ignore[no-unt
         for i in range(3):
             child = os.fork()
             if not child:
-                assert publisher.stats.published == 0
+                assert settled(publisher).published == 0
                 publisher.publish(np.full(5, 0.1))
                 ok = publisher.flush(10)
                 publisher.close()
@@ -281,7 +293,7 @@ def test_an_adapter_counts_rows_that_are_no_batch(collect: Any) -> None:
         for reason in ("", "x" * 5000, "two words", "\ud800"):
             publisher.reject(reason, "not a word")
         publisher.reject("rows_unknown", "how many?", -5)
-        assert publisher.stats.rejected == {"frame_broken": 3, "other": 4, "rows_unknown": 1}
+        assert settled(publisher).rejected == {"frame_broken": 3, "other": 4, "rows_unknown": 1}
         publisher.publish(np.full((2, 2), 0.5))
         assert publisher.flush(10)
 
@@ -291,7 +303,7 @@ def test_a_publisher_that_is_switched_off_counts_nothing(monkeypatch: pytest.Mon
     with zmon.Publisher("m", classes=2) as publisher:
         publisher.reject("frame_broken", "no columns", 3)
         assert not publisher.enabled
-        assert not publisher.stats.rejected
+        assert not settled(publisher).rejected
 
 
 def test_an_adapter_may_name_the_classes_where_nobody_did() -> None:

@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import zmon
+
 PATIENCE = 120.0  # seconds; how long a machine takes says nothing about the code
 
 
@@ -28,3 +30,9 @@ def counts(publisher: Any) -> tuple[int, dict[str, int]]:
     until(lambda: publisher.stats.rejected.get(mark, 0) > before, "the rejection of a batch without outputs")
     stats = publisher.stats
     return stats.published, {reason: rows for reason, rows in stats.rejected.items() if reason != mark}
+
+
+def settled(publisher: zmon.Publisher) -> zmon.Stats:
+    """Wait until everything that was published is converted, or found to be bad; return the counters."""
+    until(lambda: not publisher._stream.waiting, what="the queue to be empty")
+    return publisher.stats

@@ -12,6 +12,7 @@ import pytest
 import zmon
 from tests.support.capture import NOW, capture, columns, proba
 from tests.support.frameworks import require
+from tests.support.waiting import settled
 from zmon.errors import Rejected
 
 BASE = np.arange(24, dtype=np.float64).reshape(6, 4)
@@ -344,12 +345,12 @@ def test_wrong_arguments_are_counted_and_logged_once(
         with caplog.at_level(logging.WARNING, logger="zmon"):
             for _ in range(3):
                 publisher.publish(**arguments)
-        rejected = dict(publisher.stats.rejected)
+            rejected = dict(settled(publisher).rejected)
         assert list(rejected) == [reason]
         assert rejected[reason] >= 3
         assert len([each for each in caplog.records if reason in each.getMessage()]) == 1
         publisher.publish(P)  # the process and later batches are unharmed
-        assert publisher.stats.published == 2
+        assert settled(publisher).published == 2
         publisher.close(timeout=0)
 
 
@@ -358,4 +359,4 @@ def test_rows_of_a_rejected_batch_are_counted() -> None:
     with zmon.Publisher("model", classes=3, collector="ipc:///nonexistent/zmon") as publisher:
         publisher.publish(proba(7, 4))
         publisher.publish(proba(5), labels=[9] * 5)
-        assert dict(publisher.stats.rejected) == {"probabilities_shape": 7, "label_index": 5}
+        assert dict(settled(publisher).rejected) == {"probabilities_shape": 7, "label_index": 5}

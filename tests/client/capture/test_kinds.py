@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import zmon
 from tests.support.capture import capture, columns, proba
 from tests.support.frameworks import require
+from tests.support.waiting import settled
 from zmon import categories
 from zmon._wire.frames import Topic, decode, encode_batch
 from zmon.batch import Batch, Schema
@@ -158,7 +159,7 @@ def test_a_column_that_changes_kind_is_rejected_and_counted(first: Any, then: An
     with zmon.Publisher("model", classes=3, collector="ipc:///nonexistent/zmon") as publisher:
         for inputs in (first, then, first):
             publisher.publish(proba(1), inputs=inputs)
-        assert dict(publisher.stats.rejected) == {"inputs_kind": 1}
+        assert dict(settled(publisher).rejected) == {"inputs_kind": 1}
         assert publisher.stats.published == 2
 
 
