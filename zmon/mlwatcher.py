@@ -9,6 +9,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ log = logging.getLogger("zmon")
 DATA_DIR = Path("zmon-data")
 LOOPBACK = ("127.0.0.1", "localhost")
 LAST_ROWS = 10.0  # seconds for the local collector to acknowledge the last rows: it may be busy
+START_WITHIN = 30.0  # seconds for the local collector to listen: the machine may be busy
 STOP_AFTER = 15.0  # seconds for the local collector to write its last windows
 
 
@@ -116,7 +118,8 @@ class MonitoringAgent:
     def run_local_server(self, n_sockets: int = 5) -> None:
         """Start a collector on this host that ends with this process, unless something already listens at the port.
 
-        It writes Anodot files to ``zmon-data/anodot`` in the working directory.
+        It writes Anodot files to ``zmon-data/anodot`` in the working directory. Returns when the collector listens,
+        which takes a second or two; if it cannot start, the log says so and nothing is raised.
 
         Parameters
         ----------
@@ -131,16 +134,15 @@ class MonitoringAgent:
         if self._host not in LOOPBACK:
             log.warning("zmon: run_local_server ignored: server_IP is %s; run `zmon collect` on that host", self._host)
             return
-        with socket.socket() as probe:
-            probe.settimeout(1.0)
-            if probe.connect_ex((self._host, self._port)) == 0:
-                log.info("zmon: a collector already listens at %s:%s", self._host, self._port)
-                return
+        if self._listens():
+            log.info("zmon: a collector already listens at %s:%s", self._host, self._port)
+            return
         for module in sorted(NEEDED):
             if importlib.util.find_spec(module) is None:
                 raise MissingExtraError(f"{module}, which run_local_server needs,", "collector")
         DATA_DIR.mkdir(mode=0o700, exist_ok=True)
         config = DATA_DIR / "mlwatcher.toml"
+        earlier = config.read_text() if config.exists() else None
         config.write_text(
             f'[collector]\nbind = "tcp://127.0.0.1:{self._port}"\nwindow = "{self._window}s"\n'
             f'data_dir = "{DATA_DIR}"\nsample_rows = {self._sample_rows}\n'
@@ -150,8 +152,28 @@ class MonitoringAgent:
             [sys.executable, "-m", "zmon_collector", "collect", "--config", str(config), "--flush-on-exit"],
             start_new_session=True,
         )
-        log.info("zmon: collector %s listens at 127.0.0.1:%s", self._server.pid, self._port)
         atexit.register(self._stop_server, os.getpid())
+        deadline = time.monotonic() + START_WITHIN
+        while not self._listens() and self._server.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        code = self._server.poll()
+        if code is None:
+            log.info("zmon: collector %s serves 127.0.0.1:%s", self._server.pid, self._port)
+        else:
+            self._server = None
+            if earlier is not None:
+                config.write_text(earlier)  # another agent's, whose collector may read it again
+            log.error(
+                "zmon: the collector for 127.0.0.1:%s ended with code %s; it printed the reason. If another agent runs "
+                "in this folder, give both the same server_port: one collector serves them all",
+                self._port,
+                code,
+            )
+
+    def _listens(self) -> bool:
+        with socket.socket() as probe:
+            probe.settimeout(1.0)
+            return probe.connect_ex((self._host, self._port)) == 0
 
     def _stop_server(self, owner: int) -> None:
         if self._server is None or os.getpid() != owner:  # a forked child leaves its parent's collector alone

@@ -268,6 +268,41 @@ def test_the_local_server_runs_with_the_script(wait: int, stalls: int, tmp_path:
     assert "sample_rows = 7" in (tmp_path / "zmon-data/mlwatcher.toml").read_text()
 
 
+FOLDER = """
+    import logging
+    from zmon.mlwatcher import MonitoringAgent
+
+    logging.basicConfig(format="%(message)s", level=logging.INFO)
+    first = MonitoringAgent(1, 10, 3, "first", server_port={first})
+    first.run_local_server()
+    assert first._listens(), "the collector listens when run_local_server returns"
+    written = open("zmon-data/mlwatcher.toml").read()
+    second = MonitoringAgent(1, 10, 3, "second", server_port={second})
+    second.run_local_server()
+    assert second._server is None
+    assert open("zmon-data/mlwatcher.toml").read() == written
+    third = MonitoringAgent(1, 10, 3, "third", server_port={first})
+    third.run_local_server()
+    for agent in (first, third):
+        agent.collect_data([[0.2, 0.3, 0.5]])
+        assert agent._publisher.flush(60), agent._publisher.stats
+"""
+
+
+def test_two_agents_in_one_folder(tmp_path: Path) -> None:
+    """The second collector cannot use the first one's folder: one sentence says so, and what to do."""
+    script = textwrap.dedent(FOLDER).format(first=free_port(), second=free_port())
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=200, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "is in use: another collector runs on this folder" in done.stderr
+    assert "ended with code 2; it printed the reason" in done.stderr
+    assert "give both the same server_port: one collector serves them all" in done.stderr
+    assert "a collector already listens" in done.stderr
+
+
 def test_the_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "pluggy" else True)
