@@ -222,19 +222,26 @@ class Batch:
         return Batch(self.schema, columns, rows, self.dictionaries)
 
     def aligned(self, schema: Schema) -> Batch:
-        """Return the same rows under another schema: features and segments by name, missing where this lacks one."""
-        if self.schema is schema:
-            return self
+        """Return the same rows under another schema: features and segments by name, missing where this lacks one.
+
+        Rows that have inputs have all columns of inputs: those of a kind that none of these rows has are missing.
+        """
         columns, dictionaries = dict(self._columns), dict(self.dictionaries)
+        wanted = {name for name, features in (("inputs", schema.numeric), ("codes", schema.categorical)) if features}
+        present = {"inputs", "codes"} & columns.keys()
+        if self.schema is schema and (not present or present == wanted):
+            return self
         if "predicted" not in columns and "predicted" in self.columns:
             columns["predicted"] = self.predicted  # by the threshold of this schema
-        if ("inputs" in columns or "codes" in columns) and self.schema.features != schema.features:
+        if present and (present != wanted or self.schema.features != schema.features):
             if schema.numeric:
                 inputs = columns.get("inputs", np.empty((self.rows, 0)))
                 where = _places(self.schema.numeric if "inputs" in columns else (), schema.numeric)
                 if (where < 0).any():
                     inputs = np.column_stack([inputs, np.full(self.rows, np.nan)])  # −1 then selects missing values
                 columns["inputs"] = inputs[:, where]
+            else:
+                columns.pop("inputs", None)
             self._align(columns, dictionaries, "codes", self.schema.categorical, schema.categorical)
         if "segments" in columns and self.schema.segments != schema.segments:
             self._align(columns, dictionaries, "segments", self.schema.segments, schema.segments)

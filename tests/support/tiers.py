@@ -39,6 +39,7 @@ PLACES = {  # the longest path that fits decides
     "e2e": "system",
     "e2e/test_series.py": "integration",
     "e2e/test_windows.py": "integration",
+    "edge": "integration",
     "faults": "system",
     "faults/test_model.py": "unit",
     "frameworks": "system",

@@ -1,0 +1,1 @@
+"""What comes out for what users really pass: from `publish()` to points, seen from outside."""
