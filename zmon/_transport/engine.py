@@ -28,6 +28,7 @@ MUCH = 2**20  # bytes
 BUSY_FOR = 0.1  # seconds without a new batch, after which the thread sleeps until publish() wakes it
 SLEEP = 0.25  # seconds at most, because a hello or a ping may be due
 RESTART_AFTER, RESTART_MAX = 0.1, 10.0  # seconds between the end of the loop by an error and its next start
+START_MAX = 1.0  # seconds at most between two tries to start a thread; a call must come for each
 EXIT = 2.0  # seconds for all publishers together when the process ends
 GOODBYE = 1.25  # seconds beyond a deadline in which streams end
 
@@ -58,7 +59,7 @@ class Engine:
         self._thread = 0
         self._wakeup: Wakeup | None = None
         self._start_at = 0.0
-        self._starting = Backoff(RESTART_AFTER, RESTART_MAX)
+        self._starting = Backoff(RESTART_AFTER, START_MAX)
         self._notices = RateLimit()
         self._hooked = False
 

@@ -333,7 +333,7 @@ class Hostile:
 
 
 REJECTED["hostile"] = ("probabilities_dtype", {"probabilities": Hostile()})
-REJECTED["hostile inputs"] = ("internal", {"probabilities": P, "inputs": Hostile()})
+REJECTED["hostile inputs"] = ("inputs_dtype", {"probabilities": P, "inputs": Hostile()})
 
 
 @pytest.mark.integration
