@@ -10,6 +10,7 @@ import enum
 import numbers
 import uuid
 from collections.abc import Callable, Mapping, Sequence, Set
+from math import prod
 from sys import getsizeof
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ from zmon._transport.buffer_pool import LARGE, BufferPool
 from zmon._transport.intake import Snapshot
 
 OVERHEAD = 600  # bytes of Python objects around a snapshot's values
+FEW = 32  # values that are looked at one by one faster than as a set of types
 CELL = 64  # bytes counted for a number in a list, and for a cell of a frame whose size is not cheap to know
 MOST_TYPES = 512  # types of values whose copiers are remembered
 KEEP = 32 * 2**20  # bytes of memory kept for later copies of large arrays, in the whole process
@@ -83,7 +85,7 @@ def take(kind: str, now: int, arguments: Sequence[Any], selection: Selection, ve
         copies.append(value)
     if vectors:
         nbytes += _own_cells(copies[1], vectors)
-    taken = Arguments(*copies)
+    taken = tuple.__new__(Arguments, copies)
     outputs = copies[0]
     rows = len(outputs) if type(outputs) is np.ndarray and outputs.ndim else _rows(taken)
     return Snapshot(kind, taken, now, rows, nbytes)
@@ -167,7 +169,7 @@ def _array(value: Any) -> tuple[Any, int]:
 def _list(value: Any) -> tuple[Any, int]:
     copy = list(value)
     if copy and type(copy[0]) not in _ROWS:
-        if _NUMBERS.issuperset(map(type, copy)):
+        if len(copy) > FEW and _NUMBERS.issuperset(map(type, copy)):
             return copy, CELL * len(copy)
         nbytes = _sizes(copy)
         if nbytes is not None:
@@ -186,7 +188,7 @@ def _mapping(value: Any) -> tuple[Any, int]:
         return copy, nbytes + CELL * (4 + 2 * len(copy))
     nbytes = CELL * 4
     for key, item in copy.items():
-        copy[key], size = own(item)
+        copy[key], size = _list(item) if type(item) is list else own(item)
         nbytes += size + CELL
     return copy, nbytes
 
@@ -196,9 +198,11 @@ def _sizes(values: Any) -> int | None:
     nbytes = 0
     for item in values:
         kind = type(item)
+        if kind is float or kind is int:
+            continue
         if kind is str or kind is bytes:
             nbytes += 4 * len(item)
-        elif kind is not float and kind is not int and kind is not bool and item is not None:
+        elif kind is not bool and item is not None:
             return None
     return nbytes
 
@@ -208,12 +212,14 @@ def _set(value: Any) -> tuple[Any, int]:
 
 
 def _pandas(value: Any) -> tuple[Any, int]:
-    return value.copy(), CELL * value.size + OVERHEAD
+    return value.copy(), CELL * prod(value.shape) + OVERHEAD
 
 
 def _polars(value: Any) -> tuple[Any, int]:
-    size = getattr(value, "estimated_size", None)  # a lazy frame has no size
-    return value.clone(), OVERHEAD if size is None else int(size()) + OVERHEAD
+    shape = getattr(value, "shape", ())  # of a series (n,); a lazy frame has none
+    if len(shape) == 2 and shape[1] <= FEW:
+        return value.clone(), int(value.estimated_size()) + OVERHEAD
+    return value.clone(), CELL * prod(shape) + OVERHEAD
 
 
 def _arrow(value: Any) -> tuple[Any, int]:

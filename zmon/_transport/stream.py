@@ -19,7 +19,7 @@ from zmon._transport.ring import OVERHEAD, Ring
 from zmon._wire.frames import STREAM_BYTES
 from zmon.backoff import Backoff
 
-TOGETHER = 256  # snapshots converted together, at most
+FIRST, TOGETHER = 16, 256  # snapshots converted together: at first, and at most
 TOGETHER_BYTES = 2**20
 TURN = 0.02  # seconds of conversion before the engine turns to sending
 SETTLE_EVERY = 1.0
@@ -80,6 +80,7 @@ class Stream:
         self._contact = Contact(self.target.topic.model, self.target.endpoints)
         self._notices = RateLimit()
         self._marks: list[Mark] = []
+        self._together = FIRST  # snapshots converted together
         self._told = 0  # dropped rows that a mark has told about
         self._leaving = False
         self._opening = Backoff(OPEN_AFTER, OPEN_MAX)
@@ -198,8 +199,9 @@ class Stream:
         return self.target.topic.model
 
     def _convert(self, now: float) -> int:
-        until = time.monotonic() + TURN
-        while snapshots := self._intake.peek(TOGETHER, TOGETHER_BYTES):
+        began = time.monotonic()
+        until = began + TURN
+        while snapshots := self._intake.peek(self._together, TOGETHER_BYTES):
             first = snapshots[0]
             if first.kind == MARK:
                 snapshots = snapshots[:1]
@@ -217,7 +219,14 @@ class Stream:
             self._ledger.add(conversion, ordinal, issued=self._ring.issued, labels=labels)
             self._intake.drop(snapshots)
             self._intake.ring_bytes = self._ring.nbytes
-            if time.monotonic() > until:
+            ended = time.monotonic()
+            # So that one look at the queue takes no longer than a turn, however slow such snapshots are to convert.
+            if ended - began > TURN / 2:
+                self._together = max(1, len(snapshots) // 2)
+            elif len(snapshots) == self._together:
+                self._together = min(2 * self._together, TOGETHER)
+            began = ended
+            if ended > until:
                 return MORE
         return DONE
 
