@@ -216,7 +216,7 @@ def _pandas(value: Any) -> tuple[Any, int]:
 
 
 def _polars(value: Any) -> tuple[Any, int]:
-    shape = getattr(value, "shape", ())  # of a series (n,); a lazy frame has none
+    shape: tuple[int, ...] = getattr(value, "shape", ())  # of a series (n,); a lazy frame has none
     if len(shape) == 2 and shape[1] <= FEW:
         return value.clone(), int(value.estimated_size()) + OVERHEAD
     return value.clone(), CELL * prod(shape) + OVERHEAD
