@@ -12,6 +12,7 @@ from typing import Any, Generic
 from zmon.batch import Batch
 from zmon.contract import A, Context, Ledger, Metric, Point, Refused, Report, Series, Sink, Value
 
+OUTPUTS = frozenset({"probabilities", "predictions", "predicted", "labels"})
 Resend = Callable[[Sequence[Mapping[str, Any]]], Sequence[Refused | None]]
 
 
@@ -30,7 +31,8 @@ class MetricBase(ABC, Generic[A]):
     series : sequence of Series
         The series it emits. Empty: not declared, and everything is emitted in every preset.
     task : str or None
-        The only task it is for: ``"classification"`` or ``"regression"``. None: both.
+        The only task it is for: ``"classification"``, ``"regression"`` or ``"multilabel"``. None: classification and
+        regression; of a multilabel model only if it needs no outputs and no labels.
     late_labels : bool
         Whether a metric that does not need ``labels`` sees labels that arrive after their predictions, see `Batch`.
 
@@ -140,7 +142,10 @@ def series_of(metric: Metric[Any]) -> Sequence[Series]:
 
 def is_for(metric: Metric[Any], task: str) -> bool:
     """Return whether a metric is for models of this task."""
-    return getattr(metric, "task", None) in (None, task)
+    wanted = getattr(metric, "task", None)
+    if wanted is None and task == "multilabel":  # its outputs and labels are of another shape and meaning
+        return not metric.needs & OUTPUTS
+    return wanted in (None, task)
 
 
 def wants_late_labels(metric: Metric[Any]) -> bool:

@@ -295,7 +295,7 @@ def _column(batch: Batch, name: str, like: Array) -> Array:
     if name in batch.raw():
         return batch.raw()[name]
     shape = (batch.rows, *like.shape[1:])
-    if name in CODED or (like.ndim == 1 and like.dtype.kind in "iu"):
+    if name in CODED or (like.dtype.kind in "iu" and (like.ndim == 1 or name == "labels")):
         return np.full(shape, -1, dtype=like.dtype)
     if like.dtype.kind == "S":
         return np.zeros(shape, dtype=like.dtype)

@@ -69,6 +69,7 @@ def test_a_metric_without_optional_members_has_the_defaults(metric: Metric[int])
     assert not bases.series_of(metric)
     assert bases.is_for(metric, "classification")
     assert bases.is_for(metric, "regression")
+    assert bases.is_for(metric, "multilabel") == (not metric.needs & bases.OUTPUTS)
     assert not bases.wants_late_labels(metric)
     assert not list(bases.compare(metric, {"a": 1, "b": 3}, CTX))
     assert bases.detail(metric, 1, CTX) is None

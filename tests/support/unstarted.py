@@ -40,6 +40,28 @@ def stream_of(agent: str) -> bytes:
     return STREAM if agent == "a" else agent.encode().ljust(16, b"s")
 
 
+def messages(
+    schema: Schema,
+    columns: Mapping[str, Array],
+    dictionaries: Mapping[str, Sequence[Sequence[str]]] | None = None,
+    *,
+    agent: str = "a",
+    **header: Any,
+) -> list[list[bytes]]:
+    """A schema message and a batch of an agent's stream, which begins with row `first`, by default 1."""
+    topic, stream, body = topic_of(agent), stream_of(agent), wire.encode_schema(schema)
+    rows, first = len(next(iter(columns.values()))), header.get("first", 1)
+    arrays: list[Any] = [(name, column.dtype.str, list(column.shape)) for name, column in columns.items()]
+    buffers = [np.ascontiguousarray(column).tobytes() for column in columns.values()]
+    for blob, name in wire.BLOBS.items():
+        if dictionaries and name in dictionaries:
+            arrays.append((blob, "|u1", [1]))
+            buffers.append(categories.encode(rows, tuple(map(tuple, dictionaries[name]))))
+    described = {"first": first, "rows": rows, "base": first, "arrays": arrays, **header}
+    batch = wire.encode_batch(topic, stream=stream, schema=wire.schema_hash(body), buffers=buffers, **described)
+    return [wire.encode_schema_message(topic, stream, body), [bytes(frame) for frame in batch]]
+
+
 class Table:
     """A service that was not started: messages are laid before it one by one."""
 
@@ -65,28 +87,11 @@ class Table:
         schema: Schema,
         columns: Mapping[str, Array],
         dictionaries: Mapping[str, Sequence[Sequence[str]]] | None = None,
-        *,
-        first: int = 1,
-        agent: str = "a",
         **header: Any,
     ) -> None:
-        """A schema, and rows of the agent's stream."""
-        body = wire.encode_schema(schema)
-        self.data(wire.encode_schema_message(topic_of(agent), stream_of(agent), body))
-        rows = len(next(iter(columns.values())))
-        arrays: list[Any] = [(name, column.dtype.str, list(column.shape)) for name, column in columns.items()]
-        buffers = [np.ascontiguousarray(column).tobytes() for column in columns.values()]
-        for blob, name in wire.BLOBS.items():
-            if dictionaries and name in dictionaries:
-                arrays.append((blob, "|u1", [1]))
-                buffers.append(categories.encode(rows, tuple(map(tuple, dictionaries[name]))))
-        described = {"first": first, "rows": rows, "base": first, "ts": int(self.now.wall * 1e9), "arrays": arrays}
-        self.data(
-            wire.encode_batch(
-                topic_of(agent), stream=stream_of(agent), schema=wire.schema_hash(body), buffers=buffers,
-                **{**described, **header},
-            )
-        )  # fmt: skip
+        """A schema, and rows of an agent's stream."""
+        for frames in messages(schema, columns, dictionaries, **{"ts": int(self.now.wall * 1e9), **header}):
+            self.data(frames)
 
     def data(self, frames: Sequence[bytes | memoryview]) -> None:
         received = ReceivedMessage("data", [bytes(frame) for frame in frames])

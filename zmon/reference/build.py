@@ -52,7 +52,7 @@ def from_batches(
 
 def score_of(batch: Batch) -> tuple[str, Array] | None:
     """Return one number per row for its prediction: its highest probability, or the value of a regression."""
-    if "probabilities" in batch.columns:
+    if "probabilities" in batch.columns and batch.schema.task == "classification":
         return "max_prediction_proba", batch.probabilities.max(axis=1).astype(np.float64)
     if batch.schema.task == "regression" and "predictions" in batch.columns:
         return "prediction_value", batch.predictions.astype(np.float64)

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from enum import Enum
 
+from zmon.batch import Schema
 from zmon.reference import Profile
 from zmon_collector.compute.accumulate import AgentRows, Partial
 from zmon_collector.compute.merge import MetricResults
@@ -66,6 +67,7 @@ class WindowState:
     model: ModelKey
     window: OpenWindow
     reference: Profile | None = None
+    referenced: Schema | None = None  # the window's schema for which `reference` was looked up
     agents: dict[str, AgentPartial] = field(default_factory=dict)
     phase: Phase = Phase.OPEN
     outstanding: Counter[str] = field(default_factory=Counter)  # steps under way, by executor

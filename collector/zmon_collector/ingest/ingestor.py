@@ -34,6 +34,7 @@ from zmon_collector.storage.chunk_codec import ChunkRecord
 from zmon_collector.storage.journal import Turn, WindowRow
 from zmon_collector.storage.label_join import Joined
 from zmon_collector.telemetry import Telemetry
+from zmon_collector.windows.fit import Fit
 from zmon_collector.windows.manager import WindowManager
 from zmon_collector.windows.window import NO_WINDOW, OTHER, ModelKey, Now, OpenWindow
 
@@ -208,19 +209,33 @@ class Ingestor:
             return
         if skewed:
             self.telemetry.count("skewed", by=skewed)
+        self.late.note_rows(self.turn.join_work, arrival)
         for part in validation.split_rows(batch, message.first, skip, times, starts):
-            rows = part.batch.rows
-            windows.advance_clock(arrival.agent, message.stream, part.newest, arrival.now)
-            window = windows.place_rows(arrival.agent, arrival.schema, part.start, rows, arrival.now)
-            if window is None:
-                self.telemetry.count("late_or_conflicting", by=rows)
-                continue
-            agent_rows = AgentRows(arrival.agent, part.batch, arrival.session.seed, part.numbers)
-            self.engine.add_rows(arrival.model.key, window, agent_rows)
-            if self._journal:
-                self._write(arrival, window, part)
+            self._settle_part(arrival, part)
         if arrival.schema.tags:
             arrival.model.tags[arrival.agent] = arrival.schema.tags
+
+    def _settle_part(self, arrival: BatchArrival, part: validation.WindowSlice) -> None:
+        """Settle rows of one window: in the window as far as they fit into it, or late, or rejected."""
+        windows, rows = arrival.model.windows, part.batch.rows
+        windows.advance_clock(arrival.agent, arrival.message.stream, part.newest, arrival.now)
+        try:
+            window = windows.place_rows(arrival.agent, arrival.schema, part.start, rows, arrival.now)
+        except WireError as error:
+            arrival.refuse(rows, error.reason, error.detail)
+            return
+        if window is None:
+            self.telemetry.count("late_or_conflicting", by=rows)
+            return
+        fit = window.fit(arrival.schema)
+        batch, left_out = fit.apply(part.batch)
+        if left_out:
+            arrival.degrade(rows, "schema_conflict", left_out)
+        part = part._replace(batch=batch)
+        agent_rows = AgentRows(arrival.agent, batch, arrival.session.seed, part.numbers)
+        self.engine.add_rows(arrival.model.key, window, agent_rows)
+        if self._journal:
+            self._write(arrival, window, part, fit)
 
     def _settle_labels(self, arrival: BatchArrival) -> None:
         """Hand labels to the join, which finds their rows: they were published before, or will be soon."""
@@ -255,9 +270,9 @@ class Ingestor:
             self.sessions.mark_changed(arrival.session)
             arrival.count(kind, rows, reason)
 
-    def _write(self, arrival: BatchArrival, window: OpenWindow, part: validation.WindowSlice) -> None:
-        """Journal rows of a window with this turn."""
-        stream, name, rows = arrival.session.key, arrival.message.schema, part.batch.rows
+    def _write(self, arrival: BatchArrival, window: OpenWindow, part: validation.WindowSlice, fit: Fit) -> None:
+        """Journal rows of a window with this turn, as they were fitted into it."""
+        stream, name, rows = arrival.session.key, fit.name or arrival.message.schema, part.batch.rows
         columns, dictionaries = dict(part.batch.raw()), dict(part.batch.dictionaries)
         record = ChunkRecord(arrival.agent, stream, name, part.numbers, rows, columns, dictionaries)
         unreported = self.unreported.get(window.number)
@@ -265,7 +280,7 @@ class Ingestor:
             unreported = self.unreported[window.number] = UnreportedWindow(arrival.model.key, window)
         if name not in unreported.schemas:
             unreported.schemas.add(name)
-            self.turn.schemas.append((window.number, name, arrival.body))
+            self.turn.schemas.append((window.number, name, fit.body or arrival.body))
         self.turn.chunks.setdefault(window.number, []).append(record)
         nbytes = sum(column.nbytes for column in columns.values())
         self.turn.nbytes += nbytes
@@ -359,7 +374,7 @@ class Ingestor:
             return
         for window in changes.opened:
             self.unreported.setdefault(window.number, UnreportedWindow(model.key, window))
-            body = encode_schema(window.schema) if window.schema.classes or window.schema.features else b""
+            body = b"" if window.undecided else encode_schema(window.schema)
             turn.windows.append(WindowRow(window.number, *model.key, window.start, window.end, body))
             changes.counts |= {(window.number, agent) for agent in window.tallies}
         for number, agent in changes.counts:

@@ -24,8 +24,10 @@ from zmon_collector.ingest.model_state import ModelState
 from zmon_collector.ingest.validation import WindowSlice
 from zmon_collector.storage import label_join
 from zmon_collector.storage.chunk_codec import ChunkRecord
+from zmon_collector.storage.journal import LabelOwner
 from zmon_collector.storage.label_join import Joined, JoinWork
 from zmon_collector.telemetry import Telemetry
+from zmon_collector.windows import fit
 from zmon_collector.windows.window import NANO, ModelKey, Now, OpenWindow
 
 SWEEP_EVERY = 10.0  # seconds
@@ -53,62 +55,87 @@ class LateLabels:
         self._close = close
         self._journal = journal
         self._joining: Counter[int] = Counter()  # by window: turns whose join is not back
-        self._turn: set[int] = set()  # windows that the current turn's join touches
+        # Windows that the current turn's join touches, with the schema under which its pairs are kept.
+        self._turn: dict[int, tuple[OpenWindow, Schema | None]] = {}
         self._swept = 0.0
 
     # --- settle ------------------------------------------------------------------------------------------------------
 
+    def note_rows(self, work: JoinWork, arrival: BatchArrival) -> None:
+        """Note the classes of a model's rows: labels are matched with them by name, whatever order they come in."""
+        model, schema, known = arrival.model, arrival.schema, arrival.model.rows_schema
+        if known is schema:
+            return
+        if known is not None and not fit.conflict(known, schema):
+            model.rows_schema = fit.ordered(schema, known)
+            return
+        model.rows_schema = schema
+        for task, classes in model.early_owners - {(schema.task, schema.classes)}:
+            if task == schema.task == "classification":
+                moved = model.owners[task, classes], self._owner(work, model, schema)
+                work.moved.append(label_join.Moved(*moved, fit.places(classes, schema.classes).tolist()))
+        model.early_owners.clear()
+
     def keep_predictions(self, work: JoinWork, arrival: Arrival, window: OpenWindow, part: WindowSlice) -> None:
         """Keep rows with ids, which may get their labels later."""
-        batch = part.batch
-        columns = batch.columns
-        bare = batch.only({"probabilities", "predictions"})  # the engine already has the batch: nothing is added to it
-        predicted = bare.predictions if batch.schema.task == "regression" else bare.predicted
+        batch, kept = part.batch, arrival.model.rows_schema or part.batch.schema
+        if batch.schema.task == "multilabel":
+            return
+        bare = batch.only({"probabilities", "predictions", "predicted", "labels"})
+        columns = dict(bare.raw())
+        if batch.schema.task == "classification":  # of `bare`: the engine has the batch, and nothing is added to it
+            columns["predictions"] = bare.predicted
+        fit.reorder(columns, batch.schema.classes, kept.classes)
         work.predicted.append(
             label_join.Predicted(
-                self._owner(work, arrival.model, batch.schema),
-                self._target(window),
+                self._owner(work, arrival.model, kept),
+                self._target(window, kept),
                 window.end,
                 arrival.agent,
                 arrival.now.wall,
                 label_join.id_bytes(batch.ids),
                 batch.timestamps,
-                predicted,
-                batch.probabilities if "probabilities" in columns else None,
-                batch.labels if "labels" in columns else None,
+                columns["predictions"],
+                columns.get("probabilities"),
+                columns.get("labels"),
             )
         )
 
     def settle(self, work: JoinWork, arrival: BatchArrival, skip: int, max_skew: float) -> None:
         """Join labels from the row `skip` on with the windows that are open; refuse those that have no label."""
-        message, schema, now = arrival.message, arrival.schema, arrival.now
+        message, model, now = arrival.message, arrival.model, arrival.now
         fresh = message.rows - skip
         try:
             if not self._journal:
                 raise WireError("labels_need_journal", "labels are joined in the journal, which is off")
-            ids, given = (column[skip:] for column in validation.check_labels(message, schema))
+            ids, given = (column[skip:] for column in validation.check_labels(message, arrival.schema))
             times, _ = validation.resolve_times(message, now.wall, max_skew)
+            schema = _target_schema(arrival.schema, model.rows_schema)
         except WireError as error:
             arrival.refuse(fresh, error.reason, error.detail)
             return
+        if model.rows_schema is None:
+            model.early_owners.add((schema.task, schema.classes))
         when = np.full(fresh, times) if isinstance(times, int) else times[skip:]
+        given = _by_name(arrival, schema, given)
         present = np.isfinite(given) if schema.task == "regression" else given >= 0
-        windows = arrival.model.windows.label_windows(schema, now)
+        arrival.refuse(int(np.count_nonzero(~present & (given != fit.UNKNOWN))), "label_missing", "it is None or NaN")
+        windows = model.windows.label_windows(model.rows_schema, now)
         targets = np.where(present, _targets(when, [window.start for window in windows]), -1)
-        owner = self._owner(work, arrival.model, schema)
-        for i in np.unique(targets).tolist():
-            rows = np.flatnonzero(targets == i)
-            if i < 0:
-                arrival.refuse(len(rows), "label_missing", "a label is None or NaN")
-            elif windows[i].conflict(schema):
-                arrival.refuse(len(rows), "schema_conflict", windows[i].conflict(schema))
+        owner = self._owner(work, model, schema)
+        for i in np.unique(targets[present]).tolist():
+            rows, window = np.flatnonzero(targets == i), windows[i]
+            conflict = "" if window.undecided else fit.conflict(window.schema, schema)
+            if conflict:
+                arrival.refuse(len(rows), "schema_conflict", conflict)
             else:
-                names, target = label_join.id_bytes(ids[rows]), self._target(windows[i])
+                names, target = label_join.id_bytes(ids[rows]), self._target(window, schema)
                 block = label_join.Labelled(owner, target, arrival.agent, now.wall, names, given[rows], when[rows])
                 work.labelled.append(block)
 
-    def _target(self, window: OpenWindow) -> label_join.JoinWindow:
-        self._turn.add(window.number)
+    def _target(self, window: OpenWindow, schema: Schema | None = None) -> label_join.JoinWindow:
+        if schema is not None or window.number not in self._turn:
+            self._turn[window.number] = window, schema
         return label_join.JoinWindow(window.number, window.start)
 
     def _owner(self, work: JoinWork, model: ModelState, schema: Schema) -> int:
@@ -117,11 +144,21 @@ class LateLabels:
         if owner is None:
             owner = model.owners[key] = label_join.owner_of(model.key, schema)
             work.owners.append((owner, *model.key, schema.task, msgpack.packb(list(schema.classes))))
-            self.restore_owner(model, owner)
+            self._note_owner(model, owner)
         return owner
 
-    def restore_owner(self, model: ModelState, owner: int) -> None:
-        """Note that labels may wait for predictions of this owner, also of an earlier run."""
+    def restore_owner(self, model: ModelState, owner: LabelOwner) -> None:
+        """Note that labels may wait for predictions of this owner, of an earlier run."""
+        schema = Schema(owner.task, tuple(msgpack.unpackb(owner.classes)) if owner.classes else ())
+        key = (schema.task, schema.classes)
+        model.owners[key] = owner.number
+        if owner.newest is not None:
+            model.rows_schema = schema  # owners come in the order of their newest predictions
+        else:
+            model.early_owners.add(key)
+        self._note_owner(model, owner.number)
+
+    def _note_owner(self, model: ModelState, owner: int) -> None:
         model.label_owners.add(owner)
         self.used = True
 
@@ -138,7 +175,11 @@ class LateLabels:
             collector = config.collector
             work.sweep = label_join.Sweep(now.wall - collector.label_horizon, now.wall - collector.label_wait, windows)
         work.limit = config.limits.label_bytes
-        waiting, self._turn = frozenset(self._turn), set()
+        for window, schema in self._turn.values():
+            # As the window is now: rows that came after the labels of this turn may have decided on its classes.
+            if schema is not None and schema.classes != window.schema.classes and not window.undecided:
+                work.classes[window.number] = schema.classes, window.schema.classes
+        waiting, self._turn = frozenset(self._turn), {}
         self._joining.update(waiting)
         return waiting
 
@@ -178,6 +219,33 @@ class LateLabels:
     def idle(self) -> bool:
         """Whether no window waits for a join."""
         return not any(model.closing for model in self._models.values())
+
+
+def _target_schema(own: Schema, rows: Schema | None) -> Schema:
+    """Return the schema under which labels are joined, that of the model's rows; WireError if its task is another."""
+    if own.task == "multilabel":
+        raise WireError("labels_multilabel", "labels of a multilabel model are taken with their predictions only")
+    if rows is None:
+        return own
+    if rows.task != own.task:
+        raise WireError("schema_conflict", f"the task is {own.task!r}, and that of the model's rows is {rows.task!r}")
+    return rows
+
+
+def _by_name(arrival: BatchArrival, schema: Schema, given: Array) -> Array:
+    """Return labels as indices of the schema's classes, by name; those that it lacks are UNKNOWN, and refused."""
+    own = arrival.schema.classes
+    if own == schema.classes:
+        return given
+    place = np.append(fit.places(own, schema.classes), -1)
+    found = place[given]
+    lacking = given[found == fit.UNKNOWN]
+    if len(lacking):
+        names = ", ".join(repr(own[i]) for i in np.unique(lacking)[:5].tolist())
+        classes = ", ".join(map(repr, schema.classes[:5]))
+        arrival.refuse(len(lacking), "label_unknown", f"class {names}; the model's rows have {classes}"
+                       + (", …" if len(schema.classes) > 5 else ""))  # fmt: skip
+    return found
 
 
 def _targets(times: Array | int, starts: list[int]) -> Array:

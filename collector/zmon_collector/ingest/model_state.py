@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from zmon.batch import Schema
 from zmon_collector.ingest.answers import Details
 from zmon_collector.windows.manager import WindowManager
 from zmon_collector.windows.window import ModelKey, Now, OpenWindow
@@ -25,6 +26,8 @@ class ModelState:
     unnoted: float | None = None  # wall time of the last sign of life, to be journaled with this turn
     owners: dict[tuple[str, tuple[str, ...]], int] = field(default_factory=dict)  # label owners, by (task, classes)
     label_owners: set[int] = field(default_factory=set)  # the same and those of earlier runs: labels may wait for them
+    rows_schema: Schema | None = None  # of the newest rows, in the order in which their classes were first seen
+    early_owners: set[tuple[str, tuple[str, ...]]] = field(default_factory=set)  # of labels that came before any rows
     details: Details = field(default_factory=Details)  # why rows were rejected or degraded
     closing: deque[OpenWindow] = field(default_factory=deque)  # closed, and waiting for a join
     _noted: float = float("-inf")

@@ -118,8 +118,8 @@ class Recovery:
         state = self._state
         for model, version, _ in state.heard:
             self._model(model, version)
-        for owner, model, version in state.label_owners:
-            self._ingestor.late.restore_owner(self._model(model, version), owner)
+        for owner in state.label_owners:
+            self._ingestor.late.restore_owner(self._model(owner.model, owner.version), owner)
         for model, version, start, end in state.spans:
             self._model(model, version).windows.closed.add(start, end)
         for model, version, agent, newest in state.agents:

@@ -19,6 +19,10 @@ MODEL_TABLES = ("spans", "agents", "memory", "label_owners", "heard")  # whose r
 
 # The columns of `StreamRow` and `WindowRow`, in the order of their fields.
 STREAM_COLUMNS = "id, topic, row, issued, tally, gone, heard"
+LABEL_OWNERS = (
+    "SELECT owner, model, version, task, classes, (SELECT max(n) FROM predictions p WHERE p.owner = o.owner) AS newest"
+    " FROM label_owners o ORDER BY newest"
+)
 WINDOW_COLUMNS = 'number, model, version, start, "end", schema, closing, through'
 
 
@@ -45,6 +49,18 @@ class WindowRow(NamedTuple):
     schema: bytes
     closing: bool = False
     through: int = -1
+
+
+class LabelOwner(NamedTuple):
+    """What labels and predictions with an id must share to be joined; `newest` is the number of its newest prediction,
+    None if it has none."""
+
+    number: int
+    model: str
+    version: str
+    task: str
+    classes: bytes
+    newest: int | None
 
 
 @dataclass(slots=True)
@@ -144,7 +160,7 @@ class JournalState:
     memory: list[tuple[str, str, str, str, bytes]] = field(default_factory=list)
     checkpoints: dict[int, tuple[int, bytes]] = field(default_factory=dict)  # (crc, data) by window
     turn: int = 0  # the newest
-    label_owners: list[tuple[int, str, str]] = field(default_factory=list)
+    label_owners: list[LabelOwner] = field(default_factory=list)
     leftovers: list[int] = field(default_factory=list)  # closed windows whose rows are not deleted yet
 
 
@@ -161,7 +177,7 @@ def load(connection: sqlite3.Connection) -> JournalState:
         spans=rows('SELECT model, version, start, "end" FROM spans').fetchall(),
         heard=rows("SELECT model, version, at FROM heard").fetchall(),
         memory=rows("SELECT model, version, metric, agent, data FROM memory").fetchall(),
-        label_owners=rows("SELECT owner, model, version FROM label_owners").fetchall(),
+        label_owners=[LabelOwner(*row) for row in rows(LABEL_OWNERS)],
         checkpoints={window: (crc, data) for window, crc, data in rows("SELECT window, crc, data FROM checkpoints")},
     )
     (turn,) = rows("SELECT max(turn) FROM chunks").fetchone()

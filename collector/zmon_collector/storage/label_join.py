@@ -19,9 +19,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from zmon._wire.frames import pack
-from zmon.batch import Array, Schema
+from zmon.batch import Array, Names, Schema
 from zmon_collector.storage import restatement_queue
 from zmon_collector.storage.chunk_codec import ChunkRecord
+from zmon_collector.windows.fit import reorder
 
 # The outcome of a label, as whole numbers in the column `label_outcomes`; plugins know the names, in this order.
 JOINED, UNKNOWN, DUPLICATE, CONFLICT, REPEATED = range(5)
@@ -64,6 +65,15 @@ class Labelled(NamedTuple):
     times: Array  # ns
 
 
+class Moved(NamedTuple):
+    """Labels that wait under another list of classes than the rows have: `places` is a class's index among the rows'
+    classes, negative for those that the rows do not have."""
+
+    owner: int
+    to: int
+    places: list[int]
+
+
 class Sweep(NamedTuple):
     """The ages from which rows are deleted; labels without a prediction count as unknown in the owner's window."""
 
@@ -80,10 +90,12 @@ class JoinWork:
     owners: list[tuple[int, str, str, str, bytes]] = field(default_factory=list)
     predicted: list[Predicted] = field(default_factory=list)
     labelled: list[Labelled] = field(default_factory=list)
+    moved: list[Moved] = field(default_factory=list)
+    classes: dict[int, tuple[Names, Names]] = field(default_factory=dict)  # by window: as kept, and of the window
     sweep: Sweep | None = None
 
     def __bool__(self) -> bool:
-        return bool(self.predicted or self.labelled or self.sweep)
+        return bool(self.predicted or self.labelled or self.moved or self.sweep)
 
 
 def owner_of(model: tuple[str, str], schema: Schema) -> int:
@@ -107,10 +119,12 @@ class Joined(NamedTuple):
 
 def join(work: JoinWork, connection: sqlite3.Connection) -> Joined:
     """Keep, match and expire. Called again when the transaction was rolled back."""
-    pairing = _Pairing(connection)
+    pairing = _Pairing(connection, work.classes)
     connection.executemany(
         "INSERT OR IGNORE INTO label_owners (owner, model, version, task, classes) VALUES (?, ?, ?, ?, ?)", work.owners
     )
+    for moved in work.moved:
+        _move(moved, connection)
     grown = sum(pairing.keep(block) for block in work.predicted)
     grown += sum(pairing.match(block) for block in work.labelled)
     if work.sweep is not None:
@@ -128,8 +142,9 @@ def join(work: JoinWork, connection: sqlite3.Connection) -> Joined:
 class _Pairing:
     """One join: pairs and outcomes by window and agent. `keep` and `match` return by how many bytes the tables grew."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, classes: Mapping[int, tuple[Names, Names]]) -> None:
         self._connection = connection
+        self._classes = classes
         self._outcomes: dict[tuple[int, str], Counter[int]] = defaultdict(Counter)
         self._pairs: dict[tuple[int, str, str, int], list[tuple[Any, Any, int, bool, bytes]]] = defaultdict(list)
         self.labelled_windows: set[tuple[int, int, int]] = set()  # (owner, start, end) of predictions that got a label
@@ -244,7 +259,22 @@ class _Pairing:
             }
             if width:
                 columns["probabilities"] = np.frombuffer(b"".join(p), kind).reshape(len(pairs), -1)
+            if window in self._classes:
+                reorder(columns, *self._classes[window])
             yield window, ChunkRecord(agent, b"", b"", 0, len(pairs), columns)
+
+
+def _move(moved: Moved, connection: sqlite3.Connection) -> None:
+    """Let labels that came before any rows wait under the rows' classes; those that the rows lack stay, and expire."""
+    waiting = connection.execute("SELECT DISTINCT label FROM labels_waiting WHERE owner = ?", (moved.owner,)).fetchall()
+    connection.executemany(
+        "UPDATE OR IGNORE labels_waiting SET owner = ?, label = ? WHERE owner = ? AND label = ?",
+        [
+            (moved.to, place, moved.owner, label)
+            for (label,) in waiting
+            if 0 <= label < len(moved.places) and (place := moved.places[label]) >= 0
+        ],
+    )
 
 
 def _given(labels: Array) -> list[Any]:

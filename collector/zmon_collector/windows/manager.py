@@ -9,6 +9,8 @@ from collections.abc import Container, Iterator, Mapping
 from itertools import count
 
 from zmon.batch import Schema
+from zmon.errors import WireError
+from zmon_collector.windows.fit import combined, conflict, opening, ordered
 from zmon_collector.windows.window import NO_WINDOW, OTHER, Changes, Now, OpenWindow, Periods, Spans, Tally, WindowRules
 
 
@@ -40,6 +42,7 @@ class WindowManager:
         self.open: dict[int, OpenWindow] = {}
         self.closed = Spans()
         self.columns: Schema | None = None  # union of the schemas seen since the last window opened
+        self._combined: dict[int, Schema] = {}  # those schemas by their id; holding one keeps its id valid
         self.unplaced: dict[str, Tally] = {}  # by agent: counts noticed while no window was open
         self._unplaced_since = 0.0
         self._numbers = numbers or count(1)
@@ -118,35 +121,47 @@ class WindowManager:
     def place_rows(self, agent: str, schema: Schema, start: int, rows: int, now: Now) -> OpenWindow | None:
         """Count rows as received in the window that begins at `start`, and return it.
 
-        Return None if the window has closed (the rows are counted as late) or the schema does not fit (rejected).
+        Return None if the window has closed: the rows are counted as late. WireError ``schema_conflict`` if the schema
+        does not fit; the rows are not counted then.
         """
         window = self.open.get(start)
         if window is None:
             if start in self.closed:
                 self.count(agent, "late", rows, now)
                 return None
-            window = self._open(start, schema)
-        elif window.conflict(schema):
-            self.count(agent, "rejected", rows, now, "schema_conflict")
-            return None
-        elif not window.contributors:
-            self._complete(window, schema)
-        if self.columns is not schema:
-            seen = self.columns
-            self.columns = schema if seen is None or window.conflict(schema) else seen.union(schema)
+            seen, self._combined = self.columns, {id(schema): schema}
+            self.columns = ordered(schema, seen)
+            # Columns that others sent meanwhile could not join the window that was open then, so they start here.
+            window = self._open(start, opening(schema, seen))
+        else:
+            if window.undecided or not window.contributors:
+                self._decide(window, schema)
+            refused = window.fit(schema).refused
+            if refused:
+                raise WireError("schema_conflict", refused)
+            if id(schema) not in self._combined:
+                self._combined[id(schema)] = schema
+                self.columns = schema if self.columns is None else combined(self.columns, schema)
         window.contributors.add(agent)
         window.tally(agent).received += rows
         self.changes.counts.add((window.number, agent))
         return window
 
-    def label_windows(self, schema: Schema, now: Now) -> list[OpenWindow]:
-        """Return the open windows, oldest first, for labels that arrive now; open a current one if there is none."""
+    def label_windows(self, schema: Schema | None, now: Now) -> list[OpenWindow]:
+        """Return the open windows, oldest first, for labels that arrive now; open a current one if there is none.
+
+        `schema` is that of the newest rows; without it, the window's first rows decide.
+        """
         # Labels never open a window of their own time: a time far ahead would push out windows that still take rows.
         if not self.open:
             start = self.periods.start(now.wall)
             while start in self.closed:
                 start += self.periods.length(start)
-            self._open(start, schema)
+            self._open(start, Schema())
+        for window in self.open.values():
+            if window.undecided and schema is not None:
+                window.schema = schema
+                self.changes.opened.append(window)
         return [self.open[start] for start in sorted(self.open)]
 
     def include_agent(self, window: OpenWindow, agent: str) -> None:
@@ -167,11 +182,6 @@ class WindowManager:
         self.unplaced.setdefault(agent, Tally()).add(kind, rows, reason)
 
     def _open(self, start: int, schema: Schema) -> OpenWindow:
-        # The first schema of a window wins; columns that others sent meanwhile could not join the window that was
-        # open then, so they start here.
-        seen, self.columns = self.columns, schema
-        if seen is not None and not seen.conflict(schema):
-            schema = seen.union(schema)
         window = OpenWindow(start, start + self.periods.length(start), next(self._numbers), schema)
         self.changes.opened.append(window)
         for agent, tally in self.unplaced.items():
@@ -185,12 +195,14 @@ class WindowManager:
             self._forced.append(oldest)
         return window
 
-    def _complete(self, window: OpenWindow, schema: Schema) -> None:
-        """Add the columns of its first rows to a window that labels have opened."""
-        whole = window.schema.union(schema)
-        if whole is not window.schema:
+    def _decide(self, window: OpenWindow, schema: Schema) -> None:
+        """Let the first rows of a window that labels have opened decide on its columns."""
+        if not window.undecided and conflict(window.schema, schema):
+            return  # its labels were joined with rows of other classes
+        whole = opening(schema, self.columns if window.undecided else window.schema)
+        if whole != window.schema:
             window.schema = whole
-            window.compared.clear()
+            window.fits.clear()
             self.changes.opened.append(window)
 
     # --- closing -----------------------------------------------------------------------------------------------------
@@ -264,6 +276,8 @@ class WindowManager:
         if window.end - window.start != self.periods.newest:
             self.periods = Periods(window.end - window.start)
         self.open[window.start] = window
+        if not window.undecided:
+            self.columns = window.schema
 
     def restore_counts(self, agent: str, tally: Tally, now: Now) -> None:
         """Restore counts that have no window yet."""

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from zmon._wire.frames import MAX_NUMBER
 from zmon.batch import Schema
 from zmon.contract import RowCounts
+from zmon_collector.windows.fit import Fit
 
 NANO = 1_000_000_000
 OTHER = "__other__"  # all agents beyond limits.agents together; their rows count for the rollup only
@@ -140,16 +141,19 @@ class OpenWindow:
     passed: float | None = None
     tallies: dict[str, Tally] = field(default_factory=dict)
     # By id of the schema; holding it keeps the id valid.
-    compared: dict[int, tuple[Schema, str]] = field(default_factory=dict)
+    fits: dict[int, tuple[Schema, Fit]] = field(default_factory=dict)
 
-    def conflict(self, schema: Schema) -> str:
-        """Return why rows of this schema do not fit in the window; an empty string if they fit."""
-        if schema is self.schema:
-            return ""
-        comparison = self.compared.get(id(schema))
-        if comparison is None:
-            comparison = self.compared[id(schema)] = schema, self.schema.conflict(schema)
-        return comparison[1]
+    @property
+    def undecided(self) -> bool:
+        """Whether the window has no schema yet: labels have opened it, and no rows have ever been seen."""
+        return self.schema.task == "classification" and not self.schema.classes
+
+    def fit(self, schema: Schema) -> Fit:
+        """Return how rows of this schema fit in the window."""
+        found = self.fits.get(id(schema))
+        if found is None:
+            found = self.fits[id(schema)] = schema, Fit(self.schema, schema)
+        return found[1]
 
     def tally(self, agent: str) -> Tally:
         """Return the row counts of an agent, created on first use."""

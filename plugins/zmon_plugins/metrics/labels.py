@@ -50,7 +50,7 @@ class Labels:
             return {"rows": acc["rows"], "labelled": acc["labelled"] + int(np.count_nonzero(of_window))}
         if "labels" in batch.columns:
             valid = np.isfinite(batch.labels) if ctx.schema.task == "regression" else batch.labels >= 0
-            labelled = int(np.count_nonzero(valid))
+            labelled = int(np.count_nonzero(valid.any(axis=1) if valid.ndim == 2 else valid))  # any class of multilabel
         return {"rows": acc["rows"] + batch.rows, "labelled": acc["labelled"] + labelled}
 
     def merge(self, left: dict[str, int], right: dict[str, int]) -> dict[str, int]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from zmon_collector.windows.manager import WindowManager
 from zmon_collector.windows.window import SPANS, Now, OpenWindow, Spans, WindowRules
 
 from zmon.batch import Schema
+from zmon.errors import WireError
 
 SCHEMA = Schema(classes=("a", "b"), features=("x",), kinds=("numeric",))
 RULES = WindowRules(period=60, grace=6.0, idle=10.0, max_wait=30.0, open_windows=4)
@@ -244,8 +246,52 @@ WIDER = Schema(classes=("a", "b"), features=("x", "y"), kinds=("numeric",) * 2)
 def test_other_classes_under_one_version_are_rejected() -> None:
     scene = Scene()
     scene.rows("a", T0 + 1)
-    assert scene.rows("b", T0 + 1, rows=4, schema=Schema(classes=("a", "c"))) is None
-    assert scene.manager.open[T0].tally("b").rejected == {"schema_conflict": 4}
+    with pytest.raises(WireError, match="the window's rows have no class 'c'") as error:
+        scene.rows("b", T0 + 1, rows=4, schema=Schema(classes=("a", "c")))
+    assert error.value.reason == "schema_conflict"
+    assert scene.manager.open[T0].tally("b").received == 0
+
+
+def test_the_order_of_classes_stays_from_window_to_window() -> None:
+    scene = Scene()
+    scene.rows("a", T0 + 1)
+    turned = Schema(classes=("b", "a"))
+    scene.rows("b", T0 + 61, schema=turned)
+    scene.rows("b", T0 + 121, schema=turned)
+    assert [scene.manager.open[T0 + at].schema.classes for at in (0, 60, 120)] == [("a", "b")] * 3
+
+
+def test_a_column_of_numbers_stays_numeric_while_some_send_booleans() -> None:
+    scene = Scene()
+    boolean = Schema(classes=("a", "b"), features=("x",), kinds=("boolean",))
+    scene.rows("b", T0 + 1, schema=boolean)
+    scene.rows("a", T0 + 2)
+    assert scene.manager.open[T0].schema.kinds == ("boolean",)
+    scene.rows("b", T0 + 61, schema=boolean)
+    assert scene.manager.open[T0 + 60].schema.kinds == ("numeric",)
+
+
+def test_a_window_that_labels_have_opened_is_decided_by_its_first_rows() -> None:
+    scene = Scene()
+    (window,) = scene.manager.label_windows(None, scene.now)
+    assert window.undecided
+    scene.rows("a", T0 + 1)
+    assert window.schema is SCHEMA
+    scene.wait(60)
+    scene.rows("a", T0 + 61)
+    assert len(scene.manager.label_windows(SCHEMA, scene.now)) == 2
+
+
+def test_labels_of_known_rows_decide_the_classes_but_not_the_columns() -> None:
+    scene = Scene()
+    (window,) = scene.manager.label_windows(None, scene.now)
+    known = Schema(classes=("b", "a"))
+    scene.manager.label_windows(known, scene.now)
+    assert window.schema is known
+    scene.rows("a", T0 + 1)
+    assert (window.schema.classes, window.schema.features) == (("b", "a"), ("x",))
+    (changed,) = {each.number for each in scene.manager.drain_changes().opened}
+    assert changed == window.number
 
 
 def test_new_columns_start_with_the_next_window() -> None:
