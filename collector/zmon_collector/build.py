@@ -57,7 +57,7 @@ class Parts:
         self.dead_letters = DeadLetters(self.database, telemetry, rows=limits.refused_rows, keep=limits.refused_age)
         self.alert_worker = AlertWorker(config, self.database, self.outbox, telemetry)
         declared = declarations(state.metric for state in registry.metrics.values())
-        self.live = Live(config, self.engine, self.alert_worker, declared)
+        self.live = Live(config, self.engine, self.alert_worker, declared, self.ingestor.details_of)
         self.restater = Restater(self.database, self.live.history.restate, registry, self.policies)
         self.metrics_page = MetricsPage(config.health.series)
         self.site = Site(self.live, self.metrics_page)

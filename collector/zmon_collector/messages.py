@@ -11,6 +11,7 @@ from zmon._wire.frames import decode, decode_position, pack
 from zmon.errors import WireError
 from zmon_collector.admin import Admin
 from zmon_collector.build import Parts
+from zmon_collector.ingest.ingestor import INTERNAL
 from zmon_collector.ingest.receiver import ReceivedMessage
 from zmon_collector.windows.window import Now
 
@@ -56,7 +57,14 @@ class MessageHandler:
             raise
         self._receiver.auth.check(received.user, message.topic)
         self._batch_tap.record(message, now.wall, now.mono)
-        self._ingestor.handle_message(message, now, received.user)
+        try:
+            self._ingestor.handle_message(message, now, received.user)
+        except WireError:
+            raise
+        except Exception:  # sent again it would fail again, and everything behind it would wait
+            if message.kind != "schema":
+                self._ingestor.refuse_message(message, WireError("internal", INTERNAL), now, received.user)
+            raise
 
     def _reply(self, peer: bytes, answer: dict[str, Any]) -> None:
         self._receiver.reply("admin", peer, pack(answer))

@@ -6,6 +6,10 @@ import threading
 from collections import Counter
 from collections.abc import Mapping
 
+LABELS = 500  # of one counter; further ones are counted together, as OTHER: publishers choose their reasons
+OTHER = "other"
+LOG_LINES = 20  # about rows that were refused, in LOG_SECONDS
+LOG_SECONDS = 60.0
 MAX_COUNT = 2**63 - 1  # the largest integer of an answer: a hostile stream may claim to have lost any number of rows
 
 
@@ -15,11 +19,26 @@ class Telemetry:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._counts: Counter[tuple[str, str]] = Counter()
+        self._labels: Counter[str] = Counter()  # by name
+        self._log_since, self._logged = float("-inf"), 0
 
     def count(self, name: str, label: str = "", by: int = 1) -> None:
         """Add to a counter, which begins at 0."""
         with self._lock:
+            if (name, label) not in self._counts:
+                if self._labels[name] >= LABELS:
+                    label = OTHER
+                else:
+                    self._labels[name] += 1
             self._counts[name, label] = min(self._counts[name, label] + by, MAX_COUNT)
+
+    def may_log(self, mono: float) -> bool:
+        """Return whether one more line about refused rows may be logged at this time of the monotonic clock."""
+        with self._lock:
+            if mono - self._log_since >= LOG_SECONDS:
+                self._log_since, self._logged = mono, 0
+            self._logged += 1
+            return self._logged <= LOG_LINES
 
     def get(self, name: str, label: str | None = None) -> int:
         """Return one count, or without a label the sum over all labels."""

@@ -6,7 +6,7 @@ import logging
 import sqlite3
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -25,6 +25,7 @@ from zmon_collector.dashboard.plugin_series import Declarations
 from zmon_collector.delivery.dispatch import Delivery
 from zmon_collector.delivery.outbox import Outbox
 from zmon_collector.health import HealthReport
+from zmon_collector.ingest.answers import Detail
 from zmon_collector.telemetry import Telemetry
 
 log = logging.getLogger("zmon.collector")
@@ -48,14 +49,24 @@ class Live:
     alert_worker : AlertWorker
     declared : Declarations
         What metrics declare of their series.
+    details_of : callable
+        Returns why rows of a (model, version) were rejected or degraded, newest first. Any thread may call it.
     """
 
-    def __init__(self, config: Config, engine: Engine, alert_worker: AlertWorker, declared: Declarations) -> None:
+    def __init__(
+        self,
+        config: Config,
+        engine: Engine,
+        alert_worker: AlertWorker,
+        declared: Declarations,
+        details_of: Callable[[tuple[str, str]], Sequence[Detail]] = lambda _: (),
+    ) -> None:
         web = config.web
         self.config = config
         self.history = HistoryWorker(config.collector.data_dir / "history.sqlite", web.keep, web.history_bytes)
         self.overview = Overview()
         self.declared = declared
+        self.details_of = details_of
         self.health = HealthReport()
         self.health_history: deque[dict[str, Any]] = deque(maxlen=HEALTH_KEPT)  # newest last
         self.recent_reports: deque[Report] = deque(maxlen=REPORTS_KEPT)

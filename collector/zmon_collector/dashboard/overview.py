@@ -33,8 +33,9 @@ MEASURES = {
     ("rows_lost", ""): "lost",
     ("rows_late", ""): "late",
     ("rows_rejected", ""): "rejected",
+    ("rows_degraded", ""): "degraded",
 }
-COUNTS = ("lost", "late", "rejected")
+COUNTS = ("lost", "late", "rejected", "degraded")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,7 @@ class WindowSummary:
     lost: int = 0
     late: int = 0
     rejected: int = 0
+    degraded: int = 0
 
 
 @dataclass(slots=True)
@@ -164,14 +166,14 @@ def _state(recent: RecentWindows, last: WindowSummary, wall: float, alerted: boo
     """Return the state in one word.
 
     silent: no rows for long. drifting: drift was detected, or confidence or accuracy left its range. degraded: rows of
-    the newest window were lost, late or rejected. ok: none of these.
+    the newest window were lost, late, rejected or degraded. ok: none of these.
     """
     if wall - recent.last_seen > SILENT_PERIODS * last.period + SILENT_EXTRA:
         return "silent"
     if alerted or (last.drifted or 0.0) >= DRIFTED or any(_moved(recent, name) for name in ("confidence", "accuracy")):
         return "drifting"
     newest = recent.rows[-1]
-    return "degraded" if newest.lost or newest.late or newest.rejected else "ok"
+    return "degraded" if any(getattr(newest, name) for name in COUNTS) else "ok"
 
 
 def _moved(recent: RecentWindows, name: str) -> bool:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from zmon._wire.checks import MAX_NAME, short_detail
+from zmon._wire.checks import short_detail
 from zmon._wire.frames import MAX_NUMBER
 
 REASONS = 32  # of one stream and kind; further ones are answered as OTHER
@@ -52,22 +53,28 @@ class Detail(NamedTuple):
 
 
 class Details:
-    """The newest detail of a model's rejected and degraded rows, by kind, reason and agent; the oldest are dropped."""
+    """The newest detail of a model's rejected and degraded rows, by kind, reason and agent; the oldest are dropped.
+
+    The collector's thread writes, and the page's threads read.
+    """
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._details: OrderedDict[tuple[str, str, str], Detail] = OrderedDict()
 
     def note(self, detail: Detail) -> bool:
         """Keep a detail; return whether it is the first of its kind, reason and agent."""
         key = detail[:3]
-        first = key not in self._details
-        reason = detail.reason[:MAX_NAME]
-        self._details[key] = detail._replace(reason=short_detail(reason), detail=short_detail(detail.detail))
-        self._details.move_to_end(key)
-        if len(self._details) > DETAILS:
-            self._details.popitem(last=False)
+        shown = detail._replace(reason=short_detail(detail.reason), detail=short_detail(detail.detail))
+        with self._lock:
+            first = key not in self._details
+            self._details[key] = shown
+            self._details.move_to_end(key)
+            if len(self._details) > DETAILS:
+                self._details.popitem(last=False)
         return first
 
     def newest(self) -> list[Detail]:
         """Return the details, newest first."""
-        return list(reversed(self._details.values()))
+        with self._lock:
+            return list(reversed(self._details.values()))

@@ -46,10 +46,13 @@ class Arrival:
             return
         self.count(kind, rows, reason)
         self.session.answers.add(kind, rows, reason, detail)
-        topic = self.session.topic
-        if self.model.details.note(Detail(kind, reason, topic.agent_id, detail, self.now.wall)):
+        if self.explain(kind, reason, detail) and self.telemetry.may_log(self.now.mono):
             log.warning("model %r, agent %r: %d rows %s (%s): %s; further ones are counted, and shown on the page",
-                        topic.model, topic.agent_id, rows, kind, reason, short_detail(detail))  # fmt: skip
+                        self.model.key[0], self.agent, rows, kind, reason, short_detail(detail))  # fmt: skip
+
+    def explain(self, kind: str, reason: str, detail: str) -> bool:
+        """Keep a detail for the page; return whether it is the first of this agent, kind and reason."""
+        return self.model.details.note(Detail(kind, reason, self.agent, detail, self.now.wall))
 
 
 @dataclass(slots=True)

@@ -40,6 +40,8 @@ from zmon_collector.windows.window import NO_WINDOW, OTHER, ModelKey, Now, OpenW
 
 log = logging.getLogger("zmon.collector")
 
+INTERNAL = "the collector cannot handle these rows; its log says why"
+
 
 @dataclass(slots=True)
 class UnreportedWindow:
@@ -106,7 +108,7 @@ class Ingestor:
         self._count_tally(arrival, greeting.tally)
         for reason, detail in greeting.details.items():
             kind = "degraded" if reason in greeting.tally.get("degraded", {}) else "rejected"
-            arrival.model.details.note(Detail(kind, reason, greeting.topic.agent_id, detail, now.wall))
+            arrival.explain(kind, reason, detail)
         if greeting.kind == "hello":
             arrival.model.windows.connect(arrival.agent, greeting.stream, now)
         elif greeting.kind == "bye":
@@ -185,6 +187,11 @@ class Ingestor:
                           topic.model, model.windows.rules.agents, topic.agent_id)  # fmt: skip
         return model, agent
 
+    def details_of(self, key: ModelKey) -> list[Detail]:
+        """Return why rows of a model were rejected or degraded, newest first. Any thread may call it."""
+        model = self.models.get(key)
+        return model.details.newest() if model is not None else []
+
     def add_model(self, key: ModelKey) -> ModelState:
         """Create the state of a model."""
         self.models[key] = ModelState(key, WindowManager(self.policies.of(key[0]).rules, self.numbers))
@@ -210,8 +217,14 @@ class Ingestor:
         if skewed:
             self.telemetry.count("skewed", by=skewed)
         self.late.note_rows(self.turn.join_work, arrival)
-        for part in validation.split_rows(batch, message.first, skip, times, starts):
-            self._settle_part(arrival, part)
+        settled = 0
+        try:
+            for part in validation.split_rows(batch, message.first, skip, times, starts):
+                self._settle_part(arrival, part)
+                settled += part.batch.rows
+        except Exception:  # the position has moved, so nobody sends these rows again
+            arrival.refuse(fresh - settled, "internal", INTERNAL)
+            raise
         if arrival.schema.tags:
             arrival.model.tags[arrival.agent] = arrival.schema.tags
 
@@ -228,12 +241,16 @@ class Ingestor:
             self.telemetry.count("late_or_conflicting", by=rows)
             return
         fit = window.fit(arrival.schema)
-        batch, left_out = fit.apply(part.batch)
+        try:
+            batch, left_out = fit.apply(part.batch)
+            agent_rows = AgentRows(arrival.agent, batch, arrival.session.seed, part.numbers)
+            self.engine.add_rows(arrival.model.key, window, agent_rows)
+        except Exception:
+            window.tally(arrival.agent).received -= rows  # they are counted as rejected instead
+            raise
         if left_out:
             arrival.degrade(rows, "schema_conflict", left_out)
         part = part._replace(batch=batch)
-        agent_rows = AgentRows(arrival.agent, batch, arrival.session.seed, part.numbers)
-        self.engine.add_rows(arrival.model.key, window, agent_rows)
         if self._journal:
             self._write(arrival, window, part, fit)
 

@@ -17,6 +17,8 @@ from zmon_collector.windows.fit import Fit
 
 NANO = 1_000_000_000
 OTHER = "__other__"  # all agents beyond limits.agents together; their rows count for the rollup only
+REASONS = 64  # of one agent in one window, for each kind; further ones are counted together, as ANY_REASON
+ANY_REASON = "other"
 BY_REASON = ("rejected", "degraded")  # kinds of row counts that are split by reason
 NO_WINDOW = 0  # the number under which counts are journaled until a window opens for them
 SPANS = 10_000  # closed spans remembered; beyond that, the gap between the two oldest also counts as closed
@@ -104,6 +106,8 @@ class Tally:
         """Count rows, up to MAX_NUMBER: a hostile stream may claim to have lost any number."""
         if kind in BY_REASON:
             counts = getattr(self, kind)
+            if reason not in counts and len(counts) >= REASONS:
+                reason = ANY_REASON
             counts[reason] = min(counts.get(reason, 0) + rows, MAX_NUMBER)
         else:
             setattr(self, kind, min(getattr(self, kind) + rows, MAX_NUMBER))

@@ -6,17 +6,20 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from zmon_collector.ingest.answers import Detail
 
 import zmon
 from tests.support.collectors import Collector
 from tests.support.frameworks import require
 from tests.support.pages import Start, shown
 from tests.support.reports import behind, window
+from zmon import Point, Value
 
 VIEWS = {
     "overview": "#/overview",
@@ -279,6 +282,20 @@ def test_an_alert_appears(served: Collector, opened: Open, monkeypatch: pytest.M
     page.keyboard.press("1")
     page.wait_for_selector("tr.lead .state[data-state=drifting]")
     assert page.locator("tr.lead td").last.inner_text() == "1"
+
+
+def test_refused_rows_are_shown_with_their_detail_as_text(served: Collector, opened: Open) -> None:
+    live = served.service.live
+    live.details_of = lambda model: [Detail("rejected", EVIL, "a", f"feature {EVIL}", 1.0)]
+    page = opened(served, "#/model?model=m")
+    page.wait_for_selector("[data-panel=rows]")
+    assert page.locator("[data-panel=refusals]").count() == 0
+    points = [Point("a", Value("rows_rejected", 7.0, reason=EVIL)), Point("a", Value("rows_degraded", 3.0, reason="d"))]
+    made = window(13, now())
+    shown(served, replace(made, points=[*made.points, *points]))
+    page.wait_for_selector("[data-panel=refusals] tr:has-text('7'):has-text('feature <img')")
+    assert page.locator("[data-panel=refusals] tbody tr").count() == 2
+    assert page.evaluate("document.body.dataset.evil") is None
 
 
 def test_two_versions_stand_side_by_side(served: Collector, opened: Open) -> None:

@@ -11,6 +11,7 @@ import msgpack
 import numpy as np
 import pytest
 from zmon_collector.ingest.answers import DETAILS, REASONS, Answers, Detail, Details
+from zmon_collector.telemetry import LABELS, LOG_LINES
 from zmon_collector.windows.window import Tally
 
 from tests.support.unstarted import AB, STREAM, TOPIC, Table, topic_of
@@ -192,6 +193,30 @@ def test_a_refusal_is_logged_once_for_each_agent_and_reason(lay: Lay, caplog: py
     lines = [record.getMessage() for record in caplog.records]
     assert [line.partition(":")[0] for line in lines] == ["model 'm', agent 'a'", "model 'm', agent 'b'"]
     assert "3 rows rejected (probabilities_range): a probability is 15" in lines[0]
+
+
+def test_no_sender_fills_the_log_or_the_counters(lay: Lay, caplog: pytest.LogCaptureFixture) -> None:
+    table = lay()
+    with caplog.at_level(logging.WARNING, "zmon.collector"):
+        for i in range(90):
+            table.send(AB, {"probabilities": P * 30}, agent=f"agent {i}")
+    assert len(caplog.records) == LOG_LINES
+    for i in range(2 * LABELS):
+        table.ingestor.telemetry.count("rejected", f"{i}")
+    assert len([name for name in table.ingestor.telemetry.snapshot() if name.startswith("rejected{")]) <= LABELS + 1
+
+
+def test_an_unexpected_error_costs_the_rows_of_one_message(lay: Lay, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = lay()
+    table.batch(1, 3)
+    monkeypatch.setattr(table.ingestor.engine, "add_rows", lambda *_: 1 / 0)
+    table.batch(4, 3)
+    monkeypatch.undo()
+    table.batch(7, 3)
+    ack = table.answer()
+    assert ack.row == 9
+    assert ack.refused == {"internal": (3, "the collector cannot handle these rows; its log says why")}
+    assert table.tally() == Tally(received=6, rejected={"internal": 3})
 
 
 def test_a_publishers_own_details_are_kept_for_the_page(lay: Lay) -> None:

@@ -19,6 +19,7 @@ from zmon_collector.dashboard.history_queries import KnownModel, PointQuery, Que
 from zmon_collector.dashboard.live import Live
 from zmon_collector.dashboard.movers import rank_movers
 from zmon_collector.dashboard.plugin_series import measures_of_plugins
+from zmon_collector.dashboard.refusals import refusal_table
 from zmon_collector.dashboard.timeseries import TimeSeries, extend
 from zmon_collector.dashboard.web.query_params import QueryParams, resolve_range
 
@@ -65,9 +66,10 @@ class Renderer:
         of_plugins, of_plugins_by_agent = self._plugin_series(query, agents)
         compared = replace(query, what=(*panels.SHARED_WHAT, *panels.ROW_COUNTS), stat=("", "mean"), agents=agents)
         versions = replace(compared, version=None, agents=("",), what=panels.SHARED_WHAT)
+        by_agent = self._read_with_open(compared) if agents else []
         cards = panels.model_panels(
             _as_rollup([*series, *of_plugins]),
-            [*(self._read_with_open(compared) if agents else []), *of_plugins_by_agent],
+            [*by_agent, *of_plugins_by_agent],
             self._read_with_open(versions),
             query.step or model.period,
             reliability=panels.reliability_panel(self._details(query, "calibration", SUMMED)),
@@ -80,6 +82,7 @@ class Renderer:
             "summary": self._summary(model, params.agent),
             "panels": self._mark_open(cards, query),
             "movers": panels.mover_table(rank_movers(_as_rollup(series))),
+            "refusals": refusal_table(by_agent, self._live.details_of((model.model, model.version)), params.agent),
         }
 
     def _series(self, params: QueryParams) -> dict[str, Any]:

@@ -153,6 +153,24 @@ function modelView(view) {
       ["Newest window", clock(sum.newest), `of ${view.period} s`]));
   cards(view, new Set(["movement"]));
   movers(view);
+  refusals(view);
+}
+
+// Rows that were rejected, or taken without a part, by reason. The details come from publishers: they are text only.
+function refusals(view) {
+  let card = shown.cards.get("refusals");
+  if (!card) {
+    card = { node: el("section", { class: "card span-12", "data-panel": "refusals" }) };
+    shown.cards.set("refusals", card);
+  }
+  if (!view.refusals.length) return card.node.remove();
+  if (!card.node.isConnected) shown.grid.append(card.node);
+  fill(card.node,
+    el("header", {}, el("h2", {}, "Rejected and degraded rows"), el("p", { class: "cut" }, "By reason; the newest detail")),
+    table(["Rows", "", "Reason", "Detail", "Replica"], view.refusals.map((row) => el("tr", {},
+      el("td", { class: "num" }, amount(row.rows)), el("td", {}, row.kind), el("td", { class: "cut", title: row.reason }, shortened(row.reason)),
+      el("td", { title: row.detail }, row.detail ?? el("span", { class: "dim" }, "none since the collector was started")),
+      el("td", { class: "cut" }, shortened(row.agent ?? "")))), ["9%", "10%", "20%", "46%", "15%"]));
 }
 
 function movers(view) {
