@@ -20,6 +20,9 @@ class Stop(BaseException):
     pass
 
 
+RAISED = [ValueError("a"), TimeLimitError(), Stop(), SystemExit(3), KeyboardInterrupt()]
+
+
 class Raising:
     """An argument whose method raises."""
 

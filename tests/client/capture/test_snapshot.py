@@ -101,7 +101,6 @@ def show(value: Any) -> str:
         Colour.RED,
         dt.datetime.now(dt.UTC),
         np.float32(1),
-        pd.NaT,
         pd.NA,
     ],
     ids=repr,

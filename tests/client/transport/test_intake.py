@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 
 from zmon._transport.intake import MARK, REFUSED, Intake, Snapshot
 
@@ -64,16 +65,10 @@ def test_the_ring_leaves_room_for_the_largest_batch() -> None:
 
 
 def test_bytes_of_an_interrupted_call_are_forgotten_again() -> None:
-    class Interrupted(Snapshot):
-        __slots__ = ()
-
     intake = Intake(1000)
-    broken = one(nbytes=300)
     queue, intake._queue = intake._queue, None  # type: ignore[assignment]
-    try:
-        intake.put(broken)  # counted, and then the exception came
-    except AttributeError:
-        pass
+    with suppress(AttributeError):
+        intake.put(one(nbytes=300))  # counted, and then the exception came
     intake._queue = queue
     assert intake.nbytes == 300
     intake.settle()
