@@ -169,10 +169,10 @@ def test_what_cannot_be_published_is_said(
         for _ in range(2):
             assert len(list(zmon.watch(bare, pub)(text for text in TEXTS))) == 16
             assert len(zmon.watch(features, pub)(TEXTS)) == 16
+    assert counts(pub) == (0, {"output_missing": 32})
     lines = [record.getMessage() for record in caplog.records if record.name == "zmon"]
     assert sum("pass it a list" in line for line in lines) == 2, "one for each watched model"
     assert sum("feature-extraction returns no scores of labels" in line for line in lines) == 1
-    assert counts(pub) == (0, {"output_missing": 32})
     encoded = tokenizer(TEXTS, return_tensors="pt")
     trained = zmon.watch(network(transformers).train(), pub)
     trained(**encoded)

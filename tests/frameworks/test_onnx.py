@@ -182,8 +182,7 @@ def test_calls_that_publish_nothing_say_so(
             assert binding.copy_outputs_to_cpu()[0].shape == (150, 3)
         with pytest.raises(Exception, match="X"):
             model.run(None, {"Z": X})
-    lines = [record.getMessage() for record in caplog.records]
-    assert len(lines) == 2
-    assert "run returned label, without probabilities; request them by output_names" in lines[0]
-    assert lines[1].startswith("zmon: calls of InferenceSession.run_with_iobinding publish nothing: call run")
     assert counts(pub) == (0, {"output_missing": 3 * 4 + 3 * 6})
+    lines = [record.getMessage() for record in caplog.records]
+    assert sum("run_with_iobinding publish nothing: call run, or watch" in line for line in lines) == 1
+    assert sum("run returned label, without probabilities; request them by output_names" in line for line in lines) == 1

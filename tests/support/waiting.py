@@ -27,7 +27,12 @@ def counts(publisher: Any) -> tuple[int, dict[str, int]]:
     mark = "probabilities_missing"  # batches are converted in order, so this one is rejected last
     before = publisher.stats.rejected.get(mark, 0)
     type(publisher).publish(publisher)
-    until(lambda: publisher.stats.rejected.get(mark, 0) > before, "the rejection of a batch without outputs")
+
+    def is_rejected() -> bool:
+        publisher.flush(0)  # starts the engine if a time limit interrupted its start
+        return bool(publisher.stats.rejected.get(mark, 0) > before)
+
+    until(is_rejected, "the rejection of a batch without outputs")
     stats = publisher.stats
     return stats.published, {reason: rows for reason, rows in stats.rejected.items() if reason != mark}
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Coroutine, Mapping
 from types import CoroutineType
 from typing import Any
 
 from zmon._capture.interrupts import is_asynchronous
+from zmon._transport.notices import say
 from zmon._watch import call
 from zmon._watch.adapters import adapter_for
 from zmon._watch.call_context import arguments_for, reset, running
 from zmon._watch.reading import Arguments, Reading, Unpublished
 from zmon._watch.recorder import Recorder
 from zmon.errors import Rejected
-
-log = logging.getLogger("zmon")
 
 
 class Watcher:
@@ -116,4 +114,4 @@ class Watcher:
         if name not in self._explained:
             self._explained.add(name)
             method = self._name if name == "__call__" else f"{self._name}.{name}"
-            log.warning("zmon: calls of %s publish nothing: %s", method, remedy)
+            say("zmon: calls of %s publish nothing: %s", method, remedy)
