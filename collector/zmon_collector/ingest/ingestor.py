@@ -216,7 +216,6 @@ class Ingestor:
             return
         if skewed:
             self.telemetry.count("skewed", by=skewed)
-        self.late.note_rows(self.turn.join_work, arrival)
         settled = 0
         try:
             for part in validation.split_rows(batch, message.first, skip, times, starts):
@@ -235,11 +234,14 @@ class Ingestor:
         try:
             window = windows.place_rows(arrival.agent, arrival.schema, part.start, rows, arrival.now)
         except WireError as error:
+            if not windows.open[part.start].contributors:  # labels of other rows have opened it; the next one fits
+                self.late.note_rows(self.turn.join_work, arrival)
             arrival.refuse(rows, error.reason, error.detail)
             return
         if window is None:
             self.telemetry.count("late_or_conflicting", by=rows)
             return
+        self.late.note_rows(self.turn.join_work, arrival)
         fit = window.fit(arrival.schema)
         try:
             batch, left_out = fit.apply(part.batch)

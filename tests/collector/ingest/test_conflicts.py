@@ -144,6 +144,26 @@ def test_fitted_rows_are_replayed_as_they_were_fitted(lay: Lay) -> None:
     assert second.service.telemetry.get("lost") == 0
 
 
+def test_publishers_hear_of_it(collect: Callable[..., Collector], caplog: pytest.LogCaptureFixture) -> None:
+    """From one publisher's rows to the other's stats and log: which column, which class."""
+    collector = collect(window=3600)
+    kinds = ({"z": "numeric"}, {"z": "categorical"}, {})
+    options = zip("abc", kinds, (["no", "yes"], ["yes", "no"], ["no", "maybe"]), strict=True)
+    one, two, three = (collector.publisher(agent_id=a, kinds=k, classes=c) for a, k, c in options)
+    for publisher, z in ((one, 1.0), (two, "u"), (three, 1.0)):
+        publisher.publish(P, inputs=[{"z": z}] * 3)
+        assert publisher.flush(60)
+    until(lambda: two.stats.degraded and three.stats.rejected, what="the answers")
+    assert (dict(one.stats.rejected), dict(one.stats.degraded)) == ({}, {})
+    assert (dict(two.stats.degraded), two.stats.acknowledged) == ({"schema_conflict": 3}, 3)
+    assert (dict(three.stats.rejected), three.stats.acknowledged) == ({"schema_conflict": 3}, 0)
+    said = [record.getMessage() for record in caplog.records if record.name == "zmon"]
+    assert any("feature 'z' is categorical, not numeric" in line for line in said)
+    assert any("no class 'maybe'" in line for line in said)
+    for publisher in (one, two, three):
+        publisher.close()
+
+
 # --- labels ---------------------------------------------------------------------------------------------------------
 
 IDS = ["1", "2", "3"]
@@ -217,6 +237,38 @@ def test_a_label_that_the_rows_do_not_have_is_refused_alone(collect: Callable[..
     collector.stop()
     assert value(collector, "accuracy") == 1.0
     assert collector.counts("rows_rejected", agent_id="job", reason="label_unknown") == 1
+
+
+def test_rows_that_are_refused_change_nothing_for_labels(lay: Lay) -> None:
+    table = lay()
+    ids = np.array([b"1", b"2", b"3"])
+    table.send(schema(), {"probabilities": P, "ids": ids})
+    table.send(schema(("no", "maybe")), {"probabilities": P, "ids": ids}, agent="b")
+    table.send(schema(), {"ids": ids, "labels": np.array([0, 1, 1])}, agent="job", kind="labels")
+    assert table.answer("job").refused == {}
+    assert table.answer("b").refused["schema_conflict"][0] == 3
+    assert table.ingestor.models["m", ""].rows_schema.classes == ("no", "yes")
+
+
+def test_a_model_may_change_its_classes_while_labels_of_the_old_ones_still_come(lay: Lay) -> None:
+    """Labels open a window under the old classes: the new rows lose that window at most."""
+    table = lay()
+    ids = np.array([b"1", b"2", b"3"])
+    new = schema(("x", "y"))
+    table.send(schema(), {"probabilities": P, "ids": ids})
+    table.ingestor.close_all(table.now)
+    table.end_turn()
+    table.goes(60)
+    table.send(schema(), {"ids": ids[:1], "labels": np.array([0])}, agent="job", kind="labels")
+    table.send(new, {"probabilities": P, "ids": ids}, agent="b")
+    assert table.answer("b").refused["schema_conflict"][0] == 3
+    table.goes(60)
+    table.ingestor.close_all(table.now)
+    table.end_turn()
+    table.send(schema(), {"ids": ids[1:2], "labels": np.array([0])}, agent="job", kind="labels", first=2)
+    table.send(new, {"probabilities": P, "ids": ids}, agent="b", first=4)
+    assert table.answer("b").refused["schema_conflict"][0] == 3, "those of the first window only"
+    assert table.answer("job").refused["label_unknown"] == (1, "class 'no'; the model's rows have 'x', 'y'")
 
 
 def test_labels_never_decide_what_rows_may_have(collect: Callable[..., Collector]) -> None:
