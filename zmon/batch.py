@@ -157,7 +157,10 @@ class Batch:
 
     @property
     def labels(self) -> Array:
-        """(n,) ground truth: class indices, −1 where unlabelled; regression: floats, NaN where unlabelled."""
+        """(n,) ground truth: class indices, −1 where unlabelled; regression: floats, NaN where unlabelled.
+
+        Multilabel: (n, n_classes) of 1, 0, and −1 where unlabelled.
+        """
         return self._columns["labels"]
 
     @property
