@@ -248,9 +248,13 @@ class Delivery:
             entry = link.cursor.peek(self._ring)
             if entry is None:
                 return BLOCKED if link.cursor.behind(self._ring) else DONE
+            message = self._encoded(entry)
+            if message is None:
+                self._ring.discard(entry)
+                continue
             try:
                 self._send_schema(link, entry.layout.schema)
-                link.data.send_multipart(self._frames(entry), zmq.DONTWAIT, copy=True)
+                link.data.send_multipart(message, zmq.DONTWAIT, copy=True)
             except zmq.Again:
                 return BLOCKED
             if not link.cursor.inflight:
@@ -265,6 +269,14 @@ class Delivery:
             message = frames.encode_schema_message(self._topic, self._stream, self._schemas[digest])
             link.data.send_multipart(message, zmq.DONTWAIT)
             link.schemas.add(digest)
+
+    def _encoded(self, entry: RingEntry) -> list[Bytes] | None:
+        """Return the message of an entry; None if an error that nobody foresaw makes it impossible."""
+        try:
+            return self._frames(entry)
+        except Exception:  # noqa: BLE001 - conversions are checked; whatever is wrong here must not stop the stream
+            self._ledger.say("internal", entry.rows, "dropped", "they cannot be encoded; please report this")
+            return None
 
     def _frames(self, entry: RingEntry) -> list[Bytes]:
         if entry.encoded is None:

@@ -255,8 +255,11 @@ class Engine:
             state = DONE
             for stream in streams:
                 busy_at = now if stream.waiting else busy_at
-                stream.open(context, poller, now)
-                state = max(state, stream.step(ready, now))
+                try:
+                    stream.open(context, poller, now)
+                    state = max(state, stream.step(ready, now))
+                except Exception as error:  # noqa: BLE001 - it costs this stream a pause, and the others nothing
+                    stream.fail(error, now)
                 if stream.ended:
                     self._forget(stream)
             busy_at = now if state == MORE else busy_at

@@ -63,6 +63,7 @@ class Link:
         self.answers = 0
         self.answers_of_rows = Answers()
         self.store = b""  # name of the store that holds what the collector acknowledged, from its last answer
+        self._monitors: list[Socket] = []
         self.sockets: list[Socket] = []  # data, control and their monitors; empty while they are closed
         self._endpoint = endpoint
         self._keys = keys
@@ -89,14 +90,19 @@ class Link:
         self.data.setsockopt(zmq.XPUB_NODROP, 1)
         self.data.setsockopt(zmq.XPUB_VERBOSER, 1)
         self.control = self._socket(zmq.DEALER)
-        self._monitors = [self._monitor(socket) for socket in (self.data, self.control)]
+        self._monitors = []
+        for socket in (self.data, self.control):
+            self._monitors.append(self._monitor(socket))
         self.data.connect(self._endpoint.data)
         self.control.connect(self._endpoint.control)
 
     def close(self) -> None:
         """Close the sockets. What was acknowledged stays known."""
         sockets, self.sockets = self.sockets, []
-        for socket in reversed(sockets):  # monitors first
+        for socket in sockets[: len(self._monitors)]:
+            # An event for a monitor that is closed would block libzmq's thread, and so all publishers, for ever.
+            socket.disable_monitor()
+        for socket in sockets:
             if socket in self._poller:
                 self._poller.unregister(socket)
             socket.close(0)

@@ -109,10 +109,15 @@ class Ring:
                 break
             self.delivered += self._pop().rows
 
-    def lose(self, index: int) -> int:
-        """Drop the entries up to this index; return their rows."""
+    def discard(self, entry: RingEntry) -> None:
+        """Drop the entries up to this one."""
+        while self.head < self.tail and self._entries[self.head].first <= entry.first:
+            self.dropped += self._pop().rows
+
+    def clear(self) -> int:
+        """Drop all entries; return their rows."""
         rows = 0
-        while self.head <= min(index, self.tail - 1):
+        while self.head < self.tail:
             rows += self._pop().rows
         return rows
 

@@ -173,7 +173,7 @@ class Stream:
 
     def step(self, ready: set[Socket], now: float) -> int:
         """Convert, read, send; return how far sending got."""
-        state = self._convert(now)
+        state = self._convert()
         if self._delivery.sockets:
             state = max(state, self._delivery.step(ready, now))
         held = self._ring.issued - self._ring.delivered - self._ring.dropped
@@ -194,11 +194,21 @@ class Stream:
         """Close the sockets; rows stay."""
         self._delivery.close()
 
+    def fail(self, error: Exception, now: float) -> None:
+        """Pause after an error that nobody foresaw."""
+        self._delivery.close()
+        self.failed = f"{type(error).__name__}: {error}"
+        self._open_at = now + self._opening.next()
+        if self._notices.allows("failed"):
+            say("zmon: the delivery of model %r failed, and starts again; please report this", self._model, trace=True)
+        if self.stop_at is not None and now >= self.stop_at:
+            self.ended = True
+
     @property
     def _model(self) -> str:
         return self.target.topic.model
 
-    def _convert(self, now: float) -> int:
+    def _convert(self) -> int:
         began = time.monotonic()
         until = began + TURN
         while snapshots := self._intake.peek(self._together, TOGETHER_BYTES):
@@ -259,6 +269,6 @@ class Stream:
             self._leaving = True
         if self._delivery.has_left(now):
             self._delivery.close()
-            self._ledger.close(self._ring.lose(self._ring.tail))
+            self._ledger.close(self._ring.clear())
             self._intake.ring_bytes = 0
             self.ended = True
