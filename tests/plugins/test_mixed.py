@@ -14,13 +14,12 @@ from zmon_collector.config import Config
 from zmon_collector.config.policy import ModelPolicy
 from zmon_collector.ingest.validation import check_batch
 
-from tests.support.capture import capture
+from tests.support.capture import capture, convert
 from tests.support.metrics import METRICS
 from zmon._capture.assembler import Assembler
 from zmon._wire.frames import Topic, decode, decode_schema, encode_batch
 from zmon.batch import Batch, Schema, concat
 from zmon.contract import Context, RowCounts, Value, Window
-from zmon.errors import Rejected
 
 COLUMNS: dict[str, st.SearchStrategy[Any]] = {
     "floats": st.floats(-1e100, 1e100) | st.none(),
@@ -40,12 +39,10 @@ def batches(one: Assembler, pieces: list[dict[str, Any]]) -> list[Batch]:
     """What the collector holds of these publish calls."""
     found = []
     for piece in pieces:
-        try:
-            sent, _ = one.assemble(1, piece["p"], piece["rows"], piece["labels"], segments={"zone": piece["zones"]})
-        except Rejected as error:
-            assert error.reason in ("inputs_kind", "inputs_dtype")
-            continue
-        for layout, cut, _ in sent:
+        made = convert(one, piece["p"], inputs=piece["rows"], labels=piece["labels"], segments={"zone": piece["zones"]})
+        assert not made.rejected
+        assert {loss.reason for loss in made.degraded} <= {"inputs_kind", "inputs_dtype"}
+        for layout, cut, _ in made.pieces:
             arrays = [[n, d, [cut.rows] if width is None else [cut.rows, width]] for n, d, width in layout.arrays]
             frames = encode_batch(
                 Topic("m", "", "a").encode(),

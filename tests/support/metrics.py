@@ -27,7 +27,11 @@ METRICS = {name: metric for name, metric in FOUND.items() if "label_outcomes" no
 
 
 def as_batch(rows: Rows) -> Batch:
-    coded = {} if rows.coded is None else {name: categorical(c.tolist(), name) for name, c in rows.coded.items()}
+    coded = (
+        {}
+        if rows.coded is None
+        else {name: categorical(c.tolist(), declared=True)[0] for name, c in rows.coded.items()}
+    )
     schema = Schema(
         task=rows.task,
         classes=rows.classes,

@@ -1,25 +1,35 @@
-"""The kind of a column of inputs, and its values in the form of that kind. Pure; runs in the model's thread.
+"""The kind of a column of inputs, and its values in the form of that kind. Pure.
 
-A kind follows from the types of the values, never from what they look like: a string of digits stays a string.
+A kind follows from the types of the values, never from what they look like: a string of digits stays a string. A value
+that does not fit the kind of its column is a missing one, and is counted.
 """
 
 from __future__ import annotations
 
 import datetime as dt
+import enum
+import ipaddress
+import pathlib
+import uuid
 from numbers import Number
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from zmon._capture.values import ABSENT, is_missing, text_of
 from zmon.batch import KINDS, Array
 from zmon.categories import MISSING, category
 from zmon.errors import Rejected
 
 TEXT_LENGTH = 256  # characters; a column with a longer value is text when its kind is inferred
+MOST_TYPES = 2000  # types of values whose kind is remembered
 BOOLEANS = ("False", "True")
-_ABSENT = {"NoneType", "NAType", "NaTType"}
 _VECTORS = (list, tuple, dict, set, frozenset, np.ndarray)
 _TIMES = (dt.datetime, dt.date, dt.timedelta, dt.time, np.datetime64, np.timedelta64)
+_NAMED = (uuid.UUID, enum.Enum, pathlib.PurePath, ipaddress._BaseAddress, ipaddress._BaseNetwork)  # a category each
+_NAMED_IN_FRAMES = {"Interval", "Period"}  # of pandas, which is not imported for this
+_PER_SECOND = {"ms": 1e3, "us": 1e6, "ns": 1e9, "ps": 1e12, "fs": 1e15, "as": 1e18}
+_SECONDS = {"W": 604800.0, "D": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0}
 
 
 class Coded(NamedTuple):
@@ -32,16 +42,18 @@ class Coded(NamedTuple):
 _kinds: dict[type, str] = {}
 
 
-def _of_type(cls: type) -> str:
+def kind_of_type(cls: type) -> str:
     """Return the kind of values of this type; empty for a type that stands for a missing value."""
     kind = _kinds.get(cls)
     if kind is None:
+        if len(_kinds) >= MOST_TYPES:
+            _kinds.clear()
         kind = _kinds[cls] = _classify(cls)
     return kind
 
 
 def _classify(cls: type) -> str:
-    if cls.__name__ in _ABSENT:
+    if cls.__name__ in ABSENT:
         return ""
     if issubclass(cls, bool | np.bool_):
         return "boolean"
@@ -51,15 +63,19 @@ def _classify(cls: type) -> str:
         return "time"
     if issubclass(cls, Number) and not issubclass(cls, complex | np.complexfloating):
         return "numeric"
+    if issubclass(cls, _NAMED) or cls.__name__ in _NAMED_IN_FRAMES:
+        return "categorical"
     return "vector" if issubclass(cls, _VECTORS) or hasattr(cls, "__array__") else cls.__name__
 
 
-def kind_of(values: list[Any], feature: str) -> str:
+def kind_of(values: Array | list[Any], feature: str) -> str:
     """Return the kind of these values, empty if all are missing; Rejected if they mix kinds or have none."""
-    kinds = set(map(_of_type, set(map(type, values)))) - {""}
-    if kinds & {"numeric", "time"} and (len(kinds) > 1 or all(map(missing, values))):
+    if isinstance(values, np.ndarray):
+        return "boolean" if values.dtype.kind == "b" else "numeric"
+    kinds = set(map(kind_of_type, set(map(type, values)))) - {""}
+    if kinds & {"numeric", "time"} and (len(kinds) > 1 or all(map(is_missing, values))):
         # NaN is a float and NaT a time, and both stand for a missing value in columns of any kind.
-        kinds = {_of_type(type(value)) for value in values if not missing(value)}
+        kinds = {kind_of_type(type(value)) for value in values if not is_missing(value)}
     if kinds == {"numeric", "boolean"}:
         return "numeric"
     if not kinds:
@@ -76,56 +92,51 @@ def kind_of(values: list[Any], feature: str) -> str:
     return kind
 
 
-def fits(inferred: str, kind: str) -> bool:
-    """Return whether values of an inferred kind can be in a column of this kind."""
-    return inferred in ("", kind) or (inferred, kind) == ("text", "categorical")
-
-
-def changed(feature: str, before: str, now: str) -> Rejected:
-    """Return the error for a column whose kind differs from before."""
-    return Rejected("inputs_kind", f"feature {feature!r} was {before} and now is {now}; {_declare(feature)}")
+def changed(feature: str, kind: str, value: Any) -> str:
+    """Return the detail for a column with a value that does not fit its kind."""
+    found = kind_of_type(type(value))
+    return f"feature {feature!r} is {kind}, and a value is {found or 'missing'} ({value!r:.40}); {_declare(feature)}"
 
 
 def _declare(feature: str) -> str:
     return f"declare kinds={{{feature!r}: …}}, or exclude it"
 
 
-def missing(value: Any) -> bool:
-    """Return whether a value is missing: None, NaN, NaT, pandas.NA."""
-    kind = _of_type(type(value))
-    if kind not in ("numeric", "time"):
-        return not kind
-    try:
-        return bool(value != value)
-    except ArithmeticError:  # a signalling NaN
-        return True
+# --- values in the form of their kind: the converted column, and the index of a value that does not fit ---------------
 
 
-# --- values in the form of their kind -------------------------------------------------------------------------------
+def numbers(values: Array | list[Any]) -> tuple[Array, list[int]]:
+    """Return numbers, NaN where missing, with the indices of values that are none.
 
-
-def numbers(values: list[Any], feature: str) -> Array:
-    """Return float64, NaN where missing; times as seconds since the epoch, durations as seconds."""
-    kinds = {_of_type(type(value)) for value in values}
-    try:
-        if "time" in kinds:
-            return np.array([_seconds(value) for value in values], dtype=np.float64)
-        if kinds <= {"numeric", "boolean", ""}:
+    Times become seconds since the epoch, durations seconds.
+    """
+    if isinstance(values, np.ndarray):
+        kind = values.dtype.kind
+        return seconds(values) if kind in "Mm" else values.astype(np.float64) if kind == "b" else values, []
+    kinds = {kind_of_type(cls) for cls in set(map(type, values))}
+    if kinds <= {"numeric", "boolean", ""}:
+        try:
             if "" in kinds:
-                values = [np.nan if type(value).__name__ in _ABSENT else value for value in values]
-            return np.array(values, dtype=np.float64)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise Rejected("inputs_dtype", f"feature {feature!r}: {error}") from None
-    raise changed(feature, "numeric", "something else")
+                return np.array([np.nan if type(v).__name__ in ABSENT else v for v in values], dtype=np.float64), []
+            return np.array(values, dtype=np.float64), []
+        except (TypeError, ValueError, OverflowError, ArithmeticError):
+            pass
+    found, bad = np.full(len(values), np.nan), []
+    for i, value in enumerate(values):
+        if not is_missing(value):
+            try:
+                found[i] = _number(value)
+            except (TypeError, ValueError, OverflowError, ArithmeticError):
+                bad.append(i)
+    return found, bad
 
 
-def _seconds(value: Any) -> float:
-    if isinstance(value, np.datetime64):
-        return float(value.astype("datetime64[ns]").astype(np.int64) / 1e9) if value == value else np.nan
-    if isinstance(value, np.timedelta64):
-        return float(value / np.timedelta64(1, "s")) if value == value else np.nan
-    if missing(value):
-        return np.nan
+def _number(value: Any) -> float:
+    kind = kind_of_type(type(value))
+    if kind in ("numeric", "boolean"):
+        return float(value)
+    if isinstance(value, np.datetime64 | np.timedelta64):
+        return float(seconds(np.array([value]))[0])
     if isinstance(value, dt.timedelta):
         return value.total_seconds()
     if isinstance(value, dt.time):
@@ -133,59 +144,115 @@ def _seconds(value: Any) -> float:
     if isinstance(value, dt.date):
         moment = value if isinstance(value, dt.datetime) else dt.datetime(value.year, value.month, value.day)
         return (moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)).timestamp()
-    return float(value)
+    raise TypeError(f"a {type(value).__name__} is not a number")
 
 
-def in_kind(values: list[Any], kind: str, feature: str) -> Array | Coded | None:
-    """Return the values in the form of the kind; None for a kind whose values are not captured."""
-    if kind == "numeric":
-        return numbers(values, feature)
-    if kind == "boolean":
-        return booleans(values, feature)
-    return categorical(values, feature) if kind == "categorical" else None
+def seconds(array: Array) -> Array:
+    """Return datetime64 as seconds since the epoch, timedelta64 as seconds; NaT becomes NaN. Any unit, any range."""
+    unit, step = np.datetime_data(array.dtype)
+    if unit in ("Y", "M") and array.dtype.kind == "M":
+        array, unit, step = array.astype("datetime64[D]"), "D", 1
+    absent, whole = np.isnat(array), array.view(np.int64) if array.dtype.isnative else array.astype(np.int64)
+    if unit in _PER_SECOND:
+        found: Array = whole * step / _PER_SECOND[unit] if step == 1 else whole * (step / _PER_SECOND[unit])
+    else:
+        found = whole * (step * _SECONDS.get(unit, np.nan))  # years and months as durations have no length
+    found[absent] = np.nan
+    return found
 
 
-def times(array: Array) -> Array:
-    """Return datetime64 as seconds since the epoch, timedelta64 as seconds; NaT becomes NaN."""
-    absent = np.isnat(array)
-    unit = "datetime64[ns]" if array.dtype.kind == "M" else "timedelta64[ns]"
-    seconds: Array = array.astype(unit).astype(np.int64) / 1e9
-    seconds[absent] = np.nan
-    return seconds
-
-
-def booleans(values: list[Any] | Array, feature: str) -> Coded:
-    """Return codes 0 and 1; numbers are accepted if they are 0 or 1."""
-    if isinstance(values, np.ndarray) and values.dtype.kind == "b":
-        return Coded(values.astype(np.int8), BOOLEANS)
-    codes = np.full(len(values), MISSING, dtype=np.int8)
+def booleans(values: Array | list[Any]) -> tuple[Coded, list[int]]:
+    """Return codes 0 and 1, with the indices of values that are neither; numbers are accepted if they are 0 or 1."""
+    if isinstance(values, np.ndarray):
+        if values.dtype.kind == "b":
+            return Coded(values.astype(np.int8), BOOLEANS), []
+        values = values.tolist()
+    codes, bad = np.full(len(values), MISSING, dtype=np.int8), []
     for i, value in enumerate(values):
-        if not missing(value):
-            if isinstance(value, str | bytes) or value not in (0, 1):
-                raise changed(feature, "boolean", f"{value!r:.40}")
-            codes[i] = int(value)
-    return Coded(codes, BOOLEANS)
+        if value is True or value is False:
+            codes[i] = value
+        elif not is_missing(value):
+            if kind_of_type(type(value)) in ("numeric", "boolean") and value in (0, 1):
+                codes[i] = int(value)
+            else:
+                bad.append(i)
+    return Coded(codes, BOOLEANS), bad
 
 
-def categorical(values: list[Any], feature: str) -> Coded:
-    """Return codes by the values' names: strings as they are, whole floats as integers, ``str`` of anything else."""
+def categorical(values: Array | list[Any], *, declared: bool = False) -> tuple[Coded, list[int]]:
+    """Return codes by the values' names, with the indices of values that cannot be categories.
+
+    Strings are named as they are, whole floats as integers, others by ``str``. Numbers are categories where that was
+    declared.
+    """
+    if isinstance(values, np.ndarray):
+        values = values.tolist()
+    bad: list[int] = []
+    kinds = {kind_of_type(cls) for cls in set(map(type, values))}
+    if not kinds <= ({"categorical", "numeric", "boolean", "time", ""} if declared else {"categorical", ""}):
+        values = list(values)
+        for i, value in enumerate(values):
+            kind = kind_of_type(type(value))
+            if kind == "vector" or (kind != "categorical" and not declared):
+                if kind and not is_missing(value):
+                    bad.append(i)
+                values[i] = None
     index: dict[Any, int] = {}
     try:
         codes = np.fromiter((index.setdefault(value, len(index)) for value in values), np.int32, len(values))
-    except TypeError:
-        raise changed(feature, "categorical", "something that is not hashable") from None
+    except TypeError:  # something is not hashable
+        return categorical([None if _unhashable(value) else value for value in values], declared=declared)[0], [
+            *bad,
+            *(i for i, value in enumerate(values) if _unhashable(value)),
+        ]
     names: dict[str, int] = {}
-    place = [MISSING if missing(value) else names.setdefault(_name(value), len(names)) for value in index]
+    place = [MISSING if is_missing(value) else names.setdefault(name_of(value), len(names)) for value in index]
     if len(names) != len(place):
         codes = np.array(place, dtype=np.int32)[codes]
-    return Coded(codes, tuple(names))
+    return Coded(codes, tuple(names)), bad
 
 
-def _name(value: Any) -> str:
-    if isinstance(value, str):
-        return category(str(value))
-    if isinstance(value, bytes):
-        return category(value.decode(errors="replace"))
-    if isinstance(value, float | np.floating) and value.is_integer():
-        value = int(value)
-    return category(str(value))
+def _unhashable(value: Any) -> bool:
+    try:
+        hash(value)
+    except TypeError:
+        return True
+    return False
+
+
+def name_of(value: Any) -> str:
+    """Return a category's name as it is sent."""
+    return category(text_of(value))
+
+
+def vectors(values: list[Any], width: int) -> tuple[Array | None, int, list[int]]:
+    """Return vectors of one width as rows of floats, NaN where missing, that width, and the indices of others.
+
+    Without a width, that of the first vector is taken.
+    """
+    rows: dict[int, Array] = {}
+    bad = []
+    for i, value in enumerate(values):
+        if value is None or type(value).__name__ in ABSENT:
+            continue
+        try:
+            vector = np.asarray(value, dtype=np.float64)
+        except (TypeError, ValueError):
+            vector = np.empty(0)
+        width = width or (len(vector) if vector.ndim == 1 else 0)
+        if vector.ndim == 1 and len(vector) == width > 0:
+            rows[i] = vector
+        elif not (vector.ndim == 0 and np.isnan(vector)):
+            bad.append(i)
+    if not width:
+        return None, 0, bad
+    found = np.full((len(values), width), np.nan, dtype=np.float32)
+    for i, vector in rows.items():
+        found[i] = vector
+    return found, width, bad
+
+
+def is_strange(value: Any, kind: str) -> bool:
+    """Return whether a value belongs to no kind that is captured, or is of its column's kind and out of range."""
+    found = kind_of_type(type(value))
+    return found not in (*KINDS, "time") or (kind == "numeric" and found in ("numeric", "time"))

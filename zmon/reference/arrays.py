@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from zmon._capture.assembler import Assembler
+from zmon._capture.snapshot import Arguments, take
+from zmon._transport.conversion import Conversion
 from zmon._wire.frames import Topic, decode, decode_schema, encode_batch
-from zmon.batch import SLACK, Batch, concat
+from zmon.batch import Batch, concat
 from zmon.errors import ConfigurationError, Rejected
 from zmon.reference import build
 from zmon.reference.document import Profile
+
+log = logging.getLogger("zmon")
 
 _TOPIC = Topic("profile", "", "profile").encode()
 
@@ -33,24 +38,42 @@ class Reader:
         task: str = "classification",
     ) -> None:
         self._assembler = Assembler(task=task, classes=classes, features=features, threshold=threshold, kinds=kinds)
+        self._logged: set[str] = set()  # reasons
 
     def batches(
         self, probabilities: Any = None, inputs: Any = None, labels: Any = None, predictions: Any = None
     ) -> list[Batch]:
-        """Return the rows as batches; ConfigurationError if they are invalid."""
-        try:
-            return self.capture(probabilities, inputs, labels, predictions)
-        except Rejected as error:
-            raise ConfigurationError(f"{error} ({error.reason})") from None
+        """Return the rows as batches; ConfigurationError if any part of them is invalid."""
+        given = Arguments(probabilities, inputs, labels, predictions)
+        made = self._convert(given)
+        for reason, _, detail in (*made.rejected, *made.degraded):
+            if reason != "probabilities_sum":  # legitimate for independent classes
+                raise ConfigurationError(f"{detail} ({reason})")
+        return self._batches(made)
 
-    def capture(self, *args: Any, **kwargs: Any) -> list[Batch]:
-        """Return the rows as batches; Rejected with the reason that a publisher or collector would count.
+    def capture(
+        self, probabilities: Any = None, inputs: Any = None, labels: Any = None, predictions: Any = None, **kwargs: Any
+    ) -> list[Batch]:
+        """Return the rows as batches; Rejected with the reason that a publisher would count if rows cannot be taken.
 
-        The arguments are those of `batches`, and the others of `Publisher.publish` by name.
+        Parts that a publisher would leave out are left out, and logged once a reason. The arguments are those of
+        `batches`, and the others of `Publisher.publish` by name.
         """
-        pieces, _ = self._assembler.assemble(0, *args, **kwargs)
+        made = self._convert(Arguments(probabilities, inputs, labels, predictions, **kwargs))
+        for loss in made.rejected:
+            raise Rejected(loss.reason, loss.detail)
+        for loss in made.degraded:
+            if loss.reason not in self._logged:
+                self._logged.add(loss.reason)
+                log.warning("zmon: rows are read without a part that is invalid (%s): %s", loss.reason, loss.detail)
+        return self._batches(made)
+
+    def _convert(self, given: Arguments) -> Conversion:
+        return self._assembler.convert([take("batch", 0, given, self._assembler.selection, ())])
+
+    def _batches(self, made: Conversion) -> list[Batch]:
         batches = []
-        for layout, piece, _ in pieces:
+        for layout, piece, _ in made.pieces:
             arrays = layout.of_rows(piece.rows)
             frames = encode_batch(_TOPIC, stream=b"\0" * 16, schema=layout.schema, first=1, rows=piece.rows, base=1,
                                   ts=piece.ts, arrays=arrays, buffers=piece.buffers)  # fmt: skip
@@ -58,11 +81,8 @@ class Reader:
             schema = decode_schema(self._assembler.schemas[layout.schema], layout.schema)
             columns = dict(message.columns)
             p = columns.get("probabilities")
-            if p is not None:
-                if not (p.min() >= 0.0 and p.max() <= SLACK):
-                    raise Rejected("probabilities_range", f"probabilities from {p.min():.4g} to {p.max():.4g}")
-                if p.ndim == 1:
-                    columns["probabilities"] = np.column_stack([1.0 - p, p])
+            if p is not None and p.ndim == 1:
+                columns["probabilities"] = np.column_stack([1.0 - p, p])
             batches.append(Batch(schema, columns, message.rows, message.dictionaries))
         return batches
 

@@ -103,8 +103,6 @@ class Counting:
             counts = bins.count(batch.inputs, self._numeric.edges)
             self._counts += counts
             indices.append(bins.psi(self._numeric.bins, counts))
-        elif self._numeric.names:
-            return
         score = score_of(batch)
         if score is not None and self._score.names:
             counts = bins.count(score[1][:, np.newaxis], self._score.edges)
@@ -181,11 +179,13 @@ def _planned(sketch: Sketch) -> tuple[Numeric, Numeric, list[Array]]:
         table = _table((), np.empty((0, 0)), np.empty((4, 0)))
     else:
         name, values = score
+        values = values[np.isfinite(values)]  # the sample may hold rows of batches without outputs
         moments = np.array([[values.mean()], [values.std()], [values.min()], [values.max()]])
         table = _table((name,), values[:, np.newaxis], moments)
     edges: list[Array] = []
     if sample is not None and "probabilities" in held and len(sketch.schema.classes) <= CALIBRATED:
         p = sample.probabilities.astype(np.float64)
+        p = p[np.isfinite(p).all(axis=1)]
         at = np.arange(1, calibration.BINS) / calibration.BINS
         edges = [np.unique(np.quantile(p[:, c], at)) for c in range(p.shape[1])]
     return numeric, table, edges

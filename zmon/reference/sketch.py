@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from zmon.batch import Array, Batch, Schema
+from zmon.batch import Array, Batch, Schema, concat
 
 SAMPLE_BYTES = 64 * 2**20
 SAMPLE_ROWS = 50_000
@@ -92,14 +92,13 @@ class Sketch:
             batch, keys = batch.take(near), keys[near]
         if not len(keys):
             return
-        columns = dict(batch.raw())
         if self.sample is not None:
-            columns = {name: np.concatenate([self.sample.raw()[name], columns[name]]) for name in columns}
+            batch = concat(self.schema, [self.sample, batch])  # either may lack columns
             keys = np.concatenate([self._keys, keys])
         if len(keys) > self.limit:
             least = np.sort(np.argpartition(keys, self.limit)[: self.limit])
-            keys, columns = keys[least], {name: column[least] for name, column in columns.items()}
-        self._keys, self.sample = keys, Batch(self.schema, columns)
+            keys, batch = keys[least], batch.take(least)
+        self._keys, self.sample = keys, batch
 
 
 def _moments(values: Array) -> tuple[Array, Array, Array, Array, Array]:

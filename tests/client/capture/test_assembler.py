@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 
 import zmon
-from tests.support.capture import NOW, capture, columns, proba
+from tests.support.capture import capture, columns, convert, degraded, proba, read_back, rejected, snapshot
 from tests.support.frameworks import require
-from tests.support.waiting import settled
-from zmon.errors import Rejected
+from tests.support.waiting import until
 
 BASE = np.arange(24, dtype=np.float64).reshape(6, 4)
 AWKWARD = {
@@ -64,17 +63,16 @@ def test_read_only_array_is_taken() -> None:
 def test_snapshot_is_independent_of_the_models_buffers() -> None:
     p, x = proba(4), BASE[:4].copy()
     kept, kept_x = p.copy(), x.copy()
-    one = capture()
-    pieces, _ = one.assemble(NOW, p, x)
+    taken = snapshot(probabilities=p, inputs=x)
     p[:], x[:] = 0.0, -1.0
-    (_, piece, _) = pieces[0]
+    (_, piece, _) = capture().convert([taken]).pieces[0]
     np.testing.assert_array_equal(np.frombuffer(piece.buffers[0]).reshape(4, 3), kept)
     np.testing.assert_array_equal(np.frombuffer(piece.buffers[1]).reshape(4, 4), kept_x)
 
 
 def test_zero_rows_are_nothing() -> None:
-    pieces, sampled = capture().assemble(NOW, np.empty((0, 3)), np.empty((0, 2)), [], ids=[])
-    assert (pieces, sampled) == ([], 0)
+    made = convert(capture(), np.empty((0, 3)), inputs=np.empty((0, 2)), labels=[], ids=[])
+    assert (list(made.pieces), made.sampled_out, list(made.rejected)) == ([], 0, [])
 
 
 def test_binary_takes_one_column_two_columns_and_a_keras_column() -> None:
@@ -137,9 +135,7 @@ def test_names_that_are_numbers_are_matched_by_value() -> None:
     one = capture([3, 5, 7])
     for labels in ([7, 3, 5], [7.0, 3.0, 5.0], np.array([7, 3, 5], dtype=object)):
         assert columns(one, proba(3), labels=labels)[0]["labels"].tolist() == [2, 0, 1]
-    with pytest.raises(Rejected) as rejected:
-        columns(one, proba(1), labels=[0])
-    assert rejected.value.reason == "label_unknown"
+    assert degraded(one, proba(1), labels=[0]) == {"label_unknown": 1}
 
 
 TIMES = {
@@ -243,7 +239,7 @@ def test_labels_only_model() -> None:
 
 def test_a_large_batch_travels_in_parts() -> None:
     p, x = proba(3000), np.random.default_rng(0).normal(size=(3000, 784))
-    pieces, _ = capture().assemble(NOW, p, x)
+    pieces = convert(capture(), p, inputs=x).pieces
     assert len(pieces) == 5
     assert max(nbytes for _, _, nbytes in pieces) <= 4 * 2**20
     assert sum(piece.rows for _, piece, _ in pieces) == 3000
@@ -255,7 +251,7 @@ def test_sample_rate_is_a_share_of_the_rows() -> None:
     found, _, _ = columns(one, proba(20_000), inputs=np.arange(20_000.0))
     kept = len(found["inputs"])
     assert abs(kept - 5000) < 5 * np.sqrt(20_000 * 0.25 * 0.75)
-    _, sampled_out = one.assemble(NOW, proba(20_000))
+    sampled_out = convert(one, proba(20_000)).sampled_out
     assert 14_000 < sampled_out < 16_000
 
 
@@ -273,50 +269,79 @@ REJECTED: dict[str, tuple[str, dict[str, Any]]] = {
     "objects": ("probabilities_dtype", {"probabilities": np.array([[{}, 1, 2]], dtype=object)}),
     "ragged": ("probabilities_dtype", {"probabilities": [[0.5, 0.5], [0.1]]}),
     "complex": ("probabilities_dtype", {"probabilities": P.astype(complex)}),
-    "NaN": ("probabilities_nan", {"probabilities": NAN}),
     "infinity": ("probabilities_nan", {"probabilities": P * np.inf}),
     "logits": ("probabilities_range", {"probabilities": [[-3.0, 2.0, 5.0]]}),
-    "inputs too short": ("length_mismatch", {"probabilities": P, "inputs": BASE}),
-    "labels too short": ("length_mismatch", {"probabilities": P, "labels": [1]}),
-    "ids too long": ("length_mismatch", {"probabilities": P, "ids": [1, 2, 3]}),
-    "times too short": ("length_mismatch", {"probabilities": P, "timestamps": [1.7e9]}),
-    "inputs of mixed kinds": ("inputs_kind", {"probabilities": P, "inputs": [["a"], [1]]}),
-    "inputs of dicts of mixed kinds": ("inputs_kind", {"probabilities": P, "inputs": [{"a": "x"}, {"a": 2.5}]}),
-    "inputs of complex numbers": ("inputs_dtype", {"probabilities": P, "inputs": np.ones((2, 1), dtype=complex)}),
-    "inputs of ragged rows": ("inputs_dtype", {"probabilities": P, "inputs": [[1, 2], [1]]}),
-    "inputs of strange objects": ("inputs_dtype", {"probabilities": P, "inputs": [{"a": object()}, {"a": object()}]}),
-    "a number too large": ("inputs_dtype", {"probabilities": P, "inputs": [{"a": 10**400}, {"a": 1}]}),
-    "inputs of three dimensions": ("inputs_shape", {"probabilities": P, "inputs": np.zeros((2, 2, 2))}),
-    "inputs of another kind": ("inputs_dtype", {"probabilities": P, "inputs": {"a": 1}}),
-    "unknown label": ("label_unknown", {"probabilities": P, "labels": ["a", "z"]}),
-    "negative index": ("label_index", {"probabilities": P, "labels": [0, -1]}),
-    "index beyond": ("label_index", {"probabilities": P, "labels": [0, 3]}),
-    "fractional label": ("labels_dtype", {"probabilities": P, "labels": [0.5, 1.0]}),
-    "infinite label": ("label_index", {"probabilities": P, "labels": [np.inf, 1.0]}),
-    "two ones": ("label_one_hot", {"probabilities": P, "labels": [[1, 1, 0], [1, 0, 0]]}),
-    "no one": ("label_one_hot", {"probabilities": P, "labels": [[0, 0, 0], [1, 0, 0]]}),
-    "one-hot of another width": ("labels_shape", {"probabilities": P, "labels": np.eye(2)}),
-    "labels of lists": ("labels_dtype", {"probabilities": P, "labels": np.array([[], {}], dtype=object)}),
-    "milliseconds": ("timestamp_unit", {"probabilities": P, "timestamps": 1.7e12}),
-    "milliseconds a row": ("timestamp_unit", {"probabilities": P, "timestamps": [1.7e12, 1.7e12]}),
-    "beyond 2262": ("timestamp_invalid", {"probabilities": P, "timestamps": 5e10}),
-    "NaN time": ("timestamp_invalid", {"probabilities": P, "timestamps": np.nan}),
-    "negative time": ("timestamp_invalid", {"probabilities": P, "timestamps": -1.0}),
-    "NaT": ("timestamp_invalid", {"probabilities": P, "timestamps": np.array(["NaT", "NaT"], dtype="datetime64[s]")}),
-    "time as text": ("timestamp_invalid", {"probabilities": P, "timestamps": "yesterday"}),
-    "times of two dimensions": ("timestamp_invalid", {"probabilities": P, "timestamps": [[1.7e9], [1.7e9]]}),
-    "ids of floats": ("ids_invalid", {"probabilities": P, "ids": [1.5, 2.5]}),
-    "ids mixed": ("ids_invalid", {"probabilities": P, "ids": np.array([1, "b"], dtype=object)}),
-    "a long id": ("ids_invalid", {"probabilities": P, "ids": ["a" * 300, "b"]}),
-    "predictions unknown": ("prediction_unknown", {"predictions": ["a", "z"]}),
-    "predictions missing": ("predictions_nan", {"predictions": ["a", None]}),
-    "segments without names": ("segments_invalid", {"probabilities": P, "segments": ["de", "fr"]}),
-    "segments without columns": ("segments_invalid", {"probabilities": P, "segments": {}}),
-    "too many segments": ("segments_invalid", {"probabilities": P, "segments": {f"s{i}": [1, 2] for i in range(9)}}),
-    "segments of two dimensions": ("segments_invalid", {"probabilities": P, "segments": {"a": [[1], [2]]}}),
-    "segments too short": ("length_mismatch", {"probabilities": P, "segments": {"a": [1]}}),
-    "too many columns": ("inputs_columns", {"probabilities": P, "inputs": np.zeros((2, 70_000))}),
+    "one number above 1": ("probabilities_range", {"probabilities": [[0.0, 0.0, 1.0], [0.0, 0.0, 1.01]]}),
+    "predictions unknown": ("prediction_unknown", {"predictions": ["z", "z"]}),
+    "predictions missing": ("predictions_nan", {"predictions": [None, None]}),
+    "predictions beyond": ("prediction_index", {"predictions": [3, 4]}),
+    "predictions too short": ("length_mismatch", {"probabilities": P, "predictions": [1]}),
 }
+DEGRADED: dict[str, tuple[str, int, dict[str, Any]]] = {
+    "inputs too short": ("length_mismatch", 2, {"inputs": BASE}),
+    "labels too short": ("length_mismatch", 2, {"labels": [1]}),
+    "ids too long": ("length_mismatch", 2, {"ids": [1, 2, 3]}),
+    "times too short": ("length_mismatch", 2, {"timestamps": [1.7e9]}),
+    "inputs of mixed kinds": ("inputs_kind", 2, {"inputs": [["a"], [1]]}),
+    "inputs of dicts of mixed kinds": ("inputs_kind", 2, {"inputs": [{"a": "x"}, {"a": 2.5}]}),
+    "inputs of complex numbers": ("inputs_dtype", 2, {"inputs": np.ones((2, 1), dtype=complex)}),
+    "inputs of ragged rows": ("inputs_dtype", 2, {"inputs": [[1, 2], [1]]}),
+    "inputs of strange objects": ("inputs_dtype", 2, {"inputs": [{"a": object()}, {"a": object()}]}),
+    "a number too large": ("inputs_dtype", 1, {"inputs": [{"a": 10**400}, {"a": 1}]}),
+    "inputs of three dimensions": ("inputs_shape", 2, {"inputs": np.zeros((2, 2, 2))}),
+    "inputs of a single row": ("length_mismatch", 2, {"inputs": {"a": 1}}),
+    "unknown label": ("label_unknown", 1, {"labels": ["a", "z"]}),
+    "negative index": ("label_index", 1, {"labels": [0, -1]}),
+    "index beyond": ("label_index", 1, {"labels": [0, 3]}),
+    "fractional label": ("labels_dtype", 1, {"labels": [0.5, 1.0]}),
+    "infinite label": ("label_index", 1, {"labels": [np.inf, 1.0]}),
+    "two ones": ("label_one_hot", 1, {"labels": [[1, 1, 0], [1, 0, 0]]}),
+    "no one": ("label_one_hot", 1, {"labels": [[0, 0, 0], [1, 0, 0]]}),
+    "one-hot of another width": ("labels_shape", 2, {"labels": np.eye(2)}),
+    "labels of lists": ("labels_shape", 2, {"labels": np.array([[], {}], dtype=object)}),
+    "milliseconds": ("timestamp_unit", 2, {"timestamps": 1.7e12}),
+    "milliseconds a row": ("timestamp_unit", 2, {"timestamps": [1.7e12, 1.7e12]}),
+    "beyond 2262": ("timestamp_invalid", 2, {"timestamps": 5e10}),
+    "NaN time": ("timestamp_invalid", 2, {"timestamps": np.nan}),
+    "negative time": ("timestamp_invalid", 2, {"timestamps": -1.0}),
+    "NaT": ("timestamp_invalid", 1, {"timestamps": np.array(["NaT", "2024-01-01"], dtype="datetime64[s]")}),
+    "time as text": ("timestamp_invalid", 2, {"timestamps": "yesterday"}),
+    "times of two dimensions": ("timestamp_invalid", 2, {"timestamps": [[1.7e9], [1.7e9]]}),
+    "ids of fractions": ("ids_invalid", 2, {"ids": [1.5, 2.5]}),
+    "a long id": ("ids_invalid", 1, {"ids": ["a" * 300, "b"]}),
+    "segments without names": ("segments_invalid", 2, {"segments": ["de", "fr"]}),
+    "segments without columns": ("segments_invalid", 2, {"segments": {}}),
+    "too many segments": ("segments_invalid", 2, {"segments": {f"s{i}": [1, 2] for i in range(9)}}),
+    "segments of two dimensions": ("segments_invalid", 2, {"segments": {"a": [[1, 1], [2, 2]]}}),
+    "segments too short": ("length_mismatch", 2, {"segments": {"a": [1]}}),
+    "too many columns": ("schema_changes", 2, {"inputs": np.zeros((2, 70_000))}),
+}
+
+
+@pytest.mark.parametrize(("reason", "rows", "arguments"), DEGRADED.values(), ids=DEGRADED.keys())
+def test_a_part_that_cannot_be_used_is_left_out(reason: str, rows: int, arguments: dict[str, Any]) -> None:
+    one = capture()
+    assert degraded(one, P, **arguments) == {reason: rows}
+    np.testing.assert_array_equal(columns(one, P, **arguments)[0]["probabilities"], P)
+
+
+@pytest.mark.parametrize(("reason", "arguments"), REJECTED.values(), ids=REJECTED.keys())
+def test_outputs_that_cannot_be_used_are_rejected(reason: str, arguments: dict[str, Any]) -> None:
+    found = rejected(capture(), **{"probabilities": None, **arguments})
+    assert list(found) == [reason]
+
+
+def test_a_row_with_a_bad_output_is_rejected_and_the_others_are_kept() -> None:
+    one = capture()
+    made = convert(one, NAN, inputs=BASE[:2], labels=["a", "b"])
+    assert [tuple(loss)[:2] for loss in made.rejected] == [("probabilities_nan", 1)]
+    found, _, _ = read_back(one, made)
+    np.testing.assert_array_equal(found["probabilities"], P[:1])
+    np.testing.assert_array_equal(found["inputs"], BASE[:1])
+    assert found["labels"].tolist() == [0]
+    made = convert(one, predictions=["a", "z", None])
+    assert {loss.reason: loss.rows for loss in made.rejected} == {"prediction_unknown": 1, "predictions_nan": 1}
+    assert read_back(one, made)[0]["predictions"].tolist() == [0]
 
 
 class Hostile:
@@ -332,31 +357,22 @@ class Hostile:
         raise RuntimeError(name)
 
 
-REJECTED["hostile"] = ("probabilities_dtype", {"probabilities": Hostile()})
-REJECTED["hostile inputs"] = ("inputs_dtype", {"probabilities": P, "inputs": Hostile()})
+def test_an_argument_that_raises_costs_as_little_as_any() -> None:
+    assert rejected(capture(), Hostile()) == {"probabilities_dtype": 1}
+    assert degraded(capture(), P, inputs=Hostile()) == {"inputs_dtype": 2}
+    assert degraded(capture(), P, labels=Hostile()) == {"labels_dtype": 2}
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize(("reason", "arguments"), REJECTED.values(), ids=REJECTED.keys())
-def test_wrong_arguments_are_counted_and_logged_once(
-    reason: str, arguments: dict[str, Any], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_losses_are_counted_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     with zmon.Publisher("model", classes=["a", "b", "c"], collector="ipc:///nonexistent/zmon") as publisher:
         with caplog.at_level(logging.WARNING, logger="zmon"):
             for _ in range(3):
-                publisher.publish(**arguments)
-            rejected = dict(settled(publisher).rejected)
-        assert list(rejected) == [reason]
-        assert rejected[reason] >= 3
-        assert len([each for each in caplog.records if reason in each.getMessage()]) == 1
-        publisher.publish(P)  # the process and later batches are unharmed
-        assert settled(publisher).published == 2
+                publisher.publish(proba(7, 4))
+                publisher.publish(P, labels=["a", "maybe"])
+            until(lambda: publisher.stats.queued == 0, "the engine to convert")
+        assert dict(publisher.stats.rejected) == {"probabilities_shape": 21}
+        assert dict(publisher.stats.degraded) == {"label_unknown": 3}
+        for reason in ("probabilities_shape", "label_unknown"):
+            assert len([each for each in caplog.records if reason in each.getMessage()]) == 1
         publisher.close(timeout=0)
-
-
-@pytest.mark.integration
-def test_rows_of_a_rejected_batch_are_counted() -> None:
-    with zmon.Publisher("model", classes=3, collector="ipc:///nonexistent/zmon") as publisher:
-        publisher.publish(proba(7, 4))
-        publisher.publish(proba(5), labels=[9] * 5)
-        assert dict(settled(publisher).rejected) == {"probabilities_shape": 7, "label_index": 5}

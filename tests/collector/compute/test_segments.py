@@ -36,7 +36,7 @@ NAMES = ("predicted_classes", "confidence", "performance", "ranking", "scores", 
 
 def with_segments(rows: Rows, **columns: Any) -> Batch:
     batch = as_batch(rows)
-    coded = {name: categorical(list(column), name) for name, column in columns.items()}
+    coded = {name: categorical(list(column), declared=True)[0] for name, column in columns.items()}
     return Batch(
         type(batch.schema)(**{**fields_of(batch.schema), "segments": tuple(columns)}),
         {**batch.raw(), "segments": np.column_stack([each.codes for each in coded.values()])},

@@ -11,7 +11,7 @@ from functools import partial
 
 import numpy as np
 
-from zmon._capture.columns import nanoseconds
+from zmon._capture.times import nanoseconds
 from zmon.batch import Array
 from zmon.errors import ConfigurationError, Rejected
 from zmon.reference import Profile

@@ -1,0 +1,173 @@
+"""Joins the arguments of consecutive calls of one form, so that they are converted together. Pure.
+
+Arguments are joined in the form in which they came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from zmon._capture import frames
+from zmon._capture.columns import as_array
+from zmon._capture.snapshot import Arguments, Unusable
+from zmon._transport.intake import Snapshot
+from zmon.errors import Rejected
+
+_CONTAINERS = (dict, list, np.ndarray)
+MOST_ROWS = 2048  # of calls that are joined; larger calls gain little
+MOST_BYTES = 2 * 2**20
+LARGE = 32 * 2**10  # bytes of a call that is not joined: copying costs more than it saves
+
+
+class Call(NamedTuple):
+    """A snapshot, with each argument in one of the forms that can be joined, and the key that those of one form share.
+
+    The key is None if the call must be converted by itself.
+    """
+
+    snapshot: Snapshot
+    arguments: Arguments
+    key: Any
+
+
+class Bundle(NamedTuple):
+    """Calls that are converted together.
+
+    Attributes
+    ----------
+    arguments : Arguments
+        Of all rows.
+    counts : list of int
+        Rows of each call.
+    nows : list of int
+        Time of each call.
+    """
+
+    calls: Sequence[Call]
+    arguments: Arguments
+    counts: list[int]
+    nows: list[int]
+
+
+def bundles(snapshots: Sequence[Snapshot]) -> Iterator[list[Call]]:
+    """Yield consecutive calls that can be converted together."""
+    group: list[Call] = []
+    rows = nbytes = 0
+    for snapshot in snapshots:
+        call = _call(snapshot)
+        joins = group and call.key is not None and call.key == group[-1].key
+        if group and not (joins and rows + snapshot.rows <= MOST_ROWS and nbytes + snapshot.nbytes <= MOST_BYTES):
+            yield group
+            group, rows, nbytes = [], 0, 0
+        group.append(call)
+        rows += snapshot.rows
+        nbytes += snapshot.nbytes
+    if group:
+        yield group
+
+
+def join(calls: Sequence[Call]) -> Bundle:
+    """Join the arguments of calls."""
+    counts = [call.snapshot.rows for call in calls]
+    nows = [call.snapshot.now for call in calls]
+    if len(calls) == 1:
+        return Bundle(calls, calls[0].arguments, counts, nows)
+    columns = zip(*(call.arguments for call in calls), strict=True)
+    joined = (_joined(column, counts) if column[0] is not None else None for column in columns)
+    return Bundle(calls, Arguments._make(joined), counts, nows)
+
+
+def _call(snapshot: Snapshot) -> Call:
+    rows, arguments = snapshot.rows, snapshot.arguments
+    key: list[Any] = [snapshot.kind]
+    for i, value in enumerate(arguments):
+        if value is None:
+            key.append(None)
+            continue
+        kind = type(value)
+        if kind is not list and kind is not np.ndarray:
+            formed = _form(Arguments._fields[i], value, rows)
+            if formed is not value:
+                value = formed
+                arguments = Arguments._make((*arguments[:i], value, *arguments[i + 1 :]))
+        key.append(_key(value, rows))
+    alone = False in key or not rows or snapshot.nbytes > LARGE
+    return Call(snapshot, arguments, None if alone else key)
+
+
+def _form(name: str, value: Any, rows: int) -> Any:
+    """Return an argument in a form that `_joined` knows, if it has one."""
+    if type(value) is dict:
+        row = name in ("inputs", "probabilities") and rows == 1 and not _are_columns(value)
+        return [value] if row else value
+    if type(value) is Unusable or frames.is_frame(value) or frames.is_lazy(value) or hasattr(value, "nnz"):
+        return value
+    if isinstance(value, str | bytes | np.ndarray) or not hasattr(value, "__len__"):
+        return value
+    try:
+        return as_array(value, name)  # a series
+    except Rejected:
+        return value
+
+
+def _are_columns(value: dict[Any, Any]) -> bool:
+    """Return whether the values of a mapping are columns of one row, rather than the values of that row."""
+    return all(frames.length(each) == 1 for each in value.values())
+
+
+def _key(value: Any, rows: int) -> Any:
+    """Return what arguments that can be joined have in common; False if this one must stay by itself."""
+    kind = type(value)
+    if kind is np.ndarray:
+        if value.shape[:1] != (rows,):
+            return False
+        return "U" if value.dtype.kind in "US" else value.dtype, value.shape[1:]
+    if kind is list:
+        if not rows or len(value) != rows:
+            return False
+        first = type(value[0])
+        return list, first if first in _CONTAINERS else None
+    if kind is dict:
+        parts = [_key(each, rows) for each in value.values()]
+        return False if False in parts else (dict, tuple(value), tuple(parts))
+    root = kind.__module__.partition(".")[0]
+    if root == "pandas" and kind.__name__ == "DataFrame" and len(value) == rows:
+        # Columns of categories are no longer such when others are joined to them.
+        return root, tuple(value.columns), tuple(t if hasattr(t, "categories") else None for t in value.dtypes)
+    if root == "polars" and kind.__name__ == "DataFrame" and len(value) == rows:
+        return root, tuple(value.columns)
+    if root == "pyarrow" and kind.__name__ == "Table" and len(value) == rows:
+        types = [t for t in value.schema.types if type(t).__name__ == "DictionaryType"]
+        return root, tuple(value.schema.names), types
+    if isinstance(value, str | bytes | int | float | np.generic) or kind.__module__ == "datetime":
+        return (kind, getattr(value, "tzinfo", None) is None)
+    return False
+
+
+def _joined(values: Sequence[Any], counts: Sequence[int]) -> Any:
+    first = values[0]
+    kind = type(first)
+    if kind is np.ndarray:
+        return np.concatenate(values)
+    if kind is list:
+        return list(chain.from_iterable(values))
+    if kind is dict:
+        return {key: _joined([value[key] for value in values], counts) for key in first}
+    root = kind.__module__.partition(".")[0]
+    if root == "pandas":
+        import pandas
+
+        return pandas.concat(values, ignore_index=True)
+    if root == "polars":
+        import polars
+
+        return polars.concat(values, how="vertical_relaxed")
+    if root == "pyarrow":
+        import pyarrow
+
+        return pyarrow.concat_tables(values, promote_options="permissive")
+    return [value for value, count in zip(values, counts, strict=True) for _ in range(count)]

@@ -1,0 +1,161 @@
+"""Columns of pandas, polars and pyarrow frames and series; of other frames through narwhals. Pure.
+
+None of these libraries is imported here: a service that publishes arrays need not load them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from zmon.batch import Array
+from zmon.errors import Rejected
+
+_PER_SECOND = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
+
+
+class ColumnData(NamedTuple):
+    """A column: an array of numbers, booleans or times, or a list of any values.
+
+    `category` says that the type of the column makes its values categories, whatever they are.
+    """
+
+    values: Array | list[Any]
+    category: bool = False
+
+
+def is_lazy(value: Any) -> bool:
+    """Return whether a frame has no rows before it is collected."""
+    return hasattr(type(value), "collect") and not hasattr(type(value), "__len__")
+
+
+def is_frame(value: Any) -> bool:
+    """Return whether a value has columns with names."""
+    kind = type(value)  # asking the value itself may compute something, or warn
+    return (hasattr(kind, "columns") or hasattr(kind, "column_names")) and hasattr(kind, "__len__")
+
+
+def length(value: Any) -> int | None:
+    """Return the number of values of a column; None for a single value."""
+    if isinstance(value, str | bytes) or not hasattr(value, "__len__"):
+        return None
+    try:
+        return len(value)
+    except TypeError:  # an array without dimensions
+        return None
+
+
+def columns(frame: Any) -> tuple[tuple[Any, ...], Callable[[int], Any]]:
+    """Return the names of a frame's columns, and a function that returns the series at a place."""
+    root = type(frame).__module__.partition(".")[0]
+    if root == "pandas":
+        return tuple(frame.columns), _InOrder(frame).at
+    if root == "polars":
+        return tuple(frame.columns), frame.to_series
+    if root == "pyarrow":
+        return tuple(frame.schema.names), frame.column
+    import narwhals.stable.v1 as nw
+
+    narwhal = nw.from_native(frame, eager_only=True, pass_through=True)
+    if not isinstance(narwhal, nw.DataFrame):
+        raise Rejected("inputs_dtype", f"inputs of type {type(frame).__name__} are not a frame that narwhals supports")
+    names = list(narwhal.columns)
+    return tuple(names), lambda i: narwhal.get_column(names[i])
+
+
+class _InOrder:
+    """Series of a pandas frame, for readers that go from left to right: this is many times faster than ``iloc``."""
+
+    def __init__(self, frame: Any) -> None:
+        self._frame = frame
+        self._items = enumerate(frame.items())
+        self._next = 0
+
+    def at(self, place: int) -> Any:
+        if place < self._next:
+            return self._frame.iloc[:, place]
+        for i, (_, series) in self._items:
+            self._next = i + 1
+            if i == place:
+                return series
+        raise IndexError(place)
+
+
+def matrix(frame: Any) -> Array | None:
+    """Return the values of a frame of which all columns have one plain type of numbers, copied once."""
+    root = type(frame).__module__.partition(".")[0]
+    if root == "pandas":
+        dtypes = set(frame.dtypes)
+        dtype = dtypes.pop() if len(dtypes) == 1 else None
+        return frame.to_numpy() if isinstance(dtype, np.dtype) and dtype.kind in "fiu" else None
+    if root == "polars":
+        dtypes = set(frame.dtypes)
+        dtype = dtypes.pop() if len(dtypes) == 1 else None
+        if dtype is not None and (dtype.is_float() or dtype.is_integer()):
+            found: Array = frame.to_numpy()
+            return found if found.dtype.kind in "fiu" else None
+    return None
+
+
+def data(series: Any) -> ColumnData:
+    """Return the values of a series of any of these libraries."""
+    root = type(series).__module__.partition(".")[0]
+    if root == "pandas":
+        return _of_pandas(series)
+    if root == "polars":
+        return _of_polars(series)
+    if root == "pyarrow":
+        return _of_arrow(series)
+    values = getattr(series, "to_list", None)
+    return ColumnData(values() if values is not None else list(series))
+
+
+def _of_pandas(series: Any) -> ColumnData:
+    dtype = series.dtype
+    if isinstance(dtype, np.dtype):
+        if dtype.kind in "fiubMm":
+            return ColumnData(series.to_numpy())
+        return ColumnData(series.tolist())
+    kind = getattr(dtype, "kind", "O")  # an extension: nullable, arrow, categories, zones
+    if hasattr(dtype, "categories"):
+        return ColumnData(series.tolist(), category=True)
+    if kind in "fiu" and not hasattr(dtype, "subtype"):
+        return ColumnData(series.to_numpy(dtype=np.float64, na_value=np.nan))
+    if kind == "M" and hasattr(dtype, "tz") and hasattr(dtype, "unit"):
+        return ColumnData(series.dt.tz_convert("UTC").dt.tz_localize(None).to_numpy())
+    return ColumnData(series.tolist())
+
+
+def _of_polars(series: Any) -> ColumnData:
+    dtype = series.dtype
+    name = type(dtype).__name__ if not isinstance(dtype, type) else dtype.__name__
+    if dtype.is_float() or dtype.is_integer():
+        if not series.null_count():
+            return ColumnData(series.to_numpy())
+        return ColumnData(_floats(series.cast(float).to_numpy()))
+    if name in ("Datetime", "Duration"):
+        whole = _floats(series.to_physical().cast(float).to_numpy())
+        return ColumnData(whole / _PER_SECOND[dtype.time_unit])
+    if name == "Date":
+        return ColumnData(_floats(series.to_physical().cast(float).to_numpy()) * 86400.0)
+    if name == "Boolean" and not series.null_count():
+        return ColumnData(series.to_numpy())
+    return ColumnData(series.to_list(), category=name in ("Categorical", "Enum"))
+
+
+def _of_arrow(column: Any) -> ColumnData:
+    kind = str(column.type)
+    if kind in ("float", "double", "halffloat") or kind.startswith(("int", "uint")):
+        found = column.to_numpy() if hasattr(column, "chunks") else column.to_numpy(zero_copy_only=False)
+        return ColumnData(found if found.dtype.kind in "fiu" else found.astype(np.float64))
+    if kind.startswith(("timestamp", "duration")):
+        whole = column.cast("int64")
+        numbers = whole.to_numpy() if hasattr(whole, "chunks") else whole.to_numpy(zero_copy_only=False)
+        return ColumnData(numbers.astype(np.float64) / _PER_SECOND[column.type.unit])
+    return ColumnData(column.to_pylist(), category=kind.startswith("dictionary"))
+
+
+def _floats(array: Any) -> Array:
+    return np.asarray(array, dtype=np.float64)

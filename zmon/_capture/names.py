@@ -1,0 +1,40 @@
+"""Names of features: what a table calls its columns, made fit for a schema. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from zmon._capture.values import is_missing, text_of
+from zmon._wire.checks import MAX_NAME
+
+
+def feature_names(given: Sequence[Any]) -> tuple[str, ...]:
+    """Return a different name for each column: its text, or its place if it has none.
+
+    >>> feature_names(["a", 0, "", None, "a"])
+    ('a', '0', 'column_2', 'column_3', 'a_2')
+    """
+    names: dict[str, None] = {}
+    taken = {text_of(name) for name in given if not is_missing(name)}
+    for place, each in enumerate(given):
+        name = "" if is_missing(each) else shortened(text_of(each))
+        if not name:
+            name = _free(f"column_{place}", taken | names.keys(), "_")
+        elif name in names:
+            name = _free(f"{name}_2", taken | names.keys(), "_")
+        names[name] = None
+    return tuple(names)
+
+
+def shortened(name: str) -> str:
+    """Return a name of at most as many characters as a schema allows."""
+    return name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 1]}…"
+
+
+def _free(name: str, taken: set[str], separator: str) -> str:
+    number, free = 2, name
+    while free in taken:
+        number += 1
+        free = f"{name}{separator}{number}"
+    return free

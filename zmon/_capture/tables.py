@@ -1,0 +1,146 @@
+"""Inputs in any form as columns that are read one by one, when they are needed. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from zmon._capture import frames
+from zmon._capture.columns import as_array
+from zmon._capture.frames import ColumnData
+from zmon.batch import Array
+from zmon.errors import Rejected
+
+NUMBERS = "fiu"
+SPARSE_COLUMNS = 4096  # of a sparse matrix, which is dense on the wire
+
+
+class Table(NamedTuple):
+    """Columns by place, each read by a call.
+
+    Attributes
+    ----------
+    names : tuple or None
+        As they were given; None if the columns came without names.
+    width, rows : int
+    column : callable
+        Returns the data of the column at a place.
+    matrix : ndarray or None
+        All columns, if they are numbers of one type.
+    optional : bool
+        Whether rows need not name every column.
+    """
+
+    names: tuple[Any, ...] | None
+    width: int
+    rows: int
+    column: Callable[[int], ColumnData]
+    matrix: Array | None = None
+    optional: bool = False
+
+
+def read(value: Any, rows: int) -> Table:
+    """Read inputs; Rejected if they are no table."""
+    if isinstance(value, list):
+        if value and all(type(row) is dict for row in value):
+            return _of_dicts(value)
+        if any(isinstance(row, list) for row in value):
+            return _of_array(_rows(value))
+    elif isinstance(value, dict):
+        return _of_columns(value, rows)
+    elif frames.is_lazy(value):
+        raise Rejected("inputs_dtype", f"inputs are a {type(value).__name__}, which has no rows yet; call .collect()")
+    elif frames.is_frame(value):
+        names, series = frames.columns(value)
+        return Table(names, len(names), len(value), lambda i: frames.data(series(i)), frames.matrix(value))
+    elif hasattr(value, "toarray") and hasattr(value, "nnz"):
+        return _of_sparse(value)
+    return _of_array(value if isinstance(value, np.ma.MaskedArray) else as_array(value, "inputs"))
+
+
+def _of_array(array: Array) -> Table:
+    if array.dtype.names is not None:
+        if array.ndim != 1:
+            raise Rejected("inputs_shape", f"structured inputs of shape {array.shape}; expected (n,)")
+        names = array.dtype.names
+        return Table(names, len(names), len(array), lambda i: _plain(array[names[i]]))
+    if array.ndim == 1:
+        array = array[:, np.newaxis]
+    if array.ndim != 2:
+        raise Rejected("inputs_shape", f"inputs of shape {array.shape}; expected (n, n_features)")
+    if array.dtype.kind in NUMBERS and isinstance(array, np.ma.MaskedArray):
+        array = np.ma.filled(array.astype(np.float64), np.nan) if np.ma.is_masked(array) else np.asarray(array)
+    matrix = array if array.dtype.kind in NUMBERS else None
+    if matrix is None and array.dtype.kind not in "bOUSMm":
+        raise Rejected("inputs_dtype", f"inputs of dtype {array.dtype}; expected numbers, booleans or categories")
+    return Table(None, array.shape[1], len(array), lambda i: _plain(array[:, i]), matrix)
+
+
+def _plain(column: Array) -> ColumnData:
+    if isinstance(column, np.ma.MaskedArray):
+        if np.ma.is_masked(column):
+            objects: Array = column.data.astype(object)  # filled(None) would fill in a default
+            objects[np.ma.getmaskarray(column)] = None
+            column = objects
+        else:
+            column = np.asarray(column)
+    if column.ndim != 1 or column.dtype.kind not in NUMBERS + "bMm":
+        return ColumnData(column.tolist() if column.ndim == 1 else list(column))
+    return ColumnData(column)
+
+
+def _of_sparse(matrix: Any) -> Table:
+    rows, width = matrix.shape
+    if width > SPARSE_COLUMNS:
+        raise Rejected(
+            "inputs_columns",
+            f"a sparse matrix of {width} columns; at most {SPARSE_COLUMNS} are captured: pass those that matter",
+        )
+    dense: Array = matrix.toarray()
+    return _of_array(dense.astype(np.float64) if dense.dtype.kind == "b" else dense)._replace(rows=rows)
+
+
+def _rows(value: Sequence[Any]) -> Array:
+    """Read a list of rows: numbers as NumPy reads them, else objects, so that no number becomes a string."""
+    try:
+        array = np.asarray(value)
+        if array.dtype.kind in NUMBERS + "b":
+            return array
+        width = {len(row) for row in value}
+        if len(width) == 1:
+            objects = np.empty((len(value), width.pop()), dtype=object)
+            for i, row in enumerate(value):
+                objects[i] = row  # a cell may be a list
+            return objects
+    except (ValueError, TypeError) as error:
+        raise Rejected("inputs_dtype", f"inputs are rows of different lengths: {error}") from None
+    raise Rejected("inputs_dtype", "inputs are rows of different lengths")
+
+
+def _of_dicts(rows: Sequence[Mapping[Any, Any]]) -> Table:
+    keys = list(dict.fromkeys(key for row in rows for key in row))
+
+    def column(i: int) -> ColumnData:
+        key = keys[i]
+        return ColumnData([row.get(key) for row in rows])
+
+    return Table(tuple(keys), len(keys), len(rows), column, optional=True)
+
+
+def _of_columns(columns: Mapping[Any, Any], rows: int) -> Table:
+    keys = list(columns)
+    for key in keys:
+        size = frames.length(columns[key])
+        if size != rows:
+            found = "a single value" if size is None else f"{size} values"
+            raise Rejected("length_mismatch", f"column {key!r:.60} of the inputs has {found} for {rows} rows")
+
+    def column(i: int) -> ColumnData:
+        value = columns[keys[i]]
+        if isinstance(value, list):
+            return ColumnData(value)
+        return _plain(value) if isinstance(value, np.ndarray) else frames.data(value)
+
+    return Table(tuple(keys), len(keys), rows, column)
