@@ -178,7 +178,10 @@ class Assembler:
         ids = rows.identifiers(given.ids, count, rejected)
         if ids.absent is not None:
             rejected.add("ids_invalid", "an id is missing", ids.absent)
-        columns = [("ids", ids.values), ("labels", self._read_labels(given.labels, rejected))]
+        labels = self._read_labels(given.labels, rejected)
+        missing = np.isnan(labels) if labels.dtype.kind == "f" else labels < 0
+        rejected.add("label_missing", "a label is None or NaN", missing if labels.ndim == 1 else missing.all(axis=1))
+        columns = [("ids", ids.values), ("labels", labels)]
         now = self._add_times(bundle, columns, degraded)
         return self._finish("labels", Rows(columns, {}), now, (rejected, degraded))
 

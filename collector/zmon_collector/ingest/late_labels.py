@@ -81,6 +81,10 @@ class LateLabels:
         batch, kept = part.batch, arrival.model.rows_schema or part.batch.schema
         if batch.schema.task == "multilabel":
             return
+        if batch.ids.dtype.kind == "S":  # an empty id is none
+            batch = batch.take(batch.ids != b"")
+            if not batch.rows:
+                return
         bare = batch.only({"probabilities", "predictions", "predicted", "labels"})
         columns = dict(bare.raw())
         if batch.schema.task == "classification":  # of `bare`: the engine has the batch, and nothing is added to it

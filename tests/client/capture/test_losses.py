@@ -233,10 +233,14 @@ def test_late_labels_lose_the_row_that_is_wrong() -> None:
 
     one = capture(BINARY)
     made = one.convert([snapshot("labels", ids=[1, 2, None, 4], labels=["no", "maybe", "yes", None])])
-    assert {loss.reason: loss.rows for loss in made.rejected} == {"label_unknown": 1, "ids_invalid": 1}
+    assert {loss.reason: loss.rows for loss in made.rejected} == {
+        "label_unknown": 1,
+        "ids_invalid": 1,
+        "label_missing": 1,
+    }
     found, _, _ = read_back(one, made)
-    assert found["ids"].tolist() == [b"1", b"4"]
-    assert found["labels"].tolist() == [0, -1]
+    assert found["ids"].tolist() == [b"1"]
+    assert found["labels"].tolist() == [0]
     made = one.convert([snapshot("labels", ids=[1, 2], labels=["no"])])
     assert {loss.reason: loss.rows for loss in made.rejected} == {"length_mismatch": 2}
 
