@@ -10,14 +10,14 @@ import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from types import TracebackType
 from typing import Any, NoReturn, Self, TypeVar, overload
 
 from zmon._capture.assembler import Assembler
 from zmon._capture.interrupts import is_asynchronous
-from zmon._capture.selection import Selection
 from zmon._capture.snapshot import take
-from zmon._transport import keys, settings
+from zmon._transport import keys, settings, threads
 from zmon._transport.delivery import Target
 from zmon._transport.engine import ENGINE
 from zmon._transport.ledger import Stats
@@ -28,6 +28,7 @@ from zmon.batch import TASKS
 from zmon.errors import ConfigurationError
 
 CLOSE = 2.0  # seconds for the rows that are left
+PAUSE = 1e-4  # seconds in which the engine leaves the interpreter to the model while it converts
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -42,9 +43,9 @@ class Publisher:
     model : str
         The logical model; its replicas share it.
     classes : sequence of str or int, optional
-        Class names in the order of the columns, or their count (then ``class_0 …``). Names that are numbers, such as
-        a scikit-learn estimator's ``classes_``, are matched by value in `labels`. Default: inferred from the width
-        of the first probabilities.
+        Class names in the order of the columns, or their count (then ``class_0 …``). `labels` and `predictions` are
+        matched by name first, so names may be numbers, such as a scikit-learn estimator's ``classes_``. Default: the
+        names of the columns of the first probabilities, or ``class_0 …`` if they have none.
     collector : str or sequence of str, optional
         Data endpoints, ``tcp://HOST:PORT`` or ``ipc://PATH``. Default: ``ZMON_COLLECTOR``, then
         ``tcp://127.0.0.1:5757``.
@@ -57,7 +58,7 @@ class Publisher:
     features : sequence of str, optional
         Names of the input columns. Default: those of the frame, else ``feat_0 …``.
     include, exclude : sequence of str, optional
-        Globs over feature names that select which features are captured.
+        Globs over feature names that select which features are captured; ``[[]`` stands for a bracket.
     threshold : float
         For binary models: class 1 is predicted if ``p[1] > threshold``.
     task : str
@@ -75,8 +76,9 @@ class Publisher:
         CURVE: the collectors' public key, or the path of a file that holds it. Default: the file named by
         ``ZMON_SERVER_KEY_FILE``.
     kinds : mapping of str to str, optional
-        Kinds of features by name: ``"numeric"``, ``"categorical"``, ``"boolean"``; ``"text"`` and ``"vector"`` columns
-        are not captured. The kinds of other features are inferred once, from their first values.
+        Kinds of features by name: ``"numeric"``, ``"categorical"``, ``"boolean"``; ``"id"`` for columns that are only
+        counted; ``"text"`` and ``"vector"`` (all of one width). The kinds of other features are inferred once, from
+        their first values.
 
     Raises
     ------
@@ -129,19 +131,18 @@ class Publisher:
             settings.agent_id(agent_id),
         )
         target = Target(settings.endpoints(collector, control), keys.from_arguments(secret_key, server_key), topic)
-        include, exclude = settings.names("include", include), settings.names("exclude", exclude)
-        self._selection = Selection(include, exclude)
-        self._vectors = tuple(name for name, kind in (kinds or {}).items() if kind == "vector")
         self._assembler = Assembler(
             task=task,
             classes=classes,
             features=settings.names("features", features),
-            include=include,
-            exclude=exclude,
+            include=settings.names("include", include),
+            exclude=settings.names("exclude", exclude),
             threshold=threshold,
             tags={settings.name("a tag", k): settings.name("a tag's value", v) for k, v in (tags or {}).items()},
             sample_rate=sample_rate,
             kinds=kinds,
+            model=topic.model,
+            pause=partial(threads.sleep, PAUSE),
         )
         self._stream = Stream(target, self._assembler, buffer_bytes)
         self._enabled = settings.enabled()
@@ -169,12 +170,14 @@ class Publisher:
         Parameters
         ----------
         probabilities : array_like
-            (n, n_classes), or (n,) for the probability of class 1 of a binary model; in [0, 1].
+            (n, n_classes), or (n,) for the probability of class 1 of a binary model; in [0, 1]. A frame, or a dict of
+            columns, is aligned with the classes by name; ``{class: p}`` is one row.
         inputs : array_like or frame, optional
-            n rows of features, as an array, a pandas, polars or pyarrow frame, a tensor or a list of dicts: numbers,
-            booleans and categories; values may be missing.
+            n rows of features, as an array, a pandas, polars or pyarrow frame, a tensor, a sparse matrix, a dict of
+            columns or a list of dicts: numbers, booleans and categories; values may be missing.
         labels : array_like, optional
-            Ground truth: (n,) indices or names, None or NaN where unknown; or (n, n_classes) one-hot.
+            Ground truth: (n,) names or indices, None or NaN where unknown; or (n, n_classes) one-hot. Multilabel:
+            (n, n_classes) of 0 and 1, or a list of names for each row.
         predictions : array_like, optional
             (n,) predicted classes of a model without probabilities, or the values of a regression.
         ids : array_like, optional
@@ -344,7 +347,7 @@ class Publisher:
         if not self._enabled:
             return
         try:
-            snapshot = take(kind, time.time_ns(), arguments, self._selection, self._vectors)
+            snapshot = take(kind, time.time_ns(), arguments, self._assembler.selection, self._assembler.vectors)
             if self._closed:
                 self._stream.after_close += snapshot.rows
             elif snapshot.rows:

@@ -159,24 +159,30 @@ def test_late_labels_are_rows_of_the_stream_and_counted_apart() -> None:
         publisher.publish_labels([1, 2, 3], ["a", "b", None])
         publisher.publish(P)
         publisher.publish_labels(["x"], [2], timestamps=1e9)
-        assert (settled(publisher).published, settled(publisher).labels) == (6, 4)
+        assert (settled(publisher).published, settled(publisher).labels) == (5, 3)
+        assert dict(publisher.stats.rejected) == {"label_missing": 1}
         assert not settled(publisher).rejected
 
 
 @pytest.mark.parametrize(
-    ("reason", "ids", "labels", "timestamps"),
+    ("rejected", "degraded", "arguments"),
     [
-        ("label_unknown", [1, 2], ["a", "nonsense"], None),
-        ("length_mismatch", [1, 2], ["a"], None),
-        ("length_mismatch", [1, 2], ["a", "b"], [1.0]),
-        ("ids_invalid", [1.5, 2.5], ["a", "b"], None),
-        ("timestamp_unit", [1, 2], ["a", "b"], 1.7e12),
+        ({"label_unknown": 1}, {}, ([1, 2], ["a", "nonsense"])),
+        ({"length_mismatch": 2}, {}, ([1, 2], ["a"])),
+        ({"ids_invalid": 2}, {}, ([1.5, 2.5], ["a", "b"])),
+        ({"label_missing": 1}, {}, ([1, 2], ["a", None])),
+        ({}, {"length_mismatch": 2}, ([1, 2], ["a", "b"], [1.0])),
+        ({}, {"timestamp_unit": 2}, ([1, 2], ["a", "b"], 1.7e12)),
     ],
 )
-def test_wrong_late_labels_are_rejected(reason: str, ids: Any, labels: Any, timestamps: Any) -> None:
+def test_wrong_late_labels_cost_the_rows_that_are_wrong(
+    rejected: dict[str, int], degraded: dict[str, int], arguments: tuple[Any, ...]
+) -> None:
     with zmon.Publisher("m", classes=["a", "b", "c"], collector=NOWHERE) as publisher:
-        publisher.publish_labels(ids, labels, timestamps)
-        assert dict(settled(publisher).rejected) == {reason: 2}
+        publisher.publish_labels(*arguments)
+        stats = settled(publisher)
+        assert (dict(stats.rejected), dict(stats.degraded)) == (rejected, degraded)
+        assert stats.labels == 2 - sum(rejected.values())
 
 
 def test_late_labels_need_classes() -> None:

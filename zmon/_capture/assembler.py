@@ -180,7 +180,8 @@ class Assembler:
             rejected.add("ids_invalid", "an id is missing", ids.absent)
         labels = self._read_labels(given.labels, rejected)
         missing = np.isnan(labels) if labels.dtype.kind == "f" else labels < 0
-        rejected.add("label_missing", "a label is None or NaN", missing if labels.ndim == 1 else missing.all(axis=1))
+        unlabelled = np.asarray(missing.reshape(count, -1).all(axis=1))
+        rejected.add("label_missing", "a label is None or NaN", unlabelled)
         columns = [("ids", ids.values), ("labels", labels)]
         now = self._add_times(bundle, columns, degraded)
         return self._finish("labels", Rows(columns, {}), now, (rejected, degraded))

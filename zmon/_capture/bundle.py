@@ -15,10 +15,11 @@ from zmon._capture import frames
 from zmon._capture.columns import as_array
 from zmon._capture.snapshot import Arguments, Unusable
 from zmon._transport.intake import Snapshot
+from zmon._transport.ring import MERGE_ROWS
 from zmon.errors import Rejected
 
 _CONTAINERS = (dict, list, np.ndarray)
-MOST_ROWS = 2048  # of calls that are joined; larger calls gain little
+MOST_ROWS = MERGE_ROWS  # of calls that are joined: as many as of calls that travel together
 MOST_BYTES = 2 * 2**20
 LARGE = 32 * 2**10  # bytes of a call that is not joined: copying costs more than it saves
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import difflib
-import logging
 import time
 
 from zmon._capture.features import Features
 from zmon._capture.selection import Selection
-
-log = logging.getLogger("zmon")
+from zmon._transport.notices import say
 
 MOST = 64  # notices of one publisher
 NEAR = 60 * 10**9  # ns by which naive times may differ from local time to be taken for it
@@ -26,7 +24,7 @@ class Notices:
         """Log a line unless one with this key was logged before."""
         if key not in self._said and len(self._said) < MOST:
             self._said.add(key)
-            log.warning("zmon: model %r: %s", self._model, line)
+            say("zmon: model %r: %s", self._model, line)
 
     def say_declared(self, selection: Selection, features: Features) -> None:
         """Log which names and globs of the publisher's arguments fit no column of the first table."""

@@ -12,7 +12,7 @@ import pytest
 import zmon
 from tests.support.capture import capture, columns, convert, degraded, proba, read_back, rejected, snapshot
 from tests.support.frameworks import require
-from tests.support.waiting import until
+from tests.support.waiting import settled
 
 BASE = np.arange(24, dtype=np.float64).reshape(6, 4)
 AWKWARD = {
@@ -370,7 +370,7 @@ def test_losses_are_counted_and_logged_once(caplog: pytest.LogCaptureFixture) ->
             for _ in range(3):
                 publisher.publish(proba(7, 4))
                 publisher.publish(P, labels=["a", "maybe"])
-            until(lambda: publisher.stats.queued == 0, "the engine to convert")
+            settled(publisher)
         assert dict(publisher.stats.rejected) == {"probabilities_shape": 21}
         assert dict(publisher.stats.degraded) == {"label_unknown": 3}
         for reason in ("probabilities_shape", "label_unknown"):

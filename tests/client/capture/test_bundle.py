@@ -32,7 +32,7 @@ def forms() -> dict[str, list[dict[str, Any]]]:
     time = dt.datetime(2024, 1, 1, tzinfo=dt.UTC)
     return {
         "arrays": [{"probabilities": each, "inputs": np.full((1, 3), float(i))} for i, each in enumerate(one)],
-        "arrays of several rows": [{"probabilities": p[: i % 4 + 1], "inputs": np.ones((i % 4 + 1, 2))} for i in range(N)],
+        "several rows": [{"probabilities": p[: i % 4 + 1], "inputs": np.ones((i % 4 + 1, 2))} for i in range(N)],
         "one column": [{"probabilities": each[:, 1]} for each in one],
         "lists": [{"probabilities": each.tolist(), "labels": [i % 2], "ids": [i]} for i, each in enumerate(one)],
         "dicts": [{"probabilities": each, "inputs": [mixed(i)]} for i, each in enumerate(one)],
@@ -42,11 +42,14 @@ def forms() -> dict[str, list[dict[str, Any]]]:
             for i, each in enumerate(one)
         ],
         "dicts of columns": [
-            {"probabilities": p[:2], "inputs": {"a": [i, 2.0], "b": np.array([1, i]), "c": ["x", None]}} for i in range(N)
+            {"probabilities": p[:2], "inputs": {"a": [i, 2.0], "b": np.array([1, i]), "c": ["x", None]}}
+            for i in range(N)
         ],
         "pandas": [{"probabilities": each, "inputs": pandas.DataFrame([mixed(i)])} for i, each in enumerate(one)],
         "polars": [{"probabilities": each, "inputs": polars.DataFrame([mixed(i)])} for i, each in enumerate(one)],
-        "arrow": [{"probabilities": each, "inputs": pyarrow.Table.from_pylist([mixed(i)])} for i, each in enumerate(one)],
+        "arrow": [
+            {"probabilities": each, "inputs": pyarrow.Table.from_pylist([mixed(i)])} for i, each in enumerate(one)
+        ],
         "by class": [{"probabilities": {"yes": float(q), "no": 1 - float(q)}} for q in p[:, 1]],
         "frames of probabilities": [{"probabilities": pandas.DataFrame(each, columns=BINARY)} for each in one],
         "everything": [
@@ -55,7 +58,10 @@ def forms() -> dict[str, list[dict[str, Any]]]:
             for i, each in enumerate(one)
         ],
         "segments of one value": [{"probabilities": each, "segments": {"c": "de"}} for each in one],
-        "series": [{"probabilities": each, "labels": pandas.Series(["yes"]), "ids": pandas.Series([i])} for i, each in enumerate(one)],
+        "series": [
+            {"probabilities": each, "labels": pandas.Series(["yes"]), "ids": pandas.Series([i])}
+            for i, each in enumerate(one)
+        ],
         "predictions": [{"predictions": ["yes" if i % 3 else "no"], "timestamps": 1.7e9 + i} for i in range(N)],
     }  # fmt: skip
 
