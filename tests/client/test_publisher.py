@@ -161,7 +161,6 @@ def test_late_labels_are_rows_of_the_stream_and_counted_apart() -> None:
         publisher.publish_labels(["x"], [2], timestamps=1e9)
         assert (settled(publisher).published, settled(publisher).labels) == (5, 3)
         assert dict(publisher.stats.rejected) == {"label_missing": 1}
-        assert not settled(publisher).rejected
 
 
 @pytest.mark.parametrize(
