@@ -166,7 +166,8 @@ def test_ids_that_do_not_fit_are_counted(publisher: Make) -> None:
     pub = publisher()
     with pub.context(ids=[1, 2, 3]):
         zmon.watch(two, pub)([[1.0]])
-    assert counts(pub)[1] == {"length_mismatch": 1}
+    assert counts(pub) == (1, {})
+    assert dict(pub.stats.degraded) == {"length_mismatch": 1}
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ Arguments are joined in the form in which they came.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
@@ -159,16 +160,11 @@ def _joined(values: Sequence[Any], counts: Sequence[int]) -> Any:
     if kind is dict:
         return {key: _joined([value[key] for value in values], counts) for key in first}
     root = kind.__module__.partition(".")[0]
-    if root == "pandas":
-        import pandas
-
-        return pandas.concat(values, ignore_index=True)
-    if root == "polars":
-        import polars
-
-        return polars.concat(values, how="vertical_relaxed")
-    if root == "pyarrow":
-        import pyarrow
-
-        return pyarrow.concat_tables(values, promote_options="permissive")
+    library = sys.modules.get(root)  # loaded, since the frame is one of its
+    if root == "pandas" and library is not None:
+        return library.concat(values, ignore_index=True)
+    if root == "polars" and library is not None:
+        return library.concat(values, how="vertical_relaxed")
+    if root == "pyarrow" and library is not None:
+        return library.concat_tables(values, promote_options="permissive")
     return [value for value, count in zip(values, counts, strict=True) for _ in range(count)]
