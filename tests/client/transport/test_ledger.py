@@ -1,0 +1,109 @@
+"""Every row is in exactly one state, at any moment, whatever the engine is doing."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from zmon._transport.answers import Answers
+from zmon._transport.conversion import Conversion, Loss
+from zmon._transport.intake import REFUSED, Intake, Snapshot
+from zmon._transport.ledger import Ledger, Stats
+from zmon._wire.control import Ack
+from zmon._wire.frames import TALLY_REASONS
+
+
+def stats(ledger: Ledger, **state: object) -> Stats:
+    return ledger.stats(**{"connected": True, "failed": "", "after_close": 0, "ended": False, **state})  # type: ignore[arg-type]
+
+
+def total(one: Stats) -> int:
+    return (
+        one.queued
+        + one.underway
+        + one.acknowledged
+        + sum(one.dropped.values())
+        + sum(one.rejected.values())
+        + one.sampled_out
+    )
+
+
+def test_it_adds_up_between_any_two_steps_of_the_engine() -> None:
+    intake = Intake(10_000)
+    ledger = Ledger("m", intake)
+    for rows in (10, 20, 30):
+        intake.put(Snapshot("batch", None, 0, rows, 10))
+    assert (total(stats(ledger)), stats(ledger).queued) == (60, 60)
+    snapshots = intake.peek(2, 1000)
+    assert total(stats(ledger)) == 60
+    ledger.add(Conversion((), 3, [Loss("bad", 5, "why")]), 2, issued=22, labels=False)
+    assert total(stats(ledger)) == 60, "entered, and still in the queue"
+    intake.drop(snapshots)
+    assert total(stats(ledger)) == 60
+    ledger.move(delivered=0, underway=12, pushed_out=4)
+    now = stats(ledger)
+    assert (total(now), now.queued, now.underway, now.published) == (60, 36, 12, 52)
+    ledger.move(delivered=15, underway=3, pushed_out=4)
+    ledger.answer({"odd": 2}, {}, [("odd", 2, "column x")])
+    now = stats(ledger)
+    assert (total(now), now.acknowledged, dict(now.rejected)) == (60, 13, {"bad": 5, "odd": 2})
+    ledger.close(3)
+    now = stats(ledger, ended=True)
+    assert (total(now), now.queued, dict(now.dropped)) == (60, 0, {"buffer_full": 4, "closed": 33})
+
+
+def test_rows_that_one_of_two_collectors_refused_are_counted_once() -> None:
+    ledger = Ledger("m", Intake(1000))
+    ledger.add(Conversion(()), 1, issued=10, labels=False)
+    ledger.move(delivered=0, underway=10, pushed_out=0)
+    ledger.answer({"odd": 10}, {}, [("odd", 10, "")])
+    now = stats(ledger)
+    assert (total(now), now.underway, now.rejected["odd"]) == (10, 0, 10)
+    ledger.move(delivered=10, underway=0, pushed_out=0)
+    assert (total(stats(ledger)), stats(ledger).acknowledged) == (10, 0)
+
+
+def test_rows_that_an_adapter_refused_are_rejected_at_once_and_never_published() -> None:
+    intake = Intake(1000)
+    ledger = Ledger("m", intake)
+    intake.put(Snapshot(REFUSED, Loss("multi_output", 4, "two"), 0, 4, 0))
+    now = stats(ledger)
+    assert (now.published, now.queued, dict(now.rejected), total(now)) == (0, 0, {"multi_output": 4}, 4)
+
+
+def test_the_tally_names_what_never_arrives_whole_and_not_what_collectors_said() -> None:
+    intake = Intake(100)
+    ledger = Ledger("m", intake)
+    assert ledger.tally() == {}
+    intake.put(Snapshot("batch", None, 0, 9, 1000))
+    ledger.add(Conversion((), 1, [Loss("a", 2, "x")], [Loss("b", 3, "y")]), 1, issued=0, labels=False)
+    ledger.answer({"c": 4}, {"d": 5}, [])
+    assert ledger.tally() == {"sampled_out": 1, "rejected": {"a": 2}, "degraded": {"b": 3}, "lost": 9}
+    assert ledger.details == {"a": "x", "b": "y"}
+    assert dict(stats(ledger).degraded) == {"b": 3, "d": 5}
+
+
+def test_reasons_are_bounded_and_each_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    ledger = Ledger("m", Intake(100))
+    with caplog.at_level(logging.WARNING, logger="zmon"):
+        for number in range(3 * TALLY_REASONS):
+            losses = [Loss(f"reason_{number}", 1, ""), Loss("often", 1, "")]
+            ledger.add(Conversion((), 0, losses), number, issued=0, labels=False)
+    rejected = stats(ledger).rejected
+    assert len(rejected) <= TALLY_REASONS
+    assert sum(rejected.values()) == 6 * TALLY_REASONS
+    assert sum("(often)" in each.getMessage() for each in caplog.records) == 1
+
+
+def ack(**refused: int) -> Ack:
+    return Ack(b"s" * 16, 0, 0, b"", refused={reason: (rows, "d") for reason, rows in refused.items()})
+
+
+def test_answers_are_cumulative_and_a_new_store_begins_at_zero() -> None:
+    answers = Answers()
+    assert answers.add(ack(a=3)) == [("a", 3, "d")]
+    assert answers.add(ack(a=3)) == []
+    assert answers.add(ack(a=5, b=1)) == [("a", 2, "d"), ("b", 1, "d")]
+    assert answers.add(ack(a=2)) == [("a", 2, "d")], "the collector has lost its store"
+    assert answers.refused == {"a": 7, "b": 1}
