@@ -351,8 +351,7 @@ class Publisher:
             if self._closed:
                 self._stream.after_close += snapshot.rows
             elif snapshot.rows:
-                self._stream.put(snapshot)
-                ENGINE.notify()
+                ENGINE.notify(self._stream.put(snapshot))
         except Exception as error:
             if is_asynchronous(error):
                 raise

@@ -20,6 +20,7 @@ import zmon
 from tests.faults.harness import FULL, LIVE, Timed, settled
 from tests.support.mortal import Mortal
 from tests.support.ports import free_port
+from tests.support.waiting import settled as converted
 from tests.support.waiting import until
 
 
@@ -49,10 +50,10 @@ def test_a_ring_that_overflows_loses_exactly_what_it_says(tmp_path: Path) -> Non
         collector.kill()
         for _ in range(2000):
             timed.publish(20)
-        dropped = timed.publisher.stats.dropped["buffer_full"]
+        dropped = converted(timed.publisher).dropped["buffer_full"]
         assert dropped > 10_000
         collector.start()
-        assert timed.publisher.flush(60), timed.publisher.stats
+        assert not timed.publisher.flush(60), "rows were dropped"
         timed.publish(20)  # fresh data flows
         assert timed.publisher.flush(60)
         assert timed.publisher.stats.dropped["buffer_full"] == dropped
@@ -78,6 +79,7 @@ def test_of_two_collectors_one_stops_reading(tmp_path: Path, seconds: float) -> 
             until(lambda: rows_of(reads) == timed.issued, what="the reading collector to have everything")
         slow = max(timed.seconds)
         stops.thaw()
+        assert not timed.publisher.flush(60), "rows were dropped for the one that stopped"
         assert timed.publisher.flush(60)
         timed.publisher.close()
         timed.stays_in_budget()

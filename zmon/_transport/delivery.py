@@ -104,11 +104,16 @@ class Delivery:
         return state
 
     def is_awaited(self, now: float) -> bool:
-        """Return whether rows may still be acknowledged: by a collector that takes them, or that may come at once."""
+        """Return whether what is left may still arrive: at a collector that takes it, or that may come at once.
+
+        Rows are left until they are acknowledged, and counts of rows that never arrive until the goodbye tells them.
+        """
+        if self._ring.head == self._ring.tail and not self._ledger.tally():
+            return False
         awaited = [link for link in self._links if link.subscribed or (link.takes_model and link.is_coming(now))]
         if not awaited:  # no collector: wait only for a first connection that is being established
             awaited = [link for link in self._links if link.is_coming(now)]
-        return any(link.cursor.acked < self._ring.issued for link in awaited)
+        return any(link.cursor.acked < self._ring.issued or not link.greeted for link in awaited)
 
     def say_goodbye(self, now: float) -> None:
         """Say goodbye to every collector that answers."""

@@ -56,6 +56,7 @@ class Engine:
         self.failed = ""
         self._only = threads.lock()  # held by the thread that serves; callers never take it
         self._running = False
+        self._napping = False
         self._thread = 0
         self._wakeup: Wakeup | None = None
         self._start_at = 0.0
@@ -75,12 +76,13 @@ class Engine:
                 "construct one and use it everywhere, or close the other",
                 topic.model, topic.version, topic.agent_id)  # fmt: skip
 
-    def notify(self) -> None:
-        """Let the thread look at its streams; start it if it does not run."""
+    def notify(self, hurry: bool = False) -> None:
+        """Wake the thread if it sleeps, with `hurry` also from a nap; start it if it does not run."""
         wakeup = self._wakeup
         if not self._running:
             self._start()
-        elif wakeup is not None and wakeup.armed:
+        elif wakeup is not None and (wakeup.armed or (hurry and self._napping)):
+            self._napping = False
             wakeup.wake()
 
     def interrupt(self) -> None:
@@ -247,7 +249,9 @@ class Engine:
                 elif any(stream.connected for stream in streams):
                     # Acknowledgements do not end this nap: the model has a better use for the interpreter.
                     much = any(stream.nbytes >= MUCH for stream in streams)
+                    self._napping = True
                     nap.poll(int(1000 * (RUSH_POLL if much else BUSY_POLL)))
+                    self._napping = False
                     wait = 0.0
             ready = {socket for socket, _ in poller.poll(int(wait * 1000))}
             wakeup.clear(wakeup.fileno() in ready)

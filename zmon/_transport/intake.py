@@ -76,7 +76,12 @@ class Intake:
     @property
     def room(self) -> int:
         """Bytes that the ring may hold: what is left beside this queue and the largest snapshot that may come."""
-        return self.limit - max(self.nbytes, self.limit // 8, min(self.largest, self.limit // 2))
+        return self.limit - max(self.nbytes, self.limit // 4, min(self.largest, self.limit // 2))
+
+    @property
+    def presses(self) -> bool:
+        """Whether so much waits here that the engine should not nap."""
+        return self._put - self._taken > self.limit >> 5
 
     def put(self, snapshot: Snapshot) -> bool:
         """Append a snapshot, or count its rows if there is no room; return whether there was. Called by callers."""

@@ -90,10 +90,11 @@ class Stream:
 
     # --- for callers -------------------------------------------------------------------------------------------------
 
-    def put(self, snapshot: Snapshot) -> None:
-        """Queue a snapshot, or count its rows as dropped if there is no room."""
+    def put(self, snapshot: Snapshot) -> bool:
+        """Queue a snapshot, or drop its rows if there is no room; return whether the engine should hurry."""
         self._intake.put(snapshot)
         self.active = True
+        return self._intake.presses
 
     def refuse(self, reason: str, detail: str, rows: int) -> None:
         """Queue the news that an adapter could not turn rows into a batch."""
@@ -262,8 +263,7 @@ class Stream:
         """Say goodbye when everything is delivered or the time is over, and end when it was answered."""
         assert self.stop_at is not None
         if not self._leaving:
-            held = self._ring.tail > self._ring.head
-            if now < self.stop_at and (self._intake or (held and self._delivery.is_awaited(now))):
+            if now < self.stop_at and (self._intake or self._delivery.is_awaited(now)):
                 return
             self._delivery.say_goodbye(now)
             self._leaving = True

@@ -140,6 +140,16 @@ def test_a_publisher_ends_with_its_last_reference_and_delivers(collect: Any) -> 
     until(lambda: not collector.service.telemetry.get("lost"))
 
 
+def test_what_was_rejected_is_told_before_the_end(collect: Any) -> None:
+    """A short job all of whose rows were bad: there is nothing to deliver but the news."""
+    collector = collect()
+    publisher = collector.publisher("m", classes=2)
+    publisher.publish(np.full((40, 2), np.nan))
+    publisher.close()
+    assert dict(publisher.stats.rejected) == {"probabilities_nan": 40}
+    until(lambda: collector.service.telemetry.get("rejected", "probabilities_nan") == 40, what="the collector to know")
+
+
 def test_a_second_publisher_of_the_same_model_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
     held = [zmon.Publisher("twin", classes=2, collector=NOWHERE) for _ in range(60)]
     assert caplog.text.count("another publisher of model 'twin'") == 1

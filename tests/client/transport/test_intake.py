@@ -54,7 +54,7 @@ def test_what_finds_no_room_is_counted_and_not_held() -> None:
 
 def test_the_ring_leaves_room_for_the_largest_batch() -> None:
     intake = Intake(8000)
-    assert intake.room == 7000
+    assert intake.room == 6000
     intake.put(one(nbytes=3000))
     assert intake.room == 5000
     intake.drop(intake.peek(1, 10**6))
