@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
+from time import time_ns
 from types import TracebackType
 from typing import Any, NoReturn, Self, TypeVar, overload
 
@@ -347,11 +348,14 @@ class Publisher:
         if not self._enabled:
             return
         try:
-            snapshot = take(kind, time.time_ns(), arguments, self._assembler.selection, self._assembler.vectors)
+            assembler = self._assembler
+            snapshot = take(kind, time_ns(), arguments, assembler.selection, assembler.vectors)
             if self._closed:
                 self._stream.after_close += snapshot.rows
             elif snapshot.rows:
-                ENGINE.notify(self._stream.put(snapshot))
+                hurry = self._stream.intake.put(snapshot)
+                if hurry or not ENGINE.awake:
+                    ENGINE.notify(hurry)
         except Exception as error:
             if is_asynchronous(error):
                 raise

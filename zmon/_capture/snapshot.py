@@ -15,6 +15,7 @@ from sys import getsizeof
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy import ndarray
 
 from zmon._capture.interrupts import is_asynchronous
 from zmon._capture.selection import Selection
@@ -76,8 +77,8 @@ def take(kind: str, now: int, arguments: Sequence[Any], selection: Selection, ve
     for value in arguments:
         if value is not None:
             # Most arguments are small arrays of numbers: they take no further call.
-            if type(value) is np.ndarray and value.nbytes < LARGE and not value.dtype.hasobject:
-                nbytes += value.nbytes
+            if type(value) is ndarray and (size := value.nbytes) < LARGE and not value.dtype.hasobject:
+                nbytes += size
                 value = value.copy()
             else:
                 value, size = own(value, selection) if value is arguments[1] else own(value)
@@ -87,7 +88,7 @@ def take(kind: str, now: int, arguments: Sequence[Any], selection: Selection, ve
         nbytes += _own_cells(copies[1], vectors)
     taken = tuple.__new__(Arguments, copies)
     outputs = copies[0]
-    rows = len(outputs) if type(outputs) is np.ndarray and outputs.ndim else _rows(taken)
+    rows = len(outputs) if type(outputs) is ndarray and outputs.ndim else _rows(taken)
     return Snapshot(kind, taken, now, rows, nbytes)
 
 

@@ -44,6 +44,8 @@ class Engine:
     ----------
     failed : str
         Why the thread does not work at the moment; empty if it does, or is not needed.
+    awake : bool
+        Whether the thread will look at its streams by itself in a moment. If not, `notify` it.
     """
 
     def __init__(self) -> None:
@@ -55,8 +57,7 @@ class Engine:
         """Set the state of a process in which no thread runs."""
         self.failed = ""
         self._only = threads.lock()  # held by the thread that serves; callers never take it
-        self._running = False
-        self._napping = False
+        self._running = self.awake = self._napping = False
         self._thread = 0
         self._wakeup: Wakeup | None = None
         self._start_at = 0.0
@@ -78,20 +79,22 @@ class Engine:
 
     def notify(self, hurry: bool = False) -> None:
         """Wake the thread if it sleeps, with `hurry` also from a nap; start it if it does not run."""
-        wakeup = self._wakeup
         if not self._running:
             self._start()
-        elif wakeup is not None and (wakeup.armed or (hurry and self._napping)):
-            self._napping = False
-            wakeup.wake()
+        elif not self.awake or (hurry and self._napping):
+            self._wake()
 
     def interrupt(self) -> None:
         """Let the thread look at its streams now, even if it naps."""
-        wakeup = self._wakeup
         if not self._running:
             self._start()
-        elif wakeup is not None:
-            wakeup.wake()
+        else:
+            self._wake()
+
+    def _wake(self) -> None:
+        self.awake, self._napping = True, False
+        if self._wakeup is not None:
+            self._wakeup.wake()
 
     def retire(self, stream: Stream, timeout: float) -> None:
         """Let a stream deliver what it holds for at most `timeout` seconds, and end."""
@@ -110,12 +113,6 @@ class Engine:
     def _forget(self, stream: Stream) -> None:
         stream.ended = True
         self._streams.pop(id(stream), None)
-
-    @property
-    def asleep(self) -> bool:
-        """Whether the thread sleeps until it is notified, because nothing was published for a moment."""
-        wakeup = self._wakeup
-        return wakeup is not None and wakeup.armed
 
     @property
     def is_current(self) -> bool:
@@ -206,14 +203,16 @@ class Engine:
                     self.failed = f"the publisher's thread failed: {type(error).__name__}: {error}"
                     say("zmon: the publisher's thread failed, and starts again", trace=self._notices.allows("failed"))
                 else:
-                    self._running = False  # then look once more: a caller that saw it running has put its batch before
+                    self._running = self.awake = (
+                        False  # then look once more: a caller that saw it running has put its batch before
+                    )
                     continue
                 if time.monotonic() - began > RESTART_MAX:
                     restart.reset()
                 threads.sleep(restart.next())
                 self._end_overdue()
         finally:
-            self._running = False
+            self._running = self.awake = False
             self._starting.reset()
             self._start_at = 0.0
             self._only.release()
@@ -244,7 +243,8 @@ class Engine:
             wait = 0.0 if state == MORE else RUSH_POLL
             if state == DONE and not any(stream.urgent for stream in streams):
                 if time.monotonic() - busy_at >= BUSY_FOR:
-                    wakeup.armed = True
+                    # Before the last look: callers first append, and then see whether the thread is awake.
+                    self.awake = False
                     wait = 0.0 if any(stream.waiting or stream.urgent for stream in streams) else SLEEP
                 elif any(stream.connected for stream in streams):
                     # Acknowledgements do not end this nap: the model has a better use for the interpreter.
@@ -254,7 +254,9 @@ class Engine:
                     self._napping = False
                     wait = 0.0
             ready = {socket for socket, _ in poller.poll(int(wait * 1000))}
-            wakeup.clear(wakeup.fileno() in ready)
+            self.awake = True
+            if wakeup.fileno() in ready:
+                wakeup.clear()
             now = time.monotonic()
             state = DONE
             for stream in streams:

@@ -57,6 +57,8 @@ class Intake:
     def __init__(self, limit: int) -> None:
         self._queue: deque[Snapshot] = deque()
         self.limit = limit
+        self._much = limit // 32
+        self.used = False  # something was put
         self.ring_bytes = 0  # held by the ring; written by the engine
         self.overflowed = 0  # rows that found no room; written by callers
         self.largest = 0  # bytes of the largest snapshot; written by callers
@@ -78,23 +80,23 @@ class Intake:
         """Bytes that the ring may hold: what is left beside this queue and the largest snapshot that may come."""
         return self.limit - max(self.nbytes, self.limit // 4, min(self.largest, self.limit // 2))
 
-    @property
-    def presses(self) -> bool:
-        """Whether so much waits here that the engine should not nap."""
-        return self._put - self._taken > self.limit >> 5
-
     def put(self, snapshot: Snapshot) -> bool:
-        """Append a snapshot, or count its rows if there is no room; return whether there was. Called by callers."""
+        """Append a snapshot, or count its rows if there is no room. Called by callers.
+
+        Returns whether so much waits here that the engine should not nap.
+        """
         nbytes = snapshot.nbytes
         if nbytes > self.largest:
             self.largest = nbytes
-        if self._put - self._taken + self.ring_bytes + nbytes > self.limit:
+        held = self._put - self._taken + nbytes
+        self.used = True
+        if held + self.ring_bytes > self.limit:
             self.overflowed += snapshot.rows
-            return False
+            return True
         # First: a call that is interrupted in between has counted too much for a moment, never too little.
         self._put += nbytes
         self._queue.append(snapshot)
-        return True
+        return held > self._much
 
     def append(self, mark: Snapshot) -> None:
         """Append a snapshot without rows, whether there is room or not. Called by callers."""

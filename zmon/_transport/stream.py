@@ -35,7 +35,7 @@ class Mark:
 
 
 class Stream:
-    """One publisher's way out. Callers use `put`, `refuse`, `mark`, `stats` and `retire`; all else is the engine's.
+    """One publisher's way out. Callers use `intake`, `refuse`, `mark`, `stats` and `retire`; all else is the engine's.
 
     Parameters
     ----------
@@ -47,7 +47,6 @@ class Stream:
 
     def __init__(self, target: Target, converter: Converter, limit: int) -> None:
         self.target = target
-        self.active = False  # something was put
         self.stop_at: float | None = None
         self.ended = False
         self.after_close = 0  # rows that came later
@@ -67,9 +66,9 @@ class Stream:
 
     def _begin(self) -> None:
         """Start with an empty queue, ring and ledger, under a new name."""
-        self._intake = Intake(self._limit)
+        self.intake = Intake(self._limit)
         self._ring = Ring(self._limit)
-        self._ledger = Ledger(self.target.topic.model, self._intake)
+        self._ledger = Ledger(self.target.topic.model, self.intake)
         self._delivery = Delivery(
             self.target,
             os.urandom(STREAM_BYTES),
@@ -86,24 +85,17 @@ class Stream:
         self._opening = Backoff(OPEN_AFTER, OPEN_MAX)
         self._open_at = self._settle_at = 0.0
         self.failed = ""
-        self.active = False
 
     # --- for callers -------------------------------------------------------------------------------------------------
 
-    def put(self, snapshot: Snapshot) -> bool:
-        """Queue a snapshot, or drop its rows if there is no room; return whether the engine should hurry."""
-        self._intake.put(snapshot)
-        self.active = True
-        return self._intake.presses
-
     def refuse(self, reason: str, detail: str, rows: int) -> None:
         """Queue the news that an adapter could not turn rows into a batch."""
-        self.put(Snapshot(REFUSED, Loss(reason, rows, detail), 0, rows, 2 * len(detail)))
+        self.intake.put(Snapshot(REFUSED, Loss(reason, rows, detail), 0, rows, 2 * len(detail)))
 
     def mark(self, until: float) -> Mark:
         """Return a mark that the engine reaches when it has converted everything that was put so far."""
         mark = Mark(until)
-        self._intake.append(Snapshot(MARK, mark, 0, 0, 0))
+        self.intake.append(Snapshot(MARK, mark, 0, 0, 0))
         return mark
 
     def is_acknowledged(self, mark: Mark) -> bool:
@@ -115,7 +107,7 @@ class Stream:
 
     def lost_since_last(self) -> bool:
         """Return whether rows were dropped since this was asked last."""
-        dropped = self._ledger.entry.pushed_out + self._intake.overflowed
+        dropped = self._ledger.entry.pushed_out + self.intake.overflowed
         told, self._told = self._told, dropped
         return dropped > told
 
@@ -137,6 +129,11 @@ class Stream:
     # --- for the engine ----------------------------------------------------------------------------------------------
 
     @property
+    def active(self) -> bool:
+        """Whether something was ever put, so that the engine has work."""
+        return self.intake.used
+
+    @property
     def urgent(self) -> bool:
         """Whether somebody waits for acknowledgements, so that the engine must not nap."""
         return bool(self._marks) or self.stop_at is not None
@@ -144,7 +141,7 @@ class Stream:
     @property
     def waiting(self) -> bool:
         """Whether snapshots wait to be converted."""
-        return bool(self._intake)
+        return bool(self.intake)
 
     @property
     def connected(self) -> bool:
@@ -180,12 +177,12 @@ class Stream:
         held = self._ring.issued - self._ring.delivered - self._ring.dropped
         underway = min(held, max(0, self._delivery.reached - (self._ring.issued - held)))
         self._ledger.move(delivered=self._ring.delivered, underway=underway, pushed_out=self._ring.dropped)
-        self._intake.ring_bytes = self._ring.nbytes
+        self.intake.ring_bytes = self._ring.nbytes
         self._marks = [mark for mark in self._marks if now < mark.until and not self.is_acknowledged(mark)]
         if now >= self._settle_at:
             self._settle_at = now + SETTLE_EVERY
-            self._intake.settle()
-            dropped = self._ring.dropped + self._intake.overflowed
+            self.intake.settle()
+            dropped = self._ring.dropped + self.intake.overflowed
             self._contact.note(now, connected=self.connected, waiting=held, dropped=dropped)
         if self.stop_at is not None:
             self._stop(now)
@@ -212,7 +209,7 @@ class Stream:
     def _convert(self) -> int:
         began = time.monotonic()
         until = began + TURN
-        while snapshots := self._intake.peek(self._together, TOGETHER_BYTES):
+        while snapshots := self.intake.peek(self._together, TOGETHER_BYTES):
             first = snapshots[0]
             if first.kind == MARK:
                 snapshots = snapshots[:1]
@@ -224,12 +221,12 @@ class Stream:
             else:
                 conversion = self._converted(snapshots)
             for layout, piece, nbytes in conversion.pieces:
-                self._ring.limit = max(self._intake.room, min(nbytes + OVERHEAD, self._limit))
+                self._ring.limit = max(self.intake.room, min(nbytes + OVERHEAD, self._limit))
                 self._ring.append(layout, piece, nbytes)
             ordinal, labels = snapshots[-1].ordinal, first.kind == "labels"
             self._ledger.add(conversion, ordinal, issued=self._ring.issued, labels=labels)
-            self._intake.drop(snapshots)
-            self._intake.ring_bytes = self._ring.nbytes
+            self.intake.drop(snapshots)
+            self.intake.ring_bytes = self._ring.nbytes
             ended = time.monotonic()
             # So that one look at the queue takes no longer than a turn, however slow such snapshots are to convert.
             if ended - began > TURN / 2:
@@ -263,12 +260,12 @@ class Stream:
         """Say goodbye when everything is delivered or the time is over, and end when it was answered."""
         assert self.stop_at is not None
         if not self._leaving:
-            if now < self.stop_at and (self._intake or self._delivery.is_awaited(now)):
+            if now < self.stop_at and (self.intake or self._delivery.is_awaited(now)):
                 return
             self._delivery.say_goodbye(now)
             self._leaving = True
         if self._delivery.has_left(now):
             self._delivery.close()
             self._ledger.close(self._ring.clear())
-            self._intake.ring_bytes = 0
+            self.intake.ring_bytes = 0
             self.ended = True

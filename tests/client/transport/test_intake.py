@@ -15,7 +15,8 @@ def one(rows: int = 1, nbytes: int = 100, kind: str = "batch") -> Snapshot:
 def test_snapshots_come_out_in_order_and_are_numbered_once() -> None:
     intake = Intake(10_000)
     given = [one() for _ in range(5)]
-    assert all(intake.put(each) for each in given)
+    for each in given:
+        intake.put(each)
     assert intake.nbytes == 500
     first = intake.peek(3, 10**6)
     assert first == given[:3]
@@ -42,14 +43,22 @@ def test_a_look_takes_one_kind_and_so_many_bytes_but_at_least_one() -> None:
 
 def test_what_finds_no_room_is_counted_and_not_held() -> None:
     intake = Intake(1000)
-    assert intake.put(one(nbytes=900))
-    assert not intake.put(one(rows=7, nbytes=200))
+    intake.put(one(nbytes=900))
+    assert intake.put(one(rows=7, nbytes=200)), "the engine should hurry"
     intake.append(one(rows=0, nbytes=0, kind=MARK))
     assert (intake.overflowed, intake.nbytes, len(intake.waiting())) == (7, 900, 2)
     intake.drop(intake.peek(1, 10**6))
     intake.ring_bytes = 950
-    assert not intake.put(one(rows=1, nbytes=100)), "queue and ring share the limit"
-    assert intake.overflowed == 8
+    intake.put(one(rows=1, nbytes=100))
+    assert intake.overflowed == 8, "queue and ring share the limit"
+
+
+def test_a_queue_that_fills_up_lets_the_engine_hurry() -> None:
+    intake = Intake(6400)
+    assert not intake.put(one(nbytes=150))
+    assert intake.put(one(nbytes=100)), "a thirty-second of the limit"
+    intake.drop(intake.peek(1, 10**6))
+    assert not intake.put(one(nbytes=50))
 
 
 def test_the_ring_leaves_room_for_the_largest_batch() -> None:
@@ -75,7 +84,8 @@ def test_bytes_of_an_interrupted_call_are_forgotten_again() -> None:
     assert intake.nbytes == 300, "the append may still come"
     intake.settle()
     assert intake.nbytes == 0
-    assert intake.put(one(nbytes=1000))
+    intake.put(one(nbytes=1000))
+    assert intake.overflowed == 0
 
 
 def test_many_callers_lose_nothing() -> None:
