@@ -22,7 +22,7 @@ from zmon.errors import Rejected
 _CONTAINERS = (dict, list, np.ndarray)
 MOST_ROWS = MERGE_ROWS  # of calls that are joined: as many as of calls that travel together
 MOST_BYTES = 2 * 2**20
-LARGE = 32 * 2**10  # bytes of a call that is not joined: copying costs more than it saves
+LARGE = 128 * 2**10  # bytes of a call that is not joined: copying costs more than it saves
 
 
 class Call(NamedTuple):

@@ -140,8 +140,8 @@ def _single(value: Any) -> Any:
     """Return the values of a frame's only column; anything else as it is."""
     if isinstance(value, np.ndarray | list) or not frames.is_frame(value):
         return value
-    names, series = frames.columns(value)
-    return frames.data(series(0)).values if len(names) == 1 else value
+    names, column = frames.columns(value)
+    return column(0).values if len(names) == 1 else value
 
 
 def _one_hot(array: Array, classes: Classes, what: str) -> Array:

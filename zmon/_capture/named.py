@@ -37,8 +37,8 @@ def read(value: Any, what: str) -> Named | None:
         raise Rejected(f"{what}_dtype", f"{what} are a {type(value).__name__}, which has no rows yet; call .collect()")
     if isinstance(value, np.ndarray) or not frames.is_frame(value):
         return None
-    names, series = frames.columns(value)  # type: ignore[assignment]
-    return _stacked(names, [frames.data(series(i)).values for i in range(len(names))], what)
+    names, column = frames.columns(value)  # type: ignore[assignment]
+    return _stacked(names, [column(i).values for i in range(len(names))], what)
 
 
 def aligned(named: Named, classes: Classes | None, what: str) -> tuple[Array, Sequence[Any] | None]:

@@ -53,8 +53,8 @@ def read(value: Any, rows: int) -> Table:
     elif frames.is_lazy(value):
         raise Rejected("inputs_dtype", f"inputs are a {type(value).__name__}, which has no rows yet; call .collect()")
     elif frames.is_frame(value):
-        names, series = frames.columns(value)
-        return Table(names, len(names), len(value), lambda i: frames.data(series(i)), frames.matrix(value))
+        names, column = frames.columns(value)
+        return Table(names, len(names), len(value), column, frames.matrix(value))
     elif hasattr(value, "toarray") and hasattr(value, "nnz"):
         return _of_sparse(value)
     return _of_array(value if isinstance(value, np.ma.MaskedArray) else as_array(value, "inputs"))

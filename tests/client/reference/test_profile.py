@@ -242,3 +242,26 @@ def test_a_schema_that_does_not_fit_is_reported_column_by_column() -> None:
 
 def test_knots_are_a_map() -> None:
     assert Knots(np.array([0.0, 1.0]), np.array([0.2, 0.6])).of(np.array([0.5])).tolist() == [0.4]
+
+
+@pytest.mark.parametrize("inputs_first", [True, False])
+def test_batches_without_inputs_keep_their_scores(inputs_first: bool) -> None:
+    random = np.random.default_rng(0)
+    reader = Reader(classes=["no", "yes"], features=["x"])
+    p, x = random.dirichlet((1, 2), 3000), random.normal(size=(2000, 1))
+    (whole,), (bare,) = reader.batches(p[:2000], x), reader.batches(p[2000:])
+    parts = [whole, bare] if inputs_first else [bare, whole]
+    sketch = Sketch(whole.schema)
+    for part in parts:
+        sketch.add(part)
+    profile = from_batches(lambda: parts, sketch=sketch)
+    assert profile.rows == 3000
+    assert profile.numeric.counts.sum() == 2000
+    assert profile.score is not None
+    assert profile.score.counts.sum() == 3000
+    top = p.max(axis=1)
+    assert profile.score.mean[0] == pytest.approx(top.mean())
+    assert profile.numeric.mean[0] == pytest.approx(x.mean())
+    again = Sketch(whole.schema, seed=1)
+    again.merge(sketch)
+    assert again.rows == 3000

@@ -298,3 +298,12 @@ def test_the_order_of_classes_of_kept_predictions_survives_a_restart(collect: Ca
         assert job.flush(60)
     again.stop()
     assert value(again, "accuracy") == pytest.approx(2 / 3)
+
+
+def test_rows_without_an_id_are_not_kept_for_labels(lay: Callable[[], Table]) -> None:
+    table = lay()
+    table.send(schema(), {"probabilities": P, "ids": np.array([b"1", b"", b""])})
+    table.send(schema(), {"ids": np.array([b""]), "labels": np.array([1])}, agent="job", kind="labels")
+    table.answers()
+    kept = [bytes(name) for (name,) in table.disk.execute("SELECT id FROM predictions")]
+    assert kept == [b"1"]
