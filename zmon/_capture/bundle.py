@@ -108,6 +108,8 @@ def _form(name: str, value: Any, rows: int) -> Any:
         return [value] if row else value
     if type(value) is Unusable or frames.is_frame(value) or frames.is_lazy(value) or hasattr(value, "nnz"):
         return value
+    if name == "inputs" and frames.is_series(value):
+        return value  # its type may say that its values are categories
     if isinstance(value, str | bytes | np.ndarray) or not hasattr(value, "__len__"):
         return value
     try:

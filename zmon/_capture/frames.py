@@ -14,6 +14,7 @@ from zmon.batch import Array
 from zmon.errors import Rejected
 
 WIDE = 64  # columns of a frame from which they are read in blocks, and columns of a block
+_LIBRARIES = ("pandas", "polars", "pyarrow")
 _PER_SECOND = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
 
 
@@ -36,6 +37,11 @@ def is_frame(value: Any) -> bool:
     """Return whether a value has columns with names."""
     kind = type(value)  # asking the value itself may compute something, or warn
     return (hasattr(kind, "columns") or hasattr(kind, "column_names")) and hasattr(kind, "__len__")
+
+
+def is_series(value: Any) -> bool:
+    """Return whether a value is one column of a library of frames."""
+    return type(value).__name__ in ("Series", "ChunkedArray") and type(value).__module__.partition(".")[0] in _LIBRARIES
 
 
 def length(value: Any) -> int | None:

@@ -47,6 +47,8 @@ def aligned(named: Named, classes: Classes | None, what: str) -> tuple[Array, Se
     Rejected ``classes_order`` if the names are not those of the classes.
     """
     names = [text_of(name) for name in named.names]
+    if len(names) == 1 and classes is not None and len(classes) == 2 and names[0] == classes.columns[0]:
+        return 1 - named.values, None  # of the other class
     if len(names) == 1 or _generated(names, classes):
         return named.values, None
     if classes is None:

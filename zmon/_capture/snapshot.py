@@ -305,7 +305,7 @@ def count_rows(value: Any) -> int:
         return int(value.shape[0]) if value.ndim else 1
     if isinstance(value, dict):
         first = next(iter(value.values()), None)
-        return count_rows(first) if isinstance(first, list | np.ndarray) else 1
+        return count_rows(first) if hasattr(first, "__len__") and not isinstance(first, (dict, *_ATOMS)) else 1
     if isinstance(value, (*_ATOMS, Unusable)):
         return 1
     try:

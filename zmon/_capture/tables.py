@@ -48,6 +48,8 @@ def read(value: Any, rows: int) -> Table:
             return _of_dicts(value)
         if any(isinstance(row, list) for row in value):
             return _of_array(_rows(value))
+        if any(isinstance(cell, str | bytes) for cell in value):
+            return Table(None, 1, len(value), lambda _: ColumnData(value))  # NumPy would turn NaN into a string
     elif isinstance(value, dict):
         return _of_columns(value, rows)
     elif frames.is_lazy(value):
@@ -55,17 +57,20 @@ def read(value: Any, rows: int) -> Table:
     elif frames.is_frame(value):
         names, column = frames.columns(value)
         return Table(names, len(names), len(value), column, frames.matrix(value))
+    elif frames.is_series(value):
+        return Table(None, 1, len(value), lambda _: frames.data(value))
     elif hasattr(value, "toarray") and hasattr(value, "nnz"):
         return _of_sparse(value)
     return _of_array(value if isinstance(value, np.ma.MaskedArray) else as_array(value, "inputs"))
 
 
 def _of_array(array: Array) -> Table:
-    if array.dtype.names is not None:
-        if array.ndim != 1:
+    names = array.dtype.names
+    if names is not None:
+        if array.ndim > 1:
             raise Rejected("inputs_shape", f"structured inputs of shape {array.shape}; expected (n,)")
-        names = array.dtype.names
-        return Table(names, len(names), len(array), lambda i: _plain(array[names[i]]))
+        whole = array.reshape(-1)  # a single row has no dimension
+        return Table(names, len(names), len(whole), lambda i: _plain(whole[names[i]]))
     if array.ndim == 1:
         array = array[:, np.newaxis]
     if array.ndim != 2:

@@ -17,11 +17,16 @@ from zmon.errors import Rejected
 SECONDS_LIMIT = 1e11  # the year 5138; larger numbers are milliseconds or smaller units
 LATEST = 9.2e9  # seconds; int64 nanoseconds reach no further
 INVALID = -1
+WRONG_UNIT = -2
 NANO = 1_000_000_000
+_FAULTS = {
+    INVALID: ("timestamp_invalid", "a timestamp is NaT, NaN or infinite, or lies before 1970 or after 2262"),
+    WRONG_UNIT: ("timestamp_unit", "a timestamp is above 1e11, so not in seconds; divide by 1000 or 1e9"),
+}
 
 
 class Times(NamedTuple):
-    """Nanoseconds since the epoch, `INVALID` where a time cannot be used; without a dimension if it is for all rows.
+    """Nanoseconds since the epoch, negative where a time cannot be used; without a dimension if it is for all rows.
 
     `naive` says that they came as date and time without a zone.
     """
@@ -53,10 +58,10 @@ def of_rows(value: Any, rows: int, now: int | Array, faults: Faults) -> Times:
     nanos = times.nanos
     if nanos.ndim and len(nanos) != rows:
         raise Rejected("length_mismatch", f"{len(nanos)} timestamps for {rows} rows")
-    wrong = nanos == INVALID
-    if wrong.any():
-        faults.add("timestamp_invalid", "a timestamp is NaT, NaN or infinite, or lies before 1970 or after 2262",
-                   np.broadcast_to(wrong, (rows,)))  # fmt: skip
+    if (nanos < 0).any():
+        wrong = nanos < 0
+        for code, (reason, detail) in _FAULTS.items():
+            faults.add(reason, detail, np.broadcast_to(nanos == code, (rows,)))
         nanos = np.where(wrong, now, nanos)
     return Times(nanos, times.naive)
 
@@ -64,8 +69,9 @@ def of_rows(value: Any, rows: int, now: int | Array, faults: Faults) -> Times:
 def nanoseconds(value: Any) -> int | Array:
     """Return the epoch nanoseconds of one time, or of one per row; Rejected if one of them cannot be used."""
     nanos = read(value).nanos
-    if (nanos == INVALID).any():
-        raise Rejected("timestamp_invalid", "a timestamp is NaT, NaN or infinite, or lies before 1970 or after 2262")
+    for code, (reason, detail) in _FAULTS.items():
+        if (nanos == code).any():
+            raise Rejected(reason, detail)
     return nanos if nanos.ndim else int(nanos)
 
 
@@ -88,15 +94,13 @@ def _seconds(array: Array) -> Array:
     if array.dtype.kind == "f":
         array = array.astype(np.float64)
     finite = np.isfinite(array)
-    if (array > SECONDS_LIMIT)[finite].any():
-        most = array[finite].max()
-        raise Rejected("timestamp_unit", f"timestamp {most} is not in seconds; divide by 1000 or 1e9")
+    unit = finite & (array > SECONDS_LIMIT)
     valid = finite & (array >= 0) & (array <= LATEST)
     array = np.where(valid, array, 0)
     # Convert whole seconds and fractions separately: a float64 of epoch seconds times 1e9 would lose the last digits.
     whole = np.floor(array)
     nanos = whole.astype(np.int64) * NANO + np.rint((array - whole) * 1e9).astype(np.int64)
-    return np.where(valid, nanos, INVALID)
+    return np.where(valid, nanos, np.where(unit, WRONG_UNIT, INVALID))
 
 
 def _datetimes(array: Array) -> Array:

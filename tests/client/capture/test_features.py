@@ -245,6 +245,26 @@ def test_dicts_of_columns() -> None:
     assert schema.kinds == ("numeric", "categorical", "vector"), "the values of one row"
 
 
+def test_a_series_is_one_column_of_its_type() -> None:
+    pandas, polars = require("pandas"), require("polars")
+    forms: list[tuple[Any, str]] = [
+        (pandas.Series([0, 1]).astype("category"), "categorical"),
+        (pandas.Series([0.5, 1.5]), "numeric"),
+        (polars.Series(["0", "1"]), "categorical"),
+        (["DE", NAN], "categorical"),
+        ([True, None], "boolean"),
+    ]
+    for inputs, kind in forms:
+        schema = columns(capture(BINARY), P[:2], inputs=inputs)[1]
+        assert (schema.features, schema.kinds) == (("feat_0",), (kind,))
+    assert columns(capture(BINARY), P[:2], inputs=["DE", NAN])[0]["codes"] == {"feat_0": ["DE", None]}
+
+
+def test_a_row_of_a_structured_array() -> None:
+    row = np.array([(1.5, "x")], dtype=[("a", float), ("b", "U1")])[0]
+    assert columns(capture(BINARY), P[:1], inputs=row)[1].kinds == ("numeric", "categorical")
+
+
 def test_small_integers_in_arrays_of_objects() -> None:
     found, schema, _ = columns(capture(BINARY), P[:2], inputs=np.array([[1, "x"], [2, "y"]], dtype=object))
     assert schema.kinds == ("numeric", "categorical")

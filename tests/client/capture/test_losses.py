@@ -76,6 +76,13 @@ def test_a_row_time_that_cannot_be_used_is_the_time_of_the_call(bad: np.datetime
     assert columns(one, P[:2], timestamps=times)[0]["timestamps"].tolist() == [1704067200 * 10**9, NOW]
 
 
+def test_a_time_in_another_unit_costs_its_row() -> None:
+    one = capture(BINARY)
+    assert degraded(one, P[:3], timestamps=[1.7e9, 1.7e12, None]) == {"timestamp_unit": 1, "timestamp_invalid": 1}
+    found = columns(one, P[:3], timestamps=[1.7e9, 1.7e12, None])[0]["timestamps"].tolist()
+    assert found == [1_700_000_000 * 10**9, NOW, NOW]
+
+
 @pytest.mark.parametrize(
     "far", [dt.datetime(9999, 12, 31), dt.datetime(9999, 12, 31, tzinfo=dt.UTC), np.datetime64("2600-01-01"), 5e10,
             dt.datetime(1, 1, 1, tzinfo=dt.timezone(dt.timedelta(hours=14))), np.datetime64("2600-01-01", "ns")]

@@ -136,6 +136,20 @@ def test_columns_that_are_only_numbered_have_no_names() -> None:
     assert columns(capture(BINARY), P, labels=pandas.DataFrame({"y": ["yes"] * 4}))[0]["labels"].tolist() == [1] * 4
 
 
+def test_one_column_that_is_named_after_a_class() -> None:
+    pandas = require("pandas")
+    for name, expected in (("yes", P[:, 1]), ("no", 1 - P[:, 1]), ("score", P[:, 1])):
+        frame = pandas.DataFrame({name: P[:, 1]})
+        np.testing.assert_array_equal(columns(capture(BINARY), frame)[0]["probabilities"], expected)
+    assert columns(capture(BINARY), {"no": 0.25})[0]["probabilities"].tolist() == [0.75]
+
+
+def test_a_dict_of_series_has_the_rows_of_its_series() -> None:
+    pandas = require("pandas")
+    given = {"yes": pandas.Series(P[:, 1]), "no": pandas.Series(P[:, 0])}
+    np.testing.assert_array_equal(columns(capture(BINARY), given)[0]["probabilities"], P)
+
+
 def test_counted_classes_keep_the_order_of_the_first_frame() -> None:
     pandas = require("pandas")
     one, frame = capture(2), pandas.DataFrame(P, columns=BINARY)
