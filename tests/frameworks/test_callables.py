@@ -55,6 +55,20 @@ def test_a_function(publisher: Make) -> None:
 ROWS = np.ones((32, 10))
 
 
+def test_logits_are_recognised_by_their_name(publisher: Make) -> None:
+    class Output:
+        logits = np.array([[0.0, 0.0]])
+
+    pub = publisher(classes=2)
+    listening = Listening(pub)
+    for output in (None, "logits"):
+        assert zmon.watch(lambda rows: Output, pub, output=output)([[1.0]]) is Output
+    assert [each["probabilities"].tolist() for each in listening.kept] == [[[0.5, 0.5]]] * 2
+    del pub.publish
+    zmon.watch(lambda rows: Output, pub, output="proba")([[1.0]])  # the two contradict each other
+    assert counts(pub)[1] == {"probabilities_range": 1}
+
+
 def test_a_decorated_function(publisher: Make) -> None:
     pub = publisher()
 
@@ -102,7 +116,7 @@ def test_a_coroutine(publisher: Make) -> None:
 
     asyncio.run(main())
     assert sorted(each["ids"][0] for each in listening.kept) == list(range(20))
-    assert all(each["inputs"][0, 0] == each["ids"][0] for each in listening.kept)
+    assert all(each["inputs"][0][0] == each["ids"][0] for each in listening.kept)
 
 
 def test_what_a_coroutine_costs(publisher: Make) -> None:
@@ -132,7 +146,7 @@ def test_a_context_belongs_to_its_thread_and_block(publisher: Make) -> None:
         list(pool.map(serve, range(4)))
     for each in listening.kept:
         if "ids" in each:
-            assert each["ids"] == [each["inputs"][0, 0]]
+            assert each["ids"] == [each["inputs"][0][0]]
             assert each["labels"] == [0], "the inner block adds to the outer"
     assert [len(each) for each in sorted(listening.kept, key=len)] == [2] * 4 + [5] * 4
     assert all("ids" not in each for each in elsewhere.kept), "another publisher has its own"
@@ -174,7 +188,23 @@ def test_ids_that_do_not_fit_are_counted(publisher: Make) -> None:
     ("result", "given", "columns", "inputs"),
     [
         (0.3, [1.0, 2.0], [0.3], [[1.0, 2.0]]),
-        (np.float32(0.25), {"age": 3, "income": 2.5}, [0.25], [{"age": 3, "income": 2.5}]),
+        (np.float32(0.25), {"age": 3, "income": 2.5}, [0.25], {"age": 3, "income": 2.5}),
+        (
+            [0.25],
+            {"age": np.float32(3), "city": "Rome", "paid": None},
+            [0.25],
+            {"age": 3, "city": "Rome", "paid": None},
+        ),
+        (
+            [0.3, 0.4],
+            {"age": [1, None], "city": ("a", float("inf"))},
+            [0.3, 0.4],
+            {"age": [1, None], "city": ["a", float("inf")]},
+        ),
+        ([0.3, 0.4], {"age": [1, 2], "limit": 0.5}, [0.3, 0.4], None),
+        ([0.3, 0.4], [["a", 1], ["b", None]], [0.3, 0.4], [["a", 1], ["b", None]]),
+        ([0.3, 0.4], [[1, "a"], [None, "b"]], [0.3, 0.4], [[1, "a"], [None, "b"]]),
+        ([0.3, 0.4], [[[1, 2], [3, 4]], [[1, 2], [3, 4]]], [0.3, 0.4], [[1, 2, 3, 4]] * 2),
         ([0.3, 0.4], [[1.0], [2.0]], [0.3, 0.4], [[1.0], [2.0]]),
         ({"p": [[0.3, 0.7]]}, "a text", [[0.3, 0.7]], None),
         ([np.array([0.3, 0.7])], ["a text"], [[0.3, 0.7]], None),
@@ -196,7 +226,7 @@ def test_what_calls_take_and_give(result: Any, given: Any, columns: Any, inputs:
     (kept,) = listening.kept
     assert not counts(pub)[1]
     np.testing.assert_array_equal(kept["probabilities"], columns)
-    if inputs is None or isinstance(inputs[0], dict):
+    if inputs is None or isinstance(inputs, dict) or isinstance(inputs[0], dict) or "a" in inputs[0]:  # as given
         assert kept["inputs"] == inputs
     else:
         np.testing.assert_array_equal(kept["inputs"], inputs)
@@ -214,7 +244,7 @@ def test_keywords(publisher: Make) -> None:
     assert found[0] is found[0]
     np.testing.assert_array_equal(found[0], ROWS[:2])
     np.testing.assert_array_equal(found[1], ROWS[:2])
-    assert found[2] == [{"age": 1, "income": 3.0}, {"age": 2, "income": 4.0}]
+    assert found[2] == {"age": [1, 2], "income": [3.0, 4.0]}
     assert found[3] is None
 
 

@@ -142,6 +142,16 @@ def test_several_labels_per_row(transformers: Any, tokenizer: Any, publisher: Ma
     for model in (bare, pipeline):
         with pytest.raises(zmon.ConfigurationError, match="task='multilabel'"):
             zmon.watch(model, publisher())
+    pub = publisher(task="multilabel", classes=LABELS)
+    given = zmon.watch(bare, pub)(**tokenizer(TEXTS, return_tensors="pt"))
+    kept: list[dict[str, Any]] = []
+    pub.publish = lambda *_, **named: kept.append(named)  # type: ignore[method-assign]
+    scores = zmon.watch(pipeline, pub)(TEXTS, top_k=None)
+    np.testing.assert_allclose(kept[0]["probabilities"], given.logits.sigmoid().detach().numpy(), rtol=1e-5)
+    assert np.array_equal(kept[0]["probabilities"], matrix(scores))
+    del pub.publish
+    zmon.watch(pipeline, pub)(TEXTS)  # only the highest score of each text
+    assert counts(pub) == (16, {"output_missing": 16})
     regression = network(transformers, ["LABEL_0"], problem_type="regression")
     with pytest.raises(zmon.ConfigurationError, match="task='regression'"):
         zmon.watch(regression, publisher())

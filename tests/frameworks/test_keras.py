@@ -160,7 +160,7 @@ def test_named_inputs_and_several_outputs(keras: Any, publisher: Make) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pub, "publish", lambda **named: kept.append(named))
         zmon.watch(keras.Model([age, income], one), pub).predict(rows, verbose=0)
-    assert {tuple(row) for row in kept[0]["inputs"]} == {("age", "income")}
+    assert {name: column.tolist() for name, column in kept[0]["inputs"].items()} == {"age": [1] * 5, "income": [0] * 5}
     zmon.watch(keras.Model([age, income], one), pub).predict(rows, verbose=0)
     assert pub.stats.published == 5
     zmon.watch(keras.Model([age, income], {"one": one, "two": two}), pub).predict(rows, verbose=0)
@@ -205,6 +205,6 @@ def test_the_evaluation_callback_in_training(keras: Any, model: Any, publisher: 
     calls = [EvaluationCallback(pub, X, Y), EvaluationCallback(pub, X, Y[:3]), EvaluationCallback(pub, "no data", Y)]
     assert trained(calls) == trained(None)
     assert counts(pub) == (160, {"internal": 80})
-    assert dict(pub.stats.degraded) == {"length_mismatch": 80}
+    assert dict(pub.stats.degraded) == {"length_mismatch": 80}, "the labels alone are lost"
     with pytest.raises(AttributeError):
         calls[0].no_such  # noqa: B018

@@ -196,7 +196,7 @@ def test_nothing_it_is_given_raises(caplog: pytest.LogCaptureFixture) -> None:
     agent.collect_data(np.ones((3, 5)))
     agent.collect_data([[0.5, 0.5]], label_matrix=[[0, 0]])
     assert counts(publisher_of(agent)) == (1, {"matrix_invalid": 2, "probabilities_shape": 3})
-    assert dict(publisher_of(agent).stats.degraded) == {"label_one_hot": 1}
+    assert dict(publisher_of(agent).stats.degraded) == {"label_one_hot": 1}, "the label alone is lost"
     publisher_of(agent).close(0)
 
 

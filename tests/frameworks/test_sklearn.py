@@ -276,6 +276,18 @@ class Multilabel:
         return list(default)
 
 
+def test_points_of_several_labels_equal_those_of_publishing_by_hand(twins: Callable[..., Twins]) -> None:
+    bare = OneVsRestClassifier(LogisticRegression(max_iter=500)).fit(X, SEVERAL)
+    pair = twins(task="multilabel", classes=[0, 1, 2])
+    model = zmon.watch(bare, pair.watched)
+    with pair.watched.context(timestamps=1_700_000_040.0, labels=SEVERAL):
+        given = model.predict_proba(X)
+    assert np.array_equal(given, bare.predict_proba(X))
+    pair.by_hand(given, X, SEVERAL)
+    pair.same("feature_value")
+    overhead("scikit-learn one-vs-rest", lambda: bare.predict_proba(X[:32]), lambda: model.predict_proba(X[:32]), 100)
+
+
 @pytest.mark.parametrize("make", MULTILABEL.values(), ids=MULTILABEL.keys())
 @pytest.mark.filterwarnings("ignore")
 def test_several_labels_per_row(make: Callable[[], Any], publisher: Make) -> None:

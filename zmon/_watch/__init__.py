@@ -20,14 +20,16 @@ def watch(model: Model, publisher: Recorder, output: str | None = None, *, input
     Parameters
     ----------
     model : object
-        A scikit-learn estimator or anything with its API, a Keras model, a PyTorch module, a ``tf.function``, a
-        SavedModel's signature, or any callable.
+        A scikit-learn estimator or anything with its API, a booster, a Keras model, a PyTorch module, an ONNX Runtime
+        session, a Hugging Face pipeline or model, an MLflow model, a ``tf.function``, a SavedModel's signature, or any
+        callable.
     publisher : Publisher
         Where the batches go.
     output : {"proba", "logits", "label", "value"}, optional
         What calls return: probabilities, logits (converted to probabilities for publishing only), predicted classes,
         or the values of a regression. Default: probabilities, or the result of ``predict`` for an estimator without
-        ``predict_proba``; for a regression, its values.
+        ``predict_proba``; the logits of a result that has ``logits``; for a regression, its values. Boosters and MLflow
+        models need it.
     inputs : bool
         Publish the inputs of the calls as well, if they have columns.
 

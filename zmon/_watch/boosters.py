@@ -6,12 +6,9 @@ import inspect
 from typing import Any
 
 from zmon._watch import call
-from zmon._watch.reading import Arguments, Keywords, Reading, Unpublished
+from zmon._watch.reading import EXPLANATIONS, RAW, Arguments, Keywords, Reading, Unpublished
 from zmon._watch.recorder import Recorder
 from zmon.errors import ConfigurationError
-
-_RAW = ("raw_score", "output_margin")
-_EXPLANATIONS = ("pred_leaf", "pred_contrib", "pred_contribs", "approx_contribs", "pred_interactions")
 
 
 class Booster:
@@ -33,9 +30,9 @@ class Booster:
         given = call.argument(args, kwargs)
         if len(args) > 1:
             kwargs = inspect.signature(getattr(self._model, name)).bind(*args, **kwargs).arguments
-        if any(kwargs.get(option) is True for option in _EXPLANATIONS):
+        if any(kwargs.get(option) is True for option in EXPLANATIONS):
             raise Unpublished("leaves and contributions are not predictions; call it without these options")
         if kwargs.get("predict_type") == "margin":
             kwargs = {"output_margin": True}
-        raw = self.output == "proba" and any(kwargs.get(option) is True for option in _RAW)
+        raw = self.output == "proba" and any(kwargs.get(option) is True for option in RAW)
         return Reading("logits" if raw else self.output, result, given)

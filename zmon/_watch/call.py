@@ -36,10 +36,10 @@ def column(output: str, result: Any, *, multilabel: bool = False) -> tuple[str, 
     >>> column("logits", [[0.0, 0.0]])
     ('probabilities', array([[0.5, 0.5]]))
     """
-    plain = type(result) is np.ndarray and result.dtype.name != "bfloat16"
+    plain = type(result) is np.ndarray and result.dtype.kind != "V"  # bfloat16, and records
     if not plain:
         result = _single(result)
-        if output == "proba" and hasattr(result, "columns"):
+        if output == "proba" and is_frame(result):
             return "probabilities", result  # the publisher aligns the columns of frames with the classes by name
     values = result if plain else to_array(result, "predictions" if output in _PREDICTED else "probabilities")
     if output in _PREDICTED:
@@ -64,6 +64,11 @@ def _single(result: Any) -> Any:
             return result[0]
         raise Rejected("multi_output", f"the call returns {len(result)} outputs; watch a function that returns one")
     return result
+
+
+def is_frame(value: Any) -> bool:
+    """Return whether a value has named columns. Ask its type: an Arrow table computes them when asked itself."""
+    return hasattr(type(value), "columns")
 
 
 def to_array(value: Any, what: str) -> Array:
@@ -109,8 +114,8 @@ def rows_in(result: Any) -> int:
     """Return the number of rows of a call's result, as far as it is known; at least 1."""
     try:
         if isinstance(result, Mapping):
-            result = next(iter(result.values()))
-        elif isinstance(result, list | tuple) and hasattr(result[0], "shape"):  # several outputs
+            result = result["logits"] if "logits" in result else next(iter(result.values()))
+        elif isinstance(result, list | tuple) and _is_output(result[0]):  # several outputs
             result = result[0]
         shape = getattr(result, "shape", None)
         if callable(shape):  # ONNX Runtime's values
@@ -120,27 +125,34 @@ def rows_in(result: Any) -> int:
         return 1
 
 
-def inputs(value: Any, *, one_row: bool) -> Any:
-    """Return the part of a call's inputs that can be columns; None if there is none.
+def _is_output(value: Any) -> bool:
+    """Return whether one of several values is an array, or the maps of classes to probabilities of all rows."""
+    return hasattr(value, "shape") or (isinstance(value, list) and isinstance(value[0], Mapping))
 
-    The outputs matter more: strings, sparse matrices, data sets and images above 64 by 64 are left out, and the
-    outputs are published without them.
+
+def inputs(value: Any, *, one_row: bool) -> Any:
+    """Return the part of a call's inputs that can be columns, in its own form if possible; None if there is none.
+
+    The outputs matter more: strings, data sets and images above 64 by 64 are left out, and the outputs are published
+    without them.
     """
     if type(value) is np.ndarray and value.ndim == 2 and not one_row:
-        return value
-    if isinstance(value, Mapping):
-        return _records(value)
-    if value is None or isinstance(value, str | bytes) or hasattr(value, "toarray"):
-        return None
-    if containers.is_container(value):
-        return inputs(containers.features(value), one_row=False)
-    if hasattr(value, "columns") or hasattr(value, "column_names"):  # a frame
         return value
     if isinstance(value, list | tuple):
         if not value or isinstance(value[0], str | bytes) or getattr(value[0], "ndim", 0) >= 2:
             return None
-        if isinstance(value[0], Mapping):
-            return list(value)
+        if not one_row and _is_table(value):
+            return value
+    elif isinstance(value, Mapping):
+        return _named(value)
+    elif value is None or isinstance(value, str | bytes):
+        return None
+    elif is_frame(value):
+        return value
+    elif hasattr(value, "nnz") and hasattr(value, "toarray"):  # a sparse matrix: those of texts are wide
+        return value if value.shape[1] <= FLAT_COLUMNS else None
+    elif containers.is_container(value):
+        return inputs(containers.features(value), one_row=False)
     elif not (hasattr(value, "__array__") or hasattr(value, "detach") or np.isscalar(value)):
         return None
     try:
@@ -157,15 +169,40 @@ def inputs(value: Any, *, one_row: bool) -> Any:
     return array
 
 
-def _records(columns: Mapping[str, Any]) -> list[dict[str, Any]] | None:
-    """Turn named columns, as a signature or a Keras model with named inputs takes them, into a list of rows."""
+def _is_table(rows: Sequence[Any]) -> bool:
+    """Return whether a list holds dicts, or rows of one length without further lists in them."""
+    first = rows[0]
+    if not isinstance(first, list | tuple):
+        return isinstance(first, dict)
     try:
-        arrays = {str(name): np.atleast_1d(to_array(value, "inputs")) for name, value in columns.items()}
+        return len(set(map(len, rows))) == 1 and bool(first) and not isinstance(first[0], list | tuple | np.ndarray)
+    except TypeError:  # a row that is none
+        return False
+
+
+def _named(columns: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return named columns of one length, or the named values of one row; None if it is neither.
+
+    A signature and a Keras model with named inputs take columns of shape (n, 1).
+    """
+    found = {str(name): _column(value) for name, value in columns.items()}
+    lengths = {len(value) if isinstance(value, list | np.ndarray) else None for value in found.values()}
+    return found if len(lengths) == 1 and not any(value is _NO_COLUMN for value in found.values()) else None
+
+
+_NO_COLUMN = object()
+
+
+def _column(value: Any) -> Any:
+    """Return one input as an array or a list of values; an atom as it is."""
+    if isinstance(value, list | tuple) and not (value and isinstance(value[0], list | tuple)):
+        return list(value)
+    if not isinstance(value, list | tuple) and not hasattr(value, "shape"):
+        return value
+    try:
+        array = to_array(value, "inputs")
     except Rejected:
-        return None
-    if any(array.ndim > 2 or (array.ndim == 2 and array.shape[1] != 1) for array in arrays.values()):
-        return None
-    lists = [array.reshape(-1).tolist() for array in arrays.values()]
-    if len({len(values) for values in lists}) != 1:
-        return None
-    return [dict(zip(arrays, row, strict=True)) for row in zip(*lists, strict=True)]
+        return _NO_COLUMN
+    if array.ndim == 0:
+        return array.item()
+    return array.reshape(-1) if array.size == len(array) else _NO_COLUMN

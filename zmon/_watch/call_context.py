@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from contextvars import ContextVar, Token
 from typing import Any
 
@@ -13,16 +13,22 @@ running: ContextVar[tuple[object, ...]] = ContextVar("zmon_running", default=())
 """The publishers of the watched calls around this one: an inner call of the same publisher is part of the outer."""
 
 
-@contextmanager
-def context(publisher: object, arguments: Mapping[str, Any]) -> Iterator[None]:
+class context:  # noqa: N801 - used as a function, and cheaper than a generator
     """Until the block ends, watched calls of `publisher` also publish those `arguments` that are not None."""
-    outer = _arguments.get()
-    given = {name: value for name, value in arguments.items() if value is not None}
-    token = _arguments.set({**outer, publisher: {**outer.get(publisher, _NOTHING), **given}})
-    try:
-        yield
-    finally:
-        reset(_arguments, token)
+
+    __slots__ = ("_given", "_publisher", "_token")
+
+    def __init__(self, publisher: object, arguments: Mapping[str, Any]) -> None:
+        self._publisher = publisher
+        self._given = {name: value for name, value in arguments.items() if value is not None}
+
+    def __enter__(self) -> None:
+        outer = _arguments.get()
+        given = {**outer.get(self._publisher, _NOTHING), **self._given}
+        self._token = _arguments.set({**outer, self._publisher: given})
+
+    def __exit__(self, *error: object) -> None:
+        reset(_arguments, self._token)
 
 
 def reset(variable: ContextVar[Any], token: Token[Any]) -> None:

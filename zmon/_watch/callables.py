@@ -31,7 +31,7 @@ class CallableModel:
         """Read a call; see `Adapter`."""
         check_mode(self._model, kwargs)
         given = call.argument(args, kwargs)
-        if not hasattr(result, "logits"):
+        if not hasattr(result, "logits") or call.is_frame(result):
             return Reading(self.output, result, given)
         if self.output == "proba" and self._declared:
             raise Rejected("probabilities_range", "the call returns logits; watch the model with output='logits'")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from zmon._watch import call
-from zmon._watch.reading import Arguments, Keywords, Reading, Unpublished
+from zmon._watch.reading import EXPLANATIONS, RAW, Arguments, Keywords, Reading, Unpublished
 from zmon._watch.recorder import Recorder, columns_in_order
 from zmon.errors import ConfigurationError, Rejected
 
@@ -41,6 +41,8 @@ class Estimator:
 
     def read(self, name: str, result: Any, args: Arguments, kwargs: Keywords) -> Reading | None:
         """Read a call; see `Adapter`."""
+        if kwargs and any(kwargs.get(option) is True for option in (*RAW, *EXPLANATIONS)):
+            raise Unpublished("scores, leaves and contributions are not predictions; call it without these options")
         output = self._output_of(name, args, kwargs)
         if output is None:
             return None

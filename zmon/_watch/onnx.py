@@ -54,10 +54,11 @@ class Session:
     def _fits(self, value: Any) -> bool:
         if isinstance(value, list):  # of a ZipMap, {class: probability} for each row
             return self.output == "proba" and bool(value) and isinstance(value[0], Mapping)
-        kind = getattr(getattr(value, "dtype", None), "kind", "")
+        if not isinstance(value, np.ndarray):
+            return False
         if self.output == "label":
-            return kind in "iuOUSb" and value.size == len(value)
-        return kind == "f" or getattr(value, "dtype", None) == "bfloat16"
+            return bool(value.dtype.kind in "iuOUSb" and value.size == len(value))
+        return bool(value.dtype.kind == "f" or value.dtype.name == "bfloat16")
 
     def _matrix(self, rows: Sequence[Mapping[Any, float]]) -> Array:
         classes = list(rows[0])
@@ -67,5 +68,6 @@ class Session:
 
 
 def _inputs(feed: Mapping[str, Any]) -> Any:
-    """Return the one input, or several by name."""
-    return next(iter(feed.values())) if len(feed) == 1 else feed
+    """Return the one matrix of inputs, or the inputs by name."""
+    value = next(iter(feed.values())) if len(feed) == 1 else None
+    return feed if value is None or np.ndim(value) < 2 or np.shape(value)[1] == 1 else value

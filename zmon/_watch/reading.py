@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
 OUTPUTS = ("proba", "logits", "label", "value")
+RAW = ("raw_score", "output_margin")  # arguments that make boosting libraries return scores
+EXPLANATIONS = ("pred_leaf", "pred_contrib", "pred_contribs", "approx_contribs", "pred_interactions")  # or leaves
 Arguments = tuple[Any, ...]
 Keywords = Mapping[str, Any]
 
