@@ -132,6 +132,10 @@ class Intake:
             self._taken += unexplained
         self._unexplained = unexplained
 
+    def free(self) -> None:
+        """Free the memory of all snapshots: the queue is not used any more."""
+        self._queue.clear()
+
     def waiting(self) -> list[Snapshot]:
         """Return the snapshots in the queue. Callable from any thread."""
         while True:

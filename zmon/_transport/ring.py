@@ -121,6 +121,10 @@ class Ring:
             rows += self._pop().rows
         return rows
 
+    def free(self) -> None:
+        """Free the memory of all entries, whatever state a fork has left: the ring is not used any more."""
+        self._entries.clear()
+
     def find(self, row: int) -> int:
         """Return the index of the oldest entry that reaches beyond `row`."""
         indices = range(self.head, self.tail)

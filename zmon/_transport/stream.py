@@ -60,6 +60,9 @@ class Stream:
         The parent's thread and connections stay there, and it sends the rows that it holds.
         """
         abandoned = self._delivery.sockets
+        # The frames of the parent's thread may still hold them: their memory is freed here.
+        self.intake.free()
+        self._ring.free()
         self._begin()
         self._converter.renew()
         return abandoned
