@@ -65,9 +65,9 @@ def messages(
 class Table:
     """A service that was not started: messages are laid before it one by one."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, config: Config | None = None) -> None:
         section = CollectorSection(data_dir=folder, bind=f"ipc://{folder}/data", window=60, grace=0.0)
-        self.service = Service(replace(Config(web=WebSection(enabled=False)), collector=section))
+        self.service = Service(replace(config or Config(), web=WebSection(enabled=False), collector=section))
         self.now = Now(float(T0), 1000.0)
         self.disk = in_memory(check_same_thread=False)
 
@@ -138,8 +138,10 @@ class Table:
         self.service.message_handler.handle(ReceivedMessage("control", [frame], b"peer"), self.now)
 
     def end_turn(self) -> None:
-        turn, _, _ = self.ingestor.end_turn(self.now)
-        journal.write(turn, self.disk)
+        """Write what was decided to the disk, and take back what the join of labels has completed."""
+        turn, _, waiting = self.ingestor.end_turn(self.now)
+        joined = journal.write(turn, self.disk)
+        self.ingestor.handle_joined(waiting, joined)
 
     def finished(self, count: int) -> list[ClosedWindow]:
         """The next windows that the engine has finished."""

@@ -72,8 +72,8 @@ class LateLabels:
         model.rows_schema = schema
         for task, classes in model.early_owners - {(schema.task, schema.classes)}:
             if task == schema.task == "classification":
-                moved = model.owners[task, classes], self._owner(work, model, schema)
-                work.moved.append(label_join.Moved(*moved, fit.places(classes, schema.classes).tolist()))
+                places = fit.places(classes, schema.classes)
+                work.move(label_join.Moved(model.owners[task, classes], self._owner(work, model, schema), places))
         model.early_owners.clear()
 
     def keep_predictions(self, work: JoinWork, arrival: Arrival, window: OpenWindow, part: WindowSlice) -> None:

@@ -64,6 +64,11 @@ class Labelled(NamedTuple):
     labels: Array
     times: Array  # ns
 
+    def of(self, rows: Array) -> Labelled:
+        """Return the rows that a mask selects."""
+        ids = [name for name, selected in zip(self.ids, rows.tolist(), strict=True) if selected]
+        return self._replace(ids=ids, labels=self.labels[rows], times=self.times[rows])
+
 
 class Moved(NamedTuple):
     """Labels that wait under another list of classes than the rows have: `places` is a class's index among the rows'
@@ -71,7 +76,7 @@ class Moved(NamedTuple):
 
     owner: int
     to: int
-    places: list[int]
+    places: Array
 
 
 class Sweep(NamedTuple):
@@ -96,6 +101,18 @@ class JoinWork:
 
     def __bool__(self) -> bool:
         return bool(self.predicted or self.labelled or self.moved or self.sweep)
+
+    def move(self, moved: Moved) -> None:
+        """Let labels wait under the rows' classes: those that are kept, and those of this turn."""
+        self.moved.append(moved)
+        blocks, self.labelled = self.labelled, []
+        for block in blocks:
+            if block.owner != moved.owner:
+                self.labelled.append(block)
+                continue
+            places = moved.places[block.labels]
+            self.labelled.append(block.of(places >= 0)._replace(owner=moved.to, labels=places[places >= 0]))
+            self.labelled.append(block.of(places < 0))
 
 
 def owner_of(model: tuple[str, str], schema: Schema) -> int:
@@ -272,7 +289,7 @@ def _move(moved: Moved, connection: sqlite3.Connection) -> None:
         [
             (moved.to, place, moved.owner, label)
             for (label,) in waiting
-            if 0 <= label < len(moved.places) and (place := moved.places[label]) >= 0
+            if 0 <= label < len(moved.places) and (place := int(moved.places[label])) >= 0
         ],
     )
 
