@@ -19,6 +19,7 @@ from zmon._transport.intake import Snapshot
 from zmon._transport.ring import MERGE_ROWS
 from zmon.errors import Rejected
 
+_ROWS = ("labels", "predictions", "ids")  # one value stands for one row
 _CONTAINERS = (dict, list, np.ndarray)
 MOST_ROWS = MERGE_ROWS  # of calls that are joined: as many as of calls that travel together
 MOST_BYTES = 2 * 2**20
@@ -108,6 +109,8 @@ def _form(name: str, value: Any, rows: int) -> Any:
         return [value] if row else value
     if type(value) is Unusable or frames.is_frame(value) or frames.is_lazy(value) or hasattr(value, "nnz"):
         return value
+    if rows == 1 and name in _ROWS and (isinstance(value, str | bytes | np.generic) or not hasattr(value, "__len__")):
+        return [value]
     if name == "inputs" and frames.is_series(value):
         return value  # its type may say that its values are categories
     if isinstance(value, str | bytes | np.ndarray) or not hasattr(value, "__len__"):

@@ -36,7 +36,7 @@ def as_list(value: Any, what: str) -> list[Any] | Array:
     Rejected ``<what>_shape`` if it has another number of dimensions than one.
     """
     if type(value) is list:  # NumPy would turn a NaN among strings into a string
-        if any(map(_is_column, value)):
+        if value and all(map(_is_column, value)):
             raise Rejected(f"{what}_shape", f"{what} hold a {type(value[0]).__name__}; expected one value a row")
         return value
     array = as_array(value, what)

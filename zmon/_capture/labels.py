@@ -57,12 +57,12 @@ def indices(value: Any, classes: Classes, what: str) -> Array:
         array, _ = named.aligned(columns, classes, what)
         return _one_hot(array, classes, what)
     value = _single(value)
-    if not isinstance(value, list) or (value and isinstance(value[0], list | np.ndarray)):
+    if not isinstance(value, list) or (value and all(isinstance(row, list | np.ndarray) for row in value)):
         array = as_array(value, what)
         if array.ndim == 2 and array.shape[1] > 1:
             return _one_hot(array, classes, what)
         value = as_list(array, what)
-    elif value and isinstance(value[0], dict):
+    elif value and all(isinstance(row, dict) for row in value):
         raise Rejected(f"{what}_dtype", f"{what} hold dicts; expected names, indices, or one-hot rows")
     return classes.indices(as_list(value, what), what.removesuffix("s"))
 

@@ -80,6 +80,8 @@ def take(kind: str, now: int, arguments: Sequence[Any], selection: Selection, ve
             if type(value) is ndarray and (size := value.nbytes) < LARGE and not value.dtype.hasobject:
                 nbytes += size
                 value = value.copy()
+            elif type(value) is set or type(value) is frozenset:  # of rows; one in a row is a collection of classes
+                value = Unusable("dtype", "a set has no order; pass a list")
             else:
                 value, size = own(value, selection) if value is arguments[1] else own(value)
                 nbytes += size

@@ -51,6 +51,21 @@ def test_a_row_without_an_id_has_none(absent: Any) -> None:
     assert "ids" not in columns(one, P[:1], ids=[absent])[0]
 
 
+def test_collections_among_labels_and_sets_of_rows() -> None:
+    one = capture(BINARY)
+    assert degraded(one, P[:3], labels=["no", ["yes"], "yes"]) == {"label_unknown": 1}
+    assert degraded(one, P[:3], ids=["a", ["b"], "c"]) == {"ids_invalid": 1}
+    assert degraded(one, P[:2], labels={"no", "yes"}) == {"labels_dtype": 2}
+    assert degraded(one, P[:1], timestamps={1}) == {"timestamp_invalid": 1}
+
+
+def test_one_value_stands_for_one_row() -> None:
+    found = columns(capture(BINARY), {"no": 0.25, "yes": 0.75}, labels="yes", ids=7, segments={"c": "de"})[0]
+    assert (found["labels"].tolist(), found["ids"].tolist(), found["segments"]) == ([1], [7], {"c": ["de"]})
+    assert columns(capture(BINARY), predictions="yes")[0]["predictions"].tolist() == [1]
+    assert degraded(capture(BINARY), P[:2], labels="yes") == {"labels_shape": 2}
+
+
 def test_ids_of_pandas_with_a_gap_are_the_integers_they_were() -> None:
     pandas = require("pandas")
     one = capture(BINARY)
