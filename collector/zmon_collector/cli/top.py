@@ -31,8 +31,8 @@ def top(path: Path | None, data_dir: Path | None, once: bool) -> None:
     """Show the state of every model and replica, with sparklines, until Ctrl-C.
 
     States: silent (no rows for long), drifting (drift, or confidence or accuracy left their range), degraded (rows of
-    the newest window were lost, late or rejected), ok. Without a terminal the overview is printed once. Exit code 1
-    if no collector answers.
+    the newest window were lost, late, rejected or degraded), ok. Without a terminal the overview is printed once. Exit
+    code 1 if no collector answers.
     """
     folder = configuration.load(path, data_dir=data_dir).collector.data_dir
     console = Console()
