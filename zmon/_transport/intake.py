@@ -75,10 +75,12 @@ class Intake:
         """Bytes held here."""
         return self._put - self._taken
 
-    @property
-    def room(self) -> int:
-        """Bytes that the ring may hold: what is left beside this queue and the largest snapshot that may come."""
-        return self.limit - max(self.nbytes, self.limit // 4, min(self.largest, self.limit // 2))
+    def room(self, converted: int) -> int:
+        """Return the bytes that the ring may hold while so many bytes of this queue are converted into it.
+
+        That is what the rest of the queue leaves, or a quarter of the limit, or the largest snapshot that may come.
+        """
+        return self.limit - max(self.nbytes - converted, self.limit // 4, min(self.largest, self.limit // 2))
 
     def put(self, snapshot: Snapshot) -> bool:
         """Append a snapshot, or count its rows if there is no room. Called by callers.

@@ -223,8 +223,9 @@ class Stream:
                 conversion = Conversion((), rejected=[snapshot.arguments for snapshot in snapshots])
             else:
                 conversion = self._converted(snapshots)
+            room = self.intake.room(sum(snapshot.nbytes for snapshot in snapshots))
             for layout, piece, nbytes in conversion.pieces:
-                self._ring.limit = max(self.intake.room, min(nbytes + OVERHEAD, self._limit))
+                self._ring.limit = max(room, min(nbytes + OVERHEAD, self._limit))
                 self._ring.append(layout, piece, nbytes)
             ordinal, labels = snapshots[-1].ordinal, first.kind == "labels"
             self._ledger.add(conversion, ordinal, issued=self._ring.issued, labels=labels)

@@ -63,14 +63,16 @@ def test_a_queue_that_fills_up_lets_the_engine_hurry() -> None:
 
 def test_the_ring_leaves_room_for_the_largest_batch() -> None:
     intake = Intake(8000)
-    assert intake.room == 6000
-    intake.put(one(nbytes=3000))
-    assert intake.room == 5000
-    intake.drop(intake.peek(1, 10**6))
-    assert intake.room == 5000, "another one may come"
+    assert intake.room(0) == 6000
+    intake.put(one(nbytes=2500))
+    intake.put(one(nbytes=2500))
+    assert intake.room(0) == 3000
+    assert intake.room(5000) == 5500, "what is being converted into the ring is not counted twice"
+    intake.drop(intake.peek(2, 10**6))
+    assert intake.room(0) == 5500, "another one may come"
     intake.put(one(nbytes=7900))
     intake.drop(intake.peek(1, 10**6))
-    assert intake.room == 4000, "and yet half of the limit is the ring's"
+    assert intake.room(0) == 4000, "and yet half of the limit is the ring's"
 
 
 def test_bytes_of_an_interrupted_call_are_forgotten_again() -> None:
