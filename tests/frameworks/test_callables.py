@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 import zmon
+from tests.support.frameworks import require
 from tests.support.twins import overhead
 from tests.support.waiting import counts
 
@@ -67,6 +68,10 @@ def test_logits_are_recognised_by_their_name(publisher: Make) -> None:
     del pub.publish
     zmon.watch(lambda rows: Output, pub, output="proba")([[1.0]])  # the two contradict each other
     assert counts(pub)[1] == {"probabilities_range": 1}
+    frame = require("pandas").DataFrame({"logits": [0.9], "other": [0.1]})  # a class of this name is none
+    listening = Listening(pub)
+    zmon.watch(lambda rows: frame, pub)([[1.0]])
+    assert listening.kept[0]["probabilities"] is frame
 
 
 def test_a_decorated_function(publisher: Make) -> None:

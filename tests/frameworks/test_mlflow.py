@@ -90,10 +90,13 @@ def test_labels_and_values(loaded: Any, pandas: Any, publisher: Make) -> None:
     assert counts(pub) == (300, {})
 
 
-def test_the_output_must_be_declared(loaded: Any, pandas: Any, publisher: Make) -> None:
+def test_the_output_must_be_declared(
+    loaded: Any, pandas: Any, publisher: Make, caplog: pytest.LogCaptureFixture
+) -> None:
     bare = loaded(lambda rows: pandas.DataFrame({"class": ["setosa"] * len(rows), "score": 0.5}))
     with pytest.raises(zmon.ConfigurationError, match="pass output='label', 'proba'"):
         zmon.watch(bare, publisher())
     pub = publisher(classes=list(NAMES))
     zmon.watch(bare, pub, output="label").predict(X)
     assert counts(pub) == (0, {"multi_output": 150})
+    assert "predict returns the columns ['class', 'score']; watch a function that returns one of them" in caplog.text

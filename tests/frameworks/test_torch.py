@@ -91,6 +91,56 @@ def test_logits_in_any_precision(dtype: str, torch: Any, publisher: Make) -> Non
     assert kept[0]["inputs"].shape == (40, 4)
 
 
+class OnDevice:
+    """Memory of a device: NumPy cannot reach it until it has been copied to the host."""
+
+    def __init__(self, values: Any, dtype: str = "torch.float32") -> None:
+        self.values, self.dtype = values, dtype
+
+    def __array__(self, *_: Any, **__: Any) -> Any:
+        raise TypeError("can't convert cuda:0 device type tensor to numpy")
+
+
+class Tensor(OnDevice):
+    def detach(self) -> Any:
+        return self
+
+    def cpu(self) -> Any:
+        return require("torch").from_numpy(self.values)
+
+
+class CudaArray(OnDevice):
+    __cuda_array_interface__ = ()
+
+    def get(self) -> Any:
+        return self.values
+
+
+@pytest.mark.parametrize("kind", [Tensor, CudaArray])
+def test_results_on_a_device_are_copied_to_the_host(kind: Callable[[Any], Any], publisher: Make) -> None:
+    pub = publisher(classes=2)
+    kept: list[Any] = []
+    pub.publish = lambda *args, **kwargs: kept.append(kwargs)  # type: ignore[method-assign]
+    p = np.full((40, 2), 0.5, np.float32)
+    answer = kind(p)
+    assert zmon.watch(lambda rows: answer, pub)(kind(X)) is answer
+    np.testing.assert_array_equal(kept[0]["probabilities"], p)
+    np.testing.assert_array_equal(kept[0]["inputs"], X)
+
+
+def test_tensors_without_values(torch: Any, publisher: Make) -> None:
+    """Outputs without values are rejected; inputs without columns are left out."""
+    pub = publisher(classes=3)
+    watched = zmon.watch(lambda rows: torch.empty((40, 3), device="meta"), pub)
+    watched(torch.from_numpy(X))
+    assert counts(pub) == (0, {"probabilities_dtype": 40})
+    good = zmon.watch(lambda rows: torch.full((40, 3), 1 / 3), pub)
+    good(torch.from_numpy(X).to_sparse())
+    good(torch.empty((40, 4), device="meta"))
+    assert counts(pub) == (80, {"probabilities_dtype": 40})
+    assert not pub.stats.degraded
+
+
 @pytest.mark.filterwarnings("ignore:.*torch.jit")
 def test_a_scripted_module_and_several_outputs(torch: Any, model: Any, publisher: Make) -> None:
     class Two(torch.nn.Module):  # type: ignore[misc]

@@ -75,9 +75,14 @@ def to_array(value: Any, what: str) -> Array:
     """Return an array, a tensor on any device, or a list as an array; Rejected if it is none of these."""
     if type(value).__name__ in _SYMBOLIC:
         raise Rejected("symbolic", "the call was traced and had no values; watch the outermost compiled function")
-    if hasattr(value, "detach"):  # a PyTorch tensor, perhaps on a device, perhaps with a gradient
-        value = value.detach().cpu()
-        value = (value.float() if "bfloat16" in str(value.dtype) else value).numpy()
+    try:
+        if hasattr(value, "detach"):  # a PyTorch tensor, perhaps on a device, perhaps with a gradient
+            value = value.detach().cpu()
+            value = (value.float() if "bfloat16" in str(value.dtype) else value).numpy()
+        elif hasattr(value, "__cuda_array_interface__"):  # CuPy's, which refuses __array__
+            value = value.get()
+    except Exception as error:  # noqa: BLE001 - sparse tensors, tensors without values
+        raise Rejected(f"{what}_dtype", f"{what} of type {type(value).__name__} are not an array: {error}") from None
     array = as_array(value, what)
     return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
 
