@@ -16,12 +16,11 @@ from zmon._capture import frames
 from zmon._capture.columns import as_array
 from zmon._capture.snapshot import Arguments, Unusable
 from zmon._transport.intake import Snapshot
-from zmon._transport.ring import MERGE_ROWS
 from zmon.errors import Rejected
 
 _ROWS = ("labels", "predictions", "ids")  # one value stands for one row
 _CONTAINERS = (dict, list, np.ndarray)
-MOST_ROWS = MERGE_ROWS  # of calls that are joined: as many as of calls that travel together
+MOST_ROWS = 4096  # of calls that are joined
 MOST_BYTES = 2 * 2**20
 LARGE = 128 * 2**10  # bytes of a call that is not joined: copying costs more than it saves
 
@@ -61,7 +60,11 @@ def bundles(snapshots: Sequence[Snapshot]) -> Iterator[list[Call]]:
     group: list[Call] = []
     rows = nbytes = 0
     for snapshot in snapshots:
-        call = _call(snapshot)
+        call = (
+            Call(snapshot, snapshot.arguments, group[-1].key)
+            if group and _is_like(snapshot, group[-1])
+            else _call(snapshot)
+        )
         joins = group and call.key is not None and call.key == group[-1].key
         if group and not (joins and rows + snapshot.rows <= MOST_ROWS and nbytes + snapshot.nbytes <= MOST_BYTES):
             yield group
@@ -82,6 +85,19 @@ def join(calls: Sequence[Call]) -> Bundle:
     columns = zip(*(call.arguments for call in calls), strict=True)
     joined = (_joined(column, counts) if column[0] is not None else None for column in columns)
     return Bundle(calls, Arguments._make(joined), counts, nows)
+
+
+def _is_like(snapshot: Snapshot, call: Call) -> bool:
+    """Return whether a snapshot holds arrays of the same form as those of a call, which is quick to see."""
+    before = call.snapshot
+    if call.key is None or snapshot.rows != before.rows or snapshot.kind != before.kind:
+        return False
+    for value, other in zip(snapshot.arguments, before.arguments, strict=True):
+        if value is not other and not (
+            type(value) is np.ndarray is type(other) and value.dtype == other.dtype and value.shape == other.shape
+        ):
+            return False
+    return True
 
 
 def _call(snapshot: Snapshot) -> Call:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -19,7 +19,7 @@ def as_array(value: Any, what: str) -> Array:
         # NumPy's own kinds are known; those of extensions, such as bfloat16, are floats.
         return value if value.dtype.kind != "V" or value.dtype.names else value.astype(np.float32)
     try:
-        if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        if is_masked_array(value) and np.ma.is_masked(value):
             if value.dtype.kind in "fiub":
                 return np.ma.filled(value.astype(np.float64), np.nan)
             objects: Array = value.data.astype(object)  # filled(None) would fill in a default
@@ -28,6 +28,16 @@ def as_array(value: Any, what: str) -> Array:
         return np.asarray(value)
     except Exception as error:  # noqa: BLE001 - ragged lists, tensors that refuse
         raise Rejected(f"{what}_dtype", f"{what} of type {type(value).__name__} are not an array: {error}") from None
+
+
+def is_masked_array(value: Any) -> TypeGuard[np.ma.MaskedArray[Any, Any]]:
+    """Return whether a value is a masked array.
+
+    NumPy loads its module of masked arrays at first use, which takes 50 ms of the interpreter: plain arrays and values
+    of other types do not make it.
+    """
+    kind = type(value)
+    return kind is not np.ndarray and issubclass(kind, np.ndarray) and issubclass(kind, np.ma.MaskedArray)
 
 
 def as_list(value: Any, what: str) -> list[Any] | Array:

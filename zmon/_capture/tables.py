@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from zmon._capture import frames
-from zmon._capture.columns import as_array
+from zmon._capture.columns import as_array, is_masked_array
 from zmon._capture.frames import ColumnData
 from zmon.batch import Array
 from zmon.errors import Rejected
@@ -61,7 +61,7 @@ def read(value: Any, rows: int) -> Table:
         return Table(None, 1, len(value), lambda _: frames.data(value))
     elif hasattr(value, "toarray") and hasattr(value, "nnz"):
         return _of_sparse(value)
-    return _of_array(value if isinstance(value, np.ma.MaskedArray) else as_array(value, "inputs"))
+    return _of_array(value if is_masked_array(value) else as_array(value, "inputs"))
 
 
 def _of_array(array: Array) -> Table:
@@ -75,7 +75,7 @@ def _of_array(array: Array) -> Table:
         array = array[:, np.newaxis]
     if array.ndim != 2:
         raise Rejected("inputs_shape", f"inputs of shape {array.shape}; expected (n, n_features)")
-    if array.dtype.kind in NUMBERS and isinstance(array, np.ma.MaskedArray):
+    if array.dtype.kind in NUMBERS and is_masked_array(array):
         array = np.ma.filled(array.astype(np.float64), np.nan) if np.ma.is_masked(array) else np.asarray(array)
     matrix = array if array.dtype.kind in NUMBERS else None
     if matrix is None and array.dtype.kind not in "bOUSMm":
@@ -84,7 +84,7 @@ def _of_array(array: Array) -> Table:
 
 
 def _plain(column: Array) -> ColumnData:
-    if isinstance(column, np.ma.MaskedArray):
+    if is_masked_array(column):
         if np.ma.is_masked(column):
             objects: Array = column.data.astype(object)  # filled(None) would fill in a default
             objects[np.ma.getmaskarray(column)] = None
