@@ -366,6 +366,8 @@ def _seconds(timeout: Any, default: float) -> float:
     """Return a number of seconds to wait: `default` for what is none, a day at most."""
     try:
         seconds = float(timeout)
+    except OverflowError:  # an integer beyond all floats
+        return 86400.0
     except (TypeError, ValueError):
         return default
     return default if math.isnan(seconds) else min(max(seconds, 0.0), 86400.0)

@@ -34,6 +34,7 @@ class Child:
         path.write_text(start + textwrap.dedent(script))
         self.process = subprocess.Popen(
             [sys.executable, str(path), collector, *arguments],
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -43,8 +44,8 @@ class Child:
         )
         self.said = ""
 
-    def end(self, timeout: float = PATIENCE) -> str:
-        """Return what it printed; fail if it does not end in time, or with a traceback."""
+    def end(self, timeout: float = PATIENCE, noisy: bool = False) -> str:
+        """Return what it printed; fail if it does not end in time, or with a traceback unless it is `noisy`."""
         try:
             out, self.said = self.process.communicate(timeout=timeout)
         except subprocess.TimeoutExpired:
@@ -53,13 +54,13 @@ class Child:
             os.killpg(self.process.pid, signal.SIGKILL)
             out, said = self.process.communicate()
             raise AssertionError(f"the child hangs; it printed {out!r} and\n{said}") from None
-        assert "Traceback" not in self.said, self.said
+        assert noisy or "Traceback" not in self.said, self.said
         assert "SyntaxError" not in self.said, self.said
         return out
 
-    def result(self, timeout: float = PATIENCE) -> dict[str, Any]:
+    def result(self, timeout: float = PATIENCE, noisy: bool = False) -> dict[str, Any]:
         """Return the results it reported; fail if it did not end by itself, with exit code 0."""
-        lines = self.end(timeout).splitlines()
+        lines = self.end(timeout, noisy).splitlines()
         assert self.process.returncode == 0, f"it ended with {self.process.returncode}: {self.said}"
         result: dict[str, Any] = json.loads(lines[-1])
         return result
@@ -68,3 +69,9 @@ class Child:
         """Wait for the next line that it prints."""
         assert self.process.stdout is not None
         return self.process.stdout.readline().strip()
+
+    def go_on(self) -> None:
+        """Send a line to the script, which waits for one."""
+        assert self.process.stdin is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()

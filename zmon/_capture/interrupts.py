@@ -7,9 +7,9 @@ may inject an exception. These must pass. What an argument's own methods raise m
 from __future__ import annotations
 
 import dis
-import signal
+import inspect
 from collections.abc import Iterator
-from types import CodeType, FrameType
+from types import FrameType
 
 _RAISE = dis.opmap["RAISE_VARARGS"]
 _PACKAGE = __name__.partition(".")[0]
@@ -18,13 +18,12 @@ _PACKAGE = __name__.partition(".")[0]
 def is_asynchronous(error: BaseException) -> bool:
     """Return whether an exception caught in the model's thread came from outside the statement that it interrupted.
 
-    An exception is asynchronous if a signal handler is among the frames of its traceback; if it is not an `Exception`
-    and no argument's code raised it; or if it surfaced in a frame of this package without being a built-in exception,
-    because this package raises only `zmon.errors.Rejected` there and C code raises built-in ones.
+    An exception is asynchronous if a signal handler or a trace function is among the frames of its traceback; if it is
+    not an `Exception` and no argument's code raised it; or if it surfaced in a frame of this package without being a
+    built-in exception, because this package raises only `zmon.errors.Rejected` there and C code raises built-in ones.
     """
     frames = list(_frames(error))
-    handlers = _handlers()
-    if any(frame.f_code in handlers for frame, _ in frames):
+    if any(_is_handler(frame) for frame, _ in frames):
         return True
     innermost, at = frames[-1]
     ours = innermost.f_globals.get("__name__", "").partition(".")[0] == _PACKAGE
@@ -40,12 +39,12 @@ def _frames(error: BaseException) -> Iterator[tuple[FrameType, int]]:
         trace = trace.tb_next
 
 
-def _handlers() -> set[CodeType]:
-    """Return the code of the signal handlers that are installed now."""
-    handlers = set()
-    for number in signal.valid_signals():
-        handler = signal.getsignal(number)
-        code = getattr(getattr(handler, "__func__", handler), "__code__", None)
-        if code is not None:
-            handlers.add(code)
-    return handlers
+def _is_handler(frame: FrameType) -> bool:
+    """Return whether a function was called with a frame, as signal handlers and trace functions are."""
+    code = frame.f_code
+    count = code.co_argcount + code.co_kwonlyargcount + bool(code.co_flags & inspect.CO_VARARGS)
+    for name in code.co_varnames[:count]:
+        value = frame.f_locals.get(name)
+        if any(isinstance(each, FrameType) for each in (value if type(value) is tuple else (value,))):
+            return True
+    return False

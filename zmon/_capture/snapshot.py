@@ -312,5 +312,7 @@ def count_rows(value: Any) -> int:
         return 1
     try:
         return int(value.shape[0]) if hasattr(value, "shape") else len(value)
-    except Exception:  # noqa: BLE001 - a lazy frame, or an object without a length
-        return 1
+    except BaseException as error:
+        if is_asynchronous(error):
+            raise
+        return 1  # a lazy frame, or an object without a length

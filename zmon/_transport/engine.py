@@ -133,6 +133,8 @@ class Engine:
             left = deadline - time.monotonic()
             if left <= 0 or self.is_current or not self._serving:
                 return condition()
+            if not self._running:  # it ended, or a start was interrupted
+                self._start()
             time.sleep(min(left, poll.next()))  # where greenlets are, others run meanwhile
         return True
 

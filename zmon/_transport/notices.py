@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 
 log = logging.getLogger("zmon")
@@ -15,8 +16,10 @@ def say(line: str, *values: object, level: int = logging.WARNING, trace: bool = 
     """Log a line; a handler that raises costs only the line."""
     try:
         log.log(level, line, *values, exc_info=trace)
-    except Exception:  # noqa: BLE001 - handlers are the service's code
-        return
+    except BaseException as error:
+        # Handlers are the service's code. In the main thread, Ctrl-C and the like interrupt them, and must pass.
+        if not isinstance(error, Exception) and threading.current_thread() is threading.main_thread():
+            raise
 
 
 class RateLimit:
