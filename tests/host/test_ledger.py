@@ -25,11 +25,13 @@ COUNTED = """
 class Caller(threading.Thread):
     def __init__(self, work, times):
         super().__init__()
-        self.work, self.times, self.begun, self.done = work, times, 0, 0
+        self.work, self.times, self.begun, self.done, self.stopped = work, times, 0, 0, False
         self.start()
 
     def run(self):
         for number in range(self.times):
+            if self.stopped:
+                break
             rows = number % 7 + 1
             self.begun += rows
             self.work(rows, number)
@@ -151,13 +153,16 @@ for number in range(40 if FULL else 8):
     works = [lambda rows, _: one.publish(P[rows])] * 2
     works += [lambda rows, n: one.publish(P[rows], [{"age": n, "country": "de"}] * rows)]
     works += [lambda rows, _: one.publish_labels(list(range(rows)), [1] * rows)]
-    callers = [Caller(work, 1500) for work in works]
+    callers = [Caller(work, 10**9) for work in works]
     sampler = Sampler(one, callers)
     goal = random.Random(number).randrange(1, 10_000)
     wait_for(lambda: sum(caller.done for caller in callers) > goal)
     one.close()
     closed = states(one.stats)
+    goal = sum(caller.done for caller in callers) + 1000
+    wait_for(lambda: sum(caller.done for caller in callers) > goal)
     for caller in callers:
+        caller.stopped = True
         caller.join()
     sampler.end()
     totals.append({"wrong": sampler.wrong[:2], "passed": sum(caller.done for caller in callers),
@@ -178,7 +183,7 @@ def test_publishing_threads_while_it_is_closed(collector: Collector, child: Star
     assert sum(each["stats"]["dropped"].get("closed", 0) for each in totals) > 0, "calls came after the end"
     collector.stop()
     acknowledged = sum(each["stats"]["acknowledged"] for each in totals)
-    assert arrived(collector) == acknowledged
+    assert arrived(collector) >= acknowledged > 0  # rows under way when it is closed may arrive
     assert collector.service.telemetry.get("lost") == 0
 
 
