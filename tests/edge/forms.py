@@ -23,7 +23,7 @@ FRAMES: dict[str, Callable[[Columns], Any]] = {
     "pandas-arrow": lambda columns: require("pandas").DataFrame(dict(columns)).convert_dtypes(dtype_backend="pyarrow"),
     "polars": lambda columns: require("polars").DataFrame(dict(columns), strict=False),
     "arrow": lambda columns: require("pyarrow").table(dict(columns)),
-    "columns": dict,
+    "columns": lambda columns: {name: list(values) for name, values in columns.items()},
     "rows": rows,
 }
 NAMED = ("pandas", "pandas-nullable", "pandas-arrow", "polars", "arrow")  # those that have columns in an order

@@ -18,11 +18,11 @@ from typing import Any
 from zmon_collector.config import parse
 from zmon_collector.loading import load_plugins
 from zmon_collector.service import Service
-from zmon_collector.windows.window import Now
+from zmon_collector.windows.window import Now, Tally
 
 import zmon
 from tests.support.waiting import PATIENCE, until
-from zmon import Report, Stats
+from zmon import Report, RowCounts, Stats
 from zmon.hooks import hookimpl
 
 DAY = 86_400
@@ -185,18 +185,17 @@ class Model:
         found = Outcome(stats=stats)
 
         def complete() -> bool:
-            return sum(_accounted(report) for report in self._edge.reports.of(self.name)) >= arrived
+            return sum(map(_accounted, self._counts())) >= arrived
 
-        until(complete, what=f"{arrived} rows in reports ({self._edge.reports.of(self.name)}, {stats})")
-        reports = self._edge.reports.of(self.name)
-        for report in reports:
-            for rows in report.rows.values():
-                found.rows += rows.received
-                found.lost += rows.lost
-                found.late += rows.late
-                found.sampled_out += rows.sampled_out
-                found.rejected.update(rows.rejected)
-                found.degraded.update(getattr(rows, "degraded", {}))
+        until(complete, what=f"{arrived} rows in reports of {stats}")
+        for rows in self._counts():
+            found.rows += rows.received
+            found.lost += rows.lost
+            found.late += rows.late
+            found.sampled_out += rows.sampled_out
+            found.rejected.update(rows.rejected)
+            found.degraded.update(rows.degraded)
+        for report in self._edge.reports.of(self.name):
             if any(rows.received for rows in report.rows.values()):
                 assert report.window.start not in found.windows, "a window closed before all rows had arrived"
                 found.windows[report.window.start] = _points(report)
@@ -204,12 +203,15 @@ class Model:
         found.log = [line for line in self._edge.log.lines if self.name in line]
         return found
 
+    def _counts(self) -> list[RowCounts | Tally]:
+        """Return the row counts of all reports, and those that no window has taken yet, as of a model without rows."""
+        known = self._edge.service.ingestor.models.get((self.name, ""))
+        waiting = [] if known is None else list(known.windows.unplaced.values())
+        return [rows for report in self._edge.reports.of(self.name) for rows in report.rows.values()] + waiting
 
-def _accounted(report: Report) -> int:
-    return sum(
-        rows.received + rows.lost + rows.late + rows.sampled_out + sum(rows.rejected.values())
-        for rows in report.rows.values()
-    )
+
+def _accounted(rows: RowCounts | Tally) -> int:
+    return rows.received + rows.lost + rows.late + rows.sampled_out + sum(rows.rejected.values())
 
 
 def _points(report: Report) -> dict[Key, float]:

@@ -7,9 +7,12 @@ import shutil
 import sys
 import tempfile
 import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
+import zmon_collector
+import zmon_plugins
 from zmon_collector.admin import ask
 
 import zmon
@@ -77,11 +80,21 @@ def publish(collector: Mortal) -> None:
         publisher.close(timeout=0)
 
 
+def keep_source(path: Path) -> None:
+    """Keep the packages of this release, for the tests in which it talks to later ones."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as kept:
+        for package in (zmon, zmon_collector, zmon_plugins):
+            folder = Path(package.__file__).parent
+            for file in sorted(folder.rglob("*.py")):
+                kept.write(file, file.relative_to(folder.parent))
+
+
 def main() -> None:
     folder = HERE / zmon.__version__
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "anodot").mkdir(parents=True)
     (folder / "frames.json").write_text(json.dumps(frames(), indent=1))
+    keep_source(folder / "source.zip")
     with tempfile.TemporaryDirectory() as work:
         killed = Mortal(Path(work) / "killed", CONFIG)
         killed.checkpoint_bytes = 10_000

@@ -146,6 +146,7 @@ class Assembler:
         columns = outputs.check(found, self.task, rejected, degraded)
         names = () if found.classes is None else found.classes.names
         columns = _checked("batch", columns, self._book.outputs(names))
+        now = self._add_times(bundle, columns, rejected)
         lost = rejected.rows_affected() if rejected else None
         if lost is not None and lost.all():
             return Conversion((), rejected=rejected.first_losses())
@@ -161,7 +162,6 @@ class Assembler:
         ids = self._part(bundle, "ids", degraded, rows.identifiers, count)
         if ids is not None and (ids.absent is None or not ids.absent.all()):
             columns.append(("ids", ids.values))
-        now = self._add_times(bundle, columns, degraded)
         return self._finish("batch", Rows(columns, dictionaries), now, (rejected, degraded))
 
     def _late_labels(self, bundle: Bundle) -> Conversion:
@@ -183,7 +183,7 @@ class Assembler:
         unlabelled = np.asarray(missing.reshape(count, -1).all(axis=1))
         rejected.add("label_missing", "a label is None or NaN", unlabelled)
         columns = [("ids", ids.values), ("labels", labels)]
-        now = self._add_times(bundle, columns, degraded)
+        now = self._add_times(bundle, columns, rejected)
         return self._finish("labels", Rows(columns, {}), now, (rejected, degraded))
 
     def _finish(self, kind: str, batch: Rows, now: int, faults: tuple[Faults, Faults]) -> Conversion:
@@ -270,15 +270,19 @@ class Assembler:
             columns.append(("segments", np.column_stack([each.codes for each in coded])))
             dictionaries["segments"] = tuple(each.names for each in coded)
 
-    def _add_times(self, bundle: Bundle, columns: list[tuple[str, Array]], degraded: Faults) -> int:
-        """Add timestamps if rows differ in time; return the time of rows without."""
+    def _add_times(self, bundle: Bundle, columns: list[tuple[str, Array]], rejected: Faults) -> int:
+        """Add timestamps if rows differ in time; return the time of rows without.
+
+        Rows whose time cannot be used are rejected: with another time they would close windows early, and make sound
+        rows late.
+        """
         now = bundle.nows[-1]
-        count = degraded.rows
+        count = rejected.rows
         called: int | Array = now
         if len(bundle.calls) > 1:
             called = np.repeat(np.array(bundle.nows, dtype=np.int64), bundle.counts)
         given = self._part(
-            bundle, "timestamps", degraded, lambda value, faults: times.of_rows(value, count, called, faults)
+            bundle, "timestamps", rejected, lambda value, faults: times.of_rows(value, count, called, faults)
         )
         if given is not None:
             nanos, naive = given

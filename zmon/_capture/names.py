@@ -10,19 +10,19 @@ from zmon._wire.checks import MAX_NAME
 
 
 def feature_names(given: Sequence[Any]) -> tuple[str, ...]:
-    """Return a different name for each column: its text, or its place if it has none.
+    """Return a different name for each column: its text, or a stand-in that does not depend on its place.
 
     >>> feature_names(["a", 0, "", None, "a"])
-    ('a', '0', 'column_2', 'column_3', 'a_2')
+    ('a', '0', 'unnamed', 'unnamed_2', 'a_2')
     """
     names: dict[str, None] = {}
     taken = {text_of(name) for name in given if not is_missing(name)}
-    for place, each in enumerate(given):
+    for each in given:
         name = "" if is_missing(each) else shortened(text_of(each))
         if not name:
-            name = _free(f"column_{place}", taken | names.keys(), "_")
+            name = _free("unnamed", taken | names.keys())
         elif name in names:
-            name = _free(f"{name}_2", taken | names.keys(), "_")
+            name = _free(name, taken | names.keys())
         names[name] = None
     return tuple(names)
 
@@ -32,9 +32,9 @@ def shortened(name: str) -> str:
     return name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 1]}…"
 
 
-def _free(name: str, taken: set[str], separator: str) -> str:
-    number, free = 2, name
+def _free(name: str, taken: set[str]) -> str:
+    number, free = 1, name
     while free in taken:
         number += 1
-        free = f"{name}{separator}{number}"
+        free = f"{name}_{number}"
     return free

@@ -14,7 +14,8 @@ from zmon._capture.faults import Faults
 from zmon.batch import Array
 from zmon.errors import ConfigurationError, Rejected
 
-SUM_SLACK, SUM_SLACK_HALF = 1e-3, 1e-2  # how far the probabilities of a row may sum to something other than 1
+# How far the probabilities of a row may sum to something other than 1: bfloat16, or rounding to two digits, gets there.
+SUM_SLACK = 0.02
 
 
 class Outputs(NamedTuple):
@@ -118,15 +119,14 @@ def _check_probabilities(array: Array, task: str, rejected: Faults, degraded: Fa
     floats = array.astype(np.float32) if array.dtype == np.float16 else array
     sums = floats if array.ndim == 1 else np.einsum("ij->i", floats)  # without threads, unlike @
     off = np.abs(sums - 1.0) if array.ndim == 2 and task == "classification" else None
-    slack = SUM_SLACK_HALF if array.dtype == np.float16 else SUM_SLACK
-    if (off is not None and off.max() <= slack) or (off is None and np.isfinite(sums).all()):
+    if (off is not None and off.max() <= SUM_SLACK) or (off is None and np.isfinite(sums).all()):
         return array
     finite = np.isfinite(sums)
     if not finite.all():
         rejected.add("probabilities_nan", "a probability is NaN or infinite", ~finite)
         array = np.where(finite if array.ndim == 1 else finite[:, np.newaxis], array, array.dtype.type(0))
     if off is not None:
-        wrong = finite & (off > slack)
+        wrong = finite & (off > SUM_SLACK)
         degraded.add(
             "probabilities_sum",
             f"the probabilities of a row sum to {sums[wrong][0] if wrong.any() else 1:.4g}, not 1; independent classes "

@@ -296,7 +296,7 @@ def _own_cells(inputs: Any, names: Sequence[str]) -> int:
 def _rows(arguments: Arguments) -> int:
     """Return the number of rows of a call, by its outputs, or else by whatever was given."""
     for value in (arguments.probabilities, arguments.predictions, arguments.ids, *arguments[1:3]):
-        if value is not None:
+        if value is not None and type(value) is not Unusable:
             return count_rows(value)
     return 1
 

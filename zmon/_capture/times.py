@@ -53,7 +53,7 @@ def read(value: Any) -> Times:
 
 
 def of_rows(value: Any, rows: int, now: int | Array, faults: Faults) -> Times:
-    """Read one time, or one per row; a row whose time cannot be used gets the time of its call, `now`."""
+    """Read one time, or one per row; record the rows whose time cannot be used, and put `now` in its place."""
     times = read(value)
     nanos = times.nanos
     if nanos.ndim and len(nanos) != rows:
@@ -104,6 +104,8 @@ def _seconds(array: Array) -> Array:
 
 
 def _datetimes(array: Array) -> Array:
+    if np.datetime_data(array.dtype)[0] == "generic":  # NaT, which needs no unit
+        return np.full(array.shape, INVALID)
     seconds = seconds_of(array.reshape(-1)).reshape(array.shape)
     valid = (seconds >= 0) & (seconds <= LATEST)  # NaT is NaN
     nanos = np.where(valid, array, np.array(0, dtype=array.dtype)).astype("datetime64[ns]").astype(np.int64)

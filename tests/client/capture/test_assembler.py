@@ -281,7 +281,6 @@ DEGRADED: dict[str, tuple[str, int, dict[str, Any]]] = {
     "inputs too short": ("length_mismatch", 2, {"inputs": BASE}),
     "labels too short": ("length_mismatch", 2, {"labels": [1]}),
     "ids too long": ("length_mismatch", 2, {"ids": [1, 2, 3]}),
-    "times too short": ("length_mismatch", 2, {"timestamps": [1.7e9]}),
     "inputs of mixed kinds": ("inputs_kind", 2, {"inputs": [["a"], [1]]}),
     "inputs of dicts of mixed kinds": ("inputs_kind", 2, {"inputs": [{"a": "x"}, {"a": 2.5}]}),
     "inputs of complex numbers": ("inputs_dtype", 2, {"inputs": np.ones((2, 1), dtype=complex)}),
@@ -299,14 +298,6 @@ DEGRADED: dict[str, tuple[str, int, dict[str, Any]]] = {
     "no one": ("label_one_hot", 1, {"labels": [[0, 0, 0], [1, 0, 0]]}),
     "one-hot of another width": ("labels_shape", 2, {"labels": np.eye(2)}),
     "labels of lists": ("labels_shape", 2, {"labels": np.array([[], {}], dtype=object)}),
-    "milliseconds": ("timestamp_unit", 2, {"timestamps": 1.7e12}),
-    "milliseconds a row": ("timestamp_unit", 2, {"timestamps": [1.7e12, 1.7e12]}),
-    "beyond 2262": ("timestamp_invalid", 2, {"timestamps": 5e10}),
-    "NaN time": ("timestamp_invalid", 2, {"timestamps": np.nan}),
-    "negative time": ("timestamp_invalid", 2, {"timestamps": -1.0}),
-    "NaT": ("timestamp_invalid", 1, {"timestamps": np.array(["NaT", "2024-01-01"], dtype="datetime64[s]")}),
-    "time as text": ("timestamp_invalid", 2, {"timestamps": "yesterday"}),
-    "times of two dimensions": ("timestamp_invalid", 2, {"timestamps": [[1.7e9], [1.7e9]]}),
     "ids of fractions": ("ids_invalid", 2, {"ids": [1.5, 2.5]}),
     "a long id": ("ids_invalid", 1, {"ids": ["a" * 300, "b"]}),
     "segments without names": ("segments_invalid", 2, {"segments": ["de", "fr"]}),
@@ -323,6 +314,31 @@ def test_a_part_that_cannot_be_used_is_left_out(reason: str, rows: int, argument
     one = capture()
     assert degraded(one, P, **arguments) == {reason: rows}
     np.testing.assert_array_equal(columns(one, P, **arguments)[0]["probabilities"], P)
+
+
+REJECTED_TIMES: dict[str, tuple[str, int, dict[str, Any]]] = {
+    "times too short": ("length_mismatch", 2, {"timestamps": [1.7e9]}),
+    "milliseconds": ("timestamp_unit", 2, {"timestamps": 1.7e12}),
+    "milliseconds a row": ("timestamp_unit", 2, {"timestamps": [1.7e12, 1.7e12]}),
+    "beyond 2262": ("timestamp_invalid", 2, {"timestamps": 5e10}),
+    "NaN time": ("timestamp_invalid", 2, {"timestamps": np.nan}),
+    "negative time": ("timestamp_invalid", 2, {"timestamps": -1.0}),
+    "NaT": ("timestamp_invalid", 1, {"timestamps": np.array(["NaT", "2024-01-01"], dtype="datetime64[s]")}),
+    "time as text": ("timestamp_invalid", 2, {"timestamps": "yesterday"}),
+    "times of two dimensions": ("timestamp_invalid", 2, {"timestamps": [[1.7e9], [1.7e9]]}),
+    "NaT without a unit": ("timestamp_invalid", 2, {"timestamps": np.datetime64("NaT")}),
+}
+
+
+@pytest.mark.parametrize(("reason", "rows", "arguments"), REJECTED_TIMES.values(), ids=REJECTED_TIMES.keys())
+def test_rows_whose_time_cannot_be_used_are_rejected_and_settle_nothing(
+    reason: str, rows: int, arguments: dict[str, Any]
+) -> None:
+    one = capture(None)
+    made = convert(one, P, inputs=[{"a": 1.0}] * 2, **arguments)
+    assert {loss.reason: loss.rows for loss in made.rejected} == {reason: rows}
+    assert not made.degraded
+    assert one.classes == (() if rows == 2 else ("class_0", "class_1", "class_2"))
 
 
 @pytest.mark.parametrize(("reason", "arguments"), REJECTED.values(), ids=REJECTED.keys())
