@@ -22,7 +22,7 @@ from tests.bench.measure import Table, costs, paced, percentiles
 
 CALLS = 300  # a turn, at most
 TURN, TOTAL = 0.03, 1.5  # seconds of a turn, and of all turns, that slow forms take about
-BUFFER = 2**31  # bytes: large dicts are counted with much more than they hold
+BUFFER, CELL = 2**31, 128  # bytes; what publish() counts for a cell that waits, at most: more than it holds
 ENOUGH = 200  # calls, below which there is no 99th percentile
 EVERY = 0.001  # seconds between two cold calls
 
@@ -46,7 +46,7 @@ def called(case: Case, there: dict[str, str], raw: Send, quick: bool) -> dict[st
         calls: dict[str, Callable[[], Any]] = {"publish": lambda: one.publish(**arguments), "raw": raw}
         if copy is not None:
             calls["copy"] = copy
-        times, rounds = turns(calls["publish"], one, quick)
+        times, rounds = turns(calls["publish"], one, case, quick)
         loop = costs(calls, rounds, _hot(calls, times), lambda: settle(one))
         cold = paced(calls, min(rounds * times, 40 if quick else 300), EVERY)
         check(one)
@@ -83,7 +83,7 @@ def watched(case: Case, there: dict[str, str], raw: Send, quick: bool) -> dict[s
                 served(inputs)
 
         calls: Calls = {"by hand": by_hand, "watched": in_context if more else lambda: served(inputs), "raw": raw}
-        times, rounds = turns(by_hand, one, quick)
+        times, rounds = turns(by_hand, one, case, quick)
         loop = costs(calls, rounds, _hot(calls, times), lambda: settle(one))
         check(one)
     median = {name: float(np.median(each.times)) / 1e3 for name, each in loop.items()}
@@ -99,20 +99,21 @@ def publisher(there: dict[str, str]) -> zmon.Publisher:
     return zmon.Publisher("m", classes=["no", "yes"], agent_id="bench", buffer_bytes=BUFFER, **there)
 
 
-def turns(call: Callable[[], Any], one: zmon.Publisher, quick: bool) -> tuple[int, int]:
+def turns(call: Callable[[], Any], one: zmon.Publisher, case: Case, quick: bool) -> tuple[int, int]:
     """How many calls a turn and how many turns, so that slow forms take a second or two as well."""
     call()
     settle(one)  # it is connected, and warm
+    most = min(CALLS, BUFFER // (CELL * case.rows * case.columns))  # without a row that is dropped
     calls, used = 1, 0.0
-    while used < TURN / 3 and calls < CALLS:
-        calls = min(4 * calls, CALLS)
+    while used < TURN / 3 and calls < most:
+        calls = min(4 * calls, most)
         before = time.process_time()
         for _ in range(calls):
             call()
         settle(one)
         used = time.process_time() - before
     took = used / calls
-    calls = max(2, min(CALLS, int(TURN / took)))
+    calls = max(2, min(most, int(TURN / took)))
     if quick:
         return min(calls, 50), 2
     return calls, max(3, min(20, int(TOTAL / (calls * took))))
