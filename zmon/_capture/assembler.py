@@ -6,7 +6,6 @@ cannot be used. Nothing is remembered of what was not accepted.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -31,8 +30,6 @@ from zmon._wire.checks import check_columns, check_labels
 from zmon.batch import KINDS, Array, Schema
 from zmon.categories import Dictionaries
 from zmon.errors import ConfigurationError, Rejected, WireError
-
-log = logging.getLogger("zmon")
 
 HELD = 0.002  # seconds of work between two pauses
 LOGITS = '; logits must be turned into probabilities first, or published by zmon.watch(model, output="logits")'
@@ -101,7 +98,7 @@ class Assembler:
     # --- snapshots ---------------------------------------------------------------------------------------------------
 
     def convert(self, snapshots: Sequence[Snapshot]) -> Conversion:
-        """Convert snapshots, consecutive ones of one form together. Never raises for what a snapshot holds."""
+        """Convert snapshots, consecutive ones of one form together. Raises only what nobody foresaw."""
         self._paused_at = time.perf_counter()
         parts: list[Conversion] = []
         for calls in bundles(snapshots):
@@ -129,9 +126,8 @@ class Assembler:
             if len(calls) > 1:
                 return [made for call in calls for made in self._convert([call])]
             if not isinstance(error, Rejected):
-                log.debug("zmon: a batch cannot be converted", exc_info=True)
-            reason, detail = _reason(error, "the batch")
-            return [Conversion((), rejected=[Loss(reason, count, detail)])]
+                raise  # nobody foresaw it: whoever called counts it, with its trace in the log
+            return [Conversion((), rejected=[Loss(_REASONS.get(error.reason, error.reason), count, str(error))])]
 
     def _batch(self, bundle: Bundle) -> Conversion:
         given = bundle.arguments
