@@ -63,13 +63,13 @@ class Publisher:
     threshold : float
         For binary models: class 1 is predicted if ``p[1] > threshold``.
     task : str
-        ``"classification"`` or ``"regression"``.
+        ``"classification"``, ``"regression"``, or ``"multilabel"`` where every class is predicted by itself.
     tags : mapping of str to str, optional
         Free tags of this publisher.
     sample_rate : float
         Share of rows to capture, in (0, 1].
     buffer_bytes : int
-        Upper bound for the memory held; the oldest rows are dropped first.
+        Upper bound for the memory that rows hold, whether they are converted or not; the oldest are dropped first.
     secret_key : str, bytes or path, optional
         CURVE: this publisher's secret key, 40 characters of z85, or better the path of the file written by
         `zmon keygen`. Default: the file named by ``ZMON_SECRET_KEY_FILE``, else no CURVE.
@@ -193,7 +193,8 @@ class Publisher:
     def publish_labels(self, ids: Any, labels: Any, timestamps: Any = None) -> None:
         """Publish ground truth that arrives after its predictions. Return at once, never raise.
 
-        Any process may do so that uses the same model, version and classes.
+        Any process may do so that uses the same model and version. Its classes are matched by name with those of the
+        predictions, in any order.
 
         Parameters
         ----------
