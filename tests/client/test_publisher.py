@@ -170,8 +170,8 @@ def test_late_labels_are_rows_of_the_stream_and_counted_apart() -> None:
         ({"length_mismatch": 2}, {}, ([1, 2], ["a"])),
         ({"ids_invalid": 2}, {}, ([1.5, 2.5], ["a", "b"])),
         ({"label_missing": 1}, {}, ([1, 2], ["a", None])),
-        ({}, {"length_mismatch": 2}, ([1, 2], ["a", "b"], [1.0])),
-        ({}, {"timestamp_unit": 2}, ([1, 2], ["a", "b"], 1.7e12)),
+        ({"length_mismatch": 2}, {}, ([1, 2], ["a", "b"], [1.0])),
+        ({"timestamp_unit": 2}, {}, ([1, 2], ["a", "b"], 1.7e12)),
     ],
 )
 def test_wrong_late_labels_cost_the_rows_that_are_wrong(

@@ -185,6 +185,8 @@ class TimeLimitError(Exception):
     """What a server's soft time limit raises in the middle of anything."""
 
 
+# Where the limit strikes within a callback of the garbage collector, Python itself ignores it.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_time_limit_in_a_call_leaves_the_model_watched(publisher: Make) -> None:
     """The limit strikes anywhere in the watched call; it reaches the caller, and later calls are published."""
     pub = publisher()

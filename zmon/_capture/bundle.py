@@ -16,11 +16,12 @@ from zmon._capture import frames
 from zmon._capture.columns import as_array
 from zmon._capture.snapshot import Arguments, Unusable
 from zmon._transport.intake import Snapshot
+from zmon._transport.ring import MERGE_ROWS
 from zmon.errors import Rejected
 
 _ROWS = ("labels", "predictions", "ids")  # one value stands for one row
 _CONTAINERS = (dict, list, np.ndarray)
-MOST_ROWS = 4096  # of calls that are joined
+MOST_ROWS = MERGE_ROWS  # of calls that are joined: as many as travel together, because a ring drops whole messages
 MOST_BYTES = 2 * 2**20
 LARGE = 128 * 2**10  # bytes of a call that is not joined: copying costs more than it saves
 

@@ -36,6 +36,7 @@ from zmq.utils import z85
 import zmon
 from tests.support.collectors import Collector
 from tests.support.waiting import until
+from zmon._transport.keys import from_arguments
 from zmon._wire import control
 from zmon._wire import frames as wire
 from zmon.batch import Schema
@@ -439,8 +440,7 @@ def test_keygen_makes_a_pair_and_the_lines_that_use_it(tmp_path: Path, caplog: p
     loaded = load(config)
     gate = Authenticator(loaded.security, Telemetry())
     assert gate.enabled
-    one = zmon.Publisher("m", 2, "ipc:///nowhere", secret_key=hidden["pod"], server_key=str(out / "zmon.key"))
-    keys = one._keys
+    keys = from_arguments(hidden["pod"], str(out / "zmon.key"))
     assert keys is not None
     gate.check(keys.public.decode(), wire.Topic("m", "", "a"))
     secrets = [zmq.auth.load_certificate(path)[1].decode() for path in hidden.values()]
