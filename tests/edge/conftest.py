@@ -9,7 +9,7 @@ import pytest
 from tests.edge.harness import Edge
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
     edge = Edge(tmp_path_factory.mktemp("edge"))
     yield edge

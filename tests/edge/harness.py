@@ -1,4 +1,4 @@
-"""Arguments in, points out: real publishers and one real collector in this process, shared by all tests of a session.
+"""Arguments in, points out: real publishers and one real collector in this process, shared by all tests of this folder.
 
 Every example has a model of its own. Its rows lie in one day of 2023, which closes once its publishers have said
 goodbye, so an example takes tens of milliseconds.
