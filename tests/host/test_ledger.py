@@ -184,7 +184,8 @@ def test_publishing_threads_while_it_is_closed(collector: Collector, child: Star
     collector.stop()
     acknowledged = sum(each["stats"]["acknowledged"] for each in totals)
     assert arrived(collector) >= acknowledged > 0  # rows under way when it is closed may arrive
-    assert collector.service.telemetry.get("lost") == 0
+    dropped = sum(sum(each["stats"]["dropped"].values()) for each in totals)
+    assert collector.service.telemetry.get("lost") <= dropped
 
 
 OVERFLOW = (
