@@ -34,6 +34,10 @@ def run(script: str, timeout: float = 30.0, **environment: str) -> subprocess.Co
 
 
 WRONG = {
+    "an endpoint of any host": {"collector": "tcp://*:5757"},
+    "an endpoint with a NUL": {"collector": "ipc:///tmp/a\0b"},
+    "an endpoint with a space": {"collector": "tcp://a b:5757"},
+    "a control endpoint with a space": {"collector": "tcp://a:1", "control": "tcp://a :2"},
     "no model": {"model": ""},
     "a number as model": {"model": 3},
     "an unprintable model": {"model": "a\nb"},

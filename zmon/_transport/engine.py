@@ -171,7 +171,9 @@ class Engine:
             if process is not None and util is not None and process.current_process().name != "MainProcess":
                 util.Finalize(None, self.close, exitpriority=0)
         uwsgi = sys.modules.get("uwsgi")
-        if uwsgi is not None and not getattr(uwsgi, "opt", {}).get("enable-threads"):
+        options = getattr(uwsgi, "opt", {})
+        off = options.get("enable-threads") in (None, False, b"false", b"0") and not options.get("threads")
+        if uwsgi is not None and off:
             say("zmon: uWSGI runs without --enable-threads, so nothing is sent; add enable-threads = true")
 
     def after_fork(self) -> None:

@@ -41,7 +41,7 @@ def _check(what: str, endpoint: str) -> tuple[str, int]:
     """Return an endpoint's host and port, empty and 0 for a path; ConfigurationError if it is neither."""
     scheme, _, rest = endpoint.partition("://")
     host, _, port = rest.rpartition(":")
-    if rest and not any(map(str.isspace, endpoint)):
+    if rest and host != "*" and not any(character.isspace() or character == "\0" for character in endpoint):
         if scheme == "ipc" and len(rest.encode()) <= LONGEST_PATH:
             return "", 0
         if scheme == "tcp" and host and port.isascii() and port.isdigit() and 0 < int(port) <= 65535:

@@ -246,7 +246,7 @@ class Stream:
         """Convert snapshots; whatever a faulty one does costs its rows only."""
         try:
             return self._converter.convert(snapshots)
-        except Exception as error:  # noqa: BLE001 - what people pass has no end
+        except BaseException as error:  # noqa: BLE001 - what people pass has no end, and nobody else uses this thread
             if len(snapshots) == 1:
                 if self._notices.allows("internal"):
                     say("zmon: a batch of model %r cannot be converted; please report this", self._model, trace=True)

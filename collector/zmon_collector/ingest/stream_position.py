@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from zmon._wire.control import Greeting
-from zmon._wire.frames import Message
+from zmon._wire.frames import TALLY_REASONS, Message
 
 
 class StreamPosition:
@@ -49,14 +49,25 @@ class StreamPosition:
         return lost
 
     def update_tally(self, tally: Mapping[str, Any]) -> list[tuple[str, str, int]]:
-        """Replace the cumulative tally; return what it adds to the last one as (kind, reason, rows)."""
-        if not tally or tally == self.tally:
+        """Raise the cumulative tally; return what it adds to the last one as (kind, reason, rows).
+
+        A greeting overtakes batches that were sent before it, on another socket. Their older tallies change nothing: a
+        tally that went back would be counted again when the next one comes.
+        """
+        last = self.tally
+        if not tally or tally == last:
             return []
-        last, self.tally = self.tally, tally
-        added = [(kind, "", tally.get(kind, 0) - last.get(kind, 0)) for kind in ("sampled_out", "lost")]
+        newest: dict[str, Any] = {}
+        added = []
+        for kind in ("sampled_out", "lost"):
+            newest[kind] = max(tally.get(kind, 0), last.get(kind, 0))
+            added.append((kind, "", newest[kind] - last.get(kind, 0)))
         for kind in ("rejected", "degraded"):
-            before = last.get(kind, {})
-            added += [(kind, why, rows - before.get(why, 0)) for why, rows in tally.get(kind, {}).items()]
+            now, before = tally.get(kind, {}), last.get(kind, {})
+            kept = before if len(before.keys() | now.keys()) <= TALLY_REASONS else {}  # no genuine stream has more
+            newest[kind] = {**kept, **{why: max(rows, before.get(why, 0)) for why, rows in now.items()}}
+            added += [(kind, why, newest[kind][why] - before.get(why, 0)) for why in now]
+        self.tally = newest
         return [count for count in added if count[2] > 0]
 
 

@@ -45,6 +45,25 @@ def test_a_piece_that_cannot_be_converted_costs_its_rows_only(
     assert caplog.text.count("Traceback") == 1, "one trace for the first of them"
 
 
+class Ending(str):
+    """A value whose method raises what would end a thread."""
+
+    __slots__ = ()
+
+    def __hash__(self) -> int:
+        raise SystemExit
+
+
+def test_a_value_that_would_end_the_thread_costs_its_rows_only(collect: Any) -> None:
+    with collect().publisher("m", classes=2) as publisher:
+        publisher.publish(np.full((2, 2), 0.5), [{"word": Ending("x")}, {"word": "y"}])
+        publisher.publish(np.full((3, 2), 0.5), [{"word": "a"}] * 3)
+        assert publisher.flush(60)
+        stats = publisher.stats
+    assert stats.acknowledged >= 3
+    assert stats.acknowledged + sum(stats.rejected.values()) == 5
+
+
 def test_an_encoding_that_fails_drops_its_rows_and_the_stream_goes_on(
     collect: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -66,6 +66,23 @@ def test_a_new_stream_tells_all_it_has_counted() -> None:
     assert stream.update_tally(dict(tally)) == []
 
 
+def test_a_tally_that_a_greeting_has_overtaken_is_not_counted_again() -> None:
+    """Greetings and batches travel on two sockets: one that is behind must not lower what is known."""
+    stream = first_contact(greeting(acked=0, issued=5), b"mine")
+    newer = {"lost": 9, "sampled_out": 4, "rejected": {"x": 2, "y": 3}, "degraded": {"z": 1}}
+    assert len(stream.update_tally(newer)) == 5
+    assert stream.update_tally({"lost": 5, "sampled_out": 1, "rejected": {"x": 1}}) == []
+    assert stream.update_tally(newer) == []
+    assert stream.update_tally({**newer, "lost": 10}) == [("lost", "", 1)]
+
+
+def test_reasons_that_change_without_end_are_bounded() -> None:
+    stream = first_contact(greeting(acked=0, issued=5), b"mine")
+    for number in range(100):
+        stream.update_tally({"rejected": {f"reason_{number}_{i}": 1 for i in range(64)}})
+    assert len(stream.tally["rejected"]) <= 64
+
+
 @settings(max_examples=300)
 @given(st.data())
 def test_every_row_is_taken_once_or_lost_once(data: st.DataObject) -> None:
