@@ -67,7 +67,7 @@ class StreamPosition:
             kept = before if len(before.keys() | now.keys()) <= TALLY_REASONS else {}  # no genuine stream has more
             newest[kind] = {**kept, **{why: max(rows, before.get(why, 0)) for why, rows in now.items()}}
             added += [(kind, why, newest[kind][why] - before.get(why, 0)) for why in now]
-        self.tally = newest
+        self.tally = {kind: counts for kind, counts in newest.items() if counts}
         return [count for count in added if count[2] > 0]
 
 
