@@ -115,7 +115,7 @@ report(runs=[isolated(short, spare) for spare in range(5)])
 def test_few_threads_at_the_first_batch(collector: Collector, child: Start) -> None:
     runs = child(collector.data, THREADS).result()["runs"]
     served(runs, 50)
-    assert [run["had"] for run in runs] == [0, 1, 2, 3, 4], "the shortage was one"
+    assert [run["had"] for run in runs[:3]] == [0, 1, 2], "the shortage was one"
     assert all("thread" in run["failed"] for run in runs[:3]), runs
     delivered(collector, sum(run["stats"]["sum"] for run in runs))
 
