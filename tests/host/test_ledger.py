@@ -158,7 +158,7 @@ for number in range(40 if FULL else 8):
     goal = random.Random(number).randrange(1, 10_000)
     wait_for(lambda: sum(caller.done for caller in callers) > goal)
     one.close()
-    # Four callers without a pause leave the engine little of the interpreter, so it may end after the deadline of close().
+    # Four callers without a pause leave the engine little of the interpreter: it may end after the deadline of close().
     wait_for(lambda: one.stats.queued + one.stats.underway == 0)
     closed = states(one.stats)
     goal = sum(caller.done for caller in callers) + 1000
