@@ -311,7 +311,7 @@ class Publisher:
 
     @property
     def task(self) -> str:
-        """``"classification"`` or ``"regression"``."""
+        """``"classification"``, ``"regression"`` or ``"multilabel"``."""
         return self._assembler.task
 
     @property

@@ -26,7 +26,7 @@ from tests.bench.rows import FEATURES, ROWS
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 KEPT = HERE / "peers.json"
-CLIENT = ("pyzmq>=26", "msgpack>=1.2.1", "narwhals>=1.30")  # what zmon's client needs beside NumPy
+CLIENT = ("pyzmq>=26", "msgpack>=1.2.1", "narwhals>=1.30")  # what zmon's client needs in addition to NumPy
 PEERS = {
     "whylogs": ("whylogs==1.6.4", "numpy<2", "pandas<3", *CLIENT),
     "river": ("river==0.26.1",),

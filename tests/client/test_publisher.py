@@ -8,6 +8,7 @@ import sys
 import textwrap
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,8 @@ WRONG = {
     "an endpoint with a space": {"collector": "tcp://a b:5757"},
     "a control endpoint with a space": {"collector": "tcp://a:1", "control": "tcp://a :2"},
     "no model": {"model": ""},
+    "a feature that cannot be sent": {"features": ["caf\ud800"]},
+    "a feature that is too long": {"features": ["x" * 1025]},
     "a number as model": {"model": 3},
     "an unprintable model": {"model": "a\nb"},
     "a long model": {"model": "x" * 200},
@@ -65,7 +68,10 @@ WRONG = {
 
 def threads_of_zmon() -> list[str]:
     """Return the names of the engine's thread and of libzmq's."""
-    names = [(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
+    names = []
+    for task in Path("/proc/self/task").iterdir():
+        with suppress(OSError):  # ended meanwhile
+            names.append((task / "comm").read_text().strip())
     return [name for name in names if name.startswith(("zmon", "ZMQ"))]
 
 

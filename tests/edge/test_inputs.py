@@ -28,13 +28,15 @@ NUMBERS = [float(i) for i in range(N)]
 # --- 1: names --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("form", FRAMES)
-@pytest.mark.parametrize("odd", ["", " ", "\0", "x" * 2000, "caf\ud800", "a/b.c = d", "<b>"], ids=ascii)
+ODD = ["", " ", "\0", "x" * 2000, "caf\ud800", "a/b.c = d", "<b>"]
+# Frames refuse a lone surrogate themselves.
+ODD_NAMES = [(form, odd) for form in FRAMES for odd in ODD if form in ("columns", "rows") or "\ud800" not in odd]
+
+
+@pytest.mark.parametrize(("form", "odd"), ODD_NAMES, ids=ascii)
 @pytest.mark.parametrize("rows", [N, 1])
 def test_any_name_of_a_column(edge: Edge, form: str, odd: str, rows: int) -> None:
     """A CSV that was written with its index has a nameless column."""
-    if form not in ("columns", "rows") and "\ud800" in odd:
-        return  # the frame itself refuses this name
     model = edge.model(classes=NAMES)
     model.publish(P[:rows], FRAMES[form]({odd: NUMBERS[:rows], "age": [2.0] * rows}), Y[:rows])
     model.publish(P, FRAMES[form]({odd: NUMBERS, "age": [2.0] * N}), Y)

@@ -27,8 +27,16 @@ def with_one(bad: Any) -> list[Any]:
 ODD = ["caf\ud800", "\udfff", "a\0b", "\u202e", "e\u0301", "", " ", "=1+1", "x" * 5000, "🙂" * 300]
 
 
-@pytest.mark.parametrize("odd", ODD[:-2], ids=lambda text: ascii(text[:10]))
-@pytest.mark.parametrize("form", ["rows", "columns", "pandas", "object", "str array"])
+# pandas refuses a lone surrogate itself.
+ODD_FORMS = [
+    (form, odd)
+    for form in ("rows", "columns", "pandas", "object", "str array")
+    for odd in ODD[:-2]
+    if form != "pandas" or not any("\ud800" <= character <= "\udfff" for character in odd)
+]
+
+
+@pytest.mark.parametrize(("form", "odd"), ODD_FORMS, ids=lambda text: ascii(text[:10]))
 def test_one_odd_text_among_categories(edge: Edge, odd: str, form: str) -> None:
     values = with_one(odd)
     given: Any
@@ -37,10 +45,7 @@ def test_one_odd_text_among_categories(edge: Edge, odd: str, form: str) -> None:
     elif form == "str array":
         given = np.array([[value] for value in values])
     else:
-        try:
-            given = FRAMES[form]({"feat_0": values})
-        except UnicodeEncodeError:
-            return  # the frame itself refuses this text
+        given = FRAMES[form]({"feat_0": values})
     model = edge.model(classes=NAMES)
     model.publish(P, given, Y)
     model.publish(P, labels=Y)

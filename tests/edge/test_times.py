@@ -172,14 +172,19 @@ def test_times_as_features_are_seconds_however_far(edge: Edge, form: str) -> Non
     assert found.feature("feat_0", "max") == pytest.approx(max(SECONDS))
 
 
-@pytest.mark.parametrize("unit", ["ns", "us", "ms", "s"])
-@pytest.mark.parametrize("container", ["array", "pandas", "polars", "arrow", "rows"])
+UNITS = [
+    (unit, container)
+    for unit in ("ns", "us", "ms", "s")
+    for container in ("array", "pandas", "polars", "arrow", "rows")
+    if (unit, container) != ("s", "polars")  # polars has no seconds
+]
+
+
+@pytest.mark.parametrize(("unit", "container"), UNITS)
 def test_missing_times_and_fractions(edge: Edge, unit: str, container: str) -> None:
     times = np.array([1_700_000_000_500 + i for i in range(N)], "M8[ms]").astype(f"M8[{unit}]")
     times[::4] = "NaT"
     seconds = times[~np.isnat(times)].astype("M8[ns]").astype(float) / 1e9
-    if container == "polars" and unit == "s":
-        return  # polars has no seconds
     given: Any = {
         "array": lambda: times[:, None],
         "pandas": lambda: require("pandas").DataFrame({"feat_0": times}),

@@ -20,7 +20,7 @@ _COLLECTIONS = (list, tuple, set, frozenset, np.ndarray)
 # By code: the reason for a label, that for a prediction, and what is wrong.
 _FAULTS = {
     UNLABELLED: ("", "predictions_nan", "is None or NaN"),
-    UNKNOWN: ("label_unknown", "prediction_unknown", "is none of the classes"),
+    UNKNOWN: ("label_unknown", "prediction_unknown", "is not one of the classes"),
     OUTSIDE: ("label_index", "prediction_index", "is not an index of the classes; None or NaN is unlabelled"),
     FRACTION: ("labels_dtype", "predictions_dtype", "is a fractional number; expected a name or an index"),
     NOT_ONE_HOT: ("label_one_hot", "prediction_one_hot", "is a one-hot row that does not hold a single 1 and else 0"),
@@ -40,7 +40,7 @@ def read(value: Any, task: str, classes: Classes | None, faults: Faults) -> Arra
     if task == "multilabel":
         labels, wrong = members(value, classes, "labels")
         _same_length(labels, rows)
-        faults.add("label_unknown", f"a label is none of the classes {list(classes.names[:5])}, 0 or 1", wrong)
+        faults.add("label_unknown", f"a label is not one of the classes {list(classes.names[:5])}, 0 or 1", wrong)
         return labels
     labels = indices(value, classes, "labels")
     _same_length(labels, rows)

@@ -162,14 +162,13 @@ class Engine:
     # --- processes ---------------------------------------------------------------------------------------------------
 
     def _hook(self) -> None:
-        """Deliver what is left when a worker of multiprocessing or billiard ends: it runs finalizers, not atexit."""
+        """Deliver what is left when a worker of multiprocessing ends: it runs finalizers, not atexit."""
         if self._hooked:
             return
         self._hooked = True
-        for package in ("multiprocessing", "billiard"):
-            process, util = sys.modules.get(f"{package}.process"), sys.modules.get(f"{package}.util")
-            if process is not None and util is not None and process.current_process().name != "MainProcess":
-                util.Finalize(None, self.close, exitpriority=0)
+        process, util = sys.modules.get("multiprocessing.process"), sys.modules.get("multiprocessing.util")
+        if process is not None and util is not None and process.parent_process() is not None:
+            util.Finalize(None, self.close, exitpriority=0)
         uwsgi = sys.modules.get("uwsgi")
         options = getattr(uwsgi, "opt", {})
         off = options.get("enable-threads") in (None, False, b"false", b"0") and not options.get("threads")

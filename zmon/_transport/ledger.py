@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 from zmon._transport.conversion import Conversion, Loss
 from zmon._transport.intake import REFUSED, Intake
 from zmon._transport.notices import RateLimit, say
+from zmon._wire.checks import short_detail
 from zmon._wire.frames import TALLY_REASONS
 
 Counts = Mapping[str, int]
 _NONE: Counts = MappingProxyType({})
-DETAIL = 200  # characters of a detail that are kept
+DETAILS = 32  # reasons whose latest detail is kept; those of a greeting fit into its header
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,7 @@ class Ledger:
     def __init__(self, model: str, intake: Intake) -> None:
         self._intake = intake
         self.entry = Entry()
-        self.details: dict[str, str] = {}  # of rejected and degraded rows, the latest by reason
+        self.details: dict[str, str] = {}  # of rows rejected and degraded here, the latest by reason
         self._model = model
         self._limit = RateLimit()
         self._tally: tuple[object, ...] = ()
@@ -114,7 +115,6 @@ class Ledger:
         """Enter the totals of what collectors refused or degraded; `news` are the rows that were added."""
         self.entry = self.entry._replace(refused=dict(refused), degraded_there=dict(degraded))
         for reason, rows, detail in news:
-            self.details[reason] = detail
             self.say(reason, rows, "refused, or taken in part, by the collector", detail)
 
     def move(self, *, delivered: int, underway: int, pushed_out: int) -> None:
@@ -179,7 +179,7 @@ class Ledger:
     def say(self, reason: str, rows: int, what: str, detail: str) -> None:
         """Log that rows were rejected or the like, at a bounded rate for each reason."""
         if self._limit.allows(f"{what} {reason}"):
-            say("zmon: %s rows of model %r %s (%s): %s", rows, self._model, what, reason, detail)
+            say("zmon: %s rows of model %r %s (%s): %s", rows, self._model, what, reason, short_detail(detail))
 
     def _added(self, counts: Counts, losses: Iterable[Loss], what: str) -> Counts:
         new = dict(counts)
@@ -187,6 +187,13 @@ class Ledger:
             if reason not in new and len(new) >= TALLY_REASONS - 1:
                 reason = "other"
             new[reason] = new.get(reason, 0) + rows
-            self.details[reason] = detail[:DETAIL]
+            self._keep(reason, detail)
             self.say(reason, rows, what, detail)
         return MappingProxyType(new) if new != counts else counts
+
+    def _keep(self, reason: str, detail: str) -> None:
+        """Keep a detail for greetings, in a form that can be sent: it may quote any value."""
+        self.details.pop(reason, None)
+        self.details[reason] = short_detail(detail)
+        if len(self.details) > DETAILS:
+            del self.details[next(iter(self.details))]

@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from zmon._wire.checks import MAX_NAME
 from zmon.errors import ConfigurationError
 
 DEFAULT_COLLECTOR = "tcp://127.0.0.1:5757"
@@ -93,6 +94,10 @@ def names(what: str, value: Sequence[str] | None) -> tuple[str, ...] | None:
         return None
     if isinstance(value, str) or not all(isinstance(name, str) and name for name in value):
         raise ConfigurationError(f"{what} must be a sequence of strings, got {value!r:.60}")
+    for name in value:
+        if len(name) > MAX_NAME or any("\ud800" <= character <= "\udfff" for character in name):
+            limits = f"of at most {MAX_NAME} characters, without lone surrogates"
+            raise ConfigurationError(f"{what} must be names {limits}; got {name!r:.60}")
     if len(set(value)) != len(value):
         raise ConfigurationError(f"{what} must not repeat a name, got {value!r:.60}")
     return tuple(value)

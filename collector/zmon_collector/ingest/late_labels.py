@@ -81,7 +81,7 @@ class LateLabels:
         batch, kept = part.batch, arrival.model.rows_schema or part.batch.schema
         if batch.schema.task == "multilabel":
             return
-        if batch.ids.dtype.kind == "S":  # an empty id is none
+        if batch.ids.dtype.kind == "S":  # an empty id means that the row has none
             batch = batch.take(batch.ids != b"")
             if not batch.rows:
                 return

@@ -101,12 +101,10 @@ def test_a_time_in_another_unit_costs_its_row() -> None:
 
 @pytest.mark.parametrize(
     "far", [dt.datetime(9999, 12, 31), dt.datetime(9999, 12, 31, tzinfo=dt.UTC), np.datetime64("2600-01-01"), 5e10,
-            dt.datetime(1, 1, 1, tzinfo=dt.timezone(dt.timedelta(hours=14))), np.datetime64("2600-01-01", "ns")]
+            dt.datetime(1, 1, 1, tzinfo=dt.timezone(dt.timedelta(hours=14)))]
 )  # fmt: skip
 def test_a_time_beyond_2262_is_refused_and_never_wraps(far: Any) -> None:
     one = capture(BINARY)
-    if far == np.datetime64("2600-01-01", "ns") and isinstance(far, np.datetime64) and far < np.datetime64("2262"):
-        return  # NumPy wrapped it before zmon saw it
     assert rejected(one, P[:2], timestamps=far) == {"timestamp_invalid": 2}
     assert rejected(one, P[:2], timestamps=[far, far]) == {"timestamp_invalid": 2}
 

@@ -64,6 +64,14 @@ def test_a_value_that_would_end_the_thread_costs_its_rows_only(collect: Any) -> 
     assert stats.acknowledged + sum(stats.rejected.values()) == 5
 
 
+def test_a_detail_that_quotes_an_odd_value_does_not_stop_the_greetings(collect: Any) -> None:
+    with collect().publisher("m", classes=["a", "b"]) as publisher:
+        publisher.publish(np.full((2, 2), 0.5), labels=["caf\ud800", "a"])
+        publisher.reject("odd", "a value of an adapter: \udfff\x1b", 3)
+        assert publisher.flush(60), "the first greeting holds the details"
+        assert publisher.stats.acknowledged == 2
+
+
 def test_an_encoding_that_fails_drops_its_rows_and_the_stream_goes_on(
     collect: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

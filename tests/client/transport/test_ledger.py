@@ -9,9 +9,9 @@ import pytest
 from zmon._transport.answers import Answers
 from zmon._transport.conversion import Conversion, Loss
 from zmon._transport.intake import REFUSED, Intake, Snapshot
-from zmon._transport.ledger import Ledger, Stats
-from zmon._wire.control import Ack
-from zmon._wire.frames import TALLY_REASONS
+from zmon._transport.ledger import DETAILS, Ledger, Stats
+from zmon._wire.control import Ack, decode_greeting, encode_greeting
+from zmon._wire.frames import TALLY_REASONS, Topic
 
 
 def stats(ledger: Ledger, **state: object) -> Stats:
@@ -94,6 +94,22 @@ def test_reasons_are_bounded_and_each_is_logged_once(caplog: pytest.LogCaptureFi
     assert len(rejected) <= TALLY_REASONS
     assert sum(rejected.values()) == 6 * TALLY_REASONS
     assert sum("(often)" in each.getMessage() for each in caplog.records) == 1
+
+
+def test_details_can_be_sent_whatever_they_quote(caplog: pytest.LogCaptureFixture) -> None:
+    ledger = Ledger("m", Intake(100))
+    odd = "label 'caf\ud800\x1b[31m\n' " + "é" * 5000
+    for number in range(3 * TALLY_REASONS):
+        losses = [Loss(f"rejected_{number}", 1, odd)], [Loss(f"degraded_{number}", 1, odd)]
+        ledger.add(Conversion((), 0, *losses), number, issued=0, labels=False)
+    tally = {**ledger.tally(), "details": ledger.details}
+    position = {"base": 1, "acked": 0, "issued": 0, "clock": 0}
+    topic = Topic("m", "", "a").encode()
+    greeting = decode_greeting(encode_greeting("hello", topic=topic, stream=b"s" * 16, **position, tally=tally))
+    assert greeting.details == ledger.details
+    assert len(ledger.details) == DETAILS
+    assert all(len(detail) == 200 for detail in ledger.details.values())
+    assert not any("\x1b" in each.getMessage() or "\ud800" in each.getMessage() for each in caplog.records)
 
 
 def ack(**refused: int) -> Ack:
