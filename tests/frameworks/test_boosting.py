@@ -16,7 +16,7 @@ from sklearn.model_selection import cross_val_score
 import zmon
 from tests.support.frameworks import require
 from tests.support.twins import Twins, overhead
-from tests.support.waiting import counts
+from tests.support.waiting import settled
 
 X, Y = load_iris(return_X_y=True)
 Make = Callable[..., zmon.Publisher]
@@ -54,7 +54,8 @@ def test_their_regressors(name: str, publisher: Make) -> None:
     pub = publisher(task="regression")
     model = zmon.watch(bare, pub)
     assert np.array_equal(model.predict(X), bare.predict(X))
-    assert counts(pub) == (150, {})
+    stats = settled(pub)
+    assert (stats.published, stats.rejected) == (150, {})
     overhead(f"{name} predict of a regressor", lambda: bare.predict(X[:32]), lambda: model.predict(X[:32]), 20)
 
 
@@ -72,7 +73,8 @@ def test_boosters_are_asked_what_they_give(publisher: Make) -> None:
     assert isinstance(booster, lightgbm.Booster)
     margin = zmon.watch(booster, pub, output="proba").predict(X, 0, None, True)  # raw_score, by its place
     assert np.array_equal(margin, raw)
-    assert counts(pub) == (450, {})
+    stats = settled(pub)
+    assert (stats.published, stats.rejected) == (450, {})
     some, one = X[:32], {"num_threads": 1}
     overhead("lightgbm booster", lambda: booster.predict(some, **one), lambda: watched.predict(some, **one), 20)
 
@@ -157,6 +159,7 @@ def test_explanations_are_not_predictions(
             assert model.predict_proba(X, raw_score=True).min() < 0
             assert model.predict_proba(X, pred_leaf=True).shape[0] == 150
     assert leaves.shape[0] == contributions.shape[0] == 150
-    assert counts(pub) == (0, {})
+    stats = settled(pub)
+    assert (stats.published, stats.rejected) == (0, {})
     lines = [record.getMessage() for record in caplog.records if "leaves" in record.getMessage()]
     assert len(lines) == 6, "one for each watched model and method"

@@ -21,7 +21,7 @@ import pytest
 import zmon
 from tests.support.frameworks import require
 from tests.support.twins import overhead
-from tests.support.waiting import counts
+from tests.support.waiting import settled
 
 Make = Callable[..., zmon.Publisher]
 
@@ -67,7 +67,7 @@ def test_logits_are_recognised_by_their_name(publisher: Make) -> None:
     assert [each["probabilities"].tolist() for each in listening.kept] == [[[0.5, 0.5]]] * 2
     del pub.publish
     zmon.watch(lambda rows: Output, pub, output="proba")([[1.0]])  # the two contradict each other
-    assert counts(pub)[1] == {"probabilities_range": 1}
+    assert settled(pub).rejected == {"probabilities_range": 1}
     frame = require("pandas").DataFrame({"logits": [0.9], "other": [0.1]})  # a class of this name is none
     listening = Listening(pub)
     zmon.watch(lambda rows: frame, pub)([[1.0]])
@@ -185,7 +185,8 @@ def test_ids_that_do_not_fit_are_counted(publisher: Make) -> None:
     pub = publisher()
     with pub.context(ids=[1, 2, 3]):
         zmon.watch(two, pub)([[1.0]])
-    assert counts(pub) == (1, {})
+    stats = settled(pub)
+    assert (stats.published, stats.rejected) == (1, {})
     assert dict(pub.stats.degraded) == {"length_mismatch": 1}
 
 
@@ -229,7 +230,7 @@ def test_what_calls_take_and_give(result: Any, given: Any, columns: Any, inputs:
     listening = Listening(pub)
     assert zmon.watch(lambda rows: result, pub)(given) is result
     (kept,) = listening.kept
-    assert not counts(pub)[1]
+    assert not settled(pub).rejected
     np.testing.assert_array_equal(kept["probabilities"], columns)
     if inputs is None or isinstance(inputs, dict) or isinstance(inputs[0], dict) or "a" in inputs[0]:  # as given
         assert kept["inputs"] == inputs
@@ -257,10 +258,10 @@ def test_keywords(publisher: Make) -> None:
 def test_a_result_that_is_none_is_passed_on_and_counted(result: Any, publisher: Make) -> None:
     pub = publisher()
     assert zmon.watch(lambda rows: result, pub)(ROWS) is result
-    published, rejected = counts(pub)
-    assert published == 0
-    assert rejected
-    assert "internal" not in rejected
+    stats = settled(pub)
+    assert stats.published == 0
+    assert stats.rejected
+    assert "internal" not in stats.rejected
 
 
 def test_softmax_does_not_overflow(publisher: Make) -> None:
@@ -275,7 +276,7 @@ def test_softmax_does_not_overflow(publisher: Make) -> None:
     assert listening.kept[2]["probabilities"].sum() == pytest.approx(1.0)
     watched(np.array([[np.nan, 1.0]]))
     watched(np.array([["a", "b"]]))
-    assert counts(pub)[1] == {"probabilities_dtype": 1}
+    assert settled(pub).rejected == {"probabilities_dtype": 1}
 
 
 def test_the_examples_in_docstrings_run() -> None:

@@ -15,7 +15,7 @@ from sklearn.datasets import load_iris
 import zmon
 from tests.support.frameworks import require
 from tests.support.twins import Twins, overhead
-from tests.support.waiting import counts
+from tests.support.waiting import settled
 
 Make = Callable[..., zmon.Publisher]
 X, Y = load_iris(return_X_y=True)
@@ -111,7 +111,8 @@ def test_what_is_not_published_is_said(
         for _ in range(2):
             model.predict(X)
             model.predict(X[:5], prediction_type="RawFormulaVal")
-    assert counts(pub) == (0, {"decision_function": 10})
+    stats = settled(pub)
+    assert (stats.published, stats.rejected) == (0, {"decision_function": 10})
     lines = [record.getMessage() for record in caplog.records]
     for remedy in ("call predict_proba, or watch the model with output='label'", "pass prediction_type='Probability'"):
         assert sum(remedy in line for line in lines) == 1
@@ -120,4 +121,5 @@ def test_what_is_not_published_is_said(
     other = publisher()
     zmon.watch(mixed, other).predict_proba(catboost.Pool(frame, cat_features=["city"]))  # its features cannot be read
     zmon.watch(mixed, other).predict_proba(frame)
-    assert counts(other) == (80, {})
+    stats = settled(other)
+    assert (stats.published, stats.rejected) == (80, {})

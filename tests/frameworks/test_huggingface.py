@@ -12,7 +12,7 @@ import pytest
 import zmon
 from tests.support.frameworks import require
 from tests.support.twins import Twins, overhead
-from tests.support.waiting import counts
+from tests.support.waiting import settled
 
 Make = Callable[..., zmon.Publisher]
 LABELS = ["negative", "neutral", "positive"]
@@ -107,7 +107,8 @@ def test_placeholders_stand_in_the_order_of_the_classes(transformers: Any, token
     zmon.watch(transformers.pipeline("text-classification", model=network(transformers), tokenizer=tokenizer), other)(
         TEXTS
     )
-    assert counts(other) == (0, {"classes_order": 16})
+    stats = settled(other)
+    assert (stats.published, stats.rejected) == (0, {"classes_order": 16})
 
 
 @pytest.mark.parametrize("return_dict", [True, False])
@@ -151,7 +152,8 @@ def test_several_labels_per_row(transformers: Any, tokenizer: Any, publisher: Ma
     assert np.array_equal(kept[0]["probabilities"], matrix(scores))
     del pub.publish
     zmon.watch(pipeline, pub)(TEXTS)  # only the highest score of each text
-    assert counts(pub) == (16, {"output_missing": 16})
+    stats = settled(pub)
+    assert (stats.published, stats.rejected) == (16, {"output_missing": 16})
     regression = network(transformers, ["LABEL_0"], problem_type="regression")
     with pytest.raises(zmon.ConfigurationError, match="task='regression'"):
         zmon.watch(regression, publisher())
@@ -159,7 +161,8 @@ def test_several_labels_per_row(transformers: Any, tokenizer: Any, publisher: Ma
     given = zmon.watch(regression, pub)(**tokenizer(TEXTS, return_tensors="pt"))
     score = zmon.watch(transformers.pipeline("text-classification", model=regression, tokenizer=tokenizer), pub)(TEXTS)
     assert given.logits[:, 0].tolist() == pytest.approx([each["score"] for each in score], rel=1e-5)
-    assert counts(pub) == (32, {})
+    stats = settled(pub)
+    assert (stats.published, stats.rejected) == (32, {})
 
 
 def test_scores_that_are_logits(bare: Any, publisher: Make) -> None:
@@ -179,7 +182,8 @@ def test_what_cannot_be_published_is_said(
         for _ in range(2):
             assert len(list(zmon.watch(bare, pub)(text for text in TEXTS))) == 16
             assert len(zmon.watch(features, pub)(TEXTS)) == 16
-    assert counts(pub) == (0, {"output_missing": 32})
+    stats = settled(pub)
+    assert (stats.published, stats.rejected) == (0, {"output_missing": 32})
     lines = [record.getMessage() for record in caplog.records if record.name == "zmon"]
     assert sum("pass it a list" in line for line in lines) == 2, "one for each watched model"
     assert sum("feature-extraction returns no scores of labels" in line for line in lines) == 1
@@ -187,6 +191,7 @@ def test_what_cannot_be_published_is_said(
     trained = zmon.watch(network(transformers).train(), pub)
     trained(**encoded)
     zmon.watch(bare.model.bert, pub)(**encoded)
-    assert counts(pub) == (0, {"output_missing": 48, "training_mode": 16})
+    stats = settled(pub)
+    assert (stats.published, stats.rejected) == (0, {"output_missing": 48, "training_mode": 16})
     with pytest.raises(zmon.ConfigurationError, match="returns logits"):
         zmon.watch(bare.model, pub, output="proba")

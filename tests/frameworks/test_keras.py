@@ -14,7 +14,7 @@ import pytest
 import zmon
 from tests.support.frameworks import require
 from tests.support.twins import Twins, overhead
-from tests.support.waiting import counts
+from tests.support.waiting import settled
 from zmon.keras import EvaluationCallback
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -80,7 +80,8 @@ def test_it_behaves_as_the_original(model: Any, keras: Any, publisher: Make) -> 
         watched(np.ones((2, 3), np.float32))
     assert pub.stats.published == 0
     watched(X, training=True)
-    assert counts(pub) == (0, {"training_mode": 40})
+    stats = settled(pub)
+    assert (stats.published, stats.rejected) == (0, {"training_mode": 40})
 
 
 @pytest.mark.parametrize("width", [1, 3])
@@ -107,7 +108,7 @@ def test_logits_are_asked_for(width: int, logits: Any, keras: Any, tf: Any, twin
 def test_logits_taken_for_probabilities_are_rejected(logits: Any, publisher: Make) -> None:
     pub = publisher()
     zmon.watch(logits, pub, output="proba")(X * 30)
-    assert counts(pub)[1] == {"probabilities_range": 40}
+    assert settled(pub).rejected == {"probabilities_range": 40}
 
 
 def test_a_tf_function(model: Any, tf: Any, publisher: Make) -> None:
@@ -125,7 +126,8 @@ def test_a_tf_function(model: Any, tf: Any, publisher: Make) -> None:
 
     inner(tf.constant(X))
     inner(tf.constant(X))
-    assert counts(pub) == (40, {"symbolic": 40})
+    stats = settled(pub)
+    assert (stats.published, stats.rejected) == (40, {"symbolic": 40})
     some = tf.constant(X[:32])
     overhead("tf.function", lambda: compiled(some), lambda: watched(some))
 
@@ -141,7 +143,8 @@ def test_a_loaded_saved_model(model: Any, tf: Any, tmp_path: Path, publisher: Ma
     expected = signature(**{name: tf.constant(X)})
     assert all(np.array_equal(given[key], expected[key]) for key in expected)
     assert watched.structured_outputs == signature.structured_outputs
-    assert counts(pub) == (40, {})
+    stats = settled(pub)
+    assert (stats.published, stats.rejected) == (40, {})
     assert len(pub._assembler.schemas) == 1, "with its 64 columns"
     assert np.array_equal(zmon.watch(loaded.serve, pub, output="proba")(tf.constant(X)), loaded.serve(tf.constant(X)))
     assert pub.stats.published == 80
@@ -166,13 +169,14 @@ def test_named_inputs_and_several_outputs(keras: Any, publisher: Make) -> None:
     zmon.watch(keras.Model([age, income], {"one": one, "two": two}), pub).predict(rows, verbose=0)
     zmon.watch(keras.Model([age, income], [one, two]), pub).predict(rows, verbose=0)
     assert pub.stats.published == 5
-    assert counts(pub)[1]["multi_output"] == 10
+    assert settled(pub).rejected["multi_output"] == 10
 
 
 def test_data_sets_have_no_columns(model: Any, tf: Any, publisher: Make) -> None:
     pub = publisher()
     zmon.watch(model, pub).predict(tf.data.Dataset.from_tensor_slices(X).batch(16), verbose=0)
-    assert counts(pub) == (40, {})
+    stats = settled(pub)
+    assert (stats.published, stats.rejected) == (40, {})
 
 
 @pytest.mark.parametrize("one_hot", [False, True])
@@ -204,7 +208,8 @@ def test_the_evaluation_callback_in_training(keras: Any, model: Any, publisher: 
 
     calls = [EvaluationCallback(pub, X, Y), EvaluationCallback(pub, X, Y[:3]), EvaluationCallback(pub, "no data", Y)]
     assert trained(calls) == trained(None)
-    assert counts(pub) == (160, {"internal": 80})
+    stats = settled(pub)
+    assert (stats.published, stats.rejected) == (160, {"internal": 80})
     assert dict(pub.stats.degraded) == {"length_mismatch": 80}, "the labels alone are lost"
     with pytest.raises(AttributeError):
         calls[0].no_such  # noqa: B018

@@ -14,7 +14,7 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 import zmon
 from tests.support.frameworks import require
 from tests.support.twins import Twins, overhead
-from tests.support.waiting import counts
+from tests.support.waiting import settled
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow advises on signatures
 Make = Callable[..., zmon.Publisher]
@@ -83,11 +83,13 @@ def test_labels_and_values(loaded: Any, pandas: Any, publisher: Make) -> None:
     pub = publisher(classes=list(NAMES))
     for answer in (classifier.predict, lambda rows: pandas.DataFrame({"class": classifier.predict(rows)})):
         zmon.watch(loaded(answer), pub, output="label").predict(X)
-    assert counts(pub) == (300, {})
+    stats = settled(pub)
+    assert (stats.published, stats.rejected) == (300, {})
     pub = publisher(task="regression")
     for answer in (regression.predict, lambda rows: pandas.Series(regression.predict(rows))):
         assert len(zmon.watch(loaded(answer), pub).predict(X)) == 150
-    assert counts(pub) == (300, {})
+    stats = settled(pub)
+    assert (stats.published, stats.rejected) == (300, {})
 
 
 def test_the_output_must_be_declared(
@@ -98,5 +100,6 @@ def test_the_output_must_be_declared(
         zmon.watch(bare, publisher())
     pub = publisher(classes=list(NAMES))
     zmon.watch(bare, pub, output="label").predict(X)
-    assert counts(pub) == (0, {"multi_output": 150})
+    stats = settled(pub)
+    assert (stats.published, stats.rejected) == (0, {"multi_output": 150})
     assert "predict returns the columns ['class', 'score']; watch a function that returns one of them" in caplog.text

@@ -28,7 +28,7 @@ from tests.support.frameworks import require
 from tests.support.points import by_names
 from tests.support.ports import free_port
 from tests.support.twins import overhead
-from tests.support.waiting import counts, until
+from tests.support.waiting import settled, until
 from zmon.mlwatcher import MonitoringAgent
 
 STATS = ("mean", "median", "std", "range", "q25", "q50", "q75", "iqr")
@@ -195,7 +195,8 @@ def test_nothing_it_is_given_raises(caplog: pytest.LogCaptureFixture) -> None:
     agent.collect_data([[0.5, 0.5], [0.1]])
     agent.collect_data(np.ones((3, 5)))
     agent.collect_data([[0.5, 0.5]], label_matrix=[[0, 0]])
-    assert counts(publisher_of(agent)) == (1, {"matrix_invalid": 2, "probabilities_shape": 3})
+    stats = settled(publisher_of(agent))
+    assert (stats.published, stats.rejected) == (1, {"matrix_invalid": 2, "probabilities_shape": 3})
     assert dict(publisher_of(agent).stats.degraded) == {"label_one_hot": 1}, "the label alone is lost"
     publisher_of(agent).close(0)
 

@@ -14,7 +14,7 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 import zmon
 from tests.support.frameworks import require
 from tests.support.twins import Twins, overhead
-from tests.support.waiting import counts
+from tests.support.waiting import settled
 
 Make = Callable[..., zmon.Publisher]
 X, Y = load_iris(return_X_y=True)
@@ -87,10 +87,13 @@ def test_maps_are_matched_by_class(ort: Any, classifier: Any, publisher: Make) -
     zmon.watch(numbered, pub).run(None, {"X": X})  # 0, 1, 2 are no names: the order counts
     other = publisher(classes=["a", "b", "c"])
     zmon.watch(session(ort, classifier), other).run(None, {"X": X[:7]})
-    assert counts(other) == (0, {"classes_order": 7})
+    stats = settled(other)
+    assert (stats.published, stats.rejected) == (0, {"classes_order": 7})
     pub = publisher()
     zmon.watch(session(ort, classifier), pub).run(None, {"X": X})
-    assert (counts(pub), pub.class_names([])) == ((150, {}), NAMES.tolist())
+    stats = settled(pub)
+    assert (stats.published, stats.rejected) == (150, {})
+    assert pub.class_names([]) == NAMES.tolist()
 
 
 def listening(publisher: zmon.Publisher) -> list[dict[str, Any]]:
@@ -149,7 +152,8 @@ def test_one_probability_and_several_outputs(ort: Any, publisher: Make) -> None:
         {"w": np.zeros((4, 1), np.float32)},
     )
     zmon.watch(sigmoid, pub).run(None, {"x": X})
-    assert counts(pub) == (150, {})
+    stats = settled(pub)
+    assert (stats.published, stats.rejected) == (150, {})
     both = graph(
         ort,
         [("Softmax", ["x"], ["prob_of_class"]), ("Identity", ["x"], ["embedding"]), ("Identity", ["x"], ["more"])],
@@ -161,7 +165,8 @@ def test_one_probability_and_several_outputs(ort: Any, publisher: Make) -> None:
     watched.run(None, {"x": X})  # the name tells which one
     watched.run(["prob_of_class"], {"x": X[:10]})
     watched.run(["embedding", "more"], {"x": X[:5]})
-    assert counts(four) == (160, {"multi_output": 5})
+    stats = settled(four)
+    assert (stats.published, stats.rejected) == (160, {"multi_output": 5})
 
 
 def test_calls_that_publish_nothing_say_so(
@@ -182,7 +187,8 @@ def test_calls_that_publish_nothing_say_so(
             assert binding.copy_outputs_to_cpu()[0].shape == (150, 3)
         with pytest.raises(Exception, match="X"):
             model.run(None, {"Z": X})
-    assert counts(pub) == (0, {"output_missing": 3 * 4 + 3 * 6})
+    stats = settled(pub)
+    assert (stats.published, stats.rejected) == (0, {"output_missing": 3 * 4 + 3 * 6})
     lines = [record.getMessage() for record in caplog.records]
     assert sum("run_with_iobinding publish nothing: call run, or watch" in line for line in lines) == 1
     assert sum("run returned label, without probabilities; request them by output_names" in line for line in lines) == 1

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import zmon
-from tests.support.waiting import counts
+from tests.support.waiting import settled
 
 Make = Callable[..., zmon.Publisher]
 ROWS = np.ones((3, 2))
@@ -97,14 +97,16 @@ def test_a_block_gives_the_proxy(publisher: Make) -> None:
         assert (bare.entered, type(model) is Model) == (1, False)
         model(ROWS)
         raise KeyError  # the model's own __exit__ swallows it
-    assert (bare.entered, counts(pub)) == (0, (3, {}))
+    stats = settled(pub)
+    assert (bare.entered, stats.published, stats.rejected) == (0, 3, {})
 
     async def serve() -> None:
         async with zmon.watch(bare, pub) as served:
             served(ROWS)
 
     asyncio.run(serve())
-    assert counts(pub) == (6, {})
+    stats = settled(pub)
+    assert (stats.published, stats.rejected) == (6, {})
 
 
 def test_a_block_that_gives_something_else_gives_that(publisher: Make) -> None:
@@ -210,6 +212,6 @@ def test_a_time_limit_in_a_call_leaves_the_model_watched(publisher: Make) -> Non
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     assert struck > 1000
-    published = counts(pub)[0]
+    published = settled(pub).published
     model(ROWS)
-    assert counts(pub)[0] == published + 3
+    assert settled(pub).published == published + 3

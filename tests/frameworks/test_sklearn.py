@@ -33,7 +33,7 @@ from sklearn.utils.validation import check_is_fitted
 import zmon
 from tests.support.frameworks import require
 from tests.support.twins import Twins, overhead
-from tests.support.waiting import counts
+from tests.support.waiting import settled
 
 X, Y = load_iris(return_X_y=True)
 NAMES = np.array(["setosa", "versicolor", "virginica"])
@@ -76,7 +76,8 @@ def test_a_regression_publishes_its_values(publisher: Make) -> None:
     bare = LinearRegression().fit(X, Y)
     model = zmon.watch(bare, pub)
     assert np.array_equal(model.predict(X), bare.predict(X))
-    assert counts(pub) == (150, {})
+    stats = settled(pub)
+    assert (stats.published, stats.rejected) == (150, {})
     with pytest.raises(zmon.ConfigurationError, match="task='regression'"):
         zmon.watch(bare, publisher())
 
@@ -106,7 +107,7 @@ def test_each_outer_call_publishes_once(publisher: Make) -> None:
     other = publisher()
     zmon.watch(model, other).predict_proba(X[:4])  # another publisher is another matter
     assert (pub.stats.published, other.stats.published) == (21, 4)
-    assert not counts(pub)[1]
+    assert not settled(pub).rejected
 
 
 def test_copies_are_of_the_bare_model(publisher: Make) -> None:
@@ -137,7 +138,7 @@ def test_cross_validation_publishes_nothing(publisher: Make) -> None:
     CalibratedClassifierCV(model, cv=2).fit(X, Y)
     make_pipeline(StandardScaler(), model).fit(X, Y)
     assert pub.stats.published == 0
-    assert not counts(pub)[1]
+    assert not settled(pub).rejected
 
 
 def test_it_behaves_as_the_original(publisher: Make) -> None:
@@ -198,7 +199,7 @@ def test_many_threads(publisher: Make) -> None:
         each.join()
     assert not wrong
     assert pub.stats.published == 8 * 50 * len(X)
-    assert not counts(pub)[1]
+    assert not settled(pub).rejected
 
 
 class TwoTargets(BaseEstimator):
@@ -239,9 +240,9 @@ def test_what_cannot_be_watched_is_refused_clearly(publisher: Make) -> None:
     answer = zmon.watch(TwoTargets(), pub).predict_proba(X)
     zmon.watch(LogisticRegression().fit(X[:100], Y[:100]), pub).decision_function(X)
     assert len(answer) == 2
-    assert counts(pub)[1] == {"multi_output": 150, "decision_function": 150}
+    assert settled(pub).rejected == {"multi_output": 150, "decision_function": 150}
     zmon.watch(TwoTargets(), pub, output="label").predict(X)
-    assert counts(pub)[1]["multi_output"] == 300
+    assert settled(pub).rejected["multi_output"] == 300
     assert pub.stats.published == 0
 
 
@@ -329,7 +330,8 @@ def test_predict_of_a_model_with_probabilities_says_what_to_call(
         both = zmon.watch(bare, pub)
         both.predict_proba(X)
         both.predict(X)  # a service that calls both needs no advice
-    assert counts(pub) == (150, {})
+    stats = settled(pub)
+    assert (stats.published, stats.rejected) == (150, {})
     (line,) = [record.getMessage() for record in caplog.records if "publish nothing" in record.getMessage()]
     assert line == (
         "zmon: calls of LogisticRegression.predict publish nothing: call predict_proba, or watch the model with "
@@ -338,7 +340,8 @@ def test_predict_of_a_model_with_probabilities_says_what_to_call(
     labels = zmon.watch(bare, pub, output="label")
     labels.predict(X)
     labels.predict_proba(X)  # the same rows: counted once
-    assert counts(pub) == (300, {})
+    stats = settled(pub)
+    assert (stats.published, stats.rejected) == (300, {})
 
 
 @pytest.mark.parametrize(
@@ -354,7 +357,8 @@ def test_classes_are_the_models(given: Any, classes: Any, publisher: Make) -> No
     pub = publisher(classes=classes)
     model = zmon.watch(LinearSVC(), pub).fit(X, given[Y])
     model.predict(X)
-    assert counts(pub) == (150, {})
+    stats = settled(pub)
+    assert (stats.published, stats.rejected) == (150, {})
     assert pub.class_names([]) == (given.tolist() if classes is None else classes)
 
 
@@ -364,7 +368,8 @@ def test_a_refit_to_other_classes_is_noticed(publisher: Make) -> None:
     model.predict_proba(X)
     model.fit(X[:100], NAMES[Y[:100]])
     model.predict_proba(X)
-    assert counts(pub) == (150, {"classes_order": 150})
+    stats = settled(pub)
+    assert (stats.published, stats.rejected) == (150, {"classes_order": 150})
 
 
 def test_inputs_that_are_no_columns_are_left_out(publisher: Make) -> None:
@@ -373,7 +378,8 @@ def test_inputs_that_are_no_columns_are_left_out(publisher: Make) -> None:
     model = make_pipeline(TfidfVectorizer(), LogisticRegression()).fit(texts, [1, 0, 1, 0] * 5)
     zmon.watch(model, pub).predict_proba(texts)
     zmon.watch(model[1], pub).predict_proba(model[0].transform(texts))
-    assert counts(pub) == (40, {})
+    stats = settled(pub)
+    assert (stats.published, stats.rejected) == (40, {})
 
 
 def test_a_frame_by_keyword_and_no_inputs(twins: Callable[..., Twins]) -> None:
@@ -402,7 +408,7 @@ def test_a_failing_capture_reaches_nobody(publisher: Make, monkeypatch: pytest.M
     model = zmon.watch(bare, pub)
     monkeypatch.setattr(sys.modules["zmon._watch.call"], "column", lambda *_: 1 / 0)
     assert np.array_equal(model.predict_proba(X), bare.predict_proba(X))
-    assert counts(pub)[1] == {"internal": 150}
+    assert settled(pub).rejected == {"internal": 150}
 
 
 def test_a_publisher_that_is_turned_off(publisher: Make, monkeypatch: pytest.MonkeyPatch) -> None:

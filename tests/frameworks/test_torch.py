@@ -14,7 +14,7 @@ import pytest
 import zmon
 from tests.support.frameworks import require
 from tests.support.twins import Twins, overhead
-from tests.support.waiting import counts
+from tests.support.waiting import settled
 
 Make = Callable[..., zmon.Publisher]
 X = np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32)
@@ -71,7 +71,7 @@ def test_training_mode_is_not_production(torch: Any, model: Any, publisher: Make
     watched = zmon.watch(copy.deepcopy(model), pub)
     assert watched.train() is watched
     watched(torch.from_numpy(X))
-    assert counts(pub)[1] == {"training_mode": 40}
+    assert settled(pub).rejected == {"training_mode": 40}
     with torch.no_grad():
         watched.eval()(torch.from_numpy(X))
     assert pub.stats.published == 40
@@ -133,11 +133,13 @@ def test_tensors_without_values(torch: Any, publisher: Make) -> None:
     pub = publisher(classes=3)
     watched = zmon.watch(lambda rows: torch.empty((40, 3), device="meta"), pub)
     watched(torch.from_numpy(X))
-    assert counts(pub) == (0, {"probabilities_dtype": 40})
+    stats = settled(pub)
+    assert (stats.published, stats.rejected) == (0, {"probabilities_dtype": 40})
     good = zmon.watch(lambda rows: torch.full((40, 3), 1 / 3), pub)
     good(torch.from_numpy(X).to_sparse())
     good(torch.empty((40, 4), device="meta"))
-    assert counts(pub) == (80, {"probabilities_dtype": 40})
+    stats = settled(pub)
+    assert (stats.published, stats.rejected) == (80, {"probabilities_dtype": 40})
     assert not pub.stats.degraded
 
 
@@ -152,4 +154,4 @@ def test_a_scripted_module_and_several_outputs(torch: Any, model: Any, publisher
     zmon.watch(traced, pub)(torch.from_numpy(X))
     assert pub.stats.published == 40
     zmon.watch(Two().eval(), pub)(torch.from_numpy(X))
-    assert counts(pub)[1] == {"multi_output": 40}
+    assert settled(pub).rejected == {"multi_output": 40}
