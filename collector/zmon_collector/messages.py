@@ -11,8 +11,8 @@ from zmon._wire.frames import decode, decode_position, pack
 from zmon.errors import WireError
 from zmon_collector.admin import Admin
 from zmon_collector.build import Parts
-from zmon_collector.ingest.ingestor import INTERNAL
 from zmon_collector.ingest.receiver import ReceivedMessage
+from zmon_collector.ingest.row_placement import INTERNAL
 from zmon_collector.windows.window import Now
 
 log = logging.getLogger("zmon.collector")

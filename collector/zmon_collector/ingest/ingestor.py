@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import count
 from secrets import token_bytes
 
@@ -22,35 +21,21 @@ from zmon_collector.compute.finalizer import ClosedWindow
 from zmon_collector.config import Config
 from zmon_collector.config.policy import PolicyStore
 from zmon_collector.config.series_selection import matches
-from zmon_collector.ingest import validation
 from zmon_collector.ingest.answers import Detail
 from zmon_collector.ingest.arrival import Arrival, BatchArrival
 from zmon_collector.ingest.late_labels import LateLabels
 from zmon_collector.ingest.model_state import ModelState
+from zmon_collector.ingest.row_placement import RowPlacement, UnreportedWindow
 from zmon_collector.ingest.schema_cache import SchemaCache
 from zmon_collector.ingest.sessions import PendingAck, Session, SessionRegistry
 from zmon_collector.ingest.stream_position import StreamPosition, first_contact
-from zmon_collector.storage.chunk_codec import ChunkRecord
 from zmon_collector.storage.journal import Turn, WindowRow
 from zmon_collector.storage.label_join import Joined
 from zmon_collector.telemetry import Telemetry
-from zmon_collector.windows.fit import Fit
 from zmon_collector.windows.manager import WindowManager
 from zmon_collector.windows.window import NO_WINDOW, OTHER, ModelKey, Now, OpenWindow
 
 log = logging.getLogger("zmon.collector")
-
-INTERNAL = "the collector cannot handle these rows; its log says why"
-
-
-@dataclass(slots=True)
-class UnreportedWindow:
-    """A window whose report is not written yet."""
-
-    model: ModelKey
-    window: OpenWindow
-    schemas: set[bytes] = field(default_factory=set)  # journaled with it
-    nbytes: int = 0  # of rows since the last checkpoint
 
 
 class Ingestor:
@@ -81,6 +66,7 @@ class Ingestor:
         self.telemetry = telemetry
         self.engine = engine
         self.late = LateLabels(self.models, engine.close, journal=journal)
+        self._placement = RowPlacement(engine, self.late, self.unreported, journal=journal)
         self._journal = journal
         self._schemas = SchemaCache(telemetry)
 
@@ -133,10 +119,11 @@ class Ingestor:
             raise WireError("schema_unknown", message.schema.hex())
         session = self._session(message, now, user)
         arrival = BatchArrival(session, *self._admit(message.topic, now), now, self.telemetry, message, *entry)
-        if message.kind == "labels":
-            self._settle_labels(arrival)
-        else:
-            self._settle_rows(arrival)
+        skip, max_skew = self._accept(arrival, message), self.config.collector.max_skew
+        if skip < message.rows and message.kind == "labels":
+            self.late.settle(self.turn.join_work, arrival, skip, max_skew)
+        elif skip < message.rows:
+            self._placement.settle(self.turn, arrival, skip, max_skew)
         self.sessions.acknowledge(message.stream)
 
     def refuse_message(self, message: Message, error: WireError, now: Now, user: str = "") -> None:
@@ -197,74 +184,7 @@ class Ingestor:
         self.models[key] = ModelState(key, WindowManager(self.policies.of(key[0]).rules, self.numbers))
         return self.models[key]
 
-    # --- settle ------------------------------------------------------------------------------------------------------
-
-    def _settle_rows(self, arrival: BatchArrival) -> None:
-        skip = self._accept(arrival, arrival.message)
-        message, windows = arrival.message, arrival.model.windows
-        fresh = message.rows - skip
-        if not fresh:
-            return
-        self.telemetry.count("rows", by=fresh)
-        try:
-            batch = validation.check_batch(message, arrival.schema)
-            times, skewed = validation.resolve_times(message, arrival.now.wall, self.config.collector.max_skew)
-            starts = windows.periods.starts(times)
-            validation.check_span(starts, windows.rules.open_windows)
-        except WireError as error:
-            arrival.refuse(fresh, error.reason, error.detail)
-            return
-        if skewed:
-            self.telemetry.count("skewed", by=skewed)
-        settled = 0
-        try:
-            for part in validation.split_rows(batch, message.first, skip, times, starts):
-                self._settle_part(arrival, part)
-                settled += part.batch.rows
-        except Exception:  # the position has moved, so nobody sends these rows again
-            arrival.refuse(fresh - settled, "internal", INTERNAL)
-            raise
-        if arrival.schema.tags:
-            arrival.model.tags[arrival.agent] = arrival.schema.tags
-
-    def _settle_part(self, arrival: BatchArrival, part: validation.WindowSlice) -> None:
-        """Settle rows of one window: in the window as far as they fit into it, or late, or rejected."""
-        windows, rows = arrival.model.windows, part.batch.rows
-        windows.advance_clock(arrival.agent, arrival.message.stream, part.newest, arrival.now)
-        try:
-            window = windows.place_rows(arrival.agent, arrival.schema, part.start, rows, arrival.now)
-        except WireError as error:
-            if not windows.open[part.start].contributors:  # labels of other rows have opened it; the next one fits
-                self.late.note_rows(self.turn.join_work, arrival)
-            arrival.refuse(rows, error.reason, error.detail)
-            return
-        if window is None:
-            self.telemetry.count("late_or_conflicting", by=rows)
-            return
-        self.late.note_rows(self.turn.join_work, arrival)
-        fit = window.fit(arrival.schema)
-        try:
-            batch, left_out = fit.apply(part.batch)
-            agent_rows = AgentRows(arrival.agent, batch, arrival.session.seed, part.numbers)
-            self.engine.add_rows(arrival.model.key, window, agent_rows)
-        except Exception:
-            window.tally(arrival.agent).received -= rows  # they are counted as rejected instead
-            raise
-        if left_out:
-            arrival.degrade(rows, "schema_conflict", left_out)
-        part = part._replace(batch=batch)
-        if self._journal:
-            self._write(arrival, window, part, fit)
-
-    def _settle_labels(self, arrival: BatchArrival) -> None:
-        """Hand labels to the join, which finds their rows: they were published before, or will be soon."""
-        skip = self._accept(arrival, arrival.message)
-        fresh = arrival.message.rows - skip
-        if not fresh:
-            return
-        self.telemetry.count("labels", by=fresh)
-        arrival.model.windows.disconnect_labels_only(arrival.agent, arrival.message.stream)
-        self.late.settle(self.turn.join_work, arrival, skip, self.config.collector.max_skew)
+    # --- positions and tallies ----------------------------------------------------------------------------------------
 
     def _accept(self, arrival: Arrival, message: Message) -> int:
         """Move the stream's position over a message; return how many of its rows are settled already."""
@@ -288,24 +208,6 @@ class Ingestor:
         for kind, reason, rows in arrival.session.position.update_tally(tally):
             self.sessions.mark_changed(arrival.session)
             arrival.count(kind, rows, reason)
-
-    def _write(self, arrival: BatchArrival, window: OpenWindow, part: validation.WindowSlice, fit: Fit) -> None:
-        """Journal rows of a window with this turn, as they were fitted into it."""
-        stream, name, rows = arrival.session.key, fit.name or arrival.message.schema, part.batch.rows
-        columns, dictionaries = dict(part.batch.raw()), dict(part.batch.dictionaries)
-        record = ChunkRecord(arrival.agent, stream, name, part.numbers, rows, columns, dictionaries)
-        unreported = self.unreported.get(window.number)
-        if unreported is None:
-            unreported = self.unreported[window.number] = UnreportedWindow(arrival.model.key, window)
-        if name not in unreported.schemas:
-            unreported.schemas.add(name)
-            self.turn.schemas.append((window.number, name, fit.body or arrival.body))
-        self.turn.chunks.setdefault(window.number, []).append(record)
-        nbytes = sum(column.nbytes for column in columns.values())
-        self.turn.nbytes += nbytes
-        unreported.nbytes += nbytes
-        if "ids" in columns:
-            self.late.keep_predictions(self.turn.join_work, arrival, window, part)
 
     def handle_joined(self, windows: frozenset[int], joined: Joined) -> None:
         """Add the rows that a turn's join has completed to their windows, which may close then."""

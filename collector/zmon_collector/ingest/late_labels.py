@@ -109,6 +109,8 @@ class LateLabels:
         """Join labels from the row `skip` on with the windows that are open; refuse those that have no label."""
         message, model, now = arrival.message, arrival.model, arrival.now
         fresh = message.rows - skip
+        arrival.telemetry.count("labels", by=fresh)
+        model.windows.disconnect_labels_only(arrival.agent, message.stream)
         try:
             if not self._journal:
                 raise WireError("labels_need_journal", "labels are joined in the journal, which is off")

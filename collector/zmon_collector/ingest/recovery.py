@@ -28,8 +28,9 @@ from zmon.state import unpack_state
 from zmon_collector.compute import checkpoint_codec
 from zmon_collector.compute.accumulate import AgentRows
 from zmon_collector.compute.sample import stream_seed
-from zmon_collector.ingest.ingestor import Ingestor, UnreportedWindow
+from zmon_collector.ingest.ingestor import Ingestor
 from zmon_collector.ingest.model_state import ModelState
+from zmon_collector.ingest.row_placement import UnreportedWindow
 from zmon_collector.storage import journal
 from zmon_collector.storage.chunk_codec import ChunkRecord
 from zmon_collector.storage.database import Database

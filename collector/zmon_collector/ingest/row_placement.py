@@ -1,0 +1,130 @@
+"""Rows of a batch on their way into windows: checked, split, placed, fitted, handed to the engine, and journaled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from zmon.errors import WireError
+from zmon_collector.compute.accumulate import AgentRows
+from zmon_collector.compute.engine import Engine
+from zmon_collector.ingest import validation
+from zmon_collector.ingest.arrival import BatchArrival
+from zmon_collector.ingest.late_labels import LateLabels
+from zmon_collector.ingest.validation import WindowSlice
+from zmon_collector.storage.chunk_codec import ChunkRecord
+from zmon_collector.storage.journal import Turn
+from zmon_collector.windows.fit import Fit
+from zmon_collector.windows.window import ModelKey, OpenWindow
+
+INTERNAL = "the collector cannot handle these rows; its log says why"
+
+
+@dataclass(slots=True)
+class UnreportedWindow:
+    """A window whose report is not written yet."""
+
+    model: ModelKey
+    window: OpenWindow
+    schemas: set[bytes] = field(default_factory=set)  # journaled with it
+    nbytes: int = 0  # of rows since the last checkpoint
+
+
+class RowPlacement:
+    """The step that puts the rows of batches into windows, or counts them as late or rejected.
+
+    Parameters
+    ----------
+    engine : Engine
+        Receives the rows, by window.
+    late : LateLabels
+        Keeps rows with ids, which may get their labels later.
+    unreported : dict
+        Windows whose reports are not written yet, by number; shared with the ingestor.
+    journal : bool
+        Whether rows are to be journaled.
+    """
+
+    def __init__(
+        self, engine: Engine, late: LateLabels, unreported: dict[int, UnreportedWindow], *, journal: bool
+    ) -> None:
+        self._engine = engine
+        self._late = late
+        self._unreported = unreported
+        self._journal = journal
+
+    def settle(self, turn: Turn, arrival: BatchArrival, skip: int, max_skew: float) -> None:
+        """Settle the rows of a batch from the row `skip` on; the earlier ones are settled already.
+
+        Rows whose time is further ahead than `max_skew` seconds count as rows of now.
+        """
+        message, windows, telemetry = arrival.message, arrival.model.windows, arrival.telemetry
+        fresh = message.rows - skip
+        telemetry.count("rows", by=fresh)
+        try:
+            batch = validation.check_batch(message, arrival.schema)
+            times, skewed = validation.resolve_times(message, arrival.now.wall, max_skew)
+            starts = windows.periods.starts(times)
+            validation.check_span(starts, windows.rules.open_windows)
+        except WireError as error:
+            arrival.refuse(fresh, error.reason, error.detail)
+            return
+        if skewed:
+            telemetry.count("skewed", by=skewed)
+        settled = 0
+        try:
+            for part in validation.split_rows(batch, message.first, skip, times, starts):
+                self._settle_part(turn, arrival, part)
+                settled += part.batch.rows
+        except Exception:  # the position has moved, so nobody sends these rows again
+            arrival.refuse(fresh - settled, "internal", INTERNAL)
+            raise
+        if arrival.schema.tags:
+            arrival.model.tags[arrival.agent] = arrival.schema.tags
+
+    def _settle_part(self, turn: Turn, arrival: BatchArrival, part: WindowSlice) -> None:
+        """Settle rows of one window: in the window as far as they fit into it, or late, or rejected."""
+        windows, rows = arrival.model.windows, part.batch.rows
+        windows.advance_clock(arrival.agent, arrival.message.stream, part.newest, arrival.now)
+        try:
+            window = windows.place_rows(arrival.agent, arrival.schema, part.start, rows, arrival.now)
+        except WireError as error:
+            if not windows.open[part.start].contributors:  # labels of other rows have opened it; the next one fits
+                self._late.note_rows(turn.join_work, arrival)
+            arrival.refuse(rows, error.reason, error.detail)
+            return
+        if window is None:
+            arrival.telemetry.count("late_or_conflicting", by=rows)
+            return
+        self._late.note_rows(turn.join_work, arrival)
+        fit = window.fit(arrival.schema)
+        try:
+            batch, left_out = fit.apply(part.batch)
+            agent_rows = AgentRows(arrival.agent, batch, arrival.session.seed, part.numbers)
+            self._engine.add_rows(arrival.model.key, window, agent_rows)
+        except Exception:
+            window.tally(arrival.agent).received -= rows  # they are counted as rejected instead
+            raise
+        if left_out:
+            arrival.degrade(rows, "schema_conflict", left_out)
+        if self._journal:
+            part = part._replace(batch=batch)
+            self._write(turn, arrival, window, (part, fit))
+            if "ids" in batch.raw():
+                self._late.keep_predictions(turn.join_work, arrival, window, part)
+
+    def _write(self, turn: Turn, arrival: BatchArrival, window: OpenWindow, placed: tuple[WindowSlice, Fit]) -> None:
+        """Journal rows of a window with this turn, as they were fitted into it."""
+        part, fit = placed
+        stream, name, rows = arrival.session.key, fit.name or arrival.message.schema, part.batch.rows
+        columns, dictionaries = dict(part.batch.raw()), dict(part.batch.dictionaries)
+        record = ChunkRecord(arrival.agent, stream, name, part.numbers, rows, columns, dictionaries)
+        unreported = self._unreported.get(window.number)
+        if unreported is None:
+            unreported = self._unreported[window.number] = UnreportedWindow(arrival.model.key, window)
+        if name not in unreported.schemas:
+            unreported.schemas.add(name)
+            turn.schemas.append((window.number, name, fit.body or arrival.body))
+        turn.chunks.setdefault(window.number, []).append(record)
+        nbytes = sum(column.nbytes for column in columns.values())
+        turn.nbytes += nbytes
+        unreported.nbytes += nbytes
