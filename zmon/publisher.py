@@ -268,8 +268,10 @@ class Publisher:
         -------
         bool
             True once every collector that has subscribed to this model has acknowledged everything, including one
-            that is disconnected at the moment; False if that does not happen in time, if no collector has
-            subscribed, or if rows were dropped since the last flush. True if nothing was published.
+            that is disconnected at the moment; False if that does not happen in time, or if no collector has
+            subscribed. False as well if rows published before this call were dropped, unless an earlier call reported
+            them: one that had returned before this one began, and not because its time was over. True if nothing was
+            published.
         """
         timeout = _seconds(timeout, 5.0)
         if not self._stream.active or not self._enabled:
@@ -277,8 +279,8 @@ class Publisher:
         if self._stream.ended:
             return not self.stats.dropped
         mark = self._stream.mark(time.monotonic() + timeout)
-        reached = ENGINE.wait(lambda: self._stream.is_acknowledged(mark), timeout)
-        return reached and not self._stream.lost_since_last()
+        ENGINE.wait(lambda: self._stream.is_acknowledged(mark) or self._stream.ended, timeout)
+        return self._stream.is_acknowledged(mark) and not self._stream.has_lost(mark)
 
     @property
     def stats(self) -> Stats:

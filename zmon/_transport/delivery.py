@@ -28,6 +28,7 @@ from zmon.errors import WireError
 PING_EVERY = 1.0
 ABSENT_AFTER = 3.5  # seconds without any acknowledgement
 BURST = 64  # messages to one collector before turning to the others
+BURST_TIME = 0.02  # seconds of the same: each message leaves the interpreter to callers that may be in a hurry
 APART_AFTER = 5.0  # seconds after its handshake in which a collector subscribes, or else does not take this model
 BYE_WAIT = 0.25
 YIELD = 1e-4  # seconds of rest after a large message
@@ -249,6 +250,7 @@ class Delivery:
         """Send everything (DONE), as much as a burst allows (MORE), or as much as may be under way (BLOCKED)."""
         if not (link.subscribed and link.greeted):
             return DONE
+        until = time.monotonic() + BURST_TIME
         for _ in range(BURST):
             entry = link.cursor.peek(self._ring)
             if entry is None:
@@ -267,6 +269,8 @@ class Delivery:
             link.cursor.sent(entry)
             if entry.nbytes >= LARGE:  # libzmq copied it under the interpreter's lock: now it is the model's turn
                 threads.sleep(YIELD)
+            if time.monotonic() > until:
+                break
         return MORE
 
     def _send_schema(self, link: Link, digest: bytes) -> None:

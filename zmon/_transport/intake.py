@@ -67,8 +67,8 @@ class Intake:
         self._ordinal = 0
         self._unexplained = 0
 
-    def __bool__(self) -> bool:
-        return bool(self._queue)
+    def __len__(self) -> int:
+        return len(self._queue)
 
     @property
     def nbytes(self) -> int:

@@ -78,7 +78,8 @@ class Entry(NamedTuple):
     delivered: int = 0
     underway: int = 0
     pushed_out: int = 0  # of the ring by newer rows
-    closed: int = 0  # held when the publisher was closed
+    closed: int = 0  # held in the ring when the publisher ended
+    abandoned: int = 0  # left in the queue by then, so they have no number
     labels: int = 0
     sampled_out: int = 0
     rejected: Counts = _NONE  # here
@@ -121,14 +122,21 @@ class Ledger:
         """Enter how far the rows are."""
         self.entry = self.entry._replace(delivered=delivered, underway=underway, pushed_out=pushed_out)
 
+    def abandon(self, rows: int, ordinal: int, *, labels: bool) -> None:
+        """Enter rows of all snapshots up to `ordinal`, which are not converted any more."""
+        entry = self.entry
+        self.entry = entry._replace(
+            ordinal=ordinal, labels=entry.labels + (rows if labels else 0), abandoned=entry.abandoned + rows
+        )
+
     def close(self, rows: int) -> None:
-        """Enter the rows that were held when the publisher ended."""
+        """Enter the rows that the ring held when the publisher ended."""
         self.entry = self.entry._replace(closed=rows)
 
     def tally(self) -> Mapping[str, Any]:
         """Return cumulative counts for collectors: rows of this stream that never arrive whole, or at all."""
         entry = self.entry
-        state = (entry.sampled_out, entry.rejected, entry.degraded, self._intake.overflowed)
+        state = (entry.sampled_out, entry.rejected, entry.degraded, self._intake.overflowed + entry.abandoned)
         if state != self._tally:
             self._tally = state
             names = ("sampled_out", "rejected", "degraded", "lost")
@@ -144,7 +152,7 @@ class Ledger:
         waiting = self._intake.waiting()
         # Read after the queue: whatever has left the queue was entered before, and what was entered and is still in
         # the queue has a place up to this entry's.
-        entry = self.entry
+        entry, overflowed = self.entry, self._intake.overflowed
         queued: Counter[str] = Counter()
         rejected = Counter(entry.rejected) + Counter(entry.refused)
         for snapshot in waiting:
@@ -157,12 +165,12 @@ class Ledger:
         held = entry.issued - entry.delivered - entry.pushed_out - entry.closed
         early = max(0, refused - entry.delivered)  # refused rows that other collectors still have to acknowledge
         dropped = {
-            "buffer_full": entry.pushed_out + self._intake.overflowed,
-            "closed": entry.closed + after_close + (queued.total() if ended else 0),
+            "buffer_full": entry.pushed_out + overflowed,
+            "closed": entry.closed + entry.abandoned + after_close + (queued.total() if ended else 0),
         }
         underway = max(0, min(entry.underway, held) - early)
         return Stats(
-            published=entry.issued + queued.total() + self._intake.overflowed + after_close,
+            published=entry.issued + entry.abandoned + queued.total() + overflowed + after_close,
             acknowledged=max(0, entry.delivered - refused),
             queued_bytes=self._intake.nbytes + self._intake.ring_bytes,
             connected=connected,

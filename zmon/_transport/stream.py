@@ -27,11 +27,36 @@ OPEN_AFTER, OPEN_MAX = 0.5, 10.0  # seconds between two tries to open the socket
 
 
 class Mark:
-    """A place in the queue that a caller waits for."""
+    """A place in the queue that a caller waits for.
 
-    def __init__(self, until: float) -> None:
-        self.until = until  # monotonic time after which the caller no longer waits
+    Parameters
+    ----------
+    until : float
+        Monotonic time after which the caller no longer waits.
+    lost : int
+        Rows before it that found no room in the queue.
+    reported : int
+        Lost rows that earlier calls have reported.
+    """
+
+    def __init__(self, until: float, lost: int, reported: int) -> None:
+        self.until = until
+        self.lost = lost  # rows before it that were dropped
+        self.reported = reported
         self.row: int | None = None  # the last row before it, once the engine has come here
+        self._base = self._dropped = 0
+
+    def reach(self, ring: Ring) -> None:
+        """Note that all rows before the mark are in the ring, or were."""
+        self._base, self._dropped = ring.base, ring.dropped
+        self.lost += ring.dropped
+        self.row = ring.issued
+
+    def look(self, ring: Ring) -> None:
+        """Count the rows before the mark that the ring has dropped since the last look: the oldest that it held."""
+        if self.row is not None:
+            self.lost += max(0, min(ring.dropped - self._dropped, self.row - self._base + 1))
+        self._base, self._dropped = ring.base, ring.dropped
 
 
 class Stream:
@@ -83,7 +108,7 @@ class Stream:
         self._notices = RateLimit()
         self._marks: list[Mark] = []
         self._together = FIRST  # snapshots converted together
-        self._told = 0  # dropped rows that a mark has told about
+        self._reported = 0  # dropped rows that calls of `lost` have reported
         self._leaving = False
         self._opening = Backoff(OPEN_AFTER, OPEN_MAX)
         self._open_at = self._settle_at = 0.0
@@ -97,7 +122,7 @@ class Stream:
 
     def mark(self, until: float) -> Mark:
         """Return a mark that the engine reaches when it has converted everything that was put so far."""
-        mark = Mark(until)
+        mark = Mark(until, self.intake.overflowed, self._reported)
         self.intake.append(Snapshot(MARK, mark, 0, 0, 0))
         return mark
 
@@ -108,11 +133,13 @@ class Stream:
         acked = self._delivery.acked
         return mark.row == 0 or (acked is not None and acked >= mark.row)
 
-    def lost_since_last(self) -> bool:
-        """Return whether rows were dropped since this was asked last."""
-        dropped = self._ledger.entry.pushed_out + self.intake.overflowed
-        told, self._told = self._told, dropped
-        return dropped > told
+    def has_lost(self, mark: Mark) -> bool:
+        """Return whether rows before a mark were dropped that no earlier call had reported when the mark was set.
+
+        Call this once everything else before the mark is acknowledged: it reports these rows.
+        """
+        self._reported = max(self._reported, mark.lost)
+        return mark.lost > mark.reported
 
     def stats(self, failed: str) -> Stats:
         """Return a snapshot of all rows; `failed` is what the engine lacks."""
@@ -174,9 +201,13 @@ class Stream:
 
     def step(self, ready: set[Socket], now: float) -> int:
         """Convert, read, send; return how far sending got."""
-        state = self._convert()
+        state = DONE if self._leaving else self._convert()
+        for mark in self._marks:
+            mark.look(self._ring)
         if self._delivery.sockets:
             state = max(state, self._delivery.step(ready, now))
+        for mark in self._marks:
+            mark.look(self._ring)
         held = self._ring.issued - self._ring.delivered - self._ring.dropped
         underway = min(held, max(0, self._delivery.reached - (self._ring.issued - held)))
         self._ledger.move(delivered=self._ring.delivered, underway=underway, pushed_out=self._ring.dropped)
@@ -216,7 +247,7 @@ class Stream:
             first = snapshots[0]
             if first.kind == MARK:
                 snapshots = snapshots[:1]
-                first.arguments.row = self._ring.issued
+                first.arguments.reach(self._ring)
                 self._marks.append(first.arguments)
                 conversion = Conversion(())
             elif first.kind == REFUSED:
@@ -260,12 +291,27 @@ class Stream:
             [loss for part in parts for loss in part.degraded],
         )
 
+    def _abandon(self) -> None:
+        """Give up what waits to be converted, so that the goodbye can say how many rows that is."""
+        left = len(self.intake)  # what is put from now on is not looked at
+        while left > 0 and (snapshots := self.intake.peek(left, self._limit)):
+            kind, ordinal = snapshots[0].kind, snapshots[-1].ordinal
+            if kind == REFUSED:
+                refused = Conversion((), rejected=[snapshot.arguments for snapshot in snapshots])
+                self._ledger.add(refused, ordinal, issued=self._ring.issued, labels=False)
+            else:
+                rows = sum(snapshot.rows for snapshot in snapshots)
+                self._ledger.abandon(rows, ordinal, labels=kind == "labels")
+            self.intake.drop(snapshots)
+            left -= len(snapshots)
+
     def _stop(self, now: float) -> None:
         """Say goodbye when everything is delivered or the time is over, and end when it was answered."""
         assert self.stop_at is not None
         if not self._leaving:
             if now < self.stop_at and (self.intake or self._delivery.is_awaited(now)):
                 return
+            self._abandon()
             self._delivery.say_goodbye(now)
             self._leaving = True
         if self._delivery.has_left(now):
