@@ -14,7 +14,7 @@ import numpy as np
 
 from zmon._capture import labels as label_columns
 from zmon._capture import outputs, pieces, rows, tables, times
-from zmon._capture.bundle import Bundle, Call, bundles, join
+from zmon._capture.bundle import Bundle, bundles, join
 from zmon._capture.classes import Classes
 from zmon._capture.faults import Faults
 from zmon._capture.features import Features, Split
@@ -115,12 +115,12 @@ class Assembler:
         """Draw another sample than the parent process, in a forked child."""
         self.random = np.random.default_rng()
 
-    def _convert(self, calls: Sequence[Call]) -> list[Conversion]:
+    def _convert(self, calls: Sequence[Snapshot]) -> list[Conversion]:
         """Convert calls together; one by one if anything is wrong with them as a whole."""
-        count = sum(call.snapshot.rows for call in calls)
+        count = sum(call.rows for call in calls)
         try:
             bundle = join(calls)
-            convert = self._batch if calls[0].snapshot.kind == "batch" else self._late_labels
+            convert = self._batch if calls[0].kind == "batch" else self._late_labels
             return [convert(bundle)]
         except Exception as error:
             if len(calls) > 1:

@@ -22,10 +22,10 @@ from zmon._transport.stream import Stream
 from zmon._transport.wakeup import Wakeup
 from zmon.backoff import Backoff
 
-BUSY_POLL = 0.05  # seconds between looks at the queues while batches arrive: small batches gather meanwhile
+BUSY_POLL = 0.1  # seconds between looks at the queues while batches arrive: small batches gather meanwhile
 RUSH_POLL = 0.02  # the same while a ring holds more than MUCH
 MUCH = 2**20  # bytes
-BUSY_FOR = 0.1  # seconds without a new batch, after which the thread sleeps until publish() wakes it
+BUSY_FOR = 0.25  # seconds without a new batch, after which the thread sleeps until publish() wakes it
 SLEEP = 0.25  # seconds at most, because a hello or a ping may be due
 RESTART_AFTER, RESTART_MAX = 0.1, 10.0  # seconds between the end of the loop by an error and its next start
 START_MAX = 1.0  # seconds at most between two tries to start a thread; a call must come for each
@@ -249,9 +249,9 @@ class Engine:
                     # Before the last look: callers first append, and then see whether the thread is awake.
                     self.awake = False
                     wait = 0.0 if any(stream.waiting or stream.urgent for stream in streams) else SLEEP
-                elif any(stream.connected for stream in streams):
-                    # Acknowledgements do not end this nap: the model has a better use for the interpreter.
-                    much = any(stream.nbytes >= MUCH for stream in streams)
+                else:
+                    # What collectors say does not end this nap: the model has a better use for the interpreter.
+                    much = any(stream.connected and stream.nbytes >= MUCH for stream in streams)
                     self._napping = True
                     nap.poll(int(1000 * (RUSH_POLL if much else BUSY_POLL)))
                     self._napping = False

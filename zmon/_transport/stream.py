@@ -20,7 +20,8 @@ from zmon._wire.frames import STREAM_BYTES
 from zmon.backoff import Backoff
 
 FIRST, TOGETHER = 16, 256  # snapshots converted together: at first, and at most
-TOGETHER_BYTES = 2**20
+TOGETHER_BYTES = 2**20  # of them; at most a SHARE of what may be held, because the ring drops whole messages
+SHARE = 16
 TURN = 0.02  # seconds of conversion before the engine turns to sending
 SETTLE_EVERY = 1.0
 OPEN_AFTER, OPEN_MAX = 0.5, 10.0  # seconds between two tries to open the sockets
@@ -243,7 +244,8 @@ class Stream:
     def _convert(self) -> int:
         began = time.monotonic()
         until = began + TURN
-        while snapshots := self.intake.peek(self._together, TOGETHER_BYTES):
+        most_bytes = min(TOGETHER_BYTES, self._limit // SHARE)
+        while snapshots := self.intake.peek(self._together, most_bytes):
             first = snapshots[0]
             if first.kind == MARK:
                 snapshots = snapshots[:1]
