@@ -1,7 +1,8 @@
 """What publishing takes from a model's own throughput: a model that can do about 1,000 batches a second, and does.
 
 The model is a NumPy network on one thread, as large as makes a batch of 32 rows take a millisecond. It runs without
-pause, in blocks of a tenth of a second after a start that is not timed: without `publish()`, with it and a collector on
+pause, in blocks of half a second after a start that is not timed, so that a block holds as much of the background
+thread's work, which comes five times a second, as it makes: without `publish()`, with it and a collector on
 the last core, with it and no collector, in turn. Each turn gives one figure, of time and of processor time a batch (of
 the whole process: the background thread is in it).
 """
@@ -19,7 +20,7 @@ from tests.bench.measure import LAST, Table, interval, said, script
 from tests.support.processes import Running
 
 COLLECTED = "a collector on the last core"
-TURNS = 120  # each with all three; fewer than 40 say too little
+TURNS = 60  # each with all three; fewer than 40 say too little
 SERVE = """
 import json, sys, time, numpy as np, zmon
 data, control, turns = sys.argv[1], sys.argv[2], int(sys.argv[3])
@@ -51,7 +52,7 @@ def serve(publisher, batches):
             publisher.publish(p, inputs=x)
 
 def block(publisher, batches):
-    serve(publisher, 60)  # what the background still owes for these is done during the others, as theirs is later
+    serve(publisher, 250)  # what the background still owes for these is done during the others, as theirs is later
     wall, used = time.perf_counter(), time.process_time()
     serve(publisher, batches)
     return (time.perf_counter() - wall) / batches, (time.process_time() - used) / batches
@@ -67,7 +68,7 @@ with (zmon.Publisher("m", classes=10, collector=data, control=control, agent_id=
     for number in range(turns):
         turn = {}
         for each in [(None, publisher, alone), (publisher, alone, None), (alone, None, publisher)][number % 3]:
-            turn[each] = block(each, 100)
+            turn[each] = block(each, 500)
             publisher.flush(30)
         found.append([turn[None], turn[publisher], turn[alone]])
     alone.close(0)

@@ -19,16 +19,14 @@ from numpy import ndarray
 
 from zmon._capture.interrupts import is_asynchronous
 from zmon._capture.selection import Selection
-from zmon._transport.buffer_pool import LARGE, BufferPool
+from zmon._transport.buffer_pool import LARGE, POOL
 from zmon._transport.intake import Snapshot
 
 OVERHEAD = 600  # bytes of Python objects around a snapshot's values
 FEW = 32  # values that are looked at one by one faster than as a set of types
 CELL = 64  # bytes counted for a number in a list, and for a cell of a frame whose size is not cheap to know
 MOST_TYPES = 512  # types of values whose copiers are remembered
-KEEP = 32 * 2**20  # bytes of memory kept for later copies of large arrays, in the whole process
 
-_POOL = BufferPool(KEEP)
 _ATOMS = (str, bytes, numbers.Number, np.generic, dt.date, dt.time, dt.timedelta, uuid.UUID, enum.Enum, type(None))
 _NUMBERS = {int, float, bool, type(None)}
 _SIZED = _NUMBERS | {str, bytes}
@@ -166,7 +164,7 @@ def _array(value: Any) -> tuple[Any, int]:
         flat = np.empty(len(cells), dtype=object)
         flat[:] = cells if len(cells) != 1 else [cells[0]]
         return flat.reshape(copy.shape), nbytes
-    return _POOL.copy(value), value.nbytes
+    return POOL.copy(value), value.nbytes
 
 
 def _list(value: Any) -> tuple[Any, int]:

@@ -22,10 +22,10 @@ from zmon._transport.stream import Stream
 from zmon._transport.wakeup import Wakeup
 from zmon.backoff import Backoff
 
-BUSY_POLL = 0.1  # seconds between looks at the queues while batches arrive: small batches gather meanwhile
+BUSY_POLL = 0.2  # seconds between looks at the queues while batches arrive: small batches gather meanwhile
 RUSH_POLL = 0.02  # the same while a ring holds more than MUCH
 MUCH = 2**20  # bytes
-BUSY_FOR = 0.25  # seconds without a new batch, after which the thread sleeps until publish() wakes it
+BUSY_FOR = 0.5  # seconds without a new batch, after which the thread sleeps until publish() wakes it
 SLEEP = 0.25  # seconds at most, because a hello or a ping may be due
 RESTART_AFTER, RESTART_MAX = 0.1, 10.0  # seconds between the end of the loop by an error and its next start
 START_MAX = 1.0  # seconds at most between two tries to start a thread; a call must come for each
