@@ -14,7 +14,7 @@ from zmon_collector.windows.window import Now
 log = logging.getLogger("zmon.collector")
 
 EXIT_WAIT = 10.0  # seconds that the disk and the sinks each get at the end
-ACKS_READ = 0.25  # seconds that publishers get at the end to read acknowledgements: they look every 0.05
+ACKS_READ = 0.5  # seconds that publishers get at the end to read acknowledgements: they look every 0.2
 
 
 def restore(parts: Parts, now: Now, wake: Callable[[], None]) -> Recovery:
@@ -42,8 +42,8 @@ def finish(parts: Parts) -> None:
     if parts.ingestor.sessions.connected:
         # libzmq drops what a publisher has not read when the connection ends, and the publisher would send those rows
         # again. In parts: while a machine stands still, only one of them is lost.
-        for _ in range(5):
-            time.sleep(ACKS_READ / 5)
+        for _ in range(10):
+            time.sleep(ACKS_READ / 10)
     parts.receiver.stop()
     parts.outbox.end()
     late = parts.deliveries.join(EXIT_WAIT)

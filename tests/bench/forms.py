@@ -44,10 +44,12 @@ def called(case: Case, there: dict[str, str], raw: Send, quick: bool) -> dict[st
     arguments, copy = given.given(case)
     with publisher(there) as one:
         calls: dict[str, Callable[[], Any]] = {"publish": lambda: one.publish(**arguments), "raw": raw}
+        kept: list[Any] = []
         if copy is not None:
-            calls["copy"] = copy
+            # Kept for a turn, as publish() keeps its own: a copy dropped at once leaves its memory to the next one.
+            calls["copy"] = lambda: kept.append(copy())
         times, rounds = turns(calls["publish"], one, case, quick)
-        loop = costs(calls, rounds, _hot(calls, times), lambda: settle(one))
+        loop = costs(calls, rounds, _hot(calls, times), lambda: (kept.clear(), settle(one)))
         cold = paced(calls, min(rounds * times, 40 if quick else 300), EVERY)
         check(one)
     found = {**case._asdict(), "number": rounds * times, **percentiles(loop["publish"].times)}

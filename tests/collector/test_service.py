@@ -57,7 +57,7 @@ def test_rows_that_a_collector_took_are_acknowledged_before_it_ends(
     collect: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who does not read a collector's last answers sends the same rows to whoever takes over."""
-    monkeypatch.setattr(engine, "BUSY_POLL", 0.15)  # a publisher looks at its answers later than it usually does
+    monkeypatch.setattr(engine, "BUSY_POLL", 0.35)  # a publisher looks at its answers later than it usually does
     collector = collect()
     with collector.publisher(classes=2) as publisher:
         publisher.publish(np.full((4, 2), 0.5))

@@ -44,6 +44,18 @@ def test_memory_is_used_again_once_nobody_holds_it() -> None:
     assert again.tobytes() == large(2).tobytes()
 
 
+def test_an_empty_array_is_of_that_memory() -> None:
+    buffers = BufferPool(MIB)
+    first = buffers.empty((700, 100), np.dtype("f4"))
+    where = first.ctypes.data
+    assert (first.shape, first.dtype, first.flags.c_contiguous) == ((700, 100), np.dtype("f4"), True)
+    del first
+    again = buffers.empty((LARGE,), np.dtype("u1"))
+    assert buffers.empty((3,), np.dtype("f8")).nbytes < LARGE, "small ones come from malloc"
+    del again
+    assert buffers.empty((350, 100), np.dtype("f8")).ctypes.data == where
+
+
 def test_what_is_kept_is_bounded() -> None:
     buffers = BufferPool(MIB)
     held = [buffers.copy(large(i, rows)) for i in range(8) for rows in (400, 700, 1500)]

@@ -178,6 +178,16 @@ def test_single_rows_with_ids_of_varying_length_travel_in_few_messages() -> None
     assert ring.tail - ring.head <= 150
 
 
+def test_arrays_of_many_calls_are_one_bundle_and_lists_are_several() -> None:
+    p = np.full((32, 2), 0.5)
+    arrays = [{"probabilities": p, "inputs": np.zeros((32, 3))}] * 200
+    assert [len(calls) for calls in bundles(snapshots(arrays))] == [200]
+    with_lists = [{"probabilities": p, "ids": list(range(32))}] * 200
+    assert {len(calls) for calls in bundles(snapshots(with_lists))} == {16, 8}
+    other = [{"probabilities": p, "inputs": np.zeros((32, 3), dtype)} for dtype in ("f4", "f4", "f8", "f4")]
+    assert [len(calls) for calls in bundles(snapshots(other))] == [2, 1, 1]
+
+
 def test_calls_of_other_forms_keep_their_order() -> None:
     p = np.array([[0.25, 0.75]])
     calls: list[dict[str, Any]] = [

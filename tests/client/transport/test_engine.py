@@ -214,6 +214,20 @@ def test_slow_conversions_keep_no_other_publisher_waiting(collect: Any, monkeypa
         other.close()
 
 
+@pytest.mark.parametrize("rows", [32, 200])
+def test_a_small_ring_stays_full(rows: int) -> None:
+    """A ring drops whole messages, so none may be a large part of it, however many calls are converted together."""
+    limit = 256 * 2**10
+    with zmon.Publisher("m", classes=10, collector=NOWHERE, buffer_bytes=limit) as publisher:
+        p = np.full((rows, 10), 0.1)
+        while not publisher.stats.dropped.get("buffer_full"):
+            publisher.publish(p)
+        for _ in range(20):
+            publisher.publish(p)
+            assert settled(publisher).queued_bytes > limit / 2
+        publisher.close(0)
+
+
 def test_many_publishers_share_one_thread_and_close_within_one_deadline(caplog: pytest.LogCaptureFixture) -> None:
     held = [zmon.Publisher(f"m{i}", classes=2, collector=NOWHERE) for i in range(8)]
     with caplog.at_level(logging.WARNING):

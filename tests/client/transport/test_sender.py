@@ -16,6 +16,7 @@ from zmon._wire.frames import Message
 
 P = np.array([[0.7, 0.3]])
 
+APART = [[0.5, 0.5]] * 600  # too many rows of lists to be joined with others
 
 @pytest.fixture
 def peer(tmp_path: Path) -> Iterator[Peer]:
@@ -54,7 +55,7 @@ def test_nothing_is_sent_before_the_collector_answers(peer: Peer, publisher: zmo
 
 def test_the_window_holds_back(peer: Peer, publisher: zmon.Publisher) -> None:
     for _ in range(8):
-        publisher.publish(np.full((600, 2), 0.5))  # too many rows to be joined
+        publisher.publish(APART)
     hello = peer.greeting("hello")
     peer.ack(hello.stream, 0, window=25_000)
     assert batches(peer.messages()) == [(1, 600), (601, 600)]
@@ -76,7 +77,7 @@ def test_after_a_reconnect_it_says_hello_and_goes_on_from_the_acknowledged_row(
     peer: Peer, publisher: zmon.Publisher
 ) -> None:
     for _ in range(3):
-        publisher.publish(np.full((600, 2), 0.5))
+        publisher.publish(APART)
     hello = peer.greeting("hello")
     peer.ack(hello.stream, 0)
     assert len(batches(peer.messages())) == 3
