@@ -18,6 +18,7 @@ P = np.array([[0.7, 0.3]])
 
 APART = [[0.5, 0.5]] * 600  # too many rows of lists to be joined with others
 
+
 @pytest.fixture
 def peer(tmp_path: Path) -> Iterator[Peer]:
     one = Peer(str(tmp_path / "z"))
