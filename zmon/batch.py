@@ -43,6 +43,9 @@ class Schema:
         The publisher's free tags; they describe series but are not part of their identity.
     segments : tuple of str
         Names of the columns by whose values series are split.
+    hashed : tuple of str
+        Categorical features in which nearly every row has a value of its own: their values are counted by hashes and
+        lengths, and have no names.
     numeric : tuple of str
         Derived: the features that are columns of `Batch.inputs`, in order.
     categorical : tuple of str
@@ -56,6 +59,7 @@ class Schema:
     threshold: float = 0.5
     tags: Mapping[str, str] = field(default_factory=dict)
     segments: tuple[str, ...] = ()
+    hashed: tuple[str, ...] = ()
     numeric: tuple[str, ...] = field(init=False, repr=False, compare=False)
     categorical: tuple[str, ...] = field(init=False, repr=False, compare=False)
 
@@ -85,13 +89,16 @@ class Schema:
         features = set(self.features)
         new = [i for i, feature in enumerate(other.features) if feature not in features]
         segments = tuple(name for name in other.segments if name not in self.segments)
-        if not new and not segments:
+        unknown = set(self.hashed) | (features - set(self.categorical)) if other.hashed else set()
+        hashed = tuple(name for name in other.hashed if name not in unknown)
+        if not new and not segments and not hashed:
             return self
         return replace(
             self,
             features=self.features + tuple(other.features[i] for i in new),
             kinds=self.kinds + tuple(other.kinds[i] for i in new),
             segments=self.segments + segments,
+            hashed=self.hashed + hashed,
         )
 
 
@@ -105,7 +112,8 @@ class Batch:
         Any of ``probabilities`` (n, n_classes), ``predictions`` (n,) class indices or regression values,
         ``labels`` (n,) class indices with −1 where unlabelled, or regression targets with NaN where unlabelled, or of a
         multilabel model (n, n_classes) 0 and 1 with −1 where unlabelled,
-        ``inputs`` (n, n_numeric), ``codes`` (n, n_categorical), ``segments`` (n, n_segments), ``ids`` (n,),
+        ``inputs`` (n, n_numeric), ``codes`` (n, n_categorical), ``hashes`` and ``lengths`` (n, n_hashed),
+        ``segments`` (n, n_segments), ``ids`` (n,),
         ``timestamps`` (n,) int64 nanoseconds since the epoch. A batch with ``label_outcomes`` holds labels that
         arrived after their predictions, which are not rows of the window: only metrics that need ``labels`` see it,
         with ``predictions``, ``labels``, ``probabilities``, ``label_delays`` (ns) and ``label_own`` (whether the
@@ -174,6 +182,16 @@ class Batch:
         return self._columns["codes"]
 
     @property
+    def hashes(self) -> Array:
+        """(n, n_hashed) hashes of values, 64 bits; the columns are ``schema.hashed``."""
+        return self._columns["hashes"]
+
+    @property
+    def lengths(self) -> Array:
+        """(n, n_hashed) characters of these values, −1 where missing."""
+        return self._columns["lengths"]
+
+    @property
     def categories(self) -> Dictionaries:
         """The names behind `codes`, column by column; a name may occur in no row."""
         return self.dictionaries["codes"]
@@ -230,13 +248,15 @@ class Batch:
         Rows that have inputs have all columns of inputs: those of a kind that none of these rows has are missing.
         """
         columns, dictionaries = dict(self._columns), dict(self.dictionaries)
-        wanted = {name for name, features in (("inputs", schema.numeric), ("codes", schema.categorical)) if features}
-        present = {"inputs", "codes"} & columns.keys()
+        groups = (("inputs", schema.numeric), ("codes", schema.categorical), ("lengths", schema.hashed))
+        wanted = {name for name, features in groups if features}
+        present = {"inputs", "codes", "lengths"} & columns.keys()
         if self.schema is schema and (not present or present == wanted):
             return self
         if "predicted" not in columns and "predicted" in self.columns:
             columns["predicted"] = self.predicted  # by the threshold of this schema
-        if present and (present != wanted or self.schema.features != schema.features):
+        own = self.schema
+        if present and (present != wanted or (own.features, own.hashed) != (schema.features, schema.hashed)):
             if schema.numeric:
                 inputs = columns.get("inputs", np.empty((self.rows, 0)))
                 where = _places(self.schema.numeric if "inputs" in columns else (), schema.numeric)
@@ -246,6 +266,7 @@ class Batch:
             else:
                 columns.pop("inputs", None)
             self._align(columns, dictionaries, "codes", self.schema.categorical, schema.categorical)
+            self._align_hashes(columns, schema.hashed)
         if "segments" in columns and self.schema.segments != schema.segments:
             self._align(columns, dictionaries, "segments", self.schema.segments, schema.segments)
         return Batch(schema, columns, self.rows, dictionaries)
@@ -261,6 +282,14 @@ class Batch:
         lacking = np.full(self.rows, categories.MISSING, dtype=codes.dtype)
         columns[name] = np.column_stack([codes, lacking])[:, where]  # −1 selects missing values, of no name
         dictionaries[name] = tuple((*dictionaries.get(name, ()), ())[i] for i in where.tolist())
+
+    def _align_hashes(self, columns: dict[str, Array], wanted: Names) -> None:
+        where = _places(self.schema.hashed if "lengths" in columns else (), wanted)
+        for name, dtype, missing in (("hashes", np.uint64, 0), ("lengths", np.int16, categories.MISSING)):
+            column = columns.pop(name, np.empty((self.rows, 0), dtype=dtype))
+            if wanted:
+                lacking = np.full(self.rows, missing, dtype=dtype)
+                columns[name] = np.column_stack([column, lacking])[:, where]
 
 
 def _places(present: Names, wanted: Names) -> Array:
@@ -298,9 +327,9 @@ def _column(batch: Batch, name: str, like: Array) -> Array:
     if name in batch.raw():
         return batch.raw()[name]
     shape = (batch.rows, *like.shape[1:])
-    if name in CODED or (like.dtype.kind in "iu" and (like.ndim == 1 or name == "labels")):
+    if name in CODED or name == "lengths" or (like.dtype.kind in "iu" and (like.ndim == 1 or name == "labels")):
         return np.full(shape, -1, dtype=like.dtype)
-    if like.dtype.kind == "S":
+    if like.dtype.kind == "S" or name == "hashes":
         return np.zeros(shape, dtype=like.dtype)
     return np.full(shape, np.nan, dtype=np.result_type(like.dtype, np.float16))
 

@@ -20,6 +20,8 @@ Array = np.ndarray[Any, Any]
 Dictionaries = tuple[tuple[str, ...], ...]
 
 MISSING = -1
+OTHER = "__other__"  # the category of values whose names are not given
+EMPTY = "(empty)"
 NAME_LENGTH = 256  # characters of a category's name
 _HEAD = struct.Struct("<II")  # rows, bytes of the dictionaries that follow
 
@@ -31,11 +33,30 @@ def category(name: str) -> str:
     ('(empty)', 256)
     """
     if not name:
-        return "(empty)"
+        return EMPTY
     if len(name) <= NAME_LENGTH:
         return name
     digest = blake2b(name.encode(errors="replace"), digest_size=4).hexdigest()
     return f"{name[: NAME_LENGTH - 9]}…{digest}"
+
+
+def name_hash(name: str) -> bytes:
+    """Return 8 bytes that stand for a name, the same in every process."""
+    return blake2b(name.encode(errors="surrogatepass"), digest_size=8).digest()
+
+
+def hashed(codes: Array, names: Sequence[str]) -> tuple[Array, Array, Array]:
+    """Return a column's codes under the single name OTHER, and the hashes and lengths of its values.
+
+    Lengths are those of the names as they are sent; where a value is missing the length is MISSING.
+
+    >>> hashed(np.array([1, -1, 0, 1]), ["a", "bcd"])[2].tolist()
+    [3, -1, 1, 3]
+    """
+    # The last entry of each table is that of a missing value.
+    hashes = np.frombuffer(b"".join([*map(name_hash, names), bytes(8)]), dtype="<u8")
+    lengths = np.array([*(0 if name == EMPTY else len(name) for name in names), MISSING], dtype=np.int16)
+    return np.where(codes < 0, MISSING, 0).astype(np.int8), hashes[codes], lengths[codes]
 
 
 def join(parts: Sequence[tuple[Array, Dictionaries]]) -> tuple[Array, Dictionaries]:

@@ -17,6 +17,7 @@ import numpy as np
 
 from zmon import bases
 from zmon.batch import Batch, Schema, concat
+from zmon.categories import OTHER
 from zmon.contract import Context, Metric, Point, Report, RowCounts, Sink, Value, Window
 from zmon.errors import RetryLater
 from zmon.state import pack_state, unpack_state
@@ -29,21 +30,24 @@ Results = dict[tuple[str, ...], float]
 def example_batches(rows: Sequence[int] = (40, 1, 25), seed: int = 0, task: str = "classification") -> list[Batch]:
     """Make batches of a three-class classifier, or a regression: labels, all kinds of inputs, gaps, infinities."""
     random = np.random.default_rng(seed)
-    features = ("age", "income", "empty", "constant", "city", "vip", "essay")
-    kinds = ("numeric",) * 4 + ("categorical", "boolean", "text")
+    features = ("age", "income", "empty", "constant", "city", "vip", "customer", "essay")
+    kinds = ("numeric",) * 4 + ("categorical", "boolean", "categorical", "text")
     classes = ("red", "green", "blue") if task == "classification" else ()
-    schema = Schema(task=task, classes=classes, features=features, kinds=kinds, segments=("zone",))
+    schema = Schema(task, classes, features, kinds, segments=("zone",), hashed=("customer",))
     batches = []
     for n in rows:
         inputs = random.normal(100.0, 5.0, (n, 4))
         inputs[random.random((n, 4)) < 0.1] = np.nan
         inputs[random.random(n) < 0.1, 1] = np.inf
         inputs[:, 2], inputs[:, 3] = np.nan, 7.0
-        columns = {"inputs": inputs, "timestamps": random.integers(0, 60_000_000_000, n)}
-        columns["codes"] = np.column_stack([random.integers(-1, 3, n), random.integers(-1, 2, n)])
+        columns: dict[str, Any] = {"inputs": inputs, "timestamps": random.integers(0, 60_000_000_000, n)}
+        customers = random.integers(-1, 50, n)
+        columns["codes"] = np.column_stack([*(random.integers(-1, k, n) for k in (3, 2)), np.minimum(customers, 0)])
+        columns["hashes"] = random.permutation(2**64 // 50 * np.arange(50, dtype=np.uint64))[customers, np.newaxis]
+        columns["lengths"] = np.where(customers < 0, -1, customers % 3 + 35).astype(np.int16)[:, np.newaxis]
         columns["segments"] = random.integers(-1, 2, (n, 1))
         cities = tuple(random.choice(["Rome", "Oslo", "Bonn", "Lima"], 3, replace=False).tolist())
-        dictionaries = {"codes": (cities, ("False", "True")), "segments": (("east", "west"),)}
+        dictionaries = {"codes": (cities, ("False", "True"), (OTHER,)), "segments": (("east", "west"),)}
         if task == "classification":
             columns["probabilities"] = random.dirichlet((1.0, 2.0, 3.0), n)
             columns["labels"] = random.integers(-1, 3, n)

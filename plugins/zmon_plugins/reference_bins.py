@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from zmon.batch import Array, Schema
+from zmon.categories import OTHER
 from zmon.contract import Context
 from zmon.reference import Categorical, Profile
 from zmon.reference.bins import SLACK
@@ -65,7 +66,12 @@ class ReferenceBins:
         self.low = table.low - np.abs(table.low) * SLACK
         self.high = table.high + np.abs(table.high) * SLACK
         place = {name: i for i, name in enumerate(schema.categorical)}
-        self.categorical = [_column(feature, place[feature.name]) for feature in profile.categorical]
+        # Values that are hashed here or there have no names to be compared.
+        self.categorical = [
+            _column(feature, place[feature.name])
+            for feature in profile.categorical
+            if feature.name not in schema.hashed and feature.categories != (OTHER,)
+        ]
 
     def inputs(self, values: Array) -> Array:
         """Return the columns of a batch's inputs that the reference has."""

@@ -302,8 +302,12 @@ def test_a_column_of_identifiers_has_no_names(edge: Edge, rows: int, declared: b
     assert (found.rows, found.rejected, found.degraded) == (2 * n, {}, {})
     assert found.categories("country") == {"DE": n / 2, "FR": n / 2}
     if not declared and rows < n:  # once it is known
+        assert found.get("feature_unique", feat_name="customer_id") in (None, 1350), "no other number"
         found.points = found.windows[int(OLD + DAY) // DAY * DAY]
-    assert not set(found.categories("customer_id")) & set(ids), "no raw identifier leaves"
+    assert found.categories("customer_id") == {}
+    assert found.get("feature_unique", feat_name="customer_id") == 1350
+    assert found.get("feature_missing_freq", feat_name="customer_id") == pytest.approx(0.1)
+    assert [found.get("feature_length", feat_name="customer_id", stat=stat) for stat in ("min", "max")] == [36, 36]
     assert len([line for line in found.log if "customer_id" in line]) == (0 if declared else 1), found.log
 
 

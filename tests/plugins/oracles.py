@@ -31,6 +31,7 @@ class Rows:
     features: tuple[str, ...] = ()
     threshold: float = 0.5
     coded: pandas.DataFrame | None = None  # categorical and boolean columns, None where missing
+    hashed: pandas.DataFrame | None = None  # columns of ids, None where missing
     skipped: tuple[str, ...] = ()
     task: str = "classification"  # a regression's labels are targets, NaN for none
 
@@ -139,6 +140,19 @@ def categorical_features(rows: Rows, most: int = 50) -> Expected:
             found[key("feature_freq", feat_name=name, category="__other__")] = rest / counts.sum()
         found[key("feature_unique", feat_name=name)] = float(text.nunique())
         found[key("feature_missing_freq", feat_name=name)] = column.isna().mean()
+    return found
+
+
+def hashed_features(rows: Rows) -> Expected:
+    if rows.hashed is None:
+        return {}
+    found: Expected = {}
+    for name, column in rows.hashed.items():
+        found[key("feature_unique", feat_name=name)] = float(column.nunique())
+        found[key("feature_missing_freq", feat_name=name)] = column.isna().mean()
+        lengths = column.dropna().map(len)
+        for stat in ("mean", "min", "max") if len(lengths) else ():
+            found[key("feature_length", feat_name=name, stat=stat)] = float(lengths.agg(stat))
     return found
 
 
@@ -288,6 +302,7 @@ ORACLES: dict[str, Callable[[Rows], Expected]] = {
     "confidence": confidence,
     "numeric_features": numeric_features,
     "categorical_features": categorical_features,
+    "hashed_features": hashed_features,
     "skipped_features": skipped_features,
     "performance": performance,
     "scores": scores,

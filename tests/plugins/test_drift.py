@@ -217,6 +217,19 @@ def test_new_categories_and_values_out_of_range_are_shares_of_the_rows(reference
     assert found["feature_new_category_freq", "flag", ""] == 0
 
 
+def test_values_that_are_hashed_here_or_in_the_reference_have_no_drift(reference: Profile) -> None:
+    batch = as_batch(world(400, 3))
+    hashed = Batch(replace(batch.schema, hashed=("city",)), batch.raw(), batch.rows, batch.dictionaries)
+    ids = [f"customer {i}" for i in range(400)]
+    unnamed = zmon.profile(probabilities(400, 1), world(400, 0).assign(city=ids), classes=["a", "b", "c"])
+    assert ("feature_drift", "city", "psi") in computed(reference, batch)
+    for profile, rows in ((reference, hashed), (unnamed, batch)):
+        found = computed(profile, rows)
+        assert not [key for key in found if key[1] == "city"]
+        assert ("feature_drift", "flag", "psi") in found
+    assert "customer 1" not in str(unnamed.categorical)
+
+
 def test_small_windows_have_distances_and_no_verdict(reference: Profile) -> None:
     frame = world(99, 3)
     frame["normal"] += 5

@@ -10,8 +10,9 @@ import pandas
 from zmon_collector.plugins import Registry
 
 from tests.plugins.oracles import Rows
-from zmon._capture.kinds import categorical
+from zmon._capture.kinds import Coded, categorical
 from zmon.batch import Batch, Schema
+from zmon.categories import OTHER, hashed
 from zmon.contract import Metric
 
 
@@ -32,19 +33,29 @@ def as_batch(rows: Rows) -> Batch:
         if rows.coded is None
         else {name: categorical(c.tolist(), declared=True)[0] for name, c in rows.coded.items()}
     )
+    unnamed: list[Any] = []
+    if rows.hashed is not None:
+        for name, column in rows.hashed.items():
+            codes, *pair = hashed(*categorical(column.tolist(), declared=True)[0])
+            coded[name] = Coded(codes, (OTHER,))
+            unnamed.append(pair)
     schema = Schema(
         task=rows.task,
         classes=rows.classes,
         features=(*rows.features, *coded, *rows.skipped),
         kinds=("numeric",) * len(rows.features) + ("categorical",) * len(coded) + ("text",) * len(rows.skipped),
         threshold=rows.threshold,
+        hashed=() if rows.hashed is None else tuple(rows.hashed),
     )
+    parts = [np.column_stack(each) for each in zip(*unnamed, strict=True)] or [None, None]
     columns = {
         "probabilities": None if rows.probabilities is None else rows.p.astype(rows.probabilities.dtype),
         "predictions": rows.predictions,
         "labels": rows.labels,
         "inputs": rows.inputs,
         "codes": np.column_stack([each.codes for each in coded.values()]) if coded else None,
+        "hashes": parts[0],
+        "lengths": parts[1],
     }
     there = {name: column for name, column in columns.items() if column is not None}
     return Batch(schema, there, rows.n, {"codes": tuple(each.names for each in coded.values())})
@@ -72,6 +83,7 @@ def random_rows(seed: int, n: int, classes: int, *, labels_only: bool = False, d
         "gone": np.full(n, None),
     }
     coded = pandas.DataFrame({name: pandas.Series(column, dtype=object) for name, column in coded.items()})
+    customers = [None if k % 7 == 0 else "c" * (k % 5) + str(k) for k in random.integers(0, 1500, n)]
     return Rows(
         classes=names,
         probabilities=None if labels_only else p.astype(dtype),
@@ -81,5 +93,6 @@ def random_rows(seed: int, n: int, classes: int, *, labels_only: bool = False, d
         features=tuple(f"feat_{i}" for i in range(5)),
         threshold=0.3,
         coded=coded.replace({"city": {"": "(empty)", "ä" * 300: "ä" * 247 + "…" + digest("ä" * 300)}}),
+        hashed=pandas.DataFrame({"customer": pandas.Series(customers, dtype=object)}),
         skipped=("essay",),
     )

@@ -185,7 +185,7 @@ class Assembler:
     def _finish(self, kind: str, batch: Rows, now: int, faults: tuple[Faults, Faults]) -> Conversion:
         """Check the rows as a collector does, select those that are kept, and cut them."""
         rejected, degraded = faults
-        schema, digest = self._book.newest(self.classes, self._features.schema, self._segments)
+        schema, digest = self._book.newest(self.classes, self._features.schema, self._segments, self._features.hashed)
         batch = batch._replace(columns=_checked(kind, batch.columns, schema))
         kept: Array | None = None
         count, sampled_out = rejected.rows, 0

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from zmon import categories
 from zmon._capture import kinds
 from zmon._capture.faults import Faults
 from zmon._capture.frames import ColumnData
@@ -19,7 +20,7 @@ from zmon._capture.tables import Table
 from zmon._capture.unique import Uniqueness
 from zmon._capture.values import is_missing
 from zmon._wire.checks import MAX_COLUMNS, MAX_VECTORS
-from zmon.batch import Array
+from zmon.batch import Array, Names
 from zmon.categories import MISSING, Dictionaries
 from zmon.errors import Rejected
 
@@ -33,13 +34,13 @@ class Split(Exception):  # noqa: N818 - control flow between conversions
 class Feature:
     """One column: its kind is empty until the first value tells it."""
 
-    __slots__ = ("captured", "declared", "kind", "name", "place", "uniqueness", "width")
+    __slots__ = ("declared", "hashed", "kind", "name", "place", "uniqueness", "width")
 
     def __init__(self, name: str, declared: str) -> None:
         self.name = name
-        self.kind = {"id": "text"}.get(declared, declared)
-        self.declared = bool(declared)
-        self.captured = declared != "id"  # the values of texts and vectors are sent only where that was declared
+        self.kind = {"id": "categorical"}.get(declared, declared)
+        self.declared = bool(declared)  # the values of texts and vectors are sent only then
+        self.hashed = declared == "id"  # a value is sent as its hash and length
         self.place = -1  # among the features of its array; −1 while it is not part of the schema
         self.width = 0  # of a vector
         self.uniqueness = Uniqueness() if not declared else None
@@ -73,7 +74,8 @@ class Features:
         self._plans: dict[Any, tuple[list[tuple[int, Feature]], list[str]]] = {}
         self.schema: list[Feature] = []  # in the order in which their kinds became known
         self.unmatched_kinds = set(declared_kinds)
-        self.near_unique: list[str] = []  # columns that were found to be so
+        self.hashed: list[Feature] = []  # with a place in the arrays of hashes and lengths
+        self.found_hashed: list[tuple[str, bool]] = []  # columns found to be nearly unique, or not to be after all
 
     @property
     def all_names(self) -> list[str]:
@@ -118,7 +120,7 @@ class Features:
             if feature.place < 0 and not self._admit(feature, data, faults, room):
                 continue
             if self._is_read(feature):
-                found.append((feature, self._converted(feature, data, faults)))
+                found.append((feature, self._converted(feature, data, faults, room)))
         return self._stacked(found, table.rows, pace)
 
     # --- which columns ---------------------------------------------------------------------------------------------
@@ -171,7 +173,7 @@ class Features:
         """Return whether the values of a feature are sent."""
         if feature.kind in ("numeric", "boolean", "categorical"):
             return True
-        return feature.declared and feature.captured and (feature.kind == "text" or feature.place < MAX_VECTORS)
+        return feature.declared and (feature.kind == "text" or feature.place < MAX_VECTORS)
 
     # --- kinds -----------------------------------------------------------------------------------------------------
 
@@ -205,14 +207,9 @@ class Features:
                 _present(data.values),
             )
             return False
-        if feature.kind == "categorical" and feature.uniqueness is not None and isinstance(data.values, list):
-            names = {kinds.name_of(value) for value in data.values if isinstance(value, str)}
-            if not data.category and feature.uniqueness.add(names, len(data.values)):
-                self.near_unique.append(feature.name)
-                feature.kind, feature.captured = "text", False
-            else:
-                feature.uniqueness = Uniqueness()  # these rows are added when they are converted
         self._append(feature)
+        if feature.hashed:
+            self.hashed.append(feature)
         return True
 
     def _append(self, feature: Feature) -> None:
@@ -244,7 +241,7 @@ class Features:
         found[:, places] = matrix[:, [i for i, _ in plan]]
         return found
 
-    def _converted(self, feature: Feature, data: ColumnData, faults: Faults) -> Any:
+    def _converted(self, feature: Feature, data: ColumnData, faults: Faults, room: bool) -> Any:
         """Return a column in the form of its feature's kind; values that do not fit become missing ones."""
         values, kind = data.values, feature.kind
         wrong: list[int]
@@ -256,18 +253,26 @@ class Features:
         elif kind == "vector":
             column, feature.width, wrong = kinds.vectors(list(values), feature.width)
         else:
-            if feature.uniqueness is not None and feature.uniqueness.near_unique:
-                return feature.uniqueness.stand_in(values)
             column, wrong = kinds.categorical(values, declared=feature.declared or data.category)
-            unique = None if data.category else feature.uniqueness
-            if unique is not None and unique.add(set(column.names), len(column.codes)):
-                self.near_unique.append(feature.name)
+            if feature.uniqueness is not None and not data.category:
+                self._judge(feature, feature.uniqueness.add(column), room)
         if wrong:
             mask = np.zeros(faults.rows, dtype=bool)
             mask[wrong] = True
             reason = "inputs_dtype" if kinds.is_strange(values[wrong[0]], kind) else "inputs_kind"
             faults.add(reason, kinds.changed(feature.name, kind, values[wrong[0]]), mask)
         return column
+
+    def _judge(self, feature: Feature, near_unique: bool, room: bool) -> None:
+        """Send the values of a feature from now on as hashes if nearly all differ, else as categories."""
+        if near_unique == feature.hashed or (feature in self.hashed and not room):
+            return
+        feature.hashed = near_unique
+        self.found_hashed.append((feature.name, near_unique))
+        if not near_unique and feature in self.hashed:
+            self.hashed.remove(feature)
+        elif near_unique and room:
+            self.hashed.append(feature)
 
     def _stacked(self, found: list[tuple[Feature, Any]], rows: int, pace: Callable[[], None]) -> Inputs:
         columns: list[tuple[str, Array]] = []
@@ -292,11 +297,25 @@ class Features:
                 codes = np.full((rows, width), MISSING, dtype=np.int32)
                 for place, column in coded.items():
                     codes[:, place] = column.codes
+                names = [coded[i].names if i in coded else () for i in range(width)]
+                if name == "codes":
+                    columns += self._hashes(codes, names)
                 columns.append((name, codes))
-                dictionaries[name] = tuple(coded[i].names if i in coded else () for i in range(width))
+                dictionaries[name] = tuple(names)
         columns += [(f"vector:{feature.place}", array) for feature, array in found if feature.kind == "vector"
                     and array is not None]  # fmt: skip
         return Inputs(columns, dictionaries)
+
+    def _hashes(self, codes: Array, names: list[Names]) -> list[tuple[str, Array]]:
+        """Return hashes and lengths of the values of hashed features, whose codes and names become those of OTHER."""
+        pairs = {}
+        for feature in self._arrays["codes"]:
+            if feature.hashed:
+                at = feature.place
+                codes[:, at], *pairs[feature] = categories.hashed(codes[:, at], names[at])
+                names[at] = (categories.OTHER,)
+        stacked = zip(*(pairs[feature] for feature in self.hashed), strict=True)
+        return [(name, np.column_stack(parts)) for name, parts in zip(("hashes", "lengths"), stacked, strict=False)]
 
 
 def _present(values: Array | list[Any]) -> Array:

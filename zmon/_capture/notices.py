@@ -41,14 +41,16 @@ class Notices:
             features.unmatched_kinds.clear()
 
     def say_unique(self, features: Features) -> None:
-        """Log which columns were found to have a value of its own in nearly every row."""
-        while features.near_unique:
-            name = features.near_unique.pop()
-            self.say(
-                f"unique {name}",
-                f"nearly every value of {name!r} is different, so its categories are no longer sent; "
-                f"declare kinds={{{name!r}: 'id'}}, or exclude it",
-            )
+        """Log which columns were found to have a value of their own in nearly every row, or not after all."""
+        for name, near_unique in features.found_hashed:
+            line = f"the values of {name!r} are repeated: they are sent as categories again"
+            if near_unique:
+                line = (
+                    f"nearly every value of {name!r} is different: its values are counted, and have no names; "
+                    f"declare kinds={{{name!r}: 'id'}} or 'categorical', or exclude it"
+                )
+            self.say(f"unique {name} {near_unique}", line)
+        features.found_hashed.clear()
 
     def say_naive(self, nanos: int, now: int) -> None:
         """Log if a time without a zone differs from the clock as the local zone does."""

@@ -39,12 +39,15 @@ class SchemaBook:
             return self._newest[0]
         return Schema(self._task, classes)
 
-    def newest(self, classes: Names, features: Sequence[Any], segments: Sequence[str]) -> tuple[Schema, bytes]:
+    def newest(
+        self, classes: Names, features: Sequence[Any], segments: Sequence[str], hashed: Sequence[Any]
+    ) -> tuple[Schema, bytes]:
         """Return the schema of rows from now on, and its hash. Features and segments are only ever appended."""
-        made_of = (classes, len(features), len(segments))
+        unnamed = tuple(each.name for each in hashed)
+        made_of = (classes, len(features), len(segments), unnamed)
         if made_of != self._made_of:
             names, kinds = tuple(each.name for each in features), tuple(each.kind for each in features)
-            schema = Schema(self._task, classes, names, kinds, self._threshold, self._tags, tuple(segments))
+            schema = Schema(self._task, classes, names, kinds, self._threshold, self._tags, tuple(segments), unnamed)
             body = encode_schema(schema)
             digest = schema_hash(body)
             if digest not in self.bodies:

@@ -5,18 +5,12 @@ Such a column (an id of a customer, say) has no categories to count; their names
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from zmon._capture.kinds import Coded
-from zmon._capture.values import is_missing
-from zmon.batch import Array
-from zmon.categories import MISSING
 
-DISTINCT = 1000  # names; a column with more is near unique if more than SHARE of its values differ
-SHARE = 0.5
-STAND_IN = "__other__"  # the category of all values of a near unique column, as of categories beyond a metric's limit
+FEW, REPEATED = 100, 0.01  # values that differ, and the share of repeated ones, after which a column seems near unique
+DISTINCT, SHARE = 1000, 0.5  # values that differ, and their share of all, after which it is so for good
 
 
 class Uniqueness:
@@ -29,18 +23,18 @@ class Uniqueness:
         self._rows = 0
         self.near_unique = False
 
-    def add(self, names: set[str], rows: int) -> bool:
-        """Add the names of so many values; return whether the column is near unique."""
-        if self._names is not None:
-            self._names |= names
-            self._rows += rows
-            if len(self._names) > DISTINCT:
-                self.near_unique = len(self._names) > SHARE * self._rows
-                self._names = None
-        return self.near_unique
+    def add(self, column: Coded) -> bool:
+        """Add the values of rows; return whether the column is near unique, as far as it is known by now.
 
-    @staticmethod
-    def stand_in(values: Array | list[Any]) -> Coded:
-        """Return a column in which every value has the same name."""
-        codes = [MISSING if is_missing(value) else 0 for value in values]
-        return Coded(np.array(codes, dtype=np.int8), (STAND_IN,))
+        A column of 150 shops, of which each has one row a day, seems near unique on the first day only.
+        """
+        if self._names is not None:
+            self._names.update(column.names)
+            self._rows += int(np.count_nonzero(column.codes >= 0))
+            distinct = len(self._names)
+            differ = distinct > SHARE * self._rows
+            if distinct > DISTINCT or (self.near_unique and not differ):
+                self.near_unique, self._names = differ, None
+            elif distinct >= FEW and self._rows - distinct <= REPEATED * self._rows:
+                self.near_unique = True
+        return self.near_unique

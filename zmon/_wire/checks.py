@@ -19,7 +19,7 @@ MAX_ROWS = 2**20  # of one message
 MAX_COLUMNS = 2**16
 MAX_NAME = 1024  # characters of a class or feature name
 MAX_TAGS = 64
-MAX_VECTORS = 4  # columns of kind "vector" whose values are sent: each is an array of its own
+MAX_VECTORS = 2  # columns of kind "vector" whose values are sent: each is an array of its own, and messages have 16
 MAX_DETAIL = 200  # characters of a detail that is sent, stored or shown
 ROUNDING = 1e-6  # how far a probability may lie outside of [0, 1]; it is clipped
 
@@ -36,7 +36,10 @@ _ARRAYS: Mapping[str, tuple[tuple[int, ...], str]] = {
     "timestamps": ((1,), "i"),
     "codes": ((2,), "i"),
     "segments": ((2,), "i"),
+    "hashes": ((2,), "u"),
+    "lengths": ((2,), "i"),
 }
+_EXACT = {"timestamps": "<i8", "hashes": "<u8"}  # arrays of one dtype only
 
 
 def short_detail(detail: str) -> str:
@@ -57,13 +60,17 @@ def check_schema(schema: Schema) -> None:
     """Check the names, kinds and numbers of a schema; WireError ``schema`` or ``task`` if one is not allowed."""
     if schema.task not in TASKS:
         raise WireError("task", f"{schema.task!r:.60}; expected one of {', '.join(TASKS)}")
-    for what in ("classes", "features", "segments"):
+    for what in ("classes", "features", "segments", "hashed"):
         check_names(what, getattr(schema, what))
     if len(schema.kinds) != len(schema.features):
         raise WireError("schema", f"{len(schema.kinds)} kinds for {len(schema.features)} features")
     unknown = set(schema.kinds) - set(KINDS)
     if unknown:
         raise WireError("schema", f"unknown kind {min(unknown)!r:.60}; expected one of {', '.join(KINDS)}")
+    kinds = dict(zip(schema.features, schema.kinds, strict=True)) if schema.hashed else {}
+    for name in schema.hashed:
+        if kinds.get(name) != "categorical":
+            raise WireError("schema", f"hashed names {name!r:.80}, which is not a categorical feature")
     least = _LEAST_CLASSES.get(schema.task)
     if len(schema.classes) < (least or 0) or (least is None and schema.classes):
         raise WireError("schema", f"{len(schema.classes)} classes for task {schema.task!r}")
@@ -100,7 +107,7 @@ def check_array(name: str, dtype: str, shape: Sequence[int], rows: int) -> int |
         return None
     dimensions, kinds = _ARRAYS[name]
     itemsize = _itemsize(dtype)
-    if dtype[1] not in kinds or (name == "timestamps" and dtype != "<i8"):
+    if dtype[1] not in kinds or dtype != _EXACT.get(name, dtype):
         raise WireError("dtype", f"{name} as {dtype}")
     if len(shape) not in dimensions or not all(type(n) is int and 0 <= n <= MAX_ROWS for n in shape):
         raise WireError("shape", f"{name} of shape {shape!r:.60}")
@@ -139,7 +146,10 @@ def check_columns(columns: Mapping[str, Array], schema: Schema) -> Mapping[str, 
             _check_indices("predictions", columns["predictions"], 0, len(schema.classes))
         if "labels" in columns:
             _check_class_labels(columns["labels"], schema)
-    for name, names in (("inputs", schema.numeric), ("codes", schema.categorical), ("segments", schema.segments)):
+    if ("hashes" in columns) != ("lengths" in columns):
+        raise WireError("hashes_shape", "hashes and lengths come together")
+    groups = (("inputs", schema.numeric), ("codes", schema.categorical), ("segments", schema.segments))
+    for name, names in (*groups, ("hashes", schema.hashed), ("lengths", schema.hashed)):
         column = columns.get(name)
         if column is not None and column.shape[1] != len(names):
             raise WireError(f"{name}_shape", f"{column.shape[1]} columns, {len(names)} in the schema")

@@ -127,8 +127,7 @@ def unpack(data: bytes, reason: str, limit: int = MAX_HEADER) -> dict[str, Any]:
 def encode_schema(schema: Schema) -> bytes:
     """Encode the body of a schema message; its hash is the schema's name on the wire."""
     body = {name: getattr(schema, name) for name in ("task", "classes", "features", "kinds", "threshold", "tags")}
-    if schema.segments:
-        body["segments"] = schema.segments
+    body |= {name: names for name in ("segments", "hashed") if (names := getattr(schema, name))}
     return pack(body)
 
 
@@ -149,10 +148,11 @@ def decode_schema(body: bytes, declared: bytes) -> Schema:
         raise WireError("schema", "the threshold is not a number")
     if not isinstance(tags, dict) or not all(isinstance(text, str) for pair in tags.items() for text in pair):
         raise WireError("schema", "tags are not a map of strings to strings")
-    classes, features, kinds, segments = (_strings(data, key) for key in ("classes", "features", "kinds", "segments"))
+    classes, features, kinds = (_strings(data, key) for key in ("classes", "features", "kinds"))
     if len(kinds) != len(features):
         raise WireError("schema", f"{len(kinds)} kinds for {len(features)} features")
-    schema = Schema(task, classes, features, kinds, float(threshold), tags, segments)
+    segments, hashed = _strings(data, "segments"), _strings(data, "hashed")
+    schema = Schema(task, classes, features, kinds, float(threshold), tags, segments, hashed)
     check_schema(schema)
     return schema
 

@@ -2,6 +2,8 @@
 
 - Classes are matched by name. The window's order counts; rows whose classes are others than the window's do not fit.
 - A column that is numeric here and boolean there is one of 0 and 1.
+- A column that is hashed in the window has no names there: where rows give names, their hashes are taken. Where rows
+  give hashes only and the window has names, they are counted as `__other__`.
 - Another column whose kind differs is left out of the rows; everything else of them is used.
 """
 
@@ -12,6 +14,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from zmon import categories
 from zmon._wire.frames import encode_schema, schema_hash
 from zmon.batch import Array, Batch, Names, Schema
 from zmon.categories import MISSING
@@ -59,8 +62,14 @@ class Fit:
                 left_out.append(f"{feature!r} is {kind}, not {wanted}")
         self._left_out = _listed("feature", left_out)
         features, names = tuple(feature for feature, _ in kept), tuple(kind for _, kind in kept)
-        if (window.classes, features, names) != (own.classes, own.features, own.kinds):
-            self.schema = replace(own, classes=window.classes, features=features, kinds=names)
+        # Columns that the window does not have stay as they are; they are left out when rows are aligned with it.
+        wanted_hashed = {name for name, kind in kept if kind == "categorical"
+                         and name in (window.hashed if name in kinds else own.hashed)}  # fmt: skip
+        hashed = own.hashed
+        if wanted_hashed != set(hashed):
+            hashed = tuple(name for name in features if name in wanted_hashed)
+        if (window.classes, features, names, hashed) != (own.classes, own.features, own.kinds, own.hashed):
+            self.schema = replace(own, classes=window.classes, features=features, kinds=names, hashed=hashed)
             self.body = encode_schema(self.schema)
             self.name = schema_hash(self.body)
 
@@ -80,6 +89,8 @@ class Fit:
                 unfit = self._convert(columns, dictionaries, batch.rows)
                 more = _listed("feature", [f"{name!r} is boolean, and not all values are 0 or 1" for name in unfit])
                 left_out = "; ".join(filter(None, (left_out, more)))
+            if self.schema.hashed != self._own.hashed:
+                self._rehash(columns, dictionaries)
         return Batch(self.schema, columns, batch.rows, dictionaries), left_out
 
     def _convert(self, columns: dict[str, Array], dictionaries: dict[str, tuple[Names, ...]], rows: int) -> list[str]:
@@ -110,6 +121,25 @@ class Fit:
             columns["codes"] = np.column_stack([column for column, _ in pairs])
             dictionaries["codes"] = tuple(names for _, names in pairs)
         return unfit
+
+    def _rehash(self, columns: dict[str, Array], dictionaries: dict[str, tuple[Names, ...]]) -> None:
+        """Replace hashes and lengths by those of the fitted schema, and hash the names of columns that have none."""
+        hashes, lengths = columns.pop("hashes", None), columns.pop("lengths", None)
+        if not self.schema.hashed or "codes" not in columns:
+            return
+        codes, names = columns["codes"].copy(), list(dictionaries["codes"])
+        found = []
+        for feature in self.schema.hashed:
+            if hashes is not None and lengths is not None and feature in self._own.hashed:
+                at = self._own.hashed.index(feature)
+                found.append((hashes[:, at], lengths[:, at]))
+            else:
+                at = self.schema.categorical.index(feature)
+                codes[:, at], *pair = categories.hashed(codes[:, at], names[at])
+                names[at] = (categories.OTHER,)
+                found.append((pair[0], pair[1]))
+        columns["codes"], dictionaries["codes"] = codes, tuple(names)
+        columns["hashes"], columns["lengths"] = (np.column_stack(parts) for parts in zip(*found, strict=True))
 
 
 def conflict(window: Schema, own: Schema) -> str:

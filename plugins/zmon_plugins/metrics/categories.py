@@ -19,6 +19,9 @@ same set however the rows are split. The others belong to ``__other__`` whatever
 the estimate K / h of Bar-Yossef et al. (2002), where K categories are kept and h is the smallest omitted hash as a
 share of the range. Its standard error is 1 / √K, 3 % by default.
 
+A column in which nearly every value differs is counted by hashed_features instead. In the window in which a publisher
+finds that out, values that it sent without a name are ``__other__``, and feature_unique is left out.
+
 >>> import numpy as np
 >>> from zmon import Batch, Context, Schema, Window
 >>> schema = Schema(classes=("a", "b"), features=("city",), kinds=("categorical",))
@@ -37,17 +40,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
-from hashlib import blake2b
 from typing import Any
 
 import numpy as np
 
 from zmon.batch import SKIPPED_KINDS, Batch
+from zmon.categories import OTHER, name_hash
 from zmon.contract import Context, Metric, Series, Value
 from zmon.hooks import hookimpl
 from zmon_plugins.counts import runs
 
-OTHER = "__other__"
 TOP = 2**64 - 1  # initial bound: no category has been left out
 CategoryCounts = dict[str, Any]  # of one column
 
@@ -102,12 +104,15 @@ class CategoricalFeatures:
         if not acc["rows"]:
             return
         for feature, column in zip(ctx.schema.categorical, acc["columns"], strict=True):
+            if feature in ctx.schema.hashed:
+                continue
             for what, category, value in _shares(column, ctx.options.get("max_categories", 50)):
                 yield Value(what, value, feat_name=feature, category=category)
             unique = len(column["names"])
             if column["bound"] != TOP:
                 unique = round(unique * 2.0**64 / column["bound"])
-            yield Value("feature_unique", unique, feat_name=feature)
+            if OTHER not in column["names"]:  # else rows came without their names, and their number is not known
+                yield Value("feature_unique", unique, feat_name=feature)
             yield Value("feature_missing_freq", column["missing"] / acc["rows"], feat_name=feature)
 
 
@@ -118,7 +123,7 @@ def _column() -> CategoryCounts:
 
 @lru_cache(maxsize=2**16)
 def _hash(name: str) -> int:
-    return int.from_bytes(blake2b(name.encode(errors="surrogatepass"), digest_size=8).digest(), "little")
+    return int.from_bytes(name_hash(name), "little")
 
 
 def _merge(left: CategoryCounts, right: CategoryCounts, tracked: int) -> CategoryCounts:

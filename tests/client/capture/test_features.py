@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -174,14 +175,28 @@ def test_columns_that_are_left_out_are_not_read() -> None:
         assert columns(capture(BINARY, **options), P[:1], inputs=given)[1].features == ("v1", "v2")
 
 
-def test_ids_as_inputs_are_counted_and_not_sent() -> None:
-    one = capture(BINARY, kinds={"customer": "id"})
-    found, schema, _ = columns(one, P[:2], inputs={"customer": ["c1", "c2"], "x": [1.0, 2.0]})
-    assert schema.kinds == ("text", "numeric")
-    assert "codes" not in found
-    assert "texts" not in found
+def test_ids_as_inputs_are_sent_as_hashes_and_lengths() -> None:
+    one = capture(BINARY, kinds={"customer": "id", "order": "id"})
+    given = {"customer": ["c1", None, "", "c1"], "x": [1.0, 2.0, 3.0, 4.0], "order": [1001, 1002, NAN, 7]}
+    found, schema, _ = columns(one, P[:4], inputs=given)
+    assert schema.kinds == ("categorical", "numeric", "categorical")
+    assert schema.hashed == ("customer", "order")
+    codes = {"customer": ["__other__", None, "__other__", "__other__"]}
+    assert found["codes"] == {**codes, "order": ["__other__", "__other__", None, "__other__"]}
+    assert found["lengths"].tolist() == [[2, 4], [-1, 4], [0, -1], [2, 1]]
+    hashes = found["hashes"]
+    assert hashes[0, 0] == hashes[3, 0] != hashes[2, 0]
+    assert hashes[:, 1].tolist() == [hash_of("1001"), hash_of("1002"), 0, hash_of("7")], (
+        "an id is a name, as in a string"
+    )
+    found, _, _ = columns(one, P[:1], inputs=[{"order": 5}])
+    assert found["lengths"].tolist() == [[-1, 1]], "a missing column is missing"
     with pytest.raises(ConfigurationError, match="ordinal"):
         capture(kinds={"a": "ordinal"})
+
+
+def hash_of(name: str) -> int:
+    return int.from_bytes(blake2b(name.encode(), digest_size=8).digest(), "little")
 
 
 def test_texts_and_vectors_are_sent_where_that_is_declared() -> None:
@@ -207,18 +222,64 @@ def test_near_unique_strings_lose_their_names(caplog: pytest.LogCaptureFixture) 
     one, p = capture(BINARY), proba(600, 2)
     with caplog.at_level(logging.WARNING, logger="zmon"):
         for start in range(0, 3000, 600):
-            given = {"customer": [f"c{start + i}" for i in range(599)] + [None], "city": ["Rome", "Oslo"] * 300}
-            found, schema, _ = columns(one, p, inputs=given)
-    assert schema.kinds == ("categorical", "categorical"), "a kind never changes"
-    assert found["codes"]["customer"] == ["__other__"] * 599 + [None]
-    assert found["codes"]["city"] == ["Rome", "Oslo"] * 300
+            names = [f"c{start + i}" for i in range(599)]
+            found, schema, _ = columns(one, p, inputs={"customer": [*names, None], "city": ["Rome", "Oslo"] * 300})
+            assert (schema.kinds, schema.hashed) == (("categorical",) * 2, ("customer",))
+            assert found["codes"]["customer"] == ["__other__"] * 599 + [None], "in the first batch, too"
+            assert found["hashes"][:, 0].tolist() == [*map(hash_of, names), 0]
+            assert found["codes"]["city"] == ["Rome", "Oslo"] * 300
     assert len(caplog.records) == 1
     assert "'customer'" in caplog.text
-    many = [f"c{i}" for i in range(2000)]
-    at_once = capture(BINARY)
-    assert columns(at_once, proba(2000, 2), inputs={"customer": many})[1].kinds == ("text",)
     declared = capture(BINARY, kinds={"customer": "categorical"})
-    assert columns(declared, proba(2000, 2), inputs={"customer": many})[0]["codes"]["customer"] == many
+    many = [f"c{i}" for i in range(2000)]
+    found, schema, _ = columns(declared, proba(2000, 2), inputs={"customer": many})
+    assert (found["codes"]["customer"], schema.hashed) == (many, ())
+
+
+def test_ids_in_single_rows_are_found_after_a_hundred() -> None:
+    one = capture(BINARY)
+    for i in range(130):
+        found, schema, _ = columns(one, P[:1], inputs=[{"customer": f"c{i}"}])
+        assert (schema.hashed == ("customer",)) == (i >= 99)
+        assert found["codes"]["customer"] == ["__other__" if i >= 99 else f"c{i}"]
+
+
+@pytest.mark.parametrize("batch", [1, 20, 200, 5000])
+@pytest.mark.parametrize("number", [2, 150, 700])
+def test_categories_are_not_taken_for_ids(number: int, batch: int) -> None:
+    """Cities drawn at random: 150 of them in a first batch of 200 rows, and others."""
+    for seed in range(5):
+        one, random = capture(BINARY), np.random.default_rng(seed)
+        for _ in range(min(30, max(2, 5000 // batch))):
+            cities = [f"city {k}" for k in random.integers(0, number, batch)]
+            found, schema, _ = columns(one, proba(batch, 2), inputs={"city": cities})
+            assert schema.hashed == ()
+            assert found["codes"]["city"] == cities
+
+
+def test_categories_that_come_once_each_in_a_batch_are_found_later(caplog: pytest.LogCaptureFixture) -> None:
+    one, shops = capture(BINARY), [f"shop {i}" for i in range(150)]
+    with caplog.at_level(logging.WARNING, logger="zmon"):
+        for day in range(4):
+            found, schema, _ = columns(one, proba(150, 2), inputs={"shop": shops})
+            assert schema.hashed == (("shop",) if day == 0 else ())
+            assert found["codes"]["shop"] == (shops if day else ["__other__"] * 150)
+            assert ("lengths" in found) == (day == 0)
+    assert [("repeated" in record.message, "'shop'" in record.message) for record in caplog.records] == [
+        (False, True),
+        (True, True),
+    ]
+
+
+def test_missing_values_do_not_hide_ids() -> None:
+    sparse = [f"c{i}" if i % 10 == 0 else None for i in range(2000)]
+    assert columns(capture(BINARY), proba(2000, 2), inputs={"customer": sparse})[1].hashed == ("customer",)
+
+
+def test_categories_of_a_frame_are_no_ids() -> None:
+    pandas = require("pandas")
+    frame = pandas.DataFrame({"zip": pandas.Series([str(i) for i in range(300)], dtype="category")})
+    assert columns(capture(BINARY), proba(300, 2), inputs=frame)[1].hashed == ()
 
 
 # --- forms ------------------------------------------------------------------------------------------------------------

@@ -49,7 +49,7 @@ def sent(columns: dict[str, Array], schema: Schema, kind: str = "batch") -> wire
 
 texts = st.text(max_size=6) | st.sampled_from(["", "a", "b" * 1024, "b" * 1025])
 any_schema = st.builds(
-    lambda task, classes, columns, threshold, tags, segments: Schema(
+    lambda task, classes, columns, threshold, tags, segments, hashed: Schema(
         task,
         tuple(classes),
         tuple(c for c, _ in columns),
@@ -57,6 +57,7 @@ any_schema = st.builds(
         threshold,
         tags,
         tuple(segments),
+        tuple(name for (name, _), chosen in zip(columns, hashed, strict=False) if chosen),
     ),
     st.sampled_from(["classification", "regression", "multilabel", "ranking"]),
     st.lists(texts, max_size=4),
@@ -64,6 +65,7 @@ any_schema = st.builds(
     st.floats(-0.5, 1.5) | st.just(float("nan")),
     st.dictionaries(texts, texts, max_size=2),
     st.lists(texts, max_size=2),
+    st.lists(st.booleans(), max_size=2),
 )
 
 
@@ -95,6 +97,13 @@ WRONG_SCHEMAS = {
     "a threshold": (Schema(classes=("a", "b"), threshold=1.5), "1.5"),
     "many tags": (Schema(classes=("a", "b"), tags={str(i): "x" for i in range(65)}), "65 tags"),
     "an empty tag": (Schema(classes=("a", "b"), tags={"zone": ""}), "zone"),
+    "hashes of a number": (Schema("regression", (), ("x",), ("numeric",), hashed=("x",)), "hashed names 'x'"),
+    "hashes of booleans": (Schema("regression", (), ("x",), ("boolean",), hashed=("x",)), "hashed names 'x'"),
+    "hashes of no column": (Schema(classes=("a", "b"), hashed=("x",)), "hashed names 'x'"),
+    "a hashed column twice": (
+        Schema("regression", (), ("x",), ("categorical",), hashed=("x", "x")),
+        "hashed repeat the name 'x'",
+    ),
     "a segment twice": (Schema(classes=("a", "b"), segments=("s", "s")), "segments repeat the name 's'"),
 }
 
@@ -119,6 +128,7 @@ SCHEMAS = (
     MULTI,
     Schema("regression"),
     Schema("regression", (), ("x", "y", "c", "t"), ("numeric", "numeric", "categorical", "text"), 0.5, {}, ("s",)),
+    Schema("regression", (), ("c",), ("categorical",), hashed=("c",)),
 )
 floats = st.floats(-0.1, 1.1) | st.floats(-2e-6, 2e-6) | st.floats(1 - 2e-6, 1 + 2e-6)
 
@@ -145,6 +155,8 @@ def any_columns(draw: st.DrawFn, kind: str) -> tuple[dict[str, Array], Schema]:
         "inputs": lambda: numbers((rows, draw(st.sampled_from([2, 2, 1]))), floats, float_types),
         "codes": lambda: numbers((rows, 1), whole.map(lambda x: max(x, -1.0)), int_types),
         "segments": lambda: numbers((rows, 1), whole.map(lambda x: max(x, -1.0)), int_types),
+        "hashes": lambda: np.ones((rows, draw(st.sampled_from([1, 1, 2]))), np.uint64),
+        "lengths": lambda: numbers((rows, draw(st.sampled_from([1, 1, 2]))), whole, int_types),
         "timestamps": lambda: numbers(column, whole, st.just(np.dtype(np.int64))),
         "ids": lambda: np.array([b"a"] * rows),
     }
