@@ -10,7 +10,6 @@ import enum
 import numbers
 import uuid
 from collections.abc import Callable, Mapping, Sequence, Set
-from math import prod
 from sys import getsizeof
 from typing import Any, NamedTuple
 
@@ -19,12 +18,12 @@ from numpy import ndarray
 
 from zmon._capture.interrupts import is_asynchronous
 from zmon._capture.selection import Selection
+from zmon._capture.sizes import CELL, of_arrow, of_objects, of_pandas
 from zmon._transport.buffer_pool import LARGE, POOL
 from zmon._transport.intake import Snapshot
 
 OVERHEAD = 600  # bytes of Python objects around a snapshot's values
 FEW = 32  # values that are looked at one by one faster than as a set of types
-CELL = 64  # bytes counted for a number in a list, and for a cell of a frame whose size is not cheap to know
 MOST_TYPES = 512  # types of values whose copiers are remembered
 
 _ATOMS = (str, bytes, numbers.Number, np.generic, dt.date, dt.time, dt.timedelta, uuid.UUID, enum.Enum, type(None))
@@ -159,12 +158,17 @@ def _array(value: Any) -> tuple[Any, int]:
     if value.dtype.hasobject:
         copy = value.copy()
         if value.dtype.kind != "O" or _SIZED.issuperset(map(type, copy.flat)):
-            return copy, copy.nbytes + CELL * copy.size
+            return copy, copy.nbytes + _objects(copy)
         cells, nbytes = _list(copy.ravel())
         flat = np.empty(len(cells), dtype=object)
         flat[:] = cells if len(cells) != 1 else [cells[0]]
         return flat.reshape(copy.shape), nbytes
     return POOL.copy(value), value.nbytes
+
+
+def _objects(array: Any) -> int:
+    fields = array.dtype.names
+    return sum(map(_objects, (array[name] for name in fields))) if fields else of_objects(array)
 
 
 def _list(value: Any) -> tuple[Any, int]:
@@ -213,18 +217,16 @@ def _set(value: Any) -> tuple[Any, int]:
 
 
 def _pandas(value: Any) -> tuple[Any, int]:
-    return value.copy(), CELL * prod(value.shape) + OVERHEAD
+    return value.copy(), of_pandas(value) + OVERHEAD
 
 
 def _polars(value: Any) -> tuple[Any, int]:
-    shape: tuple[int, ...] = getattr(value, "shape", ())  # of a series (n,); a lazy frame has none
-    if len(shape) == 2 and shape[1] <= FEW:
-        return value.clone(), int(value.estimated_size()) + OVERHEAD
-    return value.clone(), CELL * prod(shape) + OVERHEAD
+    nbytes = value.estimated_size() if hasattr(value, "estimated_size") else 0  # a lazy frame holds no values
+    return value.clone(), int(nbytes) + OVERHEAD
 
 
 def _arrow(value: Any) -> tuple[Any, int]:
-    return value, CELL * len(value) * getattr(value, "num_columns", 1) + OVERHEAD
+    return value, of_arrow(value) + OVERHEAD
 
 
 def _sparse(value: Any) -> tuple[Any, int]:
@@ -233,6 +235,8 @@ def _sparse(value: Any) -> tuple[Any, int]:
 
 def _copied(value: Any) -> tuple[Any, int]:
     copy = value.copy()
+    if isinstance(copy, ndarray) and copy.dtype.hasobject:
+        return copy, copy.nbytes + _objects(np.asarray(copy))
     return copy, getattr(copy, "nbytes", None) or CELL * getattr(copy, "size", 1)
 
 

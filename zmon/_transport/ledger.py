@@ -34,7 +34,8 @@ class Stats:
     acknowledged : int
         Rows that every collector has acknowledged, and none refused.
     queued_bytes : int
-        Bytes held in memory, bounded by ``buffer_bytes``. Frames are estimated at 64 bytes a cell until converted.
+        Bytes held in memory, bounded by ``buffer_bytes``. Frames are estimated until converted: of many strings or
+        objects, a few stand for the others.
     connected : bool
         Whether a collector is connected and answers.
     sampled_out : int
