@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import operator
+import pickle
 import signal
 import threading
 from collections.abc import Callable
@@ -181,6 +182,53 @@ def test_a_publisher_that_is_turned_off_starts_no_thread(publisher: Make, monkey
         assert (model(ROWS).shape, captured(ROWS) is ROWS) == ((3, 2), True)
     assert threading.enumerate() == before
     assert (pub.stats.published, dict(pub.stats.rejected), pub.flush(1)) == (0, {}, True)
+
+
+class Steps(list[Any]):
+    """A model that is a list of its steps."""
+
+    def __call__(self, rows: Any) -> Any:
+        return np.full((len(rows), 2), 0.5)
+
+
+class Weights(dict[str, Any]):
+    """A model that is a mapping of its weights."""
+
+    def __call__(self, rows: Any) -> Any:
+        return np.full((len(rows), 2), 0.5)
+
+
+EXPRESSIONS: dict[type[Any], list[str]] = {
+    Steps: [
+        "len(m)", "bool(m)", "m[1]", "m[-2:]", "m[9]", "2 in m", "9 not in m", "list(reversed(m))", "[*m]", "sorted(m)",
+        "m == [3, 2, 1]", "[3, 2, 1] == m", "m != [1]", "m < [4]", "[4] < m", "m + [4]", "[4] + m", "m * 2", "2 * m",
+        "m - 1", "m.index(2)", "sum(m)", "f'{m}'", "format(m, '>20')", "repr(m)", "str(m)", "hash(m)",
+        "isinstance(m, list)", "operator.setitem(m, 0, 7), m[0]", "operator.delitem(m, 0), len(m)",
+        "operator.iadd(m, [9])[-1]", "operator.imul(m, 2)[3]", "type(copy.copy(m)), copy.copy(m)",
+        "type(copy.deepcopy(m)), copy.deepcopy(m)",
+        "type(pickle.loads(pickle.dumps(m))), pickle.loads(pickle.dumps(m))",
+    ],
+    Weights: [
+        "m['a']", "m['z']", "'a' in m", "list(m)", "dict(**m)", "m == {'a': 1}", "m | {'b': 2}", "{'b': 2} | m",
+        "operator.ior(m, {'c': 1})['c']", "m.get('a')", "{**m}", "list(m.items())", "m + 1", "m[[]]",
+        "pickle.loads(pickle.dumps(m, 2))",
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "expression"), [(kind, each) for kind, expressions in EXPRESSIONS.items() for each in expressions]
+)
+def test_a_model_that_is_a_container(kind: type[Any], expression: str, publisher: Make) -> None:
+    given: Any = [3, 2, 1] if kind is Steps else {"a": 1}
+    found = []
+    for model in (kind(given), zmon.watch(kind(given), publisher())):
+        names = {"m": model, "copy": copy, "operator": operator, "pickle": pickle}
+        try:
+            found.append(repr(eval(expression, names)))  # noqa: S307 - one of the expressions above
+        except (TypeError, LookupError) as error:
+            found.append(f"{type(error).__name__}: {error}")
+    assert found[0] == found[1]
 
 
 class TimeLimitError(Exception):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import random
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.faults.harness import LIVE, settled
+from tests.faults.harness import FULL, LIVE, settled
 from tests.host.conftest import Start
 from tests.support.collectors import Collector
 from tests.support.mortal import Mortal
@@ -240,6 +242,71 @@ def test_an_overflow_while_rows_are_under_way_to_a_stopped_collector(tmp_path: P
     assert stats["dropped"]["buffer_full"] > 1000
     counts = settled(collector, result["passed"])
     assert counts["buffer_count"] >= stats["acknowledged"]
+
+
+KILLED = (
+    COUNTED
+    + """
+one = publisher(buffer_bytes=int(sys.argv[2]), sample_rate=0.8)
+
+def now_and_again(work):
+    def call(rows, number):
+        work(rows, number)
+        if number % 50 == 0:
+            time.sleep(0.01)  # the load
+    return call
+
+works = [
+    lambda rows, number: one.publish(P[rows], [{"age": number, "country": "de"}] * rows),
+    lambda rows, number: one.publish(P[rows] + (number % 5 == 0)),
+    lambda rows, number: (one.publish(P[rows]), number % 100 or one.flush(0.01)),
+]
+callers = [Caller(now_and_again(work), 10**9) for work in works]
+sampler = Sampler(one, callers)
+print("publishing", flush=True)
+sys.stdin.readline()
+for caller in callers:
+    caller.stopped = True
+    caller.join()
+arrived = wait_for(lambda: one.stats.queued + one.stats.underway == 0)
+sampler.end()
+report(samples=sampler.samples, wrong=sampler.wrong[:3], arrived=arrived,
+       passed=sum(caller.done for caller in callers), stats=one.stats)
+one.close()
+"""
+)
+
+
+@pytest.mark.parametrize("buffer_bytes", [65_536, 2**21])
+def test_a_collector_that_is_killed_and_stopped_at_any_moment(buffer_bytes: int, tmp_path: Path, child: Start) -> None:
+    """Rings overflow while rows are under way; every row is in the points, or counted, on both sides."""
+    chance = random.Random(buffer_bytes)
+    collector = Mortal(tmp_path / "c", LIVE)
+    with collector.running():
+        one = child(collector.endpoint, KILLED, str(buffer_bytes))
+        assert one.line() == "publishing"
+        for turn in range(30 if FULL else 6):
+            time.sleep(chance.random())  # the load
+            if turn % 2:
+                collector.freeze()
+                time.sleep(4 * chance.random())  # longer than a heartbeat, or not
+                collector.thaw()
+            else:
+                collector.kill()
+                collector.start()
+                collector.wait_until_up()
+        one.go_on()
+        result = one.result()
+        collector.end()
+    assert result["samples"] > 10_000
+    assert result["wrong"] == []
+    stats = result["stats"]
+    assert result["arrived"]
+    assert stats["sum"] == result["passed"]
+    counts = settled(collector, result["passed"])
+    assert counts["buffer_count"] >= stats["acknowledged"]
+    assert counts["rows_rejected"] == sum(stats["rejected"].values()) > 0
+    assert counts["rows_lost"] <= sum(stats["dropped"].values())
 
 
 LABELS = (

@@ -28,9 +28,10 @@ class RateLimit:
     def __init__(self) -> None:
         self._said: dict[str, float] = {}
 
-    def allows(self, kind: str) -> bool:
+    def allows(self, kind: str, now: float | None = None) -> bool:
         """Return whether a line of this kind may be logged now, and note that it is."""
-        now = time.monotonic()
+        if now is None:
+            now = time.monotonic()
         if now - self._said.get(kind, -EVERY) < EVERY:
             return False
         if len(self._said) >= MOST:

@@ -150,7 +150,9 @@ def _class_for(kind: type[Any], doc: str | None) -> type:
     namespace: dict[str, Any] = {"__slots__": (), "__module__": kind.__module__, "__doc__": doc}
     defined = {name for base in kind.__mro__ for name in vars(base)}  # hasattr would also look at the metaclass
     namespace |= {name: _forward(name) for name in _SPECIAL if name in defined}
-    namespace |= {name: _operate(name) for name in (*_OPERATORS, *_REFLECTED) if name in defined}
+    namespace |= {name: _operate(name) for name in _OPERATORS if name in defined}
+    # Also where only the other is defined: the left operand looks at the type of the model, as a list does to join.
+    namespace |= {name: _operate(name) for name, other in _REFLECTED.items() if not defined.isdisjoint((name, other))}
     namespace["__hash__"] = Proxy.__hash__  # a class with __eq__ would have none
     if "__aenter__" in defined:
         namespace["__aenter__"] = _enter
