@@ -279,6 +279,8 @@ class Publisher:
         if self._stream.ended:
             return not self.stats.dropped
         mark = self._stream.mark(time.monotonic() + timeout)
+        if mark is None:
+            return False
         ENGINE.wait(lambda: self._stream.is_acknowledged(mark) or self._stream.ended, timeout)
         return self._stream.is_acknowledged(mark) and not self._stream.has_lost(mark)
 

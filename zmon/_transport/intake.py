@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 REFUSED, MARK = "refused", "mark"
+MARKS = 10_000  # marks that may wait: those of calls whose time is over stay until the engine comes to them
 
 
 class Snapshot:
@@ -64,6 +65,8 @@ class Intake:
         self.largest = 0  # bytes of the largest snapshot; written by callers
         self._put = 0  # bytes of all snapshots that were put; written by callers
         self._taken = 0  # bytes of all that were taken out; written by the engine
+        self.reached = 0  # marks; written by the engine
+        self._marks = 0  # put; written by callers
         self._ordinal = 0
         self._unexplained = 0
 
@@ -100,9 +103,13 @@ class Intake:
         self._queue.append(snapshot)
         return held > self._much
 
-    def append(self, mark: Snapshot) -> None:
-        """Append a snapshot without rows, whether there is room or not. Called by callers."""
+    def append(self, mark: Snapshot) -> bool:
+        """Append a mark, whether there is room for rows or not; False if too many wait. Called by callers."""
+        if self._marks - self.reached >= MARKS:
+            return False
         self._queue.append(mark)
+        self._marks += 1  # last: a call that is interrupted in between has counted too few
+        return True
 
     # --- for the engine ----------------------------------------------------------------------------------------------
 

@@ -79,8 +79,7 @@ class Entry(NamedTuple):
     delivered: int = 0
     underway: int = 0
     pushed_out: int = 0  # of the ring by newer rows
-    closed: int = 0  # held in the ring when the publisher ended
-    abandoned: int = 0  # left in the queue by then, so they have no number
+    abandoned: int = 0  # left in the queue when the publisher was closed, so they have no number
     labels: int = 0
     sampled_out: int = 0
     rejected: Counts = _NONE  # here
@@ -130,10 +129,6 @@ class Ledger:
             ordinal=ordinal, labels=entry.labels + (rows if labels else 0), abandoned=entry.abandoned + rows
         )
 
-    def close(self, rows: int) -> None:
-        """Enter the rows that the ring held when the publisher ended."""
-        self.entry = self.entry._replace(closed=rows)
-
     def tally(self) -> Mapping[str, Any]:
         """Return cumulative counts for collectors: rows of this stream that never arrive whole, or at all."""
         entry = self.entry
@@ -163,13 +158,17 @@ class Ledger:
                     rejected[snapshot.arguments.reason] += snapshot.rows
         del queued[REFUSED]
         refused = sum(entry.refused.values())
-        held = entry.issued - entry.delivered - entry.pushed_out - entry.closed
-        early = max(0, refused - entry.delivered)  # refused rows that other collectors still have to acknowledge
+        # Refused rows that other collectors have not acknowledged are held, or were pushed out; they count as refused.
+        held = entry.issued - entry.delivered - entry.pushed_out
+        early = max(0, refused - entry.delivered)
+        pushed_out = entry.pushed_out - max(0, early - held)
+        held -= min(early, held)
+        underway = 0 if ended else max(0, min(entry.underway - early, held))
+        left = held + queued.total()
         dropped = {
-            "buffer_full": entry.pushed_out + overflowed,
-            "closed": entry.closed + entry.abandoned + after_close + (queued.total() if ended else 0),
+            "buffer_full": pushed_out + overflowed,
+            "closed": entry.abandoned + after_close + (left if ended else 0),
         }
-        underway = max(0, min(entry.underway, held) - early)
         return Stats(
             published=entry.issued + entry.abandoned + queued.total() + overflowed + after_close,
             acknowledged=max(0, entry.delivered - refused),
@@ -179,7 +178,7 @@ class Ledger:
             dropped=MappingProxyType({reason: rows for reason, rows in dropped.items() if rows}),
             rejected=MappingProxyType(dict(rejected)),
             labels=entry.labels + queued["labels"],
-            queued=held - early - underway + (0 if ended else queued.total()),
+            queued=0 if ended else left - underway,
             underway=underway,
             degraded=MappingProxyType(dict(Counter(entry.degraded) + Counter(entry.degraded_there))),
             failed=failed,

@@ -114,13 +114,6 @@ class Ring:
         while self.head < self.tail and self._entries[self.head].first <= entry.first:
             self.dropped += self._pop().rows
 
-    def clear(self) -> int:
-        """Drop all entries; return their rows."""
-        rows = 0
-        while self.head < self.tail:
-            rows += self._pop().rows
-        return rows
-
     def free(self) -> None:
         """Free the memory of all entries, whatever state a fork has left: the ring is not used any more."""
         self._entries.clear()

@@ -121,11 +121,13 @@ class Stream:
         """Queue the news that an adapter could not turn rows into a batch."""
         self.intake.put(Snapshot(REFUSED, Loss(reason, rows, detail), 0, rows, 2 * len(detail)))
 
-    def mark(self, until: float) -> Mark:
-        """Return a mark that the engine reaches when it has converted everything that was put so far."""
+    def mark(self, until: float) -> Mark | None:
+        """Return a mark that the engine reaches when it has converted everything that was put so far.
+
+        None if too many wait, as where no thread can be started and every request calls `flush`.
+        """
         mark = Mark(until, self.intake.overflowed, self._reported)
-        self.intake.append(Snapshot(MARK, mark, 0, 0, 0))
-        return mark
+        return mark if self.intake.append(Snapshot(MARK, mark, 0, 0, 0)) else None
 
     def is_acknowledged(self, mark: Mark) -> bool:
         """Return whether everything before the mark is acknowledged by every collector that takes this model."""
@@ -251,6 +253,7 @@ class Stream:
                 snapshots = snapshots[:1]
                 first.arguments.reach(self._ring)
                 self._marks.append(first.arguments)
+                self.intake.reached += 1
                 conversion = Conversion(())
             elif first.kind == REFUSED:
                 conversion = Conversion((), rejected=[snapshot.arguments for snapshot in snapshots])
@@ -318,6 +321,6 @@ class Stream:
             self._leaving = True
         if self._delivery.has_left(now):
             self._delivery.close()
-            self._ledger.close(self._ring.clear())
+            self._ring.free()
             self.intake.ring_bytes = 0
             self.ended = True

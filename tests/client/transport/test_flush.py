@@ -12,6 +12,9 @@ import pytest
 import zmon
 from tests.support.peer import Peer
 from tests.support.waiting import settled, until
+from zmon._transport import threads
+from zmon._transport.engine import Engine
+from zmon._transport.intake import MARKS
 from zmon._transport.ring import Ring, RingLayout, RingPiece
 from zmon._transport.stream import Mark
 
@@ -115,6 +118,23 @@ def test_a_call_ends_when_the_publisher_does(publisher: zmon.Publisher) -> None:
         publisher.close(timeout=0)
         assert not call.result()
     assert not publisher.flush(60), "nothing has arrived"
+
+
+def test_calls_in_a_process_without_the_engine_leave_no_more_than_so_many_marks(
+    publisher: zmon.Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threads, "start", refused)
+        engine = Engine()  # of this test: others look for what its failure leaves behind
+        patched.setattr("zmon.publisher.ENGINE", engine)
+        engine.register(publisher._stream)
+        publisher.publish(MANY[:1])
+        for _ in range(MARKS + 100):
+            assert not publisher.flush(0)
+        assert len(publisher._stream.intake) == MARKS + 1
 
 
 LAYOUT = RingLayout(b"h", (("probabilities", "<f8", 2),))

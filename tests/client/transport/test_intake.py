@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from contextlib import suppress
 
-from zmon._transport.intake import MARK, REFUSED, Intake, Snapshot
+from zmon._transport.intake import MARK, MARKS, REFUSED, Intake, Snapshot
 
 
 def one(rows: int = 1, nbytes: int = 100, kind: str = "batch") -> Snapshot:
@@ -51,6 +51,18 @@ def test_what_finds_no_room_is_counted_and_not_held() -> None:
     intake.ring_bytes = 950
     intake.put(one(rows=1, nbytes=100))
     assert intake.overflowed == 8, "queue and ring share the limit"
+
+
+def test_marks_that_nobody_comes_to_are_bounded() -> None:
+    intake = Intake(1000)
+    mark = one(rows=0, nbytes=0, kind=MARK)
+    assert all(intake.append(mark) for _ in range(MARKS))
+    assert not intake.append(mark)
+    intake.put(one(nbytes=900))
+    assert len(intake.waiting()) == MARKS + 1
+    intake.reached += 1
+    assert intake.append(mark)
+    assert not intake.append(mark)
 
 
 def test_a_queue_that_fills_up_lets_the_engine_hurry() -> None:

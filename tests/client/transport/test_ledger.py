@@ -48,7 +48,6 @@ def test_it_adds_up_between_any_two_steps_of_the_engine() -> None:
     ledger.answer({"odd": 2}, {}, [("odd", 2, "column x")])
     now = stats(ledger)
     assert (total(now), now.acknowledged, dict(now.rejected)) == (60, 13, {"bad": 5, "odd": 2})
-    ledger.close(3)
     now = stats(ledger, ended=True)
     assert (total(now), now.queued, dict(now.dropped)) == (60, 0, {"buffer_full": 4, "closed": 33})
 
@@ -62,6 +61,49 @@ def test_rows_that_one_of_two_collectors_refused_are_counted_once() -> None:
     assert (total(now), now.underway, now.rejected["odd"]) == (10, 0, 10)
     ledger.move(delivered=10, underway=0, pushed_out=0)
     assert (total(stats(ledger)), stats(ledger).acknowledged) == (10, 0)
+
+
+def test_refused_rows_that_another_collector_never_acknowledged_are_counted_once() -> None:
+    ledger = Ledger("m", Intake(1000))
+    ledger.add(Conversion(()), 1, issued=100, labels=False)
+    ledger.answer({"odd": 30}, {}, [("odd", 30, "")])
+    ledger.move(delivered=0, underway=20, pushed_out=60)
+    now = stats(ledger)
+    assert (total(now), now.queued, now.underway, dict(now.dropped)) == (100, 10, 0, {"buffer_full": 60})
+    ledger.move(delivered=0, underway=5, pushed_out=90)
+    now = stats(ledger)
+    assert (total(now), now.queued, now.underway, dict(now.dropped)) == (100, 0, 0, {"buffer_full": 70})
+    now = stats(ledger, ended=True)
+    assert (total(now), now.queued, dict(now.rejected)) == (100, 0, {"odd": 30})
+
+
+def test_what_is_left_at_the_end_is_closed() -> None:
+    """Also where the engine never came to enter it."""
+    intake = Intake(1000)
+    ledger = Ledger("m", intake)
+    ledger.add(Conversion(()), 1, issued=10, labels=False)
+    ledger.move(delivered=2, underway=3, pushed_out=0)
+    intake.put(Snapshot("batch", None, 0, 5, 10))
+    now = stats(ledger, ended=True, after_close=4)
+    assert (total(now), now.queued, now.underway, dict(now.dropped)) == (19, 0, 0, {"closed": 17})
+    ledger.answer({"odd": 6}, {}, [("odd", 6, "")])
+    now = stats(ledger, ended=True)
+    assert (total(now), now.queued, dict(now.dropped)) == (15, 0, {"closed": 9})
+
+
+def test_rows_that_were_never_converted_are_closed_and_told_as_lost() -> None:
+    intake = Intake(1000)
+    ledger = Ledger("m", intake)
+    for kind in ("batch", "labels"):
+        intake.put(Snapshot(kind, None, 0, 5, 10))
+    for ordinal, kind in enumerate(("batch", "labels"), start=1):
+        snapshots = intake.peek(1, 1000)
+        ledger.abandon(5, ordinal, labels=kind == "labels")
+        assert total(stats(ledger)) == 10, "entered, and still in the queue"
+        intake.drop(snapshots)
+    now = stats(ledger)
+    assert (total(now), now.published, now.labels, dict(now.dropped)) == (10, 10, 5, {"closed": 10})
+    assert ledger.tally() == {"lost": 10}
 
 
 def test_rows_that_an_adapter_refused_are_rejected_at_once_and_never_published() -> None:
