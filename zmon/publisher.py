@@ -118,12 +118,12 @@ class Publisher:
     ) -> None:
         if task not in TASKS:
             raise ConfigurationError(f"task is {task!r}; it must be one of {', '.join(map(repr, TASKS))}")
-        if not 0.0 < sample_rate <= 1.0:
+        if not 0.0 < settings.number("sample_rate", sample_rate) <= 1.0:
             raise ConfigurationError(f"sample_rate is {sample_rate!r}; it must lie in (0, 1]")
-        if not 0.0 <= threshold <= 1.0:
+        if not 0.0 <= settings.number("threshold", threshold) <= 1.0:
             raise ConfigurationError(f"threshold is {threshold!r}; it must lie in [0, 1]")
         if not isinstance(buffer_bytes, int) or buffer_bytes < 64 * 2**10:
-            raise ConfigurationError(f"buffer_bytes is {buffer_bytes!r}; it must be at least 65536")
+            raise ConfigurationError(f"buffer_bytes is {buffer_bytes!r}; it must be an int of at least 65536")
         if task == "regression" and classes is not None:
             raise ConfigurationError("a regression has no classes; leave classes out")
         topic = Topic(
@@ -139,7 +139,7 @@ class Publisher:
             include=settings.names("include", include),
             exclude=settings.names("exclude", exclude),
             threshold=threshold,
-            tags={settings.name("a tag", k): settings.name("a tag's value", v) for k, v in (tags or {}).items()},
+            tags=settings.tags(tags),
             sample_rate=sample_rate,
             kinds=kinds,
             model=topic.model,

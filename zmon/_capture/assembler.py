@@ -60,6 +60,8 @@ class Assembler:
         self.task = task
         self.selection = Selection(include, exclude)
         self.rate = sample_rate
+        if not isinstance(kinds or {}, Mapping):
+            raise ConfigurationError(f"kinds must map names of features to kinds, got {kinds!r:.60}")
         declared = {str(feature): kind for feature, kind in (kinds or {}).items()}
         wrong = {feature: kind for feature, kind in declared.items() if kind not in (*KINDS, "id")}
         if wrong:
@@ -168,7 +170,7 @@ class Assembler:
         for name in ("ids", "labels"):
             value = getattr(given, name)
             if value is None or isinstance(value, Unusable):
-                raise Rejected(*_unusable(value or Unusable("dtype", "are None"), name))
+                raise Rejected(*_unusable(value or Unusable("dtype", "publish_labels() needs them, got None"), name))
         count = sum(bundle.counts)
         rejected, degraded = Faults(count), Faults(count)
         ids = rows.identifiers(given.ids, count, rejected)

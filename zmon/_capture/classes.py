@@ -41,16 +41,18 @@ class Classes:
         else:
             self.given = [cls.item() if isinstance(cls, np.generic) else cls for cls in given]
         if len(self.given) < least:
-            raise ConfigurationError(f"classes must be at least {least}, got {self.given}; a binary model has two")
+            raise ConfigurationError(
+                f"{len(self.given)} classes given; at least {least} are needed, and a binary model has two"
+            )
         if len(self.given) > MAX_COLUMNS:
-            raise ConfigurationError(f"classes must be at most {MAX_COLUMNS}, got {len(self.given)}")
+            raise ConfigurationError(f"{len(self.given)} classes given; at most {MAX_COLUMNS} are allowed")
         if len({isinstance(cls, str) for cls in self.given}) != 1:
             raise ConfigurationError(f"classes mix strings and numbers: {self.given[:5]}; use one type")
         self.names = tuple(name("a class name", _class_name(cls)) for cls in self.given)
         if len(set(self.names)) != len(self.names):
             twice = sorted(cls for cls in set(self.names) if self.names.count(cls) > 1)
             raise ConfigurationError(f"classes repeat a name: {twice[:5]}")
-        self.strings = isinstance(self.given[0], str)
+        self.strings = isinstance(self.given[0], str | bytes)
         self.columns: tuple[str, ...] = self.names  # names by which columns of frames are aligned
         self._places = {cls: i for i, cls in enumerate(self.names)}
         self._reading = ""  # how numbers were read where both readings differ: "names" or "indices"
@@ -138,6 +140,8 @@ class Classes:
 
 
 def _class_name(cls: object) -> str:
+    if isinstance(cls, bytes):
+        return text_of(cls)
     return str.__str__(cls) if isinstance(cls, str) else str(cls)
 
 

@@ -40,6 +40,17 @@ def is_masked_array(value: Any) -> TypeGuard[np.ma.MaskedArray[Any, Any]]:
     return kind is not np.ndarray and issubclass(kind, np.ndarray) and issubclass(kind, np.ma.MaskedArray)
 
 
+def form_of(array: Array) -> str:
+    """Return what an array is, for messages.
+
+    >>> form_of(np.zeros((2, 3))), form_of(np.array("x"))
+    ('of shape (2, 3)', 'are a single str')
+    """
+    if array.ndim:
+        return f"of shape {array.shape}"
+    return f"are a single {type(array.item()).__name__}"
+
+
 def as_list(value: Any, what: str) -> list[Any] | Array:
     """Return a column as an array of numbers or times, or as a list of values in which the missing ones are missing.
 
@@ -53,7 +64,7 @@ def as_list(value: Any, what: str) -> list[Any] | Array:
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim != 1:
-        raise Rejected(f"{what}_shape", f"{what} of shape {array.shape}; expected (n,)")
+        raise Rejected(f"{what}_shape", f"{what} {form_of(array)}; expected (n,)")
     return array if array.dtype.kind in "fiubMm" else array.tolist()
 
 

@@ -136,7 +136,9 @@ class Features:
                 order = {name: i for i, name in enumerate(self._declared)}
                 places = sorted((i for i in places if names[i] in order), key=lambda i: order[names[i]])
             if not places:
-                raise Rejected("inputs_columns", "include and exclude leave no feature" if names else "no columns")
+                columns = sorted(self._selection.names.union(names))[:5]
+                why = f"features, include and exclude leave none of the columns {columns}"
+                raise Rejected("inputs_columns", why if columns else "inputs have no columns")
             lacking = sorted(set(self._declared or ()) - set(names))
             known = [(i, self._feature(names[i])) for i in places], lacking
             if len(self._plans) < PLANS:

@@ -88,14 +88,18 @@ def kind_of(values: Array | list[Any], feature: str) -> str:
     if kind == "time":
         return "numeric"
     if kind not in KINDS:
-        raise Rejected("inputs_dtype", f"feature {feature!r} holds a {kind}; {_declare(feature)}")
+        raise Rejected("inputs_dtype", f"feature {feature!r} holds values of type {kind}; {_declare(feature)}")
     return kind
 
 
 def changed(feature: str, kind: str, value: Any) -> str:
     """Return the detail for a column with a value that does not fit its kind."""
-    found = kind_of_type(type(value))
-    return f"feature {feature!r} is {kind}, and a value is {found or 'missing'} ({value!r:.40}); {_declare(feature)}"
+    found = kind_of_type(type(value)) or "missing"
+    if found == kind == "vector":
+        return f"feature {feature!r} holds vectors of one width, and {value!r:.40} has another, or is not numbers"
+    if found in (kind, "time") and kind == "numeric":
+        return f"feature {feature!r} is numeric, and {value!r:.40} is not a number that a float can hold"
+    return f"feature {feature!r} is {kind}, and {value!r:.40} is {found}; {_declare(feature)}"
 
 
 def _declare(feature: str) -> str:

@@ -19,11 +19,15 @@ NOT_ONE_HOT = -5
 _COLLECTIONS = (list, tuple, set, frozenset, np.ndarray)
 # By code: the reason for a label, that for a prediction, and what is wrong.
 _FAULTS = {
-    UNLABELLED: ("", "predictions_nan", "is None or NaN"),
+    UNLABELLED: ("", "predictions_nan", "is not one of the classes"),
     UNKNOWN: ("label_unknown", "prediction_unknown", "is not one of the classes"),
-    OUTSIDE: ("label_index", "prediction_index", "is not an index of the classes; None or NaN is unlabelled"),
-    FRACTION: ("labels_dtype", "predictions_dtype", "is a fractional number; expected a name or an index"),
-    NOT_ONE_HOT: ("label_one_hot", "prediction_one_hot", "is a one-hot row that does not hold a single 1 and else 0"),
+    OUTSIDE: ("label_index", "prediction_index", "is not an index of the classes"),
+    FRACTION: ("labels_dtype", "predictions_dtype", "is a fraction, neither a name nor an index of the classes"),
+    NOT_ONE_HOT: (
+        "label_one_hot",
+        "prediction_one_hot",
+        "is not a row with a single 1 and otherwise 0 for the classes",
+    ),
 }
 
 
@@ -40,7 +44,9 @@ def read(value: Any, task: str, classes: Classes | None, faults: Faults) -> Arra
     if task == "multilabel":
         labels, wrong = members(value, classes, "labels")
         _same_length(labels, rows)
-        faults.add("label_unknown", f"a label is not one of the classes {list(classes.names[:5])}, 0 or 1", wrong)
+        example = _example(value, int(wrong.argmax())) if wrong.any() else ""
+        detail = f"label {example} holds something other than 0, 1 and names of the classes {_short(classes)}"
+        faults.add("label_unknown", detail, wrong)
         return labels
     labels = indices(value, classes, "labels")
     _same_length(labels, rows)
@@ -76,7 +82,8 @@ def explain(codes: Array, value: Any, classes: Classes, what: str, faults: Fault
         wrong = codes == code
         if reason and wrong.any():
             example = _example(value, int(wrong.argmax()))
-            faults.add(reason, f"{what.removesuffix('s')} {example} {detail}: {list(classes.names[:5])}", wrong)
+            hint = "; pass None where the label is unknown" if what == "labels" else ""
+            faults.add(reason, f"{what.removesuffix('s')} {example} {detail} {_short(classes)}{hint}", wrong)
     return np.maximum(codes, UNLABELLED)
 
 
@@ -120,6 +127,10 @@ def targets(value: Any, what: str) -> tuple[Array, Array]:
     if len(wrong) and wrong.all():
         raise Rejected(f"{what}_dtype", f"{what} hold something other than numbers")
     return found, wrong
+
+
+def _short(classes: Classes) -> str:
+    return f"{list(classes.names[:5])}"[:-1] + (", …]" if len(classes) > 5 else "]")
 
 
 def _same_length(labels: Array, rows: int) -> None:

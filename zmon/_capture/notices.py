@@ -35,7 +35,7 @@ class Notices:
                 near = difflib.get_close_matches(name, names, 1, 0.0)
                 hint = f"; the nearest is {near[0]!r}" if near else ""
                 brackets = " (write [[] for a bracket)" if "[" in name and argument != "kinds" else ""
-                line = f"{argument} names {name!r}, and no column fits{hint}{brackets}"
+                line = f"{argument} names {name!r}, which matches no column{hint}{brackets}"
                 self.say(f"{argument} {name}", line)
             selection.unmatched.clear()
             features.unmatched_kinds.clear()
@@ -46,7 +46,7 @@ class Notices:
             line = f"the values of {name!r} are repeated: they are sent as categories again"
             if near_unique:
                 line = (
-                    f"nearly every value of {name!r} is different: its values are counted, and have no names; "
+                    f"nearly every value of {name!r} is different: its values are counted without their names; "
                     f"declare kinds={{{name!r}: 'id'}} or 'categorical', or exclude it"
                 )
             self.say(f"unique {name} {near_unique}", line)
@@ -58,6 +58,6 @@ class Notices:
         if offset and abs(nanos - now - offset * 10**9) < NEAR:
             self.say(
                 "naive",
-                f"timestamps without a zone are read as UTC, and these differ from the clock by the {offset} s of the "
-                "local zone; pass aware times, such as datetime.now(timezone.utc)",
+                f"timestamps without a zone are read as UTC, and these look like local time, {offset / 3600:+g} h from "
+                "UTC; pass times with a zone, such as datetime.now(timezone.utc)",
             )

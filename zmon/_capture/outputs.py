@@ -19,17 +19,22 @@ SUM_SLACK = 0.02
 
 
 class Outputs(NamedTuple):
-    """Columns of outputs, the classes that they imply, and the names of a frame's columns, if it named classes."""
+    """Columns of outputs, the classes that they imply, and the names of a frame's columns, if it named classes.
+
+    `predictions` are those that were given and are published, for messages.
+    """
 
     columns: list[tuple[str, Array]]
     classes: Classes | None
     named: Sequence[Any] | None
+    predictions: Any = None
 
 
 def read(probabilities: Any, predictions: Any, task: str, classes: Classes | None) -> Outputs:
     """Read the outputs of a call; Rejected if they cannot be used. Values are checked by `check`."""
     columns: list[tuple[str, Array]] = []
     names: Sequence[Any] | None = None
+    given = None if task == "multilabel" and probabilities is not None else predictions
     if probabilities is None and predictions is None:
         raise Rejected("probabilities_missing", "neither probabilities nor predictions given; pass one")
     if task == "multilabel" and probabilities is None:
@@ -45,7 +50,7 @@ def read(probabilities: Any, predictions: Any, task: str, classes: Classes | Non
     rows = len(columns[0][1])
     if any(len(array) != rows for _, array in columns):
         raise Rejected("length_mismatch", f"{len(columns[1][1])} predictions for {rows} rows of probabilities")
-    return Outputs(columns, classes, names)
+    return Outputs(columns, classes, names, given)
 
 
 def check(outputs: Outputs, task: str, rejected: Faults, degraded: Faults) -> list[tuple[str, Array]]:
@@ -53,15 +58,19 @@ def check(outputs: Outputs, task: str, rejected: Faults, degraded: Faults) -> li
     columns = []
     for name, array in outputs.columns:
         if name == "probabilities":
+            if task == "multilabel" and outputs.predictions is not None:
+                unknown = np.asarray(np.isnan(array).any(axis=1))
+                detail = "a prediction is missing, or holds something other than names of the classes"
+                rejected.add("prediction_unknown", detail, unknown)
             array = _check_probabilities(array, task, rejected, degraded)
         elif task == "regression":
             finite = np.isfinite(array)
             if not finite.all():
-                rejected.add("predictions_nan", "a prediction is NaN or infinite", ~finite)
+                rejected.add("predictions_nan", "a prediction is NaN, infinite, or not a number", ~finite)
                 array = np.where(finite, array, 0.0)
         else:
             assert outputs.classes is not None
-            array = np.maximum(labels.explain(array, None, outputs.classes, "predictions", rejected), 0)
+            array = np.maximum(labels.explain(array, outputs.predictions, outputs.classes, "predictions", rejected), 0)
         columns.append((name, array))
     return columns
 

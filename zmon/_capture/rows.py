@@ -80,7 +80,8 @@ def _encoded(name: Any) -> bytes | None:
 def segments(value: Any, rows: int, faults: Faults) -> dict[str, Coded]:
     """Return the segment columns by name; one that cannot be used is left out."""
     if not isinstance(value, dict) or not value:
-        raise Rejected("segments_invalid", "segments must map 1 to 8 names to columns")
+        given = "empty" if isinstance(value, dict) else f"a {type(value).__name__}"
+        raise Rejected("segments_invalid", f"segments are {given}; expected a dict of 1 to {SEGMENTS} names to columns")
     found: dict[str, Coded] = {}
     for key, column in value.items():
         name = encodable(key) if isinstance(key, str) else ""

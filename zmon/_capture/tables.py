@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from zmon._capture import frames
-from zmon._capture.columns import as_array, is_masked_array
+from zmon._capture.columns import as_array, form_of, is_masked_array
 from zmon._capture.frames import ColumnData
 from zmon.batch import Array
 from zmon.errors import Rejected
@@ -74,7 +74,7 @@ def _of_array(array: Array) -> Table:
     if array.ndim == 1:
         array = array[:, np.newaxis]
     if array.ndim != 2:
-        raise Rejected("inputs_shape", f"inputs of shape {array.shape}; expected (n, n_features)")
+        raise Rejected("inputs_shape", f"inputs {form_of(array)}; expected (n, n_features)")
     if array.dtype.kind in NUMBERS and is_masked_array(array):
         array = np.ma.filled(array.astype(np.float64), np.nan) if np.ma.is_masked(array) else np.asarray(array)
     matrix = array if array.dtype.kind in NUMBERS else None

@@ -109,14 +109,15 @@ class Ledger:
             issued=issued,
             sampled_out=entry.sampled_out + conversion.sampled_out,
             rejected=self._added(entry.rejected, conversion.rejected, "rejected"),
-            degraded=self._added(entry.degraded, conversion.degraded, "published without what was bad"),
+            degraded=self._added(entry.degraded, conversion.degraded, "degraded"),
         )
 
     def answer(self, refused: Counts, degraded: Counts, news: Iterable[tuple[str, int, str]]) -> None:
         """Enter the totals of what collectors refused or degraded; `news` are the rows that were added."""
         self.entry = self.entry._replace(refused=dict(refused), degraded_there=dict(degraded))
         for reason, rows, detail in news:
-            self.say(reason, rows, "refused, or taken in part, by the collector", detail)
+            kinds = [kind for kind, counts in (("rejected", refused), ("degraded", degraded)) if reason in counts]
+            self.say(reason, rows, f"{' or '.join(kinds)} by the collector", detail)
 
     def move(self, *, delivered: int, underway: int, pushed_out: int) -> None:
         """Enter how far the rows are."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from zmon._wire.checks import MAX_NAME
+from zmon._wire.checks import MAX_NAME, MAX_TAGS
 from zmon.errors import ConfigurationError
 
 DEFAULT_COLLECTOR = "tcp://127.0.0.1:5757"
@@ -86,6 +86,26 @@ def name(what: str, value: object) -> str:
         shown = repr(value)[:60]
         raise ConfigurationError(f"{what} must be a printable string of 1 to {NAME_LIMIT} characters, got {shown}")
     return value
+
+
+def number(what: str, value: object) -> float:
+    """Check a number."""
+    try:
+        if not isinstance(value, str | bytes):
+            return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        pass
+    raise ConfigurationError(f"{what} is {value!r:.60}; it must be a number")
+
+
+def tags(given: Mapping[str, str] | None) -> dict[str, str]:
+    """Check a publisher's tags."""
+    if not isinstance(given or {}, Mapping):
+        raise ConfigurationError(f"tags must map names to values, got {given!r:.60}")
+    found = {name("a tag", key): name("a tag's value", value) for key, value in (given or {}).items()}
+    if len(found) > MAX_TAGS:
+        raise ConfigurationError(f"{len(found)} tags given; at most {MAX_TAGS} are allowed")
+    return found
 
 
 def names(what: str, value: Sequence[str] | None) -> tuple[str, ...] | None:
