@@ -33,13 +33,14 @@ plain = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text() | st.integers(0, 9), inner, max_size=4),
     max_leaves=8,
 )
-keys = st.sampled_from(["v", "kind", "stream", "row", "window", "need", "extra"])
+keys = st.sampled_from(["v", "kind", "stream", "row", "window", "need", "refused", "degraded", "extra"])
+answers = st.dictionaries(st.text(), st.lists(st.integers(-1, 2**64 - 1) | st.text(), max_size=3) | plain, max_size=4)
 
 
 @given(
     st.binary(max_size=200)
     | plain.map(msgpack.packb)
-    | st.dictionaries(keys, plain | st.sampled_from([1, "ack", b"s" * 16, 2**63])).map(
+    | st.dictionaries(keys, plain | answers | st.sampled_from([1, "ack", b"s" * 16, 2**63])).map(
         lambda given: msgpack.packb({**msgpack.unpackb(GOOD), **given})
     )
 )
@@ -57,6 +58,55 @@ def test_an_answer_is_read_or_refused_with_one_error(frame: bytes) -> None:
         assert 0 <= ack.row < 2**63
         assert 0 <= ack.window < 2**63
         assert isinstance(ack.need, bytes)
+        for reason, (rows, detail) in [*ack.refused.items(), *ack.degraded.items()]:
+            assert reason
+            assert 0 <= rows <= 2**53
+            assert len(detail) <= 200
+
+
+def false_answers(stream: bytes, row: int) -> Iterator[bytes]:
+    """Acknowledgements that refuse and degrade what no collector can: of wrong types, without end, back and forth."""
+    wrong = [None, 7, "all", [1], {"": [1, "x"]}, {"a": 1}, {"a": [1]}, {"a": [-1, "x"]}, {"a": [2**53 + 1, "x"]},
+             {"a": [1.0, "x"]}, {"a": [True, "x"]}, {"a": [1, b"x"]}, {"a": [1, "x" * 201]}, {"a" * 1025: [1, "x"]},
+             {"a": [1, "x" * 50_000]}, {str(i): [1, "x"] for i in range(65)}, {7: [1, "x"]}]  # fmt: skip
+    for answers in wrong:
+        for key in ("refused", "degraded"):
+            yield msgpack.packb({**msgpack.unpackb(control.encode_ack(stream, row, 2**20)), key: answers})
+    for turn in range(300):
+        names = {f"reason {(64 * turn + i) % 7000}\x1b[31m\n": (2**53 - turn, "\x1b[31m\nlines") for i in range(60)}
+        more = {"more": (2**53 if turn % 2 else 0, ""), "less": (2**53 - turn, "")}
+        yield control.encode_ack(stream, row, 2**20, refused={**names, **more}, degraded={**more, **names})
+
+
+def test_what_a_collector_claims_to_have_refused_is_bounded(peer: Peer, caplog: pytest.LogCaptureFixture) -> None:
+    with zmon.Publisher("m", classes=2, collector=peer.endpoint, agent_id="a", buffer_bytes=2**20) as one:
+        one.publish(P)
+        hello = peer.greeting("hello")
+        peer.ack(hello.stream, 0)
+        for number, frame in enumerate(false_answers(hello.stream, 3)):
+            peer.router.send_multipart([peer.who, frame])
+            if number % 10 == 0:
+                one.publish(P)
+            adds_up(one.stats)
+        until(lambda: one.stats.rejected and one.stats.degraded, what="the answers to be read")
+        before = one.stats.published
+        until(lambda: peer.ack(hello.stream, before) or not one.stats.queued + one.stats.underway, what="the rows")
+        stats = one.stats
+        adds_up(stats)
+        assert sum(stats.rejected.values()) <= before
+        assert len(stats.rejected) <= 64
+        assert len(stats.degraded) <= 64
+        assert max(stats.degraded.values()) <= before
+        assert not any("\x1b" in reason for reason in {**stats.rejected, **stats.degraded})
+    lines = [line for line in caplog.messages if "by the collector" in line or "malformed" in line]
+    assert len(lines) <= 129
+    assert not any("\x1b" in line or "\n" in line for line in lines)
+
+
+def adds_up(stats: zmon.Stats) -> None:
+    parts = [stats.queued, stats.underway, stats.acknowledged, *stats.dropped.values(), *stats.rejected.values()]
+    assert min(parts) >= 0, stats
+    assert stats.published == sum(parts), stats
 
 
 def mutations(chance: random.Random, stream: bytes) -> Iterator[list[bytes]]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
+from zmon._wire.checks import short_detail
 from zmon._wire.control import Ack
+from zmon._wire.frames import TALLY_REASONS
 
 New = tuple[str, int, str]  # reason, rows, detail
 
@@ -13,7 +15,8 @@ New = tuple[str, int, str]  # reason, rows, detail
 class Answers:
     """Counts of one collector for one stream.
 
-    A collector that lost its store counts from zero again; what it had counted before stays counted.
+    A collector that lost its store counts from zero again; what it had counted before stays counted. No collector has
+    more than TALLY_REASONS reasons: further ones are ignored.
     """
 
     def __init__(self) -> None:
@@ -34,7 +37,10 @@ class Answers:
 
 
 def _added(before: dict[str, int], answers: Mapping[str, tuple[int, str]]) -> Iterator[New]:
-    for reason, (rows, detail) in answers.items():
+    for name, (rows, detail) in answers.items():
+        reason = short_detail(name)
+        if reason not in before and len(before) >= TALLY_REASONS:
+            continue
         known = before.get(reason, 0)
         before[reason] = rows
         added = rows - known if rows >= known else rows

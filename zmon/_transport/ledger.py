@@ -113,8 +113,13 @@ class Ledger:
         )
 
     def answer(self, refused: Counts, degraded: Counts, news: Iterable[tuple[str, int, str]]) -> None:
-        """Enter the totals of what collectors refused or degraded; `news` are the rows that were added."""
-        self.entry = self.entry._replace(refused=dict(refused), degraded_there=dict(degraded))
+        """Enter the totals of what collectors refused or degraded; `news` are the rows that were added.
+
+        A hostile collector may claim any numbers: no more rows count than there are.
+        """
+        issued = self.entry.issued
+        degraded = {reason: min(rows, issued) for reason, rows in degraded.items()}
+        self.entry = self.entry._replace(refused=_within(issued, refused), degraded_there=degraded)
         for reason, rows, detail in news:
             kinds = [kind for kind, counts in (("rejected", refused), ("degraded", degraded)) if reason in counts]
             self.say(reason, rows, f"{' or '.join(kinds)} by the collector", detail)
@@ -206,3 +211,12 @@ class Ledger:
         self.details[reason] = short_detail(detail)
         if len(self.details) > DETAILS:
             del self.details[next(iter(self.details))]
+
+
+def _within(most: int, counts: Counts) -> Counts:
+    """Return counts whose sum is at most `most`; the later ones are cut."""
+    found = {}
+    for reason, rows in counts.items():
+        found[reason] = min(rows, most)
+        most -= found[reason]
+    return {reason: rows for reason, rows in found.items() if rows}

@@ -9,7 +9,7 @@ import time
 log = logging.getLogger("zmon")
 
 EVERY = 300.0  # seconds between two lines of one kind
-MOST = 256  # kinds of lines remembered
+MOST = 256  # kinds of lines, and so lines, in that time
 
 
 def say(line: str, *values: object, level: int = logging.WARNING, trace: bool = False) -> None:
@@ -35,6 +35,8 @@ class RateLimit:
         if now - self._said.get(kind, -EVERY) < EVERY:
             return False
         if len(self._said) >= MOST:
-            self._said.clear()
+            self._said = {other: then for other, then in self._said.items() if now - then < EVERY}
+            if len(self._said) >= MOST:
+                return False
         self._said[kind] = now
         return True

@@ -13,6 +13,7 @@ from zmon._wire.frames import MAX_NUMBER
 REASONS = 32  # of one stream and kind; further ones are answered as OTHER
 OTHER = "other"
 DETAILS = 256  # of one model
+OF_ONE_AGENT = 64  # of these
 
 
 class Answers:
@@ -53,7 +54,8 @@ class Detail(NamedTuple):
 
 
 class Details:
-    """The newest detail of a model's rejected and degraded rows, by kind, reason and agent; the oldest are dropped.
+    """The newest detail of a model's rejected and degraded rows, by kind, reason and agent; the oldest are dropped,
+    those of an agent with many of its own first.
 
     The collector's thread writes, and the page's threads read.
     """
@@ -70,7 +72,10 @@ class Details:
             first = key not in self._details
             self._details[key] = shown
             self._details.move_to_end(key)
-            if len(self._details) > DETAILS:
+            own = [other for other in self._details if other[2] == detail.agent] if first else []
+            if len(own) > OF_ONE_AGENT:
+                del self._details[own[0]]
+            elif len(self._details) > DETAILS:
                 self._details.popitem(last=False)
         return first
 

@@ -10,6 +10,7 @@ from zmon._transport.answers import Answers
 from zmon._transport.conversion import Conversion, Loss
 from zmon._transport.intake import REFUSED, Intake, Snapshot
 from zmon._transport.ledger import DETAILS, Ledger, Stats
+from zmon._transport.notices import MOST, RateLimit
 from zmon._wire.control import Ack, decode_greeting, encode_greeting
 from zmon._wire.frames import TALLY_REASONS, Topic
 
@@ -119,7 +120,7 @@ def test_the_tally_names_what_never_arrives_whole_and_not_what_collectors_said()
     ledger = Ledger("m", intake)
     assert ledger.tally() == {}
     intake.put(Snapshot("batch", None, 0, 9, 1000))
-    ledger.add(Conversion((), 1, [Loss("a", 2, "x")], [Loss("b", 3, "y")]), 1, issued=0, labels=False)
+    ledger.add(Conversion((), 1, [Loss("a", 2, "x")], [Loss("b", 3, "y")]), 1, issued=5, labels=False)
     ledger.answer({"c": 4}, {"d": 5}, [])
     assert ledger.tally() == {"sampled_out": 1, "rejected": {"a": 2}, "degraded": {"b": 3}, "lost": 9}
     assert ledger.details == {"a": "x", "b": "y"}
@@ -156,6 +157,40 @@ def test_details_can_be_sent_whatever_they_quote(caplog: pytest.LogCaptureFixtur
 
 def ack(**refused: int) -> Ack:
     return Ack(b"s" * 16, 0, 0, b"", refused={reason: (rows, "d") for reason, rows in refused.items()})
+
+
+def test_rows_that_one_collector_refused_and_the_other_never_took_are_counted_once() -> None:
+    ledger = Ledger("m", Intake(1000))
+    ledger.add(Conversion(()), 1, issued=10, labels=False)
+    ledger.answer({"odd": 10}, {}, [("odd", 10, "")])
+    for pushed_out in (0, 6, 10):
+        ledger.move(delivered=0, underway=0, pushed_out=pushed_out)
+        now = stats(ledger)
+        assert total(now) == 10
+        assert (now.queued, now.underway, now.acknowledged) == (0, 0, 0)
+        assert dict(now.rejected) == {"odd": 10}
+
+
+def test_no_collector_refuses_or_degrades_more_rows_than_there_are() -> None:
+    ledger = Ledger("m", Intake(1000))
+    ledger.add(Conversion((), 0, [], [Loss("here", 2, "")]), 1, issued=10, labels=False)
+    ledger.answer({"a": 7, "b": 2**53, "c": 2**53}, {"a": 2**53, "here": 2**53}, [])
+    now = stats(ledger)
+    assert (total(now), dict(now.rejected)) == (10, {"a": 7, "b": 3})
+    assert dict(now.degraded) == {"here": 12, "a": 10}
+
+
+def test_a_collector_has_a_bounded_number_of_reasons() -> None:
+    answers = Answers()
+    for number in range(3 * TALLY_REASONS):
+        answers.add(ack(**{f"reason_{number}": 1, "first\x1b": 1}))
+    assert len(answers.refused) == TALLY_REASONS
+    assert answers.refused["first�"] == 1
+
+
+def test_lines_are_bounded_whatever_their_kinds() -> None:
+    limit = RateLimit()
+    assert sum(limit.allows(str(number % 1000)) for number in range(5000)) == MOST
 
 
 def test_answers_are_cumulative_and_a_new_store_begins_at_zero() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import msgpack
 import numpy as np
 import pytest
-from zmon_collector.ingest.answers import DETAILS, REASONS, Answers, Detail, Details
+from zmon_collector.ingest.answers import DETAILS, OF_ONE_AGENT, REASONS, Answers, Detail, Details
 from zmon_collector.telemetry import LABELS, LOG_LINES
 from zmon_collector.windows.window import Tally
 
@@ -179,8 +179,13 @@ def test_details_are_bounded_and_printable() -> None:
     assert details.note(Detail("rejected", "r", "a", "one", 1.0))
     assert not details.note(Detail("rejected", "r", "a", "two\x1b[31m", 2.0))
     assert [each.detail for each in details.newest()] == ["two�[31m"]
+    details.note(Detail("degraded", "r", "other", "kept", 1.0))
     for i in range(2 * DETAILS):
         details.note(Detail("rejected", f"{i}", "a", "", 3.0))
+    assert [each.agent for each in details.newest()].count("a") == OF_ONE_AGENT
+    assert details.newest()[-1].detail == "kept", "nobody pushes out the details of others"
+    for i in range(2 * DETAILS):
+        details.note(Detail("rejected", "r", f"agent {i}", "", 3.0))
     assert len(details.newest()) == DETAILS
 
 
@@ -228,6 +233,8 @@ def test_a_publishers_own_details_are_kept_for_the_page(lay: Lay) -> None:
         ("degraded", "d", "a", "column 'x'"),
     }
     assert table.tally() == Tally(rejected={"r": 2}, degraded={"d": 1})
+    table.greeting("ping", lost=3, rejected={"r": 1}, degraded={"d": 0})
+    assert table.tally() == Tally(rejected={"r": 2}, degraded={"d": 1}, lost=3), "counts never go back"
     table.greeting("ping", lost=5, rejected={"r": 2}, degraded={"d": 4})
     assert table.tally() == Tally(lost=5, rejected={"r": 2}, degraded={"d": 4})
     assert table.answer().refused == {}, "what the publisher reported is not answered"

@@ -55,6 +55,22 @@ CONTROL = {
     "sampled out": greetings("ping", tally={"sampled_out": MOST}),
     "rejected": greetings("ping", tally={"rejected": {"x": MOST}}),
     "lost": greetings("bye", base=MOST, issued=MOST),
+    "degraded": greetings("ping", tally={"degraded": {"x": MOST}}),
+    "degraded and lost as much as is taken": greetings(
+        "ping", tally={"degraded": {"x": wire.MAX_NUMBER}, "lost": wire.MAX_NUMBER, "details": {"x": "y" * 200}}
+    ),
+    "lost before it had a number": greetings("ping", tally={"lost": -1}),
+    "lost in part": greetings("ping", tally={"lost": 1.5}),
+    "reasons as a list": greetings("ping", tally={"degraded": ["x"]}),
+    "a nameless reason": greetings("ping", tally={"degraded": {"": 1}}),
+    "a truth value": greetings("ping", tally={"degraded": {"x": True}}),
+    "many reasons": greetings("ping", tally={"degraded": {str(i): 1 for i in range(1000)}}),
+    "details as a number": greetings("ping", tally={"details": 5}),
+    "a detail as bytes": greetings("ping", tally={"details": {"x": b"y"}}),
+    "a long detail": greetings("ping", tally={"details": {"x": "y" * 201}}),
+    "a detail of a megabyte": greetings("ping", tally={"details": {"x": "y" * 2**20}}),
+    "many details": greetings("ping", tally={"details": {str(i): "y" for i in range(65)}}),
+    "details of nothing": greetings("ping", tally={"details": {"x\x1b[31m\n": "\x1b[31m\n"}}),
     "as much as is taken": greetings("bye", base=wire.MAX_NUMBER, issued=wire.MAX_NUMBER),
 }
 
