@@ -159,8 +159,10 @@ for number in range(40 if FULL else 8):
     sampler = Sampler(one, callers)
     goal = random.Random(number).randrange(1, 10_000)
     wait_for(lambda: sum(caller.done for caller in callers) > goal)
+    began = time.monotonic()
     one.close()
-    # Four callers without a pause leave the engine little of the interpreter: it may end after the deadline of close().
+    took = time.monotonic() - began
+    # Four callers without a pause leave the engine little of the interpreter: it may end a moment after close().
     wait_for(lambda: one.stats.queued + one.stats.underway == 0)
     closed = states(one.stats)
     goal = sum(caller.done for caller in callers) + 1000
@@ -170,7 +172,7 @@ for number in range(40 if FULL else 8):
         caller.join()
     sampler.end()
     totals.append({"wrong": sampler.wrong[:2], "passed": sum(caller.done for caller in callers),
-                   "closed": closed, "stats": states(one.stats)})
+                   "closed": closed, "took": took, "stats": states(one.stats)})
 report(totals=totals)
 """
 )
@@ -184,6 +186,7 @@ def test_publishing_threads_while_it_is_closed(collector: Collector, child: Star
         assert stats["sum"] == each["passed"]
         assert stats["queued"] == stats["underway"] == 0
         assert stats["acknowledged"] == each["closed"]["acknowledged"], "closed is closed"
+        assert each["took"] < 2 + 1.25 + 2, "its deadline, the goodbye, and a turn of the callers on a busy machine"
     assert sum(each["stats"]["dropped"].get("closed", 0) for each in totals) > 0, "calls came after the end"
     collector.stop()
     acknowledged = sum(each["stats"]["acknowledged"] for each in totals)

@@ -13,13 +13,14 @@ from typing import Any
 from numpy import ndarray
 
 CELL = 64  # bytes counted for a number in a list, and for a cell of a frame next to what is found here
-MOST = 32  # cells that are looked at, and columns of arrow
+ALL = 128  # cells that are all looked at: a row of a wide frame may hold a single long text
+MOST = 32  # cells that are looked at if there are more, and large columns of arrow
 
 
 def of_objects(array: Any) -> int:
     """Return the bytes of the objects that an array refers to."""
     count = array.size
-    if count <= MOST:
+    if count <= ALL:
         return sum(map(getsizeof, _cells(array)))
     cells = array.ravel("K")[:: -(-count // MOST)]
     return _extrapolated(list(map(getsizeof, _cells(cells))), count)
@@ -40,19 +41,19 @@ def of_pandas(frame: Any) -> int:
     except AttributeError:
         parts = [getattr(frame, "_values", frame)]  # of an index
     strings = []
-    total = 0
+    total = objects = 0
     for part in parts:
         if type(part) is ndarray:
             if part.dtype.hasobject:
-                nbytes += of_objects(part)
+                objects += of_objects(part)
             continue
         store = getattr(part, "_pa_array", None)
         if store is not None:  # strings, and whatever else is held by arrow
             strings.append(store)
             total += store.get_total_buffer_size()
         elif getattr(getattr(part, "_ndarray", None), "dtype", None) == "O":  # strings without arrow
-            nbytes += of_objects(part._ndarray)
-    return nbytes if total <= nbytes else nbytes + _of_columns(strings)
+            objects += of_objects(part._ndarray)
+    return nbytes + objects + (_of_columns(strings) if total > nbytes else 0)
 
 
 def of_arrow(value: Any) -> int:
@@ -61,12 +62,14 @@ def of_arrow(value: Any) -> int:
     if value.get_total_buffer_size() <= nbytes:
         return nbytes
     columns: list[Any] = value.columns if hasattr(value, "num_columns") else [value]
-    return _of_columns(columns)
+    return nbytes + _of_columns(columns)
 
 
 def _of_columns(columns: list[Any]) -> int:
-    """Return the bytes of arrow columns without those that a slice leaves out, which takes long."""
-    return _extrapolated([column.nbytes for column in columns[:: -(-len(columns) // MOST)]], len(columns))
+    """Return the bytes of those arrow columns that are large, without what a slice leaves out, which takes long."""
+    large = [column for column in columns if column.get_total_buffer_size() > CELL * len(column)]
+    step = max(1, -(-len(large) // MOST))
+    return _extrapolated([column.nbytes for column in large[::step]], len(large))
 
 
 def _extrapolated(sizes: list[int], count: int) -> int:

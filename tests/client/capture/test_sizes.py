@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 
 from zmon._capture.selection import Selection
-from zmon._capture.sizes import MOST
+from zmon._capture.sizes import ALL as EXACT
 from zmon._capture.snapshot import own, take
 from zmon._transport.intake import Intake
 
@@ -45,6 +45,7 @@ FORMS: dict[str, Callable[[], Any]] = {
     "pandas objects": lambda: pd.DataFrame({"a": [text()], "b": [1.0]}, dtype=object),
     "pandas strings as objects": lambda: pd.DataFrame({"a": pd.array([text()], OBJECTS)}),
     "pandas arrow": lambda: pd.DataFrame({"a": pd.array([text()], ARROW)}),
+    "pandas, strings and objects": lambda: pd.DataFrame({"a": [text()], "b": pd.Series([text()], dtype=object)}),
     "pandas, many columns": lambda: pd.DataFrame({f"c{i}": ["word"] for i in range(40)} | {"a": [text()]}),
     "pandas series": lambda: pd.Series([text()]),
     "pandas series of objects": lambda: pd.Series([text()], dtype=object),
@@ -94,7 +95,7 @@ MANY: dict[str, Callable[[list[str]], Any]] = {
 }
 
 
-@pytest.mark.parametrize("rows", [MOST, MOST + 1, 1000])
+@pytest.mark.parametrize("rows", [EXACT, EXACT + 1, 1000])
 @pytest.mark.parametrize("form", MANY)
 def test_many_strings(form: str, rows: int) -> None:
     """Their lengths vary: those that are looked at stand for the others."""
@@ -103,6 +104,17 @@ def test_many_strings(form: str, rows: int) -> None:
     size = own(MANY[form](cells))[1]
     exact = sum(map(len, cells))
     assert 0.9 * exact <= size <= 5 * exact + 1000, "four bytes a character in a list, where none is looked at"
+
+
+@pytest.mark.parametrize("place", range(0, EXACT, 7))
+def test_a_long_text_anywhere_in_a_wide_row(place: int) -> None:
+    row = [text() if column == place else "word" for column in range(EXACT)]
+    for inputs in (pd.DataFrame([row], dtype=object), pd.DataFrame([row]), np.array([row], dtype=object)):
+        assert LONG <= own(inputs)[1] < 2 * LONG
+
+
+def test_strings_and_objects_of_one_frame_are_added() -> None:
+    assert own(FORMS["pandas, strings and objects"]())[1] >= 2 * LONG
 
 
 @pytest.mark.parametrize("form", ["pandas objects", "array of objects"])
