@@ -142,6 +142,9 @@ class Assembler:
             return Conversion(())
         rejected, degraded = Faults(count), Faults(count)
         columns = outputs.check(found, self.task, rejected, degraded)
+        if self.task == "multilabel" and given.probabilities is not None and given.predictions is not None:
+            degraded.add("predictions_ignored", "of a multilabel model's outputs the probabilities are published, and "
+                         "classes are predicted by threshold=; pass predictions= without probabilities")  # fmt: skip
         names = () if found.classes is None else found.classes.names
         columns = _checked("batch", columns, self._book.outputs(names))
         now = self._add_times(bundle, columns, rejected)

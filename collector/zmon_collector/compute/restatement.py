@@ -21,6 +21,7 @@ from zmon_collector.config.policy import PolicyStore
 from zmon_collector.plugins import MetricState, Registry
 from zmon_collector.storage import restatement_queue
 from zmon_collector.storage.database import Database
+from zmon_collector.storage.label_join import label_rows
 from zmon_collector.storage.restatement_queue import Place, RestatementPiece, RestatementTarget
 
 EVERY = 1.0  # seconds between two checks while nothing is due
@@ -143,10 +144,16 @@ def _batches(rows: Iterable[Sequence[Any]], schema: Schema) -> Iterator[tuple[st
     groups: dict[tuple[str, str, int], list[Sequence[Any]]] = defaultdict(list)
     for row in rows:
         groups[row[1], row[4], len(row[5])].append(row)
-    missing = float("nan") if schema.task == "regression" else -1
+    missing: Any = float("nan") if schema.task == "regression" else -1
+    if schema.task == "multilabel":
+        missing = np.full(len(schema.classes), -1, np.int8).tobytes()
     for (agent, kind, _), group in groups.items():
         labels = [missing if row[3] is None else row[3] for row in group]
-        columns: dict[str, Array] = {"predictions": np.array([row[2] for row in group]), "labels": np.array(labels)}
+        columns: dict[str, Array] = {}
+        if schema.task == "multilabel":
+            columns["labels"] = label_rows(labels)
+        else:
+            columns |= {"predictions": np.array([row[2] for row in group]), "labels": np.array(labels)}
         if kind:
             columns["probabilities"] = np.frombuffer(b"".join(row[5] for row in group), kind).reshape(len(group), -1)
         yield agent, Batch(schema, columns, len(group))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 
 import msgpack
 import numpy as np
@@ -78,9 +79,7 @@ class LateLabels:
 
     def keep_predictions(self, work: JoinWork, arrival: Arrival, window: OpenWindow, part: WindowSlice) -> None:
         """Keep rows with ids, which may get their labels later."""
-        batch, kept = part.batch, arrival.model.rows_schema or part.batch.schema
-        if batch.schema.task == "multilabel":
-            return
+        batch, kept = part.batch, _kept_schema(arrival.model.rows_schema or part.batch.schema)
         if batch.ids.dtype.kind == "S":  # an empty id means that the row has none
             batch = batch.take(batch.ids != b"")
             if not batch.rows:
@@ -99,7 +98,7 @@ class LateLabels:
                 arrival.now.wall,
                 label_join.id_bytes(batch.ids),
                 batch.timestamps,
-                columns["predictions"],
+                columns.get("predictions"),
                 columns.get("probabilities"),
                 columns.get("labels"),
             )
@@ -125,7 +124,10 @@ class LateLabels:
         when = np.full(fresh, times) if isinstance(times, int) else times[skip:]
         given = _by_name(arrival, schema, given)
         present = np.isfinite(given) if schema.task == "regression" else given >= 0
-        arrival.refuse(int(np.count_nonzero(~present & (given != fit.UNKNOWN))), "label_missing", "it is None or NaN")
+        unlabelled = ~present & (given != fit.UNKNOWN)
+        if given.ndim == 2:  # a row of a multilabel model is labelled if any of its classes is
+            present, unlabelled = np.asarray(present.any(axis=1)), np.asarray(unlabelled.all(axis=1))
+        arrival.refuse(int(np.count_nonzero(unlabelled)), "label_missing", "it is None or NaN")
         windows = model.windows.label_windows(model.rows_schema, now)
         targets = np.where(present, _targets(when, [window.start for window in windows]), -1)
         owner = self._owner(work, model, schema)
@@ -229,13 +231,20 @@ class LateLabels:
 
 def _target_schema(own: Schema, rows: Schema | None) -> Schema:
     """Return the schema under which labels are joined, that of the model's rows; WireError if its task is another."""
-    if own.task == "multilabel":
-        raise WireError("labels_multilabel", "labels of a multilabel model are taken with their predictions only")
-    if rows is None:
-        return own
-    if rows.task != own.task:
+    if rows is not None and rows.task != own.task:
         raise WireError("schema_conflict", f"the task is {own.task!r}, and that of the model's rows is {rows.task!r}")
-    return rows
+    if rows is not None and own.task == "multilabel" and (conflict := fit.conflict(rows, own)):
+        raise WireError("schema_conflict", conflict)
+    return _kept_schema(own if rows is None else rows)
+
+
+def _kept_schema(rows: Schema) -> Schema:
+    """Return the schema under which rows of this one and their labels are kept until they meet.
+
+    The classes of a multilabel model are kept in the order of their names, so that labels which come before any rows
+    are the same in whatever order their publisher lists them.
+    """
+    return replace(rows, classes=tuple(sorted(rows.classes))) if rows.task == "multilabel" else rows
 
 
 def _by_name(arrival: BatchArrival, schema: Schema, given: Array) -> Array:
@@ -243,6 +252,8 @@ def _by_name(arrival: BatchArrival, schema: Schema, given: Array) -> Array:
     own = arrival.schema.classes
     if own == schema.classes:
         return given
+    if given.ndim == 2:
+        return given[:, fit.places(schema.classes, own)]
     place = np.append(fit.places(own, schema.classes), -1)
     found = place[given]
     lacking = given[found == fit.UNKNOWN]

@@ -1,7 +1,8 @@
 """Labels that arrive after their predictions: kept ids, and the join, inside the journal's transaction. No clock.
 
 Of a prediction with an id only the id, the predicted class (or value) and the probabilities are kept, with the agent,
-the time and the window it was in. The first prediction of an id wins, and so does the first label.
+the time and the window it was in. The labels of a multilabel model are kept as bytes, one for each class. The first
+prediction of an id wins, and so does the first label.
 
 Completed pairs are journaled as rows of the window that is open when the second half arrives, in the transaction that
 also marks the prediction as labelled. So a crash neither loses a pair nor counts it twice, and a replay joins nothing.
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any, NamedTuple
@@ -48,7 +49,7 @@ class Predicted(NamedTuple):
     kept: float  # the collector's clock, epoch seconds
     ids: list[bytes]
     times: Array  # ns
-    predicted: Array
+    predicted: Array | None  # None for a multilabel model, which has probabilities
     probabilities: Array | None
     labels: Array | None
 
@@ -169,7 +170,11 @@ class _Pairing:
     def keep(self, block: Predicted) -> int:
         """Keep predictions, and pair them with labels that wait for them."""
         connection = self._connection
-        kind, pieces = "", [b""] * len(block.ids)
+        kind, pieces, predicted, room = "", [b""] * len(block.ids), [None] * len(block.ids), OVERHEAD
+        if block.predicted is not None:
+            predicted = block.predicted.tolist()
+        elif block.probabilities is not None:
+            room += block.probabilities.shape[1]  # for the label
         if block.probabilities is not None and len(block.ids):
             p = np.ascontiguousarray(block.probabilities)
             raw, width = p.tobytes(), p.shape[1] * p.itemsize
@@ -177,8 +182,8 @@ class _Pairing:
         labels = [None] * len(block.ids) if block.labels is None else _given(block.labels)
         fixed = (block.agent, block.window.start, block.end, kind, block.kept)
         rows = [
-            (block.owner, *row, *fixed, len(row[0]) + len(row[3]) + len(block.agent) + OVERHEAD)
-            for row in zip(block.ids, block.times.tolist(), block.predicted.tolist(), pieces, labels, strict=True)
+            (block.owner, *row, *fixed, len(row[0]) + len(row[3]) + len(block.agent) + room)
+            for row in zip(block.ids, block.times.tolist(), predicted, pieces, labels, strict=True)
         ]
         (last,) = connection.execute("SELECT coalesce(max(n), 0) FROM predictions").fetchone()
         inserted = connection.executemany(
@@ -207,8 +212,8 @@ class _Pairing:
     def match(self, block: Labelled) -> int:
         """Pair labels with kept predictions; keep those whose prediction has not arrived."""
         connection = self._connection
-        grown = 0
-        for name, label, at in zip(block.ids, block.labels.tolist(), block.times.tolist(), strict=True):
+        grown, labels = 0, _plain(block.labels)
+        for name, label, at in zip(block.ids, labels, block.times.tolist(), strict=True):
             if self._pair(name, label, at, block):
                 continue
             waiting = connection.execute(
@@ -217,7 +222,7 @@ class _Pairing:
             if waiting is not None:
                 self._count(block, block.agent, DUPLICATE if waiting[0] == label else CONFLICT)
                 continue
-            size = len(name) + len(block.agent) + OVERHEAD
+            size = len(name) + len(block.agent) + OVERHEAD + (len(label) if isinstance(label, bytes) else 0)
             connection.execute(
                 "INSERT INTO labels_waiting (owner, id, label, at, agent, received, size) VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (block.owner, name, label, at, block.agent, block.received, size),
@@ -269,11 +274,13 @@ class _Pairing:
             predicted, label, delay, of_window, p = zip(*pairs, strict=True)
             columns: dict[str, Array] = {
                 "label_outcomes": np.full(len(pairs), JOINED, dtype=np.int8),
-                "predictions": np.array(predicted),
-                "labels": np.array(label),
                 "label_delays": np.array(delay, dtype=np.int64),
                 "label_own": np.array(of_window, dtype=bool),
             }
+            if isinstance(label[0], bytes):
+                columns["labels"] = label_rows(label)
+            else:
+                columns |= {"predictions": np.array(predicted), "labels": np.array(label)}
             if width:
                 columns["probabilities"] = np.frombuffer(b"".join(p), kind).reshape(len(pairs), -1)
             if window in self._classes:
@@ -294,8 +301,20 @@ def _move(moved: Moved, connection: sqlite3.Connection) -> None:
     )
 
 
+def _plain(labels: Array) -> list[Any]:
+    """Return labels as they are kept: numbers, or bytes where a row has one for each class."""
+    return [row.tobytes() for row in labels] if labels.ndim == 2 else labels.tolist()
+
+
+def label_rows(labels: Sequence[bytes]) -> Array:
+    """Return labels of a multilabel model, kept as bytes, as rows with a column for each class."""
+    return np.frombuffer(b"".join(labels), np.int8).reshape(len(labels), -1)
+
+
 def _given(labels: Array) -> list[Any]:
     """Return labels, None for rows without one."""
+    if labels.ndim == 2:
+        return [row.tobytes() if (row >= 0).any() else None for row in labels]
     if labels.dtype.kind == "f":
         return [value if value == value else None for value in labels.tolist()]
     return [value if value >= 0 else None for value in labels.tolist()]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support.capture import capture, columns, convert, degraded, proba, rejected
+from tests.support.capture import capture, columns, convert, degraded, proba, read_back, rejected
 from tests.support.frameworks import require
 
 NAN = float("nan")
@@ -205,6 +205,17 @@ def test_multilabel(form: str) -> None:
     assert found["labels"].dtype == np.int8
     assert found["labels"].tolist() == [[1, 0, 1], [0, 0, 0]]
     assert columns(one, predictions=SETS[form])[0]["probabilities"].tolist() == [[1, 0, 1], [0, 0, 0]]
+
+
+def test_multilabel_predictions_beside_probabilities_are_left_out_and_counted() -> None:
+    one, p = capture(TAGS, task="multilabel"), proba(2)
+    for predictions in ([["a"], []], np.ones((2, 3)), ["nonsense", None]):
+        made = convert(one, p, predictions=predictions)
+        assert [(loss.reason, loss.rows) for loss in made.degraded] == [("predictions_ignored", 2)]
+        assert "threshold" in made.degraded[0].detail
+        np.testing.assert_allclose(read_back(one, made)[0]["probabilities"], p)
+    assert degraded(one, predictions=[["a"], []]) == {}
+    assert degraded(one, p) == {}
 
 
 def test_multilabel_frames_and_gaps() -> None:

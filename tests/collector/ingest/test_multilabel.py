@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import zmq
+from zmon_collector.compute import restatement
 from zmon_collector.config import parse
 
 from tests.support.collectors import Collector
@@ -94,16 +95,89 @@ def send_rows(collector: Collector) -> None:
                 socket.send_multipart(frames)
 
 
-def test_labels_of_a_multilabel_model_come_with_their_rows(lay: Callable[[], Table]) -> None:
+class Hits(Means):
+    """For every class, among the labelled rows: how many are labelled, true, and predicted and true."""
+
+    name = "hits"
+    needs = frozenset({"probabilities", "labels"})
+
+    def create(self, ctx: Context) -> Any:
+        return {name: np.zeros(len(ctx.schema.classes), np.int64) for name in ("labelled", "true", "hit")}
+
+    def update(self, acc: Any, batch: Batch, ctx: Context) -> Any:
+        true = batch.labels == 1
+        new = {"labelled": batch.labels >= 0, "true": true, "hit": true & (batch.probabilities > 0.5)}
+        return {name: acc[name] + new[name].sum(axis=0) for name in acc}
+
+    def result(self, acc: Any, ctx: Context) -> Iterable[Value]:
+        for name, counts in acc.items():
+            for label, count in zip(ctx.schema.classes, counts.tolist(), strict=True):
+                yield Value(name, count, class_name=label)
+
+
+class HitsPlugin:
+    @hookimpl
+    def register_metrics(self, register: Callable[[Any], None], options: Any) -> None:
+        register(Hits())
+
+
+@pytest.mark.parametrize("first", ["rows", "labels"])
+def test_labels_that_come_later_find_their_rows(collect: Callable[..., Collector], first: str) -> None:
+    """By id and by class name, before or after the rows; a row is labelled if any of its classes is."""
+    collector = collect(config=parse({"metrics": {"preset": "full"}}), plugins={"p": HitsPlugin()}, window=3600)
+    order = [2, 0, 1]
+    ids, classes = ["a", "b", "c", "d"], list(TAGS.classes)
+    with (
+        collector.publisher(task="multilabel", classes=classes, agent_id="a") as rows,
+        collector.publisher(task="multilabel", classes=[classes[i] for i in order], agent_id="truth") as truth,
+    ):
+
+        def publish() -> None:
+            rows.publish(P, ids=ids)
+            assert rows.flush(60)
+
+        def label() -> None:
+            truth.publish_labels([*ids, "never"], [*Y[:, order].tolist(), [1, 0, 0]])
+            truth.publish_labels(["a", "c"], [Y[0, order].tolist(), [1, 1, 1]])  # the same again, and others
+            assert truth.flush(60)
+
+        for step in (publish, label) if first == "rows" else (label, publish):
+            step()
+        assert truth.stats.rejected == {"label_missing": 1}
+        late = collector.service.telemetry.get
+        until(lambda: late("late_labels", "joined") == 3, what="the join")
+        until(lambda: late("late_labels", "duplicate") == late("late_labels", "conflict") == 1, what="the others")
+    collector.stop()
+    points = {
+        (names["what"], names.get("class_name") or names.get("reason") or ""): point["value"]
+        for point in collector.points()
+        if "agent_id" not in (names := point["properties"])
+    }
+    assert [points["labelled", name] for name in classes] == [3, 2, 3]
+    assert [points["true", name] for name in classes] == [2, 2, 1]
+    assert [points["hit", name] for name in classes] == [2, 2, 1]
+    assert points["label_coverage", ""] == 3 / 4
+    assert points["late_label_count", "joined"] == 3
+    assert not collector.service.health().problems
+
+
+def test_labels_of_other_classes_are_refused(lay: Callable[[], Table]) -> None:
     table = lay()
     ids = np.array([b"1", b"2", b"3", b"4"])
     table.send(TAGS, {**COLUMNS, "ids": ids}, {"codes": [["red"]]})
-    table.send(TAGS, {"ids": ids, "labels": Y}, first=5, kind="labels")
+    table.send(Schema("multilabel", ("cat", "dog", "fish")), {"ids": ids, "labels": Y}, first=5, kind="labels")
     ack = table.answer()
     assert ack.row == 8
-    assert ack.refused == {
-        "labels_multilabel": (4, "labels of a multilabel model are taken with their predictions only")
-    }
+    detail = "the window's rows have no class 'fish'; the window's rows also have the class 'bird'"
+    assert ack.refused == {"schema_conflict": (4, detail)}
+
+
+def test_windows_are_restated_with_the_labels_of_every_class() -> None:
+    kept = [(1, "a", None, Y[0].tobytes(), "<f8", P[0].tobytes()), (2, "a", None, None, "<f8", P[1].tobytes())]
+    ((agent, batch),) = restatement._batches(kept, TAGS)
+    assert (agent, batch.labels.tolist()) == ("a", [[1, 1, 0], [-1, -1, -1]])
+    assert batch.probabilities.tolist() == P[:2].tolist()
+    assert "predictions" not in batch.columns
 
 
 def test_missing_labels_are_filled_in_as_missing() -> None:
