@@ -56,6 +56,13 @@ def test_a_function(publisher: Make) -> None:
 ROWS = np.ones((32, 10))
 
 
+def test_a_function_that_returns_none_returns_no_output(publisher: Make, caplog: pytest.LogCaptureFixture) -> None:
+    pub = publisher()
+    assert zmon.watch(lambda rows: None, pub)(ROWS) is None
+    assert dict(settled(pub).rejected) == {"output_missing": 1}
+    assert "the call returned None; watch a function" in caplog.text
+
+
 def test_logits_are_recognised_by_their_name(publisher: Make) -> None:
     class Output:
         logits = np.array([[0.0, 0.0]])

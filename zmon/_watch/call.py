@@ -36,6 +36,8 @@ def column(output: str, result: Any, *, multilabel: bool = False) -> tuple[str, 
     >>> column("logits", [[0.0, 0.0]])
     ('probabilities', array([[0.5, 0.5]]))
     """
+    if result is None:
+        raise Rejected("output_missing", "the call returned None; watch a function that returns what the model returns")
     plain = type(result) is np.ndarray and result.dtype.kind != "V"  # bfloat16, and records
     if not plain:
         result = _single(result)
