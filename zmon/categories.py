@@ -32,12 +32,19 @@ def category(name: str) -> str:
     >>> category(""), len(category("x" * 1000))
     ('(empty)', 256)
     """
-    if not name:
-        return EMPTY
-    if len(name) <= NAME_LENGTH:
+    return cut(name, NAME_LENGTH) if name else EMPTY
+
+
+def cut(name: str, length: int) -> str:
+    """Return a name of at most so many characters; a longer one ends in its hash, so that names stay different.
+
+    >>> cut("abc", 12), cut("x" * 20, 12)[:4]
+    ('abc', 'xxx…')
+    """
+    if len(name) <= length:
         return name
     digest = blake2b(name.encode(errors="replace"), digest_size=4).hexdigest()
-    return f"{name[: NAME_LENGTH - 9]}…{digest}"
+    return f"{name[: length - 9]}…{digest}"
 
 
 def name_hash(name: str) -> bytes:

@@ -56,8 +56,23 @@ WRONG = {
     "controls of another number": {"collector": ["tcp://h:1", "tcp://h:3"], "control": "tcp://h:2"},
     "a reserved task": {"task": "ranking"},
     "classes of a regression": {"task": "regression", "classes": 2},
+    "classes as a set": {"classes": {"no", "yes"}},
+    "classes as a frozen set": {"classes": frozenset({"no", "yes"})},
+    "classes as a dict": {"classes": {"yes": 1, "no": 0}},
+    "classes as a dict of names": {"classes": {0: "no", 1: "yes"}},
     "sample rate 0": {"sample_rate": 0},
+    "sample rate as text": {"sample_rate": "0.5"},
     "threshold": {"threshold": 1.5},
+    "threshold as text": {"threshold": "0.5"},
+    "threshold of nothing": {"threshold": None},
+    "threshold NaN": {"threshold": float("nan")},
+    "features as a set": {"features": {"a", "b"}},
+    "features as a number": {"features": 7},
+    "include as bytes": {"include": b"age"},
+    "exclude of numbers": {"exclude": [0]},
+    "kinds as a list": {"kinds": ["age"]},
+    "kinds of nothing": {"kinds": {"age": None}},
+    "tags as a list": {"tags": ["zone"]},
     "a small buffer": {"buffer_bytes": 1000},
     "features as text": {"features": "age"},
     "features twice": {"features": ["a", "a"]},
@@ -80,6 +95,15 @@ def test_only_the_constructor_raises(arguments: dict[str, object]) -> None:
     with pytest.raises(zmon.ConfigurationError) as error:
         zmon.Publisher(**{"model": "m", "collector": NOWHERE, **arguments})  # type: ignore[arg-type]
     assert str(error.value)
+
+
+def test_names_may_come_from_anything_that_has_an_order() -> None:
+    names = ["no", "yes"]
+    for given in (tuple(names), np.array(names), dict.fromkeys(names).keys(), iter(names)):
+        with zmon.Publisher("m", classes=given, collector=NOWHERE) as publisher:  # type: ignore[arg-type]
+            assert publisher.class_names() == names
+    with zmon.Publisher("m", features=iter(names), exclude={"a"}, collector=NOWHERE) as publisher:  # type: ignore[arg-type]
+        assert publisher._assembler._features._declared == ("no", "yes")
 
 
 def test_endpoints_and_names_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -97,6 +97,26 @@ def test_a_missing_label_is_unlabelled_and_nothing_else(edge: Edge, labels: Any)
     assert found["accuracy"] == pytest.approx(without(AT))
 
 
+@pytest.mark.parametrize("form", ["list", "array"])
+def test_one_infinite_target_costs_itself(edge: Edge, form: str) -> None:
+    truth = np.where(np.arange(N) == AT, np.inf, np.arange(N))
+    model = edge.model(task="regression")
+    model.publish(predictions=np.arange(N) + 1.0, labels=truth if form == "array" else truth.tolist())
+    found = model.end()
+    assert (found.rows, found.rejected, found.degraded) == (N, {}, {"labels_dtype": 1})
+    assert (found["mae"], found.get("target_value", stat="max")) == (1.0, N - 1)
+
+
+def test_one_bad_set_of_classes_costs_itself(edge: Edge) -> None:
+    sets: list[Any] = [[NAMES[y]] for y in Y]
+    plain, broken = edge.model(classes=NAMES, task="multilabel"), edge.model(classes=NAMES, task="multilabel")
+    plain.publish(P, labels=put(sets, None))
+    broken.publish(P, labels=put(sets, "no"))
+    found = broken.end()
+    assert (found.rows, found.rejected, found.degraded) == (N, {}, {"label_unknown": 1})
+    assert found.points == plain.end().points
+
+
 def test_labels_of_another_length_cost_the_labels(edge: Edge) -> None:
     model = edge.model(classes=NAMES)
     model.publish(P, labels=Y[:-1], inputs=np.ones((N, 1)))
@@ -248,6 +268,26 @@ def test_a_missing_segment_is_in_no_segment(edge: Edge, values: Any) -> None:
     found = model.end()
     assert (found.rows, found.rejected, found.degraded) == (N, {}, {})
     assert segments(found, "country") == {"DE": N / 2, "FR": N / 2 - 1}
+
+
+@pytest.mark.parametrize("form", ["list", "object"])
+@pytest.mark.parametrize("first", [True, 1], ids=str)
+def test_true_and_one_are_two_segments(edge: Edge, form: str, first: Any) -> None:
+    """Python holds them equal: which name they had would depend on the first row."""
+    values: Any = [first, *[True, 1, "1", "True"][::-1] * (N // 4)][:N]
+    expected = {name: float(sum(str(value) == name for value in values)) for name in ("1", "True")}
+    model = edge.model(classes=NAMES)
+    model.publish(P, labels=Y, segments={"s": values if form == "list" else np.array(values, dtype=object)})
+    assert segments(model.end(), "s") == expected
+
+
+@pytest.mark.parametrize("rows", [N, 1])
+def test_a_segment_that_is_none_is_missing(edge: Edge, rows: int) -> None:
+    model = edge.model(classes=NAMES)
+    model.publish(P[:rows], labels=Y[:rows], segments={"s": None, "t": ["x"] * rows, "u": float("nan")})
+    found = model.end()
+    assert (found.rows, found.rejected, found.degraded) == (rows, {}, {})
+    assert (segments(found, "s"), segments(found, "t"), segments(found, "u")) == ({}, {"x": rows}, {})
 
 
 def segments(found: Outcome, name: str) -> dict[str, float]:

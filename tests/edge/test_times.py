@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta, timezone
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -124,6 +125,114 @@ def test_times_in_every_unit_and_container(edge: Edge, container: str, unit: str
     found = model.end()
     assert (found.rows, found.rejected, found.degraded) == (N, {}, {})
     assert [window[(("what", "buffer_count"),)] for window in found.windows.values()] == [N / 2, N / 2]
+
+
+MIXED: dict[str, Callable[[Any, int], Any]] = {
+    "string": lambda time, i: "yesterday" if i == 3 else time,
+    "string among numbers": lambda _, i: "yesterday" if i == 3 else OLD,
+    "None among numbers": lambda _, i: None if i == 3 else OLD,
+    "bool": lambda time, i: True if i == 3 else time,
+    "complex": lambda _, i: np.complex128(1) if i == 3 else OLD,
+    "object": lambda time, i: object() if i == 3 else time,
+    "duration": lambda time, i: np.timedelta64(7, "s") if i == 3 else time,
+    "far, of another unit": lambda _, i: (
+        np.datetime64("2600-01-01", "s") if i == 3 else np.datetime64(int(OLD * 1e9), "ns")
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("bad", MIXED)
+def test_one_cell_that_is_no_time_costs_its_row(edge: Edge, bad: str) -> None:
+    time = datetime.fromtimestamp(OLD, UTC)
+    model = edge.model(classes=NAMES)
+    model.publish(P, labels=Y, timestamps=[MIXED[bad](time, i) for i in range(N)])
+    found = model.end()
+    assert (found["buffer_count"], found.rejected, found.degraded) == (N - 1, {"timestamp_invalid": 1}, {})
+
+
+def test_times_of_several_types_are_read_one_by_one(edge: Edge) -> None:
+    aware = datetime.fromtimestamp(OLD, UTC)
+    kinds: list[Any] = [aware, aware.replace(tzinfo=None), require("pandas").Timestamp(aware)]
+    kinds += [OLD, int(OLD), Decimal(int(OLD)), np.float64(OLD)]
+    kinds += [np.datetime64(int(OLD), "s"), np.datetime64(int(OLD * 1e3), "ms")]
+    model = edge.model(classes=NAMES)
+    for first in range(len(kinds)):
+        model.publish(P, labels=Y, timestamps=[kinds[(first + i) % len(kinds)] for i in range(N)])
+    found = model.end()
+    assert (found["buffer_count"], found.rejected, found.degraded) == (N * len(kinds), {}, {})
+
+
+@pytest.mark.parametrize("form", ["array", "pandas", "polars"])
+def test_times_as_a_frame_of_one_column(edge: Edge, form: str) -> None:
+    times = np.full(N, int(OLD), "M8[s]").astype("M8[us]")
+    given = times[:, None] if form == "array" else require(form).DataFrame({"at": times})
+    model = edge.model(classes=NAMES)
+    model.publish(P, labels=Y, timestamps=given)
+    found = model.end()
+    assert (found["buffer_count"], found.rejected, found.degraded) == (N, {}, {})
+
+
+@pytest.mark.parametrize("unit", ["ns", "us", "ms", "s", "D"])
+@pytest.mark.parametrize("gaps", [True, False], ids=["gaps", "none"])
+def test_masked_times(edge: Edge, unit: str, gaps: bool) -> None:
+    """Nanoseconds as objects are integers: a mean of 1.7e18 instead of 1.7e9."""
+    mask = np.arange(N) % 10 == 0 if gaps else np.zeros(N, dtype=bool)
+    days = int(OLD) // DAY * DAY
+    times = np.ma.masked_array(np.full(N, days, "M8[s]").astype(f"M8[{unit}]"), mask=mask)
+    spans = np.ma.masked_array(np.full(N, DAY, "m8[s]").astype(f"m8[{unit}]"), mask=mask)
+    model = edge.model(classes=NAMES)
+    model.publish(P, {"when": times, "span": spans}, Y, timestamps=times)
+    model.publish(P, times[:, None], Y, timestamps=times)
+    found = model.end()
+    rows = 2 * (N - mask.sum())
+    assert (found["buffer_count"], found.rejected.total(), found.degraded) == (rows, 2 * mask.sum(), {})
+    assert (found.feature("when"), found.feature("span"), found.feature("feat_0")) in [
+        (days, DAY, days),
+        (days, DAY, None),
+    ]
+
+
+def test_a_list_of_times_of_several_units(edge: Edge) -> None:
+    """NumPy makes them one unit, in which the far one wraps."""
+    far, near = np.datetime64("2600-01-01", "s"), np.datetime64("2023-01-01", "ns")
+    given = [far if i % 2 else near for i in range(N)]
+    mean = (19880899200.0 + 1672531200.0) / 2
+    for form in (given, [[each] for each in given], [{"feat_0": each} for each in given], {"feat_0": given}):
+        model = edge.model(classes=NAMES)
+        model.publish(P, form, Y)
+        found = model.end()
+        assert (found.rows, found.rejected, found.degraded, found.feature("feat_0")) == (N, {}, {}, mean)
+
+
+DAYS = np.array(["2023-11-15", "2023-11-16"] * (N // 2), "M8[s]")
+NAMED_TIMES: dict[str, Callable[[], Any]] = {
+    **{unit: lambda unit=unit: DAYS.astype(f"M8[{unit}]") for unit in ("ns", "us", "ms", "s", "h")},
+    "masked": lambda: np.ma.masked_array(DAYS.astype("M8[ns]"), mask=np.zeros(N, dtype=bool)),
+    "datetimes": lambda: DAYS.tolist(),
+    "pandas": lambda: require("pandas").Series(DAYS.astype("M8[ns]")),
+    "polars": lambda: require("polars").Series(DAYS.astype("M8[us]")),
+    "arrow": lambda: require("pyarrow").array(DAYS),
+}
+
+
+@pytest.mark.parametrize("form", NAMED_TIMES)
+def test_times_as_names_are_the_same_in_every_unit(edge: Edge, form: str) -> None:
+    given = NAMED_TIMES[form]()
+    model = edge.model(classes=NAMES, kinds={"day": "categorical"})
+    model.publish(P, labels=Y, segments={"day": given})
+    found = model.end()
+    assert (found.rows, found.rejected, found.degraded) == (N, {}, {})
+    for day in ("2023-11-15 00:00:00", "2023-11-16 00:00:00"):
+        assert found.get("buffer_count", segment_name="day", segment_value=day) == N / 2
+
+
+def test_times_are_no_indices_of_classes(edge: Edge) -> None:
+    """The nanoseconds 0 and 1 are."""
+    model = edge.model(classes=NAMES)
+    model.publish(P, labels=np.array(Y).astype("M8[ns]"))
+    model.publish(predictions=np.array(Y).astype("m8[ns]"))
+    found = model.end()
+    assert (found.rows, found.degraded, found.rejected) == (N, {"label_unknown": N}, {"prediction_unknown": N})
 
 
 # --- 3: times as features --------------------------------------------------------------------------------------------

@@ -119,7 +119,7 @@ def _key_of(call: Snapshot) -> Any:
             key.append(None)
             continue
         kind = type(value)
-        if kind is not list and kind is not np.ndarray:
+        if kind is not list and (kind is not np.ndarray or not value.ndim):
             formed = _form(Arguments._fields[i], value, rows)
             if formed is not value:
                 value = formed
@@ -131,6 +131,8 @@ def _key_of(call: Snapshot) -> Any:
 
 def _form(name: str, value: Any, rows: int) -> Any:
     """Return an argument in a form that `_joined` knows, if it has one."""
+    if type(value) is np.ndarray:
+        value = value[()]  # one value, as of a tensor
     if type(value) is dict:
         row = name in ("inputs", "probabilities") and rows == 1 and not _are_columns(value)
         return [value] if row else value
@@ -138,8 +140,8 @@ def _form(name: str, value: Any, rows: int) -> Any:
         return value
     if rows == 1 and name in _ROWS and (isinstance(value, str | bytes | np.generic) or not hasattr(value, "__len__")):
         return [value]
-    if name == "inputs" and frames.is_series(value):
-        return value  # its type may say that its values are categories
+    if name in ("inputs", "probabilities") and frames.is_series(value):
+        return value  # its type may say that its values are categories, and its index that it is a row
     if isinstance(value, str | bytes | np.ndarray) or not hasattr(value, "__len__"):
         return value
     try:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import KeysView, Mapping, Sequence, Set
+from decimal import Decimal
 from enum import Enum
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
-from zmon._capture.values import is_missing, text_of
+from zmon._capture.values import elements, is_missing, text_of
 from zmon._transport.settings import name
 from zmon._wire.checks import MAX_COLUMNS
 from zmon.batch import Array
@@ -18,7 +21,8 @@ UNLABELLED = -1
 UNKNOWN = -2  # neither a name nor an index
 FRACTION = -3  # a number that is not whole
 OUTSIDE = -4  # a whole number that is no index
-_NUMERIC = (int, float, np.number, np.bool_)
+_NUMERIC = (int, float, np.number, np.bool_, Decimal, Fraction)
+_WHOLE = re.compile(r"(-?\d+)(\.0+)?")
 
 
 class Classes:
@@ -36,6 +40,10 @@ class Classes:
         self.counted = isinstance(given, int | np.integer) and not isinstance(given, bool)
         if self.counted:
             self.given: list[object] = [f"class_{i}" for i in range(int(given))]  # type: ignore[arg-type]
+        elif isinstance(given, Set | Mapping) and not isinstance(given, KeysView):
+            raise ConfigurationError(
+                f"classes are a {type(given).__name__}, which has no order of columns; pass a list, got {given!r:.60}"
+            )
         elif isinstance(given, str) or not hasattr(given, "__iter__"):
             raise ConfigurationError(f"classes must be a sequence of names or a count, got {given!r:.60}")
         else:
@@ -70,7 +78,7 @@ class Classes:
             if values.dtype.kind in "iub" and not self._numeric_names():
                 return self._positions(values)
             distinct, inverse = np.unique(values, return_inverse=True)
-            codes = self._codes(distinct.tolist(), what)
+            codes = self._codes(elements(distinct), what)
             return np.asarray(codes, dtype=np.int64)[inverse.reshape(-1)]
         try:
             memo = dict.fromkeys(values)
@@ -96,7 +104,7 @@ class Classes:
 
     def _codes(self, distinct: list[Any], what: str) -> list[int]:
         names = [UNLABELLED if is_missing(value) else self._named(value) for value in distinct]
-        numbers = [i for i, value in enumerate(distinct) if names[i] != UNLABELLED and isinstance(value, _NUMERIC)]
+        numbers = [i for i, value in enumerate(distinct) if names[i] != UNLABELLED and _is_number(value)]
         if not numbers:
             return names
         positions = {i: self._position(distinct[i]) for i in numbers}
@@ -147,15 +155,23 @@ def _class_name(cls: object) -> str:
 
 def _texts(value: Any) -> list[str]:
     """Return the names that a value may mean, the likeliest first."""
+    if isinstance(value, Decimal | Fraction):
+        value = int(value) if _is_whole(value) else float(value)
     if isinstance(value, bool | np.bool_):
         return [str(value), str(int(value)), f"{int(value)}.0"]
-    if isinstance(value, int | float | np.number) and _is_whole(value):
+    if _is_number(value) and _is_whole(value):
         whole = int(value)
         texts = [str(whole), f"{whole}.0", str(value)]
         return [*texts, str(bool(whole))] if whole in (0, 1) else texts
     if isinstance(value, Enum) and not isinstance(value, str):
         return [str(value), text_of(value.value), value.name]
-    return [text_of(value)]
+    text = text_of(value)
+    match = _WHOLE.fullmatch(text)  # integers that were written as floats, or the other way round
+    return [text] if match is None else [text, match[1], f"{match[1]}.0"]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, _NUMERIC) and not isinstance(value, np.timedelta64)  # which NumPy counts among integers
 
 
 def _is_whole(value: Any) -> bool:

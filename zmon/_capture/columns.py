@@ -9,6 +9,8 @@ import numpy as np
 from zmon.batch import Array
 from zmon.errors import Rejected
 
+_TIMES = {np.datetime64, np.timedelta64}
+
 
 def as_array(value: Any, what: str) -> Array:
     """Make an array of anything that has ``__array__`` or is a list; Rejected ``<what>_dtype`` for the rest.
@@ -17,17 +19,49 @@ def as_array(value: Any, what: str) -> Array:
     """
     if type(value) is np.ndarray:
         # NumPy's own kinds are known; those of extensions, such as bfloat16, are floats.
-        return value if value.dtype.kind != "V" or value.dtype.names else value.astype(np.float32)
+        if value.dtype.kind != "V" or value.dtype.names:
+            return value
+        if value.dtype.type is np.void:
+            raise Rejected(f"{what}_dtype", f"{what} of dtype {value.dtype}, which is raw memory; view it as numbers")
+        return value.astype(np.float32)
     try:
-        if is_masked_array(value) and np.ma.is_masked(value):
-            if value.dtype.kind in "fiub":
-                return np.ma.filled(value.astype(np.float64), np.nan)
-            objects: Array = value.data.astype(object)  # filled(None) would fill in a default
-            objects[np.ma.getmaskarray(value)] = None
-            return objects
-        return np.asarray(value)
+        if is_masked_array(value):
+            return filled(value, numeric=True)
+        if hasattr(value, "toarray"):  # a sparse matrix
+            value = value.toarray()
+        if type(value) is list and _TIMES.intersection(map(type, value)):  # of several units NumPy makes one that wraps
+            times = np.empty(len(value), dtype=object)
+            times[:] = value
+            return times
+        array = _polars(value) if type(value).__module__.startswith("polars") else np.asarray(value)
     except Exception as error:  # noqa: BLE001 - ragged lists, tensors that refuse
         raise Rejected(f"{what}_dtype", f"{what} of type {type(value).__name__} are not an array: {error}") from None
+    if array.dtype.kind == "O" and not array.ndim and hasattr(value, "__iter__"):
+        raise Rejected(f"{what}_dtype", f"{what} are a {type(value).__name__}, not an array; pass a list or an array")
+    return array
+
+
+def _polars(series: Any) -> Array:
+    """Return a polars series or frame as an array; NumPy has no integers of 128 bits."""
+    if "128" in str(getattr(series, "dtype", "")):
+        return np.array([*series.to_list(), None], dtype=object)[:-1]
+    return np.asarray(series)
+
+
+def filled(masked: np.ma.MaskedArray[Any, Any], *, numeric: bool = False) -> Array:
+    """Return an array in which what is masked is NaN, NaT, or None where the type of the values has neither.
+
+    With `numeric`, integers and booleans become floats for it.
+    """
+    if not np.ma.is_masked(masked):
+        return np.asarray(masked)
+    if numeric and masked.dtype.kind in "iub":
+        return np.ma.filled(masked.astype(np.float64), np.nan)
+    if masked.dtype.kind in "fMm":
+        return np.ma.filled(masked, np.nan if masked.dtype.kind == "f" else masked.dtype.type("NaT"))
+    objects: Array = masked.data.astype(object)  # filled(None) would fill in a default
+    objects[np.ma.getmaskarray(masked)] = None
+    return objects
 
 
 def is_masked_array(value: Any) -> TypeGuard[np.ma.MaskedArray[Any, Any]]:

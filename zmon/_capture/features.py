@@ -114,7 +114,13 @@ class Features:
             pace()
             if feature.place >= 0 and not self._is_read(feature):
                 continue
-            data = table.column(place)
+            try:
+                data = table.column(place)
+            except Exception as error:  # noqa: BLE001 - the types of libraries of frames have no end
+                if len(starts) > 1:
+                    raise Split from None
+                faults.add("inputs_dtype", f"feature {feature.name!r} cannot be read: {type(error).__name__}: {error}")
+                continue
             if not feature.kind and not self._settle(feature, data, faults, starts):
                 continue
             if feature.place < 0 and not self._admit(feature, data, faults, room):

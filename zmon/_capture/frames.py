@@ -44,6 +44,16 @@ def is_series(value: Any) -> bool:
     return type(value).__name__ in ("Series", "ChunkedArray") and type(value).__module__.partition(".")[0] in _LIBRARIES
 
 
+def records(value: Any) -> list[dict[Any, Any]] | None:
+    """Return a list of dicts as it is, with an empty one for None, and of a pandas frame's rows as dicts; else None."""
+    kinds: set[type] = set(map(type, value)) if isinstance(value, list) else set()
+    if dict in kinds and kinds <= {dict, type(None)}:
+        return [row or {} for row in value]
+    if len(kinds) == 1 and is_series(value[0]) and hasattr(value[0], "to_dict"):
+        return [row.to_dict() for row in value]
+    return None
+
+
 def length(value: Any) -> int | None:
     """Return the number of values of a column; None for a single value."""
     if isinstance(value, str | bytes) or not hasattr(value, "__len__"):
@@ -127,7 +137,7 @@ def matrix(frame: Any) -> Array | None:
     if root == "polars":
         dtypes = set(frame.dtypes)
         dtype = dtypes.pop() if len(dtypes) == 1 else None
-        if dtype is not None and (dtype.is_float() or dtype.is_integer()):
+        if dtype is not None and (dtype.is_float() or dtype.is_integer()) and "128" not in str(dtype):
             found: Array = frame.to_numpy()
             return found if found.dtype.kind in "fiu" else None
     return None
@@ -155,6 +165,8 @@ def _of_pandas(series: Any) -> ColumnData:
     kind = getattr(dtype, "kind", "O")  # an extension: nullable, arrow, categories, zones
     if hasattr(dtype, "categories"):
         return ColumnData(series.tolist(), category=True)
+    if kind == "O" and str(dtype).startswith("dictionary"):  # of Arrow
+        return ColumnData(series.tolist(), category=True)
     if kind in "fiu" and not hasattr(dtype, "subtype"):
         return ColumnData(series.to_numpy(dtype=np.float64, na_value=np.nan))
     if kind == "M" and hasattr(dtype, "tz") and hasattr(dtype, "unit"):
@@ -166,7 +178,7 @@ def _of_polars(series: Any) -> ColumnData:
     dtype = series.dtype
     name = type(dtype).__name__ if not isinstance(dtype, type) else dtype.__name__
     if dtype.is_float() or dtype.is_integer():
-        if not series.null_count():
+        if not series.null_count() and "128" not in name:  # NumPy has no such integers
             return ColumnData(series.to_numpy())
         return ColumnData(_floats(series.cast(float).to_numpy()))
     if name in ("Datetime", "Duration"):

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from zmon._capture.values import ABSENT, is_missing, text_of
+from zmon._capture.values import ABSENT, elements, is_missing, text_of
 from zmon.batch import KINDS, Array
 from zmon.categories import MISSING, category
 from zmon.errors import Rejected
@@ -190,9 +190,11 @@ def categorical(values: Array | list[Any], *, declared: bool = False) -> tuple[C
     declared.
     """
     if isinstance(values, np.ndarray):
-        values = values.tolist()
+        values = elements(values)
     bad: list[int] = []
     kinds = {kind_of_type(cls) for cls in set(map(type, values))}
+    if declared and {"boolean", "numeric"} <= kinds:  # equal for Python, and different names
+        values = [text_of(value) if kind_of_type(type(value)) == "boolean" else value for value in values]
     if not kinds <= ({"categorical", "numeric", "boolean", "time", ""} if declared else {"categorical", ""}):
         values = list(values)
         for i, value in enumerate(values):
@@ -243,6 +245,8 @@ def vectors(values: list[Any], width: int) -> tuple[Array | None, int, list[int]
             vector = np.asarray(value, dtype=np.float64)
         except (TypeError, ValueError):
             vector = np.empty(0)
+        if vector.ndim == 0 and width <= 1 and not np.isnan(vector):
+            vector = vector.reshape(1)
         width = width or (len(vector) if vector.ndim == 1 else 0)
         if vector.ndim == 1 and len(vector) == width > 0:
             rows[i] = vector

@@ -37,7 +37,9 @@ def read(value: Any, task: str, classes: Classes | None, faults: Faults) -> Arra
     if task == "regression":
         labels, wrong = targets(value, "labels")
         _same_length(labels, rows)
-        faults.add("labels_dtype", "a label is not a number", wrong)
+        infinite = np.isinf(labels)
+        faults.add("labels_dtype", "a label is not a finite number", wrong | infinite)
+        labels[infinite] = np.nan
         return labels
     if classes is None:
         raise Rejected("classes_missing", "labels need classes=[…] in the constructor, or probabilities")
@@ -142,6 +144,8 @@ def _has_names(value: Any, least: int = 2) -> bool:
     """Return whether a value has at least so many columns with names."""
     if isinstance(value, dict):
         return True
+    if isinstance(value, np.ndarray) and value.dtype.names is not None:
+        return len(value.dtype.names) >= least
     if isinstance(value, np.ndarray | list) or not frames.is_frame(value) or frames.is_lazy(value):
         return frames.is_lazy(value)
     return len(frames.columns(value)[0]) >= least
@@ -188,9 +192,11 @@ def _members_by_name(rows: list[Any], classes: Classes, what: str) -> tuple[Arra
         if is_missing(row):
             found[i] = UNLABELLED
         elif not isinstance(row, _COLLECTIONS):
-            raise Rejected(
-                f"{what}_dtype", f"{what} hold a {type(row).__name__}; expected a list of names for each row"
-            )
+            if not any(isinstance(each, _COLLECTIONS) for each in rows):
+                raise Rejected(
+                    f"{what}_dtype", f"{what} hold a {type(row).__name__}; expected a list of names for each row"
+                )
+            found[i], wrong[i] = UNLABELLED, True
         elif len(row):
             codes = classes.indices(list(row), what.removesuffix("s"))
             if (codes < 0).any():

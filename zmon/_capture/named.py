@@ -30,9 +30,11 @@ def read(value: Any, what: str) -> Named | None:
     """Return the columns of a value by name; None if its columns have no names. Rejected if they are not numbers."""
     if isinstance(value, dict):
         return _stacked(list(value), [_column(each) for each in value.values()], what)
-    if isinstance(value, list) and value and all(type(row) is dict for row in value):
-        names = list(dict.fromkeys(name for row in value for name in row))
-        return _stacked(names, [[row.get(name) for row in value] for name in names], what)
+    if records := frames.records(value):
+        names = list(dict.fromkeys(name for row in records for name in row))
+        return _stacked(names, [[row.get(name) for row in records] for name in names], what)
+    if isinstance(value, np.ndarray) and value.dtype.names:
+        return _stacked(value.dtype.names, [value[name].reshape(-1) for name in value.dtype.names], what)
     if frames.is_lazy(value):
         raise Rejected(f"{what}_dtype", f"{what} are a {type(value).__name__}, which has no rows yet; call .collect()")
     if isinstance(value, np.ndarray) or not frames.is_frame(value):

@@ -7,6 +7,7 @@ from typing import Any
 
 from zmon._capture.values import is_missing, text_of
 from zmon._wire.checks import MAX_NAME
+from zmon.categories import cut
 
 
 def feature_names(given: Sequence[Any]) -> tuple[str, ...]:
@@ -17,24 +18,26 @@ def feature_names(given: Sequence[Any]) -> tuple[str, ...]:
     """
     names: dict[str, None] = {}
     taken = {text_of(name) for name in given if not is_missing(name)}
+    strings = {name for name in given if isinstance(name, str)}  # 1 and "1" are two columns, in any order
     for each in given:
         name = "" if is_missing(each) else shortened(text_of(each))
         if not name:
             name = _free("unnamed", taken | names.keys())
-        elif name in names:
+        elif name in names or (name in strings and not isinstance(each, str)):
             name = _free(name, taken | names.keys())
         names[name] = None
     return tuple(names)
 
 
 def shortened(name: str) -> str:
-    """Return a name of at most as many characters as a schema allows."""
-    return name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 1]}…"
+    """Return a name of at most as many characters as a schema allows; a long one is cut and ends in its hash."""
+    return cut(name, MAX_NAME)
 
 
 def _free(name: str, taken: set[str]) -> str:
     number, free = 1, name
     while free in taken:
         number += 1
-        free = f"{name}_{number}"
+        suffix = f"_{number}"
+        free = f"{name[: MAX_NAME - len(suffix)]}{suffix}"
     return free

@@ -7,15 +7,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from zmon._capture import labels, named
+from zmon._capture import frames, labels, named
 from zmon._capture.classes import Classes
 from zmon._capture.columns import as_array
 from zmon._capture.faults import Faults
+from zmon._capture.values import is_missing
 from zmon.batch import Array
 from zmon.errors import ConfigurationError, Rejected
 
 # How far the probabilities of a row may sum to something other than 1: bfloat16, or rounding to two digits, gets there.
 SUM_SLACK = 0.02
+_ROWS = (list, tuple, np.ndarray)
 
 
 class Outputs(NamedTuple):
@@ -79,7 +81,9 @@ def _probabilities(value: Any, task: str, classes: Classes | None) -> tuple[Arra
     names: Sequence[Any] | None = None
     columns = named.read(value, "probabilities")
     if columns is None:
-        array = as_array(value, "probabilities")
+        if classes is not None and frames.is_series(value) and _indexed_by(value, classes):
+            raise Rejected("classes_order", "probabilities are a Series of classes; pass a frame, as frame.iloc[[i]]")
+        array = as_array(_rows(value), "probabilities")
         if array.dtype.kind == "O":
             array = _objects(array)
     else:
@@ -107,11 +111,30 @@ def _probabilities(value: Any, task: str, classes: Classes | None) -> tuple[Arra
     return array, classes, names
 
 
+def _indexed_by(series: Any, classes: Classes) -> bool:
+    """Return whether a series of one dimension has a value for each class, rather than for each row."""
+    index = series.index if hasattr(series, "to_dict") else ()
+    return len(index) == len(classes) and {str(name) for name in index} == set(classes.names)
+
+
+def _rows(value: Any) -> Any:
+    """Return a list of rows as an array of objects if one of them is missing; anything else as it is."""
+    if not isinstance(value, list) or not any(map(is_missing, value)):
+        return value
+    rows = np.empty(len(value), dtype=object)
+    rows[:] = value
+    return rows
+
+
 def _objects(array: Array) -> Array:
+    """Return numbers, or rows of numbers, as floats, NaN where missing."""
+    values = array.ravel().tolist()
+    width = next((len(row) for row in values if isinstance(row, _ROWS) and not is_missing(row)), None)
     try:
-        return np.array([np.nan if value is None else value for value in array.ravel().tolist()], float).reshape(
-            array.shape
-        )
+        if width is None:
+            return np.array([np.nan if is_missing(each) else each for each in values], float).reshape(array.shape)
+        rows = [[np.nan] * width if is_missing(row) else row for row in values]
+        return np.array([[np.nan if is_missing(each) else each for each in row] for row in rows], float)
     except (TypeError, ValueError):
         raise Rejected("probabilities_dtype", "probabilities hold something other than numbers") from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -68,6 +69,10 @@ def _encoded(name: Any) -> bytes | None:
         if not name.is_integer() or abs(float(name)) > EXACT:  # a column of integers with a gap comes as floats
             return None
         found = b"%d" % int(name)
+    elif isinstance(name, Decimal):
+        if not name.is_finite() or name != int(name):
+            return None
+        found = b"%d" % int(name)
     elif isinstance(name, int | np.integer):
         found = b"%d" % int(name)
     elif isinstance(name, str) or type(name).__name__ == "UUID":
@@ -89,8 +94,8 @@ def segments(value: Any, rows: int, faults: Faults) -> dict[str, Coded]:
             faults.add("segments_invalid", f"segment {key!r:.60}: names are strings of 1 to {NAME_LENGTH} characters")
             continue
         try:
-            if length(column) is None and rows == 1:
-                column = [column]
+            if length(column) is None and (rows == 1 or is_missing(column)):
+                column = [column] * rows
             values = as_list(column, "segments")
         except Rejected as error:
             faults.add("segments_invalid", f"segment {name!r}: {error}")

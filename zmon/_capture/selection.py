@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from typing import Any
+
+from zmon._wire.checks import MAX_NAME
 
 MOST_SETS = 64  # sets of names whose places are remembered
 
@@ -31,6 +34,13 @@ class Selection:
     def names(self) -> set[str]:
         """The features of all tables so far, whether captured or not."""
         return set().union(*self._places)
+
+    def places_as_named(self, names: tuple[Any, ...]) -> list[int] | None:
+        """Return the indices of the columns to capture; None if features would have other names than these."""
+        if names in self._places:
+            return self._places[names]
+        plain = all(type(name) is str and 0 < len(name) <= MAX_NAME for name in names)
+        return self.places(names) if plain and len(set(names)) == len(names) else None
 
     def places(self, names: Sequence[str]) -> list[int]:
         """Return the indices of the features to capture."""

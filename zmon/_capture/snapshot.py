@@ -9,7 +9,9 @@ import datetime as dt
 import enum
 import numbers
 import uuid
-from collections.abc import Callable, Mapping, Sequence, Set
+from array import array
+from collections import deque
+from collections.abc import Callable, KeysView, Mapping, MappingView, Sequence, Set
 from sys import getsizeof
 from typing import Any, NamedTuple
 
@@ -128,21 +130,29 @@ def _classify(kind: type) -> Copier:
     if issubclass(kind, np.ndarray):
         return _array if kind is np.ndarray else _copied
     if issubclass(kind, _ATOMS):
-        return _same
-    if issubclass(kind, list | tuple):
-        return _list
+        return _copied if issubclass(kind, np.void) else _same
+    if hasattr(kind, "toarray") and hasattr(kind, "copy"):  # scipy's sparse matrices, one of which is a dict
+        return _sparse
+    if issubclass(kind, tuple) and hasattr(kind, "_fields"):
+        return _record
     if issubclass(kind, Mapping):
         return _mapping
-    if issubclass(kind, Set | bytearray):
+    if issubclass(kind, bytearray):
+        return _bytes
+    if issubclass(kind, array | memoryview | range):
+        return _array_like
+    if issubclass(kind, Set) and not issubclass(kind, KeysView):
         return _set
+    if issubclass(kind, Sequence | MappingView | deque):
+        return _list
+    if root == "narwhals" and hasattr(kind, "to_native"):
+        return _native
     if root == "pandas" and hasattr(kind, "copy"):
         return _pandas
     if root == "polars" and hasattr(kind, "clone"):
         return _polars
     if root == "pyarrow":
-        return _arrow
-    if hasattr(kind, "toarray") and hasattr(kind, "copy"):  # scipy's sparse matrices
-        return _sparse
+        return _arrow if hasattr(kind, "to_pylist") else _scalar
     if hasattr(kind, "detach") and hasattr(kind, "cpu"):
         return _torch
     if hasattr(kind, "columns") and hasattr(kind, "copy"):  # other frames, such as modin's
@@ -155,6 +165,8 @@ def _same(value: Any) -> tuple[Any, int]:
 
 
 def _array(value: Any) -> tuple[Any, int]:
+    if not value.ndim:
+        return value.copy()[()], value.nbytes + CELL
     if value.dtype.hasobject:
         copy = value.copy()
         if value.dtype.kind != "O" or _SIZED.issuperset(map(type, copy.flat)):
@@ -212,6 +224,14 @@ def _sizes(values: Any) -> int | None:
     return nbytes
 
 
+def _record(value: Any) -> tuple[Any, int]:
+    return _mapping(dict(zip(value._fields, value, strict=True)))
+
+
+def _bytes(value: Any) -> tuple[Any, int]:
+    return bytes(value), len(value)
+
+
 def _set(value: Any) -> tuple[Any, int]:
     return _list(sorted(value, key=str))
 
@@ -229,7 +249,17 @@ def _arrow(value: Any) -> tuple[Any, int]:
     return value, of_arrow(value) + OVERHEAD
 
 
+def _scalar(value: Any) -> tuple[Any, int]:
+    return own(value.as_py())
+
+
+def _native(value: Any) -> tuple[Any, int]:
+    return own(value.to_native())
+
+
 def _sparse(value: Any) -> tuple[Any, int]:
+    if isinstance(value, dict):  # of keys: everything else would take it for a mapping of names
+        return _sparse(value.tocoo())  # type: ignore[attr-defined]
     return value.copy(), 24 * value.nnz + 8 * sum(value.shape) + OVERHEAD
 
 
@@ -248,8 +278,8 @@ def _torch(value: Any) -> tuple[Any, int]:
 
 
 def _array_like(value: Any) -> tuple[Any, int]:
-    array = np.asarray(value)
-    return _array(array.astype(np.float32) if array.dtype.name == "bfloat16" else array)
+    found = np.asarray(value)
+    return _array(found.astype(np.float32) if found.dtype.name == "bfloat16" else found)
 
 
 def _symbolic(value: Any) -> tuple[Any, int]:
@@ -270,11 +300,9 @@ _copiers = dict(_BUILT_IN)
 
 
 def _selected(frame: Any, selection: Selection) -> Any:
-    names = getattr(frame, "columns", None)
-    if names is None:
-        return frame
-    places = selection.places(tuple(map(str, names)))
-    return frame if len(places) == len(names) else frame.iloc[:, places]
+    names = tuple(getattr(frame, "columns", ()))
+    places = selection.places_as_named(names)
+    return frame if places is None or len(places) == len(names) else frame.iloc[:, places]
 
 
 def _own_cells(inputs: Any, names: Sequence[str]) -> int:
@@ -298,7 +326,7 @@ def _own_cells(inputs: Any, names: Sequence[str]) -> int:
 def _rows(arguments: Arguments) -> int:
     """Return the number of rows of a call, by its outputs, or else by whatever was given."""
     for value in (arguments.probabilities, arguments.predictions, arguments.ids, *arguments[1:3]):
-        if value is not None and type(value) is not Unusable:
+        if value is not None and type(value) is not Unusable and not hasattr(type(value), "__next__"):
             return count_rows(value)
     return 1
 

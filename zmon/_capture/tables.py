@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from zmon._capture import frames
-from zmon._capture.columns import as_array, form_of, is_masked_array
+from zmon._capture.columns import as_array, filled, form_of, is_masked_array
 from zmon._capture.frames import ColumnData
 from zmon.batch import Array
 from zmon.errors import Rejected
@@ -44,8 +44,8 @@ class Table(NamedTuple):
 def read(value: Any, rows: int) -> Table:
     """Read inputs; Rejected if they are no table."""
     if isinstance(value, list):
-        if value and all(type(row) is dict for row in value):
-            return _of_dicts(value)
+        if records := frames.records(value):
+            return _of_dicts(records)
         if any(isinstance(row, list) for row in value):
             return _of_array(_rows(value))
         if any(isinstance(cell, str | bytes) for cell in value):
@@ -58,6 +58,8 @@ def read(value: Any, rows: int) -> Table:
         names, column = frames.columns(value)
         return Table(names, len(names), len(value), column, frames.matrix(value))
     elif frames.is_series(value):
+        if rows == 1 != len(value) and hasattr(value, "to_dict"):  # a row of a pandas frame
+            return _of_dicts([value.to_dict()])
         return Table(None, 1, len(value), lambda _: frames.data(value))
     elif hasattr(value, "toarray") and hasattr(value, "nnz"):
         return _of_sparse(value)
@@ -76,35 +78,30 @@ def _of_array(array: Array) -> Table:
     if array.ndim != 2:
         raise Rejected("inputs_shape", f"inputs {form_of(array)}; expected (n, n_features)")
     if array.dtype.kind in NUMBERS and is_masked_array(array):
-        array = np.ma.filled(array.astype(np.float64), np.nan) if np.ma.is_masked(array) else np.asarray(array)
+        array = filled(array, numeric=True)
     matrix = array if array.dtype.kind in NUMBERS else None
-    if matrix is None and array.dtype.kind not in "bOUSMm":
+    if matrix is None and array.dtype.kind not in "bOUSTMm":
         raise Rejected("inputs_dtype", f"inputs of dtype {array.dtype}; expected numbers, booleans or categories")
     return Table(None, array.shape[1], len(array), lambda i: _plain(array[:, i]), matrix)
 
 
 def _plain(column: Array) -> ColumnData:
     if is_masked_array(column):
-        if np.ma.is_masked(column):
-            objects: Array = column.data.astype(object)  # filled(None) would fill in a default
-            objects[np.ma.getmaskarray(column)] = None
-            column = objects
-        else:
-            column = np.asarray(column)
+        column = filled(column)
     if column.ndim != 1 or column.dtype.kind not in NUMBERS + "bMm":
         return ColumnData(column.tolist() if column.ndim == 1 else list(column))
     return ColumnData(column)
 
 
 def _of_sparse(matrix: Any) -> Table:
-    rows, width = matrix.shape
+    width = matrix.shape[1] if matrix.ndim > 1 else 1
     if width > SPARSE_COLUMNS:
         raise Rejected(
             "inputs_columns",
             f"a sparse matrix of {width} columns; at most {SPARSE_COLUMNS} are captured: pass those that matter",
         )
     dense: Array = matrix.toarray()
-    return _of_array(dense.astype(np.float64) if dense.dtype.kind == "b" else dense)._replace(rows=rows)
+    return _of_array(dense.astype(np.float64) if dense.dtype.kind == "b" else dense)
 
 
 def _rows(value: Sequence[Any]) -> Array:
@@ -146,6 +143,8 @@ def _of_columns(columns: Mapping[Any, Any], rows: int) -> Table:
         value = columns[keys[i]]
         if isinstance(value, list):
             return ColumnData(value)
+        if isinstance(value, np.ndarray) and value.ndim == 2 and value.shape[1] == 1:
+            value = value[:, 0]
         return _plain(value) if isinstance(value, np.ndarray) else frames.data(value)
 
     return Table(tuple(keys), len(keys), rows, column)

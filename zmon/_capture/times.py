@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,9 +19,14 @@ SECONDS_LIMIT = 1e11  # the year 5138; larger numbers are milliseconds or smalle
 LATEST = 9.2e9  # seconds; int64 nanoseconds reach no further
 INVALID = -1
 WRONG_UNIT = -2
+_NO_TIMES = (bool, complex, np.timedelta64)
+_EXPECTED = "expected epoch seconds or datetimes; parse strings first, as with datetime.fromisoformat()"
 NANO = 1_000_000_000
 _FAULTS = {
-    INVALID: ("timestamp_invalid", "a timestamp is NaT, NaN or infinite, or lies before 1970 or after 2262"),
+    INVALID: (
+        "timestamp_invalid",
+        "a timestamp is missing or no time, or infinite, or lies before 1970 or after 2262",
+    ),
     WRONG_UNIT: ("timestamp_unit", "a timestamp is above 1e11, so not in seconds; divide by 1000 or 1e9"),
 }
 
@@ -39,8 +45,10 @@ def read(value: Any) -> Times:
     """Read one time, or one per row: numbers are seconds, dates without a zone are UTC. Rejected for anything else."""
     if isinstance(value, datetime):
         return Times(np.array(_datetime(value)), value.tzinfo is None)
-    array = as_array(value, "timestamps")
+    array = _objects(value) if isinstance(value, list) else as_array(value, "timestamps")
     kind = array.dtype.kind
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
     if array.ndim > 1:
         raise Rejected("timestamp_invalid", f"timestamps of shape {array.shape}; expected one, or (n,)")
     if kind == "O":
@@ -49,7 +57,7 @@ def read(value: Any) -> Times:
         return Times(_datetimes(array), True)
     if kind in "iuf":
         return Times(_seconds(array), False)
-    raise Rejected("timestamp_invalid", f"timestamps of dtype {array.dtype}; expected epoch seconds or datetimes")
+    raise Rejected("timestamp_invalid", f"timestamps of dtype {array.dtype}; {_EXPECTED}")
 
 
 def of_rows(value: Any, rows: int, now: int | Array, faults: Faults) -> Times:
@@ -75,19 +83,46 @@ def nanoseconds(value: Any) -> int | Array:
     return nanos if nanos.ndim else int(nanos)
 
 
+def _objects(values: list[Any]) -> Array:
+    """Return a list of numbers as an array of them, any other as objects, which NumPy would make one type."""
+    if {int, float}.issuperset(map(type, values)):
+        return as_array(values, "timestamps")
+    array = np.empty(len(values), dtype=object)
+    array[:] = values if len(values) != 1 else [values[0]]
+    return array
+
+
 def _of_objects(array: Array) -> Times:
+    """Read times of several types, each by its own; one that is no time is invalid, unless that holds for all."""
     values = array.ravel().tolist()
-    given = [value for value in values if not is_missing(value)]
-    if all(isinstance(value, datetime) for value in given):
-        nanos = np.array([INVALID if is_missing(value) else _datetime(value) for value in values], dtype=np.int64)
-        return Times(nanos.reshape(array.shape), any(value.tzinfo is None for value in given))
-    if all(isinstance(value, np.datetime64) for value in given):
-        parts = [INVALID if is_missing(value) else int(_datetimes(np.array(value))) for value in values]
-        return Times(np.array(parts, dtype=np.int64).reshape(array.shape), True)
-    if all(isinstance(value, int | float | np.number) and not isinstance(value, bool) for value in given):
-        numbers = [np.nan if is_missing(value) else float(value) for value in values]
-        return Times(_seconds(np.array(numbers).reshape(array.shape)), False)
-    raise Rejected("timestamp_invalid", "timestamps hold something other than numbers or datetimes, or mix them")
+    nanos = np.full(len(values), INVALID, dtype=np.int64)
+    seconds = np.full(len(values), np.nan)
+    odd, naive = None, False
+    for i, value in enumerate(values):
+        if is_missing(value):
+            continue
+        if isinstance(value, datetime):
+            nanos[i] = _datetime(value)
+            naive = naive or value.tzinfo is None
+        elif isinstance(value, np.datetime64):
+            nanos[i] = int(_datetimes(np.array(value)))
+            naive = True
+        elif isinstance(value, int | float | np.number | Decimal) and not isinstance(value, _NO_TIMES):
+            seconds[i] = _float(value)
+        else:
+            odd = value
+    numbers = ~np.isnan(seconds)
+    if odd is not None and not numbers.any() and (nanos == INVALID).all():
+        raise Rejected("timestamp_invalid", f"timestamps hold a {type(odd).__name__} ({odd!r:.40}); {_EXPECTED}")
+    nanos[numbers] = _seconds(seconds[numbers])
+    return Times(nanos.reshape(array.shape), naive)
+
+
+def _float(value: Any) -> float:
+    try:
+        return float(value)
+    except (OverflowError, TypeError, ValueError):  # beyond floats; a complex number of NumPy
+        return np.inf
 
 
 def _seconds(array: Array) -> Array:

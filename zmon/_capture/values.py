@@ -33,11 +33,26 @@ def text_of(value: Any) -> str:
         text = str.__str__(value)
     elif isinstance(value, bytes):
         text = value.decode(errors="replace")
+    elif isinstance(value, np.datetime64 | np.timedelta64):
+        text = str(_moment(value))
     elif isinstance(value, float | np.floating) and value.is_integer():
         text = str(int(value))
     else:
         text = str(value)
     return text if text.isascii() else encodable(text)
+
+
+def elements(array: np.ndarray[Any, Any]) -> list[Any]:
+    """Return the elements of an array; times stay NumPy's, because Python's would be integers in some units."""
+    return list(array) if array.dtype.kind in "Mm" else array.tolist()
+
+
+def _moment(value: np.datetime64 | np.timedelta64) -> Any:
+    """Return a time as one of Python, if it has it, so that its text is the same in every unit."""
+    found = value.item()
+    if isinstance(found, int):
+        found = value.astype(f"{value.dtype.kind}8[us]").item()
+    return value if isinstance(found, int) else found
 
 
 def encodable(text: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from zmon._wire.checks import MAX_NAME, MAX_TAGS
@@ -112,12 +112,17 @@ def names(what: str, value: Sequence[str] | None) -> tuple[str, ...] | None:
     """Check a sequence of different names, or None; ConfigurationError for anything else."""
     if value is None:
         return None
-    if isinstance(value, str) or not all(isinstance(name, str) and name for name in value):
-        raise ConfigurationError(f"{what} must be a sequence of strings, got {value!r:.60}")
+    given = value
+    value = tuple(value) if isinstance(value, Iterable) else ()  # a generator can be read once
+    unordered = isinstance(given, Set) and what == "features"
+    if unordered or isinstance(given, str | bytes) or not isinstance(given, Iterable):
+        raise ConfigurationError(f"{what} must be a sequence of strings, got {given!r:.60}")
+    if not all(isinstance(name, str) and name for name in value):
+        raise ConfigurationError(f"{what} must be a sequence of strings, got {given!r:.60}")
     for name in value:
         if len(name) > MAX_NAME or any("\ud800" <= character <= "\udfff" for character in name):
             limits = f"of at most {MAX_NAME} characters, without lone surrogates"
             raise ConfigurationError(f"{what} must be names {limits}; got {name!r:.60}")
     if len(set(value)) != len(value):
         raise ConfigurationError(f"{what} must not repeat a name, got {value!r:.60}")
-    return tuple(value)
+    return value
