@@ -35,9 +35,10 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class Publisher:
-    """Copies each batch that a model serves and publishes it to the collectors in the background.
+    """Publisher of the batches that a model serves: copies each, and sends it to the collectors in the background.
 
-    Only the constructor raises. All other methods count what goes wrong and return.
+    Only the constructor raises. All other methods count errors in `stats`, log them, and return. docs/publisher.md
+    lists forms, limits and reasons.
 
     Parameters
     ----------
@@ -65,13 +66,13 @@ class Publisher:
     task : str
         ``"classification"``, ``"regression"``, or ``"multilabel"`` where every class is predicted by itself.
     tags : mapping of str to str, optional
-        Free tags of this publisher.
+        Free tags of this publisher, at most 64.
     sample_rate : float
         Share of rows to capture, in (0, 1].
     buffer_bytes : int
         Upper bound for the memory that rows hold, whether they are converted or not; the oldest are dropped first.
     secret_key : str, bytes or path, optional
-        CURVE: this publisher's secret key, 40 characters of z85, or better the path of the file written by
+        CURVE: this publisher's secret key as 40 characters of z85, or better the path of the file written by
         `zmon keygen`. Default: the file named by ``ZMON_SECRET_KEY_FILE``, else no CURVE.
     server_key : str, bytes or path, optional
         CURVE: the collectors' public key, or the path of a file that holds it. Default: the file named by
@@ -84,7 +85,7 @@ class Publisher:
     Raises
     ------
     ConfigurationError
-        If an argument is wrong; the message says which and why.
+        If an argument is wrong; the message names the argument, what it got, and what it accepts.
 
     Examples
     --------
@@ -175,16 +176,16 @@ class Publisher:
             columns, is aligned with the classes by name; ``{class: p}`` is one row.
         inputs : array_like or frame, optional
             n rows of features, as an array, a pandas, polars or pyarrow frame, a tensor, a sparse matrix, a dict of
-            columns or a list of dicts: numbers, booleans and categories; values may be missing.
+            columns, a list of dicts, or a dict for one row: numbers, booleans and categories; values may be missing.
         labels : array_like, optional
             Ground truth: (n,) names or indices, None or NaN where unknown; or (n, n_classes) one-hot. Multilabel:
             (n, n_classes) of 0 and 1, or a list of names for each row.
         predictions : array_like, optional
             (n,) predicted classes of a model without probabilities, or the values of a regression.
         ids : array_like, optional
-            (n,) integers or strings that identify the rows.
+            (n,) integers, strings of at most 256 bytes, or UUIDs that identify the rows; None where there is none.
         timestamps : optional
-            One time or one per row: epoch seconds, datetime or datetime64; UTC if they have no zone. Default: now.
+            One time or one per row: epoch seconds, datetime or datetime64. Times without a zone are UTC. Default: now.
         segments : mapping of str to array_like, optional
             Columns by whose values series are split, for instance ``{"country": [...]}``; at most 8.
         """
@@ -268,10 +269,9 @@ class Publisher:
         -------
         bool
             True once every collector that has subscribed to this model has acknowledged everything, including one
-            that is disconnected at the moment; False if that does not happen in time, or if no collector has
-            subscribed. False as well if rows published before this call were dropped, unless an earlier call reported
-            them: one that had returned before this one began, and not because its time was over. True if nothing was
-            published.
+            that is disconnected at the moment; also if nothing was published. False if that does not happen in time,
+            if no collector has subscribed, or if rows published before this call were dropped. A loss is not reported
+            again by calls that begin after a call has returned False for it; running out of time does not count.
         """
         timeout = _seconds(timeout, 5.0)
         if not self._stream.active or not self._enabled:
@@ -292,7 +292,7 @@ class Publisher:
     def close(self, timeout: float = CLOSE) -> None:
         """Deliver the remaining rows for at most `timeout` seconds and end. Safe to call twice.
 
-        Without a collector it returns within half a second.
+        Without a collector it returns within half a second. Rows that are left are counted as dropped: ``"closed"``.
         """
         if self._closed:
             return
@@ -368,7 +368,7 @@ class Publisher:
 
 
 def _seconds(timeout: Any, default: float) -> float:
-    """Return a number of seconds to wait: `default` for what is none, a day at most."""
+    """Return a number of seconds to wait, at most a day; `default` if `timeout` is not a number."""
     try:
         seconds = float(timeout)
     except OverflowError:  # an integer beyond all floats
