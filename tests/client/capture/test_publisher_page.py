@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections import namedtuple
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,7 @@ for argument, form, example in rows("What it takes", "##"):
 @pytest.mark.parametrize(("argument", "form", "example"), FORMS, ids=[f"{each[0]}: {each[2]}" for each in FORMS])
 def test_every_form_of_the_table_is_taken(argument: str, form: str, example: str) -> None:
     p = np.array([[0.9, 0.1], [0.2, 0.8]])
-    names: dict[str, Any] = {"np": np, "p": p, "time": time}
+    names: dict[str, Any] = {"np": np, "p": p, "time": time, "Row": namedtuple("Row", "ok fraud")}
     if "pd." in example:
         names["pd"] = require("pandas")
     if "scipy" in example:
