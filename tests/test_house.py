@@ -239,6 +239,14 @@ def test_the_versions_that_watching_names_are_those_of_the_tests() -> None:
         assert found - newer == {pinned[package]}, shown
 
 
+def test_the_readme_counts_metrics_and_measures_right() -> None:
+    page = (ROOT / "docs/metrics.md").read_text()
+    metrics, measures = re.findall(r"^## \w+$", page, re.M), set(re.findall(r"^\| (\w+) \|", page, re.M)) - {"what"}
+    assert (
+        f"[{len(metrics)} metrics](docs/metrics.md) emit {len(measures)} measures" in (ROOT / "README.md").read_text()
+    )
+
+
 def test_links_between_pages_lead_somewhere() -> None:
     for page in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *ROOT.glob("*/README.md")]:
         for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text()):
