@@ -43,7 +43,7 @@ def test_ids_keep_their_order(edge: Edge, form: str) -> None:
     model = edge.model(classes=NAMES)
     model.publish(sharp([1 - y if i < 20 else y for i, y in enumerate(Y)], 2), ids=ORDERED[form](IDS))
     model.flush()
-    model.publish_labels(ORDERED[form](IDS), Y)
+    model.publish_labels(IDS, Y)
     found = model.end()
     assert (found.rows, found.rejected, found.degraded) == (N, {}, {})
     assert found["accuracy"] == pytest.approx(40 / 60)
