@@ -24,6 +24,7 @@ from zmon._capture.pieces import Rows
 from zmon._capture.schema_book import SchemaBook
 from zmon._capture.selection import Selection
 from zmon._capture.snapshot import Unusable
+from zmon._transport.buffer_pool import POOL
 from zmon._transport.conversion import Conversion, Loss
 from zmon._transport.intake import Snapshot
 from zmon._wire.checks import check_columns, check_labels
@@ -114,8 +115,9 @@ class Assembler:
         )
 
     def renew(self) -> None:
-        """Draw another sample than the parent process, in a forked child."""
+        """Draw another sample than the parent process, in a forked child, and free the memory of its batches."""
         self.random = np.random.default_rng()
+        POOL.clear()
 
     def _convert(self, calls: Sequence[Snapshot]) -> list[Conversion]:
         """Convert calls together; one by one if anything is wrong with them as a whole."""

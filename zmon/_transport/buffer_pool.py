@@ -60,6 +60,10 @@ class BufferPool:
         weakref.finalize(view, self._give_back, memory).atexit = False
         return np.frombuffer(view.data, dtype=dtype).reshape(shape)
 
+    def clear(self) -> None:
+        """Free the memory that is kept for later copies."""
+        self._free.clear()
+
     def _give_back(self, memory: Array) -> None:
         if memory.size + self.unused <= self._keep:
             self._free.setdefault(memory.size, []).append(memory)

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import zmq
 
-from zmon._transport import headroom, threads
+from zmon._transport import headroom, threads, workers
 from zmon._transport.delivery import DONE, MORE
 from zmon._transport.link import Socket
 from zmon._transport.notices import RateLimit, say
@@ -162,13 +162,11 @@ class Engine:
     # --- processes ---------------------------------------------------------------------------------------------------
 
     def _hook(self) -> None:
-        """Deliver what is left when a worker of multiprocessing ends: it runs finalizers, not atexit."""
+        """Deliver what is left also when a worker process ends, which does not run atexit hooks."""
         if self._hooked:
             return
         self._hooked = True
-        process, util = sys.modules.get("multiprocessing.process"), sys.modules.get("multiprocessing.util")
-        if process is not None and util is not None and process.parent_process() is not None:
-            util.Finalize(None, self.close, exitpriority=0)
+        workers.at_end(self.close)
         uwsgi = sys.modules.get("uwsgi")
         options = getattr(uwsgi, "opt", {})
         off = options.get("enable-threads") in (None, False, b"false", b"0") and not options.get("threads")
