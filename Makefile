@@ -23,9 +23,10 @@ test-system: .venv/dev
 test-loaded: .venv/dev
 	$(BIN)/python -m tests.loaded $(MAKE) --keep-going test test-system
 
-# Every fault at full length: 50 kills, a million mutants, a thousand publishers, 1.5 GB windows. Takes some minutes.
+# Every fault at full length: 50 kills, a million mutants, a thousand publishers, 1.5 GB windows, a minute of
+# signals, ten of all forms. Takes well over ten minutes.
 faults: .venv/dev
-	ZMON_FAULTS=1 ZMON_REQUIRE_ALL=1 $(PYTEST) tests/faults -s $(ARGS)
+	ZMON_FAULTS=1 ZMON_REQUIRE_ALL=1 $(PYTEST) tests/faults tests/host -s $(ARGS)
 
 bench: .venv/dev
 	$(BIN)/python -m tests.bench $(ARGS)
