@@ -90,8 +90,9 @@ def _end(snapshots: Sequence[Snapshot], start: int) -> int:
 
 
 def _forms(call: Snapshot) -> list[tuple[np.dtype[Any], tuple[int, ...]] | None] | None:
-    """Return the dtype and shape of each argument of a call that holds nothing but arrays; None if it does not."""
-    if any(value is not None and type(value) is not np.ndarray for value in call.arguments):
+    """Return the dtype and shape of each argument of a call of plain arrays; None if it holds anything else."""
+    given = [value for value in call.arguments if value is not None]
+    if any(type(value) is not np.ndarray or value.dtype.hasobject for value in given):
         return None
     return [None if value is None else (value.dtype, value.shape) for value in call.arguments]
 
