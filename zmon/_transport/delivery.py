@@ -79,6 +79,11 @@ class Delivery:
         """The open sockets; empty while they are closed."""
         return [socket for link in self._links for socket in link.sockets]
 
+    @property
+    def is_greeting(self) -> bool:
+        """Whether a collector is there whose answer would let the rows go."""
+        return any(link.is_greeting for link in self._links)
+
     def open(self, context: zmq.Context[Socket], poller: zmq.Poller) -> None:
         """Create the sockets."""
         for link in self._links:
@@ -140,11 +145,11 @@ class Delivery:
             if not self._topic.startswith(prefix):
                 continue
             if notice[:1] == b"\x01":
-                link.subscriptions.add(prefix)
+                link.subscriptions[prefix] += 1
                 link.takes_model, link.apart = True, False
                 link.hello_due = 0.0
             else:
-                link.subscriptions.discard(prefix)
+                link.subscriptions -= Counter([prefix])
             link.greeted = False  # either way, messages under way may be lost
             link.schemas.clear()
 

@@ -247,7 +247,7 @@ class Engine:
                     # Before the last look: callers first append, and then see whether the thread is awake.
                     self.awake = False
                     wait = 0.0 if any(stream.waiting or stream.urgent for stream in streams) else SLEEP
-                else:
+                elif not any(stream.is_greeting for stream in streams):
                     # What collectors say does not end this nap: the model has a better use for the interpreter.
                     much = any(stream.connected and stream.nbytes >= MUCH for stream in streams)
                     self._napping = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import time
+from collections import Counter
 
 import zmq
 
@@ -47,7 +48,8 @@ class Link:
 
     def __init__(self, endpoint: Endpoint, keys: Keys | None) -> None:
         self.cursor = Cursor()
-        self.subscriptions: set[bytes] = set()
+        # By prefix. After a reconnection the new connection's subscription may be read before the old one's end.
+        self.subscriptions: Counter[bytes] = Counter()
         self.reached = False  # the data connection is up, or in its handshake
         self._lost_at = time.monotonic()  # when that connection was last lost; at first, when it was started
         self.handshake_at: float | None = None  # of the connection that is up; a stopped collector completes none
@@ -76,6 +78,11 @@ class Link:
     @property
     def subscribed(self) -> bool:
         return bool(self.subscriptions)
+
+    @property
+    def is_greeting(self) -> bool:
+        """Return whether a collector is there, and has not answered yet."""
+        return self.handshake_at is not None and not self.greeted and not self.apart
 
     def is_coming(self, now: float) -> bool:
         """Return whether a collector that has not subscribed may do so in a moment."""

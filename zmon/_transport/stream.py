@@ -181,6 +181,11 @@ class Stream:
         return self._delivery.connected
 
     @property
+    def is_greeting(self) -> bool:
+        """Whether a collector is there and has not answered, so that the engine must not nap."""
+        return self._delivery.is_greeting
+
+    @property
     def nbytes(self) -> int:
         """Bytes held in the ring."""
         return self._ring.nbytes

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import zmq
 
 import zmon
 from tests.support.peer import Peer
@@ -93,6 +94,38 @@ def test_after_a_reconnect_it_says_hello_and_goes_on_from_the_acknowledged_row(
     found = peer.messages()
     assert [each.kind for each in found] == ["schema", "batch", "batch"]
     assert batches(found) == [(601, 600), (1201, 600)]
+
+
+class Notices:
+    """A data socket that has subscriptions to read."""
+
+    def __init__(self, *notices: bytes) -> None:
+        self._notices = list(notices)
+
+    def recv(self, flags: int) -> bytes:
+        if not self._notices:
+            raise zmq.Again
+        return self._notices.pop(0)
+
+
+@pytest.mark.parametrize(
+    ("notices", "subscribed"),
+    [
+        ((b"\1z1/",), True),
+        ((b"\1z1/", b"\0z1/"), False),
+        ((b"\1z1/", b"\0z1/", b"\1z1/"), True),
+        ((b"\1z1/", b"\1z1/", b"\0z1/"), True),  # the new connection's before the end of the old one
+        ((b"\1z1/", b"\1", b"\0z1/"), True),
+        ((b"\0z1/", b"\1z2/"), False),
+    ],
+)
+def test_a_subscription_outlives_the_one_of_the_connection_before(notices: tuple[bytes], subscribed: bool) -> None:
+    with zmon.Publisher("m", classes=2, collector="ipc:///nonexistent/zmon") as publisher:
+        delivery = publisher._stream._delivery
+        (link,) = delivery._links
+        link.data = Notices(*notices)
+        delivery._read_subscriptions(link)
+        assert link.subscribed is subscribed
 
 
 def test_a_missing_schema_is_sent_again(peer: Peer, publisher: zmon.Publisher) -> None:
