@@ -111,8 +111,12 @@ class Proxy:
         while True:
             try:
                 client, _ = self.listener.accept()
+            except OSError:
+                continue
+            try:
                 server = socket.create_connection(("127.0.0.1", self.target), 2)
             except OSError:
+                client.close()
                 continue
             for here, there in ((client, server), (server, client)):
                 threading.Thread(target=self._relay, args=(here, there), daemon=True).start()

@@ -48,6 +48,9 @@ class Arguments(NamedTuple):
     segments: Any = None
 
 
+_TELLING = [Arguments._fields.index(name) for name in ("probabilities", "predictions", "ids", "inputs", "labels")]
+
+
 class Unusable(NamedTuple):
     """Stands for an argument that could not be copied; ``dtype`` and ``symbolic`` are the reasons."""
 
@@ -89,7 +92,7 @@ def take(kind: str, now: int, arguments: Sequence[Any], selection: Selection, ve
         nbytes += _own_cells(copies[1], vectors)
     taken = tuple.__new__(Arguments, copies)
     outputs = copies[0]
-    rows = len(outputs) if type(outputs) is ndarray and outputs.ndim else _rows(taken)
+    rows = len(outputs) if type(outputs) is ndarray and outputs.ndim else _rows(taken, arguments)
     return Snapshot(kind, taken, now, rows, nbytes)
 
 
@@ -323,11 +326,13 @@ def _own_cells(inputs: Any, names: Sequence[str]) -> int:
 # --- rows -----------------------------------------------------------------------------------------------------------
 
 
-def _rows(arguments: Arguments) -> int:
-    """Return the number of rows of a call, by its outputs, or else by whatever was given."""
-    for value in (arguments.probabilities, arguments.predictions, arguments.ids, *arguments[1:3]):
-        if value is not None and type(value) is not Unusable and not hasattr(type(value), "__next__"):
-            return count_rows(value)
+def _rows(taken: Arguments, given: Sequence[Any]) -> int:
+    """Return the number of rows of a call, by its outputs, or else by whatever was given, usable or not."""
+    for arguments in (taken, given):
+        for place in _TELLING:
+            value = arguments[place]
+            if value is not None and type(value) is not Unusable and not hasattr(type(value), "__next__"):
+                return count_rows(value)
     return 1
 
 

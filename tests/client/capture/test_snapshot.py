@@ -16,6 +16,7 @@ import pyarrow as pa
 import pytest
 import scipy.sparse as sp
 
+from tests.edge.breaks import Raising
 from zmon._capture.selection import Selection
 from zmon._capture.snapshot import Unusable, count_rows, own, take
 from zmon._transport.buffer_pool import LARGE
@@ -172,3 +173,11 @@ ROWS = [
 @pytest.mark.parametrize(("value", "rows"), ROWS, ids=[type(value).__name__ for value, _ in ROWS])
 def test_rows_are_counted_by_form(value: Any, rows: int) -> None:
     assert count_rows(value) == rows
+
+
+def test_rows_of_what_cannot_be_copied_are_counted_by_its_length() -> None:
+    given = [Raising(3), None, None, None, None, 1_700_000_000.0, None]
+    assert take("batch", 1, given, ALL, []).rows == 3
+    given[4] = ["a", "b"]  # what can be copied says it better
+    assert take("batch", 1, given, ALL, []).rows == 2
+    assert take("batch", 1, [{"a", "b"}, *[None] * 6], ALL, []).rows == 2
