@@ -346,7 +346,7 @@ def count_rows(value: Any) -> int:
     if isinstance(value, (*_ATOMS, Unusable)):
         return 1
     try:
-        return int(value.shape[0]) if hasattr(value, "shape") else len(value)
+        return int(value.shape[0]) if hasattr(type(value), "shape") else len(value)
     except BaseException as error:
         if is_asynchronous(error):
             raise
