@@ -61,9 +61,9 @@ def test_a_full_ring_that_is_sent_and_released(tmp_path: Path, child: Start) -> 
             one.go_on()
         result = one.result()
     assert result["held"] > 20 * 2**20, "the ring was full"
-    _, median = result["idle"]
+    inherent, _ = result["idle"]
     best = min(worst for worst, _ in result["rounds"])
-    assert best < max(500 * median, 0.004), result
+    assert best < max(5 * inherent, 0.006), result  # it was 12 ms
 
 
 TYPES = """
