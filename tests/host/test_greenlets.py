@@ -7,7 +7,7 @@ import pytest
 from tests.host.conftest import Start
 from tests.support.children import START
 from tests.support.collectors import Collector, delivered
-from tests.support.frameworks import require
+from tests.support.frameworks import require, require_in_child
 
 NOBODY = "tcp://127.0.0.1:59996"
 PATCH = "from gevent import monkey\nmonkey.patch_all()\n"
@@ -133,7 +133,7 @@ report(flushed=flushed, ticks=len(gaps), longest=max(gaps), threads=threads, sta
 def test_under_eventlet_the_thread_is_a_real_one_and_waiting_stops_no_greenlet(
     order: str, collector: Collector, child: Start
 ) -> None:
-    require("eventlet")
+    require_in_child("eventlet")
     patch = EVENTLET + "eventlet.monkey_patch()\n"
     start = patch + START if order == "patched first" else START + patch
     result = child(collector.data, GREENER, "60", start=start).result()
@@ -145,7 +145,7 @@ def test_under_eventlet_the_thread_is_a_real_one_and_waiting_stops_no_greenlet(
 
 @pytest.mark.parametrize("patched", ["", "thread=False", "socket=True, thread=True"])
 def test_under_eventlet_in_part_and_without_a_collector(patched: str, child: Start) -> None:
-    require("eventlet")
+    require_in_child("eventlet")
     start = EVENTLET + f"eventlet.monkey_patch({patched})\n" + START
     result = child(NOBODY, GREENER, "0.5", start=start).result()
     assert not result["flushed"]
@@ -154,7 +154,7 @@ def test_under_eventlet_in_part_and_without_a_collector(patched: str, child: Sta
 
 
 def test_under_eventlet_a_forked_worker_has_a_thread_of_its_own(collector: Collector, child: Start) -> None:
-    require("eventlet")
+    require_in_child("eventlet")
     result = child(
         collector.data,
         """

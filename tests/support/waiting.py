@@ -8,6 +8,7 @@ from typing import Any
 
 import zmon
 from zmon._transport.engine import ENGINE
+from zmon._transport.stream import Stream
 
 PATIENCE = 120.0  # seconds; how long a machine takes says nothing about the code
 
@@ -23,12 +24,18 @@ def until(condition: Callable[[], Any], what: str = "condition") -> Any:
     raise AssertionError(f"{what} did not come true within {PATIENCE} s")
 
 
+def stream_of(publisher: Any) -> Stream:
+    """Return the engine's side of a publisher."""
+    stream: Stream = publisher._stream
+    return stream
+
+
 def settled(publisher: Any) -> zmon.Stats:
     """Wait until everything that was published is converted, or found to be bad; return the counters."""
 
     def is_converted() -> bool:
         ENGINE.notify()  # starts it if a time limit interrupted its start
-        return not publisher._stream.waiting
+        return not stream_of(publisher).waiting
 
     until(is_converted, "the conversion of what was published")
     stats: zmon.Stats = publisher.stats

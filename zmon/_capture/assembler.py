@@ -131,7 +131,7 @@ class Assembler:
                 return [made for call in calls for made in self._convert([call])]
             if not isinstance(error, Rejected):
                 raise  # nobody foresaw it: whoever called counts it, with its trace in the log
-            return [Conversion((), rejected=[Loss(_REASONS.get(error.reason, error.reason), count, str(error))])]
+            return [Conversion((), rejected=[Loss(REASONS.get(error.reason, error.reason), count, str(error))])]
 
     def _batch(self, bundle: Bundle) -> Conversion:
         given = bundle.arguments
@@ -322,14 +322,14 @@ def _checked(kind: str, columns: Sequence[tuple[str, Array]], schema: Schema) ->
 
 def _unusable(value: Unusable, name: str) -> tuple[str, str]:
     reason = value.reason if value.reason == "symbolic" else f"{name}_{value.reason}"
-    return _REASONS.get(reason, reason), f"{name}: {value.detail}"
+    return REASONS.get(reason, reason), f"{name}: {value.detail}"
 
 
-_REASONS = {"ids_dtype": "ids_invalid", "timestamps_dtype": "timestamp_invalid", "segments_dtype": "segments_invalid",
+REASONS = {"ids_dtype": "ids_invalid", "timestamps_dtype": "timestamp_invalid", "segments_dtype": "segments_invalid",
             "ids_shape": "ids_invalid", "timestamps_shape": "timestamp_invalid"}  # fmt: skip
 
 
 def _reason(error: Exception, what: str) -> tuple[str, str]:
     if isinstance(error, Rejected):
-        return _REASONS.get(error.reason, error.reason), str(error)
+        return REASONS.get(error.reason, error.reason), str(error)
     return "internal", f"{what}: {type(error).__name__}: {error}"

@@ -18,7 +18,7 @@ from zmon.errors import Rejected
 NOT_ONE_HOT = -5
 _COLLECTIONS = (list, tuple, set, frozenset, np.ndarray)
 # By code: the reason for a label, that for a prediction, and what is wrong.
-_FAULTS = {
+FAULTS = {
     UNLABELLED: ("", "predictions_nan", "is not one of the classes"),
     UNKNOWN: ("label_unknown", "prediction_unknown", "is not one of the classes"),
     OUTSIDE: ("label_index", "prediction_index", "is not an index of the classes"),
@@ -79,7 +79,7 @@ def explain(codes: Array, value: Any, classes: Classes, what: str, faults: Fault
     """Record the rows without a class by reason, and return the indices, −1 for these rows."""
     if not len(codes) or codes.min() >= 0:
         return codes
-    for code, (label, prediction, detail) in _FAULTS.items():
+    for code, (label, prediction, detail) in FAULTS.items():
         reason = label if what == "labels" else prediction
         wrong = codes == code
         if reason and wrong.any():

@@ -22,10 +22,10 @@ WRONG_UNIT = -2
 _NO_TIMES = (bool, complex, np.timedelta64)
 _EXPECTED = "expected epoch seconds or datetimes; parse strings first, as with datetime.fromisoformat()"
 NANO = 1_000_000_000
-_FAULTS = {
+FAULTS = {
     INVALID: (
         "timestamp_invalid",
-        "a timestamp is missing or no time, or infinite, or lies before 1970 or after 2262",
+        "a timestamp is missing, infinite or not a time, or lies before 1970 or after 2262",
     ),
     WRONG_UNIT: ("timestamp_unit", "a timestamp is above 1e11, so not in seconds; divide by 1000 or 1e9"),
 }
@@ -68,7 +68,7 @@ def of_rows(value: Any, rows: int, now: int | Array, faults: Faults) -> Times:
         raise Rejected("length_mismatch", f"{len(nanos)} timestamps for {rows} rows")
     if (nanos < 0).any():
         wrong = nanos < 0
-        for code, (reason, detail) in _FAULTS.items():
+        for code, (reason, detail) in FAULTS.items():
             faults.add(reason, detail, np.broadcast_to(nanos == code, (rows,)))
         nanos = np.where(wrong, now, nanos)
     return Times(nanos, times.naive)
@@ -77,7 +77,7 @@ def of_rows(value: Any, rows: int, now: int | Array, faults: Faults) -> Times:
 def nanoseconds(value: Any) -> int | Array:
     """Return the epoch nanoseconds of one time, or of one per row; Rejected if one of them cannot be used."""
     nanos = read(value).nanos
-    for code, (reason, detail) in _FAULTS.items():
+    for code, (reason, detail) in FAULTS.items():
         if (nanos == code).any():
             raise Rejected(reason, detail)
     return nanos if nanos.ndim else int(nanos)

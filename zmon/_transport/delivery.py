@@ -141,17 +141,7 @@ class Delivery:
                 notice = link.data.recv(zmq.DONTWAIT)
             except zmq.Again:
                 break
-            prefix = notice[1:]
-            if not self._topic.startswith(prefix):
-                continue
-            if notice[:1] == b"\x01":
-                link.subscriptions[prefix] += 1
-                link.takes_model, link.apart = True, False
-                link.hello_due = 0.0
-            else:
-                link.subscriptions -= Counter([prefix])
-            link.greeted = False  # either way, messages under way may be lost
-            link.schemas.clear()
+            link.enter_subscription(notice, self._topic)
 
     def _read_acks(self, link: Link, now: float) -> None:
         for _ in range(READ_LIMIT):

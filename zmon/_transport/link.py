@@ -84,6 +84,20 @@ class Link:
         """Return whether a collector is there, and has not answered yet."""
         return self.handshake_at is not None and not self.greeted and not self.apart
 
+    def enter_subscription(self, notice: bytes, topic: bytes) -> None:
+        """Enter that a connection of the collector subscribed to a prefix of topics, or no longer does."""
+        prefix = notice[1:]
+        if not topic.startswith(prefix):
+            return
+        if notice[:1] == b"\x01":
+            self.subscriptions[prefix] += 1
+            self.takes_model, self.apart = True, False
+            self.hello_due = 0.0
+        else:
+            self.subscriptions -= Counter([prefix])
+        self.greeted = False  # either way, messages under way may be lost
+        self.schemas.clear()
+
     def is_coming(self, now: float) -> bool:
         """Return whether a collector that has not subscribed may do so in a moment."""
         return not self.apart and (self.reached or now - self._lost_at <= FIRST_CONTACT)

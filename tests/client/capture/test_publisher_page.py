@@ -15,7 +15,7 @@ import pytest
 from tests.support.capture import capture, convert
 from tests.support.frameworks import require
 from zmon._capture import labels, times
-from zmon._capture.assembler import _REASONS
+from zmon._capture.assembler import REASONS
 from zmon._transport.ledger import Stats
 
 ROOT = Path(__file__).parents[3]
@@ -50,8 +50,8 @@ def reasons_of_the_page() -> set[str]:
 
 def reasons_of_the_code() -> set[str]:
     found = {"buffer_full", "closed", "other", "internal", "probabilities_range"}
-    found |= {reason for faults in labels._FAULTS.values() for reason in faults[:2]}
-    found |= {reason for reason, _ in times._FAULTS.values()}
+    found |= {reason for faults in labels.FAULTS.values() for reason in faults[:2]}
+    found |= {reason for reason, _ in times.FAULTS.values()}
     for path in CODE:
         text = path.read_text()
         found |= {word for words in RAISED.findall(text) for word in words}
@@ -62,7 +62,7 @@ def reasons_of_the_code() -> set[str]:
             found |= {f"{noun}_{suffix}"} if suffix == "ambiguous" else set()
         for noun, suffix in product(nouns, set(suffixes) - {"ambiguous"}):
             reason = f"{noun}_{suffix}"
-            found.add("segments_invalid" if noun == "segments" else _REASONS.get(reason, reason))
+            found.add("segments_invalid" if noun == "segments" else REASONS.get(reason, reason))
     return {reason for reason in found if reason and reason not in NOT_REASONS}
 
 

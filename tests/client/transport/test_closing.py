@@ -12,7 +12,7 @@ import pytest
 import zmon
 from tests.support.collectors import Collector, received
 from tests.support.peer import Peer
-from tests.support.waiting import settled, until
+from tests.support.waiting import settled, stream_of, until
 from zmon._capture.assembler import Assembler
 from zmon._transport.delivery import Delivery
 from zmon._transport.engine import GOODBYE
@@ -100,7 +100,7 @@ def test_messages_that_take_long_do_not_delay_the_end(tmp_path: Path, monkeypatc
         began = time.monotonic()
         publisher.close(timeout=0.1)
         took = time.monotonic() - began
-        assert publisher._stream.ended
+        assert stream_of(publisher).ended
     assert took < 0.1 + GOODBYE
     peer.close()
     peer.context.term()

@@ -11,7 +11,7 @@ import pytest
 
 import zmon
 from tests.support.peer import Peer
-from tests.support.waiting import settled, until
+from tests.support.waiting import settled, stream_of, until
 from zmon._transport import threads
 from zmon._transport.engine import Engine
 from zmon._transport.intake import MARKS
@@ -51,11 +51,11 @@ def overflow(publisher: zmon.Publisher) -> int:
     while not publisher.stats.dropped:
         publisher.publish(MANY)
         settled(publisher)
-    return publisher._stream._ring.issued
+    return stream_of(publisher)._ring.issued
 
 
 def waiting(publisher: zmon.Publisher, calls: int) -> None:
-    until(lambda: len(publisher._stream._marks) == calls, what="calls of flush")
+    until(lambda: len(stream_of(publisher)._marks) == calls, what="calls of flush")
 
 
 def test_each_of_several_threads_hears_of_a_loss(peer: Peer, publisher: zmon.Publisher) -> None:
@@ -130,11 +130,11 @@ def test_calls_in_a_process_without_the_engine_leave_no_more_than_so_many_marks(
         patched.setattr(threads, "start", refused)
         engine = Engine()  # of this test: others look for what its failure leaves behind
         patched.setattr("zmon.publisher.ENGINE", engine)
-        engine.register(publisher._stream)
+        engine.register(stream_of(publisher))
         publisher.publish(MANY[:1])
         for _ in range(MARKS + 100):
             assert not publisher.flush(0)
-        assert len(publisher._stream.intake) == MARKS + 1
+        assert len(stream_of(publisher).intake) == MARKS + 1
 
 
 LAYOUT = RingLayout(b"h", (("probabilities", "<f8", 2),))

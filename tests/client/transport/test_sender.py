@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import zmq
 
 import zmon
 from tests.support.peer import Peer
 from tests.support.waiting import until
+from zmon._transport.link import Link
+from zmon._transport.settings import Endpoint
 from zmon._wire.frames import Message
 
 P = np.array([[0.7, 0.3]])
@@ -96,18 +97,6 @@ def test_after_a_reconnect_it_says_hello_and_goes_on_from_the_acknowledged_row(
     assert batches(found) == [(601, 600), (1201, 600)]
 
 
-class Notices:
-    """A data socket that has subscriptions to read."""
-
-    def __init__(self, *notices: bytes) -> None:
-        self._notices = list(notices)
-
-    def recv(self, flags: int) -> bytes:
-        if not self._notices:
-            raise zmq.Again
-        return self._notices.pop(0)
-
-
 @pytest.mark.parametrize(
     ("notices", "subscribed"),
     [
@@ -120,12 +109,10 @@ class Notices:
     ],
 )
 def test_a_subscription_outlives_the_one_of_the_connection_before(notices: tuple[bytes], subscribed: bool) -> None:
-    with zmon.Publisher("m", classes=2, collector="ipc:///nonexistent/zmon") as publisher:
-        delivery = publisher._stream._delivery
-        (link,) = delivery._links
-        link.data = Notices(*notices)
-        delivery._read_subscriptions(link)
-        assert link.subscribed is subscribed
+    link = Link(Endpoint("ipc:///nonexistent/zmon", "ipc:///nonexistent/zmon.ctl"), None)
+    for notice in notices:
+        link.enter_subscription(notice, b"z1/00/m//a/")
+    assert link.subscribed is subscribed
 
 
 def test_a_missing_schema_is_sent_again(peer: Peer, publisher: zmon.Publisher) -> None:

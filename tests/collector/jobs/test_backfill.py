@@ -236,7 +236,7 @@ def test_a_bad_row_costs_itself(tmp_path: Path) -> None:
 def broken(frame: pandas.DataFrame) -> Iterator[tuple[pandas.DataFrame, list[str], str]]:
     yield frame.assign(p_a=frame["p_a"] + 3), OPTIONS, "more than 100 of them are invalid"
     yield frame.assign(ts=frame["ts"] * 1000), OPTIONS, "not in seconds"
-    yield frame.assign(ts=np.where(frame.index == 5, np.nan, frame["ts"])), OPTIONS, "NaN or infinite"
+    yield frame.assign(ts=np.where(frame.index == 5, np.nan, frame["ts"])), OPTIONS, "missing, infinite or not a time"
     yield frame.assign(ts=4e9), OPTIONS, "ahead of this machine's clock"
     yield frame.assign(host=[None, *frame["host"][1:]]), OPTIONS, "a row has no --agent 'host'"
     yield frame.iloc[:0], OPTIONS, "there are no rows"
