@@ -371,8 +371,8 @@ def _seconds(timeout: Any, default: float) -> float:
     """Return a number of seconds to wait, at most a day; `default` if `timeout` is not a number."""
     try:
         seconds = float(timeout)
-    except OverflowError:  # an integer beyond all floats
-        return 86400.0
-    except (TypeError, ValueError):
-        return default
+    except (OverflowError, TypeError, ValueError) as error:
+        if is_asynchronous(error):
+            raise
+        return 86400.0 if isinstance(error, OverflowError) else default  # an integer may lie beyond all floats
     return default if math.isnan(seconds) else min(max(seconds, 0.0), 86400.0)
