@@ -183,7 +183,7 @@ class Publisher:
         predictions : array_like, optional
             (n,) predicted classes of a model without probabilities, or the values of a regression.
         ids : array_like, optional
-            (n,) integers, strings of at most 256 bytes, or UUIDs that identify the rows; None where there is none.
+            (n,) integers, strings of at most 256 bytes, or UUIDs that identify the rows; None for a row without one.
         timestamps : optional
             One time or one per row: epoch seconds, datetime or datetime64. Times without a zone are UTC. Default: now.
         segments : mapping of str to array_like, optional

@@ -35,11 +35,9 @@ def _cells(array: Any) -> Iterable[Any]:
 def of_pandas(frame: Any) -> int:
     """Return the bytes of a frame, a series or the like."""
     nbytes: int = CELL * prod(frame.shape)
-    try:
-        # `dtypes` and `memory_usage` take longer than the copy does.
-        parts = [block.values for block in frame._mgr.blocks]
-    except AttributeError:
-        parts = [getattr(frame, "_values", frame)]  # of an index
+    # `dtypes` and `memory_usage` take longer than the copy does.
+    manager = getattr(frame, "_mgr", None)  # an index has none
+    parts = [getattr(frame, "_values", frame)] if manager is None else [block.values for block in manager.blocks]
     strings = []
     total = objects = 0
     for part in parts:

@@ -93,7 +93,7 @@ def _objects(values: list[Any]) -> Array:
 
 
 def _of_objects(array: Array) -> Times:
-    """Read times of several types, each by its own; one that is no time is invalid, unless that holds for all."""
+    """Read times of several types one by one. A value that is not a time is invalid, unless all values are."""
     values = array.ravel().tolist()
     nanos = np.full(len(values), INVALID, dtype=np.int64)
     seconds = np.full(len(values), np.nan)

@@ -302,7 +302,7 @@ class Stream:
         )
 
     def _abandon(self) -> None:
-        """Give up what waits to be converted, so that the goodbye can say how many rows that is."""
+        """Abandon the snapshots that wait, so that the goodbye can count their rows as lost."""
         left = len(self.intake)  # what is put from now on is not looked at
         while left > 0 and (snapshots := self.intake.peek(left, self._limit)):
             kind, ordinal = snapshots[0].kind, snapshots[-1].ordinal

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,14 +19,6 @@ from zmon._transport.stream import Mark
 
 MANY = np.full((600, 2), 0.5)
 TOO_LARGE = np.full((20_000, 2), 0.5)  # finds no room
-
-
-@pytest.fixture
-def peer(tmp_path: Path) -> Iterator[Peer]:
-    one = Peer(str(tmp_path / "z"))
-    yield one
-    one.close()
-    one.context.term()
 
 
 @pytest.fixture

@@ -22,14 +22,6 @@ APART = [[0.5, 0.5]] * 600  # too many rows of lists to be joined with others
 
 
 @pytest.fixture
-def peer(tmp_path: Path) -> Iterator[Peer]:
-    one = Peer(str(tmp_path / "z"))
-    yield one
-    one.close()
-    one.context.term()
-
-
-@pytest.fixture
 def publisher(peer: Peer) -> Iterator[zmon.Publisher]:
     with zmon.Publisher("m", classes=2, collector=peer.endpoint, agent_id="a") as one:
         yield one
