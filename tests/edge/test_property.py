@@ -17,7 +17,7 @@ from tests.edge.breaks import mutate
 from tests.edge.examples import Example, examples
 from tests.edge.harness import DAY, OLD, Edge, Key, Outcome
 
-EXAMPLES = 10_000 if os.environ.get("ZMON_FAULTS") else 400
+EXAMPLES = 10_000 if os.environ.get("ZMON_FAULTS") else 200
 COUNTS = ("feature_count", "confusion_count", "prediction_count", "buffer_count")  # none of them may be unexpected
 
 

@@ -16,6 +16,7 @@ from tests.support.pages import Start
 from tests.support.waiting import until
 
 Client = Callable[..., httpx.Client]
+LONG_AGO = 1_000_000_020.0  # its minute is over, so the window closes as soon as nobody is waited for
 
 
 def counts(kind: str, reason: str, agent: str, *values: float) -> TimeSeries:
@@ -57,11 +58,11 @@ def test_the_view_of_a_model_has_them(paged: Start, client: Client) -> None:
         collector.publisher(classes=["no", "yes"], agent_id="a") as sound,
         collector.publisher(classes=["no", "maybe"], agent_id="b") as other,
     ):
-        sound.publish(p)
+        sound.publish(p, timestamps=LONG_AGO)
         assert sound.flush(60)
-        other.publish(p)
+        other.publish(p, timestamps=LONG_AGO)
         assert other.flush(60)
-        sound.publish(p * 30)
+        sound.publish(p * 30, timestamps=LONG_AGO)
         sound.flush(60)
     collector.close_windows()
 
@@ -84,9 +85,9 @@ def test_degraded_rows_are_in_every_place_of_rejected_ones(paged: Start, client:
         collector.publisher(classes=2, agent_id="a", kinds={"z": "numeric"}) as one,
         collector.publisher(classes=2, agent_id="b", kinds={"z": "categorical"}) as two,
     ):
-        one.publish(np.full((4, 2), 0.5), inputs=[{"z": 1.0}] * 4)
+        one.publish(np.full((4, 2), 0.5), inputs=[{"z": 1.0}] * 4, timestamps=LONG_AGO)
         assert one.flush(60)
-        two.publish(np.full((3, 2), 0.5), inputs=[{"z": "u"}] * 3)
+        two.publish(np.full((3, 2), 0.5), inputs=[{"z": "u"}] * 3, timestamps=LONG_AGO)
         assert two.flush(60)
     collector.close_windows()
     until(lambda: collector.counts("rows_degraded"), what="the window")
