@@ -6,7 +6,6 @@ import copy
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import reduce
 from typing import Any, NamedTuple
 
 from zmon import bases
@@ -50,12 +49,12 @@ class MetricResults:
 
 
 def fold(metrics: Sequence[Metric[Any]], partials: Sequence[Partial], progress: StepProgress) -> Partial:
-    """Merge partial results into one; accumulators of the first may be changed in place."""
+    """Merge partial results into one, and change none of them: the step may be run again, see executors.py."""
     merged = Partial()
     for metric in metrics:
         accumulators = [part.accumulators[metric.name] for part in partials if metric.name in part.accumulators]
         if accumulators:
-            accumulator = progress.guard(metric.name, reduce, metric.merge, accumulators)
+            accumulator = progress.guard(metric.name, segments.merged, metric, accumulators)
             if metric.name not in progress.failures:
                 merged.accumulators[metric.name] = accumulator
     merged.segments = segments.fold(metrics, [part.segments for part in partials], progress.guard)
@@ -107,7 +106,7 @@ def _finish_metric(metric: Metric[Any], parts: WindowParts) -> MetricResults:
     for agent, partials in parts.partials.items():
         accumulators = [part.accumulators[metric.name] for part in partials if metric.name in part.accumulators]
         if accumulators or not metric.needs:
-            by_agent[agent] = reduce(metric.merge, accumulators or [metric.create(contexts[agent])])
+            by_agent[agent] = segments.merged(metric, accumulators or [metric.create(contexts[agent])])
         split[agent] = segments.fold([metric], [part.segments for part in partials], segments.unguarded)
     points: list[Point] = []
     kept: Details = {}
@@ -122,8 +121,8 @@ def _finish_metric(metric: Metric[Any], parts: WindowParts) -> MetricResults:
     rollup = contexts[None]
     if len(by_agent) > 1:
         emit(None, bases.compare(metric, by_agent, rollup))
-    if by_agent:  # last, because merging may change the first agent's accumulator
-        whole = reduce(metric.merge, by_agent.values())
+    if by_agent:
+        whole = segments.merged(metric, list(by_agent.values()))
         details.add(kept, metric, whole, rollup)
         emit(None, metric.result(whole, rollup))
         folded = segments.fold([metric], list(split.values()), segments.unguarded)

@@ -1,18 +1,17 @@
 """Preview of an open window, computed as if it closed now, for viewers. The window itself does not change.
 
-The accumulators are copied on the collector's thread, while no step of the window is under way; the rest runs on the
-executor of the built-in metrics. Rows that no step has read are not included: they are flushed, for the next preview.
+It runs on the executor of the built-in metrics, over accumulators that the window goes on to use: a fold changes none.
+Rows that no step has read are not included: they are flushed, for the next preview.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from zmon.contract import Metric, Point, RowCounts, Window
 from zmon_collector.compute import merge
-from zmon_collector.compute.accumulate import Partial, StepProgress
+from zmon_collector.compute.accumulate import StepProgress
 from zmon_collector.compute.details import Details
 from zmon_collector.compute.executors import Step
 from zmon_collector.compute.merge import MetricContexts, MetricResults, WindowParts
@@ -30,7 +29,7 @@ def preview(
 
     `contexts` are those of a window that closes, by metric and agent; `sizes` are those of the samples, by agent.
     """
-    partials = {name: [_copied(part) for part in agent.partials.get("", [])] for name, agent in state.agents.items()}
+    partials = {name: list(agent.partials.get("", [])) for name, agent in state.agents.items()}
     samples = {name: list(agent.samples) for name, agent in state.agents.items()}
     window = Window(state.window.start, state.window.end)
     rows = {name: tally.frozen() for name, tally in state.window.tallies.items()}
@@ -45,8 +44,3 @@ def preview(
             show(state.model, window, points, rows, results.details)
 
     return Step(state, run, done, trial=True)  # a metric that fails on half a window has not failed on the window
-
-
-def _copied(part: Partial) -> Partial:
-    """Copy a partial result without its sample, which is among those of the agent."""
-    return Partial(copy.deepcopy(part.accumulators), copy.deepcopy(part.segments))

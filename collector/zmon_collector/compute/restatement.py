@@ -16,6 +16,7 @@ import numpy as np
 from zmon.bases import is_for
 from zmon.batch import Array, Batch, Schema
 from zmon.contract import Context, Point, Report, RowCounts, Window
+from zmon_collector.compute import segments
 from zmon_collector.compute.accumulate import reads_late_labels
 from zmon_collector.config.policy import PolicyStore
 from zmon_collector.plugins import MetricState, Registry
@@ -122,16 +123,16 @@ class Restatement:
         return Report(0, *self._target.model, self._window, points, rows)
 
     def _points(self, state: MetricState) -> Iterator[Point]:
-        metric, merged = state.metric, None
+        metric, accumulators = state.metric, []
         for agent in self._rows:
             accumulator = self._accumulators.pop((metric.name, agent), None)
             if accumulator is None:
                 continue
             for value in metric.result(accumulator, self._context(state, agent)):
                 yield Point(agent, value)
-            merged = accumulator if merged is None else metric.merge(merged, accumulator)
-        if merged is not None:
-            for value in metric.result(merged, self._context(state, None)):
+            accumulators.append(accumulator)
+        if accumulators:
+            for value in metric.result(segments.merged(metric, accumulators), self._context(state, None)):
                 yield Point(None, value)
 
     def _context(self, state: MetricState, agent: str | None) -> Context:
