@@ -21,10 +21,7 @@ from typing import Any
 
 import msgpack
 
-from zmon._wire.frames import decode_schema, schema_hash
-from zmon.batch import Batch, Schema
-from zmon.errors import WireError
-from zmon.state import unpack_state
+from zmon.batch import Batch
 from zmon_collector.compute import checkpoint_codec
 from zmon_collector.compute.accumulate import AgentRows
 from zmon_collector.compute.sample import stream_seed
@@ -36,7 +33,7 @@ from zmon_collector.storage.chunk_codec import ChunkRecord
 from zmon_collector.storage.database import Database
 from zmon_collector.storage.integrity import unseal
 from zmon_collector.storage.journal import JournalState, WindowRow
-from zmon_collector.windows.window import NO_WINDOW, Now, OpenWindow, Tally
+from zmon_collector.windows.window import NO_WINDOW, Now, OpenWindow
 
 log = logging.getLogger("zmon.collector")
 
@@ -63,7 +60,6 @@ class Recovery:
         self._telemetry = ingestor.telemetry
         self._database = database
         self._wake = wake
-        self._schemas: dict[tuple[int, bytes], Schema] = {}
         self._windows: deque[tuple[WindowRow, OpenWindow]] = deque()
         self._chunks: deque[int] | None = None  # of the first window, not requested yet; None until they are listed
         self._requested = 0
@@ -87,11 +83,8 @@ class Recovery:
             if not row.gone:  # windows wait for it again
                 manager = self._model(session.topic.model, session.topic.version).windows
                 manager.connect(manager.admit(session.topic.agent_id), row.id, now)
-        for number, digest, body in state.schemas:
-            self._schemas[number, digest] = _schema(body)
         windows = {row.number: self._restore_window(row) for row in state.windows}
-        for number, model, version, agent, counts in state.counts:
-            tally = Tally(*msgpack.unpackb(counts))
+        for number, model, version, agent, tally in state.counts:
             if number == NO_WINDOW:
                 self._model(model, version).windows.restore_counts(agent, tally, now)
             elif number in windows:
@@ -127,7 +120,7 @@ class Recovery:
             self._model(model, version).windows.restore_agent(agent, newest, now)
         for model, version, metric, agent, memory in state.memory:
             self._model(model, version)
-            self._engine.memory.restore((model, version), metric, agent or None, unpack_state(memory))
+            self._engine.memory.restore((model, version), metric, agent or None, memory)
 
     def _model(self, model: str, version: str) -> ModelState:
         key = (model, version)
@@ -135,8 +128,8 @@ class Recovery:
 
     def _restore_window(self, row: WindowRow) -> OpenWindow:
         model = (row.model, row.version)
-        window = OpenWindow(row.start, row.end, row.number, _schema(row.schema))
-        hashes = {digest for number, digest in self._schemas if number == row.number}
+        window = OpenWindow(row.start, row.end, row.number, journal.decoded_schema(row.schema))
+        hashes = {digest for number, digest in self._state.schemas if number == row.number}
         self._ingestor.unreported[row.number] = UnreportedWindow(model, window, hashes)
         kept = self._state.checkpoints.get(row.number)
         if kept is not None:
@@ -208,7 +201,7 @@ class Recovery:
             late = Batch(window.schema, record.columns, record.rows)
             self._engine.add_rows((row.model, row.version), window, AgentRows(record.agent, late))
             return
-        schema = self._schemas.get((row.number, record.schema))
+        schema = self._state.schemas.get((row.number, record.schema))
         if schema is None:
             return  # its rows are missing, and count as lost
         batch = Batch(schema, record.columns, record.rows, record.dictionaries)
@@ -231,10 +224,3 @@ class Recovery:
                 self._model(*model).windows.changes.counts.add((row.number, agent))
         if row.closing:
             self._engine.close(model, window)
-
-
-def _schema(body: bytes) -> Schema:
-    try:
-        return decode_schema(body, schema_hash(body)) if body else Schema()
-    except WireError:
-        return Schema()

@@ -99,6 +99,8 @@ class Database:
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=0.5)
+        # A damaged string must be read, and found to be damaged, rather than end the query.
+        connection.text_factory = _text
         try:
             version = self._version(connection)
             if version > schema.VERSION:
@@ -336,6 +338,10 @@ class Database:
             if _name(error) != "SQLITE_FULL":
                 raise
             time.sleep(FULL_WAIT)
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "replace")
 
 
 def _name(error: sqlite3.Error) -> str:

@@ -7,23 +7,36 @@ from __future__ import annotations
 
 import sqlite3
 from dataclasses import dataclass, field, fields
-from typing import NamedTuple
+from functools import lru_cache
+from typing import Any, NamedTuple
 
+import msgpack
+
+from zmon._wire.frames import decode_schema, schema_hash
+from zmon.batch import Schema
+from zmon.state import unpack_state
 from zmon_collector.storage import chunk_codec, label_join
 from zmon_collector.storage.chunk_codec import ChunkRecord
 from zmon_collector.storage.integrity import seal, unseal
-from zmon_collector.windows.window import ModelKey
+from zmon_collector.storage.sealed import DamagedRows, SealedTable
+from zmon_collector.windows.window import ModelKey, Tally
 
 MODEL_TABLES = ("spans", "agents", "memory", "label_owners", "heard")  # whose rows go when a model is forgotten
 
-
-# The columns of `StreamRow` and `WindowRow`, in the order of their fields.
-STREAM_COLUMNS = "id, topic, row, issued, tally, gone, heard"
-LABEL_OWNERS = (
+# The columns of `StreamRow` and `WindowRow` are in the order of their fields.
+STREAMS = SealedTable("streams", "id, topic, row, issued, tally, gone, heard")
+WINDOWS = SealedTable("windows", 'number, model, version, start, "end", schema, closing, through')
+SCHEMAS = SealedTable("schemas", "window, hash, body")
+TALLIES = SealedTable("tallies", "window, model, version, agent, counts")
+AGENTS = SealedTable("agents", "model, version, agent, newest")
+SPANS = SealedTable("spans", 'model, version, start, "end"')
+HEARD = SealedTable("heard", "model, version, at")
+MEMORY = SealedTable("memory", "model, version, metric, agent, data")
+OWNERS = label_join.OWNERS
+OWNERS_BY_AGE = (
     "SELECT owner, model, version, task, classes, (SELECT max(n) FROM predictions p WHERE p.owner = o.owner) AS newest"
     " FROM label_owners o ORDER BY newest"
 )
-WINDOW_COLUMNS = 'number, model, version, start, "end", schema, closing, through'
 
 
 class StreamRow(NamedTuple):
@@ -96,28 +109,23 @@ def write(turn: Turn, connection: sqlite3.Connection) -> label_join.Joined:
     for window, records in (*turn.chunks.items(), *joined.records.items()):
         chunk = (window, turn.number, *seal(chunk_codec.encode(records)))
         connection.execute("INSERT INTO chunks (window, turn, crc, data) VALUES (?, ?, ?, ?)", chunk)
-    many("INSERT OR IGNORE INTO schemas (window, hash, body) VALUES (?, ?, ?)", turn.schemas)
-    many(f"INSERT OR REPLACE INTO streams ({STREAM_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)", turn.streams)
+    SCHEMAS.write_new(turn.schemas, connection)
+    STREAMS.write(turn.streams, connection)
     many("DELETE FROM streams WHERE id = ?", [(stream,) for stream in turn.forgotten_streams])
-    many(
-        f"INSERT INTO windows ({WINDOW_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
-        " ON CONFLICT (number) DO UPDATE SET schema = excluded.schema",
-        turn.windows,
-    )
+    WINDOWS.write_new(turn.windows, connection)
+    many("UPDATE windows SET schema = ? WHERE number = ?", [(row.schema, row.number) for row in turn.windows])
     many("UPDATE windows SET closing = 1 WHERE number = ?", [(number,) for number in turn.closing])
+    WINDOWS.seal("number", {*(row.number for row in turn.windows), *turn.closing}, connection)
     for span in turn.spans:
         connection.execute('DELETE FROM spans WHERE model = ? AND version = ? AND start >= ? AND "end" <= ?', span)
-        connection.execute('INSERT OR REPLACE INTO spans (model, version, start, "end") VALUES (?, ?, ?, ?)', span)
-    many(
-        "INSERT OR REPLACE INTO tallies (window, model, version, agent, counts) VALUES (?, ?, ?, ?, ?)",
-        [row for row in turn.counts if row[4] is not None],
-    )
+        SPANS.write([span], connection)
+    TALLIES.write((row for row in turn.counts if row[4] is not None), connection)
     many(
         "DELETE FROM tallies WHERE window = ? AND model = ? AND version = ? AND agent = ?",
         [row[:4] for row in turn.counts if row[4] is None],
     )
-    many("INSERT OR REPLACE INTO agents (model, version, agent, newest) VALUES (?, ?, ?, ?)", turn.agents)
-    many("INSERT OR REPLACE INTO heard (model, version, at) VALUES (?, ?, ?)", turn.heard)
+    AGENTS.write(turn.agents, connection)
+    HEARD.write(turn.heard, connection)
     for table in ("agents", "memory"):
         many(f"DELETE FROM {table} WHERE model = ? AND version = ? AND agent = ?", turn.forgotten_agents)
     return joined
@@ -127,6 +135,7 @@ def write_checkpoint(window: int, through: int, data: bytes, connection: sqlite3
     """Write what a window has come to; the chunks of turns up to `through` are not needed any more."""
     connection.execute("INSERT OR REPLACE INTO checkpoints (window, crc, data) VALUES (?, ?, ?)", (window, *seal(data)))
     connection.execute("UPDATE windows SET through = ? WHERE number = ?", (through, window))
+    WINDOWS.seal("number", [window], connection)
 
 
 def write_closed(
@@ -136,10 +145,7 @@ def write_closed(
     for table in ("schemas", "tallies", "checkpoints"):
         connection.execute(f"DELETE FROM {table} WHERE window = ?", (window,))
     connection.execute("DELETE FROM windows WHERE number = ?", (window,))
-    connection.executemany(
-        "INSERT OR REPLACE INTO memory (model, version, metric, agent, data) VALUES (?, ?, ?, ?, ?)",
-        [(*model, metric, agent or "", kept) for (metric, agent), kept in memory.items()],
-    )
+    MEMORY.write(((*model, metric, agent or "", kept) for (metric, agent), kept in memory.items()), connection)
 
 
 # --- after a start ------------------------------------------------------------------------------------------------
@@ -152,39 +158,78 @@ class JournalState:
     store_id: bytes  # 8 random bytes, which acknowledgements carry
     streams: list[StreamRow] = field(default_factory=list)
     windows: list[WindowRow] = field(default_factory=list)
-    schemas: list[tuple[int, bytes, bytes]] = field(default_factory=list)
-    counts: list[tuple[int, str, str, str, bytes]] = field(default_factory=list)
+    schemas: dict[tuple[int, bytes], Schema] = field(default_factory=dict)  # by (window, hash)
+    counts: list[tuple[int, str, str, str, Tally]] = field(default_factory=list)  # window, model, version, agent
     agents: list[tuple[str, str, str, float]] = field(default_factory=list)
     spans: list[tuple[str, str, int, int]] = field(default_factory=list)
     heard: list[tuple[str, str, float]] = field(default_factory=list)
-    memory: list[tuple[str, str, str, str, bytes]] = field(default_factory=list)
+    memory: list[tuple[str, str, str, str, dict[str, Any]]] = field(default_factory=list)
     checkpoints: dict[int, tuple[int, bytes]] = field(default_factory=dict)  # (crc, data) by window
     turn: int = 0  # the newest
     label_owners: list[LabelOwner] = field(default_factory=list)
     leftovers: list[int] = field(default_factory=list)  # closed windows whose rows are not deleted yet
+    damaged: DamagedRows = field(default_factory=dict)
 
 
 def load(connection: sqlite3.Connection) -> JournalState:
     """Read everything but the rows."""
     rows = connection.execute
+    damaged: DamagedRows = {}
+    OWNERS.read(_owner, damaged, connection)
     state = JournalState(
         store_id=rows("SELECT name FROM store").fetchone()[0],
-        streams=[StreamRow(*row) for row in rows(f"SELECT {STREAM_COLUMNS} FROM streams")],
-        windows=[WindowRow(*row) for row in rows(f"SELECT {WINDOW_COLUMNS} FROM windows ORDER BY number")],
-        schemas=rows("SELECT window, hash, body FROM schemas").fetchall(),
-        counts=rows("SELECT window, model, version, agent, counts FROM tallies").fetchall(),
-        agents=rows("SELECT model, version, agent, newest FROM agents").fetchall(),
-        spans=rows('SELECT model, version, start, "end" FROM spans').fetchall(),
-        heard=rows("SELECT model, version, at FROM heard").fetchall(),
-        memory=rows("SELECT model, version, metric, agent, data FROM memory").fetchall(),
-        label_owners=[LabelOwner(*row) for row in rows(LABEL_OWNERS)],
+        streams=STREAMS.read(StreamRow, damaged, connection),
+        windows=WINDOWS.read(_window, damaged, connection, "ORDER BY number"),
+        schemas=dict(SCHEMAS.read(_schema, damaged, connection)),
+        counts=TALLIES.read(_tally, damaged, connection),
+        agents=AGENTS.read(_as_tuple, damaged, connection),
+        spans=SPANS.read(_as_tuple, damaged, connection),
+        heard=HEARD.read(_as_tuple, damaged, connection),
+        memory=MEMORY.read(_memory, damaged, connection),
+        label_owners=[LabelOwner(*row) for row in rows(OWNERS_BY_AGE)],
         checkpoints={window: (crc, data) for window, crc, data in rows("SELECT window, crc, data FROM checkpoints")},
+        damaged=damaged,
     )
     (turn,) = rows("SELECT max(turn) FROM chunks").fetchone()
     state.turn = max([turn or 0, *(window.through for window in state.windows)])
     open_windows = {window.number for window in state.windows}
     state.leftovers = [w for (w,) in rows("SELECT DISTINCT window FROM chunks") if w not in open_windows]
     return state
+
+
+def _window(*row: Any) -> WindowRow:
+    window = WindowRow(*row)
+    decoded_schema(window.schema)
+    return window
+
+
+def _schema(window: int, name: bytes, body: bytes) -> tuple[tuple[int, bytes], Schema]:
+    return (window, name), decoded_schema(body)
+
+
+def _tally(window: int, model: str, version: str, agent: str, counts: bytes) -> tuple[int, str, str, str, Tally]:
+    return window, model, version, agent, Tally(*msgpack.unpackb(counts))
+
+
+def _memory(model: str, version: str, metric: str, agent: str, data: bytes) -> tuple[str, str, str, str, Any]:
+    kept = unpack_state(data)
+    if not isinstance(kept, dict):
+        raise TypeError(f"the memory of a metric is a {type(kept).__name__}")
+    return model, version, metric, agent, kept
+
+
+def _owner(*row: Any) -> None:
+    msgpack.unpackb(row[-1])
+
+
+def _as_tuple(*row: Any) -> tuple[Any, ...]:
+    return row
+
+
+@lru_cache
+def decoded_schema(body: bytes) -> Schema:
+    """Return the schema of a body; an empty one is that of a window which has no rows yet."""
+    return decode_schema(body, schema_hash(body)) if body else Schema()
 
 
 def chunk_ids(window: WindowRow, newest: int, connection: sqlite3.Connection) -> list[int]:

@@ -23,10 +23,12 @@ from zmon._wire.frames import pack
 from zmon.batch import Array, Names, Schema
 from zmon_collector.storage import restatement_queue
 from zmon_collector.storage.chunk_codec import ChunkRecord
+from zmon_collector.storage.sealed import SealedTable
 from zmon_collector.windows.fit import reorder
 
 # The outcome of a label, as whole numbers in the column `label_outcomes`; plugins know the names, in this order.
 JOINED, UNKNOWN, DUPLICATE, CONFLICT, REPEATED = range(5)
+OWNERS = SealedTable("label_owners", "owner, model, version, task, classes")
 OVERHEAD = 120  # bytes of a kept row besides its id, agent and probabilities, both indices included
 SLICE = 2000  # rows deleted at a time
 MOST_DELETED = 20_000  # rows deleted in one transaction, so that a shorter horizon does not stop acknowledgements
@@ -138,9 +140,7 @@ class Joined(NamedTuple):
 def join(work: JoinWork, connection: sqlite3.Connection) -> Joined:
     """Keep, match and expire. Called again when the transaction was rolled back."""
     pairing = _Pairing(connection, work.classes)
-    connection.executemany(
-        "INSERT OR IGNORE INTO label_owners (owner, model, version, task, classes) VALUES (?, ?, ?, ?, ?)", work.owners
-    )
+    OWNERS.write_new(work.owners, connection)
     for moved in work.moved:
         _move(moved, connection)
     grown = sum(pairing.keep(block) for block in work.predicted)

@@ -36,6 +36,15 @@ ALTER TABLE restate ADD COLUMN rest REAL DEFAULT 2;       -- seconds, after the 
 CREATE INDEX restate_by_due ON restate (due, start);
 """
 
+SEALED = (
+    *("streams", "windows", "schemas", "tallies", "agents", "spans", "memory", "heard"),
+    *("cursors", "label_owners", "predictions", "labels_waiting", "alerts", "refused"),
+)
+# The checksum of a row's other columns; NULL in rows that an older release wrote.
+PROGRESS = f"""
+{" ".join(f"ALTER TABLE {table} ADD COLUMN crc INTEGER;" for table in SEALED)}
+"""
+
 TABLES = """
 CREATE TABLE store (name BLOB);  -- its id, sent to publishers with each acknowledgement
 INSERT INTO store (name) VALUES (randomblob(8));
@@ -65,7 +74,11 @@ CREATE TABLE settled (reader TEXT PRIMARY KEY, sequence INTEGER, done INTEGER) W
 CREATE TABLE refused (id INTEGER PRIMARY KEY, reader TEXT, sequence INTEGER, at REAL, code TEXT, description TEXT,
     sample BLOB);
 """
-MIGRATIONS = (LABELS, RESTS)  # each turns a file of one version into one of the next; a new file gets them all
+MIGRATIONS = (
+    LABELS,
+    RESTS,
+    PROGRESS,
+)  # each turns a file of one version into one of the next; a new file gets them all
 VERSION = 1 + len(MIGRATIONS)
 
 

@@ -165,7 +165,9 @@ def test_everything_of_a_silent_model_goes_and_nothing_of_another() -> None:
     scene.live_on(DAY)
     scene.publish("new", leave=False)
     for version in ("old", "new"):
-        scene.connection.execute("INSERT INTO label_owners VALUES (?, 'm', ?, '', x'')", (hash(version), version))
+        scene.connection.execute(
+            "INSERT INTO label_owners (owner, model, version) VALUES (?, 'm', ?)", (hash(version), version)
+        )
     scene.live_on(FORGET_MODEL - DAY / 2)
     assert set(scene.ingestor.models) == {("m", "new")}
     assert not scene.engine.memory.of(("m", "old"))
