@@ -24,6 +24,7 @@ from zmon_collector.ingest.ingestor import Ingestor
 from zmon_collector.ingest.receiver import Receiver
 from zmon_collector.ingest.retention import Retention
 from zmon_collector.loading import sink_is_on
+from zmon_collector.pauses import Pauses
 from zmon_collector.plugins import Registry
 from zmon_collector.storage.database import Database
 from zmon_collector.telemetry import Telemetry
@@ -51,9 +52,10 @@ class Parts:
         self.ingestor = Ingestor(config, self.policies, telemetry, self.engine, journal=collector.journal == "on")
         self.retention = Retention(self.ingestor)
         self.database = Database(collector.data_dir / "state.sqlite", telemetry, wake)
-        self.checkpoint_policy = CheckpointPolicy(self.ingestor, self.database)
         first = next_sequence(collector.data_dir)
         self.outbox = Outbox(self.database, telemetry, limit=limits.outbox_bytes, keep=limits.outbox_age, first=first)
+        self.checkpoint_policy = CheckpointPolicy(self.ingestor, self.database, self._other_bytes)
+        self.pauses = Pauses(self.engine, self.database, self.ingestor, self.checkpoint_policy)
         self.dead_letters = DeadLetters(self.database, telemetry, rows=limits.refused_rows, keep=limits.refused_age)
         self.alert_worker = AlertWorker(config, self.database, self.outbox, telemetry)
         declared = declarations(state.metric for state in registry.metrics.values())
@@ -68,6 +70,10 @@ class Parts:
             self.alert_worker,
             HistoryDelivery(self.live, self.outbox, telemetry),
         )
+
+    def _other_bytes(self) -> int:
+        """Return the bytes of state.sqlite that have budgets of their own: labels and reports."""
+        return self.ingestor.late.kept_bytes + self.outbox.nbytes
 
     def _announce(self, report: Report) -> None:
         self.metrics_page.newest.record(report)
@@ -94,6 +100,7 @@ class Parts:
             behind=self.outbox.behind(),
             aside=dict(self.dead_letters.counts),
             sinks=self.deliveries.states(),
+            paused=self.pauses.current(),
             sample_rows_lowered_to=self.engine.smallest_sample,
             counters=dict(self.telemetry.snapshot()),
             plugins=tuple(self.registry.table()),

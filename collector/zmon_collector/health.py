@@ -4,20 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 _NOTEWORTHY = {  # counters that an operator should know about once they are not zero
     "agents_over_limit": "more agents than limits.agents: the newer ones count for the rollup only",
     "outbox_dropped": "reports were dropped before every sink had them",
     "refused_dropped": "set-aside samples were discarded: limits.refused_rows or refused_age",
+    "windows_closed_early": "windows were closed early because the journal was full: raise limits.journal_bytes",
     "chunks_damaged": "damaged rows were found in the journal and count as lost",
 }
+LONG_PAUSE = 10.0  # seconds without accepting rows, after which an operator should look
 _INTERNAL = {"plugins", "disk_full", "journal_limit", "damaged_files", "failing"}  # not in the plain data
 
 
 def _gauge(text: str) -> Any:
     """Declare a number that /metrics shows as a gauge, with this text."""
     return field(default=0, metadata={"gauge": text})
+
+
+class Pause(NamedTuple):
+    """A reason for which no rows are accepted: its name, its age, seconds without progress, and what ends it."""
+
+    by: str
+    seconds: float
+    stalled: float
+    ends: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data."""
+        return {"by": self.by, "seconds": round(self.seconds, 3), "ends": self.ends}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +57,7 @@ class HealthReport:
     behind: Mapping[str, int] = field(default_factory=dict)  # reports that wait, by sink
     aside: Mapping[str, int] = field(default_factory=dict)  # dead letters, by sink
     sinks: Mapping[str, str] = field(default_factory=dict)  # their states
+    paused: tuple[Pause, ...] = ()  # why no rows are accepted
     sample_rows_lowered_to: int = 0
     counters: Mapping[str, int] = field(default_factory=dict)
     plugins: tuple[dict[str, Any], ...] = ()  # rows of `zmon plugins`
@@ -60,6 +76,7 @@ class HealthReport:
         """Return plain data, as the admin socket and the HTTP API give it."""
         names = (key.name for key in fields(self) if key.name not in _INTERNAL)
         plain = {name: _plain(getattr(self, name)) for name in names}
+        plain["paused"] = [pause.as_dict() for pause in self.paused]
         return {"status": self.status, "problems": self.problems, **plain}
 
     @property
@@ -68,8 +85,16 @@ class HealthReport:
         problems = []
         if self.disk_full:
             problems.append("the disk is full: nothing is acknowledged, publishers keep their rows")
-        if self.journal_bytes > self.journal_limit:
-            problems.append("the journal is at limits.journal_bytes: no rows are accepted until windows close")
+        if self.journal_bytes - self.label_bytes - self.outbox_bytes > self.journal_limit:
+            problems.append(
+                "the journal is at limits.journal_bytes: rows are accepted once checkpoints have freed some of it; "
+                "raise limits.journal_bytes"
+            )
+        problems += [
+            f"no rows have been accepted for {pause.seconds:.0f} s ({pause.by}); this ends by {pause.ends}"
+            for pause in self.paused
+            if pause.seconds >= LONG_PAUSE
+        ]
         problems += [f"a damaged file was set aside as {name}" for name in self.damaged_files]
         problems += self.failing
         for sink, count in self.aside.items():

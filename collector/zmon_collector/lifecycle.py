@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from zmon_collector.build import Parts
 from zmon_collector.ingest.recovery import Recovery
-from zmon_collector.storage import journal
+from zmon_collector.storage import journal, label_join
 from zmon_collector.windows.window import Now
 
 log = logging.getLogger("zmon.collector")
@@ -22,6 +22,7 @@ def restore(parts: Parts, now: Now, wake: Callable[[], None]) -> Recovery:
     state = parts.database.call(journal.load)
     if parts.config.collector.journal == "on":
         parts.ingestor.store_id = state.store_id
+    parts.ingestor.late.kept_bytes = parts.database.call(label_join.kept_bytes)
     recovery = Recovery(state, parts.ingestor, parts.database, wake)
     recovery.restore(now)
     parts.database.call(lambda connection: parts.outbox.load(connection, parts.deliveries.names))

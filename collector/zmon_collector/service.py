@@ -38,8 +38,6 @@ TICK = 0.05  # seconds that a turn waits to be woken
 LOOK_EVERY = 1.0  # seconds between two looks at the collector's health
 SETTLE = 2.0  # seconds after a start in which publishers reconnect and no window closes
 TURN_MESSAGES = 256  # handled in one turn
-ENGINE_BYTES = 64 * 2**20  # of rows that wait for metrics; beyond it nothing more is accepted
-DATABASE_BYTES = 64 * 2**20  # of rows that wait for the disk; the same
 LEAST_INFLIGHT = 64 * 2**10  # bytes that any publisher may send ahead of acknowledgements
 EXIT_WAIT = 10.0  # seconds that metrics get at the end, beyond their timeout
 
@@ -63,7 +61,7 @@ class Service:
         self._parts = parts = Parts(config, registry or load_plugins(config), self.wakeup.set)
         self.telemetry, self.registry = parts.telemetry, parts.registry
         self.receiver, self.ingestor, self.database = parts.receiver, parts.ingestor, parts.database
-        self.checkpoint_policy, self.retention = parts.checkpoint_policy, parts.retention
+        self.checkpoint_policy, self.pauses, self.retention = parts.checkpoint_policy, parts.pauses, parts.retention
         self.engine, self.restater = parts.engine, parts.restater
         self.outbox, self.deliveries = parts.outbox, parts.deliveries
         self.alert_worker, self.live = parts.alert_worker, parts.live
@@ -147,8 +145,10 @@ class Service:
             self.reloader.reload_or_log()
         self._answer_requests(now)
         self._add_joined()
-        if self._has_room():
+        accepts = self.pauses.look(now, self.recovery.replayed if self.recovery is not None else None)
+        if self.pauses.has_room_for_replay:
             self._replay()
+        if accepts:
             self._receive(now)
         self.close_due(now)
         self._commit(now)
@@ -172,21 +172,6 @@ class Service:
             self.live.health = self.health()  # an operator sees this moment, not the last look
         while self.receiver.requests:
             self.message_handler.handle(self.receiver.requests.popleft(), now)
-
-    def _has_room(self) -> bool:
-        """Return whether more rows are accepted; if not, they stay with their publishers. Each pause is counted."""
-        for queue, is_full in (
-            ("metrics", self.engine.backlog > ENGINE_BYTES),
-            ("disk", self.database.pending_bytes > DATABASE_BYTES),
-            # For a moment only: a checkpoint must not be taken while labels of its window are being joined, and with
-            # new rows there would always be a join under way.
-            ("labels", self.checkpoint_policy.waiting),
-            ("journal_bytes", self.database.used_bytes > self.config.limits.journal_bytes),
-        ):
-            if is_full:
-                self.telemetry.count("paused", queue)
-                return False
-        return True
 
     # --- ingest ------------------------------------------------------------------------------------------------------
 

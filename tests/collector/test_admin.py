@@ -6,6 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pytest
+from zmon_collector import pauses
 from zmon_collector.config import Config
 from zmon_collector.config.sections import LimitsSection, WebSection
 
@@ -13,7 +15,10 @@ from tests.support.collectors import answer
 from tests.support.waiting import until
 
 
-def test_an_operator_is_answered_while_nothing_is_taken_in(collect: Callable[..., Any]) -> None:
+def test_an_operator_is_answered_while_nothing_is_taken_in(
+    collect: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pauses, "ENGINE_BYTES", -1)
     full = Config(web=WebSection(enabled=False), limits=LimitsSection(journal_bytes=1))
     collector = collect(config=full)
     publisher = collector.publisher(classes=2)
@@ -22,6 +27,9 @@ def test_an_operator_is_answered_while_nothing_is_taken_in(collect: Callable[...
     health = answer(collector.folder)  # the question does not wait behind the message
     assert health["status"] == "degraded"
     assert any("limits.journal_bytes" in problem for problem in health["problems"])
+    assert [(pause["by"], pause["ends"]) for pause in health["paused"]] == [
+        ("metrics", "the metrics, which compute the rows that wait for them")
+    ]
     assert not publisher.flush(0.1)
     publisher.close(0.1)
 

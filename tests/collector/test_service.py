@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gc
+import os
+import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +17,11 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from zmon_collector import service
 from zmon_collector.cli.main import cli
+from zmon_collector.ingest.receiver import Receiver
+from zmon_collector.reloader import Reloader
+from zmon_collector.storage.database import Database
 
 from tests.support.waiting import until
 from zmon._transport import engine
@@ -26,19 +32,80 @@ def test_what_is_there_at_the_start_is_not_looked_through_for_garbage(
 ) -> None:
     """A look through all objects would stop every thread for a tenth of a second."""
     frozen = []
-    service = SimpleNamespace(
+    stub = SimpleNamespace(
         start=lambda: None,
         run=lambda: frozen.append(gc.get_freeze_count()),
         failed=False,
         engine=SimpleNamespace(stuck_threads=0),
     )
-    monkeypatch.setattr("zmon_collector.cli.collect.Service", lambda *_, **__: service)
+    monkeypatch.setattr("zmon_collector.cli.collect.Service", lambda *_, **__: stub)
     monkeypatch.setattr("signal.signal", lambda *_: None)
     try:
         assert CliRunner().invoke(cli, ["collect", "--data-dir", str(tmp_path)]).exit_code == 0
     finally:
         gc.unfreeze()
     assert frozen[0] > 10_000
+
+
+@pytest.fixture
+def own_signals() -> Iterator[None]:
+    """Give back the handlers, and what is frozen, after a collector that ran in the test's main thread."""
+    numbers = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT)
+    before = [signal.getsignal(number) for number in numbers]
+    yield
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
+    gc.unfreeze()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["TERM", "INT"])
+@pytest.mark.parametrize("moment", ["load", "open", "bound"])
+@pytest.mark.usefixtures("own_signals")
+def test_a_signal_during_the_start_ends_it_properly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, moment: str, number: int
+) -> None:
+    owner, name = {
+        "load": (service, "load_plugins"),
+        "open": (Database, "open"),
+        "bound": (Receiver, "start"),  # whoever waits for the port sends it at once
+    }[moment]
+    inner = getattr(owner, name)
+
+    def signalled(*arguments: Any) -> Any:
+        result = inner(*arguments)
+        os.kill(os.getpid(), number)
+        return result
+
+    monkeypatch.setattr(owner, name, signalled)
+    with caplog.at_level("INFO", "zmon.collector"):
+        result = CliRunner().invoke(cli, ["collect", "--no-web", "--bind", f"ipc://{tmp_path}/data",
+                                          "--data-dir", str(tmp_path / "d")])  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert any(line.startswith("stopped") for line in caplog.messages)
+
+
+@pytest.mark.usefixtures("own_signals")
+def test_a_reload_that_is_requested_during_the_start_comes_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, reload = Receiver.start, Reloader.reload_or_log
+    happened = []
+
+    def signalled(receiver: Receiver) -> None:
+        start(receiver)
+        os.kill(os.getpid(), signal.SIGHUP)
+        happened.append("bound")
+
+    def noted(reloader: Reloader) -> None:
+        reload(reloader)
+        happened.append("reloaded")
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Receiver, "start", signalled)
+    monkeypatch.setattr(Reloader, "reload_or_log", noted)
+    arguments = ["collect", "--no-web", "--bind", f"ipc://{tmp_path}/data", "--data-dir", str(tmp_path / "d")]
+    assert CliRunner().invoke(cli, arguments).exit_code == 0
+    assert happened == ["bound", "reloaded"]
 
 
 def test_a_data_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
@@ -76,9 +143,9 @@ def test_rows_that_a_collector_took_are_acknowledged_before_it_ends(
 def test_a_signal_may_come_while_the_thread_holds_the_lock_of_its_wakeup(collect: Callable[..., Any]) -> None:
     """Its handler runs in that thread: a lock that it waits for would never be released."""
     collector = collect()
-    service = collector.service
-    with service.wakeup._cond:
-        for ask in (service.request_reload, service.stop):
+    running = collector.service
+    with running.wakeup._cond:
+        for ask in (running.request_reload, running.stop):
             handler = threading.Thread(target=ask, daemon=True)
             handler.start()
             handler.join(60)

@@ -38,21 +38,48 @@ def collect(path: Path | None, print_config: bool, **options: Any) -> None:
         click.echo(configuration.dump(config))
         return
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    signals = _Signals()  # before anything listens: whoever sees a port open may send a signal at once
     service = Service(config, read=lambda: configuration.load(path, **options))
+    signals.reach(service)
     service.start()
     gc.collect()
     gc.freeze()  # these objects stay: scanning them again would stop every thread for a tenth of a second
-
-    def end(number: int, _: object) -> None:
-        signal.signal(number, signal.SIG_DFL)
-        service.stop()
-
-    signal.signal(signal.SIGHUP, lambda number, frame: service.request_reload())
-    signal.signal(signal.SIGTERM, end)
-    signal.signal(signal.SIGINT, end)
     service.run()
     code = FAILED if service.failed else 0
     if service.engine.stuck_threads:  # a thread that a stuck metric holds would keep the interpreter from ending
         logging.shutdown()
         os._exit(code)
     sys.exit(code)
+
+
+class _Signals:
+    """Passes signals on to the service; those that come before there is one are remembered.
+
+    SIGTERM and SIGINT end it, a second one ends the process at once. SIGHUP reloads, after the start.
+    """
+
+    def __init__(self) -> None:
+        self._service: Service | None = None
+        self._ending = self._reloading = False
+        signal.signal(signal.SIGHUP, self._reload)
+        signal.signal(signal.SIGTERM, self._end)
+        signal.signal(signal.SIGINT, self._end)
+
+    def reach(self, service: Service) -> None:
+        """Pass signals on to this service, with those that came before."""
+        self._service = service
+        if self._ending:
+            service.stop()
+        if self._reloading:
+            service.request_reload()
+
+    def _end(self, number: int, _: object) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        self._ending = True
+        if self._service is not None:
+            self._service.stop()
+
+    def _reload(self, *_: object) -> None:
+        self._reloading = True
+        if self._service is not None:
+            self._service.request_reload()

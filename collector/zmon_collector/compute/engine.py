@@ -66,6 +66,11 @@ class Engine:
         return self._scheduler.builtin.nbytes + self._batcher.nbytes
 
     @property
+    def gathered(self) -> int:
+        """Bytes of rows that no step has yet."""
+        return self._batcher.nbytes
+
+    @property
     def longest_queue(self) -> int:
         """Bytes of rows that wait for the executor that has most of them."""
         return max(executor.nbytes for executor in self._scheduler.executors.values())

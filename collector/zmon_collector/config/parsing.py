@@ -55,6 +55,7 @@ def load(path: Path | None, *, web: str | None = None, no_web: bool = False, **o
     if no_web:
         config = replace(config, web=replace(config.web, enabled=False))
     _check_bind(config)
+    _check_limits(config, data.get("limits", {}))
     return config
 
 
@@ -120,4 +121,16 @@ def _check_bind(config: Config) -> None:
             raise ConfigurationError(
                 f"[collector] {name} = {address!r} is open to the network, where anybody could send and listen; bind "
                 "to 127.0.0.1, give [security] a secret_key_file, or set insecure = true if the network is trusted"
+            )
+
+
+def _check_limits(config: Config, given: Mapping[str, object]) -> None:
+    """Refuse limits that contradict each other; defaults give way."""
+    limits = config.limits
+    for name in ("inflight_bytes", "message_bytes"):
+        value = getattr(limits, name)
+        if name in given and value > limits.journal_bytes:
+            raise ConfigurationError(
+                f"[limits] {name} = {value} is more than journal_bytes = {limits.journal_bytes}: what is sent ahead of "
+                f"acknowledgements would fill the journal; lower {name}, or raise journal_bytes"
             )

@@ -214,6 +214,7 @@ class Ingestor:
         for number, record in self.late.completed(joined, self.telemetry):
             unreported = self.unreported[number]
             self.models[unreported.model].windows.include_agent(unreported.window, record.agent)
+            unreported.nbytes += sum(column.nbytes for column in record.columns.values())
             batch = Batch(unreported.window.schema, record.columns, record.rows)
             self.engine.add_rows(unreported.model, unreported.window, AgentRows(record.agent, batch))
         self.late.release(windows)
@@ -232,6 +233,11 @@ class Ingestor:
         """Hand windows that are due to the engine; with `hold`, after a start, none by the collector's clocks."""
         for model in self.models.values():
             self._close(model, [*model.windows.close_due(now, hold=hold), *model.windows.close_unplaced(now)])
+
+    def close_early(self, key: ModelKey) -> OpenWindow | None:
+        """Have the oldest open window of a model closed with the next turn, though it is not due; return it."""
+        model = self.models.get(key)
+        return model.windows.close_oldest() if model is not None else None
 
     def close_all(self, now: Now) -> None:
         """Hand every open window to the engine."""

@@ -195,6 +195,7 @@ class Recovery:
 
     def replay(self, record: ChunkRecord, row: WindowRow, window: OpenWindow) -> None:
         """Give a record's rows to the engine."""
+        self._ingestor.unreported[row.number].nbytes += sum(column.nbytes for column in record.columns.values())
         if "label_outcomes" in record.columns:  # joined before it was journaled
             # The earlier run may have ended before the journal had this agent's counts, and it may have no rows here.
             self._model(row.model, row.version).windows.include_agent(window, record.agent)
@@ -208,7 +209,6 @@ class Recovery:
         seed = stream_seed(record.stream)
         rows = AgentRows(record.agent, batch, seed, record.numbers)
         self._engine.add_rows((row.model, row.version), window, rows)
-        self._ingestor.unreported[row.number].nbytes += sum(column.nbytes for column in record.columns.values())
         self.replayed += record.rows
 
     def _complete(self, row: WindowRow, window: OpenWindow) -> None:

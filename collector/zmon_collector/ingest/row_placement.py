@@ -27,6 +27,12 @@ class UnreportedWindow:
     window: OpenWindow
     schemas: set[bytes] = field(default_factory=set)  # journaled with it
     nbytes: int = 0  # of rows since the last checkpoint
+    checkpoint_bytes: int = 0  # of the last checkpoint
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes on disk that go when the window's report is written."""
+        return self.nbytes + self.checkpoint_bytes
 
 
 class RowPlacement:

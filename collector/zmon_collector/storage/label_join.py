@@ -153,8 +153,13 @@ def join(work: JoinWork, connection: sqlite3.Connection) -> Joined:
     records: dict[int, list[ChunkRecord]] = defaultdict(list)
     for window, record in pairing.records():
         records[window].append(record)
+    return Joined(dict(records), evicted, kept_bytes(connection))
+
+
+def kept_bytes(connection: sqlite3.Connection) -> int:
+    """Return the bytes of all rows and labels that wait for each other."""
     (kept,) = connection.execute("SELECT kept FROM label_bytes").fetchone()
-    return Joined(dict(records), evicted, kept)
+    return int(kept)
 
 
 class _Pairing:
@@ -325,7 +330,7 @@ def _trim(work: JoinWork, connection: sqlite3.Connection) -> int:
 
     Returns how many rows without a label the limit of bytes has cost; those that are too old are not counted.
     """
-    (kept,) = connection.execute("SELECT kept FROM label_bytes").fetchone()
+    kept = kept_bytes(connection)
     evicted = freed = deleted = 0
     before = work.sweep.kept_before if work.sweep is not None else 0.0
     for table, age, unlabelled in (("predictions", "kept", "label IS NULL"), ("labels_waiting", "received", "1")):

@@ -47,7 +47,7 @@ class WindowManager:
         self._unplaced_since = 0.0
         self._numbers = numbers or count(1)
         self._agents: dict[str, _Agent] = {}
-        self._forced: list[OpenWindow] = []  # closed at limits.open_windows, not returned by close_due yet
+        self._forced: list[OpenWindow] = []  # closed early, not returned by close_due yet
 
     def drain_changes(self) -> Changes:
         """Return what has changed since the last call."""
@@ -190,9 +190,7 @@ class WindowManager:
         self.unplaced = {}
         self.open[start] = window
         if len(self.open) > self.rules.open_windows:
-            oldest = self.open.pop(min(self.open))
-            self._close(oldest)
-            self._forced.append(oldest)
+            self.close_oldest()
         return window
 
     def _decide(self, window: OpenWindow, schema: Schema) -> None:
@@ -246,6 +244,15 @@ class WindowManager:
         ):
             window.passed = now.mono
         return not hold and window.passed is not None and now.mono - window.passed >= self.rules.max_wait
+
+    def close_oldest(self) -> OpenWindow | None:
+        """Close and return the oldest open window, though it is not due, for a limit's sake; `close_due` returns it."""
+        if not self.open:
+            return None
+        oldest = self.open.pop(min(self.open))
+        self._close(oldest)
+        self._forced.append(oldest)
+        return oldest
 
     def close_all(self) -> list[OpenWindow]:
         """Close and return every window, oldest first."""
