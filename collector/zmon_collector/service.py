@@ -160,7 +160,7 @@ class Service:
             health = self.health()
             self.metrics_page.update(health)
             self.live.record_health(health, now.mono)
-        self.live.refresh_previews(now.mono)
+        self.live.turn(now.mono)
 
     def _wait(self) -> None:
         self.wakeup.wait(TICK)

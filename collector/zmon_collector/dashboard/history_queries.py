@@ -6,7 +6,7 @@ import json
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, groupby
 from typing import NamedTuple
 
 import numpy as np
@@ -33,7 +33,6 @@ class KnownModel(NamedTuple):
     first: int
     newest: int
     period: int
-    windows: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +62,45 @@ class PointQuery:
 
 
 def list_models(db: sqlite3.Connection) -> list[KnownModel]:
-    """Return models and versions, those with the newest windows first."""
-    rows = db.execute(
-        "SELECT model, version, min(start), max(start), max(end - start), count(*) FROM report WHERE sequence >= 0"
-        " GROUP BY model, version ORDER BY max(start) DESC, model, version"
-    )
-    return [KnownModel(*row) for row in rows]
+    """Return models and versions, those with the newest windows first.
+
+    Each is found by index, with a few rows read of it: a history has millions of windows.
+    """
+    models: list[KnownModel] = []
+    after = ("", "")
+    while (name := _next_model(db, *after)) is not None:
+        after = name
+        first, newest = (
+            db.execute(
+                'SELECT start, "end" FROM report WHERE model = ? AND version = ? AND +sequence >= 0'
+                f" ORDER BY start {order} LIMIT 1",
+                name,
+            ).fetchone()
+            for order in ("ASC", "DESC")
+        )
+        if newest is not None:  # else only restated windows are left
+            models.append(KnownModel(*name, first[0], newest[0], newest[1] - newest[0]))
+    return sorted(models, key=lambda known: (-known.newest, known.model, known.version))
+
+
+def _next_model(db: sqlite3.Connection, model: str, version: str) -> tuple[str, str] | None:
+    """Return the model and version after this one. Two queries, since SQLite scans for a comparison of pairs."""
+    for where, given in (("model = ? AND version > ?", (model, version)), ("model > ?", (model,))):
+        row: tuple[str, str] | None = db.execute(
+            f"SELECT model, version FROM report WHERE {where} ORDER BY model, version LIMIT 1", given
+        ).fetchone()
+        if row is not None:
+            return row
+    return None
+
+
+def list_reports(db: sqlite3.Connection, model: str, version: str, start: int) -> list[tuple[int, int]]:
+    """Return the reports of windows from `start` on, as (start, sequence), the oldest first."""
+    return db.execute(
+        "SELECT start, sequence FROM report WHERE model = ? AND version = ? AND start >= ? AND +sequence >= 0"
+        " ORDER BY start, sequence",
+        (model, version, start),
+    ).fetchall()
 
 
 def list_agents(db: sqlite3.Connection, model: str, version: str) -> list[str]:
@@ -180,15 +212,19 @@ def _unpack(
         for number, ids in db.execute("SELECT id, ids FROM layout WHERE bundle = ?", (bundle,))
     }
     arrays = {number: np.array(pairs, dtype=np.intp).reshape(-1, 2) for number, pairs in layouts.items()}
-    times = np.unique(np.array([start for start, _, _ in rows], dtype=np.int64))
-    values = np.full((len(times), len(order)), np.nan)
+    times, place = np.unique(np.array([start for start, _, _ in rows], dtype=np.int64), return_inverse=True)
+    values, known = np.zeros((len(times), len(order))), np.zeros((len(times), len(order)), dtype=bool)
     counter = target_type(Value(shared["what"], 0.0)) == "counter"
-    for row, (_, layout, numbers) in zip(np.searchsorted(times, [row[0] for row in rows]), rows, strict=True):
-        new = np.frombuffer(numbers, dtype="<f8")[arrays[layout][:, 0]]
-        where = arrays[layout][:, 1]
+    for layout, run in groupby(range(len(rows)), lambda i: rows[i][1]):  # most bundles have one layout all the time
+        some = list(run)
+        numbers = np.frombuffer(b"".join(rows[i][2] for i in some), dtype="<f8").reshape(len(some), -1)
+        cells = np.ix_(place[some], arrays[layout][:, 1])
+        known[cells] = True
         if counter:  # a later report of the same window carries further counts
-            new = new + np.nan_to_num(values[row, where])
-        values[row, where] = new
+            np.add.at(values, cells, numbers[:, arrays[layout][:, 0]])
+        else:
+            values[cells] = numbers[:, arrays[layout][:, 0]]
+    values[~known] = np.nan
     by_series = values.T
     if query.step:
         times, by_series = downsample(times, by_series, query.step, counter=counter)

@@ -68,8 +68,7 @@ def html_of(series: Sequence[TimeSeries], title: str) -> str:
 def _overview(models: Mapping[tuple[str, str], WrittenModel]) -> str:
     overview = Overview()
     for name, model in models.items():
-        newest = float(max(ts.times[-1] for ts in model.series))
-        overview.restore(*name, model.series, model.period, newest)
+        overview.restore(*name, model.series, model.period)
     rows = []
     for entry in overview.view(0.0):
         for who in (entry, *entry["agents"]):

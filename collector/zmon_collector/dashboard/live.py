@@ -7,7 +7,6 @@ import sqlite3
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 from zmon.contract import Point, Report, RowCounts, Window
@@ -17,10 +16,10 @@ from zmon_collector.alerts.worker import AlertWorker
 from zmon_collector.compute.details import Details
 from zmon_collector.compute.engine import Engine
 from zmon_collector.config import Config
-from zmon_collector.dashboard import history_queries
 from zmon_collector.dashboard.batch_tap import BatchTap
 from zmon_collector.dashboard.history_worker import HistoryWorker
-from zmon_collector.dashboard.overview import KEPT, MEASURES, Overview
+from zmon_collector.dashboard.overview import Overview
+from zmon_collector.dashboard.overview_restore import OverviewRestore
 from zmon_collector.dashboard.plugin_series import Declarations
 from zmon_collector.delivery.dispatch import Delivery
 from zmon_collector.delivery.outbox import Outbox
@@ -65,6 +64,7 @@ class Live:
         self.config = config
         self.history = HistoryWorker(config.collector.data_dir / "history.sqlite", web.keep, web.history_bytes)
         self.overview = Overview()
+        self._restore = OverviewRestore(self.history, self.overview)
         self.declared = declared
         self.details_of = details_of
         self.health = HealthReport()
@@ -79,19 +79,13 @@ class Live:
         self._preview_at = 0.0
 
     def start(self) -> None:
-        """Open the history and restore from it how the models fared."""
+        """Open the history. Nothing is read of it: `turn` restores the overview, while windows close."""
         self.history.start()
-        for entry in self.history.read(history_queries.list_models).result():
-            query = history_queries.PointQuery(
-                entry.model,
-                entry.version,
-                agents=None,
-                what=sorted({what for what, _ in MEASURES}),
-                stat=sorted({stat for _, stat in MEASURES}),
-                start=entry.newest - KEPT * entry.period,
-            )
-            series = self.history.read(partial(history_queries.read_series, query=query)).result()
-            self.overview.restore(entry.model, entry.version, series, entry.period, float(entry.newest + entry.period))
+
+    def turn(self, mono: float) -> None:
+        """Do what is due, on the collector's thread: part of the overview, previews of open windows."""
+        self._restore.turn(mono)
+        self.refresh_previews(mono)
 
     def stop(self) -> None:
         """Close the history, after the last report."""
@@ -106,16 +100,25 @@ class Live:
     def watch(self, models: frozenset[str]) -> None:
         """Keep previews of the open windows of these models, and of no others."""
         self._watched = models
+        for key in [key for key in self.partials.copy() if key[0] not in models]:
+            self.partials.pop(key, None)
 
     def record(self, report: Report) -> None:
         """Record the report of a closed window and notify viewers."""
         wall = time.time()
-        self.overview.record(report, wall)
-        self.recent_reports.append(report)
-        self.history.append(report, wall)
+        if all(recent.sequence != report.sequence for recent in self.recent_reports):  # else it is delivered again
+            self.recent_reports.append(report)
+        try:
+            self.history.append(report, wall)  # first: what is restored of a model has all windows that are recorded
+        finally:  # a window that cannot be stored is shown all the same
+            self.overview.record(report, wall)
+            self._show_closed(report)
+
+    def _show_closed(self, report: Report) -> None:
+        """Replace previews up to a closed window."""
         for preview in self.open_windows(report.model, report.version):
             if preview.window.start <= report.window.start:
-                del self.partials[report.model, report.version, preview.window.start]
+                self.partials.pop((report.model, report.version, preview.window.start), None)
         self._notify(report.model)
 
     def record_health(self, health: HealthReport, mono: float) -> None:
@@ -125,7 +128,7 @@ class Live:
         self._notify("")
 
     def refresh_previews(self, mono: float) -> None:
-        """Compute the open windows of watched models again, if it is time. Called on the collector's thread."""
+        """Compute the open windows of watched models again, if it is time."""
         if self._watched and mono >= self._preview_at:
             started = time.thread_time()
             self._engine.preview(self._watched, self._record_partial)

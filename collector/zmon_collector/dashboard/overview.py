@@ -1,10 +1,11 @@
-"""The state of every model and replica by its newest windows, for the overview and `zmon top`. Pure."""
+"""The state of every model and replica by its newest windows, for the overview and `zmon top`. No clock, no files."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+import threading
+from collections import Counter, OrderedDict, deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from zmon_collector.dashboard.timeseries import TimeSeries
 
 MODELS = 2000  # versions of models that are kept
 KEPT = 60  # windows of each replica
+REPORTS = 4 * KEPT  # reports of a model that are recognised when they are delivered again
 ENOUGH = 6  # windows before a change can be detected
 FLOOR = 0.03  # change of a share that a few hundred rows can show by chance
 DEVIATIONS = 5.0
@@ -58,7 +60,7 @@ class WindowSummary:
 
 @dataclass(slots=True)
 class RecentWindows:
-    """The newest windows of one replica or of the rollup.
+    """The newest windows of one replica or of the rollup, oldest first.
 
     `last_seen` is when the last window with rows arrived, on the collector's clock.
     """
@@ -68,24 +70,54 @@ class RecentWindows:
 
     def append(self, row: WindowSummary, last_seen: float) -> None:
         """Append a window that is newer; add the counts of one that is there already."""
-        if self.rows and row.start == self.rows[-1].start:  # counts that arrive later, in a report of their own
-            last = self.rows[-1]
-            row = replace(last, **{name: getattr(last, name) + getattr(row, name) for name in (*COUNTS, "rows")})
-            self.rows[-1] = row
-        elif not self.rows or row.start > self.rows[-1].start:
+        if not self.rows or row.start > self.rows[-1].start:
             self.rows.append(row)
+        else:  # counts that arrive later, in a report of their own
+            for i, earlier in enumerate(self.rows):
+                if earlier.start == row.start:
+                    self.rows[i] = _added(earlier, row)
+                    break
         if row.rows:
             self.last_seen = max(self.last_seen, last_seen)
 
+    def restore(self, rows: Iterable[WindowSummary]) -> None:
+        """Take in windows of the history: they are complete, and may be older than those that are there."""
+        known = {row.start: row for row in (*self.rows, *rows)}
+        self.rows = deque((known[start] for start in sorted(known)), maxlen=KEPT)
+        self.last_seen = max([self.last_seen, *(float(row.start + row.period) for row in self.rows if row.rows)])
+
+
+@dataclass(slots=True)
+class ModelWindows:
+    """What is kept of a model: windows by replica, "" for the rollup, and which reports they come from."""
+
+    agents: dict[str, RecentWindows] = field(default_factory=dict)
+    reports: OrderedDict[tuple[int, int], None] = field(default_factory=OrderedDict)  # by (start, sequence)
+
+    def note(self, reports: Iterable[tuple[int, int]]) -> bool:
+        """Note reports; return whether any was unknown."""
+        before = len(self.reports)
+        self.reports.update(dict.fromkeys(reports))
+        changed = len(self.reports) > before
+        while len(self.reports) > REPORTS:
+            self.reports.popitem(last=False)
+        return changed
+
 
 class Overview:
-    """Keeps the newest windows of all models; `view` returns their state."""
+    """Keeps the newest windows of all models; `view` returns their state. Any thread may use it."""
 
     def __init__(self) -> None:
-        self._models: dict[tuple[str, str], dict[str, RecentWindows]] = {}
+        self._lock = threading.Lock()
+        self._models: OrderedDict[tuple[str, str], ModelWindows] = OrderedDict()  # the first is silent for longest
+
+    @property
+    def full(self) -> bool:
+        """Whether a further model would displace one."""
+        return len(self._models) >= MODELS
 
     def record(self, report: Report, wall: float) -> None:
-        """Record a closed window."""
+        """Record a closed window. A report that was recorded before, or restored, changes nothing."""
         period = report.window.end - report.window.start
         measures: dict[str, dict[str, Any]] = {"": {}}
         for agent, value in report.points:
@@ -93,21 +125,41 @@ class Overview:
             if name and not (value.class_name or value.feat_name or value.segment_name):
                 by_name = measures.setdefault(agent or "", {})
                 by_name[name] = by_name.get(name, 0) + value.value if name in COUNTS else value.value
-        for name in COUNTS:  # the rollup has no such counts of its own
-            measures[""][name] = sum(by_name.get(name, 0) for agent, by_name in measures.items() if agent)
-        model = (report.model, report.version)
-        agents = self._models[model] = self._models.pop(model, {})  # moved to the end: the first is silent for longest
-        for agent, by_name in measures.items():
-            agents.setdefault(agent, RecentWindows()).append(
-                WindowSummary(report.window.start, period, **by_name), wall
-            )
-        for agent in [agent for agent, recent in agents.items() if agent and wall - recent.last_seen >= FORGET]:
-            del agents[agent]
-        while len(self._models) > MODELS:
-            del self._models[next(iter(self._models))]
+        _sum_counts(measures[""], [by_name for agent, by_name in measures.items() if agent])
+        key = (report.model, report.version)
+        with self._lock:
+            model = self._models.setdefault(key, ModelWindows())
+            self._models.move_to_end(key)
+            if not model.note([(report.window.start, report.sequence)]):
+                return
+            for agent, by_name in measures.items():
+                summary = WindowSummary(report.window.start, period, **by_name)
+                model.agents.setdefault(agent, RecentWindows()).append(summary, wall)
+            for agent in [agent for agent, recent in model.agents.items() if wall - recent.last_seen >= FORGET]:
+                if agent:
+                    del model.agents[agent]
+            while len(self._models) > MODELS:
+                self._models.popitem(last=False)
 
-    def restore(self, model: str, version: str, series: Iterable[TimeSeries], period: int, last_seen: float) -> None:
-        """Restore a model from the series of the history, after a start."""
+    def restore(
+        self,
+        model: str,
+        version: str,
+        series: Iterable[TimeSeries],
+        period: int,
+        reports: Sequence[tuple[int, int]] = (),
+    ) -> None:
+        """Add what the history has of a model, which may have closed windows meanwhile.
+
+        Parameters
+        ----------
+        model, version : str
+        series : iterable of TimeSeries
+        period : int
+            Seconds of a window.
+        reports : sequence of tuple
+            (start, sequence) of the reports that `series` come from.
+        """
         windows: dict[str, dict[int, dict[str, Any]]] = {}
         for ts in series:
             name = MEASURES.get((ts.get("what"), ts.get("stat")))
@@ -115,40 +167,68 @@ class Overview:
                 for start, value in zip(ts.times.tolist(), ts.values.tolist(), strict=True):
                     by_name = windows.setdefault(ts.get("agent_id"), {}).setdefault(start, {})
                     by_name[name] = by_name.get(name, 0) + int(value) if name in (*COUNTS, "rows") else value
-        agents = self._models.setdefault((model, version), {})
-        for agent, by_start in windows.items():
-            recent = agents.setdefault(agent, RecentWindows())
-            for start in sorted(by_start):
-                recent.append(WindowSummary(start, period, **by_start[start]), last_seen)
+        of_all = windows.setdefault("", {})
+        for start in {start for by_start in windows.values() for start in by_start}:
+            _sum_counts(of_all.setdefault(start, {}), [windows[agent].get(start, {}) for agent in windows if agent])
+        key = (model, version)
+        with self._lock:
+            if key not in self._models:
+                self._models[key] = ModelWindows()
+                self._models.move_to_end(key, last=False)  # models that have closed windows since are newer
+            kept = self._models[key]
+            kept.note(reports)
+            for agent, by_start in windows.items():
+                restored = (WindowSummary(start, period, **by_name) for start, by_name in by_start.items())
+                kept.agents.setdefault(agent, RecentWindows()).restore(restored)
 
     def view(self, wall: float, alerts: Iterable[dict[str, Any]] = ()) -> list[dict[str, Any]]:
         """Return every model with its replicas as plain data, the newest first."""
-        firing = [alert for alert in alerts if alert.get("state") == "firing"]
+        firing = Counter(
+            (alert.get("model"), alert.get("version", "")) for alert in alerts if alert.get("state") == "firing"
+        )
+        with self._lock:  # copies: windows close while this works
+            models = [
+                (key, [(agent, list(recent.rows), recent.last_seen) for agent, recent in sorted(model.agents.items())])
+                for key, model in self._models.items()
+            ]
         entries = []
-        for (model, version), agents in self._models.items():
-            count = sum((alert.get("model"), alert.get("version", "")) == (model, version) for alert in firing)
+        for (model, version), agents in models:
+            count = firing[model, version]
+            of_all = next(((rows, seen) for agent, rows, seen in agents if not agent), ([], 0.0))
             entry: dict[str, Any] = {"model": model, "version": version}
-            entry |= _summary(agents.get("", RecentWindows()), wall, alerted=bool(count))
+            entry |= _summary(*of_all, wall, alerted=bool(count))
             entry["alerts"] = count
             entry["agents"] = [
-                {"agent": agent, **_summary(recent, wall, alerted=False)}
-                for agent, recent in sorted(agents.items())
-                if agent and wall - recent.last_seen < FORGET
+                {"agent": agent, **_summary(rows, last_seen, wall, alerted=False)}
+                for agent, rows, last_seen in agents
+                if agent and wall - last_seen < FORGET
             ]
             entries.append(entry)
         return sorted(entries, key=lambda entry: (-entry["newest"], entry["model"], entry["version"]))
 
 
-def _summary(recent: RecentWindows, wall: float, *, alerted: bool) -> dict[str, Any]:
-    rows = list(recent.rows)
+def _sum_counts(of_all: dict[str, Any], of_agents: Sequence[dict[str, Any]]) -> None:
+    """Sum the counts of replicas: the rollup has none of its own."""
+    for name in COUNTS:
+        of_all[name] = sum(by_name.get(name, 0) for by_name in of_agents)
+
+
+def _added(earlier: WindowSummary, later: WindowSummary) -> WindowSummary:
+    """Return a window with the counts of two reports, and each other measure of the report that has it."""
+    counts = {name: getattr(earlier, name) + getattr(later, name) for name in (*COUNTS, "rows")}
+    measures = ((key.name, getattr(later, key.name)) for key in fields(later) if key.name not in counts)
+    return replace(earlier, **counts, **{name: value for name, value in measures if value is not None})
+
+
+def _summary(rows: list[WindowSummary], last_seen: float, wall: float, *, alerted: bool) -> dict[str, Any]:
     last = next((row for row in reversed(rows) if row.rows), rows[-1] if rows else WindowSummary(0, 1))
     issued = sum(row.rows + row.lost + row.rejected for row in rows)
     gone = {name: sum(getattr(row, name) for row in rows) for name in COUNTS}
     return {
-        "state": _state(recent, last, wall, alerted),
+        "state": _state(rows, last, last_seen, wall, alerted=alerted),
         "newest": last.start,
         "period": last.period,
-        "heard": recent.last_seen,
+        "heard": last_seen,
         "rows": last.rows,
         "rows_per_second": last.rows / last.period,
         **{name: getattr(last, name) for name in ("confidence", "accuracy", "estimated", "error", "drifted")},
@@ -162,23 +242,22 @@ def _summary(recent: RecentWindows, wall: float, *, alerted: bool) -> dict[str, 
     }
 
 
-def _state(recent: RecentWindows, last: WindowSummary, wall: float, alerted: bool) -> str:
+def _state(rows: list[WindowSummary], last: WindowSummary, last_seen: float, wall: float, *, alerted: bool) -> str:
     """Return the state in one word.
 
     silent: no rows for long. drifting: drift was detected, or confidence or accuracy left its range. degraded: rows of
     the newest window were lost, late, rejected or degraded. ok: none of these.
     """
-    if wall - recent.last_seen > SILENT_PERIODS * last.period + SILENT_EXTRA:
+    if wall - last_seen > SILENT_PERIODS * last.period + SILENT_EXTRA:
         return "silent"
-    if alerted or (last.drifted or 0.0) >= DRIFTED or any(_moved(recent, name) for name in ("confidence", "accuracy")):
+    if alerted or (last.drifted or 0.0) >= DRIFTED or any(_moved(rows, name) for name in ("confidence", "accuracy")):
         return "drifting"
-    newest = recent.rows[-1]
-    return "degraded" if any(getattr(newest, name) for name in COUNTS) else "ok"
+    return "degraded" if any(getattr(row, name) for row in rows[-1:] for name in COUNTS) else "ok"
 
 
-def _moved(recent: RecentWindows, name: str) -> bool:
+def _moved(rows: list[WindowSummary], name: str) -> bool:
     """Return whether the newest value lies far from the median window, in median absolute deviations."""
-    values = np.array([value for row in recent.rows if (value := getattr(row, name)) is not None])
+    values = np.array([value for row in rows if (value := getattr(row, name)) is not None])
     if len(values) < ENOUGH:
         return False
     distance = np.abs(values - np.median(values))

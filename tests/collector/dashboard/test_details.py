@@ -249,7 +249,7 @@ def test_a_file_of_the_first_schema_goes_on(tmp_path: Path) -> None:
     db.close()
     history.open()
     history.append(report(2, 10, all=b"2"), 10.0)
-    assert history.read(lambda db: [each.windows for each in history_queries.list_models(db)]) == [2]
+    assert history.read(lambda db: history_queries.list_reports(db, "m", "", 0)) == [(0, 1), (10, 2)]
     assert history.read(lambda db: history_queries.read_details(db, PointQuery("m", ""), "x", "", 9)) == [(10, b"2")]
     assert history.set_aside == 0
     history.close()

@@ -155,7 +155,7 @@ class Renderer:
         previews = self._live.open_windows(*name)
         if model is None and previews:  # its first window is still open
             oldest, newest = previews[0].window, previews[-1].window
-            return KnownModel(*name, oldest.start, newest.start, oldest.end - oldest.start, len(previews))
+            return KnownModel(*name, oldest.start, newest.start, oldest.end - oldest.start)
         return model
 
     def _query(self, params: QueryParams, model: KnownModel) -> PointQuery:
