@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
-from zmon_collector.config import parse
+from zmon_collector.config import load, parse
 from zmon_collector.config.reload import merged
 from zmon_collector.windows.window import NANO, Periods
 
@@ -52,6 +52,19 @@ def test_a_changed_period_takes_effect_behind_what_is_open(tmp_path: Path) -> No
     found = windows(running.folder)
     assert sum(found.values()) == 120
     assert {start: rows for (start, _), rows in found.items()} == {OLD: 60, **{OLD + 60 + 10 * i: 10 for i in range(6)}}
+
+
+def test_nothing_of_an_unchanged_file_waits_for_a_restart(tmp_path: Path) -> None:
+    path = tmp_path / "zmon.toml"
+    path.write_text(
+        '[collector]\nwindow = "10s"\nmodels = ["a*"]\n[limits]\nagents = 7\n[web]\nenabled = false\n'
+        '[metrics]\nexpect = { agents = 3 }\n[models.m]\nwindow = "1m"\nstats = ["p9*"]\n'
+        "[models.m.metrics.numeric_features]\nquantiles = [0.5, 0.9]\n[plugins.drift]\nlimit = { a = [1] }\n"
+        '[sinks.anodot_file]\nkeep = "3d"\n[[alerts]]\nname = "low"\nwhat = "accuracy"\nbelow = 0.9\nnotify = ["ops"]\n'
+        '[notify.ops]\nkind = "webhook"\nurl_env = "OPS_URL"\n'
+    )
+    config = load(path)
+    assert merged(config, load(path)) == (config, [])
 
 
 def test_sighup_reloads_and_a_wrong_file_changes_nothing(tmp_path: Path) -> None:

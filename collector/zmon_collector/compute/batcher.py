@@ -41,7 +41,8 @@ class MicroBatcher:
         agent = state.agents.get(rows.agent) or self._add_agent(state, rows.agent)
         if not is_late(batch):
             if not agent.rows:
-                agent.row_bytes = row_bytes(batch)
+                # In the sample it has all columns of the window, of which these rows may lack many.
+                agent.row_bytes = row_bytes(batch.take(slice(0, 1)).aligned(state.window.schema))
             agent.rows += batch.rows
         key = (id(batch.schema), batch.columns)
         micro_batch = agent.micro_batches.get(key)

@@ -37,7 +37,7 @@ class ContextFactory:
 
     def for_closing(self, state: WindowState, agents: Iterable[str], executor: MetricExecutor) -> MetricContexts:
         """Make the contexts in which metrics finish, by metric and agent, None for the rollup; samples come later."""
-        policy, memory = self.policies.of(state.model[0]), self.memory.of(state.model)
+        policy, memory = self.policies.of(state.model[0]), state.memory
         bare = {agent: replace(self.bare(state, agent), rows=_rows(state.window, agent)) for agent in [*agents, None]}
         contexts = {}
         for registered in executor.metric_states:

@@ -123,7 +123,7 @@ class Engine:
         key = model, window.start, window.number
         state = self._windows.get(key)
         if state is None:
-            state = self._windows[key] = WindowState(model, window)
+            state = self._windows[key] = WindowState(model, window, memory=self.memory.of(model))
         if state.referenced is not window.schema and not window.undecided:  # labels open windows that rows decide on
             state.reference, state.referenced = self.references.of(model, window.schema), window.schema
         return state

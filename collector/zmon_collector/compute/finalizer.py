@@ -121,7 +121,8 @@ class WindowFinalizer:
                 key: data for key, data in results.details.items() if key[1] not in state.failed and key[0] != OTHER
             }
             memory |= {key: kept for key, kept in results.memory.items() if key[0] not in state.failed}
-        self._contexts.memory.of(state.model).update(memory)
+        if not self._contexts.memory.update(state.model, state.memory, memory):
+            memory = {}
         self._budget.release(state)
         window = state.window
         rows = {agent: tally.frozen() for agent, tally in sorted(window.tallies.items())}

@@ -20,6 +20,14 @@ class MetricMemory:
         """Return what the metrics keep of a model."""
         return self._models.setdefault(model, {})
 
+    def update(self, model: ModelKey, memory: Memory, changes: Memory) -> bool:
+        """Change what a model's metrics keep; return False, and do nothing, if `memory`, which `of` returned, belongs
+        to a model that was forgotten since, even if it has been met again."""
+        if self._models.get(model) is not memory:
+            return False
+        memory.update(changes)
+        return True
+
     def restore(self, model: ModelKey, metric: str, agent: str | None, kept: dict[str, Any]) -> None:
         """Bring back what a metric kept in an earlier run."""
         self.of(model)[metric, agent] = kept

@@ -9,6 +9,7 @@ from enum import Enum
 from zmon.batch import Schema
 from zmon.reference import Profile
 from zmon_collector.compute.accumulate import AgentRows, Partial
+from zmon_collector.compute.memory import Memory
 from zmon_collector.compute.merge import MetricResults
 from zmon_collector.compute.sample import TOP, Sample
 from zmon_collector.windows.window import ModelKey, OpenWindow
@@ -68,6 +69,7 @@ class WindowState:
     window: OpenWindow
     reference: Profile | None = None
     referenced: Schema | None = None  # the window's schema for which `reference` was looked up
+    memory: Memory = field(default_factory=dict)  # of the model's metrics
     agents: dict[str, AgentPartial] = field(default_factory=dict)
     phase: Phase = Phase.OPEN
     outstanding: Counter[str] = field(default_factory=Counter)  # steps under way, by executor

@@ -58,6 +58,7 @@ class ModelPolicy:
             max_wait=common.max_wait if section.max_wait is None else section.max_wait,
             open_windows=self.config.limits.open_windows,
             agents=self.config.limits.agents,
+            features=self.config.limits.features,
         )
 
     @property

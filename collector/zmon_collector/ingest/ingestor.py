@@ -232,7 +232,8 @@ class Ingestor:
     def close_due(self, now: Now, *, hold: bool) -> None:
         """Hand windows that are due to the engine; with `hold`, after a start, none by the collector's clocks."""
         for model in self.models.values():
-            self._close(model, [*model.windows.close_due(now, hold=hold), *model.windows.close_unplaced(now)])
+            model.windows.place_counts(now)
+            self._close(model, model.windows.close_due(now, hold=hold))
 
     def close_early(self, key: ModelKey) -> OpenWindow | None:
         """Have the oldest open window of a model closed with the next turn, though it is not due; return it."""
@@ -242,7 +243,8 @@ class Ingestor:
     def close_all(self, now: Now) -> None:
         """Hand every open window to the engine."""
         for model in self.models.values():
-            self._close(model, [*model.windows.close_all(), *model.windows.close_unplaced(now, force=True)])
+            model.windows.place_counts(now, force=True)
+            self._close(model, model.windows.close_all())
 
     def _close(self, model: ModelState, windows: Sequence[OpenWindow]) -> None:
         for window in windows:
@@ -251,9 +253,11 @@ class Ingestor:
 
     def finish_window(self, closed: ClosedWindow) -> dict[str, Mapping[str, str]]:
         """Drop a window whose report is about to be written; return its agents' tags."""
-        self.unreported.pop(closed.number, None)
+        unreported = self.unreported.pop(closed.number, None)
         model = self.models.get(closed.model)
-        return {agent: model.tags[agent] for agent in closed.rows if agent in model.tags} if model else {}
+        # Of an agent that has counts and no rows in the window: the tags of its newest rows.
+        tags = {**(model.tags if model else {}), **(unreported.window.tags if unreported else {})}
+        return {agent: tags[agent] for agent in closed.rows if agent in tags}
 
     # --- forget ------------------------------------------------------------------------------------------------------
 
@@ -263,6 +267,7 @@ class Ingestor:
         self.turn.forgotten_agents += [(*model.key, agent) for agent in agents]
         for agent in agents:
             model.tags.pop(agent, None)
+            model.changed_tags.discard(agent)
 
     def forget(self, model: ModelKey) -> None:
         """Forget everything that is kept of a model, here, in the engine, and on disk with this turn."""
@@ -285,6 +290,7 @@ class Ingestor:
             turn = Turn(
                 turn.number,
                 spans=turn.spans,
+                periods=turn.periods,
                 forgotten_agents=turn.forgotten_agents,
                 heard=turn.heard,
                 forgotten_models=turn.forgotten_models,
@@ -294,6 +300,8 @@ class Ingestor:
     def _journal_model(self, turn: Turn, model: ModelState) -> None:
         changes, windows = model.windows.drain_changes(), model.windows
         turn.spans += [(*model.key, *span) for span in changes.spans]
+        if changes.periods:
+            turn.periods.append((*model.key, pack(windows.periods.plain())))
         if model.unnoted is not None:
             turn.heard.append((*model.key, model.unnoted))
             model.unnoted = None
@@ -307,6 +315,14 @@ class Ingestor:
         for number, agent in changes.counts:
             turn.counts.append((number, *model.key, agent, self._packed(windows, number, agent)))
         turn.agents += [(*model.key, agent, windows.newest(agent)) for agent in changes.agents if windows.knows(agent)]
+        tags = [(number, agent, self._tags(number, agent)) for number, agent in changes.tags]
+        tags += [(NO_WINDOW, agent, model.tags[agent]) for agent in model.changed_tags]
+        turn.tags += [(number, *model.key, agent, pack(dict(given))) for number, agent, given in tags if given]
+        model.changed_tags.clear()
+
+    def _tags(self, number: int, agent: str) -> Mapping[str, str]:
+        unreported = self.unreported.get(number)
+        return unreported.window.tags.get(agent, {}) if unreported else {}
 
     def _packed(self, windows: WindowManager, number: int, agent: str) -> bytes | None:
         unreported = self.unreported.get(number)  # None: finished since, and its counts are in its report

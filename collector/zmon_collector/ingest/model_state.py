@@ -20,7 +20,8 @@ class ModelState:
 
     key: ModelKey
     windows: WindowManager
-    tags: dict[str, Mapping[str, str]] = field(default_factory=dict)  # by agent
+    tags: dict[str, Mapping[str, str]] = field(default_factory=dict)  # by agent, those of its newest rows
+    changed_tags: set[str] = field(default_factory=set)  # agents whose tags are not journaled yet
     over_limit: bool = False  # limits.agents was exceeded, and that is logged
     last_seen: float = 0.0  # monotonic time of the last greeting, rows or labels
     unnoted: float | None = None  # wall time of the last sign of life, to be journaled with this turn
@@ -38,6 +39,12 @@ class ModelState:
         if now.mono - self._noted >= NOTED_EVERY:
             self._noted = now.mono
             self.unnoted = now.wall
+
+    def note_tags(self, agent: str, tags: Mapping[str, str]) -> None:
+        """Note the tags of an agent's newest rows."""
+        if tags and self.tags.get(agent) != tags:
+            self.tags[agent] = tags
+            self.changed_tags.add(agent)
 
     def restore(self, wall: float, now: Now) -> None:
         """Restore the last sign of life from the journal; time without a running collector counts as silence."""

@@ -91,6 +91,11 @@ class Recovery:
                 windows[number].tallies[agent] = tally
                 if tally.received:
                     windows[number].contributors.add(agent)
+        for number, model, version, agent, tags in state.tags:
+            if number == NO_WINDOW:
+                self._model(model, version).tags[agent] = tags
+            elif number in windows:
+                windows[number].tags[agent] = tags
         last_seen = {(model, version): wall for model, version, wall in state.heard}
         for key, restored in ingestor.models.items():
             restored.windows.change_rules(ingestor.policies.of(key[0]).rules)  # windows of the earlier run keep theirs
@@ -114,6 +119,8 @@ class Recovery:
             self._model(model, version)
         for owner in state.label_owners:
             self._ingestor.late.restore_owner(self._model(owner.model, owner.version), owner)
+        for key, steps in state.periods:
+            self._model(*key).windows.restore_periods(steps)
         for model, version, start, end in state.spans:
             self._model(model, version).windows.closed.add(start, end)
         for model, version, agent, newest in state.agents:

@@ -84,8 +84,7 @@ class RowPlacement:
         except Exception:  # the position has moved, so nobody sends these rows again
             arrival.refuse(fresh - settled, "internal", INTERNAL)
             raise
-        if arrival.schema.tags:
-            arrival.model.tags[arrival.agent] = arrival.schema.tags
+        arrival.model.note_tags(arrival.agent, arrival.schema.tags)
 
     def _settle_part(self, turn: Turn, arrival: BatchArrival, part: WindowSlice) -> None:
         """Settle rows of one window: in the window as far as they fit into it, or late, or rejected."""
@@ -112,6 +111,12 @@ class RowPlacement:
             raise
         if left_out:
             arrival.degrade(rows, "schema_conflict", left_out)
+        without_room = windows.without_room(arrival.schema)
+        if without_room:
+            most = (
+                f"the collector takes limits.features = {windows.rules.features} of all publishers of a model together"
+            )
+            arrival.degrade(rows, "schema_limits", f"{without_room} columns are left out; {most}")
         if self._journal:
             part = part._replace(batch=batch)
             self._write(turn, arrival, window, (part, fit))

@@ -21,7 +21,8 @@ from zmon_collector.storage.integrity import seal, unseal
 from zmon_collector.storage.sealed import DamagedRows, SealedTable
 from zmon_collector.windows.window import ModelKey, Tally
 
-MODEL_TABLES = ("spans", "agents", "memory", "label_owners", "heard")  # whose rows go when a model is forgotten
+# Whose rows go when a model is forgotten.
+MODEL_TABLES = ("spans", "agents", "memory", "label_owners", "heard", "periods", "tags")
 
 # The columns of `StreamRow` and `WindowRow` are in the order of their fields.
 STREAMS = SealedTable("streams", "id, topic, row, issued, tally, gone, heard")
@@ -32,11 +33,14 @@ AGENTS = SealedTable("agents", "model, version, agent, newest")
 SPANS = SealedTable("spans", 'model, version, start, "end"')
 HEARD = SealedTable("heard", "model, version, at")
 MEMORY = SealedTable("memory", "model, version, metric, agent, data")
+TAGS = SealedTable("tags", "window, model, version, agent, tags")
+PERIODS = SealedTable("periods", "model, version, steps")
 OWNERS = label_join.OWNERS
 OWNERS_BY_AGE = (
     "SELECT owner, model, version, task, classes, (SELECT max(n) FROM predictions p WHERE p.owner = o.owner) AS newest"
     " FROM label_owners o ORDER BY newest"
 )
+CLOSED_FIRST = "ORDER BY closing = 0, closing, start, number"  # and in the order of closing
 
 
 class StreamRow(NamedTuple):
@@ -52,7 +56,7 @@ class StreamRow(NamedTuple):
 
 
 class WindowRow(NamedTuple):
-    """An open window, or (`closing`) one whose report is not written yet."""
+    """An open window, or one that has closed (`closing`) and whose report is not written yet."""
 
     number: int
     model: str
@@ -60,7 +64,7 @@ class WindowRow(NamedTuple):
     start: int
     end: int
     schema: bytes
-    closing: bool = False
+    closing: int = 0  # its place in the order of closing, from 1
     through: int = -1
 
 
@@ -86,10 +90,12 @@ class Turn:
     streams: list[StreamRow] = field(default_factory=list)
     forgotten_streams: list[bytes] = field(default_factory=list)
     windows: list[WindowRow] = field(default_factory=list)
-    closing: list[int] = field(default_factory=list)
+    closing: list[int] = field(default_factory=list)  # in this order
     spans: list[tuple[str, str, int, int]] = field(default_factory=list)
     counts: list[tuple[int, str, str, str, bytes | None]] = field(default_factory=list)  # None: delete the counts
     agents: list[tuple[str, str, str, float]] = field(default_factory=list)
+    tags: list[tuple[int, str, str, str, bytes]] = field(default_factory=list)  # window 0: of the newest rows
+    periods: list[tuple[str, str, bytes]] = field(default_factory=list)
     forgotten_agents: list[tuple[str, str, str]] = field(default_factory=list)
     heard: list[tuple[str, str, float]] = field(default_factory=list)  # when a model last sent something
     forgotten_models: list[ModelKey] = field(default_factory=list)
@@ -103,8 +109,11 @@ class Turn:
 def write(turn: Turn, connection: sqlite3.Connection) -> label_join.Joined:
     """Write the turn into the open transaction; return the outcome of joining its labels."""
     many = connection.executemany
+    # First: a model or an agent that is forgotten and met again within the turn begins anew.
     for table in MODEL_TABLES:
         many(f"DELETE FROM {table} WHERE model = ? AND version = ?", turn.forgotten_models)
+    for table in ("agents", "memory", "tags"):
+        many(f"DELETE FROM {table} WHERE model = ? AND version = ? AND agent = ?", turn.forgotten_agents)
     joined = label_join.join(turn.join_work, connection) if turn.join_work else label_join.Joined()
     for window, records in (*turn.chunks.items(), *joined.records.items()):
         chunk = (window, turn.number, *seal(chunk_codec.encode(records)))
@@ -114,7 +123,10 @@ def write(turn: Turn, connection: sqlite3.Connection) -> label_join.Joined:
     many("DELETE FROM streams WHERE id = ?", [(stream,) for stream in turn.forgotten_streams])
     WINDOWS.write_new(turn.windows, connection)
     many("UPDATE windows SET schema = ? WHERE number = ?", [(row.schema, row.number) for row in turn.windows])
-    many("UPDATE windows SET closing = 1 WHERE number = ?", [(number,) for number in turn.closing])
+    many(
+        "UPDATE windows SET closing = 1 + (SELECT max(closing) FROM windows) WHERE number = ?",
+        [(number,) for number in turn.closing],
+    )
     WINDOWS.seal("number", {*(row.number for row in turn.windows), *turn.closing}, connection)
     for span in turn.spans:
         connection.execute('DELETE FROM spans WHERE model = ? AND version = ? AND start >= ? AND "end" <= ?', span)
@@ -126,8 +138,8 @@ def write(turn: Turn, connection: sqlite3.Connection) -> label_join.Joined:
     )
     AGENTS.write(turn.agents, connection)
     HEARD.write(turn.heard, connection)
-    for table in ("agents", "memory"):
-        many(f"DELETE FROM {table} WHERE model = ? AND version = ? AND agent = ?", turn.forgotten_agents)
+    TAGS.write(turn.tags, connection)
+    PERIODS.write(turn.periods, connection)
     return joined
 
 
@@ -142,7 +154,7 @@ def write_closed(
     window: int, model: ModelKey, memory: dict[tuple[str, str | None], bytes], connection: sqlite3.Connection
 ) -> None:
     """Forget a window whose report is written in the same transaction; keep what plugins remember."""
-    for table in ("schemas", "tallies", "checkpoints"):
+    for table in ("schemas", "tallies", "tags", "checkpoints"):
         connection.execute(f"DELETE FROM {table} WHERE window = ?", (window,))
     connection.execute("DELETE FROM windows WHERE number = ?", (window,))
     MEMORY.write(((*model, metric, agent or "", kept) for (metric, agent), kept in memory.items()), connection)
@@ -161,7 +173,9 @@ class JournalState:
     schemas: dict[tuple[int, bytes], Schema] = field(default_factory=dict)  # by (window, hash)
     counts: list[tuple[int, str, str, str, Tally]] = field(default_factory=list)  # window, model, version, agent
     agents: list[tuple[str, str, str, float]] = field(default_factory=list)
+    tags: list[tuple[int, str, str, str, dict[str, str]]] = field(default_factory=list)
     spans: list[tuple[str, str, int, int]] = field(default_factory=list)
+    periods: list[tuple[ModelKey, list[tuple[int, int]]]] = field(default_factory=list)  # (since, length) of each
     heard: list[tuple[str, str, float]] = field(default_factory=list)
     memory: list[tuple[str, str, str, str, dict[str, Any]]] = field(default_factory=list)
     checkpoints: dict[int, tuple[int, bytes]] = field(default_factory=dict)  # (crc, data) by window
@@ -179,11 +193,13 @@ def load(connection: sqlite3.Connection) -> JournalState:
     state = JournalState(
         store_id=rows("SELECT name FROM store").fetchone()[0],
         streams=STREAMS.read(StreamRow, damaged, connection),
-        windows=WINDOWS.read(_window, damaged, connection, "ORDER BY number"),
+        windows=WINDOWS.read(_window, damaged, connection, CLOSED_FIRST),
         schemas=dict(SCHEMAS.read(_schema, damaged, connection)),
         counts=TALLIES.read(_tally, damaged, connection),
         agents=AGENTS.read(_as_tuple, damaged, connection),
+        tags=TAGS.read(_tags, damaged, connection),
         spans=SPANS.read(_as_tuple, damaged, connection),
+        periods=PERIODS.read(_periods, damaged, connection),
         heard=HEARD.read(_as_tuple, damaged, connection),
         memory=MEMORY.read(_memory, damaged, connection),
         label_owners=[LabelOwner(*row) for row in rows(OWNERS_BY_AGE)],
@@ -209,6 +225,14 @@ def _schema(window: int, name: bytes, body: bytes) -> tuple[tuple[int, bytes], S
 
 def _tally(window: int, model: str, version: str, agent: str, counts: bytes) -> tuple[int, str, str, str, Tally]:
     return window, model, version, agent, Tally(*msgpack.unpackb(counts))
+
+
+def _tags(window: int, model: str, version: str, agent: str, tags: bytes) -> tuple[int, str, str, str, dict[str, str]]:
+    return window, model, version, agent, msgpack.unpackb(tags)
+
+
+def _periods(model: str, version: str, steps: bytes) -> tuple[ModelKey, list[tuple[int, int]]]:
+    return (model, version), [(since, length) for since, length in msgpack.unpackb(steps)]
 
 
 def _memory(model: str, version: str, metric: str, agent: str, data: bytes) -> tuple[str, str, str, str, Any]:

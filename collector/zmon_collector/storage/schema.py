@@ -43,6 +43,13 @@ SEALED = (
 # The checksum of a row's other columns; NULL in rows that an older release wrote.
 PROGRESS = f"""
 {" ".join(f"ALTER TABLE {table} ADD COLUMN crc INTEGER;" for table in SEALED)}
+CREATE TABLE periods (            -- the lengths of a model's windows, and since when
+    model TEXT, version TEXT, steps BLOB, crc INTEGER, PRIMARY KEY (model, version)
+) WITHOUT ROWID;
+CREATE TABLE tags (               -- of an agent in a window; window 0: of its newest rows
+    window INTEGER, model TEXT, version TEXT, agent TEXT, tags BLOB, crc INTEGER,
+    PRIMARY KEY (window, model, version, agent)
+) WITHOUT ROWID;
 """
 
 TABLES = """
@@ -53,7 +60,8 @@ CREATE TABLE streams (            -- positions: everything up to `row` is settle
 ) WITHOUT ROWID;
 CREATE TABLE windows (            -- open ones, and closing ones whose report is not written yet
     number INTEGER PRIMARY KEY, model TEXT, version TEXT, start INTEGER, "end" INTEGER, schema BLOB,
-    closing INTEGER DEFAULT 0, through INTEGER DEFAULT -1  -- chunks of turns up to this one are in the checkpoint
+    closing INTEGER DEFAULT 0,    -- the place in the order in which they closed, from 1; before version 4 always 1
+    through INTEGER DEFAULT -1  -- chunks of turns up to this one are in the checkpoint
 );
 CREATE TABLE schemas (window INTEGER, hash BLOB, body BLOB, PRIMARY KEY (window, hash)) WITHOUT ROWID;
 CREATE TABLE tallies (            -- row counts; window 0: counted while none was open

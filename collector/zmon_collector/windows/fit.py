@@ -23,6 +23,7 @@ UNKNOWN = -2  # the place of a class that is not there
 BOOLEANS = ("False", "True")
 _AGREE = ({"numeric", "boolean"},)
 _SHOWN = 5  # names in a detail
+MAX_COLUMNS = 65_536  # features of a schema, as on the wire
 
 
 class Fit:
@@ -159,13 +160,13 @@ def conflict(window: Schema, own: Schema) -> str:
     )))  # fmt: skip
 
 
-def opening(first: Schema, seen: Schema | None) -> Schema:
+def opening(first: Schema, seen: Schema | None, most: int = MAX_COLUMNS) -> Schema:
     """Return the schema of a window whose first rows have the schema `first`; `seen` is that of rows before it.
 
     The first rows decide on the kinds of their columns. The order of the classes stays what it was, and a column of
-    numbers of which some publishers send booleans stays numeric.
+    numbers of which some publishers send booleans stays numeric. Beyond `most` columns, those of `seen` have no room.
     """
-    return first if seen is None else combined(ordered(first, seen), seen)
+    return first if seen is None else combined(ordered(first, seen), seen, most)
 
 
 def ordered(schema: Schema, seen: Schema | None) -> Schema:
@@ -175,9 +176,9 @@ def ordered(schema: Schema, seen: Schema | None) -> Schema:
     return replace(schema, classes=seen.classes)
 
 
-def combined(schema: Schema, other: Schema) -> Schema:
+def combined(schema: Schema, other: Schema, most: int = MAX_COLUMNS) -> Schema:
     """Return a schema with the columns that only `other` has, numeric where one of the two is; `schema` if they differ
-    in their classes."""
+    in their classes. There are at most `most` features, and segments: the last ones of `other` are left out."""
     if other is schema or conflict(schema, other):
         return schema
     numeric = {name for name, kind in zip(other.features, other.kinds, strict=True) if kind == "numeric"}
@@ -187,7 +188,23 @@ def combined(schema: Schema, other: Schema) -> Schema:
     )
     if kinds != schema.kinds:
         schema = replace(schema, kinds=kinds)
-    return schema.union(other)
+    whole = schema.union(other)
+    if max(len(whole.features), len(whole.segments)) <= most:
+        return whole
+    features = whole.features[: max(most, len(schema.features))]
+    kept = set(features)
+    return replace(
+        whole,
+        features=features,
+        kinds=whole.kinds[: len(features)],
+        segments=whole.segments[: max(most, len(schema.segments))],
+        hashed=tuple(name for name in whole.hashed if name in kept),
+    )
+
+
+def lacking(whole: Schema, schema: Schema) -> int:
+    """Return how many columns of `schema` are not in `whole`."""
+    return len(set(schema.features).difference(whole.features)) + len(set(schema.segments).difference(whole.segments))
 
 
 def places(names: Names, among: Names) -> Array:

@@ -5,12 +5,12 @@ Pure: the clocks are passed in. docs/collector.md states the rules for users.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping, Sequence
 from itertools import count
 
 from zmon.batch import Schema
 from zmon.errors import WireError
-from zmon_collector.windows.fit import combined, conflict, opening, ordered
+from zmon_collector.windows.fit import combined, conflict, lacking, opening, ordered
 from zmon_collector.windows.window import NO_WINDOW, OTHER, Changes, Now, OpenWindow, Periods, Spans, Tally, WindowRules
 
 
@@ -38,11 +38,12 @@ class WindowManager:
     def __init__(self, rules: WindowRules, numbers: Iterator[int] | None = None) -> None:
         self.rules = rules
         self.periods = Periods(rules.period)
-        self.changes = Changes()
+        self.changes = Changes(periods=True)
         self.open: dict[int, OpenWindow] = {}
         self.closed = Spans()
         self.columns: Schema | None = None  # union of the schemas seen since the last window opened
-        self._combined: dict[int, Schema] = {}  # those schemas by their id; holding one keeps its id valid
+        # Those schemas by their id, with the number of their columns that had no room. Holding one keeps its id valid.
+        self._combined: dict[int, tuple[Schema, int]] = {}
         self.unplaced: dict[str, Tally] = {}  # by agent: counts noticed while no window was open
         self._unplaced_since = 0.0
         self._numbers = numbers or count(1)
@@ -55,11 +56,12 @@ class WindowManager:
         return changes
 
     def change_rules(self, rules: WindowRules) -> None:
-        """Follow other rules. A changed period takes effect after every open window and every row seen."""
+        """Follow other rules from the next window on; a changed period, after every window and row that there was."""
         if rules.period != self.periods.newest:
             newest = [agent.newest + 1 for agent in self._agents.values() if agent.newest > 0]
             ends = [window.end for window in self.open.values()]
-            self.periods.change(rules.period, int(max([0, *newest, *ends])))
+            self.periods.change(rules.period, int(max([0, *newest, *ends, *self.closed.ends[-1:]])))
+            self.changes.periods = True
         self.rules = rules
 
     # --- agents ------------------------------------------------------------------------------------------------------
@@ -129,10 +131,10 @@ class WindowManager:
             if start in self.closed:
                 self.count(agent, "late", rows, now)
                 return None
-            seen, self._combined = self.columns, {id(schema): schema}
+            seen, self._combined = self.columns, {id(schema): (schema, 0)}
             self.columns = ordered(schema, seen)
             # Columns that others sent meanwhile could not join the window that was open then, so they start here.
-            window = self._open(start, opening(schema, seen))
+            window = self._open(start, opening(schema, seen, self.rules.features))
         else:
             if window.undecided or not window.contributors:
                 self._decide(window, schema)
@@ -140,12 +142,20 @@ class WindowManager:
             if refused:
                 raise WireError("schema_conflict", refused)
             if id(schema) not in self._combined:
-                self._combined[id(schema)] = schema
-                self.columns = schema if self.columns is None else combined(self.columns, schema)
+                known = schema if self.columns is None else self.columns
+                self.columns = whole = combined(known, schema, self.rules.features)
+                self._combined[id(schema)] = schema, 0 if conflict(known, schema) else lacking(whole, schema)
         window.contributors.add(agent)
+        if schema.tags and agent not in window.tags:
+            window.tags[agent] = schema.tags
+            self.changes.tags.add((window.number, agent))
         window.tally(agent).received += rows
         self.changes.counts.add((window.number, agent))
         return window
+
+    def without_room(self, schema: Schema) -> int:
+        """Return how many columns of placed rows join no later window either, because of limits.features."""
+        return self._combined.get(id(schema), (schema, 0))[1]
 
     def label_windows(self, schema: Schema | None, now: Now) -> list[OpenWindow]:
         """Return the open windows, oldest first, for labels that arrive now; open a current one if there is none.
@@ -154,10 +164,7 @@ class WindowManager:
         """
         # Labels never open a window of their own time: a time far ahead would push out windows that still take rows.
         if not self.open:
-            start = self.periods.start(now.wall)
-            while start in self.closed:
-                start += self.periods.length(start)
-            self._open(start, Schema())
+            self._open_current(now)
         for window in self.open.values():
             if window.undecided and schema is not None:
                 window.schema = schema
@@ -181,23 +188,33 @@ class WindowManager:
             self._unplaced_since = now.mono
         self.unplaced.setdefault(agent, Tally()).add(kind, rows, reason)
 
+    def _open_current(self, now: Now) -> None:
+        """Open the window of the present, or the first after it that has not closed; its first rows decide on it."""
+        start = self.periods.start(now.wall)
+        while start in self.closed:
+            start += self.periods.length(start)
+        self._open(start, Schema())
+
     def _open(self, start: int, schema: Schema) -> OpenWindow:
-        window = OpenWindow(start, start + self.periods.length(start), next(self._numbers), schema)
+        window = OpenWindow(start, start + self.periods.length(start), next(self._numbers), schema, self.rules)
         self.changes.opened.append(window)
-        for agent, tally in self.unplaced.items():
-            window.tally(agent).absorb(tally)
-            self.changes.counts |= {(window.number, agent), (NO_WINDOW, agent)}
-        self.unplaced = {}
+        self._absorb_counts(window)
         self.open[start] = window
         if len(self.open) > self.rules.open_windows:
             self.close_oldest()
         return window
 
+    def _absorb_counts(self, window: OpenWindow) -> None:
+        for agent, tally in self.unplaced.items():
+            window.tally(agent).absorb(tally)
+            self.changes.counts |= {(window.number, agent), (NO_WINDOW, agent)}
+        self.unplaced = {}
+
     def _decide(self, window: OpenWindow, schema: Schema) -> None:
         """Let the first rows of a window that labels have opened decide on its columns."""
         if not window.undecided and conflict(window.schema, schema):
             return  # its labels were joined with rows of other classes
-        whole = opening(schema, self.columns if window.undecided else window.schema)
+        whole = opening(schema, self.columns if window.undecided else window.schema, self.rules.features)
         if whole != window.schema:
             window.schema = whole
             window.fits.clear()
@@ -205,19 +222,32 @@ class WindowManager:
 
     # --- closing -----------------------------------------------------------------------------------------------------
 
+    def place_counts(self, now: Now, *, force: bool = False) -> None:
+        """Open a window for counts that found none within a period; with `force`, at once.
+
+        It is a window like others: rows of its time join it, so no time has two reports.
+        """
+        if not self.unplaced or (not force and now.mono - self._unplaced_since < self.rules.period):
+            return
+        if self.open:  # restored together with the counts
+            self._absorb_counts(self.open[min(self.open)])
+        else:
+            self._open_current(now)
+
     def close_due(self, now: Now, *, hold: bool = False) -> list[OpenWindow]:
         """Close and return the windows that are due, oldest first; with `hold`, none by the collector's own clocks."""
         due, self._forced = self._forced, []
-        if not self.open:
-            return due
-        live = {
-            name: agent
-            for name, agent in self._agents.items()
-            if agent.streams and now.mono - agent.rows_at < self.rules.idle
-        }
+        live: dict[float, dict[str, _Agent]] = {}  # by the rule `idle`, which windows opened before a reload keep
         for start in sorted(self.open):
             window = self.open[start]
-            if self._is_due(window, live, now, hold):
+            idle = window.rules.idle
+            if idle not in live:
+                live[idle] = {
+                    name: agent
+                    for name, agent in self._agents.items()
+                    if agent.streams and now.mono - agent.rows_at < idle
+                }
+            if self._is_due(window, live[idle], now, hold):
                 del self.open[start]
                 self._close(window)
                 due.append(window)
@@ -234,7 +264,7 @@ class WindowManager:
         #
         # `hold` is set after a start, until publishers have reconnected and delivered what they held: only the
         # agents' own times close a window then, because the collector's clocks would cut off rows under way.
-        limit = window.end + self.rules.grace
+        limit = window.end + window.rules.grace
         if not live:
             return not hold and now.wall >= limit
         if all(min(agent.newest, now.wall) >= limit for agent in live.values()):
@@ -243,7 +273,7 @@ class WindowManager:
             min(self._agents[name].newest, now.wall) >= limit for name in window.contributors if name in self._agents
         ):
             window.passed = now.mono
-        return not hold and window.passed is not None and now.mono - window.passed >= self.rules.max_wait
+        return not hold and window.passed is not None and now.mono - window.passed >= window.rules.max_wait
 
     def close_oldest(self) -> OpenWindow | None:
         """Close and return the oldest open window, though it is not due, for a limit's sake; `close_due` returns it."""
@@ -262,25 +292,19 @@ class WindowManager:
             self._close(window)
         return due
 
-    def close_unplaced(self, now: Now, *, force: bool = False) -> list[OpenWindow]:
-        """Return a window without rows for counts that found none within a period, or an empty list."""
-        if not self.unplaced or (not force and now.mono - self._unplaced_since < self.rules.period):
-            return []
-        start = self.periods.start(now.wall)
-        window = OpenWindow(start, start + self.periods.length(start), next(self._numbers), tallies=self.unplaced)
-        self.changes.opened.append(window)
-        self.changes.counts |= {(NO_WINDOW, agent) for agent in self.unplaced}
-        self.unplaced = {}
-        return [window]
-
     def _close(self, window: OpenWindow) -> None:
         self.changes.spans += self.closed.add(window.start, window.end)
 
     # --- after a start -----------------------------------------------------------------------------------------------
 
+    def restore_periods(self, periods: Sequence[tuple[int, int]]) -> None:
+        """Restore the lengths of windows, as `Periods.plain` returned them; before any window."""
+        self.periods, self.changes.periods = Periods(self.rules.period, periods), False
+
     def restore_window(self, window: OpenWindow) -> None:
-        """Reopen a window of an earlier run, which may have had another period."""
-        if window.end - window.start != self.periods.newest:
+        """Reopen a window of an earlier run."""
+        # One of a release that kept no lengths may have another than the configuration has by now.
+        if self.changes.periods and window.end - window.start != self.periods.newest:
             self.periods = Periods(window.end - window.start)
         self.open[window.start] = window
         if not window.undecided:

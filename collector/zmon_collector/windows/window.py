@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import lcm
 from typing import NamedTuple
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from zmon._wire.frames import MAX_NUMBER
 from zmon.batch import Schema
 from zmon.contract import RowCounts
-from zmon_collector.windows.fit import Fit
+from zmon_collector.windows.fit import MAX_COLUMNS, Fit
 
 NANO = 1_000_000_000
 OTHER = "__other__"  # all agents beyond limits.agents together; their rows count for the rollup only
@@ -21,6 +22,7 @@ REASONS = 64  # of one agent in one window, for each kind; further ones are coun
 ANY_REASON = "other"
 BY_REASON = ("rejected", "degraded")  # kinds of row counts that are split by reason
 NO_WINDOW = 0  # the number under which counts are journaled until a window opens for them
+PERIODS = 1000  # changes of a model's period remembered; beyond that, the oldest two count as one
 SPANS = 10_000  # closed spans remembered; beyond that, the gap between the two oldest also counts as closed
 
 
@@ -36,7 +38,10 @@ class Now(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class WindowRules:
-    """Settings for opening and closing windows; durations in seconds."""
+    """Settings for opening and closing windows; durations in seconds.
+
+    `open_windows`, `agents` and `features` are limits on all windows of a model together.
+    """
 
     period: int = 60
     grace: float = 6.0
@@ -44,19 +49,33 @@ class WindowRules:
     max_wait: float = 30.0
     open_windows: int = 64
     agents: int = 100
+    features: int = MAX_COLUMNS
 
 
 class Periods:
-    """Window lengths over time: a changed period takes effect where an old and a new window boundary coincide."""
+    """Window lengths over time: a changed period takes effect where an old and a new window boundary coincide.
 
-    def __init__(self, length: int) -> None:
-        self._since = [0]
-        self._lengths = [length]
+    Parameters
+    ----------
+    length : int
+        The first length, in seconds; or
+    known : sequence of (int, int), optional
+        lengths of an earlier run, as `plain` returned them.
+    """
+
+    def __init__(self, length: int, known: Sequence[tuple[int, int]] = ()) -> None:
+        steps = sorted(known) or [(0, length)]
+        self._since = [0, *(since for since, _ in steps[1:])]
+        self._lengths = [length for _, length in steps]
 
     @property
     def newest(self) -> int:
         """Length of future windows, in seconds."""
         return self._lengths[-1]
+
+    def plain(self) -> list[tuple[int, int]]:
+        """Return since when, in epoch seconds, windows have had which length in seconds; oldest first."""
+        return list(zip(self._since, self._lengths, strict=True))
 
     def change(self, length: int, after: int) -> None:
         """Use another length from the first common boundary at or after `after`, in epoch seconds."""
@@ -69,6 +88,8 @@ class Periods:
         else:
             self._since.append(since)
             self._lengths.append(length)
+        if len(self._since) > PERIODS:
+            del self._since[1], self._lengths[0]
 
     def length(self, start: int) -> int:
         """Return the length in seconds of the window that begins at `start`."""
@@ -134,16 +155,19 @@ class Tally:
 class OpenWindow:
     """A window that accepts rows; its number is unique across models.
 
-    `passed` is the monotonic time at which the first agent with rows in the window went beyond its end and grace.
+    `rules` are those with which it opened: a reload changes nothing for it. `passed` is the monotonic time at which
+    the first agent with rows in the window went beyond its end and grace.
     """
 
     start: int
     end: int
     number: int = NO_WINDOW
     schema: Schema = Schema()
+    rules: WindowRules = WindowRules()
     contributors: set[str] = field(default_factory=set)
     passed: float | None = None
     tallies: dict[str, Tally] = field(default_factory=dict)
+    tags: dict[str, Mapping[str, str]] = field(default_factory=dict)  # by agent, those of its first rows here
     # By id of the schema; holding it keeps the id valid.
     fits: dict[int, tuple[Schema, Fit]] = field(default_factory=dict)
 
@@ -172,6 +196,8 @@ class Changes:
     counts: set[tuple[int, str]] = field(default_factory=set)  # (window number, agent)
     spans: list[tuple[int, int]] = field(default_factory=list)  # closed
     agents: set[str] = field(default_factory=set)  # whose newest row time has moved
+    tags: set[tuple[int, str]] = field(default_factory=set)  # (window number, agent)
+    periods: bool = False  # whether the lengths of windows have changed
 
 
 class Spans:

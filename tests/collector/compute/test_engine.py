@@ -268,6 +268,16 @@ def test_a_restored_window_goes_on_where_its_checkpoint_ended(scene: Scene) -> N
     assert again.values(restored) == {"first": 8.0}
 
 
+def test_a_row_of_the_sample_is_as_wide_as_its_window(scene: Scene) -> None:
+    names = tuple(f"x{i}" for i in range(1000))
+    window = OpenWindow(0, 60, next(NUMBERS), Schema(SCHEMA.task, SCHEMA.classes, names, ("numeric",) * 1000))
+    batch = Batch(Schema(SCHEMA.task, SCHEMA.classes, ("x0",), ("numeric",)), {"inputs": np.zeros((5, 1))})
+    scene.engine.add_rows(MODEL, window, AgentRows("a", batch, seed=1, numbers=0))
+    scene.engine.close(MODEL, window)
+    scene.until_closed(window)
+    assert scene.engine.smallest_sample == 2**20 // (2 * (8 + 8 * 1000))
+
+
 # --- policies --------------------------------------------------------------------------------------------------------
 
 

@@ -14,7 +14,7 @@ from zmon_collector.ingest.answers import DETAILS, OF_ONE_AGENT, REASONS, Answer
 from zmon_collector.telemetry import LABELS, LOG_LINES
 from zmon_collector.windows.window import Tally
 
-from tests.support.unstarted import AB, STREAM, TOPIC, Table, topic_of
+from tests.support.unstarted import AB, STREAM, T0, TOPIC, Table, topic_of
 from zmon._wire import frames as wire
 from zmon._wire.checks import MAX_DETAIL
 from zmon.batch import Schema
@@ -96,6 +96,23 @@ def test_a_schema_beyond_the_limits_is_named_and_judged_again_after_a_reload(lay
     table.ingestor.reload(config)
     table.send(schema, rows, first=4)
     assert table.tally() == Tally(received=3, rejected={"schema_limits": 3})
+
+
+def test_columns_beyond_the_limit_of_a_model_are_left_out_of_their_rows_and_answered(lay: Lay) -> None:
+    table = lay()
+    table.ingestor.policies.replace(with_limits(table.ingestor.config, features=2))
+    table.ingestor.reload(with_limits(table.ingestor.config, features=2))
+    for number, name in enumerate("xyz"):
+        schema = Schema(classes=("a", "b"), features=(name,), kinds=("numeric",))
+        table.send(schema, {"probabilities": P, "inputs": np.zeros((3, 1))}, first=1 + 3 * number)
+    ack = table.answer()
+    detail = "1 columns are left out; the collector takes limits.features = 2 of all publishers of a model together"
+    assert (ack.refused, ack.degraded) == ({}, {"schema_limits": (3, detail)})
+    assert table.tally() == Tally(received=9, degraded={"schema_limits": 3})
+    table.goes(60)
+    table.send(schema, {"probabilities": P, "inputs": np.zeros((3, 1))}, first=10)
+    newest = table.ingestor.models["m", ""].windows.open[T0 + 60]
+    assert newest.schema.features == ("z", "x")
 
 
 def with_limits(config: Any, **limits: int) -> Any:

@@ -12,23 +12,23 @@ from zmon_collector.storage.chunk_codec import ChunkRecord
 from tests.support.unstarted import Table
 
 
-def test_rows_that_come_beside_a_window_of_counts_keep_their_metrics(lay: Callable[[], Table]) -> None:
-    """Counts for which no window opens get one without rows, which begins when that of the present does."""
+def test_counts_without_a_window_and_rows_of_its_time_are_one_report(lay: Callable[[], Table]) -> None:
+    """Counts for which no window opens get one, which takes the rows of its time like any other."""
     table = lay()
     table.greeting("hello")
     table.greeting("ping", rejected={"x": 5})
     table.end_turn()
     table.goes(61)
     table.ingestor.close_due(table.now, hold=False)
-    table.batch(1, 100)  # while the other is being finished
+    table.batch(1, 100)
     table.end_turn()
-    (counts,) = table.finished(1)
-    assert counts.rows["a"].rejected == {"x": 5}
     table.ingestor.close_all(table.now)
     (closed,) = table.finished(1)
-    assert (counts.window.start, closed.rows["a"].received) == (closed.window.start, 100)
+    assert (closed.rows["a"].received, closed.rows["a"].rejected) == (100, {"x": 5})
     predicted = [each.value.value for each in closed.points if each[0] is None and each[1].what == "prediction_count"]
     assert sum(predicted) == 100, "the rows were counted, and no metric saw them"
+    table.batch(101, 7)
+    assert table.tally().late == 7, "its time has been reported"
 
 
 def test_rows_that_a_goodbye_has_overtaken_are_counted_once(lay: Callable[[], Table]) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from zmon_collector.windows.manager import WindowManager
-from zmon_collector.windows.window import SPANS, Now, OpenWindow, Spans, WindowRules
+from zmon_collector.windows.window import PERIODS, SPANS, Now, OpenWindow, Periods, Spans, Tally, WindowRules
 
 from zmon.batch import Schema
 from zmon.errors import WireError
@@ -219,15 +221,56 @@ def test_counts_wait_for_a_window() -> None:
     assert window.tallies["a"].frozen().rejected == {"label_index": 2}
 
 
-def test_counts_without_a_window_for_a_period_become_a_report_of_their_own() -> None:
+def test_counts_without_a_window_for_a_period_open_the_window_of_the_present() -> None:
     scene = Scene()
     scene.manager.count("a", "late", 5, scene.now)
     scene.wait(59)
-    assert scene.manager.close_unplaced(scene.now) == []
+    scene.manager.place_counts(scene.now)
+    assert not scene.manager.open
     scene.wait(1)
-    (window,) = scene.manager.close_unplaced(scene.now)
+    scene.manager.place_counts(scene.now)
+    (window,) = scene.manager.open.values()
     assert (window.start - T0, window.tallies["a"].late) == (60, 5)
-    assert scene.manager.close_unplaced(scene.now, force=True) == []
+    scene.manager.place_counts(scene.now, force=True)
+    assert list(scene.manager.open.values()) == [window]
+    scene.wait(65)
+    assert scene.closed() == []
+    scene.wait(1)
+    assert scene.closed() == [60]
+
+
+def test_rows_of_its_time_join_the_window_that_counts_opened() -> None:
+    scene = Scene()
+    scene.manager.count("a", "rejected", 5, scene.now, "shape")
+    scene.wait(60)
+    scene.manager.place_counts(scene.now)
+    window = scene.rows("b", T0 + 61, schema=WIDER)
+    assert list(scene.manager.open.values()) == [window]
+    assert window is not None
+    assert window.schema is WIDER
+    scene.wait(66)
+    scene.rows("b", T0 + 126)
+    assert scene.closed() == [60]
+    assert scene.rows("b", T0 + 61) is None, "it has been reported"
+
+
+def test_counts_never_open_a_window_that_has_closed() -> None:
+    scene = Scene()
+    scene.rows("a", T0 + 1)
+    scene.manager.close_all()
+    scene.manager.count("a", "lost", 1, scene.now)
+    scene.manager.place_counts(scene.now, force=True)
+    assert list(scene.manager.open) == [T0 + 60]
+
+
+def test_counts_and_a_window_of_an_earlier_run_are_one_report() -> None:
+    scene = Scene()
+    scene.manager.restore_window(OpenWindow(T0, T0 + 60, 7, SCHEMA))
+    scene.manager.restore_counts("a", Tally(lost=3), scene.now)
+    scene.wait(60)
+    scene.manager.place_counts(scene.now)
+    (window,) = scene.manager.open.values()
+    assert (window.number, window.tally("a").lost) == (7, 3)
 
 
 def test_flush_takes_all_oldest_first() -> None:
@@ -318,6 +361,92 @@ def test_other_classes_may_come_with_the_next_window() -> None:
     window = scene.rows("a", T0 + 61, schema=other)
     assert window is not None
     assert window.schema is other
+
+
+def test_the_columns_of_many_schemas_stay_within_the_limit() -> None:
+    scene = Scene(replace(RULES, features=250))
+    schemas = [named([f"{i} {n}" for n in range(100)]) for i in range(10)]
+    without_room = []
+    for schema in schemas:
+        scene.rows("a", T0 + 1, schema=schema)
+        without_room.append(scene.manager.without_room(schema))
+    assert without_room == [0, 0, 50, *[100] * 7]
+    window = scene.rows("a", T0 + 61, schema=schemas[9])
+    assert window is not None
+    assert len(window.schema.features) == len(window.schema.kinds) == 250
+    assert window.schema.features[:200] == schemas[9].features + schemas[0].features, "its own rows come first"
+
+
+def test_segments_of_many_schemas_stay_within_the_limit() -> None:
+    scene = Scene(replace(RULES, features=3))
+    for name in "stuvw":
+        scene.rows("a", T0 + 1, schema=Schema(classes=("a", "b"), segments=(name,)))
+    window = scene.rows("a", T0 + 61, schema=Schema(classes=("a", "b")))
+    assert window is not None
+    assert window.schema.segments == ("s", "t", "u")
+
+
+def named(features: list[str]) -> Schema:
+    return Schema(classes=("a", "b"), features=tuple(features), kinds=("numeric",) * len(features))
+
+
+# --- reloads ------------------------------------------------------------------------------------------------------
+
+
+def test_a_window_closes_by_the_rules_with_which_it_opened() -> None:
+    scene = Scene()
+    scene.rows("a", T0 + 1)
+    scene.manager.change_rules(replace(RULES, grace=60.0, idle=600.0))
+    scene.rows("a", T0 + 61)
+    scene.wait(66)
+    assert scene.closed() == [0], "its agent is idle after 10 s, and its grace is 6 s"
+    scene.wait(120)
+    assert scene.closed() == [], "the window that opened after the reload waits for its agent"
+
+
+def test_a_changed_period_begins_after_every_window_that_was_reported() -> None:
+    scene = Scene(replace(RULES, period=30))
+    scene.manager.count("a", "lost", 1, scene.now)
+    scene.manager.place_counts(scene.now, force=True)
+    scene.manager.close_all()
+    scene.manager.change_rules(replace(RULES, period=120))
+    start = scene.manager.periods.start(T0 + 30)
+    assert (start, start in scene.manager.closed) == (T0 + 30, False)
+
+
+def test_periods_of_an_earlier_run_hold_for_the_rows_of_their_time() -> None:
+    first = Scene()
+    first.rows("a", T0 + 1)
+    for period in (300, 120, 7):
+        first.manager.change_rules(replace(RULES, period=period))
+    assert first.manager.drain_changes().periods
+    again = Scene(replace(RULES, period=7))
+    again.manager.restore_periods(first.manager.periods.plain())
+    again.manager.change_rules(replace(RULES, period=7))
+    assert not again.manager.drain_changes().periods
+    for at in range(T0 - 1000, T0 + 3000, 7):
+        assert again.manager.periods.start(at) == first.manager.periods.start(at)
+
+
+@given(st.lists(st.tuples(st.integers(1, 7), st.integers(0, 300)), max_size=12), st.integers(0, 1200))
+def test_windows_of_changing_lengths_never_overlap(changes: list[tuple[int, int]], time: int) -> None:
+    periods = Periods(4)
+    for length, after in changes:
+        before = [periods.start(at) for at in range(after)]
+        periods.change(length, after)
+        assert [periods.start(at) for at in range(after)] == before, "what has been stays as it was"
+    start = periods.start(time)
+    assert start <= time < start + periods.length(start)
+    assert {periods.start(at) for at in range(start, start + periods.length(start))} == {start}
+    assert Periods(1, periods.plain()).plain() == periods.plain()
+
+
+def test_periods_are_bounded() -> None:
+    periods = Periods(60)
+    for i in range(PERIODS + 20):
+        periods.change((61, 60)[i % 2], (i + 1) * 3660)
+    assert len(periods.plain()) == PERIODS
+    assert periods.plain()[0][0] == 0
 
 
 # --- closed spans -------------------------------------------------------------------------------------------------

@@ -1,0 +1,195 @@
+"""What holds for a window when it opens still holds for it after a kill, whatever the configuration says by then."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from zmon_collector.config.sections import MetricsSection, ModelSection
+from zmon_collector.ingest.recovery import Recovery
+from zmon_collector.storage import journal
+
+from tests.support.unstarted import AB, T0, Table
+from zmon.state import pack_state
+
+
+class Direct:
+    """The database of a run that was killed, read at once."""
+
+    def __init__(self, table: Table) -> None:
+        self._disk = table.disk
+
+    def submit(self, work: Callable[[Any], Any], done: Callable[[Any], None]) -> None:
+        done(work(self._disk))
+
+    def delete_chunks(self, window: int, through: int) -> None:
+        pass
+
+
+def restarted(killed: Table, table: Table) -> Table:
+    """Replay in `table` what another left."""
+    database: Any = Direct(killed)
+    table.disk = killed.disk
+    recovery = Recovery(journal.load(killed.disk), table.ingestor, database, lambda: None)
+    recovery.restore(table.now)
+    while not recovery.finished:
+        recovery.advance()
+    return table
+
+
+def reload(table: Table, **models: ModelSection) -> None:
+    table.service.reloader.read = lambda: replace(table.service.config, models=models)
+    table.service.reloader.reload()
+
+
+def rows_at(table: Table, *seconds: int, first: int = 1, schema: Any = AB) -> None:
+    times = np.repeat(np.array([T0 + at for at in seconds]) * 10**9, 10)
+    columns = {"probabilities": np.full((len(times), 2), 0.5), "timestamps": times}
+    table.send(schema, columns, first=first)
+
+
+def windows(table: Table) -> list[tuple[int, int]]:
+    """The open windows: start after T0, and length."""
+    open_ = table.ingestor.models["m", ""].windows.open
+    return [(start - T0, open_[start].end - start) for start in sorted(open_)]
+
+
+# --- periods ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("periods", [(30,), (120,), (300, 60, 600), (30, 20, 40)], ids=str)
+def test_the_periods_of_a_model_survive_a_kill(lay: Callable[[], Table], periods: tuple[int, ...]) -> None:
+    first, second = lay(), lay()
+    for table in (first, second):
+        table.goes(3000)
+    rows_at(first, 5)
+    for number, period in enumerate(periods):
+        reload(first, m=ModelSection(window=period))
+        rows_at(first, 5 + 300 * (number + 1), first=11 + 10 * number)
+        first.end_turn()
+    reload(second, m=ModelSection(window=periods[-1]))
+    again = restarted(first, second)
+    for table in (first, again):
+        rows_at(table, *range(5, 1200, 29), first=1 + 10 * (len(periods) + 1))
+    assert windows(again) == windows(first)
+
+
+def test_a_period_that_was_edited_while_the_collector_was_down_begins_after_what_was_there(
+    lay: Callable[[], Table],
+) -> None:
+    first = lay()
+    rows_at(first, 5, 70)
+    first.end_turn()
+    second = lay()
+    reload(second, m=ModelSection(window=20))
+    again = restarted(first, second)
+    rows_at(again, 5, 50, 70, 110, 130, 150, first=21)
+    assert windows(again) == [(0, 60), (60, 60), (120, 20), (140, 20)]
+
+
+# --- closing ------------------------------------------------------------------------------------------------------
+
+
+def test_closing_windows_close_in_the_order_of_the_first_time(lay: Callable[[], Table]) -> None:
+    first = lay()
+    for number, at in enumerate((125, 5, 65, 185)):  # numbers are given in this order, and windows close by time
+        rows_at(first, at, first=1 + 10 * number)
+        first.end_turn()
+    first.ingestor.close_all(first.now)
+    first.end_turn()
+    again = restarted(first, lay())
+    assert [closed.window.start - T0 for closed in again.finished(4)] == [0, 60, 120, 180]
+
+
+def reported_tags(table: Table, count: int) -> dict[int, dict[str, Any]]:
+    """The tags of the next windows that are reported, by start after T0 and agent."""
+    unreported = dict(table.ingestor.unreported)
+    closed = table.finished(count)
+    table.ingestor.unreported.update(unreported)
+    return {each.window.start - T0: table.ingestor.finish_window(each) for each in closed}
+
+
+def test_tags_are_those_of_the_first_time(lay: Callable[[], Table]) -> None:
+    first = lay()
+    rows_at(first, 5, schema=replace(AB, tags={"zone": "a"}))
+    first.end_turn()
+    rows_at(first, 5, 65, first=11, schema=replace(AB, tags={"zone": "b"}))
+    first.ingestor.close_all(first.now)
+    first.end_turn()
+    again = restarted(first, lay())
+    for table in (first, again):
+        assert reported_tags(table, 2) == {0: {"a": {"zone": "a"}}, 60: {"a": {"zone": "b"}}}
+
+
+def test_an_agent_with_counts_only_has_the_tags_of_its_newest_rows(lay: Callable[[], Table]) -> None:
+    first = lay()
+    rows_at(first, 5, schema=replace(AB, tags={"zone": "a"}))
+    first.end_turn()
+    again = restarted(first, lay())
+    again.ingestor.close_all(again.now)
+    again.finished(1)
+    again.greeting("ping", rejected={"x": 5})
+    again.ingestor.close_all(again.now)
+    again.end_turn()
+    assert reported_tags(again, 1) == {60: {"a": {"zone": "a"}}}
+
+
+def test_damage_of_tags_or_periods_costs_nothing_else(lay: Callable[[], Table]) -> None:
+    first = lay()
+    rows_at(first, 5, schema=replace(AB, tags={"zone": "a"}))
+    first.end_turn()
+    first.disk.execute("UPDATE tags SET tags = x'80'")
+    first.disk.execute("UPDATE periods SET steps = x'00'")
+    again = restarted(first, lay())
+    rows_at(again, 65, first=11)
+    assert (windows(again), again.tally().received) == ([(0, 60), (60, 60)], 20)
+
+
+# --- forgetting ---------------------------------------------------------------------------------------------------
+
+
+def test_an_agent_that_is_forgotten_and_met_in_one_turn_is_on_disk(lay: Callable[[], Table]) -> None:
+    table = lay()
+    rows_at(table, 5)
+    table.end_turn()
+    model = table.ingestor.models["m", ""]
+    table.goes(4000)
+    table.ingestor.forget_agents(model, model.windows.forget_agents(table.now, 3600.0))
+    rows_at(table, 65, first=11, schema=replace(AB, tags={"zone": "a"}))
+    table.end_turn()
+    state = journal.load(table.disk)
+    assert [agent for _, _, agent, _ in state.agents] == ["a"]
+    assert {number for number, *_ in state.tags} == {0, 2}
+
+
+def test_a_model_that_is_forgotten_and_met_in_one_turn_remembers_the_same_in_memory_and_on_disk(
+    lay: Callable[[], Table],
+) -> None:
+    """A window that still closes for the forgotten model leaves nothing to the one that is met again."""
+    table = lay()
+    table.ingestor.policies.replace(replace(table.service.config, metrics=MetricsSection(reference_windows=3)))
+    seen: list[set[tuple[str, str | None]]] = []
+
+    def report() -> None:
+        table.ingestor.close_all(table.now)
+        (closed,) = table.finished(1)
+        packed = {key: pack_state(kept) for key, kept in closed.memory.items()}
+        journal.write_closed(closed.number, closed.model, packed, table.disk)
+        seen.append(set(packed))
+
+    rows_at(table, 5)
+    table.end_turn()
+    table.ingestor.close_all(table.now)
+    table.ingestor.forget(("m", ""))
+    report()
+    rows_at(table, 65, first=11)
+    table.end_turn()
+    assert table.service.engine.memory.of(("m", "")) == {}
+    assert journal.load(table.disk).memory == []
+    report()
+    assert seen == [set(), {("reference", None)}]
+    (kept,) = (row[-1] for row in journal.load(table.disk).memory)
+    assert table.service.engine.memory.of(("m", ""))["reference", None].keys() == kept.keys()
