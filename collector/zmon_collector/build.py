@@ -11,7 +11,8 @@ from zmon_collector.compute.engine import Engine
 from zmon_collector.compute.restatement import Restater
 from zmon_collector.config import Config
 from zmon_collector.config.policy import PolicyStore
-from zmon_collector.dashboard.live import HistoryDelivery, Live
+from zmon_collector.dashboard.history import newest_sequence
+from zmon_collector.dashboard.live import HISTORY, HistoryDelivery, Live
 from zmon_collector.dashboard.plugin_series import declarations
 from zmon_collector.dashboard.prometheus import MetricsPage
 from zmon_collector.dashboard.web.site import Site
@@ -52,7 +53,7 @@ class Parts:
         self.ingestor = Ingestor(config, self.policies, telemetry, self.engine, journal=collector.journal == "on")
         self.retention = Retention(self.ingestor)
         self.database = Database(collector.data_dir / "state.sqlite", telemetry, wake)
-        first = next_sequence(collector.data_dir)
+        first = max(next_sequence(collector.data_dir), 1 + newest_sequence(collector.data_dir / HISTORY))
         self.outbox = Outbox(self.database, telemetry, limit=limits.outbox_bytes, keep=limits.outbox_age, first=first)
         self.checkpoint_policy = CheckpointPolicy(self.ingestor, self.database, self._other_bytes)
         self.pauses = Pauses(self.engine, self.database, self.ingestor, self.checkpoint_policy)

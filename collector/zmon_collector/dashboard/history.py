@@ -28,7 +28,6 @@ log = logging.getLogger("zmon.collector")
 T = TypeVar("T")
 
 APPLICATION = 0x7A6D6F6E  # "zmon"
-SCHEMA = 2
 REMEMBERED = 500_000  # names of series cached with their numbers
 TRIM_EVERY = 60.0  # seconds
 NAMES = (*(name for name in DIMENSIONS if name != "stat"), "basis")
@@ -42,6 +41,11 @@ CREATE TABLE detail (report INTEGER NOT NULL, model TEXT NOT NULL, version TEXT 
 CREATE UNIQUE INDEX detail_time ON detail (model, version, agent, metric, start, report);
 CREATE INDEX detail_report ON detail (report);
 """
+# Sequences may begin again: with a new state.sqlite, or with an older copy of it. A report whose sequence is another
+# window's gets a number of its own here, and `origin` keeps the sequence by which it is recognised.
+_ORIGINS = "ALTER TABLE report ADD COLUMN origin INTEGER;"
+_MIGRATIONS = (_DETAILS, _ORIGINS)  # each turns a file of one schema into one of the next
+SCHEMA = 1 + len(_MIGRATIONS)
 
 _TABLES = (
     """
@@ -58,6 +62,7 @@ CREATE TABLE report (sequence INTEGER PRIMARY KEY, model TEXT NOT NULL, version 
 CREATE INDEX report_model ON report (model, version, start);
 """
     + _DETAILS
+    + _ORIGINS
 )
 
 
@@ -114,8 +119,9 @@ class History:
                 db.executescript(
                     f"BEGIN; {_TABLES} PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {SCHEMA}; COMMIT;"
                 )
-            elif db.execute("PRAGMA user_version").fetchone()[0] < SCHEMA:
-                db.executescript(f"BEGIN; {_DETAILS} PRAGMA user_version = {SCHEMA}; COMMIT;")
+            elif (version := db.execute("PRAGMA user_version").fetchone()[0]) < SCHEMA:
+                steps = " ".join(_MIGRATIONS[version - 1 :])
+                db.executescript(f"BEGIN; {steps} PRAGMA user_version = {SCHEMA}; COMMIT;")
             for table in ("bundle", "report"):  # whether it can be read at all; it may be large, so one row
                 db.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone()
         except BaseException:
@@ -183,13 +189,16 @@ class History:
     def _append(self, report: Report, now: float) -> None:
         db = self._open
         with _transaction(db):
-            if not report.sequence:
-                report = replace(report, sequence=self._restatement(report))
+            origin = report.sequence
+            report = replace(report, sequence=self._number_of(report) if origin else self._restatement(report))
             db.execute("DELETE FROM frame WHERE report = ?", (report.sequence,))
             db.execute(
-                "INSERT OR REPLACE INTO report (sequence, model, version, start, end, written)"
-                " VALUES (?, ?, ?, ?, ?, ?)",
-                (report.sequence, report.model, report.version, report.window.start, report.window.end, now),
+                'INSERT OR REPLACE INTO report (sequence, model, version, start, "end", written, origin)'
+                " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (
+                    *(report.sequence, report.model, report.version, report.window.start, report.window.end, now),
+                    origin if report.sequence != origin and origin else None,
+                ),
             )
             frames = [
                 (bundle, report.window.start, report.sequence, self._layout(bundle, ids), numbers.tobytes())
@@ -203,6 +212,19 @@ class History:
                 [(*about, agent or "", metric, report.window.start, data)
                  for (agent, metric), data in report.details.items()],
             )  # fmt: skip
+
+    def _number_of(self, report: Report) -> int:
+        """Return the number of a report: its sequence, unless that is another window's."""
+        db = self._open
+        known = db.execute(
+            "SELECT sequence FROM report WHERE model = ? AND version = ? AND start = ? AND +sequence > 0"
+            " AND coalesce(origin, sequence) = ?",
+            (report.model, report.version, report.window.start, report.sequence),
+        ).fetchone()
+        if known is not None:  # it is delivered again
+            return int(known[0])
+        taken = db.execute("SELECT 1 FROM report WHERE sequence = ?", (report.sequence,)).fetchone()
+        return report.sequence if taken is None else 1 + _newest(db)
 
     def _restatement(self, report: Report) -> int:
         """Return the report number of a restated window: negative, and the same when it is restated again."""
@@ -297,6 +319,22 @@ def _transaction(db: sqlite3.Connection) -> Iterator[None]:
             db.execute("ROLLBACK")
         raise
     db.execute("COMMIT")
+
+
+def newest_sequence(path: Path) -> int:
+    """Return the newest report's number in a history that may be missing, or be anything else; 0 without one."""
+    if not path.is_file():
+        return 0
+    _refuse_newer(path)
+    try:
+        with contextlib.closing(sqlite3.connect(path, timeout=1.0)) as db:
+            return _newest(db)
+    except sqlite3.Error:
+        return 0  # `History.open` says what is wrong with it
+
+
+def _newest(db: sqlite3.Connection) -> int:
+    return max(0, db.execute("SELECT max(sequence) FROM report").fetchone()[0] or 0)
 
 
 def _refuse_newer(path: Path) -> None:

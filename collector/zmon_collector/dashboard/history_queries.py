@@ -97,8 +97,8 @@ def _next_model(db: sqlite3.Connection, model: str, version: str) -> tuple[str, 
 def list_reports(db: sqlite3.Connection, model: str, version: str, start: int) -> list[tuple[int, int]]:
     """Return the reports of windows from `start` on, as (start, sequence), the oldest first."""
     return db.execute(
-        "SELECT start, sequence FROM report WHERE model = ? AND version = ? AND start >= ? AND +sequence >= 0"
-        " ORDER BY start, sequence",
+        "SELECT start, coalesce(origin, sequence) FROM report WHERE model = ? AND version = ? AND start >= ?"
+        " AND +sequence >= 0 ORDER BY start, sequence",
         (model, version, start),
     ).fetchall()
 

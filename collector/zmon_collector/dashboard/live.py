@@ -29,6 +29,7 @@ from zmon_collector.telemetry import Telemetry
 
 log = logging.getLogger("zmon.collector")
 
+HISTORY = "history.sqlite"  # in the data folder
 PREVIEW_EVERY = 1.0  # seconds between two previews; a quarter of a window if that is shorter
 PREVIEW_SHARE = 0.05  # of a core for copying open windows; computing on them costs about as much again
 HEALTH_KEPT = 900  # health reports, one a second: a quarter of an hour
@@ -62,7 +63,7 @@ class Live:
     ) -> None:
         web = config.web
         self.config = config
-        self.history = HistoryWorker(config.collector.data_dir / "history.sqlite", web.keep, web.history_bytes)
+        self.history = HistoryWorker(config.collector.data_dir / HISTORY, web.keep, web.history_bytes)
         self.overview = Overview()
         self._restore = OverviewRestore(self.history, self.overview)
         self.declared = declared

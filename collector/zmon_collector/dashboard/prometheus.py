@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from zmon.contract import DIMENSIONS, Report
+from zmon.contract import DIMENSIONS, Point, Report, target_type
 from zmon_collector.health import GAUGES, HealthReport
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -29,25 +29,43 @@ _ILLEGAL = re.compile(r"[^a-zA-Z0-9_]")
 
 
 class NewestReports:
-    """The newest report of each (model, version), until it is stale."""
+    """The newest window of each (model, version), until it is stale."""
 
     def __init__(self) -> None:
-        self._reports: dict[tuple[str, str], tuple[Report, float]] = {}
+        self._reports: dict[tuple[str, str], tuple[Report, float, frozenset[int]]] = {}  # with time and sequences
 
     def record(self, report: Report) -> None:
-        """Keep a report, unless that of a later window is kept."""
-        kept = self._reports.get((report.model, report.version))
-        if kept is None or kept[0].window.start <= report.window.start:
-            points = sorted(report.points, key=lambda point: point.agent_id is not None)[:SERIES]  # rollups first
-            self._reports[report.model, report.version] = (replace(report, points=points), time.monotonic())
+        """Keep a report, unless that of a later window is kept. Another one of the same window adds its counts."""
+        key = (report.model, report.version)
+        points, sequences = report.points, frozenset({report.sequence})
+        if key in self._reports:
+            kept, _, known = self._reports[key]
+            same = kept.window.start == report.window.start
+            if kept.window.start > report.window.start or (same and report.sequence in known):
+                return
+            if same:
+                points, sequences = _joined(kept.points, points), known | sequences
+        points = sorted(points, key=lambda point: point.agent_id is not None)[:SERIES]  # rollups first
+        self._reports[key] = (replace(report, points=points), time.monotonic(), sequences)
 
     def reports(self) -> list[Report]:
         """Return the reports that are not stale, and forget the others."""
         now = time.monotonic()
-        for key, (report, recorded) in list(self._reports.items()):
+        for key, (report, recorded, _) in list(self._reports.items()):
             if now - recorded > max(STALE_LEAST, STALE * (report.window.end - report.window.start)):
                 self._reports.pop(key, None)
-        return [report for report, _ in list(self._reports.values())]
+        return [report for report, *_ in list(self._reports.values())]
+
+
+def _joined(earlier: Sequence[Point], later: Sequence[Point]) -> list[Point]:
+    """Return the points of two reports of a window: counters are added, other series are those of the later one."""
+    by_series = {(point.agent_id, point.value._replace(value=0.0)): point for point in earlier}
+    for agent, value in later:
+        series = (agent, value._replace(value=0.0))
+        if series in by_series and target_type(value) == "counter":
+            value = value._replace(value=value.value + by_series[series].value.value)
+        by_series[series] = Point(agent, value)
+    return list(by_series.values())
 
 
 def _health_families(health: HealthReport) -> Iterator[Metric]:

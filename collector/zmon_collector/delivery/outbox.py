@@ -5,7 +5,7 @@ reader has a cursor, the sequence of the last report that it has handled; what a
 
 Sequences only grow and are never used again, not even when state.sqlite is lost: they are part of file names, sinks
 recognise a repeated report by them, and a cursor would skip a report with an old number. So the next one follows the
-newest report, the newest cursor and the newest written file.
+newest report, the newest cursor, the newest written file and the newest window of the page's history.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Outbox:
     keep : float
         Seconds after which a report is dropped, whoever has not read it.
     first : int
-        Sequence of the first report, unless the database knows a later one.
+        Sequence of the first report by files and history, unless the database knows a later one.
     """
 
     def __init__(self, database: Database, telemetry: Telemetry, *, limit: int, keep: float, first: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -11,11 +11,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from zmon_collector.config import Config
+from zmon_collector.config.sections import WebSection
 from zmon_collector.dashboard import history_queries
-from zmon_collector.dashboard.history import SCHEMA, History
+from zmon_collector.dashboard.history import SCHEMA, History, newest_sequence
 from zmon_collector.dashboard.history_queries import PointQuery
 from zmon_collector.dashboard.timeseries import downsample
 
+from tests.support.collectors import Collector
 from zmon import ConfigurationError, Point, Report, Value, Window
 
 
@@ -70,8 +73,39 @@ def test_the_same_report_again_changes_nothing(history: History) -> None:
     for _ in range(2):
         history.append(report(1, 0, {"a": 1.0}), 0.0)
     assert asked(history) == {"a": [(0, 1.0)]}
-    history.append(report(1, 20, {"a": 2.0}), 0.0)  # the numbers began anew: the old report of that number is gone
-    assert asked(history) == {"a": [(20, 2.0)]}
+
+
+def test_sequences_that_begin_again_overwrite_no_other_window(history: History) -> None:
+    for i in range(5):
+        history.append(report(i + 1, 10 * i, {"a": float(i)}), 0.0)
+    for _ in range(2):  # with another state.sqlite, and each delivered twice
+        for i in range(5, 12):
+            history.append(report(i - 4, 10 * i, {"a": float(i)}), 0.0)
+    history.append(report(1, 0, {"a": 9.0}, model="other"), 0.0)
+    assert asked(history) == {"a": [(10 * i, float(i)) for i in range(12)]}
+    reports = history.read(lambda db: history_queries.list_reports(db, "m", "", 0))
+    assert reports == [(10 * i, 1 + i if i < 5 else i - 4) for i in range(12)], "known by their own sequences"
+    history.append(report(2, 60, {"a": 60.0}), 0.0)
+    assert asked(history)["a"][6] == (60, 60.0)
+
+
+def test_the_newest_sequence_of_whatever_is_in_its_place(tmp_path: Path) -> None:
+    path = tmp_path / "history.sqlite"
+    assert newest_sequence(path) == 0
+    assert not path.exists()
+    history = History(path, 1e12, 2**30)
+    history.open()
+    assert newest_sequence(path) == 0
+    history.append(report(0, 0, {"a": 1.0}), 0.0)  # restated
+    assert newest_sequence(path) == 0
+    history.append(report(7, 0, {"a": 1.0}), 0.0)
+    assert newest_sequence(path) == 7  # while it is open, as after a kill
+    history.close()
+    assert newest_sequence(path) == 7
+    path.write_bytes(path.read_bytes()[:5000])
+    assert newest_sequence(path) == 0
+    path.write_text("this is no database\n" * 100)
+    assert newest_sequence(path) == 0
 
 
 def test_counts_noticed_later_are_added_to_their_window(history: History) -> None:
@@ -170,3 +204,22 @@ def test_models_agents_and_series(history: History) -> None:
     assert found == [
         {"what": "feature_value", "model": "m", "model_version": "7", "stat": "mean", "feat_name": "amount €"}
     ]
+
+
+def test_a_new_state_file_continues_the_sequences_of_the_history(collect: Callable[..., Collector]) -> None:
+    config = Config(web=WebSection(bind="127.0.0.1:0"), sinks={"anodot_file": {"enabled": False}})
+    for hour in range(3):
+        collector = collect(config=config)
+        with collector.publisher() as publisher:
+            for window in range(4):
+                publisher.publish([0.2, 0.7], timestamps=1_700_000_000.0 + 3600 * hour + 60 * window)
+            assert publisher.flush(60)
+        collector.stop()
+        for path in collector.folder.glob("state.sqlite*"):
+            path.unlink()
+    history = History(collector.folder / "history.sqlite", 1e12, 2**30)
+    history.open()
+    reports = history.read(lambda db: history_queries.list_reports(db, "model", "", 0))
+    assert [sequence for _, sequence in reports] == list(range(1, 13))
+    assert len({start for start, _ in reports}) == 12
+    history.close()

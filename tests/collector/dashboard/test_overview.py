@@ -172,7 +172,7 @@ def filled(path: Path, models: int, agents: int, windows: int = 10) -> None:
     db.execute("PRAGMA synchronous = OFF")
     db.execute("BEGIN")
     db.executemany(
-        "INSERT INTO report VALUES (?, ?, '', ?, ?, 0)",
+        "INSERT INTO report VALUES (?, ?, '', ?, ?, 0, NULL)",
         [(windows * m + w + 1, name, 10 * w, 10 * w + 10) for m, name in enumerate(names) for w in range(windows)],
     )
     db.executemany(

@@ -86,13 +86,26 @@ def test_stale_series_disappear(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
     monkeypatch.setattr(prometheus.time, "monotonic", lambda: now[0])
     newest = NewestReports()
-    for start, version in ((0, "1"), (60, "2"), (0, "2")):
-        newest.record(Report(1, "m", version, Window(start, start + 60), [Point(None, Value("accuracy", 0.5))]))
+    for sequence, start, version in ((1, 0, "1"), (2, 60, "2"), (3, 0, "2")):
+        newest.record(Report(sequence, "m", version, Window(start, start + 60), [Point(None, Value("accuracy", 0.5))]))
     assert {(r.version, r.window.start) for r in newest.reports()} == {("1", 0), ("2", 60)}
     now[0] += 500
-    newest.record(Report(3, "m", "2", Window(120, 180), []))
+    newest.record(Report(4, "m", "2", Window(120, 180), []))
     now[0] += 200
     assert [r.version for r in newest.reports()] == ["2"]
+
+
+def test_two_reports_of_a_window_are_one_and_each_counts_once() -> None:
+    def report(sequence: int, *values: Value) -> Report:
+        return Report(sequence, "m", "", Window(0, 60), [Point("pod", value) for value in values])
+
+    first, second = report(1, Value("accuracy", 0.5), Value("rows_late", 2)), report(2, Value("rows_late", 3))
+    for order in ((first, first, second, first, second), (second, second, first)):
+        newest = NewestReports()
+        for each in order:
+            newest.record(each)
+        (shown,) = newest.reports()
+        assert {point.value.what: point.value.value for point in shown.points} == {"accuracy": 0.5, "rows_late": 5}
 
 
 def test_a_metric_that_fails_and_a_plugin_that_cannot_be_used_show(collect: Callable[..., Collector]) -> None:
