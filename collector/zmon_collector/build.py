@@ -61,7 +61,7 @@ class Parts:
         self.alert_worker = AlertWorker(config, self.database, self.outbox, telemetry)
         declared = declarations(state.metric for state in registry.metrics.values())
         self.live = Live(config, self.engine, self.alert_worker, declared, self.ingestor.details_of)
-        self.restater = Restater(self.database, self.live.history.restate, registry, self.policies)
+        self.restater = Restater(self.database, self.live.history.restate, registry, self.policies, telemetry)
         self.metrics_page = MetricsPage(config.health.series)
         self.site = Site(self.live, self.metrics_page)
         sinks = [sink for name, sink in registry.sinks.items() if sink_is_on(config, name)]

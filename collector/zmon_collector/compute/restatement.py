@@ -24,11 +24,12 @@ from zmon_collector.storage import restatement_queue
 from zmon_collector.storage.database import Database
 from zmon_collector.storage.label_join import label_rows
 from zmon_collector.storage.restatement_queue import Place, RestatementPiece, RestatementTarget
+from zmon_collector.telemetry import Telemetry
 
 EVERY = 1.0  # seconds between two checks while nothing is due
 PAUSE = 2.0  # times as long as a slice took, before the next: others need the history and the interpreter as well
 
-Keep = Callable[[Callable[[], list[Report]], Callable[[], None]], None]
+Keep = Callable[[Callable[[], list[Report]], Callable[[bool], None]], None]
 
 
 class Restater:
@@ -38,13 +39,16 @@ class Restater:
     ----------
     database : Database
     keep : callable
-        Computes reports on another thread and keeps them: ``keep(make, done)``.
+        Computes reports on another thread and keeps them: ``keep(make, done)``. `done` is told whether they are kept;
+        windows that are not stay marked, and are restated again when they have rested.
     registry : Registry
     policies : PolicyStore
     """
 
-    def __init__(self, database: Database, keep: Keep, registry: Registry, policies: PolicyStore) -> None:
-        self._database, self._keep = database, keep
+    def __init__(
+        self, database: Database, keep: Keep, registry: Registry, policies: PolicyStore, telemetry: Telemetry
+    ) -> None:
+        self._database, self._keep, self._telemetry = database, keep, telemetry
         self._registry, self._policies = registry, policies
         self._busy, self._requested, self._next = False, 0.0, 0.0
         self._place: Place | None = None  # within a window
@@ -60,12 +64,13 @@ class Restater:
     def _restate(self, slices: tuple[list[RestatementPiece], Place | None]) -> None:
         pieces, self._place = slices
         if pieces:
-            self._keep(lambda: self._reports(pieces), lambda: self._finish(pieces))
+            made: list[RestatementTarget] = []
+            self._keep(lambda: self._reports(pieces, made), lambda kept: self._finish(made, kept))
         else:
             self._next, self._busy = time.monotonic() + EVERY, False
 
-    def _reports(self, pieces: Iterable[RestatementPiece]) -> list[Report]:
-        """Accumulate slices; return the reports of the windows that are complete with them."""
+    def _reports(self, pieces: Iterable[RestatementPiece], made: list[RestatementTarget]) -> list[Report]:
+        """Accumulate slices; return the reports of the windows that are complete with them, and add these to `made`."""
         reports = []
         for piece in pieces:
             window = Restatement(piece.target, self._registry, self._policies) if piece.first else self._open
@@ -75,14 +80,16 @@ class Restater:
             window.add_rows(piece.rows)
             if piece.last:
                 reports.append(window.report())
+                made.append(piece.target)
             else:
                 self._open = window
         return reports
 
-    def _finish(self, pieces: Iterable[RestatementPiece]) -> None:
-        complete = [piece.target for piece in pieces if piece.last]
-        if complete:
-            self._database.submit(lambda connection: restatement_queue.finish(complete, connection))
+    def _finish(self, made: list[RestatementTarget], kept: bool) -> None:
+        if not kept:
+            self._telemetry.count("restatements_failed")
+        elif made:
+            self._database.submit(lambda connection: restatement_queue.finish(made, connection))
         now = time.monotonic()
         self._next, self._busy = now + PAUSE * (now - self._requested), False
 

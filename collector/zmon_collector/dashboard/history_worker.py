@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sqlite3
 import time
@@ -23,6 +24,7 @@ class HistoryWorker:
     def __init__(self, path: Path, keep: float, limit: int) -> None:
         self._history = History(path, keep, limit)
         self._thread = ThreadPoolExecutor(1, "zmon-history")
+        self._restating_fails = False  # it has been logged
 
     def start(self) -> None:
         """Open the history."""
@@ -45,19 +47,29 @@ class HistoryWorker:
         """Write a report; return when it is in the history."""
         self._thread.submit(self._history.append, report, wall).result()
 
-    def restate(self, make: Callable[[], list[Report]], done: Callable[[], None]) -> None:
-        """Compute and write restated windows in the history's thread; `done` is called even if that fails."""
+    def restate(self, make: Callable[[], list[Report]], done: Callable[[bool], None]) -> None:
+        """Compute and write restated windows in the history's thread; `done` is told whether they are stored.
 
-        def work() -> None:
-            try:
-                for report in make():
-                    self._history.append(report, time.time())
-            except Exception as error:  # noqa: BLE001 - a metric may raise anything; the files are not affected
-                log.error("cannot restate a window: %s: %s", type(error).__name__, error)
-            finally:
-                done()
+        They may not be: the disk is full, a metric raises, or the history is closing. The caller makes them again.
+        """
+        with contextlib.suppress(RuntimeError):  # the collector ends
+            self._thread.submit(self._restate, make, done)
 
-        self._thread.submit(work)
+    def _restate(self, make: Callable[[], list[Report]], done: Callable[[bool], None]) -> None:
+        stored = False
+        try:
+            reports = make()
+            for report in reports:
+                self._history.append(report, time.time())
+            stored = True
+        except Exception as error:  # noqa: BLE001 - a metric may raise anything; the files are not affected
+            if not self._restating_fails:
+                log.error("cannot restate a window, trying again later: %s: %s", type(error).__name__, error)
+            self._restating_fails = True
+        else:
+            self._restating_fails = self._restating_fails and not reports
+        finally:
+            done(stored)
 
     def stop(self) -> None:
         """Close the history after the last write."""

@@ -1,7 +1,7 @@
 """Windows of predictions that are to be restated because labels arrived, and their rows, slice by slice. No clock.
 
 A window that was restated rests before it is restated again, twice as long each time while labels trickle in. Its mark
-is removed only when the history holds the result, so a crash restates it once more.
+is removed only when the history holds the result, so after a crash, or where that failed, it is restated once more.
 """
 
 from __future__ import annotations
@@ -121,5 +121,9 @@ def _next_window(now: float, connection: sqlite3.Connection) -> Place | None:
             (now + rest, min(2 * rest, LONGEST_REST), owner, start),
         )
         model, version, task, classes = owner_row
-        schema = (model, version), task, tuple(msgpack.unpackb(classes))
+        try:
+            schema = (model, version), task, tuple(msgpack.unpackb(classes))
+        except (ValueError, TypeError):  # damaged: its rows cannot be read any more
+            connection.execute("DELETE FROM restate WHERE owner = ?", (owner,))
+            continue
         return Place(RestatementTarget(owner, start, end, *schema, labels, *newest))
