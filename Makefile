@@ -15,9 +15,10 @@ demo: .venv/collector
 test: .venv/dev
 	$(PYTEST) -m "not system" -n $(WORKERS) --dist loadgroup $(TESTS) $(ARGS)
 
-# The rest: faults, browser, frameworks, servers, clusters, examples. A test that fails is run once more, and listed as rerun.
+# The rest, also on all cores: faults, browser, frameworks, servers, clusters, examples. A test that fails is run once more,
+# and listed as rerun.
 test-system: .venv/dev
-	$(PYTEST) -m system -r aR --reruns 1 $(TESTS) $(ARGS)
+	$(PYTEST) -m system -r aR --reruns 1 -n $(WORKERS) --dist loadgroup $(TESTS) $(ARGS)
 
 # Both while two busy loops share the cores: a slow machine is no reason to fail.
 test-loaded: .venv/dev
