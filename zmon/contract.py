@@ -100,8 +100,8 @@ class Context:
         The plugin's table of the configuration, [plugins.NAME] overridden by [models.MODEL.metrics.NAME]; in addition
         ``segments``, whether the metric is computed per segment, and ``max_segments``.
     reference : Profile or None
-        The model's reference profile, the same for the whole window; None if it has none. An accumulator that counts
-        against it must keep its ``digest``: after a restart, the rest of a window may have another profile.
+        The model's reference profile, the same for the whole window, also after a restart; None if it has none. An
+        accumulator that counts against it must keep its ``digest``: a profile that was damaged on disk is missing.
     memory : dict
         Plain data that a metric keeps from window to window for this agent (or rollup). Whatever `result` leaves in it
         is kept when the window closes; `update` and `merge` must not touch it.

@@ -11,6 +11,7 @@ _NOTEWORTHY = {  # counters that an operator should know about once they are not
     "outbox_dropped": "reports were dropped before every sink had them",
     "refused_dropped": "set-aside samples were discarded: limits.refused_rows or refused_age",
     "windows_closed_early": "windows were closed early because the journal was full: raise limits.journal_bytes",
+    "contracts_damaged": "what held for an open window was damaged: the present settings replace it",
     "chunks_damaged": "damaged rows were found in the journal and count as lost",
 }
 LONG_PAUSE = 10.0  # seconds without accepting rows, after which an operator should look

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from hashlib import blake2b
 from importlib.metadata import entry_points
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -39,6 +40,7 @@ class Plugin:
     origin: str
     state: str = "ok"  # ok | quarantined
     error: str = ""
+    edition: str = ""  # of its code: results of another one are not merged with them; by default its origin
     metrics: list[str] = field(default_factory=list)
     sinks: list[str] = field(default_factory=list)
 
@@ -111,16 +113,16 @@ class Registry:
             origin = f"{entry.dist.name} {entry.dist.version}" if entry.dist else entry.value
             self._load(entry.name, origin, entry.load)
         for path in plugin_files(folder) if folder is not None else ():
-            self._load(path.stem, str(path), partial(_import_file, path))
+            self._load(path.stem, str(path), partial(_import_file, path), edition=_digest(path))
 
-    def _load(self, name: str, origin: str, get: Callable[[], object]) -> None:
+    def _load(self, name: str, origin: str, get: Callable[[], object], edition: str = "") -> None:
         taken = self.plugins.get(name)
         if taken is not None:
             name = f"{name} ({origin})"
             self.plugins[name] = Plugin(name, origin)
             self._quarantine(name, f"the name is taken by {taken.origin}; rename one")
             return
-        self.plugins[name] = Plugin(name, origin)
+        self.plugins[name] = Plugin(name, origin, edition=edition)
         try:
             plugin = get()
         except Exception as error:  # noqa: BLE001 - a plugin may fail to import in any way
@@ -197,6 +199,14 @@ class Registry:
             builtin = self.plugins[state.plugin].origin.startswith(f"{zmon_plugins.__name__}.")
             executors.setdefault("" if builtin else state.plugin, []).append(state)
         return executors
+
+    def editions(self) -> dict[str, str]:
+        """Return, by metric, what tells its code from that of another release of its plugin.
+
+        The built-in metrics read what earlier releases of zmon left, so they have one edition.
+        """
+        plugins = {name: self.plugins[state.plugin] for name, state in self.metrics.items()}
+        return {name: plugin.edition or plugin.origin for name, plugin in plugins.items()}
 
     def announce(self, report: Report) -> None:
         """Call every observer's `window_closed`; if one raises, the others are still called."""
@@ -283,6 +293,13 @@ def _import_file(path: Path) -> ModuleType:
         del sys.modules[name]
         raise
     return module
+
+
+def _digest(path: Path) -> str:
+    try:
+        return f"{path.name} {blake2b(path.read_bytes(), digest_size=8).hexdigest()}"
+    except OSError:  # importing it says why
+        return path.name
 
 
 def check_names(registry: Registry, configured: Mapping[str, Any], what: str) -> None:

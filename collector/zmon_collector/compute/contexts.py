@@ -10,15 +10,13 @@ from zmon_collector.compute.executors import MetricExecutor
 from zmon_collector.compute.memory import MetricMemory
 from zmon_collector.compute.merge import MetricContexts
 from zmon_collector.compute.window_state import WindowState
-from zmon_collector.config.policy import PolicyStore
 from zmon_collector.windows.window import OpenWindow
 
 
 class ContextFactory:
-    """Makes the contexts of metrics from the models' policies and what metrics remember."""
+    """Makes the contexts of metrics from the windows' contracts and what metrics remember."""
 
-    def __init__(self, policies: PolicyStore, memory: MetricMemory) -> None:
-        self.policies = policies
+    def __init__(self, memory: MetricMemory) -> None:
         self.memory = memory
 
     def bare(self, state: WindowState, agent: str | None) -> Context:
@@ -29,19 +27,20 @@ class ContextFactory:
 
     def for_rows(self, state: WindowState, agent: str, executor: MetricExecutor) -> dict[str, Context]:
         """Make the contexts in which an agent's rows are accumulated, by metric."""
-        bare, policy = self.bare(state, agent), self.policies.of(state.model[0])
+        bare, options = self.bare(state, agent), state.contract.policy.options
         return {
-            registered.metric.name: replace(bare, options=policy.options(registered.metric.name, registered.plugin))
+            registered.metric.name: replace(bare, options=options.get(registered.metric.name, {}))
             for registered in executor.metric_states
         }
 
     def for_closing(self, state: WindowState, agents: Iterable[str], executor: MetricExecutor) -> MetricContexts:
         """Make the contexts in which metrics finish, by metric and agent, None for the rollup; samples come later."""
-        policy, memory = self.policies.of(state.model[0]), state.memory
+        policy, memory = state.contract.policy, state.memory
         bare = {agent: replace(self.bare(state, agent), rows=_rows(state.window, agent)) for agent in [*agents, None]}
         contexts = {}
         for registered in executor.metric_states:
-            name, options = registered.metric.name, policy.options(registered.metric.name, registered.plugin)
+            name = registered.metric.name
+            options = policy.options.get(name, {})
             contexts[name] = {
                 agent: replace(ctx, options=options, memory=memory.get((name, agent), {}))
                 for agent, ctx in bare.items()

@@ -21,6 +21,7 @@ from zmon_collector.compute.preview import Show, preview
 from zmon_collector.compute.references import References
 from zmon_collector.compute.sample_budget import SampleBudget
 from zmon_collector.compute.scheduler import Scheduler
+from zmon_collector.compute.window_contract import Contract, ContractBook
 from zmon_collector.compute.window_state import Phase, WindowKey, WindowState
 from zmon_collector.config import Config
 from zmon_collector.config.policy import PolicyStore
@@ -44,16 +45,18 @@ class Engine:
     ----------
     memory : MetricMemory
     references : References
+    contracts : ContractBook
     """
 
     def __init__(self, config: Config, registry: Registry, policies: PolicyStore, wake: Callable[[], None]) -> None:
         self.memory = MetricMemory()
         self.references = References(policies, self.memory)
+        self.contracts = ContractBook(policies, self.references, registry)
         self._policies = policies
         self._windows: dict[WindowKey, WindowState] = {}
         self._scheduler = Scheduler(config.collector, registry, wake)
-        self._budget = SampleBudget(policies, config.limits.sample_bytes)
-        self._contexts = ContextFactory(policies, self.memory)
+        self._budget = SampleBudget(config.limits.sample_bytes)
+        self._contexts = ContextFactory(self.memory)
         self._batcher = MicroBatcher(self._scheduler, self._contexts, self._budget)
         self._checkpointer = Checkpointer(self._scheduler, self._batcher)
         self._finalizer = WindowFinalizer(self._scheduler, self._contexts, self._budget)
@@ -118,14 +121,21 @@ class Engine:
         for state in self._windows.values():
             yield state.model, state.window
 
-    def _state(self, model: ModelKey, window: OpenWindow) -> WindowState:
-        """Return what there is of a window; a new one keeps the reference that holds now."""
+    def open(self, model: ModelKey, window: OpenWindow, contract: Contract | None = None) -> Contract:
+        """Fix what holds for a window, unless that is done: `contract` of an earlier run, or what holds now."""
+        return self._state(model, window, contract).contract
+
+    def _state(self, model: ModelKey, window: OpenWindow, contract: Contract | None = None) -> WindowState:
+        """Return what there is of a window."""
         key = model, window.start, window.number
         state = self._windows.get(key)
         if state is None:
-            state = self._windows[key] = WindowState(model, window, memory=self.memory.of(model))
+            contract = contract or self.contracts.current(model)
+            state = self._windows[key] = WindowState(model, window, contract, memory=self.memory.of(model))
+            state.absent |= self.contracts.absent(contract)
         if state.referenced is not window.schema and not window.undecided:  # labels open windows that rows decide on
-            state.reference, state.referenced = self.references.of(model, window.schema), window.schema
+            state.reference = self.references.fitting(model, state.contract.profile, window.schema)
+            state.referenced = window.schema
         return state
 
     # --- what the executors have done --------------------------------------------------------------------------------
@@ -154,8 +164,7 @@ class Engine:
                 continue
             if any(agent.partials for agent in state.agents.values()):
                 contexts = self._contexts.for_closing(state, state.agents, builtin)
-                sizes, policy = self._budget.sizes(state), self._policies.of(state.model[0])
-                self._scheduler.start(builtin, preview(state, contexts, sizes, policy, show))
+                self._scheduler.start(builtin, preview(state, contexts, self._budget.sizes(state), show))
             self._batcher.flush(state)
 
     def shutdown(self) -> None:
@@ -166,6 +175,7 @@ class Engine:
         """Drop everything that is kept of a model that is gone."""
         self.memory.forget(model)
         self.references.forget(model)
+        self.contracts.forget(model[0])
         self._policies.forget(model[0])
 
     # --- checkpoints, and what a start brings back -------------------------------------------------------------------

@@ -90,7 +90,7 @@ class WindowFinalizer:
         agents = {name: state.agents.get(name, AgentPartial()) for name in names}  # some have counts and no rows
         partials = {name: agent.partials.get(executor.name, []) for name, agent in agents.items()}
         contexts = self._contexts.for_closing(state, names, executor)
-        parts = WindowParts(partials, contexts, samples, self._contexts.policies.of(state.model[0]).emits)
+        parts = WindowParts(partials, contexts, samples, state.contract.policy.emits)
         results = state.results[executor.name] = MetricResults()
         lost = state.failed.keys() | state.absent
 

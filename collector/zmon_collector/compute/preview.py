@@ -16,15 +16,12 @@ from zmon_collector.compute.details import Details
 from zmon_collector.compute.executors import Step
 from zmon_collector.compute.merge import MetricContexts, MetricResults, WindowParts
 from zmon_collector.compute.window_state import WindowState
-from zmon_collector.config.policy import ModelPolicy
 from zmon_collector.windows.window import ModelKey
 
 Show = Callable[[ModelKey, Window, list[Point], dict[str, RowCounts], Details], None]
 
 
-def preview(
-    state: WindowState, contexts: MetricContexts, sizes: Mapping[str, int], policy: ModelPolicy, show: Show
-) -> Step:
+def preview(state: WindowState, contexts: MetricContexts, sizes: Mapping[str, int], show: Show) -> Step:
     """Make a step for the built-in metrics whose results go to `show`, on the collector's thread.
 
     `contexts` are those of a window that closes, by metric and agent; `sizes` are those of the samples, by agent.
@@ -35,7 +32,7 @@ def preview(
     rows = {name: tally.frozen() for name, tally in state.window.tallies.items()}
 
     def run(metrics: Sequence[Metric[Any]], progress: StepProgress) -> MetricResults:
-        parts = WindowParts(partials, contexts, merge.window_samples(samples, sizes), policy.emits)
+        parts = WindowParts(partials, contexts, merge.window_samples(samples, sizes), state.contract.policy.emits)
         return merge.finish(metrics, parts, progress, MetricResults())
 
     def done(results: MetricResults | None, _: StepProgress) -> None:

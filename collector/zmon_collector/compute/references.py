@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from zmon.batch import Schema
+from zmon.errors import ConfigurationError
 from zmon.reference import Profile
 from zmon_collector.compute.memory import MetricMemory
 from zmon_collector.config.policy import PolicyStore
@@ -18,18 +19,25 @@ LEARNED = ("reference", None)  # the metric that learns, on the rollup; the prof
 class References:
     """The profile of each model: that of its policy, or else the one that its metrics have learned.
 
-    A window keeps the profile that it opened with; another one holds from the next window on.
+    A window keeps the profile that it opened with (window_contract.py); another one holds from the next window on.
     """
 
     def __init__(self, policies: PolicyStore, memory: MetricMemory) -> None:
         self._policies = policies
         self._memory = memory
-        self._learned: dict[ModelKey, tuple[bytes, Profile]] = {}
+        self._learned: dict[ModelKey, tuple[bytes, Profile | None]] = {}
         self._refused: dict[ModelKey, str] = {}  # why a profile is not used, which is logged once
+
+    def candidate(self, model: ModelKey) -> Profile | None:
+        """Return the profile for a window that opens now, whatever its schema; None without one."""
+        return self._policies.of(model[0]).reference or self._learn(model)
 
     def of(self, model: ModelKey, schema: Schema) -> Profile | None:
         """Return the profile for a window of this schema that opens now; None without one, or when it does not fit."""
-        profile = self._policies.of(model[0]).reference or self._learn(model)
+        return self.fitting(model, self.candidate(model), schema)
+
+    def fitting(self, model: ModelKey, profile: Profile | None, schema: Schema) -> Profile | None:
+        """Return the profile if it fits a window of this schema."""
         if profile is None:
             return None
         conflict = profile.conflict(schema)
@@ -59,5 +67,9 @@ class References:
             return None
         learned = self._learned.get(model)
         if learned is None or learned[0] is not data:
-            learned = self._learned[model] = (data, Profile.from_bytes(data, "the learned profile"))
+            try:
+                learned = self._learned[model] = (data, Profile.from_bytes(data, "the learned profile"))
+            except ConfigurationError as error:
+                log.error("the learned reference of model %r is not used, so there is no drift: %s", model[0], error)
+                learned = self._learned[model] = (data, None)
         return learned[1]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from zmon_collector.compute.window_state import AgentPartial, WindowState
-from zmon_collector.config.policy import PolicyStore
 
 
 class SampleBudget:
@@ -15,13 +14,11 @@ class SampleBudget:
 
     Parameters
     ----------
-    policies : PolicyStore
     nbytes : int
         Bound over all samples.
     """
 
-    def __init__(self, policies: PolicyStore, nbytes: int) -> None:
-        self._policies = policies
+    def __init__(self, nbytes: int) -> None:
         self._nbytes = nbytes
         self._agents = 0
         self.smallest = 0  # rows to which the bound lowered a sample last; 0: never
@@ -36,7 +33,7 @@ class SampleBudget:
 
     def size(self, state: WindowState, agent: AgentPartial) -> int:
         """Return the rows that the agent's sample of this window may hold."""
-        wanted = self._policies.of(state.model[0]).sample_rows
+        wanted = state.contract.policy.sample_rows
         # Twice: while samples are merged, both the old and the new are held.
         affordable = max(1, self._nbytes // (2 * max(1, self._agents) * agent.row_bytes))
         if affordable < wanted:

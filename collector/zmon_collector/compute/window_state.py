@@ -12,6 +12,7 @@ from zmon_collector.compute.accumulate import AgentRows, Partial
 from zmon_collector.compute.memory import Memory
 from zmon_collector.compute.merge import MetricResults
 from zmon_collector.compute.sample import TOP, Sample
+from zmon_collector.compute.window_contract import Contract
 from zmon_collector.windows.window import ModelKey, OpenWindow
 
 WindowKey = tuple[ModelKey, int, int]
@@ -67,8 +68,9 @@ class WindowState:
 
     model: ModelKey
     window: OpenWindow
-    reference: Profile | None = None
-    referenced: Schema | None = None  # the window's schema for which `reference` was looked up
+    contract: Contract = Contract()
+    reference: Profile | None = None  # the contract's, if it fits the window's schema
+    referenced: Schema | None = None  # the schema for which that was decided
     memory: Memory = field(default_factory=dict)  # of the model's metrics
     agents: dict[str, AgentPartial] = field(default_factory=dict)
     phase: Phase = Phase.OPEN

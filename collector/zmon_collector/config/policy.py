@@ -14,6 +14,7 @@ from zmon.reference import Profile
 from zmon_collector.config.sections import Config, ModelSection
 from zmon_collector.config.series_selection import Ranks, SeriesFilter, SeriesSelection, matches
 from zmon_collector.config.values import EXPECTED
+from zmon_collector.config.window_policy import WindowPolicy
 from zmon_collector.windows.window import WindowRules
 
 
@@ -86,6 +87,11 @@ class ModelPolicy:
         if windows and self._section.reference is None:
             shared["reference_windows"] = windows
         return {**shared, **self.config.plugins.get(plugin, {}), **self._section.metrics.get(metric, {})}
+
+    def for_windows(self, editions: Mapping[str, str], plugins: Mapping[str, str]) -> WindowPolicy:
+        """Return the settings of a window that opens now, with metrics of these editions and of these plugins."""
+        options = {metric: self.options(metric, plugin) for metric, plugin in plugins.items()}
+        return WindowPolicy(self.rules, self.sample_rows, self.selection, editions, options, self.ranks)
 
     @property
     def expected(self) -> Mapping[str, int]:

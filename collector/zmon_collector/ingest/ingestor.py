@@ -284,6 +284,7 @@ class Ingestor:
         joining = self.late.end_turn(turn.join_work, self.config, now)
         for model in self.models.values():
             self._journal_model(turn, model)
+        self._journal_contracts(turn)
         acks = self.sessions.drain_acks()
         turn.streams, turn.forgotten_streams = self.sessions.drain_changes(now.wall)
         if not self._journal:
@@ -299,6 +300,7 @@ class Ingestor:
 
     def _journal_model(self, turn: Turn, model: ModelState) -> None:
         changes, windows = model.windows.drain_changes(), model.windows
+        contracts = {window.number: self.engine.open(model.key, window) for window in changes.opened}
         turn.spans += [(*model.key, *span) for span in changes.spans]
         if changes.periods:
             turn.periods.append((*model.key, pack(windows.periods.plain())))
@@ -308,9 +310,12 @@ class Ingestor:
         if not self._journal:
             return
         for window in changes.opened:
-            self.unreported.setdefault(window.number, UnreportedWindow(model.key, window))
+            unreported = self.unreported.setdefault(window.number, UnreportedWindow(model.key, window))
+            unreported.contract = contracts[window.number]
             body = b"" if window.undecided else encode_schema(window.schema)
-            turn.windows.append(WindowRow(window.number, *model.key, window.start, window.end, body))
+            row = WindowRow(window.number, *model.key, window.start, window.end, body)
+            policy, reference = unreported.contract.digests
+            turn.windows.append(row._replace(policy=policy, reference=reference))
             changes.counts |= {(window.number, agent) for agent in window.tallies}
         for number, agent in changes.counts:
             turn.counts.append((number, *model.key, agent, self._packed(windows, number, agent)))
@@ -319,6 +324,19 @@ class Ingestor:
         tags += [(NO_WINDOW, agent, model.tags[agent]) for agent in model.changed_tags]
         turn.tags += [(number, *model.key, agent, pack(dict(given))) for number, agent, given in tags if given]
         model.changed_tags.clear()
+
+    def _journal_contracts(self, turn: Turn) -> None:
+        """Journal the contracts of the turn's windows but for the parts that are there: those of other windows."""
+        opened = {row.number for row in turn.windows}
+        if not opened:
+            return
+        others = (unreported for number, unreported in self.unreported.items() if number not in opened)
+        known = {digest for unreported in others for digest in unreported.contract.digests}
+        for number in opened:
+            for digest, pack_part in self.unreported[number].contract.parts():
+                if digest not in known:
+                    known.add(digest)
+                    turn.contracts.append((digest, pack_part()))
 
     def _tags(self, number: int, agent: str) -> Mapping[str, str]:
         unreported = self.unreported.get(number)

@@ -135,9 +135,15 @@ class Recovery:
 
     def _restore_window(self, row: WindowRow) -> OpenWindow:
         model = (row.model, row.version)
-        window = OpenWindow(row.start, row.end, row.number, journal.decoded_schema(row.schema))
+        book, kept_contracts = self._engine.contracts, self._state.contracts
+        contract, sound = book.restore(model, row.policy, row.reference, kept_contracts)
+        if not sound:
+            self._telemetry.count("contracts_damaged")
+        schema = journal.decoded_schema(row.schema)
+        window = OpenWindow(row.start, row.end, row.number, schema, contract.policy.rules)
+        self._engine.open(model, window, contract)
         hashes = {digest for number, digest in self._state.schemas if number == row.number}
-        self._ingestor.unreported[row.number] = UnreportedWindow(model, window, hashes)
+        self._ingestor.unreported[row.number] = UnreportedWindow(model, window, hashes, contract=contract)
         kept = self._state.checkpoints.get(row.number)
         if kept is not None:
             try:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from zmon.errors import WireError
 from zmon_collector.compute.accumulate import AgentRows
 from zmon_collector.compute.engine import Engine
+from zmon_collector.compute.window_contract import Contract
 from zmon_collector.ingest import validation
 from zmon_collector.ingest.arrival import BatchArrival
 from zmon_collector.ingest.late_labels import LateLabels
@@ -28,6 +29,7 @@ class UnreportedWindow:
     schemas: set[bytes] = field(default_factory=set)  # journaled with it
     nbytes: int = 0  # of rows since the last checkpoint
     checkpoint_bytes: int = 0  # of the last checkpoint
+    contract: Contract = Contract()  # what holds for the window, once it is journaled
 
     @property
     def held_bytes(self) -> int:

@@ -26,7 +26,8 @@ MODEL_TABLES = ("spans", "agents", "memory", "label_owners", "heard", "periods",
 
 # The columns of `StreamRow` and `WindowRow` are in the order of their fields.
 STREAMS = SealedTable("streams", "id, topic, row, issued, tally, gone, heard")
-WINDOWS = SealedTable("windows", 'number, model, version, start, "end", schema, closing, through')
+WINDOWS = SealedTable("windows", 'number, model, version, start, "end", schema, closing, through, policy, reference')
+CONTRACTS = SealedTable("contracts", "digest, data")
 SCHEMAS = SealedTable("schemas", "window, hash, body")
 TALLIES = SealedTable("tallies", "window, model, version, agent, counts")
 AGENTS = SealedTable("agents", "model, version, agent, newest")
@@ -39,6 +40,10 @@ OWNERS = label_join.OWNERS
 OWNERS_BY_AGE = (
     "SELECT owner, model, version, task, classes, (SELECT max(n) FROM predictions p WHERE p.owner = o.owner) AS newest"
     " FROM label_owners o ORDER BY newest"
+)
+UNUSED_CONTRACTS = (
+    "DELETE FROM contracts WHERE digest NOT IN (SELECT policy FROM windows WHERE policy IS NOT NULL"
+    " UNION SELECT reference FROM windows WHERE reference IS NOT NULL)"
 )
 CLOSED_FIRST = "ORDER BY closing = 0, closing, start, number"  # and in the order of closing
 
@@ -66,6 +71,8 @@ class WindowRow(NamedTuple):
     schema: bytes
     closing: int = 0  # its place in the order of closing, from 1
     through: int = -1
+    policy: bytes | None = None  # digests among the contracts; None: not noted; empty: there is no reference
+    reference: bytes | None = None
 
 
 class LabelOwner(NamedTuple):
@@ -90,6 +97,7 @@ class Turn:
     streams: list[StreamRow] = field(default_factory=list)
     forgotten_streams: list[bytes] = field(default_factory=list)
     windows: list[WindowRow] = field(default_factory=list)
+    contracts: list[tuple[bytes, bytes]] = field(default_factory=list)  # digest, data
     closing: list[int] = field(default_factory=list)  # in this order
     spans: list[tuple[str, str, int, int]] = field(default_factory=list)
     counts: list[tuple[int, str, str, str, bytes | None]] = field(default_factory=list)  # None: delete the counts
@@ -128,6 +136,9 @@ def write(turn: Turn, connection: sqlite3.Connection) -> label_join.Joined:
         [(number,) for number in turn.closing],
     )
     WINDOWS.seal("number", {*(row.number for row in turn.windows), *turn.closing}, connection)
+    if turn.contracts:  # rarely: what no window refers to any more goes then
+        CONTRACTS.write(turn.contracts, connection)
+        connection.execute(UNUSED_CONTRACTS)
     for span in turn.spans:
         connection.execute('DELETE FROM spans WHERE model = ? AND version = ? AND start >= ? AND "end" <= ?', span)
         SPANS.write([span], connection)
@@ -170,6 +181,7 @@ class JournalState:
     store_id: bytes  # 8 random bytes, which acknowledgements carry
     streams: list[StreamRow] = field(default_factory=list)
     windows: list[WindowRow] = field(default_factory=list)
+    contracts: dict[bytes, bytes] = field(default_factory=dict)
     schemas: dict[tuple[int, bytes], Schema] = field(default_factory=dict)  # by (window, hash)
     counts: list[tuple[int, str, str, str, Tally]] = field(default_factory=list)  # window, model, version, agent
     agents: list[tuple[str, str, str, float]] = field(default_factory=list)
@@ -194,6 +206,7 @@ def load(connection: sqlite3.Connection) -> JournalState:
         store_id=rows("SELECT name FROM store").fetchone()[0],
         streams=STREAMS.read(StreamRow, damaged, connection),
         windows=WINDOWS.read(_window, damaged, connection, CLOSED_FIRST),
+        contracts=dict(CONTRACTS.read(_as_tuple, damaged, connection)),
         schemas=dict(SCHEMAS.read(_schema, damaged, connection)),
         counts=TALLIES.read(_tally, damaged, connection),
         agents=AGENTS.read(_as_tuple, damaged, connection),

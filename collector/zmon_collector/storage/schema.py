@@ -46,6 +46,9 @@ PROGRESS = f"""
 CREATE TABLE periods (            -- the lengths of a model's windows, and since when
     model TEXT, version TEXT, steps BLOB, crc INTEGER, PRIMARY KEY (model, version)
 ) WITHOUT ROWID;
+ALTER TABLE windows ADD COLUMN policy BLOB;     -- digests of what holds for the window; NULL: not noted
+ALTER TABLE windows ADD COLUMN reference BLOB;  -- empty: none
+CREATE TABLE contracts (digest BLOB PRIMARY KEY, data BLOB, crc INTEGER);  -- policies and profiles
 CREATE TABLE tags (               -- of an agent in a window; window 0: of its newest rows
     window INTEGER, model TEXT, version TEXT, agent TEXT, tags BLOB, crc INTEGER,
     PRIMARY KEY (window, model, version, agent)

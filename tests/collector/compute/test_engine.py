@@ -41,6 +41,8 @@ class Rows(zmon.MetricBase[int]):
         self.gate = threading.Event()
         self.gated: set[str] = set()
         self.references: dict[int, Any] = {}  # by the window's start
+        self.options: dict[int, set[Any]] = {}
+        self.sampled: dict[int, int] = {}
 
     def create(self, ctx: Context) -> int:
         return 0
@@ -48,6 +50,7 @@ class Rows(zmon.MetricBase[int]):
     def update(self, acc: int, batch: Batch, ctx: Context) -> int:
         if ctx.model in self.gated:
             assert self.gate.wait(20)
+        self.options.setdefault(ctx.window.start, set()).add(ctx.options.get("limit"))
         return acc + batch.rows
 
     def merge(self, left: int, right: int) -> int:
@@ -55,17 +58,18 @@ class Rows(zmon.MetricBase[int]):
 
     def result(self, acc: int, ctx: Context) -> Iterable[Value]:
         self.references[ctx.window.start] = ctx.reference
+        self.sampled[ctx.window.start] = ctx.sample.rows if ctx.sample else 0
         yield Value(self.name, float(acc))
 
 
 class Scene:
     """An engine with two plugins of one metric each, whose results are gathered by window number."""
 
-    def __init__(self, policies: PolicyStore | None = None) -> None:
-        self.first, self.second = Rows("first"), Rows("second")
+    def __init__(self, policies: PolicyStore | None = None, names: str = "first second", origin: str = "given") -> None:
+        self.first, self.second = (Rows(name) for name in names.split())
         registry = Registry()
         for metric in (self.first, self.second):
-            registry.register(self._plugin(metric), metric.name)
+            registry.register(self._plugin(metric), metric.name, origin)
         config = parse({"limits": {"sample_bytes": 2**20}, "collector": {"workers": 1, "metric_timeout": "60s"}})
         self.engine = Engine(config, registry, policies or PolicyStore(config), lambda: None)
         self.closed: dict[int, ClosedWindow] = {}
@@ -304,4 +308,72 @@ def test_a_window_keeps_the_reference_that_it_opened_with(tmp_path: Path) -> Non
     assert opened_with is not None
     assert scene.first.references == {0: opened_with, 60: policies.of("fraud").reference}
     assert scene.first.references[0] is opened_with
-    assert scene.values(old) == scene.values(new) == {"first": 5.0}, "what is emitted is decided when it closes"
+    assert scene.values(old) == {"first": 5.0, "second": 5.0}
+    assert scene.values(new) == {"first": 5.0}
+
+
+def test_a_window_keeps_the_options_and_the_sample_that_it_opened_with() -> None:
+    policies = PolicyStore(parse({"plugins": {"first": {"limit": 1}}, "collector": {"sample_rows": 3}}))
+    scene, old, new = Scene(policies), opened(0), opened(60)
+    scene.engine.open(MODEL, old)  # before it has rows
+    policies.replace(parse({"plugins": {"first": {"limit": 2}}, "collector": {"sample_rows": 4}}))
+    for window in (old, new):
+        scene.add(window)
+        scene.engine.close(MODEL, window)
+    scene.until_closed(old, new)
+    scene.engine.shutdown()
+    assert scene.first.options == {0: {1}, 60: {2}}
+    assert scene.first.sampled == {0: 3, 60: 4}
+
+
+def test_a_contract_is_the_same_after_it_was_kept(tmp_path: Path) -> None:
+    before = {"models": {"fraud": {"reference": profile(tmp_path / "one.zmon", 0), "drop": ["second"]}}}
+    first = Scene(PolicyStore(parse(before)))
+    contract = first.engine.open(MODEL, opened())
+    kept = {digest: pack() for digest, pack in contract.parts()}
+    profile(tmp_path / "one.zmon", 1)
+    again = Scene(PolicyStore(parse({**before, "collector": {"sample_rows": 7}})))
+    restored, sound = again.engine.contracts.restore(MODEL, *contract.digests, kept)
+    assert (sound, restored.policy) == (True, contract.policy)
+    assert restored.profile is not None and contract.profile is not None
+    assert restored.profile.digest == contract.profile.digest
+    assert restored.digests == contract.digests
+    assert restored.policy != again.engine.contracts.current(MODEL).policy
+    for scene in (first, again):
+        scene.engine.shutdown()
+
+
+def test_a_damaged_contract_is_replaced_by_the_present_settings_and_no_reference(tmp_path: Path) -> None:
+    config = {"models": {"fraud": {"reference": profile(tmp_path / "one.zmon", 0)}}}
+    scene = Scene(PolicyStore(parse(config)))
+    current = scene.engine.contracts.current(MODEL)
+    for kept in ({}, {b"p": b"", b"r": b""}, {b"p": b"[1]", b"r": b"{}"}, {b"p": b'{"version": 1}', b"r": b"\x80"}):
+        restored, sound = scene.engine.contracts.restore(MODEL, b"p", b"r", kept)
+        assert (sound, restored.policy, restored.profile) == (False, current.policy, None)
+    assert scene.engine.contracts.restore(MODEL, None, None, {}) == (current, True), "of a release that noted none"
+    assert scene.engine.contracts.restore(MODEL, None, b"", {})[0].profile is None
+    scene.engine.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("names", "origin", "values"),
+    [
+        ("first second", "given", {"first": 5.0, "second": 5.0}),
+        ("first renamed", "given", {"first": 5.0}),
+        ("first second", "given 1.1", {}),
+    ],
+    ids=["the same", "renamed", "another release"],
+)
+def test_metrics_that_a_window_did_not_open_with_have_no_values_in_it(
+    names: str, origin: str, values: dict[str, float]
+) -> None:
+    before, again, window, later = Scene(), Scene(names=names, origin=origin), opened(), opened(60)
+    again.engine.open(MODEL, window, before.engine.open(MODEL, window))
+    for each in (window, later):
+        again.add(each)
+        again.engine.close(MODEL, each)
+    again.until_closed(window, later)
+    assert again.values(window) == values
+    assert again.values(later) == dict.fromkeys(names.split(), 5.0)
+    for scene in (before, again):
+        scene.engine.shutdown()

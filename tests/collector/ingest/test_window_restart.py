@@ -13,6 +13,7 @@ from zmon_collector.ingest.recovery import Recovery
 from zmon_collector.storage import journal
 
 from tests.support.unstarted import AB, T0, Table
+from zmon.batch import Schema
 from zmon.state import pack_state
 
 
@@ -88,6 +89,87 @@ def test_a_period_that_was_edited_while_the_collector_was_down_begins_after_what
     again = restarted(first, second)
     rows_at(again, 5, 50, 70, 110, 130, 150, first=21)
     assert windows(again) == [(0, 60), (60, 60), (120, 20), (140, 20)]
+
+
+# --- settings -----------------------------------------------------------------------------------------------------
+
+OTHER = ModelSection(
+    preset="minimal", sample_rows=3, drop=("max_prediction_proba",), segment_metrics=(), max_segments=1,
+    grace=50.0, metrics={"performance": {"segments": False}},
+)  # fmt: skip
+
+
+def points(table: Table) -> dict[Any, float]:
+    """What the window of T0 comes to."""
+    (closed,) = (each for each in table.finished(1) if each.window.start == T0)
+    return {(point.agent_id, *point.value._replace(value=0.0)): point.value.value for point in closed.points}
+
+
+def segmented(table: Table, at: int, first: int) -> None:
+    schema = Schema(classes=("a", "b"), segments=("country",))
+    random = np.random.default_rng(at)
+    columns: dict[str, Any] = {"probabilities": random.dirichlet((1, 2), 50), "labels": random.integers(0, 2, 50)}
+    columns |= {
+        "segments": random.integers(0, 2, (50, 1)).astype(np.int8),
+        "timestamps": np.full(50, (T0 + at) * 10**9),
+    }
+    table.send(schema, columns, {"segments": [["de", "fr"]]}, first=first)
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_window_is_reported_with_the_settings_of_its_opening(lay: Callable[[], Table], killed: bool) -> None:
+    undisturbed, table = lay(), lay()
+    for each in (undisturbed, table):
+        segmented(each, 5, 1)
+        each.end_turn()
+    reload(table, m=OTHER)
+    table.end_turn()
+    if killed:
+        before, table = table, lay()
+        reload(table, m=OTHER)
+        restarted(before, table)
+    for each in (undisturbed, table):
+        segmented(each, 6, 51)
+        each.end_turn()
+        each.ingestor.close_all(each.now)
+    assert points(table) == pytest.approx(points(undisturbed))
+
+
+def test_windows_with_the_same_settings_share_what_is_kept_of_them(lay: Callable[[], Table]) -> None:
+    table = lay()
+    for minute in range(4):
+        rows_at(table, 60 * minute, first=1 + 10 * minute)
+        table.end_turn()
+    (before,) = journal.load(table.disk).contracts
+    reload(table, m=OTHER)
+    rows_at(table, 240, first=41)
+    table.end_turn()
+    state = journal.load(table.disk)
+    assert len(state.contracts) == 2
+    for row in state.windows[:4]:
+        journal.write_closed(row.number, ("m", ""), {}, table.disk)
+        table.ingestor.unreported.pop(row.number)
+    reload(table, m=ModelSection(window=20))
+    rows_at(table, 300, first=51)
+    table.end_turn()
+    state = journal.load(table.disk)
+    assert len(state.contracts) == 2
+    assert before not in state.contracts
+    assert {row.policy for row in state.windows} == set(state.contracts)
+
+
+def test_damaged_settings_are_replaced_by_the_present_ones_and_counted(lay: Callable[[], Table]) -> None:
+    first = lay()
+    rows_at(first, 5)
+    first.end_turn()
+    first.disk.execute("UPDATE contracts SET data = x'00'")
+    second = lay()
+    reload(second, m=OTHER)
+    again = restarted(first, second)
+    assert again.counts("contracts_damaged") == 1
+    (window,) = again.ingestor.models["m", ""].windows.open.values()
+    assert (window.rules.grace, again.tally().received) == (50.0, 10)
+    assert any("what held for an open window" in problem for problem in again.service.health().problems)
 
 
 # --- closing ------------------------------------------------------------------------------------------------------
