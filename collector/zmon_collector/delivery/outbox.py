@@ -23,6 +23,7 @@ from typing import NamedTuple
 from zmon.contract import Report
 from zmon_collector.compute.finalizer import ClosedWindow
 from zmon_collector.delivery import report_codec
+from zmon_collector.delivery.report_queue import QueuedReport, ReportQueue
 from zmon_collector.storage.database import Database
 from zmon_collector.storage.integrity import seal, unseal
 from zmon_collector.telemetry import Telemetry
@@ -62,9 +63,9 @@ class Outbox:
         self._limit = limit
         self._keep = keep
         self._next = first
-        self._waiting: OrderedDict[int, tuple[int, float]] = OrderedDict()  # (bytes, when written) by sequence
+        self._waiting = ReportQueue()
+        self._dropped = -1  # the sequence up to which reports are dropped
         self._cache: OrderedDict[int, Report] = OrderedDict()
-        self.nbytes = 0  # of queued reports
         self._cursors: dict[str, int] = {}
         self._changed = threading.Condition()
         self._redeliveries: dict[str, deque[Redelivery]] = {}
@@ -72,20 +73,21 @@ class Outbox:
 
     def load(self, connection: sqlite3.Connection, readers: Sequence[str]) -> None:
         """Continue where the last run ended. Readers that are new start with the next report."""
+        newest = self._next - 1
         for sequence, written, nbytes in connection.execute(
             "SELECT sequence, written, length(data) FROM reports ORDER BY sequence"
         ):
-            self._waiting[sequence] = (nbytes, written)
-            self.nbytes += nbytes
+            self._waiting.append(sequence, nbytes, written)
+            newest = max(newest, sequence)
         cursors = dict(connection.execute("SELECT reader, sequence FROM cursors"))
-        newest = max([self._next - 1, *self._waiting, *cursors.values()])
+        newest = max([newest, *cursors.values()])
         self._next = newest + 1
         self._cursors = {reader: cursors.get(reader, newest) for reader in readers}
         for reader in cursors.keys() - self._cursors.keys():
             log.warning("sink %r was removed from the configuration; discarding its queued reports", reader)
             connection.execute("DELETE FROM cursors WHERE reader = ?", (reader,))
         connection.executemany(_MOVE_CURSOR, self._cursors.items())
-        self._trim(connection)
+        self.trim(connection)
 
     # --- writing -----------------------------------------------------------------------------------------------------
 
@@ -105,14 +107,13 @@ class Outbox:
 
         def written(nbytes: int) -> None:
             with self._changed:
-                self._waiting[report.sequence] = (nbytes, time.time())
-                self.nbytes += nbytes
+                self._waiting.append(report.sequence, nbytes, time.time())
                 self._cache[report.sequence] = report
                 while len(self._cache) > CACHED:
                     self._cache.popitem(last=False)
                 self._changed.notify_all()
             if self._is_over():
-                self._database.submit(self._trim)
+                self._database.submit(self.trim)
 
         return write, written
 
@@ -128,11 +129,12 @@ class Outbox:
             with self._changed:
                 left = None if until is None else until - time.monotonic()
                 self._changed.wait_for(
-                    lambda: self.ended or self._redeliveries.get(reader) or self._next_for(reader), left
+                    lambda: self.ended or self._redeliveries.get(reader) or self._waiting.after(self._cursors[reader]),
+                    left,
                 )
                 if self._redeliveries.get(reader) and not self.ended:
                     return self._redeliveries[reader].popleft()
-                sequence = self._next_for(reader)
+                sequence = self._waiting.after(self._cursors[reader])
                 if sequence is None:
                     return None
                 report = self._cache.get(sequence)
@@ -141,10 +143,6 @@ class Outbox:
             if report is not None:
                 return report
             self.mark_done(reader, sequence)  # it was dropped meanwhile, or is damaged
-
-    def _next_for(self, reader: str) -> int | None:
-        cursor = self._cursors[reader]
-        return next((sequence for sequence in self._waiting if sequence > cursor), None)
 
     def _read(self, sequence: int, connection: sqlite3.Connection) -> Report | None:
         row = connection.execute("SELECT crc, data FROM reports WHERE sequence = ?", (sequence,)).fetchone()
@@ -165,7 +163,7 @@ class Outbox:
         def write(connection: sqlite3.Connection) -> None:
             connection.execute(_MOVE_CURSOR, (reader, sequence))
             connection.execute("DELETE FROM settled WHERE reader = ? AND sequence <= ?", (reader, sequence))
-            self._trim(connection)
+            self.trim(connection)
 
         self._database.submit(write)
 
@@ -185,39 +183,44 @@ class Outbox:
     def __len__(self) -> int:
         return len(self._waiting)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of queued reports."""
+        return self._waiting.nbytes
+
     def behind(self) -> dict[str, int]:
         """Return how many reports are queued for each reader."""
         with self._changed:
-            return {
-                reader: sum(sequence > cursor for sequence in self._waiting) for reader, cursor in self._cursors.items()
-            }
+            return {reader: self._waiting.count_after(cursor) for reader, cursor in self._cursors.items()}
 
     # --- bounds ------------------------------------------------------------------------------------------------------
 
+    def _is_within(self, report: QueuedReport) -> bool:
+        """Return whether the oldest report is within the limits of bytes and age; the only one always is."""
+        alone = len(self._waiting) == 1
+        return alone or (self._waiting.nbytes <= self._limit and report.written >= time.time() - self._keep)
+
     def _is_over(self) -> bool:
         with self._changed:
-            oldest = next(iter(self._waiting.values()), None)
-            return oldest is not None and (self.nbytes > self._limit or oldest[1] < time.time() - self._keep)
+            oldest = self._waiting.oldest
+            return oldest is not None and not self._is_within(oldest)
 
-    def _trim(self, connection: sqlite3.Connection) -> None:
+    def trim(self, connection: sqlite3.Connection) -> None:
         """Delete what all readers have handled, and the oldest reports beyond the limits of bytes and age."""
         with self._changed:
-            behind = min(self._cursors.values(), default=0)
-            deleted = []
-            for sequence, (nbytes, written) in list(self._waiting.items()):
-                if sequence > behind:  # some reader has not handled it
-                    is_within = self.nbytes <= self._limit and written >= time.time() - self._keep
-                    if is_within or len(self._waiting) == 1:  # one report always fits
+            handled = min(self._cursors.values(), default=0)  # by all readers
+            while (oldest := self._waiting.oldest) is not None:
+                if oldest.sequence > handled:
+                    if self._is_within(oldest):
                         break
                     for reader, cursor in self._cursors.items():
-                        if cursor < sequence:
+                        if cursor < oldest.sequence:
                             self._telemetry.count("outbox_dropped", reader)
-                deleted.append(sequence)
-                del self._waiting[sequence]
-                self._cache.pop(sequence, None)
-                self.nbytes -= nbytes
-        if deleted:
-            connection.execute("DELETE FROM reports WHERE sequence <= ?", (deleted[-1],))
+                self._waiting.drop_oldest()
+                self._cache.pop(oldest.sequence, None)
+                self._dropped = oldest.sequence
+        # Always: a transaction that a full disk undid runs again, and finds nothing to drop here.
+        connection.execute("DELETE FROM reports WHERE sequence <= ?", (self._dropped,))
 
 
 def next_sequence(data_dir: Path) -> int:
