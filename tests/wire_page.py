@@ -65,7 +65,16 @@ def frames() -> dict[str, bytes]:
         "segments": segments,
         "segment values": values,
         "hello": control.encode_greeting(
-            "hello", topic=TOPIC, stream=STREAM, base=40, acked=39, issued=42, clock=TS, tally={}, store=STORE
+            "hello",
+            topic=TOPIC,
+            stream=STREAM,
+            base=40,
+            acked=39,
+            issued=42,
+            clock=TS,
+            tally={"sampled_out": 7},
+            store=STORE,
+            counted={"sampled_out": 5},
         ),
         "ack": control.encode_ack(
             STREAM,
@@ -74,6 +83,7 @@ def frames() -> dict[str, bytes]:
             store=STORE,
             refused={"label_unknown": (2, "class 'maybe'")},
             degraded={"schema_conflict": (7, "feature 'amount' is text, not numeric")},
+            tally={"sampled_out": 7},
         ),
     }
 

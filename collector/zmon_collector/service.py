@@ -14,7 +14,6 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from sqlite3 import Connection
 
-from zmon._wire.control import encode_ack
 from zmon.errors import ConfigurationError
 from zmon.state import pack_state
 from zmon_collector.admin import Admin, OutboxAnswers
@@ -215,13 +214,7 @@ class Service:
         """Send acknowledgements, with each publisher's share of the unacknowledged bytes. In the database's thread."""
         share = max(LEAST_INFLIGHT, self.config.limits.inflight_bytes // max(1, self.ingestor.sessions.connected))
         for ack in acks:
-            frame = encode_ack(
-                *(ack.stream, ack.row, share),
-                need=ack.need,
-                store=self.ingestor.store_id,
-                refused=ack.refused,
-                degraded=ack.degraded,
-            )
+            frame = ack.encode(share, self.ingestor.store_id)
             self.receiver.reply("control", ack.peer, frame)
         self.receiver.flush()
 

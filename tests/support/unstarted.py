@@ -78,9 +78,9 @@ class Table:
     def goes(self, seconds: float) -> None:
         self.now = Now(self.now.wall + seconds, self.now.mono + seconds)
 
-    def batch(self, first: int, rows: int) -> None:
+    def batch(self, first: int, rows: int, **header: Any) -> None:
         """Rows of the stream of agent a, with their schema."""
-        self.send(AB, {"probabilities": np.full((rows, 2), 0.5)}, first=first)
+        self.send(AB, {"probabilities": np.full((rows, 2), 0.5)}, first=first, **header)
 
     def send(
         self,
@@ -124,16 +124,29 @@ class Table:
                 whole.absorb(tallies[agent])
         return whole
 
-    def greeting(self, kind: str, base: int = 1, issued: int = 0, agent: str = "a", **tally: Any) -> None:
+    def greeting(
+        self,
+        kind: str,
+        base: int = 1,
+        issued: int = 0,
+        agent: str = "a",
+        *,
+        acked: int = 0,
+        store: bytes = b"",
+        counted: Mapping[str, Any] | None = None,
+        **tally: Any,
+    ) -> None:
         frame = control.encode_greeting(
             kind,
             topic=topic_of(agent),
             stream=stream_of(agent),
             base=base,
-            acked=0,
+            acked=acked,
             issued=issued,
             clock=0,
             tally=tally,
+            store=store,
+            counted=counted,
         )
         self.service.message_handler.handle(ReceivedMessage("control", [frame], b"peer"), self.now)
 

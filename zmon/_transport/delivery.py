@@ -102,8 +102,9 @@ class Delivery:
                 self._read_subscriptions(link)
             if link.control in ready:
                 self._read_acks(link, now)
-            if link.reopen_if_lost(ready, now):
-                self._update_state()
+            link.reopen_if_lost(ready, now)
+        self._update_state()  # before a collector is greeted that takes the model over
+        for link in self._links:
             self._keep_in_touch(link, now)
         state = max(self._send(link, now) for link in self._links)
         self._update_state()
@@ -114,12 +115,11 @@ class Delivery:
 
         Rows are left until they are acknowledged, and counts of rows that never arrive until the goodbye tells them.
         """
-        if self._ring.head == self._ring.tail and not self._ledger.tally():
-            return False
-        awaited = [link for link in self._links if link.subscribed or (link.takes_model and link.is_coming(now))]
+        awaited = [link for link in self._links if link.takes_model]  # even while it is disconnected
         if not awaited:  # no collector: wait only for a first connection that is being established
             awaited = [link for link in self._links if link.is_coming(now)]
-        return any(link.cursor.acked < self._ring.issued or not link.greeted for link in awaited)
+        issued, tally = self._ring.issued, self._ledger.tally()
+        return any(link.cursor.acked < issued or not (link.greeted or link.counted == tally) for link in awaited)
 
     def say_goodbye(self, now: float) -> None:
         """Say goodbye to every collector that answers."""
@@ -152,17 +152,20 @@ class Delivery:
             except WireError as error:
                 link.log_malformed(error, now)
                 continue
+            if ack.declined == self._stream:
+                link.leave()
             if ack.stream != self._stream:
                 continue
             link.count_answer(now)
             link.store = ack.store
+            link.settle(ack.tally)
             link.schemas.discard(ack.need)
             if ack.refused or ack.degraded:
                 self._enter_answers(link, ack)
             if link.cursor.acknowledge(min(ack.row, self._ring.issued), ack.window):
                 link.progress_at = now
                 link.retransmission.reset()
-            if not link.greeted and link.subscribed:
+            if not (link.greeted or link.apart) and link.subscribed:
                 link.greeted = True
                 link.progress_at = now
                 link.cursor.rewind(self._ring)
@@ -181,12 +184,15 @@ class Delivery:
     def _update_state(self) -> None:
         rows = [link.cursor.acked for link in self._links if link.takes_model]
         # No rows are kept for a collector that does not take this model. If it takes the model over later, it starts
-        # where the other collector ended.
-        furthest = max(link.cursor.acked for link in self._links)
+        # where the other collector ended. One that was never connected may be about to get every row as well; but what
+        # a collector settled that has given up the model is not for it.
         for link in self._links:
-            if link.apart:
-                link.cursor.follow(furthest)
-                link.store = b""
+            if not link.takes_model:
+                for other in self._links:
+                    if link.apart and other.takes_model:
+                        link.follow(other.cursor.acked, other.counted)
+                    elif other.apart:
+                        link.follow(other.cursor.settled, other.settled)
         # Rows that a disconnected collector has not acknowledged stay in the ring until newer rows push them out.
         self._ring.release(min(link.cursor.acked for link in self._links))
         self.acked = min(rows) if rows else None
@@ -200,9 +206,11 @@ class Delivery:
     # --- sending -----------------------------------------------------------------------------------------------------
 
     def _keep_in_touch(self, link: Link, now: float) -> None:
+        if link.apart:
+            return
         if not link.subscribed:
-            if link.handshake_at is not None and not link.apart and now - link.handshake_at > APART_AFTER:
-                link.takes_model, link.apart = False, True
+            if link.handshake_at is not None and now - link.handshake_at > APART_AFTER:
+                link.leave()
             return
         if not link.greeted:
             if now >= link.hello_due:
@@ -235,7 +243,9 @@ class Delivery:
             clock=time.time_ns(),
             tally=tally,
             store=link.store,
+            counted=link.counted if kind == "hello" else None,
         )
+        link.told = self._ledger.tally()
         try:
             link.control.send(frame, zmq.DONTWAIT)
         except zmq.Again:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import struct
 import time
 from collections import Counter
+from collections.abc import Mapping
+from typing import Any
 
 import zmq
 
@@ -14,7 +16,7 @@ from zmon._transport.keys import Keys
 from zmon._transport.notices import EVERY, say
 from zmon._transport.ring import Cursor
 from zmon._transport.settings import Endpoint
-from zmon._wire.frames import MAX_HEADER
+from zmon._wire.frames import MAX_HEADER, merge_tallies
 from zmon.backoff import Backoff
 
 RETRY_AFTER = 1.0  # seconds without an acknowledgement that advances; doubled up to RETRY_MAX
@@ -54,7 +56,7 @@ class Link:
         self._lost_at = time.monotonic()  # when that connection was last lost; at first, when it was started
         self.handshake_at: float | None = None  # of the connection that is up; a stopped collector completes none
         self.takes_model = False  # the collector has subscribed; flush() waits for it even while it is disconnected
-        self.apart = False  # the collector is connected and has not subscribed: it does not take this model
+        self.apart = False  # when it was connected last, the collector did not take this model, or no longer did
         self.greeted = False  # the collector answered the hello of this subscription
         self.schemas: set[bytes] = set()  # sent on this subscription
         self.hello_due = 0.0
@@ -65,6 +67,9 @@ class Link:
         self.answers = 0
         self.answers_of_rows = Answers()
         self.store = b""  # name of the store that holds what the collector acknowledged, from its last answer
+        self.settled: Mapping[str, Any] = {}  # the part of the stream's tally that the collector has settled
+        self.counted: Mapping[str, Any] = {}  # that, and what others have settled before this one takes the model
+        self.told: Mapping[str, Any] = {}  # the tally of the last greeting
         self._monitors: list[Socket] = []
         self.sockets: list[Socket] = []  # data, control and their monitors; empty while they are closed
         self._endpoint = endpoint
@@ -98,6 +103,24 @@ class Link:
         self.greeted = False  # either way, messages under way may be lost
         self.schemas.clear()
 
+    def leave(self) -> None:
+        """Enter that the collector does not take this model: no rows are kept for it."""
+        self.takes_model, self.apart, self.greeted = False, True, False
+
+    def settle(self, tally: Mapping[str, Any] | None) -> None:
+        """Enter which part of the stream's tally the collector has settled."""
+        # A collector of release 0.1 does not say so: it counts what it gets.
+        tally = self.told if tally is None else tally
+        if tally != self.settled:
+            self.settled = merge_tallies(self.settled, tally)
+            self.counted = merge_tallies(self.counted, tally)
+
+    def follow(self, row: int, counted: Mapping[str, Any]) -> None:
+        """Treat what other collectors have settled as settled: if this one takes the model, it begins there."""
+        self.cursor.follow(row)
+        self.counted = merge_tallies(self.counted, counted)
+        self.store = b""
+
     def is_coming(self, now: float) -> bool:
         """Return whether a collector that has not subscribed may do so in a moment."""
         return not self.apart and (self.reached or now - self._lost_at <= FIRST_CONTACT)
@@ -129,7 +152,7 @@ class Link:
             socket.close(0)
         self.subscriptions.clear()
         self.schemas.clear()
-        self.reached = self.greeted = self.apart = False
+        self.reached = self.greeted = False
         self.handshake_at = None
 
     def count_answer(self, now: float) -> None:
@@ -191,6 +214,8 @@ class Link:
                 if self.takes_model and self.reached and event not in _UP:
                     self._lost_at = now
                 self.reached = event in _UP
+                if self.handshake_at is not None and not self.reached and not self.takes_model:
+                    self.leave()  # it was connected, and did not subscribe
                 self.handshake_at = now if event == zmq.EVENT_HANDSHAKE_SUCCEEDED else None
             if event == zmq.EVENT_DISCONNECTED:
                 if not self._given_up:

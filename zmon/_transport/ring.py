@@ -135,6 +135,7 @@ class Cursor:
 
     def __init__(self) -> None:
         self.acked = 0
+        self.settled = 0  # the last row that this collector itself acknowledged
         self.window = 0  # bytes that this collector allows to be under way
         self.inflight = 0
         self.reached = 0  # the last row sent or acknowledged
@@ -165,6 +166,7 @@ class Cursor:
     def acknowledge(self, row: int, window: int) -> bool:
         """Process a cumulative acknowledgement; return True if it advanced."""
         self.window = window
+        self.settled = max(self.settled, row)
         if row <= self.acked:
             return False
         self.acked = row

@@ -12,6 +12,7 @@ from typing import Any
 from zmon._wire.checks import MAX_DETAIL
 from zmon._wire.frames import (
     MAJOR,
+    MAX_HEADER,
     MAX_NUMBER,
     STREAM_BYTES,
     Topic,
@@ -38,16 +39,19 @@ def encode_greeting(
     clock: int,
     tally: Mapping[str, Any],
     store: bytes = b"",
+    counted: Mapping[str, Any] | None = None,
 ) -> bytes:
     """Encode a ``hello`` (on a subscription), ``ping`` (every second) or ``bye``: the position of this stream.
 
     `store` names the collector's store that the last acknowledgement came from. The tally of a greeting may also hold
-    ``details``: by reason, what the newest rows counted under it had, in at most MAX_DETAIL characters.
+    ``details``: by reason, what the newest rows counted under it had, in at most MAX_DETAIL characters. `counted` is
+    the part of the tally that was settled when `acked` was, here or by the collector that had the model before.
     """
     position = {"base": base, "acked": acked, "issued": issued, "clock": clock}
-    return pack(
-        {"v": MAJOR, "kind": kind, "topic": topic, "stream": stream, **position, "tally": tally, "store": store}
-    )
+    greeting = {"v": MAJOR, "kind": kind, "topic": topic, "stream": stream, **position, "tally": tally, "store": store}
+    if counted is not None:
+        greeting["counted"] = counted
+    return pack(greeting)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,7 @@ class Greeting:
     tally: Mapping[str, Any]
     store: bytes = b""
     details: Mapping[str, str] = field(default_factory=dict)
+    counted: Mapping[str, Any] | None = None  # None: from release 0.1, or not a hello
 
 
 def decode_greeting(frame: bytes) -> Greeting:
@@ -84,7 +89,10 @@ def decode_greeting(frame: bytes) -> Greeting:
     details = reasons(sent, "details", "tally")
     if not all(isinstance(detail, str) and len(detail) <= MAX_DETAIL for detail in details.values()):
         raise WireError("tally", f"a detail is not a string of at most {MAX_DETAIL} characters")
-    return Greeting(kind, Topic.decode(topic), stream, base, acked, issued, clock, tally, _store(data), details)
+    counted = check_tally(data["counted"]) if "counted" in data else None
+    return Greeting(
+        kind, Topic.decode(topic), stream, base, acked, issued, clock, tally, _store(data), details, counted
+    )
 
 
 def encode_ack(
@@ -96,18 +104,32 @@ def encode_ack(
     store: bytes = b"",
     refused: Answers | None = None,
     degraded: Answers | None = None,
+    tally: Mapping[str, Any] | None = None,
 ) -> bytes:
     """Encode the collector's answer: its `store` has everything up to `row`, `window` bytes may be under way.
 
     `need` names a schema that the collector lacks. `refused` and `degraded` count rows of this stream that the
     collector refused, or took without a part, by reason; they are cumulative, and do not repeat the stream's own tally.
+    `tally` is what is settled of that one; it is left out where it would not fit.
     """
     ack = {"v": MAJOR, "kind": "ack", "stream": stream, "row": row, "window": window, "need": need, "store": store}
     if refused:
         ack["refused"] = refused
     if degraded:
         ack["degraded"] = degraded
+    if tally is not None:
+        whole = pack({**ack, "tally": tally})
+        if len(whole) <= MAX_HEADER:
+            return whole
     return pack(ack)
+
+
+def encode_decline(stream: bytes) -> bytes:
+    """Encode the answer to a publisher whose model this collector does not take.
+
+    It acknowledges a stream without a name, so a publisher of release 0.1 ignores it.
+    """
+    return pack({"v": MAJOR, "kind": "ack", "stream": b"", "row": 0, "window": 0, "declined": stream})
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +143,8 @@ class Ack:
     store: bytes = b""
     refused: Answers = field(default_factory=dict)
     degraded: Answers = field(default_factory=dict)
+    tally: Mapping[str, Any] | None = None  # None: from release 0.1
+    declined: bytes = b""  # the stream of a model that the collector does not take
 
 
 def decode_ack(frame: bytes) -> Ack:
@@ -131,7 +155,11 @@ def decode_ack(frame: bytes) -> Ack:
     if data.get("kind") != "ack" or not isinstance(stream, bytes) or not isinstance(need, bytes):
         raise WireError("control", "not an acknowledgement")
     refused, degraded = _answers(data, "refused"), _answers(data, "degraded")
-    return Ack(stream, number(data, "row"), number(data, "window"), need, _store(data), refused, degraded)
+    tally, declined = check_tally(data["tally"]) if "tally" in data else None, data.get("declined", b"")
+    if not isinstance(declined, bytes):
+        raise WireError("control", "declined")
+    row, window = number(data, "row"), number(data, "window")
+    return Ack(stream, row, window, need, _store(data), refused, degraded, tally, declined)
 
 
 def _answers(data: Mapping[str, Any], key: str) -> Answers:

@@ -295,6 +295,19 @@ def check_tally(tally: object) -> dict[str, Any]:
     return {key: tally[key] for key in TALLY_KEYS if key in tally}
 
 
+def merge_tallies(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the higher of two cumulative tallies, count by count, so that an older one changes nothing.
+
+    If they hold more reasons than a genuine stream has, those that only `one` has are left out.
+    """
+    merged: dict[str, Any] = {kind: max(one.get(kind, 0), other.get(kind, 0)) for kind in ("sampled_out", "lost")}
+    for kind in ("rejected", "degraded"):
+        before, now = one.get(kind, {}), other.get(kind, {})
+        kept = before if len(before.keys() | now.keys()) <= TALLY_REASONS else {}
+        merged[kind] = {**kept, **{why: max(rows, before.get(why, 0)) for why, rows in now.items()}}
+    return {kind: counts for kind, counts in merged.items() if counts}
+
+
 def reasons(data: Mapping[str, Any], key: str, error: str) -> Mapping[str, Any]:
     """Return a map of reasons from a message, empty if it has none; WireError `error` if it is no such map."""
     found = data.get(key, {})

@@ -82,11 +82,14 @@ class Ingestor:
     def handle_greeting(self, greeting: Greeting, peer: bytes, now: Now, user: str = "") -> None:
         """Settle a hello, a ping or a goodbye of a publisher."""
         if not self._is_wanted(greeting.topic):
+            self.sessions.decline(greeting.stream, peer)
             return
         session = self.sessions.get(greeting.stream)
         if session is None:
             session = self._register(greeting.stream, greeting.topic, first_contact(greeting, self.store_id), now)
-        session.touch(greeting.topic, user, now)
+        self.sessions.touch(session, greeting.topic, user, now)
+        if session.position.hand_over(greeting, self.store_id):
+            self.sessions.mark_changed(session)
         arrival = Arrival(session, *self._admit(greeting.topic, now), now, self.telemetry)
         session.position.issued = max(session.position.issued, greeting.issued)
         self.sessions.set_peer(session, peer)
@@ -143,7 +146,7 @@ class Ingestor:
         session = self.sessions.get(message.stream)
         if session is None:
             session = self._register(message.stream, message.topic, StreamPosition(message.first - 1), now)
-        session.touch(message.topic, user, now)
+        self.sessions.touch(session, message.topic, user, now)
         return session
 
     def _is_wanted(self, topic: Topic) -> bool:
@@ -283,10 +286,10 @@ class Ingestor:
         turn, self.turn = self.turn, Turn(self.turn.number + 1)
         joining = self.late.end_turn(turn.join_work, self.config, now)
         for model in self.models.values():
-            self._journal_model(turn, model)
+            self._journal_model(turn, model, now)
         self._journal_contracts(turn)
         acks = self.sessions.drain_acks()
-        turn.streams, turn.forgotten_streams = self.sessions.drain_changes(now.wall)
+        turn.streams, turn.forgotten_streams = self.sessions.drain_changes(now)
         if not self._journal:
             turn = Turn(
                 turn.number,
@@ -298,7 +301,7 @@ class Ingestor:
             )
         return turn, acks, joining
 
-    def _journal_model(self, turn: Turn, model: ModelState) -> None:
+    def _journal_model(self, turn: Turn, model: ModelState, now: Now) -> None:
         changes, windows = model.windows.drain_changes(), model.windows
         contracts = {window.number: self.engine.open(model.key, window) for window in changes.opened}
         turn.spans += [(*model.key, *span) for span in changes.spans]
@@ -319,7 +322,8 @@ class Ingestor:
             changes.counts |= {(window.number, agent) for agent in window.tallies}
         for number, agent in changes.counts:
             turn.counts.append((number, *model.key, agent, self._packed(windows, number, agent)))
-        turn.agents += [(*model.key, agent, windows.newest(agent)) for agent in changes.agents if windows.knows(agent)]
+        known = filter(windows.knows, changes.agents)
+        turn.agents += [(*model.key, agent, windows.newest(agent), windows.heard(agent, now)) for agent in known]
         tags = [(number, agent, self._tags(number, agent)) for number, agent in changes.tags]
         tags += [(NO_WINDOW, agent, model.tags[agent]) for agent in model.changed_tags]
         turn.tags += [(number, *model.key, agent, pack(dict(given))) for number, agent, given in tags if given]

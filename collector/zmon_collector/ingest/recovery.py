@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import count
 from typing import Any
@@ -28,6 +28,7 @@ from zmon_collector.compute.sample import stream_seed
 from zmon_collector.ingest.ingestor import Ingestor
 from zmon_collector.ingest.model_state import ModelState
 from zmon_collector.ingest.row_placement import UnreportedWindow
+from zmon_collector.ingest.sessions import LIVE
 from zmon_collector.storage import journal
 from zmon_collector.storage.chunk_codec import ChunkRecord
 from zmon_collector.storage.database import Database
@@ -60,6 +61,8 @@ class Recovery:
         self._telemetry = ingestor.telemetry
         self._database = database
         self._wake = wake
+        # Streams and agents keep the age that they had at the end of the earlier run: nobody could be heard since then.
+        self._ended = max(_times_heard(state), default=0.0)
         self._windows: deque[tuple[WindowRow, OpenWindow]] = deque()
         self._chunks: deque[int] | None = None  # of the first window, not requested yet; None until they are listed
         self._requested = 0
@@ -78,11 +81,11 @@ class Recovery:
         state, ingestor = self._state, self._ingestor
         ingestor.numbers = count(max([0, *(row.number for row in state.windows), *state.leftovers]) + 1)
         self._restore_models(now)
-        for row in state.streams:
-            session = ingestor.sessions.restore(row, now)
-            if not row.gone:  # windows wait for it again
+        for row in sorted(state.streams, key=lambda row: row.heard):
+            session = ingestor.sessions.restore(row, self._ended - row.heard, now)
+            if row.gone == LIVE:  # windows wait for it again
                 manager = self._model(session.topic.model, session.topic.version).windows
-                manager.connect(manager.admit(session.topic.agent_id), row.id, now)
+                manager.restore_stream(manager.admit(session.topic.agent_id), row.id)
         windows = {row.number: self._restore_window(row) for row in state.windows}
         for number, model, version, agent, tally in state.counts:
             if number == NO_WINDOW:
@@ -123,8 +126,9 @@ class Recovery:
             self._model(*key).windows.restore_periods(steps)
         for model, version, start, end in state.spans:
             self._model(model, version).windows.closed.add(start, end)
-        for model, version, agent, newest in state.agents:
-            self._model(model, version).windows.restore_agent(agent, newest, now)
+        for model, version, agent, newest, heard in state.agents:
+            silence = 0.0 if heard is None else self._ended - heard
+            self._model(model, version).windows.restore_agent(agent, newest, now, silence)
         for model, version, metric, agent, memory in state.memory:
             self._model(model, version)
             self._engine.memory.restore((model, version), metric, agent or None, memory)
@@ -237,3 +241,9 @@ class Recovery:
                 self._model(*model).windows.changes.counts.add((row.number, agent))
         if row.closing:
             self._engine.close(model, window)
+
+
+def _times_heard(state: JournalState) -> Iterator[float]:
+    yield from (row.heard for row in state.streams)
+    yield from (heard for _, _, heard in state.heard)
+    yield from (heard for *_, heard in state.agents if heard is not None)

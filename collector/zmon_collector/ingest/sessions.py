@@ -1,13 +1,19 @@
-"""Connected and remembered streams: position, sender, peer to answer, goodbye. Runs on the collector's thread."""
+"""Connected and remembered streams: position, sender, peer to answer, goodbye. Runs on the collector's thread.
+
+Every collection is ordered by what is due next, so a turn costs in proportion to what is due, however many streams
+there are.
+"""
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgpack
 
+from zmon._wire.control import encode_ack, encode_decline
 from zmon._wire.frames import Topic, pack
 from zmon.errors import WireError
 from zmon_collector.compute.sample import stream_seed
@@ -17,14 +23,17 @@ from zmon_collector.storage.journal import StreamRow
 from zmon_collector.telemetry import Telemetry
 from zmon_collector.windows.window import Now
 
-# A goodbye travels on the control socket, so it can overtake rows on the data socket. Three limits follow: rows under
-# way still count as arrived for a second; then they are counted as lost and the stream is forgotten; and rows that come
-# later still find the stream's last row for a while, so that they are not counted a second time.
+# A goodbye travels on the control socket, so it can overtake rows on the data socket. Therefore rows under way still
+# count as arrived for a second; then they are counted as lost, and the stream is put aside.
 GONE_AFTER = 1.0  # seconds after a goodbye until missing rows are lost
-REMEMBER_GONE = 300.0  # seconds in which a departed stream's last row is remembered
-GONE = 10_000  # departed streams remembered, the newest
 FORGET_STREAM = 7 * 86400.0  # seconds without rows, hello or ping
 IDLE_STREAM = 60.0  # seconds of silence after which a stream may make room for a new one
+NOTED_EVERY = 3600.0  # seconds between two notes in the journal of a stream's last sign of life
+# A stream that was put aside may come back: rows that a goodbye has overtaken, or a publisher that was cut off. Its
+# position is remembered, on disk as well, so that no row is counted a second time.
+DEPARTED = 10_000  # streams remembered, the newest
+REMEMBER = 2 * FORGET_STREAM  # seconds since the last message
+LIVE, LEAVING, LEFT, ASIDE = range(4)  # a stream's state in the journal; earlier releases know the first two
 
 
 @dataclass(slots=True)
@@ -40,25 +49,25 @@ class Session:
     ends_at: float | None = None  # after a goodbye: when missing rows are lost
     left: bool = False  # said goodbye, and its missing rows are counted
     answers: Answers = field(default_factory=Answers)
+    noted: float = float("-inf")  # monotonic time of the last note of a sign of life
     seed: int = field(init=False)
 
     def __post_init__(self) -> None:
         self.seed = stream_seed(self.key)
 
-    def touch(self, topic: Topic, user: str, now: Now) -> None:
-        """Note a message; WireError if its topic or its sender differs from the stream's earlier ones."""
+    def check_sender(self, topic: Topic, user: str) -> None:
+        """Raise WireError if a message's topic or sender differs from the stream's earlier ones."""
         if self.topic != topic:
             raise WireError("topic_changed", "the topic of a stream changed")
         if self.user is None:
             self.user = user
         elif self.user != user:
             raise WireError("forbidden", "the stream belongs to another key")
-        self.last_seen = now.mono
 
 
 class PendingAck(NamedTuple):
-    """An acknowledgement that is due: its peer and stream, the last settled row, the schema that is missing, and what
-    was refused or degraded."""
+    """An acknowledgement that is due: its peer and stream, the last settled row, the schema that is missing, what was
+    refused or degraded, and the counts that are settled; without those, the stream is declined."""
 
     peer: bytes
     stream: bytes
@@ -66,19 +75,37 @@ class PendingAck(NamedTuple):
     need: bytes
     refused: Mapping[str, tuple[int, str]]
     degraded: Mapping[str, tuple[int, str]]
+    tally: Mapping[str, Any] | None
+
+    def encode(self, window: int, store: bytes) -> bytes:
+        """Return its frame; `window` bytes may be under way, and `store` names the collector's store."""
+        if self.tally is None:
+            return encode_decline(self.stream)
+        return encode_ack(
+            *(self.stream, self.row, window),
+            need=self.need,
+            store=store,
+            refused=self.refused,
+            degraded=self.degraded,
+            tally=self.tally,
+        )
 
 
 class SessionRegistry:
     """All sessions, by stream, at most `limits.streams`; and what the current turn must journal and acknowledge."""
 
     def __init__(self, telemetry: Telemetry) -> None:
-        self._sessions: dict[bytes, Session] = {}
+        self._sessions: OrderedDict[bytes, Session] = OrderedDict()  # the longest silent first
         self.connected = 0  # sessions that can be answered; also read by the database's thread
-        self.departed: dict[bytes, tuple[int, float]] = {}  # last row, time of forgetting
+        self.departed: OrderedDict[bytes, Session] = OrderedDict()  # put aside, and remembered; the oldest first
+        self._leaving: dict[bytes, Session] = {}  # after a goodbye, in the order in which their time ends
+        self._left: dict[bytes, Session] = {}  # after that, in the order in which they are put aside
+        self._behind: set[bytes] = set()  # streams that were not seen to have delivered all they announced
         self._telemetry = telemetry
         self._changed: set[bytes] = set()  # to be journaled with this turn
-        self._forgotten: list[bytes] = []  # to be deleted with this turn
+        self._forgotten: set[bytes] = set()  # to be deleted with this turn
         self._acks: dict[bytes, bytes] = {}  # due after this turn, with the schema each stream must send
+        self._declines: dict[bytes, bytes] = {}  # the same, of models that are not taken: peers by stream
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -91,18 +118,38 @@ class SessionRegistry:
         return self._sessions.get(key)
 
     def register(self, key: bytes, topic: Topic, position: StreamPosition, limit: int, now: Now) -> Session:
-        """Create a session; WireError if there are `limit` sessions and none is idle."""
+        """Create a session, or take up the one that was put aside, whose own position holds.
+
+        WireError if there are `limit` sessions and none is idle.
+        """
         if len(self._sessions) >= limit:
-            oldest = min(self._sessions.values(), key=lambda session: session.last_seen)
-            if now.mono - oldest.last_seen < IDLE_STREAM:
+            oldest = next(iter(self._sessions.values()))
+            if now.mono - oldest.last_seen < IDLE_STREAM or oldest.ends_at is not None:
                 raise WireError("streams", f"more than limits.streams = {limit}")
-            self._forget(oldest, now)
+            self._put_aside(oldest)
             self._telemetry.count("streams_forgotten")
-        session = self._sessions[key] = Session(key, topic, position, now.mono)
-        if key in self.departed:  # a goodbye has overtaken these rows, which were counted then
-            position.row, session.left = max(position.row, self.departed.pop(key)[0]), True
+        session = self.departed.pop(key, None)
+        if session is None:
+            session = Session(key, topic, position, now.mono)
+        elif session.left:  # a goodbye has overtaken these rows, which were counted then
+            self._left[key] = session
+        self._sessions[key] = session
+        session.last_seen = now.mono
+        self._behind.add(key)
+        self._forgotten.discard(key)
         self._changed.add(key)
         return session
+
+    def touch(self, session: Session, topic: Topic, user: str, now: Now) -> None:
+        """Note a message; WireError if its topic or its sender differs from the stream's earlier ones."""
+        session.check_sender(topic, user)
+        session.last_seen = now.mono
+        self._sessions.move_to_end(session.key)
+        if session.left and session.key in self._left:
+            self._left[session.key] = self._left.pop(session.key)
+        if now.mono - session.noted >= NOTED_EVERY:
+            session.noted = now.mono
+            self._changed.add(session.key)
 
     def mark_changed(self, session: Session) -> None:
         """Journal the session's position and tally with this turn."""
@@ -117,39 +164,52 @@ class SessionRegistry:
         """Note a goodbye; `ended` returns the session once rows under way have had time to arrive."""
         if not session.left:
             session.ends_at = now.mono + GONE_AFTER
+            self._leaving.pop(session.key, None)
+            self._leaving[session.key] = session
             self.mark_changed(session)
 
     def ended(self, now: Now, *, force: bool = False) -> Iterator[Session]:
         """Yield sessions whose missing rows will not come any more; with `force`, all that have said goodbye."""
-        for session in list(self._sessions.values()):
-            if session.ends_at is not None and (force or now.mono >= session.ends_at):
-                session.ends_at, session.left = None, True
-                yield session
+        while self._leaving:
+            session = next(iter(self._leaving.values()))
+            if not force and session.ends_at is not None and now.mono < session.ends_at:
+                break
+            del self._leaving[session.key]
+            session.ends_at, session.left = None, True
+            self._left[session.key] = session
+            yield session
 
     def forget_gone(self, now: Now) -> None:
-        """Forget sessions that have left, and those that have been silent for very long."""
-        for session in list(self._sessions.values()):
-            if now.mono - session.last_seen > (GONE_AFTER if session.left else FORGET_STREAM):
-                self._forget(session, now)
-        for key, (_, since) in list(self.departed.items()):
-            if len(self.departed) <= GONE and now.mono - since <= REMEMBER_GONE:
+        """Put aside sessions that have left, and those that have been silent for very long; forget the oldest ones."""
+        for silent, after in ((self._left, GONE_AFTER), (self._sessions, FORGET_STREAM)):
+            while silent and now.mono - (session := next(iter(silent.values()))).last_seen > after:
+                self._put_aside(session)
+        while self.departed:
+            key, session = next(iter(self.departed.items()))
+            if len(self.departed) <= DEPARTED and now.mono - session.last_seen <= REMEMBER:
                 break
             del self.departed[key]
+            self._changed.discard(key)
+            self._forgotten.add(key)
 
-    def _forget(self, session: Session, now: Now) -> None:
+    def _put_aside(self, session: Session) -> None:
         del self._sessions[session.key]
-        if session.left:
-            self.departed[session.key] = session.position.row, now.mono
+        self._left.pop(session.key, None)
+        self._behind.discard(session.key)
         self.connected -= session.peer is not None
-        self._changed.discard(session.key)
-        self._forgotten.append(session.key)
+        session.peer = None
+        self.departed[session.key] = session
+        self._changed.add(session.key)
 
     def is_behind(self, now: Now, idle: float) -> bool:
-        """Return whether some live stream has not delivered everything that it announced."""
-        return any(
-            session.position.row < session.position.issued and now.mono - session.last_seen < idle
-            for session in self._sessions.values()
-        )
+        """Return whether some live stream has never delivered everything that it announced."""
+        while self._behind:
+            key = next(iter(self._behind))
+            session = self._sessions[key]
+            if session.position.row < session.position.issued and now.mono - session.last_seen < idle:
+                return True
+            self._behind.discard(key)
+        return False
 
     # --- the turn ----------------------------------------------------------------------------------------------------
 
@@ -161,42 +221,61 @@ class SessionRegistry:
         """Request a schema from a stream with this turn's acknowledgement; the stream may have no session yet."""
         self._acks[key] = name
 
+    def decline(self, key: bytes, peer: bytes) -> None:
+        """Tell a publisher after this turn that its model is not taken here, so that it keeps no rows for it."""
+        self._declines[key] = peer
+
     def drain_acks(self) -> list[PendingAck]:
         """Return the acknowledgements that are due after this turn."""
         acks, self._acks = self._acks, {}
+        declines, self._declines = self._declines, {}
         return [
             PendingAck(
                 *(session.peer, key, session.position.row, need),
                 *(dict(session.answers.refused), dict(session.answers.degraded)),
+                session.position.tally,
             )
             for key, need in acks.items()
             if (session := self.get(key)) is not None and session.peer is not None
-        ]
+        ] + [PendingAck(peer, key, 0, b"", {}, {}, None) for key, peer in declines.items()]
 
-    def drain_changes(self, wall: float) -> tuple[list[StreamRow], list[bytes]]:
-        """Return what to journal: sessions that changed, and keys of those that were forgotten."""
-        rows = []
-        for key in self._changed:
-            session = self._sessions[key]
-            position, leaves = session.position, session.left or session.ends_at is not None
-            answers = session.answers.plain()
-            tally = pack({**position.tally, "answers": answers} if answers else position.tally)
-            row = (session.topic.encode(), position.row, position.issued, tally, leaves, wall)
-            rows.append(StreamRow(key, *row))
-        forgotten, self._forgotten = self._forgotten, []
+    def drain_changes(self, now: Now) -> tuple[list[StreamRow], list[bytes]]:
+        """Return what to journal: streams that changed, and keys of those that were forgotten."""
+        rows = [self._row(key, now) for key in self._changed]
+        forgotten, self._forgotten = list(self._forgotten), set()
         self._changed.clear()
         return rows, forgotten
 
-    def restore(self, row: StreamRow, now: Now) -> Session:
-        """Restore a session from the journal. After a goodbye, what had not come by then gets a second, as always."""
+    def _row(self, key: bytes, now: Now) -> StreamRow:
+        session = self._sessions.get(key)
+        state = LIVE
+        if session is None:
+            session, state = self.departed[key], ASIDE
+        if session.left or session.ends_at is not None:
+            state = LEFT if session.left else LEAVING
+        position, answers = session.position, session.answers.plain()
+        tally = pack({**position.tally, "answers": answers} if answers else position.tally)
+        heard = now.wall - (now.mono - session.last_seen)
+        return StreamRow(key, session.topic.encode(), position.row, position.issued, tally, state, heard)
+
+    def restore(self, row: StreamRow, silence: float, now: Now) -> Session:
+        """Restore a session from the journal, `silence` seconds after its last sign of life.
+
+        After a goodbye, what had not come by then gets a second, as always. Restore the longest silent one first.
+        """
         position = StreamPosition(row.row)
         tally = msgpack.unpackb(row.tally)
         answers = Answers(tally.pop("answers", None))  # none before 0.2
         position.issued, position.tally = row.issued, tally
-        last_seen = now.mono - max(0.0, now.wall - row.heard)
-        session = self._sessions[row.id] = Session(
-            row.id, Topic.decode(row.topic), position, last_seen, answers=answers
-        )
-        if row.gone:
+        last_seen = now.mono - silence
+        session = Session(row.id, Topic.decode(row.topic), position, last_seen, answers=answers, noted=last_seen)
+        if row.gone in (LEFT, ASIDE):
+            session.left = row.gone == LEFT
+            self.departed[row.id] = session
+            return session
+        self._sessions[row.id] = session
+        self._behind.add(row.id)
+        if row.gone == LEAVING:
             session.ends_at = now.mono + GONE_AFTER
+            self._leaving[row.id] = session
         return session

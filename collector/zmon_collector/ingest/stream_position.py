@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from zmon._wire.control import Greeting
-from zmon._wire.frames import TALLY_REASONS, Message
+from zmon._wire.frames import Message, merge_tallies
 
 
 class StreamPosition:
@@ -57,28 +57,38 @@ class StreamPosition:
         last = self.tally
         if not tally or tally == last:
             return []
-        newest: dict[str, Any] = {}
-        added = []
-        for kind in ("sampled_out", "lost"):
-            newest[kind] = max(tally.get(kind, 0), last.get(kind, 0))
-            added.append((kind, "", newest[kind] - last.get(kind, 0)))
+        self.tally = merge_tallies(last, tally)
+        added = [(kind, "", self.tally.get(kind, 0) - last.get(kind, 0)) for kind in ("sampled_out", "lost")]
         for kind in ("rejected", "degraded"):
-            now, before = tally.get(kind, {}), last.get(kind, {})
-            kept = before if len(before.keys() | now.keys()) <= TALLY_REASONS else {}  # no genuine stream has more
-            newest[kind] = {**kept, **{why: max(rows, before.get(why, 0)) for why, rows in now.items()}}
-            added += [(kind, why, newest[kind][why] - before.get(why, 0)) for why in now]
-        self.tally = {kind: counts for kind, counts in newest.items() if counts}
+            before = last.get(kind, {})
+            added += [(kind, why, rows - before.get(why, 0)) for why, rows in self.tally.get(kind, {}).items()]
         return [count for count in added if count[2] > 0]
+
+    def hand_over(self, greeting: Greeting, store_id: bytes) -> bool:
+        """Take as settled what another collector has settled, by the publisher's account; return whether that is news.
+
+        The stream has moved here, or come back: those rows and counts are with the other collector. A publisher of
+        release 0.1 does not account for it.
+        """
+        if greeting.counted is None or greeting.store == store_id:
+            return False
+        before = self.row, self.tally
+        self.row = max(self.row, greeting.acked)
+        self.issued = max(self.issued, self.row)
+        self.tally = merge_tallies(self.tally, greeting.counted)
+        return before != (self.row, self.tally)
 
 
 def first_contact(greeting: Greeting, store_id: bytes) -> StreamPosition:
-    """Return where a stream begins that is known only by its greeting: after what was acknowledged to it.
+    """Return where a stream begins that is known only by its greeting: after what was settled of it elsewhere.
 
     If the store of this `store_id` acknowledged it and does not know it any more, its rows are lost there: the stream
     begins at 0, so the rows that the publisher no longer holds are counted as lost.
     """
     position = StreamPosition(0 if greeting.store == store_id else greeting.acked)
     position.issued = greeting.issued
-    if greeting.acked:
-        position.tally = greeting.tally  # counted by the collector that acknowledged
+    if greeting.counted is not None:
+        position.tally = greeting.counted
+    elif greeting.acked:  # release 0.1: about what the collector that acknowledged has counted
+        position.tally = greeting.tally
     return position

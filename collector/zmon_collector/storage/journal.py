@@ -30,7 +30,7 @@ WINDOWS = SealedTable("windows", 'number, model, version, start, "end", schema, 
 CONTRACTS = SealedTable("contracts", "digest, data")
 SCHEMAS = SealedTable("schemas", "window, hash, body")
 TALLIES = SealedTable("tallies", "window, model, version, agent, counts")
-AGENTS = SealedTable("agents", "model, version, agent, newest")
+AGENTS = SealedTable("agents", "model, version, agent, newest, heard")
 SPANS = SealedTable("spans", 'model, version, start, "end"')
 HEARD = SealedTable("heard", "model, version, at")
 MEMORY = SealedTable("memory", "model, version, metric, agent, data")
@@ -56,7 +56,7 @@ class StreamRow(NamedTuple):
     row: int
     issued: int
     tally: bytes
-    gone: bool
+    gone: int  # see `sessions.LIVE` and the other states
     heard: float
 
 
@@ -101,7 +101,7 @@ class Turn:
     closing: list[int] = field(default_factory=list)  # in this order
     spans: list[tuple[str, str, int, int]] = field(default_factory=list)
     counts: list[tuple[int, str, str, str, bytes | None]] = field(default_factory=list)  # None: delete the counts
-    agents: list[tuple[str, str, str, float]] = field(default_factory=list)
+    agents: list[tuple[str, str, str, float, float]] = field(default_factory=list)  # newest row, last heard of
     tags: list[tuple[int, str, str, str, bytes]] = field(default_factory=list)  # window 0: of the newest rows
     periods: list[tuple[str, str, bytes]] = field(default_factory=list)
     forgotten_agents: list[tuple[str, str, str]] = field(default_factory=list)
@@ -184,7 +184,7 @@ class JournalState:
     contracts: dict[bytes, bytes] = field(default_factory=dict)
     schemas: dict[tuple[int, bytes], Schema] = field(default_factory=dict)  # by (window, hash)
     counts: list[tuple[int, str, str, str, Tally]] = field(default_factory=list)  # window, model, version, agent
-    agents: list[tuple[str, str, str, float]] = field(default_factory=list)
+    agents: list[tuple[str, str, str, float, float | None]] = field(default_factory=list)
     tags: list[tuple[int, str, str, str, dict[str, str]]] = field(default_factory=list)
     spans: list[tuple[str, str, int, int]] = field(default_factory=list)
     periods: list[tuple[ModelKey, list[tuple[int, int]]]] = field(default_factory=list)  # (since, length) of each

@@ -53,6 +53,7 @@ CREATE TABLE tags (               -- of an agent in a window; window 0: of its n
     window INTEGER, model TEXT, version TEXT, agent TEXT, tags BLOB, crc INTEGER,
     PRIMARY KEY (window, model, version, agent)
 ) WITHOUT ROWID;
+ALTER TABLE agents ADD COLUMN heard REAL;  -- when it last sent rows, epoch seconds; NULL: unknown
 """
 
 TABLES = """

@@ -13,15 +13,18 @@ from zmon.errors import WireError
 from zmon_collector.windows.fit import combined, conflict, lacking, opening, ordered
 from zmon_collector.windows.window import NO_WINDOW, OTHER, Changes, Now, OpenWindow, Periods, Spans, Tally, WindowRules
 
+NOTED_EVERY = 10.0  # seconds between two notes in the journal that an agent sends rows, if its time does not advance
+
 
 class _Agent:
     """Clock and live publishers of one agent."""
 
-    __slots__ = ("newest", "rows_at", "streams")
+    __slots__ = ("newest", "noted", "rows_at", "streams")
 
     def __init__(self, mono: float) -> None:
         self.newest = float("-inf")  # time of its newest row
         self.rows_at = mono  # when it last sent rows, or connected
+        self.noted = float("-inf")  # when `rows_at` was last journaled
         self.streams: set[bytes] = set()  # its publishers that have not said goodbye
 
 
@@ -94,8 +97,9 @@ class WindowManager:
         self.connect(agent, stream, now)
         clock = self._agents[agent]
         clock.rows_at = now.mono
-        if newest > clock.newest:
-            clock.newest = newest
+        if newest > clock.newest or now.mono - clock.noted >= NOTED_EVERY:
+            clock.newest = max(newest, clock.newest)
+            clock.noted = now.mono
             self.changes.agents.add(agent)
 
     def forget_agents(self, now: Now, after: float, keep: Container[str] = ()) -> list[str]:
@@ -112,6 +116,10 @@ class WindowManager:
     def newest(self, agent: str) -> float:
         """Return the time of the agent's newest row, in epoch seconds."""
         return self._agents[agent].newest
+
+    def heard(self, agent: str, now: Now) -> float:
+        """Return when the agent last sent rows, or connected, in epoch seconds of the collector's clock."""
+        return now.wall - (now.mono - self._agents[agent].rows_at)
 
     @property
     def idle(self) -> bool:
@@ -315,7 +323,12 @@ class WindowManager:
         self.unplaced[agent] = tally
         self._unplaced_since = now.mono
 
-    def restore_agent(self, agent: str, newest: float, now: Now) -> None:
-        """Restore an agent and the time of its newest row."""
-        clock = self._agents.setdefault(agent, _Agent(now.mono))
+    def restore_agent(self, agent: str, newest: float, now: Now, silence: float = 0.0) -> None:
+        """Restore an agent and the time of its newest row, `silence` seconds after it last sent rows."""
+        clock = self._agents.setdefault(agent, _Agent(now.mono - silence))
         clock.newest = max(clock.newest, newest)
+
+    def restore_stream(self, agent: str, stream: bytes) -> None:
+        """Restore a publisher of an agent, which is no sign of life: an agent that was forgotten stays forgotten."""
+        if agent in self._agents:
+            self._agents[agent].streams.add(stream)

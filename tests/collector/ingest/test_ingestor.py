@@ -44,17 +44,6 @@ def test_rows_that_a_goodbye_has_overtaken_are_counted_once(lay: Callable[[], Ta
     assert (table.counts("rows"), table.counts("lost"), table.counts("duplicates")) == (10, 100, 100)
 
 
-def test_what_is_forgotten_of_those_that_left_is_bounded(lay: Callable[[], Table]) -> None:
-    table = lay()
-    table.batch(1, 10)
-    table.greeting("bye", issued=10)
-    table.later()
-    table.later()
-    assert len(table.ingestor.sessions.departed) == 1
-    table.later(301)
-    assert not table.ingestor.sessions.departed
-
-
 def test_a_goodbye_survives_a_restart(lay: Callable[[], Table]) -> None:
     """Rows that were under way with it are lost, and the next run counts them."""
     first, second = lay(), lay()

@@ -70,9 +70,9 @@ class Computed:
 class Scene:
     """An ingestor with a journal, by a clock that is set."""
 
-    def __init__(self, models: int = 1000) -> None:
+    def __init__(self, models: int = 1000, agents: int = 100) -> None:
         self.connection = in_memory()
-        self.config = replace(Config(), limits=LimitsSection(models=models))
+        self.config = replace(Config(), limits=LimitsSection(models=models, agents=agents))
         self.at = 1_700_000_000.0
         self.telemetry = Telemetry()
         self.streams = 0
@@ -225,6 +225,63 @@ def test_pods_with_random_names_leave_nothing_behind() -> None:
     assert scene.connection.execute("SELECT count(*) FROM memory WHERE agent != ''").fetchone() == (0,)
 
 
+@pytest.mark.parametrize("down", [2.0, 8 * DAY])
+def test_pods_that_were_forgotten_stay_so_over_a_restart(down: float) -> None:
+    """They were killed: nobody said goodbye, so their streams are remembered."""
+    scene = Scene(agents=5)
+    for pod in range(7 * 12):
+        scene.publish("v", f"pod-{pod}", leave=False)
+        scene.live_on(7200.0)
+    scene.at += down
+    scene.begin()
+    for pod in range(5):
+        scene.publish("v", f"new-{pod}", leave=False)
+    assert scene.telemetry.get("agents_over_limit") == 0
+    agents = {agent for (agent,) in scene.connection.execute("SELECT agent FROM agents")}
+    assert agents == {f"new-{pod}" for pod in range(5)}
+
+
+@pytest.mark.parametrize("every", [600.0, 2400.0])
+def test_an_agent_grows_old_over_restarts_as_without_them(every: float) -> None:
+    scene = Scene()
+    scene.publish("v", "silent", leave=False)
+    gone_after = 0.0
+    while scene.ingestor.models["m", "v"].windows.knows("silent"):
+        scene.publish("v", "busy", leave=False)
+        scene.live_on(every)
+        gone_after += every
+        scene.begin()
+        assert scene.ingestor.models["m", "v"].windows.knows("busy")
+        assert gone_after <= FORGET_AGENT + 2 * every
+        scene.turn()
+
+
+def test_an_agent_whose_rows_repeat_old_times_is_heard_of() -> None:
+    """What it replays does not advance its time, and it is there all the same, also after a restart."""
+    scene = Scene()
+    scene.publish("v", "a", leave=False)
+    first = scene.at
+    for _ in range(10):
+        scene.live_on(FORGET_AGENT / 2)
+        scene.publish("v", "a", leave=False, when=first)
+    scene.begin()
+    scene.turn()
+    assert scene.ingestor.models["m", "v"].windows.knows("a")
+
+
+def test_windows_wait_for_the_agents_they_waited_for_before_a_restart() -> None:
+    scene = Scene()
+    scene.publish("v", "there", leave=False)
+    scene.publish("v", "dead", leave=False)
+    scene.at += 600.0
+    start = scene.at
+    scene.publish("v", "there", leave=False)
+    scene.at += 8.0
+    scene.begin()
+    windows = scene.ingestor.models["m", "v"].windows
+    assert [windows.heard(agent, scene.now) for agent in ("there", "dead")] == [start + 8.0, start - 600.0 + 8.0]
+
+
 def test_an_agent_is_kept_until_its_window_is_reported() -> None:
     """Else the report of a window of a day would lack the tags of the agents of its morning, and what metrics keep of
     them would be kept for good."""
@@ -278,5 +335,5 @@ def test_a_collector_forgets(collect: Callable[..., Collector], monkeypatch: pyt
     until(lambda: collector.service.telemetry.get("models_forgotten") == 2, what="both are forgotten")
     collector.stop()
     assert collector.counts("buffer_count", agent_id=None) == 4
-    for table in ("spans", "agents", "memory", "label_owners", "heard", "windows", "streams"):
+    for table in ("spans", "agents", "memory", "label_owners", "heard", "windows"):
         assert stored(collector.folder, f"SELECT count(*) FROM {table}") == [(0,)], table

@@ -243,7 +243,7 @@ def test_an_agent_that_is_forgotten_and_met_in_one_turn_is_on_disk(lay: Callable
     rows_at(table, 65, first=11, schema=replace(AB, tags={"zone": "a"}))
     table.end_turn()
     state = journal.load(table.disk)
-    assert [agent for _, _, agent, _ in state.agents] == ["a"]
+    assert [agent for _, _, agent, *_ in state.agents] == ["a"]
     assert {number for number, *_ in state.tags} == {0, 2}
 
 
