@@ -19,7 +19,7 @@ from typing import Any
 
 import greenlet
 import numpy as np
-from zmon_collector import build, service
+from zmon_collector import build, pauses
 from zmon_collector.compute import batcher, executors
 from zmon_collector.config import Config, parse
 from zmon_collector.dashboard.live import Live
@@ -399,7 +399,7 @@ SMALL = (  # so few rows reach every bound
     (batcher, "FOLD_AT", 2),
     (batcher, "QUEUE_BYTES", 4096),
     (checkpoint_policy, "CHECKPOINT_BYTES", 160),
-    (service, "ENGINE_BYTES", 1024),
+    (pauses, "ENGINE_BYTES", 1024),
 )
 
 
@@ -423,6 +423,7 @@ class Stepped:
                 (build, "Database", disk),
                 (executors, "ThreadPoolExecutor", lane),
                 *((owner, "start", none) for owner in (Receiver, Live, Site, Deliveries)),
+                (Live, "turn", none),
                 *clocks(self.clock),
             )
         )
