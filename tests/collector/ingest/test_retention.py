@@ -264,6 +264,7 @@ def test_an_agent_whose_rows_repeat_old_times_is_heard_of() -> None:
     for _ in range(10):
         scene.live_on(FORGET_AGENT / 2)
         scene.publish("v", "a", leave=False, when=first)
+    scene.live_on(300.0, 10.0)
     scene.begin()
     scene.turn()
     assert scene.ingestor.models["m", "v"].windows.knows("a")
@@ -273,13 +274,12 @@ def test_windows_wait_for_the_agents_they_waited_for_before_a_restart() -> None:
     scene = Scene()
     scene.publish("v", "there", leave=False)
     scene.publish("v", "dead", leave=False)
-    scene.at += 600.0
-    start = scene.at
+    scene.live_on(600.0, 10.0)
     scene.publish("v", "there", leave=False)
-    scene.at += 8.0
+    scene.live_on(300.0, 10.0)
     scene.begin()
     windows = scene.ingestor.models["m", "v"].windows
-    assert [windows.heard(agent, scene.now) for agent in ("there", "dead")] == [start + 8.0, start - 600.0 + 8.0]
+    assert [scene.at - windows.heard(agent, scene.now) for agent in ("there", "dead")] == [0.0, 600.0]
 
 
 def test_an_agent_is_kept_until_its_window_is_reported() -> None:
