@@ -29,6 +29,7 @@ from zmon_collector.pauses import Pauses
 from zmon_collector.plugins import Registry
 from zmon_collector.storage.database import Database
 from zmon_collector.telemetry import Telemetry
+from zmon_collector.watchdog import Watchdog
 
 
 class Parts:
@@ -63,7 +64,8 @@ class Parts:
         self.live = Live(config, self.engine, self.alert_worker, declared, self.ingestor.details_of)
         self.restater = Restater(self.database, self.live.history.restate, registry, self.policies, telemetry)
         self.metrics_page = MetricsPage(config.health.series)
-        self.site = Site(self.live, self.metrics_page)
+        self.watchdog = Watchdog(self.pauses.stalled)
+        self.site = Site(self.live, self.metrics_page, self.watchdog.failures)
         sinks = [sink for name, sink in registry.sinks.items() if sink_is_on(config, name)]
         self.deliveries = Deliveries(
             *(SinkDelivery(sink, self.outbox, self.dead_letters, telemetry) for sink in sinks),
@@ -101,6 +103,7 @@ class Parts:
             behind=self.outbox.behind(),
             aside=dict(self.dead_letters.counts),
             sinks=self.deliveries.states(),
+            threads=self.watchdog.states(),
             paused=self.pauses.current(),
             sample_rows_lowered_to=self.engine.smallest_sample,
             counters=dict(self.telemetry.snapshot()),
@@ -108,5 +111,5 @@ class Parts:
             disk_full=self.database.full,
             journal_limit=self.config.limits.journal_bytes,
             damaged_files=tuple(self.database.damaged_files),
-            failing=tuple(self.deliveries.problems()),
+            failing=(*self.deliveries.problems(), *self.watchdog.problems()),
         )

@@ -58,6 +58,7 @@ class HealthReport:
     behind: Mapping[str, int] = field(default_factory=dict)  # reports that wait, by sink
     aside: Mapping[str, int] = field(default_factory=dict)  # dead letters, by sink
     sinks: Mapping[str, str] = field(default_factory=dict)  # their states
+    threads: Mapping[str, str] = field(default_factory=dict)  # "ok", or what is wrong
     paused: tuple[Pause, ...] = ()  # why no rows are accepted
     sample_rows_lowered_to: int = 0
     counters: Mapping[str, int] = field(default_factory=dict)

@@ -9,10 +9,15 @@ from collections.abc import Callable
 from zmon_collector.build import Parts
 from zmon_collector.ingest.recovery import Recovery
 from zmon_collector.storage import journal, label_join
+from zmon_collector.watchdog import Vital
 from zmon_collector.windows.window import Now
 
 log = logging.getLogger("zmon.collector")
 
+TURN_LIMIT = 15.0  # seconds without a turn, or without a look at the sockets, after which nothing works
+STORE_LIMIT = 60.0  # seconds of one commit
+DELIVERY_LIMIT = 120.0  # seconds that a sink, an observer or a notification takes for one call
+STEP_LIMIT = 30.0  # seconds of a step of metrics, beyond their timeout
 EXIT_WAIT = 10.0  # seconds that the disk and the sinks each get at the end
 ACKS_READ = 0.5  # seconds that publishers get at the end to read acknowledgements: they look every 0.2
 
@@ -29,6 +34,31 @@ def restore(parts: Parts, now: Now, wake: Callable[[], None]) -> Recovery:
     parts.database.call(parts.dead_letters.trim)
     parts.database.call(parts.alert_worker.load)
     return recovery
+
+
+def watch(parts: Parts, turns: Callable[[], int | None], ident: Callable[[], int | None]) -> None:
+    """Have the watchdog look at every thread from now on.
+
+    Parameters
+    ----------
+    parts : Parts
+    turns : callable
+        Returns the turns of the collector's own thread; None while it is in none.
+    ident : callable
+        Returns the identifier of that thread.
+    """
+    watchdog, database = parts.watchdog, parts.database
+    watchdog.watch(Vital("collector", lambda: True, turns, TURN_LIMIT, essential=True, ident=ident))
+    watchdog.watch(Vital("zmon-store", database.is_alive, lambda: database.beat, STORE_LIMIT, essential=True))
+    watchdog.watch_supervised(parts.receiver.thread, TURN_LIMIT, essential=True)
+    for thread in parts.deliveries.threads():
+        watchdog.watch_supervised(thread, DELIVERY_LIMIT)
+    for executor in parts.engine.executors:
+        limit = parts.config.collector.metric_timeout + STEP_LIMIT
+        watchdog.watch(Vital(f"zmon-metrics-{executor.name or 'built-in'}", lambda: True, executor.sign, limit))
+    for server in parts.site.servers:
+        watchdog.watch(Vital("zmon-web", server.is_alive, lambda: None, 0.0))
+    watchdog.start()
 
 
 def finish(parts: Parts) -> None:

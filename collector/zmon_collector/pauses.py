@@ -19,6 +19,7 @@ from zmon_collector.windows.window import Now
 ENGINE_BYTES = 64 * 2**20  # of rows that wait for metrics
 DATABASE_BYTES = 64 * 2**20  # of rows that wait for the disk
 PATIENCE = 5.0  # seconds in which a full journal does not shrink, before a window is closed early
+STALLED = 60.0  # seconds without progress, after which the collector cannot do its job
 STALL = 1.0  # seconds that count at most between two looks: a machine that was suspended has not paused for long
 
 
@@ -138,6 +139,18 @@ class Pauses:
     def has_room_for_replay(self) -> bool:
         """Whether rows of an earlier run are replayed: on disk they are already, and the journal shrinks after them."""
         return self._metrics.since is None
+
+    def stalled(self) -> list[str]:
+        """Return the pauses in which nothing has moved for long, a sentence each. Any thread may call it.
+
+        A full disk is none of them: a process that is started anew has no more room.
+        """
+        return [
+            f"no rows have been accepted for {pause.seconds:.0f} s ({pause.by}), and nothing moves; this ends by "
+            f"{pause.ends}"
+            for pause in self.current()
+            if pause.stalled >= STALLED and pause.by != "disk_full"
+        ]
 
     def current(self) -> tuple[Pause, ...]:
         """Return the pauses that hold now. Any thread may call it."""

@@ -23,7 +23,7 @@ from zmon_collector.config import Config
 from zmon_collector.health import HealthReport
 from zmon_collector.ingest.recovery import Recovery
 from zmon_collector.ingest.sessions import PendingAck
-from zmon_collector.lifecycle import finish, restore
+from zmon_collector.lifecycle import finish, restore, watch
 from zmon_collector.loading import load_plugins
 from zmon_collector.messages import MessageHandler
 from zmon_collector.plugins import Registry
@@ -64,7 +64,7 @@ class Service:
         self.engine, self.restater = parts.engine, parts.restater
         self.outbox, self.deliveries = parts.outbox, parts.deliveries
         self.alert_worker, self.live = parts.alert_worker, parts.live
-        self.metrics_page, self.site = parts.metrics_page, parts.site
+        self.metrics_page, self.site, self.watchdog = parts.metrics_page, parts.site, parts.watchdog
         self.reloader = Reloader(config, read or (lambda: config), parts)
         outbox_answers = OutboxAnswers(self.outbox, parts.dead_letters, self.deliveries)
         admin = Admin(self.live, self.database, outbox_answers, self.reloader.reload)
@@ -72,6 +72,9 @@ class Service:
         self.recovery: Recovery | None = None  # until all rows of an earlier run are replayed
         self._joined: deque[tuple[frozenset[int], label_join.Joined]] = deque()  # from the database's thread
         self._stopping = self._reloading = False
+        self._error = ""  # that ended the collector's own thread
+        self.turns: int | None = None  # that were begun; None while the thread does something else
+        self._ident: int | None = None
         self.started = self._next_look = 0.0  # monotonic
         self._holding = True  # no window closes by the clock before publishers have sent again what they still hold
 
@@ -82,8 +85,8 @@ class Service:
 
     @property
     def failed(self) -> bool:
-        """Whether the database cannot be written: the process must end with an error, so that somebody looks."""
-        return bool(self.database.broken)
+        """Whether it ended by an error: the process must end with one, so that somebody looks."""
+        return bool(self.database.broken or self._error)
 
     def health(self) -> HealthReport:
         """Measure the collector's health now."""
@@ -110,14 +113,26 @@ class Service:
             raise
         self.alert_worker.link_to(self.site.url)
         self.deliveries.start()
+        watch(self._parts, lambda: self.turns, lambda: self._ident)
         self.started = time.monotonic()
         log.info("collecting on %s (control %s)", self.receiver.data, self.receiver.control)
 
     def run(self) -> None:
         """Work until stopped, then finish what is open."""
-        while not self._stopping and not self.database.broken:
-            self._run_turn()
-        self._finish()
+        self._ident, self.turns = threading.get_ident(), 0
+        try:
+            while not self._stopping and not self.database.broken:
+                self.turns += 1
+                self._run_turn()
+        except Exception as error:  # what the turn has decided is half of the truth: publishers send its rows again
+            log.exception("the collector's own thread failed; the collector stops")
+            self._error = f"{type(error).__name__}: {error}"
+        self.turns = None
+        self.watchdog.stop()
+        self.site.stop()  # first: viewers must not wait for sinks that take their time
+        if not self._error:
+            self._settle()
+        finish(self._parts)
 
     # These only set a flag: waking the thread takes the lock of its Event, and in a signal handler that thread may be
     # interrupted just while it holds the lock. It would wait for itself. The next turn comes within TICK anyway.
@@ -260,10 +275,9 @@ class Service:
 
     # --- the end -----------------------------------------------------------------------------------------------------
 
-    def _finish(self) -> None:
-        """Settle what was received, close windows that cannot wait for the next run, deliver, and stop every part."""
+    def _settle(self) -> None:
+        """Settle what was received, and close windows that cannot wait for the next run."""
         now = self._now()
-        self.site.stop()  # first: viewers must not wait for sinks that take their time
         while (received := self.receiver.next_message()) is not None:
             self.message_handler.handle(received, now)
         if self._flushes:
@@ -273,7 +287,6 @@ class Service:
         self._commit(now)
         seconds = self.config.collector.metric_timeout + EXIT_WAIT if self._flushes else 0.0
         self._deliver_until(lambda: self.engine.idle and self.ingestor.late.idle, seconds)
-        finish(self._parts)
 
     @property
     def _flushes(self) -> bool:

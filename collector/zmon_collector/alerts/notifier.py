@@ -12,6 +12,7 @@ from urllib.parse import quote
 from zmon.backoff import Backoff
 from zmon_collector.alerts.rules import AlertEvent
 from zmon_collector.config.alerting import SEVERITIES, NotifySection
+from zmon_collector.supervision import SupervisedThread
 from zmon_collector.telemetry import Telemetry
 
 log = logging.getLogger("zmon.collector")
@@ -132,19 +133,19 @@ class Notifier:
         self._post = send
         self._stop = threading.Event()
         self._failing: set[str] = set()
-        self._thread = threading.Thread(target=self._run, name="zmon-notify", daemon=True)
+        self.thread = SupervisedThread("zmon-notify", self._run, telemetry, self._stop)
 
     def start(self) -> None:
-        self._thread.start()
+        self.thread.start()
 
     def stop(self, timeout: float) -> None:
         """End the thread. Queued messages are sent by the next run."""
         self._stop.set()
-        if self._thread.ident is not None:
-            self._thread.join(timeout)
+        self.thread.join(timeout)
 
     def _run(self) -> None:
         while not self._stop.wait(POLL):
+            self.thread.beat()
             self.turn(time.time())
 
     def turn(self, wall: float) -> None:

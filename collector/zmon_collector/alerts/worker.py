@@ -18,6 +18,7 @@ from zmon_collector.config.alerting import rules
 from zmon_collector.delivery.dispatch import Delivery
 from zmon_collector.delivery.outbox import Outbox
 from zmon_collector.storage.database import Database
+from zmon_collector.supervision import SupervisedThread
 from zmon_collector.telemetry import Telemetry
 
 log = logging.getLogger("zmon.collector")
@@ -80,6 +81,9 @@ class AlertWorker(Delivery):
         self._notifier.stop(timeout)
         return ended
 
+    def threads(self) -> list[SupervisedThread]:
+        return [self.thread, self._notifier.thread]
+
     def reload(self, config: Config) -> None:
         """Replace rules and targets. Alerts of a rule whose name remains stay open."""
         with self._lock:
@@ -96,6 +100,7 @@ class AlertWorker(Delivery):
     def _run(self) -> None:
         next_check = time.monotonic() + TICK
         while not self._stop.is_set():
+            self.thread.beat()
             report = self._outbox.wait_for_next(self.name, TICK)
             if isinstance(report, Report):
                 self._guarded(partial(self._deliver, report))

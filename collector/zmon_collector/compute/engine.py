@@ -8,13 +8,14 @@ Everything here runs on the collector's thread. The executors do the work, and `
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Collection, Container, Iterator
 
 from zmon_collector.compute.accumulate import AgentRows
 from zmon_collector.compute.batcher import QUEUE_BYTES, MicroBatcher
 from zmon_collector.compute.checkpoint_codec import Checkpoint
 from zmon_collector.compute.checkpointer import Checkpointer
 from zmon_collector.compute.contexts import ContextFactory
+from zmon_collector.compute.executors import MetricExecutor
 from zmon_collector.compute.finalizer import ClosedWindow, WindowFinalizer
 from zmon_collector.compute.memory import MetricMemory
 from zmon_collector.compute.preview import Show, preview
@@ -87,6 +88,11 @@ class Engine:
     def stuck_threads(self) -> int:
         """Threads that a stuck metric holds."""
         return sum(executor.stuck_threads for executor in self._scheduler.executors.values())
+
+    @property
+    def executors(self) -> Collection[MetricExecutor]:
+        """The executors of all plugins."""
+        return self._scheduler.executors.values()
 
     @property
     def smallest_sample(self) -> int:

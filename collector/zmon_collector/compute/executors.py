@@ -72,6 +72,7 @@ class MetricExecutor:
         self.metric_states = metric_states
         self.nbytes = 0  # of the rows that wait
         self.steps: set[Step] = set()
+        self.ended_steps = 0  # a sign of life
         self.stuck_threads = 0  # that may never come back
         self._workers = workers
         self._ended = ended
@@ -80,6 +81,10 @@ class MetricExecutor:
 
     def _fresh_threads(self) -> Executor:
         return ThreadPoolExecutor(self._workers, thread_name_prefix=f"zmon-metrics-{self.name or 'built-in'}")
+
+    def sign(self) -> int | None:
+        """Return a number that changes whenever a step has ended; None while there are no steps."""
+        return self.ended_steps if self.steps else None
 
     @property
     def metrics(self) -> list[Metric[Any]]:
@@ -96,7 +101,11 @@ class MetricExecutor:
         step.progress = StepProgress()
         future = self._threads.submit(step.run, self.metrics, step.progress)
         step.future = future
-        future.add_done_callback(lambda _: self._ended(self, step))
+        future.add_done_callback(lambda _: self._note_end(step))
+
+    def _note_end(self, step: Step) -> None:
+        self.ended_steps += 1
+        self._ended(self, step)
 
     def outcome(self, step: Step) -> tuple[Any, StepProgress] | None:
         """Return the outcome of a step that has ended; None when it was abandoned or restarted meanwhile."""

@@ -14,6 +14,7 @@ from zmon.contract import Report, Sink
 from zmon.errors import RetryLater
 from zmon_collector.delivery.dead_letters import DeadLetters
 from zmon_collector.delivery.outbox import Outbox, Redelivery
+from zmon_collector.supervision import SupervisedThread
 from zmon_collector.telemetry import Telemetry
 
 log = logging.getLogger("zmon.collector")
@@ -34,10 +35,14 @@ class Delivery(ABC):
         self._outbox = outbox
         self._telemetry = telemetry
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=f"zmon-{name}", daemon=True)
+        self.thread = SupervisedThread(f"zmon-{name}", self._run, telemetry, self._stop)
 
     def start(self) -> None:
-        self._thread.start()
+        self.thread.start()
+
+    def threads(self) -> list[SupervisedThread]:
+        """Return its threads, which are watched."""
+        return [self.thread]
 
     def problem(self) -> str:
         """Return what an operator should know; empty while all is well."""
@@ -45,14 +50,14 @@ class Delivery(ABC):
 
     def join(self, timeout: float) -> bool:
         """Wait for the last report; return False when it takes longer and is left to the next run."""
-        self._thread.join(timeout)
+        self.thread.join(timeout)
         self._stop.set()
-        self._thread.join(LAST_PIECE)
-        return not self._thread.is_alive()
+        return self.thread.join(LAST_PIECE)
 
     def _run(self) -> None:
         while not self._stop.is_set():
-            item = self._outbox.wait_for_next(self.name)
+            with self.thread.waiting():
+                item = self._outbox.wait_for_next(self.name)
             if item is None:
                 break
             if isinstance(item, Redelivery):
@@ -70,7 +75,8 @@ class Delivery(ABC):
         """Handle a report, successfully or not; return False when it was interrupted by `stop` and must come again."""
 
     def _pause(self, seconds: float) -> None:
-        self._stop.wait(min(seconds, LONGEST_WAIT))
+        with self.thread.waiting():
+            self._stop.wait(min(seconds, LONGEST_WAIT))
 
 
 class SinkDelivery(Delivery):
@@ -87,10 +93,10 @@ class SinkDelivery(Delivery):
         return resend_of(self._sink) is not None
 
     def _run(self) -> None:
-        attach(self._sink, self._dead_letters.ledger(self.name, self._stop.is_set))
         backoff = Backoff(FIRST_WAIT, LONGEST_WAIT)
         while not self._stop.is_set():
             try:
+                attach(self._sink, self._dead_letters.ledger(self.name, self._stop.is_set))
                 self._sink.open()
                 break
             except Exception as error:  # noqa: BLE001 - a sink may raise anything
@@ -180,6 +186,10 @@ class Deliveries:
         """Wait for the last reports; return the names of the readers that take longer."""
         until = time.monotonic() + timeout
         return [one.name for one in self._deliveries if not one.join(max(0.0, until - time.monotonic()))]
+
+    def threads(self) -> list[SupervisedThread]:
+        """Return the threads of all readers."""
+        return [thread for delivery in self._deliveries for thread in delivery.threads()]
 
     def states(self) -> dict[str, str]:
         """Return ``ok`` or ``failing`` by reader."""

@@ -21,6 +21,7 @@ from zmon._wire.frames import Topic
 from zmon.errors import ConfigurationError
 from zmon_collector.config import Config, exposed
 from zmon_collector.ingest.auth import Authenticator, user_of
+from zmon_collector.supervision import SupervisedThread
 from zmon_collector.telemetry import Telemetry
 
 log = logging.getLogger("zmon.collector")
@@ -68,12 +69,12 @@ class Receiver:
         self._telemetry = telemetry
         self._wake = wake
         self._outbound: deque[tuple[str, bytes, bytes]] = deque()
-        self._stopping = False
+        self._stopping = threading.Event()
         self.paused = False  # the data socket is not read, for lack of room
         self._waking = threading.Lock()  # replies come from the collector's thread and from the database's
         self._limit = 2 * config.limits.inflight_bytes
         self.context: zmq.Context[Socket] = zmq.Context()
-        self._thread = threading.Thread(target=self._run, name="zmon-receive", daemon=True)
+        self.thread = SupervisedThread("zmon-receive", self._run, telemetry, self._stopping)
 
     def start(self) -> None:
         """Bind the sockets and start the thread; ConfigurationError if an endpoint cannot be bound."""
@@ -106,7 +107,7 @@ class Receiver:
         self._woken.bind(WAKE)
         self._waker = self.context.socket(zmq.PAIR)
         self._waker.connect(WAKE)
-        self._thread.start()
+        self.thread.start()
 
     def _socket(self, kind: int) -> Socket:
         socket = self.context.socket(kind)
@@ -170,10 +171,10 @@ class Receiver:
 
     def stop(self) -> None:
         """Send the last replies and close the sockets."""
-        self._stopping = True
-        if self._thread.is_alive():
+        self._stopping.set()
+        if self.thread.is_alive():
             self._interrupt_poll()
-            self._thread.join(5.0)
+            self.thread.join(5.0)
         self.close()
 
     def _interrupt_poll(self) -> None:
@@ -196,7 +197,9 @@ class Receiver:
             (self._router, "control", self.inbox),
             (self._admin, "admin", self.requests),
         )
-        while not self._stopping:
+        self.paused = False  # after an error the data socket is polled again
+        while not self._stopping.is_set():
+            self.thread.beat()
             full = self.inbox_bytes > self._limit
             if full != self.paused:  # publishers notice by missing acknowledgements, and keep their rows
                 self.paused = full

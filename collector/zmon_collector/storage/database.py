@@ -63,6 +63,7 @@ class Database:
         self.pending_bytes = 0
         self.damaged_files: list[str] = []  # set aside, at the start or later
         self.used_bytes = 0
+        self.beat = time.monotonic()  # when the thread last did something, or looked for something to do
         self._telemetry = telemetry
         self._changed = changed
         self._jobs: deque[_Job] = deque()
@@ -96,6 +97,10 @@ class Database:
 
     def start(self) -> None:
         self._thread.start()
+
+    def is_alive(self) -> bool:
+        """Return whether the thread runs."""
+        return self._thread.is_alive()
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=0.5)
@@ -196,6 +201,7 @@ class Database:
     def _run(self) -> None:
         try:
             while not self.broken:
+                self.beat = time.monotonic()
                 group = self._next_group()
                 if group:
                     self._commit(group)

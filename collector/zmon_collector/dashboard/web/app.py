@@ -97,10 +97,22 @@ def build_app(renderer: Renderer, broadcaster: Broadcaster, probes: Sequence[Rou
     return guard
 
 
-def probe_routes(ready: Callable[[], bool], metrics: Callable[[], bytes]) -> list[Route]:
-    """Return /healthz, /readyz and /metrics, for an orchestrator and Prometheus."""
+def probe_routes(
+    ready: Callable[[], bool], metrics: Callable[[], bytes], failures: Callable[[], list[str]] = list
+) -> list[Route]:
+    """Return /healthz, /readyz and /metrics, for an orchestrator and Prometheus.
+
+    Parameters
+    ----------
+    ready, metrics : callable
+    failures : callable
+        Returns why the collector cannot do its job.
+    """
 
     async def healthz(_: Request) -> Response:
+        reasons = failures()
+        if reasons:
+            return JSONResponse({"status": "failing", "reasons": reasons}, 503)
         return JSONResponse({"status": "ok"})
 
     async def readyz(_: Request) -> Response:

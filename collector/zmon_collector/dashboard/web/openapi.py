@@ -80,7 +80,7 @@ DOCUMENT: dict[str, Any] = {
         ),
         "/api/v1/alerts": _get("Alerts with their history", []),
         "/api/v1/health": _get("The collector's own health", []),
-        "/healthz": _get("The process answers", []),
+        "/healthz": _get("The collector does its job", [], **{"503": "it does not, with the reasons"}),
         "/readyz": _get("The collector takes rows", [], **{"503": "not yet, or no longer"}),
         "/metrics": _get("The collector's own health, and models' newest windows, in Prometheus' text format", []),
         "/openapi.json": _get("This description", []),

@@ -68,6 +68,10 @@ class WebServer:
         if not self._server.started:
             raise ConfigurationError(f"the web server on {self.url} did not start; see the log")
 
+    def is_alive(self) -> bool:
+        """Return whether the server's thread runs."""
+        return self._thread.is_alive()
+
     def call(self, function: Callable[[], None]) -> None:
         """Run a function in the server's loop, from any thread."""
         if self._loop is not None:

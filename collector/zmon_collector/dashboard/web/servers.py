@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 
 from starlette.applications import Starlette
+from starlette.routing import Route
 
 from zmon.errors import ConfigurationError
 from zmon_collector.dashboard.live import Live
-from zmon_collector.dashboard.prometheus import MetricsPage
-from zmon_collector.dashboard.web.app import build_app, probe_routes
+from zmon_collector.dashboard.web.app import build_app
 from zmon_collector.dashboard.web.renderers import Renderer
 from zmon_collector.dashboard.web.security import DEFAULT_BIND, Access, load_token, split_bind
 from zmon_collector.dashboard.web.server import WebServer
@@ -18,7 +18,7 @@ from zmon_collector.dashboard.web.sse import Broadcaster
 ANY_PORT = "127.0.0.1:0"
 
 
-def page_server(live: Live, metrics: MetricsPage, ready: Callable[[], bool]) -> WebServer:
+def page_server(live: Live, probes: Sequence[Route]) -> WebServer:
     """Bind the page with its API.
 
     Raises
@@ -30,7 +30,7 @@ def page_server(live: Live, metrics: MetricsPage, ready: Callable[[], bool]) -> 
     access = Access(load_token(web), {split_bind(web.bind or DEFAULT_BIND)[0], *(web.hosts or ())})
     renderer = Renderer(live)
     broadcaster = Broadcaster(renderer.render, web.viewers, live.watch)
-    app = build_app(renderer, broadcaster, probe_routes(ready, metrics.text), access)
+    app = build_app(renderer, broadcaster, probes, access)
     try:
         server = WebServer(app, web.bind or DEFAULT_BIND, "[web]")
     except ConfigurationError:
@@ -42,6 +42,6 @@ def page_server(live: Live, metrics: MetricsPage, ready: Callable[[], bool]) -> 
     return server
 
 
-def probe_server(bind: str, metrics: MetricsPage, ready: Callable[[], bool]) -> WebServer:
+def probe_server(bind: str, probes: Sequence[Route]) -> WebServer:
     """Bind /healthz, /readyz and /metrics on their own."""
-    return WebServer(Starlette(routes=probe_routes(ready, metrics.text)), bind, "[health]")
+    return WebServer(Starlette(routes=probes), bind, "[health]")

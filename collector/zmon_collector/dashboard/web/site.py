@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from zmon_collector.dashboard.live import Live
@@ -15,14 +16,28 @@ log = logging.getLogger("zmon.collector")
 
 
 class Site:
-    """Serves the page and the probes from `start` to `stop`."""
+    """Serves the page and the probes from `start` to `stop`.
 
-    def __init__(self, live: Live, metrics: MetricsPage) -> None:
+    Parameters
+    ----------
+    live : Live
+    metrics : MetricsPage
+    failures : callable
+        Returns why the collector cannot do its job, for /healthz. It must answer whatever the collector's thread does.
+    """
+
+    def __init__(self, live: Live, metrics: MetricsPage, failures: Callable[[], list[str]] = list) -> None:
         self.ready = False  # as /readyz answers
         self.page: WebServer | None = None
         self.probes: WebServer | None = None
         self._live = live
         self._metrics = metrics
+        self._failures = failures
+
+    @property
+    def servers(self) -> list[WebServer]:
+        """The servers that were started."""
+        return [server for server in (self.page, self.probes) if server is not None]
 
     @property
     def url(self) -> str:
@@ -33,20 +48,20 @@ class Site:
         """Bind and answer requests; raise ConfigurationError if an address is taken or a token is missing."""
         web, health = self._live.config.web, self._live.config.health
         if web.enabled or health.bind is not None:
-            from zmon_collector.dashboard.web import servers  # only who serves something pays for a web server
+            from zmon_collector.dashboard.web import app, servers  # only who serves something pays for a web server
 
+            probes = app.probe_routes(lambda: self.ready, self._metrics.text, self._failures)
             if web.enabled:
-                self.page = servers.page_server(self._live, self._metrics, lambda: self.ready)
+                self.page = servers.page_server(self._live, probes)
                 self.page.start()
                 log.info("live page on %s", self.url)
             if health.bind is not None:
-                self.probes = servers.probe_server(health.bind, self._metrics, lambda: self.ready)
+                self.probes = servers.probe_server(health.bind, probes)
                 self.probes.start()
         self.ready = True
 
     def stop(self) -> None:
         """Disconnect viewers and end."""
         self.ready = False
-        for server in (self.page, self.probes):
-            if server is not None:
-                server.stop()
+        for server in self.servers:
+            server.stop()
