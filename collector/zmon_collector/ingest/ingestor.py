@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import count
 from secrets import token_bytes
 
@@ -26,6 +27,7 @@ from zmon_collector.ingest.arrival import Arrival, BatchArrival
 from zmon_collector.ingest.late_labels import LateLabels
 from zmon_collector.ingest.model_state import ModelState
 from zmon_collector.ingest.row_placement import RowPlacement, UnreportedWindow
+from zmon_collector.ingest.schedule import Schedule
 from zmon_collector.ingest.schema_cache import SchemaCache
 from zmon_collector.ingest.sessions import PendingAck, Session, SessionRegistry
 from zmon_collector.ingest.stream_position import StreamPosition, first_contact
@@ -67,6 +69,8 @@ class Ingestor:
         self.engine = engine
         self.late = LateLabels(self.models, engine.close, journal=journal)
         self._placement = RowPlacement(engine, self.late, self.unreported, journal=journal)
+        self._changed: dict[ModelKey, None] = {}  # models to be journaled with this turn
+        self._schedule = Schedule()  # by the wall time at which windows of a model may close
         self._journal = journal
         self._schemas = SchemaCache(telemetry)
 
@@ -167,6 +171,7 @@ class Ingestor:
                 raise WireError("models", f"more than limits.models = {self.config.limits.models}")
             model = self.add_model(key)
         model.touch(now)
+        self._changed[key] = None
         agent = model.windows.admit(topic.agent_id)
         if agent is OTHER:
             self.telemetry.count("agents_over_limit")
@@ -184,7 +189,9 @@ class Ingestor:
 
     def add_model(self, key: ModelKey) -> ModelState:
         """Create the state of a model."""
-        self.models[key] = ModelState(key, WindowManager(self.policies.of(key[0]).rules, self.numbers))
+        self._changed[key] = None
+        changed = partial(self._changed.setdefault, key)
+        self.models[key] = ModelState(key, WindowManager(self.policies.of(key[0]).rules, self.numbers, changed))
         return self.models[key]
 
     # --- positions and tallies ----------------------------------------------------------------------------------------
@@ -234,9 +241,19 @@ class Ingestor:
 
     def close_due(self, now: Now, *, hold: bool) -> None:
         """Hand windows that are due to the engine; with `hold`, after a start, none by the collector's clocks."""
-        for model in self.models.values():
-            model.windows.place_counts(now)
-            self._close(model, model.windows.close_due(now, hold=hold))
+        self._plan_looks()
+        for key in self._schedule.due(now.wall):
+            model = self.models.get(key)
+            if model is not None:
+                model.windows.place_counts(now)
+                self._close(model, model.windows.close_due(now, hold=hold))
+                self._schedule.note(key, model.windows.next_look)
+
+    def _plan_looks(self) -> None:
+        """Note when windows of the models that have changed may close."""
+        for key in self._changed:
+            if key in self.models:
+                self._schedule.note(key, self.models[key].windows.next_look)
 
     def close_early(self, key: ModelKey) -> OpenWindow | None:
         """Have the oldest open window of a model closed with the next turn, though it is not due; return it."""
@@ -285,8 +302,11 @@ class Ingestor:
         its join."""
         turn, self.turn = self.turn, Turn(self.turn.number + 1)
         joining = self.late.end_turn(turn.join_work, self.config, now)
-        for model in self.models.values():
-            self._journal_model(turn, model, now)
+        self._plan_looks()
+        for key in self._changed:
+            if key in self.models:
+                self._journal_model(turn, self.models[key], now)
+        self._changed.clear()
         self._journal_contracts(turn)
         acks = self.sessions.drain_acks()
         turn.streams, turn.forgotten_streams = self.sessions.drain_changes(now)

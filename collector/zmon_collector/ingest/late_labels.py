@@ -58,6 +58,7 @@ class LateLabels:
         self._joining: Counter[int] = Counter()  # by window: turns whose join is not back
         # Windows that the current turn's join touches, with the schema under which its pairs are kept.
         self._turn: dict[int, tuple[OpenWindow, Schema | None]] = {}
+        self._held: dict[ModelKey, ModelState] = {}  # models of which some closed window waits for a join
         self._swept = 0.0
 
     # --- settle ------------------------------------------------------------------------------------------------------
@@ -208,9 +209,11 @@ class LateLabels:
     def release(self, windows: frozenset[int]) -> None:
         """Close what waited for a turn's join, once the engine has its rows."""
         self._joining -= Counter(windows)
-        for model in self._models.values():
+        for model in list(self._held.values()):
             while model.closing and not self.is_joining(model.closing[0].number):
                 self._close(model.key, model.closing.popleft())
+            if not model.closing:
+                del self._held[model.key]
 
     def is_joining(self, window: int) -> bool:
         """Return whether completed rows may still come for a window."""
@@ -220,13 +223,14 @@ class LateLabels:
         """Close a window once no join is under way for it, after earlier windows of its model."""
         if model.closing or self.is_joining(window.number):
             model.closing.append(window)
+            self._held[model.key] = model
         else:
             self._close(model.key, window)
 
     @property
     def idle(self) -> bool:
         """Whether no window waits for a join."""
-        return not any(model.closing for model in self._models.values())
+        return not self._held
 
 
 def _target_schema(own: Schema, rows: Schema | None) -> Schema:

@@ -5,7 +5,7 @@ Pure: the clocks are passed in. docs/collector.md states the rules for users.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from itertools import count
 
 from zmon.batch import Schema
@@ -36,12 +36,20 @@ class WindowManager:
     rules : WindowRules
     numbers : iterator of int, optional
         Numbers for new windows, shared by the managers of all models.
+    changed : callable, optional
+        Called whenever something may have changed that is to be journaled.
     """
 
-    def __init__(self, rules: WindowRules, numbers: Iterator[int] | None = None) -> None:
+    def __init__(
+        self,
+        rules: WindowRules,
+        numbers: Iterator[int] | None = None,
+        changed: Callable[[], object] = lambda: None,
+    ) -> None:
         self.rules = rules
         self.periods = Periods(rules.period)
-        self.changes = Changes(periods=True)
+        self._changes = Changes(periods=True)
+        self._note_change = changed
         self.open: dict[int, OpenWindow] = {}
         self.closed = Spans()
         self.columns: Schema | None = None  # union of the schemas seen since the last window opened
@@ -53,9 +61,15 @@ class WindowManager:
         self._agents: dict[str, _Agent] = {}
         self._forced: list[OpenWindow] = []  # closed early, not returned by close_due yet
 
+    @property
+    def changes(self) -> Changes:
+        """What is not journaled yet. Whoever takes it is about to add to it."""
+        self._note_change()
+        return self._changes
+
     def drain_changes(self) -> Changes:
         """Return what has changed since the last call."""
-        changes, self.changes = self.changes, Changes()
+        changes, self._changes = self._changes, Changes()
         return changes
 
     def change_rules(self, rules: WindowRules) -> None:
@@ -241,6 +255,13 @@ class WindowManager:
             self._absorb_counts(self.open[min(self.open)])
         else:
             self._open_current(now)
+
+    @property
+    def next_look(self) -> float:
+        """The wall time before which `place_counts` and `close_due` have nothing to do."""
+        if self._forced or self.unplaced:
+            return float("-inf")
+        return min((window.end + window.rules.grace for window in self.open.values()), default=float("inf"))
 
     def close_due(self, now: Now, *, hold: bool = False) -> list[OpenWindow]:
         """Close and return the windows that are due, oldest first; with `hold`, none by the collector's own clocks."""
