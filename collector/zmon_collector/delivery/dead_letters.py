@@ -5,6 +5,7 @@ The health report, the command line and the docs call them samples that were set
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import time
 from collections import Counter
@@ -16,10 +17,15 @@ import msgpack
 from zmon.contract import Refused
 from zmon.errors import RetryLater
 from zmon_collector.storage.database import Database
+from zmon_collector.storage.integrity import checksum
+from zmon_collector.storage.sealed import SealedTable
 from zmon_collector.telemetry import Telemetry
+
+log = logging.getLogger("zmon.collector")
 
 Row = dict[str, Any]
 LISTED = 1000  # rows of one answer
+_TABLE = SealedTable("refused", "reader, sequence, at, code, description, sample")
 COLUMNS = ("id", "sink", "sequence", "at", "code", "description", "sample")  # of a row
 
 
@@ -53,27 +59,34 @@ class DeadLetters:
         """Keep samples of a report that the sink's target refused."""
         now = time.time()
         rows = [(reader, sequence, now, one.code, one.description, msgpack.packb(dict(one.sample))) for one in refused]
-        connection.executemany(
-            "INSERT INTO refused (reader, sequence, at, code, description, sample) VALUES (?, ?, ?, ?, ?, ?)", rows
-        )
+        _TABLE.write_new(rows, connection)
         self._telemetry.count("samples_refused", reader, len(refused))
         self.trim(connection)
 
     def trim(self, connection: sqlite3.Connection) -> None:
-        """Drop what is too old or too much; count what is left."""
+        """Drop what is too old or too much; count what is left. Nothing is scanned: there may be many samples."""
         dropped = connection.execute(
-            "DELETE FROM refused WHERE at < ? OR id <= (SELECT id FROM refused ORDER BY id DESC LIMIT 1 OFFSET ?)"
-            " RETURNING reader",
-            (time.time() - self._keep, self._rows),
+            "DELETE FROM refused WHERE at < ? RETURNING reader", (time.time() - self._keep,)
         ).fetchall()
+        excess = self._read_counts(connection) - self._rows
+        if excess > 0:
+            dropped += connection.execute(
+                "DELETE FROM refused WHERE id IN (SELECT id FROM refused ORDER BY id LIMIT ?) RETURNING reader",
+                (excess,),
+            ).fetchall()
+            self._read_counts(connection)
         for (reader,), n in Counter(dropped).items():
             self._telemetry.count("refused_dropped", reader, n)
-        self.counts = dict(connection.execute("SELECT reader, count(*) FROM refused GROUP BY reader"))
+
+    def _read_counts(self, connection: sqlite3.Connection) -> int:
+        """Read the samples of each sink, which the database counts as rows come and go; return their sum."""
+        self.counts = dict(connection.execute("SELECT reader, samples FROM refused_counts WHERE samples > 0"))
+        return sum(self.counts.values())
 
     def page(self, connection: sqlite3.Connection, sink: str | None, after: int) -> list[Row]:
         """Return the next rows after an id, of one sink or of all."""
         where, values = _chosen(None, sink)
-        return self._select(connection, f"id > ? AND ({where})", (after, *values))
+        return self._select(connection, f"id > ? AND {where}", (after, *values))
 
     def read(self, connection: sqlite3.Connection, ids: Sequence[int]) -> list[Row]:
         """Return the rows with these ids that exist."""
@@ -98,11 +111,23 @@ class DeadLetters:
 
     def _select(self, connection: sqlite3.Connection, where: str, values: Sequence[Any]) -> list[Row]:
         rows = connection.execute(
-            "SELECT id, reader, sequence, at, code, description, sample FROM refused "
-            f"WHERE {where} ORDER BY id LIMIT {LISTED}",
-            values,
-        )
-        return [dict(zip(COLUMNS, (*row, msgpack.unpackb(sample)), strict=True)) for *row, sample in rows]
+            f"SELECT id, {_TABLE.columns}, crc FROM refused WHERE {where} ORDER BY id LIMIT {LISTED}", values
+        ).fetchall()
+        return [row for each in rows if (row := self._decode(connection, *each)) is not None]
+
+    def _decode(self, connection: sqlite3.Connection, number: int, *values: Any) -> Row | None:
+        """Return a row as it is listed; drop and count a damaged one, which would be in the way of the others."""
+        *columns, crc = values
+        try:
+            if crc is not None and crc != checksum(columns):  # None: an earlier release wrote it
+                raise ValueError("its checksum does not match")
+            sample = msgpack.unpackb(columns.pop())
+        except (ValueError, TypeError) as error:
+            log.error("the set-aside sample %d is damaged and is dropped: %s", number, error)
+            self._telemetry.count("refused_damaged")
+            connection.execute("DELETE FROM refused WHERE id = ?", (number,))
+            return None
+        return dict(zip(COLUMNS, (number, *columns, sample), strict=True))
 
     # --- from the sink's own thread ----------------------------------------------------------------------------------
 
@@ -118,6 +143,7 @@ class DeadLetters:
 
         def write(connection: sqlite3.Connection) -> None:
             connection.executemany("UPDATE refused SET at = ?, code = ?, description = ? WHERE id = ?", again)
+            _TABLE.seal("id", (number for *_, number in again), connection)
             self.drop(connection, accepted, None)
 
         self._database.call(write)
@@ -126,7 +152,7 @@ class DeadLetters:
 def _chosen(ids: Sequence[int] | None, sink: str | None) -> tuple[str, Sequence[Any]]:
     """Return the condition, and its values, of the rows with the ids, or all of a sink, or all."""
     if ids is None:
-        return "? IS NULL OR reader = ?", (sink, sink)
+        return ("TRUE", ()) if sink is None else ("reader = ?", (sink,))
     return f"id IN ({', '.join('?' * len(ids))})", ids
 
 

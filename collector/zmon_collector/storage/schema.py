@@ -54,6 +54,16 @@ CREATE TABLE tags (               -- of an agent in a window; window 0: of its n
     PRIMARY KEY (window, model, version, agent)
 ) WITHOUT ROWID;
 ALTER TABLE agents ADD COLUMN heard REAL;  -- when it last sent rows, epoch seconds; NULL: unknown
+CREATE INDEX refused_by_reader ON refused (reader, id);
+CREATE INDEX refused_by_time ON refused (at);
+CREATE TABLE refused_counts (reader TEXT PRIMARY KEY, samples INTEGER) WITHOUT ROWID;  -- rows of `refused`
+INSERT INTO refused_counts SELECT coalesce(reader, ''), count(*) FROM refused GROUP BY 1;
+CREATE TRIGGER refused_added AFTER INSERT ON refused BEGIN
+    INSERT INTO refused_counts VALUES (coalesce(new.reader, ''), 1) ON CONFLICT DO UPDATE SET samples = samples + 1;
+END;
+CREATE TRIGGER refused_dropped AFTER DELETE ON refused BEGIN
+    UPDATE refused_counts SET samples = samples - 1 WHERE reader = coalesce(old.reader, '');
+END;
 """
 
 TABLES = """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -165,6 +166,59 @@ def test_nothing_is_forgotten_when_sending_again_fails(database: Database) -> No
     dead_letters.resend(ids, lambda samples: [None, Refused(samples[1], "2003", "slow"), None])
     (row,) = database.call(lambda c: dead_letters.page(c, None, 0))
     assert (row["id"], row["code"], row["description"]) == (ids[1], "2003", "slow")
+
+
+def steps(database: Database, work: Callable[[sqlite3.Connection], Any]) -> int:
+    """Count the steps of SQLite's machine in a job."""
+    counted = [0]
+
+    def add() -> int:
+        counted[0] += 1
+        return 0
+
+    def run(connection: sqlite3.Connection) -> None:
+        connection.set_progress_handler(add, 1)
+        work(connection)
+        connection.set_progress_handler(None, 0)
+
+    database.call(run)
+    return counted[0]
+
+
+def steps_with(database: Database, many: int) -> list[int]:
+    """Count the steps to keep one more of many samples, to trim them, and to list the newest."""
+    dead_letters = DeadLetters(database, Telemetry(), rows=many, keep=3600.0)
+    for sink in ("a", "b"):
+        dead_letters.ledger(sink).settle(1, many, refused(many // 2))
+    taken = [
+        steps(database, lambda connection: dead_letters.record(connection, "b", 1, refused(1))),
+        steps(database, dead_letters.trim),
+        steps(database, lambda connection: dead_letters.page(connection, "a", many // 2 - 10)),
+    ]
+    assert dead_letters.counts == {"a": many // 2 - 1, "b": many // 2 + 1}
+    database.call(lambda connection: dead_letters.drop(connection, None, None))
+    assert dead_letters.counts == {}
+    return taken
+
+
+def test_many_are_not_scanned(database: Database) -> None:
+    few, many = steps_with(database, 100), steps_with(database, 20_000)
+    assert all(b < 3 * a for a, b in zip(few, many, strict=True)), (few, many)
+
+
+def test_a_damaged_sample_costs_only_itself(database: Database) -> None:
+    telemetry = Telemetry()
+    dead_letters = DeadLetters(database, telemetry, rows=10, keep=3600.0)
+    dead_letters.ledger("a").settle(1, 4, refused(4))
+    for number, change in ((1, "sample = x'c1'"), (2, "description = 'Nan'"), (3, "sequence = 7")):
+        database.call(lambda c, n=number, to=change: c.execute(f"UPDATE refused SET {to} WHERE id = {n}"))
+    (row,) = database.call(lambda c: dead_letters.page(c, None, 0))
+    assert (row["id"], row["sample"]) == (4, {"value": 3})
+    assert telemetry.get("refused_damaged") == 3
+    sent: list[Any] = []
+    dead_letters.resend([1, 2, 3, 4], lambda samples: sent.extend(samples) or [None])
+    assert sent == [{"value": 3}]
+    assert dead_letters.counts == {}
 
 
 # --- the sink's thread --------------------------------------------------------------------------------------------
