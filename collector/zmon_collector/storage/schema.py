@@ -59,7 +59,8 @@ CREATE INDEX refused_by_time ON refused (at);
 CREATE TABLE refused_counts (reader TEXT PRIMARY KEY, samples INTEGER) WITHOUT ROWID;  -- rows of `refused`
 INSERT INTO refused_counts (reader, samples) SELECT coalesce(reader, ''), count(*) FROM refused GROUP BY 1;
 CREATE TRIGGER refused_added AFTER INSERT ON refused BEGIN
-    INSERT INTO refused_counts (reader, samples) VALUES (coalesce(new.reader, ''), 1) ON CONFLICT DO UPDATE SET samples = samples + 1;
+    INSERT INTO refused_counts (reader, samples) VALUES (coalesce(new.reader, ''), 1)
+        ON CONFLICT DO UPDATE SET samples = samples + 1;
 END;
 CREATE TRIGGER refused_dropped AFTER DELETE ON refused BEGIN
     UPDATE refused_counts SET samples = samples - 1 WHERE reader = coalesce(old.reader, '');
