@@ -103,12 +103,19 @@ class HealthReport:
             problems.append(f"{count} samples were refused by the target of sink {sink} and set aside: zmon outbox ls")
         for kind in ("metric", "plugin"):
             failing = [row for row in self.plugins if row["kind"] == kind and row["state"] != "ok"]
-            problems += [f"{kind} {row['name']} is {row['state']}: {row['error']}" for row in failing]
+            problems += [f"{kind} {row['name']} is {row['state']}{_places(row)}: {row['error']}" for row in failing]
         counted = {key.partition("{")[0] for key, count in self.counters.items() if count}
         return problems + [text for counter, text in _NOTEWORTHY.items() if counter in counted]
 
 
 GAUGES: Mapping[str, str] = {key.name: key.metadata["gauge"] for key in fields(HealthReport) if key.metadata}
+
+
+def _places(row: Mapping[str, Any]) -> str:
+    """Return for which models a metric is not computed."""
+    models = row.get("models") or ()
+    further = f" and {len(models) - 3} more" if len(models) > 3 else ""
+    return f" for model {', '.join(models[:3])}{further}" if models else ""
 
 
 def _plain(value: Any) -> Any:

@@ -15,7 +15,6 @@ from collections.abc import Callable, Mapping
 from sqlite3 import Connection
 
 from zmon.errors import ConfigurationError
-from zmon.state import pack_state
 from zmon_collector.admin import Admin, OutboxAnswers
 from zmon_collector.build import Parts
 from zmon_collector.compute.finalizer import ClosedWindow
@@ -253,7 +252,7 @@ class Service:
         self.retention.forget_silent(now)
 
     def _write_reports(self) -> None:
-        """Put each window's report into the outbox, drop its rows and replace plugin memory, in one transaction."""
+        """Put each window's report into the outbox, drop its rows and replace changed memory, in one transaction."""
         for closed in self.engine.advance():
             self.telemetry.count("windows")
             self._write_report(closed, self.ingestor.finish_window(closed))
@@ -262,8 +261,7 @@ class Service:
         write_report, written = self.outbox.prepare(closed, tags) if closed.points else (None, None)
 
         def write(connection: Connection) -> int:
-            memory = {key: pack_state(kept) for key, kept in closed.memory.items()}
-            journal.write_closed(closed.number, closed.model, memory, connection)
+            journal.write_closed(closed.number, closed.model, closed.memory, connection)
             return write_report(connection) if write_report is not None else 0
 
         def committed(nbytes: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
+from dataclasses import replace
 from typing import Any
 
 from zmon.contract import Metric
@@ -11,7 +12,7 @@ from zmon_collector.compute.accumulate import AgentRows, Partial, StepProgress, 
 from zmon_collector.compute.checkpoint_codec import AgentState
 from zmon_collector.compute.contexts import ContextFactory
 from zmon_collector.compute.executors import MetricExecutor, Step
-from zmon_collector.compute.sample import row_bytes
+from zmon_collector.compute.sample import Sample, row_bytes
 from zmon_collector.compute.sample_budget import SampleBudget
 from zmon_collector.compute.scheduler import Scheduler
 from zmon_collector.compute.window_state import AgentPartial, MicroBatch, Phase, WindowState
@@ -44,6 +45,7 @@ class MicroBatcher:
                 # In the sample it has all columns of the window, of which these rows may lack many.
                 agent.row_bytes = row_bytes(batch.take(slice(0, 1)).aligned(state.window.schema))
             agent.rows += batch.rows
+        agent.added += batch.rows
         key = (id(batch.schema), batch.columns)
         micro_batch = agent.micro_batches.get(key)
         if micro_batch is None:
@@ -53,8 +55,10 @@ class MicroBatcher:
         micro_batch.rows += batch.rows
         micro_batch.nbytes += nbytes
         self.nbytes += nbytes
-        if not held and (micro_batch.rows >= MICRO_ROWS or micro_batch.nbytes >= MICRO_BYTES):
-            self._submit(state, agent, agent.micro_batches.pop(key))
+        if micro_batch.rows >= MICRO_ROWS or micro_batch.nbytes >= MICRO_BYTES:
+            agent.full.append(agent.micro_batches.pop(key))
+            if not held:
+                self.submit_full(state)
 
     def _add_agent(self, state: WindowState, name: str) -> AgentPartial:
         agent = state.agents[name] = AgentPartial()
@@ -65,13 +69,15 @@ class MicroBatcher:
         """Start steps for all rows that have gathered, however few."""
         for agent in state.agents.values():
             while agent.micro_batches:
-                self._submit(state, agent, agent.micro_batches.popitem()[1])
+                agent.full.append(agent.micro_batches.popitem()[1])
+        self.submit_full(state)
 
     def submit_full(self, state: WindowState) -> None:
-        """Start steps for the micro-batches that have become full while the window was held."""
+        """Start steps for the micro-batches that are full."""
         for agent in state.agents.values():
-            for key in [key for key, waiting in agent.micro_batches.items() if waiting.rows >= MICRO_ROWS]:
-                self._submit(state, agent, agent.micro_batches.pop(key))
+            full, agent.full = agent.full, []
+            for micro_batch in full:
+                self._submit(state, agent, micro_batch)
 
     def _submit(self, state: WindowState, agent: AgentPartial, micro_batch: MicroBatch) -> None:
         self.nbytes -= micro_batch.nbytes
@@ -98,8 +104,10 @@ class MicroBatcher:
                 partial.sample = draw(parts, bare.schema, size, bound)
             return partial
 
-        def done(partial: Partial | None, _: StepProgress) -> None:
-            if partial is not None:
+        def done(partial: Partial | None, progress: StepProgress) -> None:
+            if partial is None:
+                state.fail_all(executor.names, progress.defect)
+            else:
                 self._gather(state, agent, executor, partial)
 
         return Step(state, run, done, micro_batch.nbytes)
@@ -107,29 +115,40 @@ class MicroBatcher:
     # --- partial results ---------------------------------------------------------------------------------------------
 
     def restore(self, state: WindowState, name: str, kept: AgentState) -> None:
-        """Add what a checkpoint has of an agent."""
+        """Add what a checkpoint has of an agent: to the executors that its metrics have now.
+
+        Metrics that came from several plugins into one would bring their rows several times: those of one plugin stay,
+        and the others do not cover the window any more.
+        """
         agent = state.agents.get(name) or self._add_agent(state, name)
         agent.rows += kept.rows
+        agent.added += kept.added
         if kept.sample is not None:
             agent.row_bytes = row_bytes(kept.sample.batch)
             agent.bound = min(agent.bound, kept.sample.bound)
-        for executor_name, partial in kept.partials.items():
-            executor = self._scheduler.executors.get(executor_name)
-            if executor is not None:
-                partial.sample = kept.sample if executor is self._scheduler.builtin else None
-                self._gather(state, agent, executor, partial)
+            self._add_sample(state, agent, kept.sample)
+        for executor in self._scheduler.executors.values():
+            held = {
+                key: part for key, part in kept.partials.items() if not part.covered.keys().isdisjoint(executor.names)
+            }
+            part = held.get(executor.name) or next(iter(held.values()), None)
+            if part is not None:
+                self._gather(state, agent, executor, replace(part, sample=None))
 
     def _gather(self, state: WindowState, agent: AgentPartial, executor: MetricExecutor, partial: Partial) -> None:
         """Keep a partial result, and merge an agent's samples and accumulators when there are many."""
         if partial.sample is not None:
-            agent.samples.append(partial.sample)
-            size = self._budget.size(state, agent)
-            if len(agent.samples) > 1 and sum(len(sample.keys) for sample in agent.samples) > 2 * size:
-                self._fold_samples(agent, size)
+            self._add_sample(state, agent, partial.sample)
         partials = agent.partials.setdefault(executor.name, [])
         partials.append(partial)
         if len(partials) >= FOLD_AT:
             self._fold(state, agent, executor)
+
+    def _add_sample(self, state: WindowState, agent: AgentPartial, sample: Sample) -> None:
+        agent.samples.append(sample)
+        size = self._budget.size(state, agent)
+        if len(agent.samples) > 1 and sum(len(sample.keys) for sample in agent.samples) > 2 * size:
+            self._fold_samples(agent, size)
 
     def fold(self, state: WindowState, except_for: Container[str]) -> None:
         """Merge each agent's samples and partial results into one, those of the named executors excepted."""
@@ -146,8 +165,10 @@ class MicroBatcher:
         def run(metrics: Sequence[Metric[Any]], progress: StepProgress) -> Partial:
             return merge.fold(metrics, partials, progress)
 
-        def done(folded: Partial | None, _: StepProgress) -> None:
-            if folded is not None:
+        def done(folded: Partial | None, progress: StepProgress) -> None:
+            if folded is None:
+                state.fail_all(executor.names, progress.defect)
+            else:
                 agent.partials.setdefault(executor.name, []).append(folded)
 
         self._scheduler.start(executor, Step(state, run, done))

@@ -34,17 +34,17 @@ class ContextFactory:
         }
 
     def for_closing(self, state: WindowState, agents: Iterable[str], executor: MetricExecutor) -> MetricContexts:
-        """Make the contexts in which metrics finish, by metric and agent, None for the rollup; samples come later."""
-        policy, memory = state.contract.policy, state.memory
+        """Make the contexts in which metrics finish, by metric and agent, None for the rollup.
+
+        Samples and memory come later.
+        """
+        policy = state.contract.policy
         bare = {agent: replace(self.bare(state, agent), rows=_rows(state.window, agent)) for agent in [*agents, None]}
         contexts = {}
         for registered in executor.metric_states:
             name = registered.metric.name
             options = policy.options.get(name, {})
-            contexts[name] = {
-                agent: replace(ctx, options=options, memory=memory.get((name, agent), {}))
-                for agent, ctx in bare.items()
-            }
+            contexts[name] = {agent: replace(ctx, options=options) for agent, ctx in bare.items()}
         return contexts
 
 

@@ -23,5 +23,5 @@ def read(data: bytes) -> Any:
     """Unpack a detail; None when it is damaged, and the page does without it."""
     try:
         return unpack_state(zlib.decompress(data))
-    except (zlib.error, ValueError):
+    except (zlib.error, ValueError, TypeError):
         return None

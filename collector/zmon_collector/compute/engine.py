@@ -13,11 +13,12 @@ from collections.abc import Callable, Collection, Container, Iterator
 from zmon_collector.compute.accumulate import AgentRows
 from zmon_collector.compute.batcher import QUEUE_BYTES, MicroBatcher
 from zmon_collector.compute.checkpoint_codec import Checkpoint
-from zmon_collector.compute.checkpointer import Checkpointer
+from zmon_collector.compute.checkpointer import Checkpointer, Done
 from zmon_collector.compute.contexts import ContextFactory
 from zmon_collector.compute.executors import MetricExecutor
 from zmon_collector.compute.finalizer import ClosedWindow, WindowFinalizer
 from zmon_collector.compute.memory import MetricMemory
+from zmon_collector.compute.merge import WindowParts
 from zmon_collector.compute.preview import Show, preview
 from zmon_collector.compute.references import References
 from zmon_collector.compute.sample_budget import SampleBudget
@@ -41,6 +42,8 @@ class Engine:
     policies : PolicyStore
     wake : callable
         Called from any thread when `advance` has something to do.
+    patience : float, optional
+        Seconds that a checkpoint waits for plugins, by default those of a live collector.
 
     Attributes
     ----------
@@ -49,7 +52,14 @@ class Engine:
     contracts : ContractBook
     """
 
-    def __init__(self, config: Config, registry: Registry, policies: PolicyStore, wake: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        registry: Registry,
+        policies: PolicyStore,
+        wake: Callable[[], None],
+        patience: float | None = None,
+    ) -> None:
         self.memory = MetricMemory()
         self.references = References(policies, self.memory)
         self.contracts = ContractBook(policies, self.references, registry)
@@ -59,7 +69,7 @@ class Engine:
         self._budget = SampleBudget(config.limits.sample_bytes)
         self._contexts = ContextFactory(self.memory)
         self._batcher = MicroBatcher(self._scheduler, self._contexts, self._budget)
-        self._checkpointer = Checkpointer(self._scheduler, self._batcher)
+        self._checkpointer = Checkpointer(self._scheduler, self._batcher, patience)
         self._finalizer = WindowFinalizer(self._scheduler, self._contexts, self._budget)
 
     # --- state -------------------------------------------------------------------------------------------------------
@@ -106,9 +116,12 @@ class Engine:
 
         Pairs that a late label has completed are added here as well: they are not rows of the window.
         """
-        state = self._state(model, window)
-        self._batcher.add(state, rows)
-        if self._batcher.nbytes > QUEUE_BYTES and state.phase is Phase.OPEN:
+        self._batcher.add(self._state(model, window), rows)
+        self._bound()
+
+    def _bound(self) -> None:
+        """Flush when too many rows gather. Rows of a held window go on gathering until it is open again."""
+        if self._batcher.nbytes > QUEUE_BYTES:
             self.flush()
 
     def flush(self) -> None:
@@ -138,7 +151,7 @@ class Engine:
         if state is None:
             contract = contract or self.contracts.current(model)
             state = self._windows[key] = WindowState(model, window, contract, memory=self.memory.of(model))
-            state.absent |= self.contracts.absent(contract)
+            state.absent |= self.contracts.absent(contract) | self._scheduler.absent(model)
         if state.referenced is not window.schema and not window.undecided:  # labels open windows that rows decide on
             state.reference = self.references.fitting(model, state.contract.profile, window.schema)
             state.referenced = window.schema
@@ -150,6 +163,7 @@ class Engine:
         """Collect what the executors have done; return the windows that are done by it, in order for each model."""
         self._scheduler.collect(self._windows.values())
         self._checkpointer.advance()
+        self._bound()  # rows of a window that was held may be above it, and no further ones may come
         closed = self._finalizer.advance()
         for report in closed:
             del self._windows[report.model, report.window.start, report.number]
@@ -169,8 +183,11 @@ class Engine:
             if state.model[0] not in models or state.phase is not Phase.OPEN or state.outstanding.total():
                 continue
             if any(agent.partials for agent in state.agents.values()):
+                partials = {name: list(agent.partials.get("", [])) for name, agent in state.agents.items()}
                 contexts = self._contexts.for_closing(state, state.agents, builtin)
-                self._scheduler.start(builtin, preview(state, contexts, self._budget.sizes(state), show))
+                emits, sizes = state.contract.policy.emits, self._budget.sizes(state)
+                parts = WindowParts(partials, contexts, {}, emits, state.memory)
+                self._scheduler.start(builtin, preview(state, parts, sizes, show))
             self._batcher.flush(state)
 
     def shutdown(self) -> None:
@@ -182,12 +199,16 @@ class Engine:
         self.memory.forget(model)
         self.references.forget(model)
         self.contracts.forget(model[0])
+        self._scheduler.forget(model)
         self._policies.forget(model[0])
 
     # --- checkpoints, and what a start brings back -------------------------------------------------------------------
 
-    def checkpoint(self, model: ModelKey, window: OpenWindow, done: Callable[[bytes], None]) -> bool:
-        """Pass `done` the bytes of all that a window's rows have come to; return False when it cannot be packed now."""
+    def checkpoint(self, model: ModelKey, window: OpenWindow, done: Done) -> bool:
+        """Pass `done` the bytes of all that a window's rows have come to; return False when it cannot be packed now.
+
+        `done` gets None when the checkpoint could not be made, and is not called when the window closes first.
+        """
         state = self._windows.get((model, window.start, window.number))
         if state is None or state.phase is not Phase.OPEN:
             return False
@@ -195,9 +216,8 @@ class Engine:
         return True
 
     def restore(self, model: ModelKey, window: OpenWindow, checkpoint: Checkpoint) -> None:
-        """Add what a checkpoint holds to a window; metrics that the checkpoint lacks give nothing for it."""
+        """Add what a checkpoint holds to a window; metrics that did not see all of its rows give nothing for it."""
         state = self._state(model, window)
         state.failed.update(checkpoint.failed)
-        state.absent |= self._scheduler.metrics.keys() - set(checkpoint.metrics)
         for name, kept in checkpoint.agents.items():
             self._batcher.restore(state, name, kept)

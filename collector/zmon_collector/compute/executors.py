@@ -2,7 +2,10 @@
 
 So a slow plugin delays only itself. A Python thread cannot be killed: when a metric does not return in time, its thread
 is abandoned and the executor gets fresh threads. Steps are stateless, so what the thread was working on, and
-what was queued behind it, is run again without the stuck metric and nothing is lost but that metric's values.
+what was queued behind it, is run again and nothing is lost but the stuck metric's values in that model.
+
+Time is that of single calls, not of steps: a step over many agents and features makes many calls, and takes as long as
+it needs. A long one is cut into slices (merge.py), each of which queues behind the others' steps.
 """
 
 from __future__ import annotations
@@ -38,7 +41,9 @@ class Step:
     run : callable
         ``run(metrics, progress)``, on the executor's thread.
     done : callable
-        ``done(outcome, progress)``, on the collector's thread; the outcome is None after an internal error.
+        ``done(outcome, progress)``, on the collector's thread; True when the step has more to do, and is to run again
+        behind the others. After an error of the engine itself the outcome is None, and ``progress.defect`` says what
+        it was.
     nbytes : int
         Of the rows that it holds.
     trial : bool
@@ -47,7 +52,7 @@ class Step:
 
     window: WindowState
     run: Run
-    done: Callable[[Any, StepProgress], None]
+    done: Callable[[Any, StepProgress], bool | None]
     nbytes: int = 0
     trial: bool = False
     progress: StepProgress = field(default_factory=StepProgress)
@@ -70,6 +75,7 @@ class MetricExecutor:
     def __init__(self, name: str, metric_states: Sequence[MetricState], workers: int, ended: Ended) -> None:
         self.name = name
         self.metric_states = metric_states
+        self.names = [state.metric.name for state in metric_states]
         self.nbytes = 0  # of the rows that wait
         self.steps: set[Step] = set()
         self.ended_steps = 0  # a sign of life
@@ -86,10 +92,14 @@ class MetricExecutor:
         """Return a number that changes whenever a step has ended; None while there are no steps."""
         return self.ended_steps if self.steps else None
 
-    @property
-    def metrics(self) -> list[Metric[Any]]:
-        """The metrics that are still in use."""
-        return [state.metric for state in self.metric_states if state.state == "ok"]
+    def metrics(self, window: WindowState) -> list[Metric[Any]]:
+        """Return the metrics that may give values for a window."""
+        lost = window.failed.keys() | window.absent
+        return [
+            state.metric
+            for state in self.metric_states
+            if state.metric.name not in lost and not state.is_stuck(window.model)
+        ]
 
     def submit(self, step: Step) -> None:
         """Queue a step."""
@@ -99,7 +109,7 @@ class MetricExecutor:
 
     def _start(self, step: Step) -> None:
         step.progress = StepProgress()
-        future = self._threads.submit(step.run, self.metrics, step.progress)
+        future = self._threads.submit(step.run, self.metrics(step.window), step.progress)
         step.future = future
         future.add_done_callback(lambda _: self._note_end(step))
 
@@ -119,39 +129,35 @@ class MetricExecutor:
         error = future.exception()
         if error is not None:  # not from a metric, whose errors are caught: a defect of the engine itself
             log.error("a step of the executor %r failed", self.name or "built-in", exc_info=error)
-            step.progress.failures.update({state.metric.name: f"internal: {error}" for state in self.metric_states})
+            step.progress.defect = f"internal: {type(error).__name__}: {error}"[:500]
             return None, step.progress
         return future.result(), step.progress
 
     def abandon_overdue(self, timeout: float) -> list[MetricState]:
-        """Abandon metrics that have been running for longer than `timeout` seconds, and return them.
+        """Abandon metrics whose call has been running for longer than `timeout` seconds, and return them.
 
-        Steps that a stuck metric holds, and those that have not begun, start again on fresh threads. A step that is in
-        a sound metric ends where it is.
+        A step that a stuck metric holds starts again on fresh threads without it, and so do those that have not begun.
+        A step that is in a sound metric ends where it is.
         """
         now = time.monotonic()
         if now - self._checked > STALL:  # the process was stopped, or this thread: not the fault of a metric
             for step in self.steps:
-                step.progress.since += now - self._checked
+                step.progress.excuse(now - self._checked)
         self._checked = now
-        names = {
-            step.progress.metric for step in self.steps if step.progress.metric and now - step.progress.since > timeout
-        }
-        stuck = [state for state in self.metric_states if state.metric.name in names]
-        if not stuck:
+        by_name = {state.metric.name: state for state in self.metric_states}
+        held = [(step, by_name[name]) for step in self.steps if (name := step.progress.abandon(timeout))]
+        if not held:
             return []
-        for state in stuck:
-            state.mark_stuck(timeout)
+        for step, state in held:
+            state.mark_stuck(step.window.model, timeout)
+        self.stuck_threads += len(held)
         threads, self._threads = self._threads, self._fresh_threads()
+        abandoned = {step for step, _ in held}
         for step in self.steps:
-            if step.progress.metric in names:
-                step.progress.abandoned = True
-                self.stuck_threads += 1
-                self._start(step)
-            elif step.future is not None and step.future.cancel():
+            if step in abandoned or (step.future is not None and step.future.cancel()):
                 self._start(step)
         threads.shutdown(wait=False)
-        return stuck
+        return list({id(state): state for _, state in held}.values())
 
     def shutdown(self) -> None:
         """Drop what is queued; a running step ends on its own."""

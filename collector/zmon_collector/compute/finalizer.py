@@ -3,32 +3,40 @@
 The order of closing: windows of one model finish one after the other, because a metric may keep a memory from one
 window to the next (a learned reference, a trend), and because reports of a series must come in the order of time. So a
 window waits until the earlier ones of its model are done and its own last steps have ended. Models do not wait for each
-other. All of it runs on the collector's thread; the executors do the work.
+other, nor for a wide window: its metrics finish in slices, between which an executor turns to the others' steps. All of
+it runs on the collector's thread; the executors do the work.
 """
 
 from __future__ import annotations
 
+import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from zmon.contract import Metric, Point, RowCounts, Window
 from zmon_collector.compute import merge
-from zmon_collector.compute.accumulate import StepProgress
+from zmon_collector.compute.accumulate import StepProgress, pause_after
 from zmon_collector.compute.contexts import ContextFactory
 from zmon_collector.compute.details import Details
 from zmon_collector.compute.executors import MetricExecutor, Step
 from zmon_collector.compute.memory import Memory
 from zmon_collector.compute.merge import MetricResults, WindowParts
+from zmon_collector.compute.packing import MIB, REPORT_BYTES, largest_first
 from zmon_collector.compute.sample import AgentSamples
 from zmon_collector.compute.sample_budget import SampleBudget
 from zmon_collector.compute.scheduler import Scheduler
 from zmon_collector.compute.window_state import AgentPartial, Phase, WindowState
-from zmon_collector.windows.window import OTHER, ModelKey
+from zmon_collector.windows.window import ModelKey
+
+log = logging.getLogger("zmon.collector")
 
 
 class ClosedWindow(NamedTuple):
-    """A closed window's values, before the outbox numbers them, and what metrics keep for the next one."""
+    """A closed window's values, before the outbox numbers them, and what metrics keep for the next one.
+
+    `packed` are the points as bytes, where they are packed already; `memory` holds what has changed.
+    """
 
     model: ModelKey
     window: Window
@@ -37,6 +45,7 @@ class ClosedWindow(NamedTuple):
     rows: dict[str, RowCounts]
     memory: Memory
     details: Details
+    packed: list[bytes] | None = None
 
 
 class WindowFinalizer:
@@ -79,56 +88,73 @@ class WindowFinalizer:
         def run(_: Sequence[Metric[Any]], progress: StepProgress) -> AgentSamples:
             return merge.window_samples(samples, sizes)
 
-        def done(merged: AgentSamples | None, _: StepProgress) -> None:
+        def done(merged: AgentSamples | None, progress: StepProgress) -> None:
+            if merged is None:  # statistics of fewer rows would be silently other numbers
+                state.fail_all(self._scheduler.metrics, progress.defect)
+            self._leave_out_parts(state)
             for executor in self._scheduler.executors.values():
                 self._scheduler.start(executor, self._finish(state, executor, merged or {}))
 
         self._scheduler.start(self._scheduler.builtin, Step(state, run, done))
+
+    def _leave_out_parts(self, state: WindowState) -> None:
+        """Leave out metrics that saw only a part of the window's rows, because they were not there for the others."""
+        for executor in self._scheduler.executors.values():
+            for registered in executor.metric_states:
+                name = registered.metric.name
+                if name not in state.failed and name not in state.absent and not state.covers(executor.name, name):
+                    state.absent.add(name)
+                    log.info("metric %r saw a part of a window of model %r only, and is left out of it",
+                             name, state.model[0])  # fmt: skip
 
     def _finish(self, state: WindowState, executor: MetricExecutor, samples: AgentSamples) -> Step:
         names = sorted(state.window.tallies)
         agents = {name: state.agents.get(name, AgentPartial()) for name in names}  # some have counts and no rows
         partials = {name: agent.partials.get(executor.name, []) for name, agent in agents.items()}
         contexts = self._contexts.for_closing(state, names, executor)
-        parts = WindowParts(partials, contexts, samples, state.contract.policy.emits)
+        parts = WindowParts(partials, contexts, samples, state.contract.policy.emits, state.memory)
         results = state.results[executor.name] = MetricResults()
-        lost = state.failed.keys() | state.absent
 
         def run(metrics: Sequence[Metric[Any]], progress: StepProgress) -> MetricResults:
-            return merge.finish([metric for metric in metrics if metric.name not in lost], parts, progress, results)
+            return merge.finish(metrics, parts, progress, results, pause_after())
 
-        return Step(state, run, lambda outcome, progress: None)
+        def done(outcome: MetricResults | None, progress: StepProgress) -> bool:
+            if outcome is None:
+                state.fail_all([name for name in executor.names if name not in results.points], progress.defect)
+            return outcome is not None and bool(results.begun)
+
+        return Step(state, run, done)
 
     def _report(self, state: WindowState) -> ClosedWindow:
         """Collect the points of the metrics that did not fail, keep their memory, and count failures."""
         state.enter(Phase.DONE)
-        points: list[Point] = []
-        details: Details = {}
-        memory: Memory = {}
+        given: dict[str, MetricResults] = {}
         for executor in self._scheduler.executors.values():
-            results = state.results[executor.name]
             for registered in executor.metric_states:
-                name = registered.metric.name
-                if name in state.absent:
-                    continue
-                if name in state.failed:
-                    if registered.state != "stuck":
-                        registered.record_failure(state.failed[name])
-                    continue
-                registered.failing = 0
-                points += [point for point in results.points.get(name, []) if _is_emitted(point)]
-            details |= {
-                key: data for key, data in results.details.items() if key[1] not in state.failed and key[0] != OTHER
-            }
-            memory |= {key: kept for key, kept in results.memory.items() if key[0] not in state.failed}
+                name, results = registered.metric.name, state.results[executor.name]
+                if name in results.points and name not in state.failed and name not in state.absent:
+                    given[name] = results
+        for name in largest_first({name: len(results.packed[name]) for name, results in given.items()}, REPORT_BYTES):
+            state.fail(name, f"the report would have more than {REPORT_BYTES // MIB} MiB of values; emit fewer series")
+            del given[name]
+        for name, registered in self._scheduler.metrics.items():
+            if name in state.failed and not registered.is_stuck(state.model):
+                registered.record_failure(state.model, state.failed[name])
+            elif name in given:
+                registered.record_success(state.model)
+        points = [point for name, results in given.items() for point in results.points[name]]
+        details = {key: data for results in _once(given) for key, data in results.details.items() if key[1] in given}
+        memory = {key: kept for results in _once(given) for key, kept in results.memory.items() if key[0] in given}
         if not self._contexts.memory.update(state.model, state.memory, memory):
             memory = {}
         self._budget.release(state)
         window = state.window
         rows = {agent: tally.frozen() for agent, tally in sorted(window.tallies.items())}
-        return ClosedWindow(state.model, Window(window.start, window.end), window.number, points, rows, memory, details)
+        packed = [results.packed[name] for name, results in given.items()]
+        span = Window(window.start, window.end)
+        return ClosedWindow(state.model, span, window.number, points, rows, memory, details, packed)
 
 
-def _is_emitted(point: Point) -> bool:
-    """Return whether a point has a series: agents beyond the limit have none of their own but their row counts."""
-    return point.agent_id != OTHER or point.value.what.startswith("rows_") or point.value.what == "buffer_count"
+def _once(given: Mapping[str, MetricResults]) -> Iterable[MetricResults]:
+    """Return the results of each executor, which several metrics share."""
+    return {id(results): results for results in given.values()}.values()

@@ -1,17 +1,20 @@
-"""The memory of metrics: values kept from one window to the next, by model."""
+"""The memory of metrics: values kept from one window to the next, by model, as the bytes that are journaled."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from zmon_collector.windows.window import ModelKey
 
-Memory = dict[tuple[str, str | None], dict[str, Any]]  # by (metric, agent), None for the rollup
+Memory = dict[tuple[str, str | None], bytes]  # by (metric, agent), None for the rollup
 
 
 class MetricMemory:
-    """The memory of all metrics. It changes when a window is finished, and is journaled with the window's report."""
+    """The memory of all metrics. It changes when a window is finished, and is journaled with the window's report.
+
+    Metrics get it unpacked, and what they leave is packed, on their executors: so a metric sees after a restart what it
+    would have seen without one, and what has not changed is recognised and not written again.
+    """
 
     def __init__(self) -> None:
         self._models: dict[ModelKey, Memory] = {}
@@ -28,7 +31,7 @@ class MetricMemory:
         memory.update(changes)
         return True
 
-    def restore(self, model: ModelKey, metric: str, agent: str | None, kept: dict[str, Any]) -> None:
+    def restore(self, model: ModelKey, metric: str, agent: str | None, kept: bytes) -> None:
         """Bring back what a metric kept in an earlier run."""
         self.of(model)[metric, agent] = kept
 

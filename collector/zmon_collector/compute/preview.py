@@ -11,33 +11,40 @@ from typing import Any
 
 from zmon.contract import Metric, Point, RowCounts, Window
 from zmon_collector.compute import merge
-from zmon_collector.compute.accumulate import StepProgress
+from zmon_collector.compute.accumulate import StepProgress, pause_after
 from zmon_collector.compute.details import Details
 from zmon_collector.compute.executors import Step
-from zmon_collector.compute.merge import MetricContexts, MetricResults, WindowParts
+from zmon_collector.compute.merge import MetricResults, WindowParts
+from zmon_collector.compute.sample import AgentSamples
 from zmon_collector.compute.window_state import WindowState
 from zmon_collector.windows.window import ModelKey
 
 Show = Callable[[ModelKey, Window, list[Point], dict[str, RowCounts], Details], None]
 
 
-def preview(state: WindowState, contexts: MetricContexts, sizes: Mapping[str, int], show: Show) -> Step:
+def preview(state: WindowState, parts: WindowParts, sizes: Mapping[str, int], show: Show) -> Step:
     """Make a step for the built-in metrics whose results go to `show`, on the collector's thread.
 
-    `contexts` are those of a window that closes, by metric and agent; `sizes` are those of the samples, by agent.
+    `parts` are those of a window that closes, without samples; `sizes` are those of the samples, by agent.
     """
-    partials = {name: list(agent.partials.get("", [])) for name, agent in state.agents.items()}
-    samples = {name: list(agent.samples) for name, agent in state.agents.items()}
+    unmerged = {name: list(agent.samples) for name, agent in state.agents.items()}
     window = Window(state.window.start, state.window.end)
     rows = {name: tally.frozen() for name, tally in state.window.tallies.items()}
+    whole = {name for name in parts.contexts if state.covers("", name)}
+    samples: AgentSamples = {}
+    results = MetricResults()
 
     def run(metrics: Sequence[Metric[Any]], progress: StepProgress) -> MetricResults:
-        parts = WindowParts(partials, contexts, merge.window_samples(samples, sizes), state.contract.policy.emits)
-        return merge.finish(metrics, parts, progress, MetricResults())
+        if not samples:
+            samples.update(merge.window_samples(unmerged, sizes))
+        shown = [metric for metric in metrics if metric.name in whole]
+        return merge.finish(shown, parts._replace(samples=samples), progress, results, pause_after())
 
-    def done(results: MetricResults | None, _: StepProgress) -> None:
-        if results is not None:
-            points = [point for points in results.points.values() for point in points]
-            show(state.model, window, points, rows, results.details)
+    def done(outcome: MetricResults | None, _: StepProgress) -> bool:
+        if outcome is None or results.begun:
+            return outcome is not None
+        points = [point for points in results.points.values() for point in points]
+        show(state.model, window, points, rows, results.details)
+        return False
 
     return Step(state, run, done, trial=True)  # a metric that fails on half a window has not failed on the window

@@ -8,6 +8,7 @@ from zmon.batch import Schema
 from zmon.errors import ConfigurationError
 from zmon.reference import Profile
 from zmon_collector.compute.memory import MetricMemory
+from zmon_collector.compute.packing import unpack_memory
 from zmon_collector.config.policy import PolicyStore
 from zmon_collector.windows.window import ModelKey
 
@@ -62,14 +63,24 @@ class References:
 
     def _learn(self, model: ModelKey) -> Profile | None:
         """Return the learned profile, which is decoded again when the metric has learned another."""
-        data = self._memory.of(model).get(LEARNED, {}).get("profile")
-        if data is None:
+        kept = self._memory.of(model).get(LEARNED)
+        if kept is None:
             return None
         learned = self._learned.get(model)
-        if learned is None or learned[0] is not data:
-            try:
-                learned = self._learned[model] = (data, Profile.from_bytes(data, "the learned profile"))
-            except ConfigurationError as error:
-                log.error("the learned reference of model %r is not used, so there is no drift: %s", model[0], error)
-                learned = self._learned[model] = (data, None)
+        if learned is None or learned[0] is not kept:
+            learned = self._learned[model] = (kept, self._read(model, kept))
         return learned[1]
+
+    def _read(self, model: ModelKey, kept: bytes) -> Profile | None:
+        """Return the profile in the metric's memory; None while it is still learning."""
+        data = unpack_memory(kept).get("profile")
+        if data is None:
+            return None
+        try:
+            if isinstance(data, bytes):
+                return Profile.from_bytes(data, "the learned profile")
+            why = f"its profile is a {type(data).__name__}"
+        except ConfigurationError as error:
+            why = str(error)
+        log.error("the learned reference of model %r is not used, so there is no drift: %s", model[0], why)
+        return None

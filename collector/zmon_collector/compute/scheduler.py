@@ -13,6 +13,7 @@ from zmon_collector.compute.executors import MetricExecutor, Step
 from zmon_collector.compute.window_state import WindowState
 from zmon_collector.config.sections import CollectorSection
 from zmon_collector.plugins import Registry
+from zmon_collector.windows.window import ModelKey
 
 
 class Scheduler:
@@ -50,13 +51,22 @@ class Scheduler:
         """Whether no step is under way."""
         return not any(executor.steps for executor in self.executors.values())
 
+    def absent(self, model: ModelKey) -> set[str]:
+        """Return the metrics that are left out of a window of this model that opens now."""
+        return {name for name, state in self.metrics.items() if not state.admit(model)}
+
+    def forget(self, model: ModelKey) -> None:
+        """Drop what is known about the metrics in a model that is gone."""
+        for state in self.metrics.values():
+            state.forget(model)
+
     def start(self, executor: MetricExecutor, step: Step) -> None:
         """Run a step; its window closes after it."""
         step.window.outstanding[executor.name] += 1
         executor.submit(step)
 
     def collect(self, windows: Collection[WindowState]) -> None:
-        """Hand outcomes to the steps' `done`, and abandon overdue metrics, which fail in all these windows."""
+        """Hand outcomes to the steps' `done`; abandon overdue metrics, which fail in the windows of their model."""
         while self._ended:
             executor, step = self._ended.popleft()
             ended = executor.outcome(step)
@@ -69,11 +79,13 @@ class Scheduler:
                     step.window.fail(name, error)
                 for name, seconds in progress.seconds.items():
                     self.metrics[name].seconds += seconds
-            step.done(outcome, progress)
+            if step.done(outcome, progress):
+                self.start(executor, step)
         for executor in self.executors.values():
             for state in executor.abandon_overdue(self._timeout):
                 for window in windows:
-                    window.fail(state.metric.name, state.error)
+                    if state.is_stuck(window.model):
+                        window.fail(state.metric.name, state.error)
 
     def shutdown(self) -> None:
         """End the executors."""

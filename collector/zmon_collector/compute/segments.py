@@ -7,10 +7,9 @@ with the smallest hashes are kept: these are the same ones however the rows are 
 from __future__ import annotations
 
 import copy
-import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache, reduce
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any
 
@@ -42,13 +41,37 @@ def updated(metric: Metric[Any], batch: Batch, ctx: Context) -> Any:
 
 
 def merged(metric: Metric[Any], accumulators: Sequence[Any]) -> Any:
-    """Merge accumulators into one, and change none of them.
+    """Merge accumulators into one, and change none of them."""
+    merging = Merging(metric)
+    for accumulator in accumulators:
+        merging.add(accumulator)
+    return merging.outcome()
+
+
+class Merging:
+    """Merges a metric's accumulators one after the other, and changes none of them.
 
     `merge` may change its left argument, and what it returns may hold parts of the right one. So all but the last are
-    copied.
+    copied: an accumulator when it is merged with the next one.
     """
-    *others, last = accumulators
-    return reduce(metric.merge, itertools.chain(map(copied, others), (last,)))
+
+    def __init__(self, metric: Metric[Any]) -> None:
+        self._merge = metric.merge
+        self._added = 0
+        self._before: Any = None  # of all but the last
+        self._last: Any = None
+
+    def add(self, accumulator: Any) -> None:
+        """Merge one more."""
+        if self._added:
+            own = copied(self._last)
+            self._before = own if self._added == 1 else self._merge(self._before, own)
+        self._last = accumulator
+        self._added += 1
+
+    def outcome(self) -> Any:
+        """Return all of them as one; nothing can be added any more."""
+        return self._last if self._added == 1 else self._merge(self._before, self._last)
 
 
 def copied(value: Any) -> Any:

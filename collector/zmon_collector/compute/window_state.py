@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -14,6 +15,8 @@ from zmon_collector.compute.merge import MetricResults
 from zmon_collector.compute.sample import TOP, Sample
 from zmon_collector.compute.window_contract import Contract
 from zmon_collector.windows.window import ModelKey, OpenWindow
+
+ROW_COUNTS = "rows"  # the metric that gives the window's row counts: it reads no rows, so nothing can keep them from it
 
 WindowKey = tuple[ModelKey, int, int]
 
@@ -51,11 +54,18 @@ class AgentPartial:
     """Result of one agent's rows in a window so far."""
 
     micro_batches: dict[tuple[int, frozenset[str]], MicroBatch] = field(default_factory=dict)  # by schema and columns
+    full: list[MicroBatch] = field(default_factory=list)  # that wait until the window is no longer held
     partials: dict[str, list[Partial]] = field(default_factory=dict)  # by executor
     samples: list[Sample] = field(default_factory=list)
     bound: int = TOP  # of the merged samples: rows with keys above it need not be drawn
     row_bytes: int = 1  # that a row takes in a sample
     rows: int = 0  # received, including those that still gather
+    added: int = 0  # the same, and the pairs that late labels have completed, which are not rows of the window
+
+    @property
+    def covered(self) -> int:
+        """The rows, with late pairs, that a metric must have seen by now: those in no step yet are left out."""
+        return self.added - sum(waiting.rows for waiting in (*self.micro_batches.values(), *self.full))
 
 
 @dataclass(slots=True)
@@ -76,7 +86,7 @@ class WindowState:
     phase: Phase = Phase.OPEN
     outstanding: Counter[str] = field(default_factory=Counter)  # steps under way, by executor
     failed: dict[str, str] = field(default_factory=dict)  # metric: error
-    absent: set[str] = field(default_factory=set)  # metrics that did not run for all of the window
+    absent: set[str] = field(default_factory=set)  # metrics that do not run, or did not see all rows
     results: dict[str, MetricResults] = field(default_factory=dict)  # by executor
 
     @property
@@ -93,3 +103,19 @@ class WindowState:
     def fail(self, metric: str, error: str) -> None:
         """Let a metric lose its values in this window; its first error is the one that is reported."""
         self.failed.setdefault(metric, error)
+
+    def fail_all(self, metrics: Iterable[str], error: str) -> None:
+        """Let metrics lose their values after an error of the engine itself; the row counts are known all the same."""
+        for name in metrics:
+            if name != ROW_COUNTS:
+                self.fail(name, error)
+
+    def covers(self, executor: str, metric: str) -> bool:
+        """Return whether a metric has seen all rows of the window that are in any step; there must be none under way.
+
+        The values of one that has not are left out: it was disabled, stuck or not installed for a part of the window.
+        """
+        return metric == ROW_COUNTS or all(
+            sum(part.covered.get(metric, 0) for part in agent.partials.get(executor, ())) == agent.covered
+            for agent in self.agents.values()
+        )

@@ -38,7 +38,7 @@ class CollectorSection:
     data_dir: Path = key(file, Path("zmon-data"), "folder for all files that are written")
     sample_rows: int = key(positive, 5000, "rows of a window kept for quantiles")
     metric_timeout: float = key(
-        duration, 30.0, "a metric that takes longer for one step is disabled until the next start"
+        duration, 30.0, "a metric that takes longer for one call is disabled for that model until the next start"
     )
     workers: int = key(positive, 2, "threads for the built-in metrics")
     journal: str = key(switch, "on", "on: rows are on disk before they are acknowledged; off: rows are in memory only")

@@ -85,7 +85,7 @@ def _health_families(health: HealthReport) -> Iterator[Metric]:
         refused.add_metric([sink], health.aside.get(sink, 0))
     yield from (behind, works, refused)
     metrics = GaugeMetricFamily(
-        "zmon_metric_ok", "1 while the metric runs, 0 when disabled or stuck", labels=["metric"]
+        "zmon_metric_ok", "1 while the metric runs, 0 when disabled or stuck for a model", labels=["metric"]
     )
     seconds = CounterMetricFamily("zmon_metric_seconds", "time spent in the metric", labels=["metric"])
     plugins = GaugeMetricFamily("zmon_plugin_quarantined", "plugins that cannot be used", labels=["plugin"])

@@ -94,13 +94,14 @@ class Outbox:
     def prepare(
         self, closed: ClosedWindow, tags: Mapping[str, Mapping[str, str]]
     ) -> tuple[Callable[[sqlite3.Connection], int], Callable[[int], None]]:
-        """Number the report of a closed window; return what to run in the closing transaction, and after it."""
+        """Number and encode a closed window's report; return what to run in the closing transaction, and after it."""
         model, version = closed.model
         report = Report(self._next, model, version, closed.window, closed.points, closed.rows, tags, closed.details)
+        encoded = report_codec.encode(report, closed.packed)
         self._next += 1
 
         def write(connection: sqlite3.Connection) -> int:
-            crc, data = seal(report_codec.encode(report))
+            crc, data = seal(encoded)
             row = (report.sequence, time.time(), crc, data)
             connection.execute("INSERT INTO reports (sequence, written, crc, data) VALUES (?, ?, ?, ?)", row)
             return len(data)

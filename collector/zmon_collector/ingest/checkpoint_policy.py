@@ -85,10 +85,13 @@ class CheckpointPolicy:
             elif self._ingestor.engine.checkpoint(window.model, window.window, self._writer(number, turn.number)):
                 window.nbytes = 0
 
-    def _writer(self, number: int, through: int) -> Callable[[bytes], None]:
+    def _writer(self, number: int, through: int) -> Callable[[bytes | None], None]:
         """Return a function that writes a window's checkpoint and deletes its rows of turns up to `through`."""
 
-        def write(data: bytes) -> None:
+        def write(data: bytes | None) -> None:
+            if data is None:  # an error that is logged; the rows stay in the journal until the next one
+                self._ingestor.telemetry.count("checkpoints_failed")
+                return
             self._ingestor.telemetry.count("checkpoints")
             window = self._ingestor.unreported.get(number)
             if window is not None:

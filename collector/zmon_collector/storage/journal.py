@@ -189,7 +189,7 @@ class JournalState:
     spans: list[tuple[str, str, int, int]] = field(default_factory=list)
     periods: list[tuple[ModelKey, list[tuple[int, int]]]] = field(default_factory=list)  # (since, length) of each
     heard: list[tuple[str, str, float]] = field(default_factory=list)
-    memory: list[tuple[str, str, str, str, dict[str, Any]]] = field(default_factory=list)
+    memory: list[tuple[str, str, str, str, bytes]] = field(default_factory=list)
     checkpoints: dict[int, tuple[int, bytes]] = field(default_factory=dict)  # (crc, data) by window
     turn: int = 0  # the newest
     label_owners: list[LabelOwner] = field(default_factory=list)
@@ -248,11 +248,11 @@ def _periods(model: str, version: str, steps: bytes) -> tuple[ModelKey, list[tup
     return (model, version), [(since, length) for since, length in msgpack.unpackb(steps)]
 
 
-def _memory(model: str, version: str, metric: str, agent: str, data: bytes) -> tuple[str, str, str, str, Any]:
+def _memory(model: str, version: str, metric: str, agent: str, data: bytes) -> tuple[str, str, str, str, bytes]:
     kept = unpack_state(data)
     if not isinstance(kept, dict):
         raise TypeError(f"the memory of a metric is a {type(kept).__name__}")
-    return model, version, metric, agent, kept
+    return model, version, metric, agent, data
 
 
 def _owner(*row: Any) -> None:

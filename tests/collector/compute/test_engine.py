@@ -262,7 +262,7 @@ def test_a_restored_window_goes_on_where_its_checkpoint_ended(scene: Scene) -> N
     again = Scene()
     restored = opened()
     checkpoint = checkpoint_codec.decode(made[0], SCHEMA)
-    checkpoint.metrics.remove("second")  # it was not there then
+    del checkpoint.agents["a"].partials["second"]  # it was not there then
     again.engine.restore(MODEL, restored, checkpoint)
     assert again.engine.rows(MODEL, restored) == {"a": 5}
     again.add(restored, 3)

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from zmon_collector.compute import checkpoint_codec
-from zmon_collector.compute.accumulate import Partial
-from zmon_collector.compute.checkpoint_codec import AgentState, Checkpoint
+from zmon_collector.compute.accumulate import Partial, StepProgress
+from zmon_collector.compute.checkpoint_codec import AgentState
 from zmon_collector.compute.finalizer import ClosedWindow
 from zmon_collector.compute.sample import Sample
 from zmon_collector.delivery import report_codec
@@ -27,6 +27,7 @@ from zmon_collector.storage.chunk_codec import ChunkRecord
 from zmon_collector.storage.database import Database
 from zmon_collector.telemetry import Telemetry
 
+import zmon
 from tests.support.waiting import until
 from zmon.batch import Batch, Schema
 from zmon.contract import Point, Refused, RowCounts, Value, Window
@@ -86,32 +87,47 @@ def test_a_checkpoint_comes_back() -> None:
     schema = Schema(classes=("a", "b"), features=("x",), kinds=("numeric",))
     batch = Batch(schema, {"inputs": np.arange(3.0)[:, None], "probabilities": np.full((3, 2), 0.5)})
     sample = Sample(np.array([1, 2, 2**64 - 2], dtype=np.uint64), batch, 2**64 - 1)
-    state = AgentState(3, {"": Partial({"m": {"n": 3, "sum": np.array([1.5])}}), "plugin": Partial({})}, sample)
-    failures: dict[str, str] = {}
-    data = checkpoint_codec.encode(
-        Checkpoint(["m", "n"], {"n": "broke"}, {"pod": state, "new": AgentState()}), failures
-    )
+    accumulators = {"m": {"n": 3, "sum": np.array([1.5])}}
+    partials = {"": Partial(accumulators, covered={"m": 3}), "plugin": Partial()}
+    packed = {
+        executor: checkpoint_codec.pack_partials([Named("m")], {"pod": partial}, StepProgress())
+        for executor, partial in partials.items()
+    }
+    agents = {"pod": AgentState(3, 4, sample=sample), "new": AgentState()}
+    data, lost = checkpoint_codec.encode(agents, packed, {"n": "broke"})
     back = checkpoint_codec.decode(data, schema)
-    assert not failures
-    assert (back.metrics, back.failed) == (["m", "n"], {"n": "broke"})
-    assert back.agents["pod"].rows == 3
-    assert back.agents["pod"].partials[""].accumulators["m"]["sum"].tolist() == [1.5]
+    assert not lost
+    assert back.failed == {"n": "broke"}
+    assert (back.agents["pod"].rows, back.agents["pod"].added) == (3, 4)
+    restored = back.agents["pod"].partials[""]
+    assert restored.accumulators["m"]["sum"].tolist() == [1.5]
+    assert restored.covered == {"m": 3}
     found = back.agents["pod"].sample
     assert found is not None
     assert (found.keys.tolist(), found.bound, found.batch.rows) == ([1, 2, 2**64 - 2], 2**64 - 1, 3)
     assert back.agents["new"].sample is None
     with pytest.raises(ValueError, match="not a checkpoint"):
-        checkpoint_codec.decode(data.replace(b"version\x01", b"version\x02"), schema)
+        checkpoint_codec.decode(data.replace(b"version\x02", b"version\x03"), schema)
+
+
+class Named(zmon.MetricBase[object]):
+    """A metric of which only the name is used."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    create = update = merge = result = None  # type: ignore[assignment]
 
 
 def test_a_metric_whose_accumulator_is_no_plain_data_loses_only_itself() -> None:
-    failures: dict[str, str] = {}
-    state = AgentState(1, {"": Partial({"good": 1, "bad": object()})})
-    back = checkpoint_codec.decode(
-        checkpoint_codec.encode(Checkpoint(["good", "bad"], {}, {"a": state}), failures), Schema()
-    )
-    assert list(failures) == list(back.failed) == ["bad"]
+    progress = StepProgress()
+    partial = Partial({"good": 1, "bad": object()}, covered={"good": 1, "bad": 1})
+    packed = checkpoint_codec.pack_partials([Named("good"), Named("bad")], {"a": partial}, progress)
+    data, _ = checkpoint_codec.encode({"a": AgentState(1, 1)}, {"": packed}, progress.failures)
+    back = checkpoint_codec.decode(data, Schema())
+    assert list(progress.failures) == list(back.failed) == ["bad"]
     assert back.agents["a"].partials[""].accumulators == {"good": 1}
+    assert back.agents["a"].partials[""].covered == {"good": 1}
 
 
 def test_a_report_comes_back() -> None:

@@ -34,7 +34,7 @@ class BackfillProgress:
     windows, closed : int
         Number of windows in all, and of those that are written, oldest first.
     memory : dict
-        State that metrics keep from window to window.
+        What metrics keep from window to window, packed.
     """
 
     path: Path
@@ -48,7 +48,7 @@ class BackfillProgress:
         """Replace the file, completely or not at all."""
         data = pack_state({
             "version": VERSION, "of": self.of, "first": self.first, "windows": self.windows, "closed": self.closed,
-            "memory": [[metric, agent, pack_state(kept)] for (metric, agent), kept in self.memory.items()],
+            "memory": [[metric, agent, kept] for (metric, agent), kept in self.memory.items()],
         })  # fmt: skip
         temporary = self.path.with_suffix(".tmp")
         with temporary.open("wb") as file:
@@ -85,7 +85,7 @@ def resume(folder: Path, model: tuple[str, str], of: str, windows: int) -> Backf
                 f"{folder} holds a backfill of {model[0]!r} from other files, or with other options; give another "
                 f"--data-dir, or remove this one"
             )
-        memory = {(metric, agent): unpack_state(packed) for metric, agent, packed in state["memory"]}
+        memory = {(metric, agent): kept for metric, agent, kept in state["memory"]}
         return BackfillProgress(path, of, state["first"], windows, state["closed"], memory)
     others = [_read(file) for file in folder.glob(f"*{SUFFIX}")]
     first = max([next_sequence(folder), *(state["first"] + state["windows"] for state in others)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import Counter
@@ -51,7 +52,8 @@ class EngineRunner:
         self._wakeup = threading.Event()
         limits = replace(job.config.limits, sample_bytes=UNBOUNDED)
         config = replace(job.config, collector=replace(job.config.collector, workers=1), limits=limits)
-        self.engine = Engine(config, registry, policies, self._wakeup.set)
+        # Nothing piles up while a plugin takes its time: it ends, or is abandoned after `metric_timeout`.
+        self.engine = Engine(config, registry, policies, self._wakeup.set, patience=math.inf)
 
     def run_until(self, done: Callable[[], bool]) -> list[ClosedWindow]:
         """Run the engine until `done`, and return the windows that were finished meanwhile."""
@@ -119,9 +121,14 @@ def compute(job: Job, number: int, piece: FilePiece, low: int, high: int) -> Pie
             runner.run_until(lambda: runner.engine.longest_queue <= AHEAD)
         runner.engine.flush()
         runner.run_until(lambda: runner.engine.idle)
+        made: dict[int, bytes | None] = {}
         for start, window in windows.items():
-            runner.engine.checkpoint(job.key, window, partial(result.checkpoints.__setitem__, start))
-        runner.run_until(lambda: len(result.checkpoints) == len(windows))
+            runner.engine.checkpoint(job.key, window, partial(made.__setitem__, start))
+        runner.run_until(lambda: len(made) == len(windows))
+        for start, data in made.items():
+            if data is None:
+                raise RuntimeError(f"window {start} cannot be packed; the log says why")
+            result.checkpoints[start] = data
     finally:
         runner.engine.shutdown()
     return result
