@@ -8,6 +8,7 @@ import os
 import pkgutil
 import stat
 import sys
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -30,6 +31,9 @@ from zmon_collector.windows.window import ModelKey
 log = logging.getLogger("zmon.collector")
 
 GROUP = "zmon"
+NAME_LENGTH = 100
+# The collector's own readers of reports. Each reader has a cursor by its name: two that share one lose reports.
+READERS = frozenset({"observers", "alerts", "history"})
 DISABLE_AFTER = 3  # windows in a row of one model in which a metric failed
 PAUSE = 64  # windows that a disabled metric is left out of before it is tried again; twice as many each further time
 LONGEST_PAUSE = 1024
@@ -237,6 +241,7 @@ class Registry:
             raise TypeError(
                 f"{metric!r:.80} is not a metric: it must have name, needs, create, update, merge and result"
             )
+        _check_name("metric", metric.name)
         if metric.name in self.metrics:
             owner = self.metrics[metric.name].plugin
             raise ValueError(f"metric {metric.name!r} is already registered by {owner!r}; rename one")
@@ -246,9 +251,13 @@ class Registry:
     def _register_sink(self, name: str, sink: Sink) -> None:
         if not isinstance(sink, Sink):
             raise TypeError(f"{sink!r:.80} is not a sink: it must have name, open, write and close")
-        if sink.name in self.sinks:
-            owner = next(plugin.name for plugin in self.plugins.values() if sink.name in plugin.sinks)
-            raise ValueError(f"sink {sink.name!r} is already registered by {owner!r}; rename one")
+        name_as_read = _check_name("sink", sink.name)
+        if name_as_read in READERS:
+            raise ValueError(f"the sink's name {sink.name!r} is that of one of the collector's own readers; rename it")
+        for taken in self.sinks:
+            if _check_name("sink", taken) == name_as_read:
+                owner = next(plugin.name for plugin in self.plugins.values() if taken in plugin.sinks)
+                raise ValueError(f"sink {sink.name!r} is already registered by {owner!r} as {taken!r}; rename one")
         self.sinks[sink.name] = sink
         self.plugins[name].sinks.append(sink.name)
 
@@ -374,6 +383,15 @@ def _digest(path: Path) -> str:
         return f"{path.name} {blake2b(path.read_bytes(), digest_size=8).hexdigest()}"
     except OSError:  # importing it says why
         return path.name
+
+
+def _check_name(kind: str, name: Any) -> str:
+    """Return a name as people read it, without case, width and surrounding space; raise if it cannot be one."""
+    if not isinstance(name, str) or not name.isprintable() or not 0 < len(name.strip()) <= NAME_LENGTH:
+        raise ValueError(
+            f"{name!r:.80} is not a name of a {kind}: it must be 1 to {NAME_LENGTH} printable characters; rename it"
+        )
+    return unicodedata.normalize("NFKC", name).strip().casefold()
 
 
 def check_names(registry: Registry, configured: Mapping[str, Any], what: str) -> None:

@@ -18,11 +18,12 @@ from zmon_collector.compute.window_state import WindowState
 from zmon_collector.config import Config, parse
 from zmon_collector.config.reload import merged
 from zmon_collector.config.sections import WebSection
-from zmon_collector.plugins import DISABLE_AFTER, MetricState, Registry, builtin_modules
+from zmon_collector.plugins import DISABLE_AFTER, READERS, MetricState, Registry, builtin_modules
 from zmon_collector.windows.window import OpenWindow
 
 import zmon
 from tests.support.waiting import until
+from zmon import SinkBase
 from zmon.batch import Batch
 from zmon.contract import Context, Report, Value
 from zmon.errors import ConfigurationError
@@ -171,6 +172,41 @@ def test_a_bad_plugin_is_quarantined_and_the_others_run(
     assert "plugin 'bad'" in caplog.text
     assert made.metrics["mean_top"].plugin == "sound"
     assert {each.state for name, each in made.plugins.items() if name != "bad"} == {"ok"}
+
+
+class NamedSink(SinkBase):
+    def __init__(self, name: Any) -> None:
+        self.name = name
+
+    def write(self, report: Report) -> None: ...
+
+
+SINK_NAMES = {
+    "history": "the collector's own",
+    "Alerts": "the collector's own",
+    " observers ": "the collector's own",
+    "ｈｉｓｔｏｒｙ": "the collector's own",
+    "Anodot_File": "already registered by 'anodot_file' as 'anodot_file'",
+    "": "printable characters",
+    "a\nb": "printable characters",
+    "\ud800": "printable characters",
+    "s" * 101: "printable characters",
+}
+
+
+@pytest.mark.parametrize("name", [*SINK_NAMES, None, 7], ids=lambda name: ascii(name)[:20])
+def test_a_sink_whose_name_is_not_its_own_is_quarantined(name: Any) -> None:
+    made = registry(bad=plugin(sinks=[NamedSink(name)]), sound=plugin(sinks=[NamedSink("mine")]))
+    assert made.plugins["bad"].state == "quarantined"
+    assert SINK_NAMES.get(name, "is not a") in made.plugins["bad"].error
+    assert "rename" in made.plugins["bad"].error or "must have name" in made.plugins["bad"].error
+    assert list(made.plugins["sound"].sinks) == ["mine"]
+
+
+def test_the_names_of_the_collectors_own_readers_are_reserved(collect: Any) -> None:
+    collector = collect()
+    own = set(collector.service.deliveries.names) - set(collector.registry.sinks)
+    assert own == READERS
 
 
 # --- plugins in a folder --------------------------------------------------------------------------------------------
