@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -19,7 +17,7 @@ from zmon_collector.admin import ask
 import zmon
 from tests.faults.harness import FULL, LIVE, Timed, settled
 from tests.support.mortal import Mortal
-from tests.support.ports import free_port
+from tests.support.proxy import Proxy
 from tests.support.waiting import settled as converted
 from tests.support.waiting import until
 
@@ -95,55 +93,6 @@ def rows_of(collector: Mortal) -> int:
     return int(health["counters"].get("rows", 0)) if health else -1
 
 
-class Proxy:
-    """A TCP relay that delays, cuts off in the middle of a message, and resets, as told by chance."""
-
-    def __init__(self, target: int, chance: random.Random) -> None:
-        self.listener = socket.create_server(("127.0.0.1", free_port()))
-        self.port: int = self.listener.getsockname()[1]
-        self.target = target
-        self.chance = chance
-        self.calm = False
-        self.cuts = 0
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                client, _ = self.listener.accept()
-            except OSError:
-                continue
-            try:
-                server = socket.create_connection(("127.0.0.1", self.target), 2)
-            except OSError:
-                client.close()
-                continue
-            for here, there in ((client, server), (server, client)):
-                threading.Thread(target=self._relay, args=(here, there), daemon=True).start()
-
-    def _relay(self, here: socket.socket, there: socket.socket) -> None:
-        left = self.chance.expovariate(1 / 60_000)
-        try:
-            while data := here.recv(4096):
-                if not self.calm:
-                    time.sleep(self.chance.random() * 0.003)  # the delay
-                    left -= len(data)
-                    if left < 0:
-                        self.cuts += 1
-                        there.sendall(data[: len(data) // 2])
-                        if self.chance.random() < 0.5:  # a reset instead of an end
-                            there.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-                        break
-                there.sendall(data)
-        except OSError:
-            pass
-        finally:
-            for each in (here, there):
-                with contextlib.suppress(OSError):
-                    each.shutdown(socket.SHUT_RDWR)
-                each.close()
-
-
 def test_a_link_that_delays_cuts_and_resets(tmp_path: Path) -> None:
     collector = Mortal(tmp_path, LIVE)
     chance = random.Random(3)
@@ -154,8 +103,8 @@ def test_a_link_that_delays_cuts_and_resets(tmp_path: Path) -> None:
             zmon.Publisher(
                 "m",
                 classes=3,
-                collector=f"tcp://127.0.0.1:{data.port}",
-                control=f"tcp://127.0.0.1:{control.port}",
+                collector=data.endpoint,
+                control=control.endpoint,
                 agent_id="a",
             )
         )
