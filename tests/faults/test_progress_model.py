@@ -144,6 +144,10 @@ class Progress(RuleBasedStateMachine):
     def plugin_misbehaves(self, hook: str, mood: str) -> None:
         self.collector.moods[hook] = mood
 
+    @rule(what=st.sampled_from(["", "set", "surrogate", "number"]))
+    def plugin_remembers_nonsense(self, what: str) -> None:
+        self.collector.moods["memory"] = what
+
     @rule()
     def stuck_threads_return(self) -> None:
         self.collector.resume()

@@ -32,6 +32,7 @@ from zmon_collector.plugins import Registry
 from zmon_collector.service import Service
 from zmon_collector.storage.database import Database
 from zmon_collector.storage.integrity import unseal
+from zmon_collector.watchdog import Watchdog
 from zmon_plugins.metrics import rows as row_counts
 
 import zmon
@@ -422,7 +423,7 @@ class Stepped:
                 *SMALL,
                 (build, "Database", disk),
                 (executors, "ThreadPoolExecutor", lane),
-                *((owner, "start", none) for owner in (Receiver, Live, Site, Deliveries)),
+                *((owner, "start", none) for owner in (Receiver, Live, Site, Deliveries, Watchdog)),
                 (Live, "turn", none),
                 *clocks(self.clock),
             )
@@ -507,7 +508,7 @@ class Stepped:
 
     def turn(self) -> None:
         self._thread.switch()
-        assert not self._thread.dead, "the collector has ended"
+        assert not self.service.failed and not self._thread.dead, "the collector has ended by itself"
 
     def work(self, most: int = 10**6) -> int:
         """Run steps of metrics; return how many there were."""
