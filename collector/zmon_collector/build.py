@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from zmon.contract import Report
 from zmon_collector.alerts.worker import AlertWorker
+from zmon_collector.clock import Clock
 from zmon_collector.compute.engine import Engine
 from zmon_collector.compute.restatement import Restater
 from zmon_collector.config import Config
@@ -48,6 +49,8 @@ class Parts:
         collector, limits = config.collector, config.limits
         self.config, self.registry = config, registry
         self.telemetry = telemetry = Telemetry()
+        self.clock = Clock()
+        wall = self.clock.wall
         self.policies = PolicyStore(config)
         self.engine = Engine(config, registry, self.policies, wake)
         self.receiver = Receiver(config, telemetry, wake)
@@ -55,14 +58,20 @@ class Parts:
         self.retention = Retention(self.ingestor)
         self.database = Database(collector.data_dir / "state.sqlite", telemetry, wake)
         first = max(next_sequence(collector.data_dir), 1 + newest_sequence(collector.data_dir / HISTORY))
-        self.outbox = Outbox(self.database, telemetry, limit=limits.outbox_bytes, keep=limits.outbox_age, first=first)
+        self.outbox = Outbox(
+            self.database, telemetry, limit=limits.outbox_bytes, keep=limits.outbox_age, first=first, wall=wall
+        )
         self.checkpoint_policy = CheckpointPolicy(self.ingestor, self.database, self._other_bytes)
         self.pauses = Pauses(self.engine, self.database, self.ingestor, self.checkpoint_policy)
-        self.dead_letters = DeadLetters(self.database, telemetry, rows=limits.refused_rows, keep=limits.refused_age)
-        self.alert_worker = AlertWorker(config, self.database, self.outbox, telemetry)
+        self.dead_letters = DeadLetters(
+            self.database, telemetry, rows=limits.refused_rows, keep=limits.refused_age, wall=wall
+        )
+        self.alert_worker = AlertWorker(config, self.database, self.outbox, telemetry, wall=wall)
         declared = declarations(state.metric for state in registry.metrics.values())
-        self.live = Live(config, self.engine, self.alert_worker, declared, self.ingestor.details_of)
-        self.restater = Restater(self.database, self.live.history.restate, registry, self.policies, telemetry)
+        self.live = Live(config, self.engine, self.alert_worker, declared, self.ingestor.details_of, wall=wall)
+        self.restater = Restater(
+            self.database, self.live.history.restate, registry, self.policies, telemetry, wall=wall
+        )
         self.metrics_page = MetricsPage(config.health.series)
         self.watchdog = Watchdog(self.pauses.stalled)
         self.site = Site(self.live, self.metrics_page, self.watchdog.failures)
@@ -105,11 +114,13 @@ class Parts:
             sinks=self.deliveries.states(),
             threads=self.watchdog.states(),
             paused=self.pauses.current(),
+            clock_ahead=self.clock.ahead,
             sample_rows_lowered_to=self.engine.smallest_sample,
             counters=dict(self.telemetry.snapshot()),
             plugins=tuple(self.registry.table()),
             disk_full=self.database.full,
             journal_limit=self.config.limits.journal_bytes,
             damaged_files=tuple(self.database.damaged_files),
+            clock_problem=self.clock.problem,
             failing=(*self.deliveries.problems(), *self.watchdog.problems()),
         )

@@ -15,7 +15,14 @@ _NOTEWORTHY = {  # counters that an operator should know about once they are not
     "chunks_damaged": "damaged rows were found in the journal and count as lost",
 }
 LONG_PAUSE = 10.0  # seconds without accepting rows, after which an operator should look
-_INTERNAL = {"plugins", "disk_full", "journal_limit", "damaged_files", "failing"}  # not in the plain data
+_INTERNAL = {
+    "plugins",
+    "disk_full",
+    "journal_limit",
+    "damaged_files",
+    "clock_problem",
+    "failing",
+}  # not in the plain data
 
 
 def _gauge(text: str) -> Any:
@@ -60,6 +67,7 @@ class HealthReport:
     sinks: Mapping[str, str] = field(default_factory=dict)  # their states
     threads: Mapping[str, str] = field(default_factory=dict)  # "ok", or what is wrong
     paused: tuple[Pause, ...] = ()  # why no rows are accepted
+    clock_ahead: float = _gauge("seconds that the collector's clock is ahead of the system's, which was set back")
     sample_rows_lowered_to: int = 0
     counters: Mapping[str, int] = field(default_factory=dict)
     plugins: tuple[dict[str, Any], ...] = ()  # rows of `zmon plugins`
@@ -67,6 +75,7 @@ class HealthReport:
     disk_full: bool = False
     journal_limit: int = 0
     damaged_files: tuple[str, ...] = ()
+    clock_problem: str = ""
     failing: tuple[str, ...] = ()  # what is wrong with sinks and alerts, a sentence each
 
     @property
@@ -98,6 +107,7 @@ class HealthReport:
             if pause.seconds >= LONG_PAUSE
         ]
         problems += [f"a damaged file was set aside as {name}" for name in self.damaged_files]
+        problems += [self.clock_problem] if self.clock_problem else []
         problems += self.failing
         for sink, count in self.aside.items():
             problems.append(f"{count} samples were refused by the target of sink {sink} and set aside: zmon outbox ls")

@@ -25,6 +25,8 @@ ACKS_READ = 0.5  # seconds that publishers get at the end to read acknowledgemen
 def restore(parts: Parts, now: Now, wake: Callable[[], None]) -> Recovery:
     """Restore all that an earlier run left but its rows; the recovery that is returned replays those."""
     state = parts.database.call(journal.load)
+    parts.clock.restore(state.newest)
+    now = now._replace(wall=max(now.wall, parts.clock.wall()))
     if parts.config.collector.journal == "on":
         parts.ingestor.store_id = state.store_id
     parts.ingestor.late.kept_bytes = parts.database.call(label_join.kept_bytes)

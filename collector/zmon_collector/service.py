@@ -145,7 +145,7 @@ class Service:
         self._reloading = True
 
     def _now(self) -> Now:
-        return Now(time.time(), time.monotonic())
+        return Now(self._parts.clock.wall(), time.monotonic())
 
     # --- one turn ----------------------------------------------------------------------------------------------------
 

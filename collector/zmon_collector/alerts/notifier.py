@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import quote
 
 from zmon.backoff import Backoff
 from zmon_collector.alerts.rules import AlertEvent
+from zmon_collector.clock import system_time
 from zmon_collector.config.alerting import SEVERITIES, NotifySection
 from zmon_collector.supervision import SupervisedThread
 from zmon_collector.telemetry import Telemetry
@@ -126,11 +126,14 @@ class Notifier:
         save: Callable[[], None],
         telemetry: Telemetry,
         send: Post = post,
+        *,
+        wall: Callable[[], float] = system_time,
     ) -> None:
         self.page_url = ""
         self._notifications, self._lock, self._save = notifications, lock, save
         self._telemetry = telemetry
         self._post = send
+        self._wall = wall
         self._stop = threading.Event()
         self._failing: set[str] = set()
         self.thread = SupervisedThread("zmon-notify", self._run, telemetry, self._stop)
@@ -146,7 +149,7 @@ class Notifier:
     def _run(self) -> None:
         while not self._stop.wait(POLL):
             self.thread.beat()
-            self.turn(time.time())
+            self.turn(self._wall())
 
     def turn(self, wall: float) -> None:
         """Send every message that is due."""

@@ -13,6 +13,7 @@ from zmon.contract import Report
 from zmon.state import pack_state, unpack_state
 from zmon_collector.alerts.notifier import NotificationQueues, Notifier, Post, because, message_of, post
 from zmon_collector.alerts.rules import Alert, AlertEvent, AlertTracker
+from zmon_collector.clock import system_time
 from zmon_collector.config import Config
 from zmon_collector.config.alerting import rules
 from zmon_collector.delivery.dispatch import Delivery
@@ -38,18 +39,28 @@ class AlertWorker(Delivery):
         Stores state and queues, written together after each report.
     send : callable
         Sends one message; tests replace it.
+    wall : callable
+        Returns the time of the collector's clock.
     """
 
     def __init__(
-        self, config: Config, database: Database, outbox: Outbox, telemetry: Telemetry, send: Post = post
+        self,
+        config: Config,
+        database: Database,
+        outbox: Outbox,
+        telemetry: Telemetry,
+        send: Post = post,
+        *,
+        wall: Callable[[], float] = system_time,
     ) -> None:
         super().__init__("alerts", outbox, telemetry)
         self._database = database
         self._config = config
+        self._wall = wall
         self._lock = threading.Lock()
         self._tracker = AlertTracker(rules(config.alerts))
         self._notifications = NotificationQueues(config.notify)
-        self._notifier = Notifier(self._notifications, self._lock, self._save, telemetry, send)
+        self._notifier = Notifier(self._notifications, self._lock, self._save, telemetry, send, wall=wall)
         self._origin = ""
         self._logged: set[str] = set()  # kinds of errors, each logged once
         self._failed_at = 0.0
@@ -89,7 +100,7 @@ class AlertWorker(Delivery):
         with self._lock:
             self._config = config
             self._notifications.replace_targets(config.notify)
-            self._announce(self._tracker.replace_rules(rules(config.alerts), time.time()))
+            self._announce(self._tracker.replace_rules(rules(config.alerts), self._wall()))
         self._save()
 
     def entries(self) -> list[Alert]:
@@ -132,13 +143,13 @@ class AlertWorker(Delivery):
 
     def _check_silence(self) -> None:
         with self._lock:
-            changed = self._announce(self._tracker.advance(time.time()))
+            changed = self._announce(self._tracker.advance(self._wall()))
         if changed:
             self._save()
 
     def _deliver(self, report: Report) -> bool:
         with self._lock:
-            self._announce(self._tracker.evaluate(report, time.time()))
+            self._announce(self._tracker.evaluate(report, self._wall()))
         self._save()
         return True
 

@@ -16,6 +16,7 @@ import numpy as np
 from zmon.bases import is_for
 from zmon.batch import Array, Batch, Schema
 from zmon.contract import Context, Point, Report, RowCounts, Window
+from zmon_collector.clock import system_time
 from zmon_collector.compute import segments
 from zmon_collector.compute.accumulate import reads_late_labels
 from zmon_collector.config.policy import PolicyStore
@@ -43,11 +44,22 @@ class Restater:
         windows that are not stay marked, and are restated again when they have rested.
     registry : Registry
     policies : PolicyStore
+    telemetry : Telemetry
+    wall : callable
+        Returns the time of the collector's clock.
     """
 
     def __init__(
-        self, database: Database, keep: Keep, registry: Registry, policies: PolicyStore, telemetry: Telemetry
+        self,
+        database: Database,
+        keep: Keep,
+        registry: Registry,
+        policies: PolicyStore,
+        telemetry: Telemetry,
+        *,
+        wall: Callable[[], float] = system_time,
     ) -> None:
+        self._wall = wall
         self._database, self._keep, self._telemetry = database, keep, telemetry
         self._registry, self._policies = registry, policies
         self._busy, self._requested, self._next = False, 0.0, 0.0
@@ -58,7 +70,7 @@ class Restater:
         """Request the next slice when it is time; called in every turn of a collector that has late labels."""
         if not self._busy and mono >= self._next:
             self._busy, self._requested = True, mono
-            place, now = self._place, time.time()
+            place, now = self._place, self._wall()
             self._database.submit(lambda connection: restatement_queue.read(place, now, connection), self._restate)
 
     def _restate(self, slices: tuple[list[RestatementPiece], Place | None]) -> None:

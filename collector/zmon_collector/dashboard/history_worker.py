@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import sqlite3
-import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
 from zmon.contract import Report
+from zmon_collector.clock import system_time
 from zmon_collector.dashboard.history import History
 
 log = logging.getLogger("zmon.collector")
@@ -21,8 +21,9 @@ T = TypeVar("T")
 class HistoryWorker:
     """The history and the one thread that uses it."""
 
-    def __init__(self, path: Path, keep: float, limit: int) -> None:
+    def __init__(self, path: Path, keep: float, limit: int, wall: Callable[[], float] = system_time) -> None:
         self._history = History(path, keep, limit)
+        self._wall = wall
         self._thread = ThreadPoolExecutor(1, "zmon-history")
         self._restating_fails = False  # it has been logged
 
@@ -60,7 +61,7 @@ class HistoryWorker:
         try:
             reports = make()
             for report in reports:
-                self._history.append(report, time.time())
+                self._history.append(report, self._wall())
             stored = True
         except Exception as error:  # noqa: BLE001 - a metric may raise anything; the files are not affected
             if not self._restating_fails:

@@ -13,6 +13,7 @@ from zmon.contract import Point, Report, RowCounts, Window
 from zmon.reference import Profile
 from zmon_collector.alerts.rules import Alert
 from zmon_collector.alerts.worker import AlertWorker
+from zmon_collector.clock import system_time
 from zmon_collector.compute.details import Details
 from zmon_collector.compute.engine import Engine
 from zmon_collector.config import Config
@@ -51,6 +52,8 @@ class Live:
         What metrics declare of their series.
     details_of : callable
         Returns why rows of a (model, version) were rejected or degraded, newest first. Any thread may call it.
+    wall : callable
+        Returns the time of the collector's clock.
     """
 
     def __init__(
@@ -60,10 +63,13 @@ class Live:
         alert_worker: AlertWorker,
         declared: Declarations,
         details_of: Callable[[tuple[str, str]], Sequence[Detail]] = lambda _: (),
+        *,
+        wall: Callable[[], float] = system_time,
     ) -> None:
         web = config.web
         self.config = config
-        self.history = HistoryWorker(config.collector.data_dir / HISTORY, web.keep, web.history_bytes)
+        self.wall = wall
+        self.history = HistoryWorker(config.collector.data_dir / HISTORY, web.keep, web.history_bytes, wall)
         self.overview = Overview()
         self._restore = OverviewRestore(self.history, self.overview)
         self.declared = declared
@@ -106,7 +112,7 @@ class Live:
 
     def record(self, report: Report) -> None:
         """Record the report of a closed window and notify viewers."""
-        wall = time.time()
+        wall = self.wall()
         if all(recent.sequence != report.sequence for recent in self.recent_reports):  # else it is delivered again
             self.recent_reports.append(report)
         try:
@@ -125,7 +131,7 @@ class Live:
     def record_health(self, health: HealthReport, mono: float) -> None:
         """Record the collector's health and notify viewers."""
         self.health = health
-        self.health_history.append({"time": time.time(), "mono": mono, **health.as_dict()})
+        self.health_history.append({"time": self.wall(), "mono": mono, **health.as_dict()})
         self._notify("")
 
     def refresh_previews(self, mono: float) -> None:
@@ -172,7 +178,8 @@ class Live:
     def answer(self, question: object) -> dict[str, Any]:
         """Answer what `zmon top` and `zmon tap` request over the admin socket."""
         if question == "overview":
-            return {"models": self.overview.view(time.time()), "now": time.time()}
+            now = self.wall()
+            return {"models": self.overview.view(now), "now": now}
         if isinstance(question, str) and question.startswith("reports "):
             return {"reports": self._newer(int(question.removeprefix("reports ") or 0))}
         if isinstance(question, str) and question.startswith("batches "):

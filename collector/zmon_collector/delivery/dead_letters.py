@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,6 +15,7 @@ import msgpack
 
 from zmon.contract import Refused
 from zmon.errors import RetryLater
+from zmon_collector.clock import system_time
 from zmon_collector.storage.database import Database
 from zmon_collector.storage.integrity import checksum
 from zmon_collector.storage.sealed import SealedTable
@@ -40,13 +40,24 @@ class DeadLetters:
         Samples kept; beyond it the oldest are dropped and counted.
     keep : float
         Seconds after which a sample is dropped and counted.
+    wall : callable
+        Returns the time of the collector's clock.
     """
 
-    def __init__(self, database: Database, telemetry: Telemetry, *, rows: int, keep: float) -> None:
+    def __init__(
+        self,
+        database: Database,
+        telemetry: Telemetry,
+        *,
+        rows: int,
+        keep: float,
+        wall: Callable[[], float] = system_time,
+    ) -> None:
         self._database = database
         self._telemetry = telemetry
         self._rows = rows
         self._keep = keep
+        self._wall = wall
         self.counts: dict[str, int] = {}  # by sink, as of the last change
 
     def ledger(self, reader: str, ends: Callable[[], bool] = lambda: False) -> SinkLedger:
@@ -57,7 +68,7 @@ class DeadLetters:
 
     def record(self, connection: sqlite3.Connection, reader: str, sequence: int, refused: Sequence[Refused]) -> None:
         """Keep samples of a report that the sink's target refused."""
-        now = time.time()
+        now = self._wall()
         rows = [(reader, sequence, now, one.code, one.description, msgpack.packb(dict(one.sample))) for one in refused]
         _TABLE.write_new(rows, connection)
         self._telemetry.count("samples_refused", reader, len(refused))
@@ -66,7 +77,7 @@ class DeadLetters:
     def trim(self, connection: sqlite3.Connection) -> None:
         """Drop what is too old or too much; count what is left. Nothing is scanned: there may be many samples."""
         dropped = connection.execute(
-            "DELETE FROM refused WHERE at < ? RETURNING reader", (time.time() - self._keep,)
+            "DELETE FROM refused WHERE at < ? RETURNING reader", (self._wall() - self._keep,)
         ).fetchall()
         excess = self._read_counts(connection) - self._rows
         if excess > 0:
@@ -137,7 +148,7 @@ class DeadLetters:
         if not rows:
             return
         outcome = send([row["sample"] for row in rows])
-        pairs, now = list(zip(rows, outcome, strict=True)), time.time()
+        pairs, now = list(zip(rows, outcome, strict=True)), self._wall()
         accepted = [row["id"] for row, refused in pairs if refused is None]
         again = [(now, refused.code, refused.description, row["id"]) for row, refused in pairs if refused is not None]
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from zmon.contract import Report
+from zmon_collector.clock import system_time
 from zmon_collector.compute.finalizer import ClosedWindow
 from zmon_collector.delivery import report_codec
 from zmon_collector.delivery.report_queue import QueuedReport, ReportQueue
@@ -55,13 +56,25 @@ class Outbox:
         Seconds after which a report is dropped, whoever has not read it.
     first : int
         Sequence of the first report by files and history, unless the database knows a later one.
+    wall : callable
+        Returns the time of the collector's clock.
     """
 
-    def __init__(self, database: Database, telemetry: Telemetry, *, limit: int, keep: float, first: int) -> None:
+    def __init__(
+        self,
+        database: Database,
+        telemetry: Telemetry,
+        *,
+        limit: int,
+        keep: float,
+        first: int,
+        wall: Callable[[], float] = system_time,
+    ) -> None:
         self._database = database
         self._telemetry = telemetry
         self._limit = limit
         self._keep = keep
+        self._wall = wall
         self._next = first
         self._waiting = ReportQueue()
         self._dropped = -1  # the sequence up to which reports are dropped
@@ -102,13 +115,13 @@ class Outbox:
 
         def write(connection: sqlite3.Connection) -> int:
             crc, data = seal(encoded)
-            row = (report.sequence, time.time(), crc, data)
+            row = (report.sequence, self._wall(), crc, data)
             connection.execute("INSERT INTO reports (sequence, written, crc, data) VALUES (?, ?, ?, ?)", row)
             return len(data)
 
         def written(nbytes: int) -> None:
             with self._changed:
-                self._waiting.append(report.sequence, nbytes, time.time())
+                self._waiting.append(report.sequence, nbytes, self._wall())
                 self._cache[report.sequence] = report
                 while len(self._cache) > CACHED:
                     self._cache.popitem(last=False)
@@ -199,7 +212,7 @@ class Outbox:
     def _is_within(self, report: QueuedReport) -> bool:
         """Return whether the oldest report is within the limits of bytes and age; the only one always is."""
         alone = len(self._waiting) == 1
-        return alone or (self._waiting.nbytes <= self._limit and report.written >= time.time() - self._keep)
+        return alone or (self._waiting.nbytes <= self._limit and report.written >= self._wall() - self._keep)
 
     def _is_over(self) -> bool:
         with self._changed:

@@ -196,6 +196,11 @@ class JournalState:
     leftovers: list[int] = field(default_factory=list)  # closed windows whose rows are not deleted yet
     damaged: DamagedRows = field(default_factory=dict)
 
+    @property
+    def newest(self) -> float:
+        """The newest time of the collector's clock that was written; -inf for none."""
+        return max([float("-inf"), *(row.heard for row in self.streams), *(at for _, _, at in self.heard)])
+
 
 def load(connection: sqlite3.Connection) -> JournalState:
     """Read everything but the rows."""

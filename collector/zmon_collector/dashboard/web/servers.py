@@ -28,7 +28,7 @@ def page_server(live: Live, probes: Sequence[Route]) -> WebServer:
     """
     web = live.config.web
     access = Access(load_token(web), {split_bind(web.bind or DEFAULT_BIND)[0], *(web.hosts or ())})
-    renderer = Renderer(live)
+    renderer = Renderer(live, live.wall)
     broadcaster = Broadcaster(renderer.render, web.viewers, live.watch)
     app = build_app(renderer, broadcaster, probes, access)
     try:
