@@ -296,7 +296,7 @@ class Registry:
         for implementation in self._manager.hook.window_closed.get_hookimpls():
             try:
                 implementation.function(*[report for name in implementation.argnames if name == "report"])
-            except Exception as error:  # noqa: BLE001 - a plugin may raise anything
+            except BaseException as error:  # noqa: BLE001 - a plugin may raise anything, SystemExit included
                 if implementation.plugin_name not in self._failed_observers:
                     self._failed_observers.add(implementation.plugin_name)
                     log.error("window_closed of plugin %r failed: %s: %s",

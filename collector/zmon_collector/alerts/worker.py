@@ -6,8 +6,6 @@ import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
-from functools import partial
 
 from zmon.contract import Report
 from zmon.state import pack_state, unpack_state
@@ -16,7 +14,7 @@ from zmon_collector.alerts.rules import Alert, AlertEvent, AlertTracker
 from zmon_collector.clock import system_time
 from zmon_collector.config import Config
 from zmon_collector.config.alerting import rules
-from zmon_collector.delivery.dispatch import Delivery
+from zmon_collector.delivery.dispatch import OwnReader
 from zmon_collector.delivery.outbox import Outbox
 from zmon_collector.storage.database import Database
 from zmon_collector.supervision import SupervisedThread
@@ -25,11 +23,9 @@ from zmon_collector.telemetry import Telemetry
 log = logging.getLogger("zmon.collector")
 
 TICK = 5.0  # seconds between checks for models without data
-# Seconds without an error before the state is ok again: the reports of other models succeed meanwhile.
-FAILING = 600.0
 
 
-class AlertWorker(Delivery):
+class AlertWorker(OwnReader):
     """The thread that applies alert rules to reports and queues notifications.
 
     Parameters
@@ -53,7 +49,7 @@ class AlertWorker(Delivery):
         *,
         wall: Callable[[], float] = system_time,
     ) -> None:
-        super().__init__("alerts", outbox, telemetry)
+        super().__init__("alerts", "alert rules fail on reports, which are skipped", outbox, telemetry)
         self._database = database
         self._config = config
         self._wall = wall
@@ -62,8 +58,6 @@ class AlertWorker(Delivery):
         self._notifications = NotificationQueues(config.notify)
         self._notifier = Notifier(self._notifications, self._lock, self._save, telemetry, send, wall=wall)
         self._origin = ""
-        self._logged: set[str] = set()  # kinds of errors, each logged once
-        self._failed_at = 0.0
 
     def link_to(self, page_url: str) -> None:
         """Let messages link to the live page at this address."""
@@ -114,7 +108,7 @@ class AlertWorker(Delivery):
             self.thread.beat()
             report = self._outbox.wait_for_next(self.name, TICK)
             if isinstance(report, Report):
-                self._guarded(partial(self._deliver, report))
+                self._deliver(report)
                 self._outbox.mark_done(self.name, report.sequence)
             elif self._outbox.ended:
                 break
@@ -122,36 +116,16 @@ class AlertWorker(Delivery):
                 self._guarded(self._check_silence)
                 next_check = time.monotonic() + TICK
 
-    def problem(self) -> str:
-        return f"alert rules fail on reports, which are skipped: {self.error}" if self.error else ""
-
-    def _guarded(self, call: Callable[[], object]) -> None:
-        """Run a call; an error is counted, so that reports of other models do not wait behind it."""
-        try:
-            call()
-        except Exception as error:
-            kind = type(error).__name__
-            if kind not in self._logged:
-                self._logged.add(kind)
-                log.exception("alert rules fail on a report and skip it; further errors of this kind are only counted")
-            self._telemetry.count("alerts_failed", kind)
-            self.state, self.error = "failing", f"{kind}: {error}"
-            self._failed_at = time.monotonic()
-        else:
-            if self.error and time.monotonic() - self._failed_at >= FAILING:
-                self.state, self.error = "ok", ""
-
     def _check_silence(self) -> None:
         with self._lock:
             changed = self._announce(self._tracker.advance(self._wall()))
         if changed:
             self._save()
 
-    def _deliver(self, report: Report) -> bool:
+    def _read(self, report: Report) -> None:
         with self._lock:
             self._announce(self._tracker.evaluate(report, self._wall()))
         self._save()
-        return True
 
     def _announce(self, events: list[AlertEvent]) -> bool:
         """Count, log and queue events; return whether there were any."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import sqlite3
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -22,13 +20,11 @@ from zmon_collector.dashboard.history_worker import HistoryWorker
 from zmon_collector.dashboard.overview import Overview
 from zmon_collector.dashboard.overview_restore import OverviewRestore
 from zmon_collector.dashboard.plugin_series import Declarations
-from zmon_collector.delivery.dispatch import Delivery
+from zmon_collector.delivery.dispatch import OwnReader
 from zmon_collector.delivery.outbox import Outbox
 from zmon_collector.health import HealthReport
 from zmon_collector.ingest.answers import Detail
 from zmon_collector.telemetry import Telemetry
-
-log = logging.getLogger("zmon.collector")
 
 HISTORY = "history.sqlite"  # in the data folder
 PREVIEW_EVERY = 1.0  # seconds between two previews; a quarter of a window if that is shorter
@@ -196,23 +192,19 @@ class Live:
         return newer
 
 
-class HistoryDelivery(Delivery):
+class HistoryDelivery(OwnReader):
     """A reader of the outbox that shows every report to people."""
 
     def __init__(self, live: Live, outbox: Outbox, telemetry: Telemetry) -> None:
-        super().__init__("history", outbox, telemetry)
+        trouble = "the page's history misses windows, sinks are not affected"
+        super().__init__("history", trouble, outbox, telemetry)
         self._live = live
 
-    def _deliver(self, report: Report) -> bool:
-        try:
-            self._live.record(report)
-            self.state = "ok"
-        except sqlite3.Error as error:  # disk full: the page lacks a window, the files do not
-            if self.state == "ok":
-                log.error("the history cannot store report %d: %s; sinks are not affected", report.sequence, error)
-            self.state = "failing"
-            self._telemetry.count("history_failed")
-        return True
+    def _read(self, report: Report) -> None:
+        self._live.record(report)
+
+    def _count(self, kind: str) -> None:
+        self._telemetry.count("history_failed")
 
 
 def _plain(report: Report) -> dict[str, Any]:

@@ -21,6 +21,8 @@ log = logging.getLogger("zmon.collector")
 
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0  # seconds between tries, whatever a sink requests
 LAST_PIECE = 2.0  # seconds that a sink gets to finish the request in progress and record it
+# Seconds without an error before a reader's state is ok again: the reports of other models succeed meanwhile.
+FAILING = 600.0
 ATTEMPTS = 5  # for a report on which a sink fails without RetryLater
 
 
@@ -99,7 +101,7 @@ class SinkDelivery(Delivery):
                 attach(self._sink, self._dead_letters.ledger(self.name, self._stop.is_set))
                 self._sink.open()
                 break
-            except Exception as error:  # noqa: BLE001 - a sink may raise anything
+            except BaseException as error:  # noqa: BLE001 - a sink may raise anything, SystemExit included
                 wait = backoff.next()
                 self._fail(f"cannot be opened, trying again in {wait:g} s", error)
                 self._pause(wait)
@@ -108,7 +110,7 @@ class SinkDelivery(Delivery):
         finally:
             try:
                 self._sink.close()
-            except Exception as error:  # noqa: BLE001
+            except BaseException as error:  # noqa: BLE001
                 self._fail("failed to close", error)
 
     def _deliver(self, report: Report) -> bool:
@@ -136,7 +138,7 @@ class SinkDelivery(Delivery):
             except RetryLater as error:
                 self._fail("will be tried again", error)
                 self._pause(error.after)
-            except Exception as error:  # noqa: BLE001
+            except BaseException as error:  # noqa: BLE001
                 attempt += 1
                 if attempt == ATTEMPTS:
                     self._fail(f"gives up {what} after {ATTEMPTS} attempts", error)
@@ -149,7 +151,7 @@ class SinkDelivery(Delivery):
                 return True
         return None
 
-    def _fail(self, what: str, error: Exception) -> None:
+    def _fail(self, what: str, error: BaseException) -> None:
         kind = type(error).__name__
         if self.state == "ok" or kind != self._last_kind:  # a token that expired must not hide behind an outage
             self._last_kind = kind
@@ -159,16 +161,62 @@ class SinkDelivery(Delivery):
         self._telemetry.count("sink_errors", self.name)
 
 
-class ObserverDelivery(Delivery):
+class OwnReader(Delivery):
+    """A reader of the collector's own: an error costs it the report, so that those behind do not wait.
+
+    Parameters
+    ----------
+    name : str
+    trouble : str
+        What to say to an operator while it fails.
+    """
+
+    def __init__(self, name: str, trouble: str, outbox: Outbox, telemetry: Telemetry) -> None:
+        super().__init__(name, outbox, telemetry)
+        self._trouble = trouble
+        self._logged: set[str] = set()  # kinds of errors, each logged once
+        self._failed_at = 0.0
+
+    def problem(self) -> str:
+        return f"{self._trouble}: {self.error}" if self.error else ""
+
+    def _deliver(self, report: Report) -> bool:
+        self._guarded(lambda: self._read(report))
+        return True
+
+    @abstractmethod
+    def _read(self, report: Report) -> None:
+        """Handle a report; an exception costs it."""
+
+    def _guarded(self, call: Callable[[], object]) -> None:
+        """Run a call; an error is counted and said in health."""
+        try:
+            call()
+        except BaseException as error:  # SystemExit of a plugin, too: it would end the thread only
+            kind = type(error).__name__
+            if kind not in self._logged:
+                self._logged.add(kind)
+                log.exception("%s; further errors of this kind are only counted", self._trouble)
+            self._count(kind)
+            self.state, self.error = "failing", f"{kind}: {error}"
+            self._failed_at = time.monotonic()
+        else:
+            if self.error and time.monotonic() - self._failed_at >= FAILING:
+                self.state, self.error = "ok", ""
+
+    def _count(self, kind: str) -> None:
+        self._telemetry.count(f"{self.name}_failed", kind)
+
+
+class ObserverDelivery(OwnReader):
     """The observers' thread: plugins that implement `window_closed`."""
 
     def __init__(self, announce: Callable[[Report], None], outbox: Outbox, telemetry: Telemetry) -> None:
-        super().__init__("observers", outbox, telemetry)
+        super().__init__("observers", "observers fail on reports, which they miss", outbox, telemetry)
         self._announce = announce
 
-    def _deliver(self, report: Report) -> bool:
+    def _read(self, report: Report) -> None:
         self._announce(report)
-        return True
 
 
 class Deliveries:

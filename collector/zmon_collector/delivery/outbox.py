@@ -164,7 +164,7 @@ class Outbox:
             return None
         try:
             return report_codec.decode(unseal(*row))
-        except (ValueError, TypeError, KeyError) as error:
+        except Exception as error:  # noqa: BLE001 - bytes of another program may raise anything
             log.error("report %d is damaged and is discarded: %s", sequence, error)
             self._telemetry.count("reports_damaged")
             return None

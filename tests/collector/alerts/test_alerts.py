@@ -673,10 +673,10 @@ def test_a_report_on_which_the_rules_fail_is_passed_over(
 
 
 def test_a_reader_that_failed_is_well_again_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("zmon_collector.alerts.worker.FAILING", 0.0)
+    monkeypatch.setattr("zmon_collector.delivery.dispatch.FAILING", 0.0)
     telemetry = Telemetry()
     alerting = alerting_of(Reports(3), telemetry)
-    monkeypatch.setattr(alerting, "_deliver", iter_of(ValueError("once"), True, True))
+    monkeypatch.setattr(alerting, "_read", iter_of(ValueError("once"), True, True))
     alerting.start()
     assert alerting.join(60)
     assert (alerting.state, alerting.error) == ("ok", "")
