@@ -6,6 +6,7 @@ import logging
 import sqlite3
 import threading
 import time
+from collections.abc import Callable
 
 from zmon.contract import Report
 from zmon.state import pack_state, unpack_state
