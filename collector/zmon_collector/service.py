@@ -103,13 +103,17 @@ class Service:
         self.database.open()
         self.database.start()
         try:
-            self.recovery = restore(self._parts, self._now(), self.wakeup.set)
+            # Before anything is restored: publishers connect meanwhile, and what they send waits in the inbox.
+            self.receiver.start()
             self.live.start()
             self.site.start()
-            self.receiver.start()
+            self.recovery = restore(self._parts, self._now(), self.wakeup.set)
         except BaseException:
+            self.receiver.stop()
+            self.site.stop()
             self.database.close(1.0)
             raise
+        self.site.ready = True
         self.alert_worker.link_to(self.site.url)
         self.deliveries.start()
         watch(self._parts, lambda: self.turns, lambda: self._ident)

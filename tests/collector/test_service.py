@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import signal
@@ -14,15 +15,19 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from click.testing import CliRunner
 from zmon_collector import service
 from zmon_collector.cli.main import cli
+from zmon_collector.config import Config
+from zmon_collector.config.sections import HealthSection, WebSection
 from zmon_collector.ingest.receiver import Receiver
 from zmon_collector.reloader import Reloader
 from zmon_collector.storage.database import Database
 
+from tests.support.ports import free_port
 from tests.support.waiting import until
 from zmon._transport import engine
 
@@ -106,6 +111,41 @@ def test_a_reload_that_is_requested_during_the_start_comes_after_it(
     arguments = ["collect", "--no-web", "--bind", f"ipc://{tmp_path}/data", "--data-dir", str(tmp_path / "d")]
     assert CliRunner().invoke(cli, arguments).exit_code == 0
     assert happened == ["bound", "reloaded"]
+
+
+def test_sockets_are_bound_before_anything_is_restored(
+    collect: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long that takes: publishers connect, probes are answered, and what is sent waits."""
+    release, restore = threading.Event(), service.restore
+
+    def restore_later(*arguments: Any) -> Any:
+        assert release.wait(120)
+        return restore(*arguments)
+
+    monkeypatch.setattr(service, "restore", restore_later)
+    bind = f"127.0.0.1:{free_port()}"
+    config = Config(web=WebSection(enabled=False), health=HealthSection(bind=bind))
+    started: list[Any] = []
+    starting = threading.Thread(target=lambda: started.append(collect(config=config)))
+    starting.start()
+    try:
+
+        def probe(path: str) -> int:
+            with contextlib.suppress(httpx.TransportError):
+                return httpx.get(f"http://{bind}/{path}", timeout=30).status_code
+            return 0
+
+        until(lambda: probe("healthz") == 200, what="the answer")
+        assert probe("readyz") == 503
+        assert not started
+    finally:
+        release.set()
+        starting.join()
+    with started[0].publisher(classes=2) as publisher:
+        publisher.publish(np.full((4, 2), 0.5))
+        assert publisher.flush(60)
+        assert probe("readyz") == 200
 
 
 def test_a_data_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:

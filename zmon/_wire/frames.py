@@ -6,6 +6,7 @@ bodies are msgpack maps; arrays are raw little-endian buffers. The messages of t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -37,6 +38,18 @@ LABEL_COLUMNS = frozenset({"ids", "labels", "timestamps"})  # of labels that arr
 BLOBS = {"categories": "codes", "segment_values": "segments"}
 
 
+_plain = re.compile(r"[A-Za-z0-9_.~-]*").fullmatch  # characters that quote() leaves
+
+
+def _quoted(name: str) -> str:
+    return name if _plain(name) else quote(name, safe="")
+
+
+@lru_cache(maxsize=4096)
+def _share(model: str) -> str:
+    return blake2b(model.encode(), digest_size=1).hexdigest()
+
+
 @dataclass(frozen=True, slots=True)
 class Topic:
     """The source of a message: frame 0 of every data message, ``z1/<hh>/<model>/<version>/<agent_id>/``.
@@ -51,8 +64,8 @@ class Topic:
 
     def encode(self) -> bytes:
         """Encode the frame; `hh` spreads models over collectors that subscribe to a share of them."""
-        parts = "/".join(quote(part, safe="") for part in (self.model, self.version, self.agent_id))
-        return f"z1/{blake2b(self.model.encode(), digest_size=1).hexdigest()}/{parts}/".encode()
+        parts = "/".join(map(_quoted, (self.model, self.version, self.agent_id)))
+        return f"z1/{_share(self.model)}/{parts}/".encode()
 
     @staticmethod
     @lru_cache(maxsize=4096)

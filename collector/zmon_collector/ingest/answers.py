@@ -25,11 +25,11 @@ class Answers:
     __slots__ = ("degraded", "refused")
 
     def __init__(self, plain: Mapping[str, Any] | None = None) -> None:
-        plain = plain or {}
-        self.refused: dict[str, tuple[int, str]] = {why: tuple(each) for why, each in plain.get("refused", {}).items()}
-        self.degraded: dict[str, tuple[int, str]] = {
-            why: tuple(each) for why, each in plain.get("degraded", {}).items()
-        }
+        self.refused: dict[str, tuple[int, str]] = {}
+        self.degraded: dict[str, tuple[int, str]] = {}
+        if plain:
+            self.refused = {why: tuple(each) for why, each in plain.get("refused", {}).items()}
+            self.degraded = {why: tuple(each) for why, each in plain.get("degraded", {}).items()}
 
     def add(self, kind: str, rows: int, reason: str, detail: str) -> None:
         """Count rows; `kind` is ``"rejected"`` or ``"degraded"``."""

@@ -1,10 +1,10 @@
 """After a start: restore what an earlier run left, then replay its rows chunk by chunk while new ones arrive.
 
-The order matters. Positions, agents, counts and open windows come back before the sockets are bound: no publisher is
-answered from a wrong position, and windows wait for the publishers that they waited for before. Rows come last, while
-the collector already receives, because there may be gigabytes of them; until they are back, no window closes and no
-checkpoint is made. A window is complete once its checkpoint and the chunks behind it are with the engine; if it was
-closing, it is closed then.
+The order matters. Positions, agents, counts and open windows come back before the first message is handled: no
+publisher is answered from a wrong position, and windows wait for the publishers that they waited for before. Rows come
+last, while the collector already receives, because there may be gigabytes of them; until they are back, no window
+closes and no checkpoint is made. A window is complete once its checkpoint and the chunks behind it are with the engine;
+if it was closing, it is closed then.
 
 A replay decides nothing: late, lost and rejected rows were settled and counted before they were journaled, and joined
 labels were joined. What cannot be read any more is counted as lost.
@@ -13,6 +13,7 @@ labels were joined. What cannot be read any more is counted as lost.
 from __future__ import annotations
 
 import logging
+import sqlite3
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -33,12 +34,13 @@ from zmon_collector.storage import journal
 from zmon_collector.storage.chunk_codec import ChunkRecord
 from zmon_collector.storage.database import Database
 from zmon_collector.storage.integrity import unseal
-from zmon_collector.storage.journal import JournalState, WindowRow
+from zmon_collector.storage.journal import ChunkEntry, JournalState, WindowRow
 from zmon_collector.windows.window import NO_WINDOW, Now, OpenWindow
 
 log = logging.getLogger("zmon.collector")
 
-AHEAD = 4  # chunks read before they are needed
+AHEAD_BYTES = 8 * 2**20  # of chunks that are read before they are needed
+AHEAD = 256  # and their number
 
 
 class Recovery:
@@ -64,9 +66,13 @@ class Recovery:
         # Streams and agents keep the age that they had at the end of the earlier run: nobody could be heard since then.
         self._ended = max(_times_heard(state), default=0.0)
         self._windows: deque[tuple[WindowRow, OpenWindow]] = deque()
-        self._chunks: deque[int] | None = None  # of the first window, not requested yet; None until they are listed
-        self._requested = 0
-        self._arrived: deque[list[int] | list[ChunkRecord] | ValueError] = deque()
+        self._schemas: dict[int, set[bytes]] = {}  # hashes, by window
+        self._chunks: deque[ChunkEntry] | None = None  # that are not requested yet; None until they are listed
+        self._requested: deque[ChunkEntry] = deque()
+        self._requested_bytes = 0
+        self._listed: deque[list[ChunkEntry]] = deque()
+        self._is_listing = False
+        self._arrived: deque[list[ChunkRecord] | ValueError] = deque()  # in the order of the requests
         self.replayed = 0  # rows
 
     @property
@@ -86,6 +92,8 @@ class Recovery:
             if row.gone == LIVE:  # windows wait for it again
                 manager = self._model(session.topic.model, session.topic.version).windows
                 manager.restore_stream(manager.admit(session.topic.agent_id), row.id)
+        for number, digest in state.schemas:
+            self._schemas.setdefault(number, set()).add(digest)
         windows = {row.number: self._restore_window(row) for row in state.windows}
         for number, model, version, agent, tally in state.counts:
             if number == NO_WINDOW:
@@ -146,7 +154,7 @@ class Recovery:
         schema = journal.decoded_schema(row.schema)
         window = OpenWindow(row.start, row.end, row.number, schema, contract.policy.rules)
         self._engine.open(model, window, contract)
-        hashes = {digest for number, digest in self._state.schemas if number == row.number}
+        hashes = self._schemas.get(row.number, set())
         self._ingestor.unreported[row.number] = UnreportedWindow(model, window, hashes, contract=contract)
         kept = self._state.checkpoints.get(row.number)
         if kept is not None:
@@ -166,49 +174,62 @@ class Recovery:
 
     def advance(self) -> None:
         """Give the engine the chunks that were read, and request more. Called in each turn while there is room."""
-        while self._windows:
-            row, window = self._windows[0]
-            while self._arrived:
-                self._handle_result(self._arrived.popleft(), row, window)
-            if self._chunks is None:
-                if not self._requested:
-                    self._request(partial(journal.chunk_ids, row, self._state.turn))
-                return
-            while self._chunks and self._requested < AHEAD:
-                number = self._chunks.popleft()
-                self._request(partial(journal.read_chunk, number))
-            if self._requested:
-                return
-            self._complete(row, window)
-            self._windows.popleft()
-            self._chunks = None
+        if self._chunks is None and not self._is_listed():
+            return
+        while self._arrived:
+            result, chunk = self._arrived.popleft(), self._requested.popleft()
+            self._requested_bytes -= chunk.nbytes
+            while self._windows[0][0].number != chunk.window:  # the earlier windows have all their rows
+                self._complete(*self._windows.popleft())
+            self._replay_chunk(result, *self._windows[0])
+        while self._chunks and self._has_room(self._chunks[0]):
+            self._request(self._chunks.popleft())
+        if not self._requested:
+            while self._windows:
+                self._complete(*self._windows.popleft())
 
-    def _request(self, read: Callable[[Any], Any]) -> None:
-        self._requested += 1
+    def _is_listed(self) -> bool:
+        """Request the list of all chunks, and return whether it has come."""
+        if self._listed:
+            self._chunks = deque(self._listed.popleft())
+        elif not self._is_listing:
+            self._is_listing = True
+            list_chunks = partial(journal.list_chunks, self._state.windows, self._state.turn)
+            self._database.submit(list_chunks, self._take(self._listed))
+        return self._chunks is not None
 
-        def work(connection: Any) -> Any:
+    def _has_room(self, chunk: ChunkEntry) -> bool:
+        ahead = self._requested_bytes + chunk.nbytes
+        return not self._requested or (len(self._requested) < AHEAD and ahead <= AHEAD_BYTES)
+
+    def _request(self, chunk: ChunkEntry) -> None:
+        self._requested.append(chunk)
+        self._requested_bytes += chunk.nbytes
+
+        def work(connection: sqlite3.Connection) -> list[ChunkRecord] | ValueError:
             try:
-                return read(connection)
+                return journal.read_chunk(chunk.id, connection)
             except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
                 return ValueError(str(error))
 
+        self._database.submit(work, self._take(self._arrived))
+
+    def _take(self, into: deque[Any]) -> Callable[[Any], None]:
+        """Return what takes a result in the database's thread."""
+
         def done(result: Any) -> None:
-            self._arrived.append(result)
+            into.append(result)
             self._wake()
 
-        self._database.submit(work, done)
+        return done
 
-    def _handle_result(self, result: list[Any] | ValueError, row: WindowRow, window: OpenWindow) -> None:
-        self._requested -= 1
+    def _replay_chunk(self, result: list[ChunkRecord] | ValueError, row: WindowRow, window: OpenWindow) -> None:
         if isinstance(result, ValueError):
             log.error("journaled rows of model %r are damaged and count as lost: %s", row.model, result)
             self._telemetry.count("chunks_damaged")
-            self._chunks = self._chunks or deque()
-        elif self._chunks is None:
-            self._chunks = deque(result)
-        else:
-            for record in result:
-                self.replay(record, row, window)
+            return
+        for record in result:
+            self.replay(record, row, window)
 
     def replay(self, record: ChunkRecord, row: WindowRow, window: OpenWindow) -> None:
         """Give a record's rows to the engine."""

@@ -50,10 +50,11 @@ class Session:
     left: bool = False  # said goodbye, and its missing rows are counted
     answers: Answers = field(default_factory=Answers)
     noted: float = float("-inf")  # monotonic time of the last note of a sign of life
-    seed: int = field(init=False)
 
-    def __post_init__(self) -> None:
-        self.seed = stream_seed(self.key)
+    @property
+    def seed(self) -> int:
+        """Seed of the keys by which the stream's rows are sampled."""
+        return stream_seed(self.key)
 
     def check_sender(self, topic: Topic, user: str) -> None:
         """Raise WireError if a message's topic or sender differs from the stream's earlier ones."""
@@ -98,8 +99,10 @@ class SessionRegistry:
         self._sessions: OrderedDict[bytes, Session] = OrderedDict()  # the longest silent first
         self.connected = 0  # sessions that can be answered; also read by the database's thread
         self.departed: OrderedDict[bytes, Session] = OrderedDict()  # put aside, and remembered; the oldest first
-        self._leaving: dict[bytes, Session] = {}  # after a goodbye, in the order in which their time ends
-        self._left: dict[bytes, Session] = {}  # after that, in the order in which they are put aside
+        self._leaving: OrderedDict[bytes, Session] = (
+            OrderedDict()
+        )  # after a goodbye, in the order in which their time ends
+        self._left: OrderedDict[bytes, Session] = OrderedDict()  # after that, in the order in which they are put aside
         self._behind: set[bytes] = set()  # streams that were not seen to have delivered all they announced
         self._telemetry = telemetry
         self._changed: set[bytes] = set()  # to be journaled with this turn
@@ -203,12 +206,12 @@ class SessionRegistry:
 
     def is_behind(self, now: Now, idle: float) -> bool:
         """Return whether some live stream has never delivered everything that it announced."""
-        while self._behind:
-            key = next(iter(self._behind))
+        while self._behind:  # popped: the first of a set or dict that has lost many is found by a scan
+            key = self._behind.pop()
             session = self._sessions[key]
             if session.position.row < session.position.issued and now.mono - session.last_seen < idle:
+                self._behind.add(key)
                 return True
-            self._behind.discard(key)
         return False
 
     # --- the turn ----------------------------------------------------------------------------------------------------

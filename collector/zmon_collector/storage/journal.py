@@ -6,6 +6,7 @@ Rows are split by window and settled (late, lost, rejected) before they come her
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -274,13 +275,29 @@ def decoded_schema(body: bytes) -> Schema:
     return decode_schema(body, schema_hash(body)) if body else Schema()
 
 
-def chunk_ids(window: WindowRow, newest: int, connection: sqlite3.Connection) -> list[int]:
-    """Return the chunks to replay, oldest first: of turns up to `newest`, because this run already writes more."""
+class ChunkEntry(NamedTuple):
+    """A chunk to be replayed."""
+
+    window: int
+    id: int
+    nbytes: int
+
+
+def list_chunks(windows: Sequence[WindowRow], newest: int, connection: sqlite3.Connection) -> list[ChunkEntry]:
+    """Return the chunks to replay, in the order of the windows, and the oldest of each first.
+
+    Only those of turns up to `newest`, because this run already writes more.
+    """
+    places = {window.number: place for place, window in enumerate(windows)}
     rows = connection.execute(
-        "SELECT id FROM chunks WHERE window = ? AND turn > ? AND turn <= ? ORDER BY turn",
-        (window.number, window.through, newest),
+        "SELECT window, id, length(data), turn FROM chunks WHERE turn <= ? ORDER BY window, turn", (newest,)
     )
-    return [number for (number,) in rows]
+    found = [
+        ChunkEntry(window, number, nbytes)
+        for window, number, nbytes, turn in rows
+        if window in places and turn > windows[places[window]].through
+    ]
+    return sorted(found, key=lambda chunk: places[chunk.window])
 
 
 def read_chunk(number: int, connection: sqlite3.Connection) -> list[ChunkRecord]:

@@ -45,7 +45,13 @@ class Site:
         return self.page.url if self.page is not None else ""
 
     def start(self) -> None:
-        """Bind and answer requests; raise ConfigurationError if an address is taken or a token is missing."""
+        """Bind, and answer requests before it is ready.
+
+        Raises
+        ------
+        ConfigurationError
+            An address is taken, or a token is missing.
+        """
         web, health = self._live.config.web, self._live.config.health
         if web.enabled or health.bind is not None:
             from zmon_collector.dashboard.web import app, servers  # only who serves something pays for a web server
@@ -58,7 +64,6 @@ class Site:
             if health.bind is not None:
                 self.probes = servers.probe_server(health.bind, probes)
                 self.probes.start()
-        self.ready = True
 
     def stop(self) -> None:
         """Disconnect viewers and end."""
