@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -97,6 +98,60 @@ def test_a_stopped_collectors_models_are_taken_by_the_other(tmp_path: Path) -> N
     assert all(_samples(left, model) == 0 for model in MODELS[5:])
     assert all(_samples(left, model) and _samples(right, model) for model in MODELS[:5])
     assert not any(_samples(collector, model, KINDS[1:]) for collector in (left, right) for model in MODELS)
+
+
+@pytest.mark.timeout(240)
+def test_a_model_moves_while_its_publisher_is_young(tmp_path: Path) -> None:
+    """The other collector has not been there for long enough to be known to not take the model."""
+    left, right = Mortal(tmp_path / "left", config(["m0"])), Mortal(tmp_path / "right", config(["other"]))
+    with left.running(), right.running():
+        endpoints = [left.endpoint, right.endpoint]
+        with zmon.Publisher("m0", classes=3, collector=endpoints, agent_id="a", sample_rate=0.5) as publisher:
+            for i in range(40):
+                publisher.publish(np.full((10, 3), 1 / 3), timestamps=OLD + i)
+                publisher.publish(np.full((2, 3), np.nan))
+            assert publisher.flush(60)
+            left.config.write_text(config(["other"]))
+            right.config.write_text(config(["m0"]))
+            for collector in (left, right):
+                collector.kill(signal.SIGTERM)
+                publisher.publish(np.full((2, 3), np.nan))
+                collector.start()
+                collector.wait_until_up()
+            for i in range(40):
+                publisher.publish(np.full((10, 3), 1 / 3), timestamps=OLD + 60 + i)
+                publisher.publish(np.full((2, 3), np.nan))
+            assert publisher.flush(60)
+            issued = 800 + 2 * 82
+    left.end()
+    right.end()
+    assert settled([left, right], "m0") == issued
+    assert all(_samples(each, "m0", ("buffer_count",)) for each in (left, right))
+    rejected = [_samples(each, "m0", ("rows_rejected",)) for each in (left, right)]
+    assert sum(rejected) == 2 * 82 and all(rejected)
+
+
+@pytest.mark.timeout(240)
+def test_close_waits_for_a_collector_that_restarts(tmp_path: Path) -> None:
+    collector = Mortal(tmp_path / "one", config(["m0"]))
+    with collector.running():
+        publisher = zmon.Publisher("m0", classes=3, collector=collector.endpoint, agent_id="a")
+        publisher.publish(np.full((10, 3), 1 / 3), timestamps=OLD)
+        assert publisher.flush(60)
+        collector.kill()
+        for i in range(100):
+            publisher.publish(np.full((10, 3), 1 / 3), timestamps=OLD + i / 10)
+        until(lambda: not publisher.stats.connected, what="the loss of the connection")
+        closing = threading.Thread(target=publisher.close, args=(120,))
+        closing.start()
+        closing.join(2.0)  # longer than it gives a collector that was never there
+        assert closing.is_alive()
+        collector.start()
+        closing.join(120)
+        assert not publisher.stats.dropped
+        assert publisher.stats.acknowledged == 1010
+    collector.end()
+    assert _samples(collector, "m0", ("buffer_count",)) == 1010
 
 
 # --- zmon validate a.toml b.toml --------------------------------------------------------------------------------------

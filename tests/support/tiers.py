@@ -45,6 +45,7 @@ PLACES = {  # the longest path that fits decides
     "edge": "integration",
     "faults": "system",
     "faults/test_model.py": "unit",
+    "faults/test_moves.py": "unit",
     "faults/test_progress_model.py": "integration",
     "frameworks": "system",
     "frameworks/test_callables.py": "integration",

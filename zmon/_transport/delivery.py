@@ -98,13 +98,18 @@ class Delivery:
     def step(self, ready: set[Socket], now: float) -> int:
         """Read what has arrived, then send what is due; return how far sending got."""
         for link in self._links:
-            if link.data in ready:
-                self._read_subscriptions(link)
             if link.control in ready:
                 self._read_acks(link, now)
             link.reopen_if_lost(ready, now)
-        self._update_state()  # before a collector is greeted that takes the model over
+            others = any(other.takes_model for other in self._links if other is not link)
+            if link.gave_up and (others or not link.takes_model):
+                link.leave()
+        # Collectors acknowledge, then their connections end, then others subscribe that take the model over. All of it
+        # may have happened since the last look.
+        self._update_state()
         for link in self._links:
+            if link.data in ready:
+                self._read_subscriptions(link)
             self._keep_in_touch(link, now)
         state = max(self._send(link, now) for link in self._links)
         self._update_state()

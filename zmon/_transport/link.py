@@ -55,6 +55,8 @@ class Link:
         self.reached = False  # the data connection is up, or in its handshake
         self._lost_at = time.monotonic()  # when that connection was last lost; at first, when it was started
         self.handshake_at: float | None = None  # of the connection that is up; a stopped collector completes none
+        self._asked = False  # the connection that is up, or was up last, has subscribed
+        self.gave_up = False  # a connection was up and ended without a subscription
         self.takes_model = False  # the collector has subscribed; flush() waits for it even while it is disconnected
         self.apart = False  # when it was connected last, the collector did not take this model, or no longer did
         self.greeted = False  # the collector answered the hello of this subscription
@@ -96,7 +98,8 @@ class Link:
             return
         if notice[:1] == b"\x01":
             self.subscriptions[prefix] += 1
-            self.takes_model, self.apart = True, False
+            self.takes_model, self._asked = True, True
+            self.apart = self.gave_up = False
             self.hello_due = 0.0
         else:
             self.subscriptions -= Counter([prefix])
@@ -214,9 +217,11 @@ class Link:
                 if self.takes_model and self.reached and event not in _UP:
                     self._lost_at = now
                 self.reached = event in _UP
-                if self.handshake_at is not None and not self.reached and not self.takes_model:
-                    self.leave()  # it was connected, and did not subscribe
-                self.handshake_at = now if event == zmq.EVENT_HANDSHAKE_SUCCEEDED else None
+                if self.handshake_at is not None and not self.reached:
+                    self.gave_up = not self._asked
+                self.handshake_at = None
+                if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+                    self.handshake_at, self._asked = now, False
             if event == zmq.EVENT_DISCONNECTED:
                 if not self._given_up:
                     self._reopen_at = now + self._reopening.wait()

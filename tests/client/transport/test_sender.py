@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import zmon
+from tests.support.collectors import received
 from tests.support.peer import Peer
 from tests.support.waiting import until
 from zmon._transport.link import Link
@@ -204,3 +206,22 @@ def test_a_collector_that_is_away_is_waited_for(tmp_path: Path) -> None:
     for peer in (there, away):
         peer.close()
         peer.context.term()
+
+
+def test_a_collector_with_globs_holds_up_no_publisher_of_other_models(collect: Any) -> None:
+    """It subscribes to everything: it must say what it does not take."""
+    globs, plain = collect(folder="globs", models=("a*",)), collect(folder="plain", models=("b*", "[c]"))
+    endpoints = [globs.data, plain.data]
+    for model, owner in (("a1", globs), ("b1", plain), ("[c]", plain)):
+        before = received(owner)
+        with zmon.Publisher(model, classes=2, collector=endpoints) as publisher:
+            for _ in range(5):
+                publisher.publish(P)
+            assert publisher.flush(60)
+            until(lambda: not publisher.stats.queued_bytes, what="an empty ring")
+            assert publisher.stats.acknowledged == 5
+        assert received(owner) - before == 5
+    with zmon.Publisher("d", classes=2, collector=endpoints) as publisher:
+        publisher.publish(P)
+        until(lambda: globs.service.telemetry.get("not_ours") >= 3, what="its hello")
+        assert not publisher.flush(0.1), "nobody takes it"

@@ -164,7 +164,7 @@ def test_counts_stay_within_what_the_journal_holds() -> None:
     assert tally.plain() == [0, 0, wire.MAX_NUMBER, 0, {"x": wire.MAX_NUMBER}, {"x": wire.MAX_NUMBER}]
 
 
-@pytest.mark.parametrize("name", ["fraud", "1", "d0", "a/b", "é"])
+@pytest.mark.parametrize("name", ["fraud", "1", "d0", "z1", "x", "a/b", "é"])
 def test_a_subscription_is_for_one_model(name: str) -> None:
     (prefix,) = subscriptions([name])
     assert wire.Topic(name, "2", "pod").encode().startswith(prefix)
