@@ -266,3 +266,61 @@ def test_a_job_waits_for_a_slow_plugin_as_long_as_the_plugin_may_take(
     slow.release.set()
     until(lambda: scene.advance() or made, what="the checkpoint")
     assert values(scene.close(window)) == {"slow": 30.0}
+
+
+# --- rows that gather while a window is held ---------------------------------------------------------------------------
+
+
+def held(scenes: Scenes) -> tuple[EngineScene, Any, Calls, list[bytes | None]]:
+    """A window that is held for a checkpoint, because a metric takes its time."""
+    slow = Calls("slow", lambda member, ctx: None)
+    slow.where = lambda member, ctx: slow.release.wait(60) if member == "update" else None  # type: ignore[assignment]
+    scene = scenes({"acme": [slow]}, patience=float("inf"))
+    window, made = scene.window(), []
+    scene.add(window, 10)
+    assert scene.engine.checkpoint(FRAUD, window, made.append)
+    scene.advance()
+    return scene, window, slow, made
+
+
+def test_rows_that_gathered_above_the_bound_are_computed_on_when_the_window_is_open_again(
+    scenes: Scenes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of many agents, each with too few rows for a step: no further row comes, because receiving pauses."""
+    monkeypatch.setattr("zmon_collector.compute.engine.QUEUE_BYTES", 40_000)
+    scene, window, slow, made = held(scenes)
+    for agent in range(40):
+        scene.add(window, 100, agent=f"a{agent}")
+    assert scene.engine.gathered > 40_000
+    slow.release.set()
+    until(lambda: scene.advance() or made, what="the checkpoint")
+    scene.advance()
+    assert scene.engine.gathered == 0
+    assert values(scene.close(window)) == {"slow": 4010.0}
+
+
+def test_rows_of_many_bytes_are_a_step_of_their_own_when_the_window_is_open_again(
+    scenes: Scenes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However few they are; and those of one long stretch become several steps."""
+    monkeypatch.setattr("zmon_collector.compute.batcher.MICRO_BYTES", 2400)
+    scene, window, slow, made = held(scenes)
+    for _ in range(5):
+        scene.add(window, 100)
+    before = scene.engine.gathered
+    slow.release.set()
+    until(lambda: scene.advance() or made, what="the checkpoint")
+    assert scene.engine.gathered < before
+    assert values(scene.close(window)) == {"slow": 510.0}
+
+
+def test_a_checkpoint_ends_though_a_metric_does_not_return(scenes: Scenes) -> None:
+    """It is abandoned, and the window goes on without it; also where the checkpoint waits for plugins."""
+    stuck = Calls("stuck", lambda member, ctx: None)
+    stuck.where = lambda member, ctx: stuck.release.wait(60) if member == "update" else None  # type: ignore[assignment]
+    scene = scenes({"acme": [stuck, Sums()]}, patience=float("inf"), config={"collector": {"metric_timeout": "100ms"}})
+    window = scene.window()
+    scene.add(window, 10)
+    scene.checkpoint(window)
+    scene.add(window, 10)
+    assert values(scene.close(window)) == {"sums": 20.0}
