@@ -354,7 +354,24 @@ class NameOfNumber(Mean):
         yield Value("undefined", 1.0, class_name=3)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("bad", [RaisesInUpdate, RaisesInResult, NotFinite, NameOfNone, NameOfNumber])
+class LoneSurrogate(Mean):
+    name = "raises"
+
+    def result(self, acc: Any, ctx: Context) -> Iterable[Value]:
+        yield Value("undefined", 1.0, class_name="\ud800")
+
+
+class LeavesASet(Mean):
+    name = "raises"
+
+    def result(self, acc: Any, ctx: Context) -> Iterable[Value]:
+        ctx.memory["seen"] = {1}
+        yield Value("undefined", 1.0)
+
+
+@pytest.mark.parametrize(
+    "bad", [RaisesInUpdate, RaisesInResult, NotFinite, NameOfNone, NameOfNumber, LoneSurrogate, LeavesASet]
+)
 def test_a_metric_that_raises_loses_only_its_own_values(
     bad: Any, collect: Any, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -34,6 +34,7 @@ def plugins(path: Path | None, data_dir: Path | None, plugins_dir: Path | None, 
         click.echo(f"{'no collector runs on' if answer is None else 'collector of'} {config.collector.data_dir}")
         for row in rows:
             state = "off" if row["kind"] == "sink" and not sink_is_on(config, row["name"]) else row["state"]
-            error = f"  {row['error']}" if row["error"] else ""
+            models = f"  for {', '.join(row['models'])}:" if row.get("models") else ""
+            error = f"{models}  {row['error']}" if row["error"] else ""
             click.echo(f"{row['kind']:<7} {row['name']:<24} {state:<12} {row['origin']}{error}")
     sys.exit(FAILED if any(row["state"] != "ok" for row in rows) else 0)

@@ -134,7 +134,7 @@ class WindowFinalizer:
                 name, results = registered.metric.name, state.results[executor.name]
                 if name in results.points and name not in state.failed and name not in state.absent:
                     given[name] = results
-        for name in largest_first({name: len(results.packed[name]) for name, results in given.items()}, REPORT_BYTES):
+        for name in largest_first({name: results.nbytes(name) for name, results in given.items()}, REPORT_BYTES):
             state.fail(name, f"the report would have more than {REPORT_BYTES // MIB} MiB of values; emit fewer series")
             del given[name]
         for name, registered in self._scheduler.metrics.items():

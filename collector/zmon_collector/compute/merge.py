@@ -78,6 +78,10 @@ class MetricResults:
     begun: dict[str, Units] = field(default_factory=dict)
     failed: set[str] = field(default_factory=set)
 
+    def nbytes(self, metric: str) -> int:
+        """Return the bytes that a metric adds to the report."""
+        return len(self.packed[metric]) + sum(len(data) for key, data in self.details.items() if key[1] == metric)
+
     def add(self, other: MetricResults) -> None:
         """Add the results of a further metric."""
         for name in ("points", "packed", "details", "memory"):

@@ -268,7 +268,7 @@ def test_a_job_waits_for_a_slow_plugin_as_long_as_the_plugin_may_take(
     assert values(scene.close(window)) == {"slow": 30.0}
 
 
-# --- rows that gather while a window is held ---------------------------------------------------------------------------
+# --- rows that gather while a window is held --------------------------------------------------------------------------
 
 
 def held(scenes: Scenes) -> tuple[EngineScene, Any, Calls, list[bytes | None]]:
