@@ -84,7 +84,11 @@ class Admin:
         if handler is None:
             reply(self._answer(question))
         else:
-            self._database.submit(lambda connection: _understood(lambda: handler(connection, request)), reply)
+            self._database.submit(
+                lambda connection: _understood(lambda: handler(connection, request)),
+                reply,
+                failed=lambda error: reply({"error": f"the database cannot answer: {error}"}),
+            )
 
     def _answer(self, question: object) -> Answer:
         if question == "health":

@@ -13,7 +13,7 @@ from zmon_collector.cli.backfill import backfill
 from zmon_collector.cli.collect import collect
 from zmon_collector.cli.demo import demo
 from zmon_collector.cli.keygen import keygen
-from zmon_collector.cli.options import MISSING, WRONG
+from zmon_collector.cli.options import FAILED, MISSING, WRONG
 from zmon_collector.cli.outbox import outbox
 from zmon_collector.cli.plugins import plugins
 from zmon_collector.cli.profile import profile
@@ -24,6 +24,7 @@ from zmon_collector.cli.tap import tap
 from zmon_collector.cli.top import top
 from zmon_collector.cli.validate import validate
 from zmon_collector.plugins import add_commands
+from zmon_collector.storage.database import StoreError
 
 
 class Commands(click.Group):
@@ -69,4 +70,7 @@ def main() -> NoReturn:
     except (ConfigurationError, MissingExtraError) as error:
         click.echo(f"zmon: {error}", err=True)
         sys.exit(MISSING if isinstance(error, MissingExtraError) else WRONG)
+    except StoreError as error:
+        click.echo(f"zmon: {error}", err=True)
+        sys.exit(FAILED)
     raise AssertionError("click ends the process")

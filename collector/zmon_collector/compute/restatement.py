@@ -6,6 +6,7 @@ thread, and accumulated on the history's thread.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,6 +27,8 @@ from zmon_collector.storage.database import Database
 from zmon_collector.storage.label_join import label_rows
 from zmon_collector.storage.restatement_queue import Place, RestatementPiece, RestatementTarget
 from zmon_collector.telemetry import Telemetry
+
+log = logging.getLogger("zmon.collector")
 
 EVERY = 1.0  # seconds between two checks while nothing is due
 PAUSE = 2.0  # times as long as a slice took, before the next: others need the history and the interpreter as well
@@ -71,7 +74,13 @@ class Restater:
         if not self._busy and mono >= self._next:
             self._busy, self._requested = True, mono
             place, now = self._place, self._wall()
-            self._database.submit(lambda connection: restatement_queue.read(place, now, connection), self._restate)
+            self._database.submit(
+                lambda connection: restatement_queue.read(place, now, connection), self._restate, failed=self._give_up
+            )
+
+    def _give_up(self, error: Exception) -> None:
+        log.error("windows cannot be restated: %s", error)
+        self._restate(([], None))
 
     def _restate(self, slices: tuple[list[RestatementPiece], Place | None]) -> None:
         pieces, self._place = slices

@@ -7,6 +7,7 @@ after its transaction is on disk; acknowledgements to publishers hang on that.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sqlite3
 import threading
@@ -16,15 +17,17 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from zmon.errors import ConfigurationError
-from zmon_collector.storage import schema
-from zmon_collector.storage.integrity import set_aside
+from zmon.backoff import Backoff
+from zmon.errors import ZmonError
+from zmon_collector.storage import schema, store_file
+from zmon_collector.storage.store_file import StoreFile
 from zmon_collector.telemetry import Telemetry
 
 log = logging.getLogger("zmon.collector")
 
+T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], Any]
 
 GROUP_BYTES = 8 * 2**20  # a transaction takes no more jobs once it holds this many bytes
@@ -34,15 +37,26 @@ GROUP_JOBS = 256
 SLICE = 0.008
 FREE_BYTES = 64 * 2**20  # free pages kept in the file for reuse
 FULL_WAIT = 0.5  # seconds between tries while the disk is full
-MOST_DAMAGED = 3  # damaged files kept
+FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0  # seconds between tries while the disk fails
+DISK_PATIENCE = 10.0  # seconds in which a disk may fail; then the process ends, so that somebody looks
+OWN_ERRORS = ("SQLITE_TOOBIG", "SQLITE_CONSTRAINT", "SQLITE_MISMATCH", "SQLITE_RANGE", "SQLITE_ERROR")  # of one job
 
 
 @dataclass(slots=True)
 class _Job:
     work: Work | None = None
     done: Callable[[Any], None] | None = None
-    failed: Callable[[Exception], None] | None = None  # for a caller that waits; else an exception breaks the database
+    failed: Callable[[Exception], None] | None = None  # without it, an exception of `work` breaks the database
     nbytes: int = 0
+
+    def fail(self, error: Exception) -> None:
+        """Tell a caller that wants to know that the job is not on disk."""
+        if self.failed is not None:
+            self.failed(error)
+
+
+class StoreError(ZmonError):
+    """The database has ended, and with it what was submitted."""
 
 
 class Database:
@@ -61,38 +75,21 @@ class Database:
         self.full = False  # the disk is full: nothing is committed, so nothing is acknowledged
         self.broken = ""  # why it cannot continue; the process must end
         self.pending_bytes = 0
-        self.damaged_files: list[str] = []  # set aside, at the start or later
         self.used_bytes = 0
         self.beat = time.monotonic()  # when the thread last did something, or looked for something to do
+        self._file = StoreFile(path, telemetry, self._alive)
         self._telemetry = telemetry
         self._changed = changed
         self._jobs: deque[_Job] = deque()
         self._deletions: deque[tuple[int, int]] = deque()  # (window, turn up to which its chunks go)
         self._ready = threading.Condition()
-        self._closing = False
+        self._closing = self._ended = False
         self._connection: sqlite3.Connection
         self._thread = threading.Thread(target=self._run, name="zmon-store", daemon=True)
 
-    # --- opening -----------------------------------------------------------------------------------------------------
-
     def open(self) -> None:
-        """Open the file; set a damaged one aside and start with an empty one.
-
-        Raises
-        ------
-        ConfigurationError
-            When another collector has it open, a newer release wrote it, or the folder cannot be written.
-        """
-        try:
-            self._connection = self._connect()
-        except sqlite3.DatabaseError as error:
-            if not _damaged(error):
-                raise self._refused(error) from None
-            self._set_aside(str(error))
-            try:
-                self._connection = self._connect()
-            except sqlite3.Error as again:
-                raise self._refused(again) from None
+        """Open the file; ConfigurationError as `StoreFile.open` raises it."""
+        self._connection = self._file.open()
         self._measure()
 
     def start(self) -> None:
@@ -102,76 +99,45 @@ class Database:
         """Return whether the thread runs."""
         return self._thread.is_alive()
 
-    def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=0.5)
-        # A damaged string must be read, and found to be damaged, rather than end the query.
-        connection.text_factory = _text
-        try:
-            version = self._version(connection)
-            if version > schema.VERSION:
-                raise ConfigurationError(
-                    f"{self.path} was written by a newer zmon (version {version} of its tables, this release reads up "
-                    f"to {schema.VERSION}); install that release, or choose another --data-dir"
-                )
-            schema.prepare(connection)
-            if not version:
-                schema.create(connection)
-                self.path.chmod(0o600)  # it holds raw rows
-            elif version < schema.VERSION:
-                schema.migrate(connection, version)
-            problems = connection.execute("PRAGMA quick_check(1)").fetchone()
-            if problems != ("ok",):
-                raise sqlite3.DatabaseError(f"malformed: {problems[0]}")
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
-    def _version(self, connection: sqlite3.Connection) -> int:
-        try:
-            return schema.version_of(connection)
-        except ValueError as error:
-            raise ConfigurationError(f"{self.path}: {error}; choose another --data-dir") from None
-
-    def _refused(self, error: sqlite3.Error) -> ConfigurationError:
-        if _name(error).startswith("SQLITE_BUSY"):
-            return ConfigurationError(
-                f"{self.path} is in use: another collector runs on this folder; stop it, or choose another --data-dir"
-            )
-        return ConfigurationError(f"{self.path} cannot be used: {error}; fix it, or choose another --data-dir")
-
-    def _set_aside(self, why: str) -> None:
-        """Keep the damaged file under another name; the collector starts with an empty one."""
-        renamed = set_aside(self.path, f"{self.path.name}.damaged-{int(time.time() * 1000)}")
-        self.damaged_files.append(renamed.name)
-        self._telemetry.count("files_set_aside")
-        log.error("%s is damaged (%s): it is set aside as %s and a new one is created; the open windows in it are lost",
-                  self.path, why, renamed.name)  # fmt: skip
-        kept = sorted(self.path.parent.glob(f"{self.path.name}.damaged-*[0-9]"))
-        for old in kept[:-MOST_DAMAGED]:
-            for suffix in ("", "-wal", "-shm"):
-                old.with_name(old.name + suffix).unlink(missing_ok=True)
+    @property
+    def damaged_files(self) -> list[str]:
+        """Names of files that were set aside."""
+        return self._file.damaged_files
 
     # --- called from any thread --------------------------------------------------------------------------------------
 
-    def submit(self, work: Work | None, done: Callable[[Any], None] | None = None, nbytes: int = 0) -> None:
+    def submit(
+        self,
+        work: Work | None,
+        done: Callable[[Any], None] | None = None,
+        nbytes: int = 0,
+        failed: Callable[[Exception], None] | None = None,
+    ) -> None:
         """Run `work` in one of the next transactions; once that is on disk, call `done` with the result of `work`.
 
-        Without `work`, `done` is called once all earlier jobs are on disk.
+        Without `work`, `done` is called once all earlier jobs are on disk. If `work` raises, or the database ends
+        before, `failed` is called; without it, an exception of `work` breaks the database.
         """
-        self._enqueue(_Job(work, done, nbytes=nbytes))
+        self._enqueue(_Job(work, done, failed, nbytes))
 
     def call(self, work: Work) -> Any:
-        """Return the result of `work` after its commit. Not for the collector's own thread, which must not wait."""
+        """Return the result of `work` after its commit, or raise. Not for the collector's own thread, which must not
+        wait."""
         answer: Future[Any] = Future()
         self._enqueue(_Job(work, answer.set_result, answer.set_exception))
-        return answer.result()
+        try:
+            return answer.result()
+        except sqlite3.Error as error:
+            raise StoreError(f"{self.path}: {error}") from error
 
     def wait(self, timeout: float) -> bool:
         """Return whether everything submitted so far was on disk within `timeout` seconds."""
-        reached = threading.Event()
-        self._enqueue(_Job(done=lambda _: reached.set()))
-        return reached.wait(timeout)
+        answer: Future[bool] = Future()
+        self._enqueue(_Job(done=lambda _: answer.set_result(True), failed=lambda _: answer.set_result(False)))
+        try:
+            return answer.result(timeout)
+        except TimeoutError:
+            return False
 
     def delete_chunks(self, window: int, through: int) -> None:
         """Delete a window's chunks of turns up to `through`, in slices, between commits."""
@@ -185,37 +151,50 @@ class Database:
             self._closing = True
             self._ready.notify()
         if self._thread.ident is None:  # never started
-            self._connection.close()
+            store_file.close(self._connection)
             return True
         self._thread.join(timeout)
         return not self._thread.is_alive()
 
     def _enqueue(self, job: _Job) -> None:
         with self._ready:
-            self._jobs.append(job)
-            self.pending_bytes += job.nbytes
-            self._ready.notify()
+            if not self._ended:
+                self._jobs.append(job)
+                self.pending_bytes += job.nbytes
+                self._ready.notify()
+                return
+        job.fail(self._ended_error())
+
+    def _ended_error(self) -> StoreError:
+        return StoreError(f"{self.path} cannot be used: {self.broken or 'it is closed'}")
 
     # --- the thread --------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
+        group: list[_Job] = []
         try:
             while not self.broken:
-                self.beat = time.monotonic()
+                self._alive()
                 group = self._next_group()
                 if group:
                     self._commit(group)
                 elif self._closing:
                     break
                 if self._deletions:
-                    self._delete_slice()
+                    self._persist(self._delete_slice)
         except Exception as error:  # noqa: BLE001 - whatever it is, acknowledge nothing more and end the process
             self._break(f"{type(error).__name__}: {error}")
         finally:
-            for job in self._jobs:
-                if job.failed is not None:
-                    job.failed(RuntimeError("the database is closed"))
-            self._connection.close()
+            with self._ready:
+                self._ended = True
+                left = [*group, *self._jobs]
+                self._jobs.clear()
+            for job in left:
+                job.fail(self._ended_error())
+            store_file.close(self._connection)
+
+    def _alive(self) -> None:
+        self.beat = time.monotonic()
 
     def _next_group(self) -> list[_Job]:
         with self._ready:
@@ -229,53 +208,74 @@ class Database:
             return group
 
     def _commit(self, group: list[_Job]) -> None:
-        tried = False
+        results = self._persist(lambda: self._transact(group))
+        while group:  # what is left here when something raises has no outcome yet
+            job, result = group.pop(0), results.pop(0)
+            if isinstance(result, Exception) and job.failed is None:
+                raise result
+            if isinstance(result, Exception):
+                job.fail(result)
+            elif job.done is not None:
+                job.done(result)
+            with self._ready:
+                self.pending_bytes -= job.nbytes
+
+    def _persist(self, attempt: Callable[[], T]) -> T:
+        """Return the result of a transaction that is on disk: tried again while the disk is full or fails."""
+        tried, pauses, reopened = False, Backoff(FIRST_PAUSE, LONGEST_PAUSE), False
+        failing_since = 0.0
         while True:
+            self._alive()
             try:
-                results = self._transact(group)
+                result = attempt()
                 break
             except sqlite3.Error as error:
                 self._roll_back()
-                if _damaged(error):  # the process ends, and the next start finds an empty file
-                    self._connection.close()
-                    self._set_aside(str(error))
-                    self._connection = self._connect()
-                if _name(error) != "SQLITE_FULL":
+                if store_file.is_damage(error) and not reopened:
+                    # Perhaps the disk failed for a moment. Else the process ends: what is acknowledged from now on
+                    # might not be kept, and the next start finds an empty file.
+                    self._connection, reopened = self._file.reopen(self._connection), True
+                elif store_file.is_disk_error(error):
+                    failing_since = failing_since or time.monotonic()
+                    if time.monotonic() - failing_since > DISK_PATIENCE:
+                        raise
+                    self._note_disk_error(error)
+                    time.sleep(pauses.next())
+                elif store_file.name_of(error) != "SQLITE_FULL":
                     raise
-                if not tried and self._truncate_log():
+                elif not tried and self._truncate_log():
                     tried = True
-                    continue
-                self._set_full(True)
-                if self._closing:
-                    raise
-                time.sleep(FULL_WAIT)
-                tried = False
+                else:
+                    self._set_full(True)
+                    if self._closing:
+                        raise
+                    time.sleep(FULL_WAIT)
+                    tried = False
         self._set_full(False)
-        for job, result in zip(group, results, strict=True):
-            if isinstance(result, Exception):
-                if job.failed is None:
-                    raise result
-                job.failed(result)
-            elif job.done is not None:
-                job.done(result)
-        with self._ready:
-            self.pending_bytes -= sum(job.nbytes for job in group)
+        return result
+
+    def _note_disk_error(self, error: sqlite3.Error) -> None:
+        self._telemetry.count("disk_errors")
+        log.warning("the disk of %s fails (%s); trying again, and nothing is acknowledged meanwhile", self.path, error)
 
     def _transact(self, group: list[_Job]) -> list[Any]:
+        """Run the group's jobs in one transaction; return their results, an exception for one that failed by itself."""
         if all(job.work is None for job in group):
             return [None] * len(group)
         results: list[Any] = []
         self._connection.execute("BEGIN IMMEDIATE")
         for job in group:
+            self._alive()
             if job.work is None:
                 results.append(None)
                 continue
             self._connection.execute("SAVEPOINT job")
             try:
                 results.append(job.work(self._connection))
-            except sqlite3.Error:
-                raise
-            except Exception as error:  # noqa: BLE001 - a failed job must not undo the others of its group
+            except Exception as error:
+                if not _is_its_own(error):
+                    raise
+                # A failed job must not undo the others of its group.
                 self._connection.execute("ROLLBACK TO job")
                 results.append(error)
             self._connection.execute("RELEASE job")
@@ -293,7 +293,8 @@ class Database:
 
     def _roll_back(self) -> None:
         if self._connection.in_transaction:
-            self._connection.execute("ROLLBACK")
+            with contextlib.suppress(sqlite3.Error):  # SQLite rolled back by itself, or opens the file again
+                self._connection.execute("ROLLBACK")
 
     def _measure(self) -> None:
         (pages,) = self._connection.execute("PRAGMA page_count").fetchone()
@@ -312,7 +313,7 @@ class Database:
 
     def _break(self, why: str) -> None:
         self.broken = why
-        log.error("%s cannot be written: %s; the collector stops", self.path, why)
+        log.error("%s cannot be used: %s; the collector stops", self.path, why)
         self._changed()
 
     def _delete_slice(self) -> None:
@@ -341,19 +342,12 @@ class Database:
                         self._deletions.append((window, through))  # come back until enough is returned
         except sqlite3.Error as error:
             self._roll_back()
-            if _name(error) != "SQLITE_FULL":
+            if store_file.name_of(error) != "SQLITE_FULL":
                 raise
             time.sleep(FULL_WAIT)
 
 
-def _text(raw: bytes) -> str:
-    return raw.decode("utf-8", "replace")
-
-
-def _name(error: sqlite3.Error) -> str:
-    return getattr(error, "sqlite_errorname", "") or ""
-
-
-def _damaged(error: sqlite3.Error) -> bool:
-    text = str(error)
-    return _name(error) in ("SQLITE_CORRUPT", "SQLITE_NOTADB") or "malformed" in text or "not a database" in text
+def _is_its_own(error: Exception) -> bool:
+    """Return whether an error is that of one job: its data, its code, a row above SQLite's limit. Not the disk's."""
+    name = store_file.name_of(error)
+    return not isinstance(error, sqlite3.Error) or not name or name.startswith(OWN_ERRORS)

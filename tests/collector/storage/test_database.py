@@ -21,7 +21,7 @@ from zmon_collector.compute.sample import Sample
 from zmon_collector.delivery import report_codec
 from zmon_collector.delivery.dead_letters import DeadLetters
 from zmon_collector.delivery.outbox import Outbox
-from zmon_collector.storage import chunk_codec, integrity
+from zmon_collector.storage import chunk_codec, integrity, store_file
 from zmon_collector.storage import schema as tables
 from zmon_collector.storage.chunk_codec import ChunkRecord
 from zmon_collector.storage.database import Database
@@ -142,7 +142,8 @@ def test_a_report_comes_back() -> None:
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
+def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(store_file, "PAUSES", (0.0, 0.0, 0.0))
     return tmp_path / "state.sqlite"
 
 

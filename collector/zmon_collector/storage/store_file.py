@@ -1,0 +1,165 @@
+"""The file state.sqlite: opened and migrated, read again when the disk fails for a moment, set aside when damaged."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from zmon.errors import ConfigurationError
+from zmon_collector.storage import schema
+from zmon_collector.storage.integrity import set_aside
+from zmon_collector.telemetry import Telemetry
+
+log = logging.getLogger("zmon.collector")
+
+# A disk that fails for a second gives errors, or pages that look damaged. So a file is called damaged only after it was
+# found to be so each time, over some seconds.
+PAUSES = (0.2, 0.8, 2.0)  # seconds between the tries
+MOST_BLOB = 256 * 2**20  # bytes of a row; SQLite breaks at a gigabyte, in whatever transaction that happens
+MOST_DAMAGED = 3  # damaged files kept
+STEPS = 100_000  # of SQLite's machine between two signs of life, some milliseconds
+
+
+class StoreFile:
+    """Opens connections to state.sqlite.
+
+    Parameters
+    ----------
+    path : Path
+    telemetry : Telemetry
+    alive : callable
+        Called from time to time while a long statement runs or a try is awaited.
+    """
+
+    def __init__(self, path: Path, telemetry: Telemetry, alive: Callable[[], None] = lambda: None) -> None:
+        self.path = path
+        self.damaged_files: list[str] = []  # set aside, at the start or later
+        self._telemetry = telemetry
+        self._alive = alive
+
+    def open(self) -> sqlite3.Connection:
+        """Open the file; set a damaged one aside and start with an empty one.
+
+        Raises
+        ------
+        ConfigurationError
+            When another collector has it open, a newer release wrote it, or the folder cannot be written.
+        """
+        try:
+            return self._connect_patiently()
+        except sqlite3.Error as error:
+            if not is_damage(error):
+                raise self._refused(error) from None
+            self._set_aside(str(error))
+            try:
+                return self._connect()
+            except sqlite3.Error as again:
+                raise self._refused(again) from None
+
+    def reopen(self, connection: sqlite3.Connection) -> sqlite3.Connection:
+        """Open the file again, in which damage was found; set it aside if it is found again, and raise the error."""
+        close(connection)
+        try:
+            return self._connect_patiently()
+        except sqlite3.Error as error:
+            if is_damage(error):
+                self._set_aside(str(error))
+                close(self._connect())
+            raise
+
+    def _connect_patiently(self) -> sqlite3.Connection:
+        """Connect, and try again while the disk gives errors or pages that are damaged."""
+        for pause in PAUSES:
+            try:
+                return self._connect()
+            except sqlite3.Error as error:
+                if not (is_damage(error) or is_disk_error(error)):
+                    raise
+                log.warning("%s cannot be read (%s); trying again", self.path, error)
+                self._telemetry.count("disk_errors")
+                self._alive()
+                time.sleep(pause)
+        return self._connect()
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=0.5)
+        # A damaged string must be read, and found to be damaged, rather than end the query.
+        connection.text_factory = _text
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MOST_BLOB)
+        connection.set_progress_handler(self._alive, STEPS)
+        try:
+            version = self._version(connection)
+            if version > schema.VERSION:
+                raise ConfigurationError(
+                    f"{self.path} was written by a newer zmon (version {version} of its tables, this release reads up "
+                    f"to {schema.VERSION}); install that release, or choose another --data-dir"
+                )
+            schema.prepare(connection)
+            if not version:
+                schema.create(connection)
+                self.path.chmod(0o600)  # it holds raw rows
+            elif version < schema.VERSION:
+                schema.migrate(connection, version)
+            problems = connection.execute("PRAGMA quick_check(1)").fetchone()
+            if problems != ("ok",):
+                raise sqlite3.DatabaseError(f"malformed: {problems[0]}")
+        except BaseException:
+            close(connection)
+            raise
+        return connection
+
+    def _version(self, connection: sqlite3.Connection) -> int:
+        try:
+            return schema.version_of(connection)
+        except ValueError as error:
+            raise ConfigurationError(f"{self.path}: {error}; choose another --data-dir") from None
+
+    def _refused(self, error: sqlite3.Error) -> ConfigurationError:
+        if name_of(error).startswith("SQLITE_BUSY"):
+            return ConfigurationError(
+                f"{self.path} is in use: another collector runs on this folder; stop it, or choose another --data-dir"
+            )
+        return ConfigurationError(f"{self.path} cannot be used: {error}; fix it, or choose another --data-dir")
+
+    def _set_aside(self, why: str) -> None:
+        """Keep the damaged file under another name; the collector starts with an empty one."""
+        renamed = set_aside(self.path, f"{self.path.name}.damaged-{int(time.time() * 1000)}")
+        self.damaged_files.append(renamed.name)
+        self._telemetry.count("files_set_aside")
+        log.error("%s is damaged (%s): it is set aside as %s and a new one is created; the open windows in it are lost",
+                  self.path, why, renamed.name)  # fmt: skip
+        kept = sorted(self.path.parent.glob(f"{self.path.name}.damaged-*[0-9]"))
+        for old in kept[:-MOST_DAMAGED]:
+            for suffix in ("", "-wal", "-shm"):
+                old.with_name(old.name + suffix).unlink(missing_ok=True)
+
+
+def close(connection: sqlite3.Connection) -> None:
+    """Close a connection whose disk may fail: what is not written then is in the log, for the next start."""
+    try:
+        connection.close()
+    except sqlite3.Error as error:
+        log.warning("state.sqlite was not closed cleanly: %s", error)
+
+
+def name_of(error: BaseException) -> str:
+    """Return SQLite's name of an error, such as SQLITE_FULL; empty if it has none."""
+    return getattr(error, "sqlite_errorname", "") or ""
+
+
+def is_damage(error: BaseException) -> bool:
+    """Return whether the file was found to be damaged."""
+    text = str(error)
+    return name_of(error) in ("SQLITE_CORRUPT", "SQLITE_NOTADB") or "malformed" in text or "not a database" in text
+
+
+def is_disk_error(error: BaseException) -> bool:
+    """Return whether the disk failed, which may pass."""
+    return name_of(error).startswith("SQLITE_IOERR")
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "replace")

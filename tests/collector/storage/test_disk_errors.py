@@ -1,0 +1,249 @@
+"""Every job of the database has an outcome, whatever the disk does; what can be read again is not called damaged."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from zmon_collector.storage import database as module
+from zmon_collector.storage import journal, store_file
+from zmon_collector.storage.database import Database, StoreError
+from zmon_collector.telemetry import Telemetry
+
+from tests.support.disks import FailingDisk, failing_disk
+from tests.support.waiting import PATIENCE, until
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[FailingDisk]:
+    with failing_disk(monkeypatch) as disk:
+        yield disk
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state.sqlite"
+
+
+def opened(path: Path) -> Database:
+    database = Database(path, Telemetry())
+    database.open()
+    database.start()
+    return database
+
+
+def put(number: int) -> Any:
+    return lambda connection: connection.execute("INSERT INTO heard (model, version) VALUES ('m', ?)", (str(number),))
+
+
+def stored(database: Database) -> set[int]:
+    return {int(each) for (each,) in database.call(lambda c: c.execute("SELECT version FROM heard").fetchall())}
+
+
+def outcome_of(database: Database, work: Any) -> tuple[str, Any]:
+    """What a job that was submitted came to; a test that waits for ever says so."""
+    outcomes: list[tuple[str, Any]] = []
+    database.submit(
+        work, lambda result: outcomes.append(("done", result)), failed=lambda error: outcomes.append(("failed", error))
+    )
+    until(lambda: outcomes, what="the job's outcome")
+    return outcomes[0]
+
+
+FATAL = ["SQLITE_CORRUPT", "SQLITE_NOMEM", "SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_IOERR_READ"]
+
+
+@pytest.mark.parametrize("where", ["BEGIN", "SAVEPOINT", "FROM streams", "RELEASE", "COMMIT"])
+@pytest.mark.parametrize("name", FATAL)
+def test_an_error_in_the_first_group_ends_the_start_with_it(
+    name: str, where: str, disk: FailingDisk, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "DISK_PATIENCE", 0.0)
+    database = Database(path, Telemetry())
+    database.open()
+    disk.fail(name, 10**6, where)
+    database.start()
+    raised: list[BaseException] = []
+
+    def restore() -> None:
+        try:
+            database.call(journal.load)
+        except StoreError as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=restore, daemon=True)
+    thread.start()
+    thread.join(PATIENCE)
+    assert raised, "the caller waits for ever"
+    assert str(path) in str(raised[0])
+    assert database.broken
+    assert database.close(60)
+
+
+def test_a_start_that_the_database_refuses_says_why_and_exits_with_1(path: Path) -> None:
+    database = opened(path)
+    database.call(lambda connection: connection.execute("DROP TABLE streams"))
+    assert database.close(60)
+    ended = subprocess.run(
+        [sys.executable, "-m", "zmon_collector", "collect", "--no-web", "--data-dir", path.parent],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE,
+    )
+    assert ended.returncode == 1
+    assert f"zmon: {path}: no such table: streams" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize("how", ["call", "submit", "wait"])
+def test_what_comes_after_the_end_of_the_thread_fails_at_once(how: str, disk: FailingDisk, path: Path) -> None:
+    database = opened(path)
+    disk.fail("SQLITE_NOMEM", 10**6, "COMMIT")
+    database.submit(put(1))
+    until(lambda: database.broken, what="the end")
+    if how == "call":
+        with pytest.raises(StoreError, match="SQLITE_NOMEM"):
+            database.call(put(2))
+    elif how == "submit":
+        assert outcome_of(database, put(2))[0] == "failed"
+    else:
+        assert not database.wait(PATIENCE)
+
+
+def test_all_that_were_queued_behind_a_fatal_error_are_told(disk: FailingDisk, path: Path) -> None:
+    database = Database(path, Telemetry())
+    database.open()
+    disk.fail("SQLITE_NOMEM", 10**6, "COMMIT")
+    failed: list[Exception] = []
+    for number in range(2 * module.GROUP_JOBS):
+        database.submit(put(number), failed=failed.append)
+    database.start()
+    until(lambda: len(failed) == 2 * module.GROUP_JOBS, what="their outcomes")
+    assert {type(error) for error in failed} == {StoreError}
+
+
+def test_a_callback_that_raises_ends_the_database_and_leaves_nobody_waiting(path: Path) -> None:
+    database = Database(path, Telemetry())
+    database.open()
+
+    def wrong(_: Any) -> None:
+        raise KeyError("mine")
+
+    failed: list[Exception] = []
+    database.submit(put(1), wrong)
+    database.submit(put(2), failed=failed.append)
+    database.start()
+    until(lambda: failed, what="the outcome of the other")
+    assert "mine" in database.broken
+
+
+def test_a_row_above_the_bound_fails_its_job_only(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_file, "MOST_BLOB", 2**20)
+    database = opened(path)
+    big = bytes(2**20 + 1)
+    database.submit(put(1))
+    kind, error = outcome_of(database, lambda c: journal.write_checkpoint(1, 1, big, c))
+    assert kind == "failed" and isinstance(error, sqlite3.Error)
+    kind, _ = outcome_of(database, lambda c: journal.write_closed(1, ("m", ""), {("plugin", None): big}, c))
+    assert kind == "failed"
+    with pytest.raises(StoreError, match="too big"):
+        database.call(lambda c: c.execute("INSERT INTO reports (sequence, data) VALUES (1, ?)", (big,)))
+    database.submit(put(2))
+    assert stored(database) == {1, 2}
+    assert not database.broken
+    assert database.close(60)
+
+
+@pytest.mark.parametrize("where", ["BEGIN", "INSERT", "COMMIT", "DELETE"])
+@pytest.mark.parametrize("name", ["SQLITE_IOERR_READ", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_FSYNC"])
+def test_a_burst_of_disk_errors_costs_nothing(
+    name: str, where: str, disk: FailingDisk, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "FIRST_PAUSE", 0.001)
+    database = opened(path)
+    disk.fail(name, 4, where)
+    for number in range(3):
+        database.call(put(number))
+    database.delete_chunks(1, 1)
+    until(lambda: disk.failures == 4, what="the burst")
+    assert stored(database) == {0, 1, 2}
+    assert not database.broken
+    assert database.close(60)
+
+
+@pytest.mark.parametrize("name", ["SQLITE_IOERR_READ", "SQLITE_CORRUPT", "SQLITE_NOTADB"])
+@pytest.mark.parametrize("where", ["user_version", "quick_check", "journal_mode"])
+def test_a_start_reads_again_before_it_sets_a_file_aside(name: str, where: str, disk: FailingDisk, path: Path) -> None:
+    database = opened(path)
+    database.call(put(1))
+    assert database.close(60)
+    disk.fail(name, len(store_file.PAUSES), where)
+    database = opened(path)
+    assert disk.failures == len(store_file.PAUSES)
+    assert database.damaged_files == []
+    assert stored(database) == {1}
+    assert database.close(60)
+
+
+@pytest.mark.parametrize("where", ["BEGIN", "FROM heard", "COMMIT"])
+def test_damage_that_is_gone_when_it_is_read_again_costs_nothing(where: str, disk: FailingDisk, path: Path) -> None:
+    database = opened(path)
+    database.call(put(1))
+    disk.fail("SQLITE_CORRUPT", 1, where)
+    assert stored(database) == {1}
+    assert disk.failures == 1
+    assert database.damaged_files == []
+    assert database.close(60)
+
+
+def test_damage_that_stays_sets_the_file_aside_and_ends_the_database(disk: FailingDisk, path: Path) -> None:
+    database = opened(path)
+    database.call(put(1))
+    healthy = disk.fault
+    disk.fault = lambda statement: (
+        "SQLITE_CORRUPT" if statement != "PRAGMA page_count" and path.stat().st_ino == inode else None
+    )
+    inode = path.stat().st_ino
+    with pytest.raises(StoreError):
+        database.call(put(2))
+    assert database.broken and len(database.damaged_files) == 1
+    disk.fault = healthy
+    database = opened(path)
+    assert stored(database) == set()
+    assert database.close(60)
+
+
+def test_the_beat_goes_on_while_nothing_is_to_do_and_while_the_disk_fails(disk: FailingDisk, path: Path) -> None:
+    database = opened(path)
+    for _ in range(2):
+        before = database.beat
+        until(lambda before=before: database.beat > before, what="a beat while idle")
+    disk.fail("SQLITE_FULL", 3, "COMMIT")
+    database.submit(put(1))
+    until(lambda: database.full, what="a full disk")
+    before = database.beat
+    until(lambda: database.beat > before, what="a beat while the disk is full")
+    assert database.close(60)
+
+
+def test_the_beat_goes_on_within_a_long_statement(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_file, "STEPS", 1000)
+    database = opened(path)
+    beats: set[float] = set()
+
+    def work(connection: sqlite3.Connection) -> None:
+        connection.create_function("look", 0, lambda: beats.add(database.beat))
+        connection.execute(
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 9999) SELECT count(look()) FROM n"
+        ).fetchall()
+
+    database.call(work)
+    assert len(beats) > 2
+    assert database.close(60)
