@@ -15,6 +15,19 @@ _NOTEWORTHY = {  # counters that an operator should know about once they are not
     "chunks_damaged": "damaged rows were found in the journal and count as lost",
 }
 LONG_PAUSE = 10.0  # seconds without accepting rows, after which an operator should look
+_LOST = {  # what damaged rows of state.sqlite have cost, by table
+    "streams": "positions of publishers, which go on after the last row that was acknowledged to them",
+    "windows": "open windows, whose rows count as lost",
+    "schemas": "columns of open windows; rows that need them count as lost",
+    "tallies": "counts of late, lost, rejected and sampled out rows",
+    "spans": "closed stretches of time; rows before the open windows count as late",
+    "periods": "the lengths of windows before a change",
+    "tags": "tags of agents",
+    "memory": "what metrics keep from window to window, learned references included",
+    "cursors": "how far a sink has read; it gets the queued reports again",
+    "alerts": "the state of alerts",
+    "predictions": "predictions that waited for their labels",
+}
 _INTERNAL = {
     "plugins",
     "disk_full",
@@ -114,11 +127,22 @@ class HealthReport:
         for kind in ("metric", "plugin"):
             failing = [row for row in self.plugins if row["kind"] == kind and row["state"] != "ok"]
             problems += [f"{kind} {row['name']} is {row['state']}{_places(row)}: {row['error']}" for row in failing]
+        problems += _damage(self.counters)
         counted = {key.partition("{")[0] for key, count in self.counters.items() if count}
         return problems + [text for counter, text in _NOTEWORTHY.items() if counter in counted]
 
 
 GAUGES: Mapping[str, str] = {key.name: key.metadata["gauge"] for key in fields(HealthReport) if key.metadata}
+
+
+def _damage(counters: Mapping[str, int]) -> list[str]:
+    """Return what damaged rows of state.sqlite have cost, a sentence for each table."""
+    prefix = "state_rows_damaged{"
+    damaged = {key[len(prefix) : -1]: count for key, count in counters.items() if key.startswith(prefix) and count}
+    return [
+        f"damaged rows were found in state.sqlite and dropped, {count} of {table}: {_LOST.get(table, 'its rows')}"
+        for table, count in damaged.items()
+    ]
 
 
 def _places(row: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ from zmon_collector.storage import schema
 def in_memory(**options: Any) -> sqlite3.Connection:
     """An empty database with all tables."""
     connection = sqlite3.connect(":memory:", isolation_level=None, **options)
+    connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
     schema.create(connection)
     return connection
 

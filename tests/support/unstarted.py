@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,32 @@ def messages(
     described = {"first": first, "rows": rows, "base": first, "arrays": arrays, **header}
     batch = wire.encode_batch(topic, stream=stream, schema=wire.schema_hash(body), buffers=buffers, **described)
     return [wire.encode_schema_message(topic, stream, body), [bytes(frame) for frame in batch]]
+
+
+class Direct:
+    """The database of a run that was killed, read at once."""
+
+    def __init__(self, killed: Table) -> None:
+        self._disk = killed.disk
+
+    def submit(self, work: Callable[[Any], Any], done: Callable[[Any], None]) -> None:
+        done(work(self._disk))
+
+    def delete_chunks(self, window: int, through: int) -> None:
+        pass
+
+
+def restarted(killed: Table, table: Table) -> Table:
+    """Replay in `table` what another left."""
+    database: Any = Direct(killed)
+    table.disk = killed.disk
+    state = journal.load(killed.disk)
+    table.ingestor.store_id = state.store_id
+    recovery = Recovery(state, table.ingestor, database, lambda: None)
+    recovery.restore(table.now)
+    while not recovery.finished:
+        recovery.advance()
+    return table
 
 
 class Table:

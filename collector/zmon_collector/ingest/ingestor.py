@@ -64,6 +64,7 @@ class Ingestor:
         self.unreported: dict[int, UnreportedWindow] = {}
         self.numbers = count(1)
         self.store_id = token_bytes(8)  # sent with acknowledgements; replaced by the id of the journal, if there is one
+        self.settled_rows: dict[bytes, int] = {}  # the last journaled row of streams whose position was lost
         self.turn = Turn(1)
         self.telemetry = telemetry
         self.engine = engine
@@ -160,6 +161,8 @@ class Ingestor:
         return False
 
     def _register(self, stream: bytes, topic: Topic, position: StreamPosition, now: Now) -> Session:
+        position.row = max(position.row, self.settled_rows.pop(stream, 0))
+        position.issued = max(position.issued, position.row)
         return self.sessions.register(stream, topic, position, self.config.limits.streams, now)
 
     def _admit(self, topic: Topic, now: Now) -> tuple[ModelState, str]:

@@ -20,12 +20,11 @@ from functools import partial
 from itertools import count
 from typing import Any
 
-import msgpack
-
 from zmon.batch import Batch
 from zmon_collector.compute import checkpoint_codec
 from zmon_collector.compute.accumulate import AgentRows
 from zmon_collector.compute.sample import stream_seed
+from zmon_collector.ingest.damage import settle_damage
 from zmon_collector.ingest.ingestor import Ingestor
 from zmon_collector.ingest.model_state import ModelState
 from zmon_collector.ingest.row_placement import UnreportedWindow
@@ -85,7 +84,8 @@ class Recovery:
     def restore(self, now: Now) -> None:
         """Restore positions, agents, open windows and the memory of metrics; everything but the rows."""
         state, ingestor = self._state, self._ingestor
-        ingestor.numbers = count(max([0, *(row.number for row in state.windows), *state.leftovers]) + 1)
+        numbers = [*(row.number for row in state.windows), *(number for number, *_ in state.counts), *state.leftovers]
+        ingestor.numbers = count(max([0, *numbers]) + 1)
         self._restore_models(now)
         for row in sorted(state.streams, key=lambda row: row.heard):
             session = ingestor.sessions.restore(row, self._ended - row.heard, now)
@@ -107,6 +107,7 @@ class Recovery:
                 self._model(model, version).tags[agent] = tags
             elif number in windows:
                 windows[number].tags[agent] = tags
+        settle_damage(state, ingestor, now)
         last_seen = {(model, version): wall for model, version, wall in state.heard}
         for key, restored in ingestor.models.items():
             restored.windows.change_rules(ingestor.policies.of(key[0]).rules)  # windows of the earlier run keep theirs
@@ -160,7 +161,7 @@ class Recovery:
         if kept is not None:
             try:
                 self._engine.restore(model, window, checkpoint_codec.decode(unseal(*kept), window.schema))
-            except (ValueError, TypeError, KeyError) as error:
+            except Exception as error:  # noqa: BLE001 - damaged bytes may raise anything
                 log.error(
                     "the checkpoint of a window of model %r is damaged; its rows count as lost: %s", row.model, error
                 )
@@ -208,9 +209,11 @@ class Recovery:
 
         def work(connection: sqlite3.Connection) -> list[ChunkRecord] | ValueError:
             try:
-                return journal.read_chunk(chunk.id, connection)
-            except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
-                return ValueError(str(error))
+                return journal.read_chunk(chunk.id, chunk.window, connection)
+            except sqlite3.Error:
+                raise
+            except Exception as error:  # noqa: BLE001 - damaged bytes may raise anything
+                return ValueError(f"{type(error).__name__}: {error}")
 
         self._database.submit(work, self._take(self._arrived))
 
@@ -253,8 +256,14 @@ class Recovery:
         """Count received rows that the engine did not get as lost; close a window that was closing."""
         model = (row.model, row.version)
         present = self._engine.rows(model, window)
+        if "tallies" in self._state.damaged:
+            for agent in present:
+                self._model(*model).windows.include_agent(window, agent)
         for agent, tally in window.tallies.items():
             missing = tally.received - present.get(agent, 0)
+            if missing < 0 and "tallies" in self._state.damaged:  # its counts are lost; its rows are here
+                tally.received -= missing
+                self._model(*model).windows.changes.counts.add((row.number, agent))
             if missing > 0:
                 tally.received -= missing
                 tally.lost += missing

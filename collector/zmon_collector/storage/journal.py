@@ -5,6 +5,7 @@ Rows are split by window and settled (late, lost, rejected) before they come her
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
@@ -13,7 +14,7 @@ from typing import Any, NamedTuple
 
 import msgpack
 
-from zmon._wire.frames import decode_schema, schema_hash
+from zmon._wire.frames import Topic, decode_schema, schema_hash
 from zmon.batch import Schema
 from zmon.state import unpack_state
 from zmon_collector.storage import chunk_codec, label_join
@@ -196,6 +197,7 @@ class JournalState:
     label_owners: list[LabelOwner] = field(default_factory=list)
     leftovers: list[int] = field(default_factory=list)  # closed windows whose rows are not deleted yet
     damaged: DamagedRows = field(default_factory=dict)
+    settled_rows: dict[bytes, int] = field(default_factory=dict)  # by stream whose position is lost: its last row here
 
     @property
     def newest(self) -> float:
@@ -204,15 +206,15 @@ class JournalState:
 
 
 def load(connection: sqlite3.Connection) -> JournalState:
-    """Read everything but the rows."""
+    """Read everything but the rows; drop what is damaged."""
     rows = connection.execute
     damaged: DamagedRows = {}
     OWNERS.read(_owner, damaged, connection)
     state = JournalState(
         store_id=rows("SELECT name FROM store").fetchone()[0],
-        streams=STREAMS.read(StreamRow, damaged, connection),
         windows=WINDOWS.read(_window, damaged, connection, CLOSED_FIRST),
         contracts=dict(CONTRACTS.read(_as_tuple, damaged, connection)),
+        streams=STREAMS.read(StreamRow, damaged, connection, unsealed=_check_stream),
         schemas=dict(SCHEMAS.read(_schema, damaged, connection)),
         counts=TALLIES.read(_tally, damaged, connection),
         agents=AGENTS.read(_as_tuple, damaged, connection),
@@ -228,8 +230,34 @@ def load(connection: sqlite3.Connection) -> JournalState:
     (turn,) = rows("SELECT max(turn) FROM chunks").fetchone()
     state.turn = max([turn or 0, *(window.through for window in state.windows)])
     open_windows = {window.number for window in state.windows}
+    if "windows" in damaged:
+        for table in ("schemas", "checkpoints"):
+            rows(f"DELETE FROM {table} WHERE window NOT IN (SELECT number FROM windows)")
+    if "streams" in damaged:
+        state.settled_rows = _settled_rows({row.id for row in state.streams}, connection)
+        rows("UPDATE store SET name = randomblob(8)")
+        (state.store_id,) = rows("SELECT name FROM store").fetchone()
     state.leftovers = [w for (w,) in rows("SELECT DISTINCT window FROM chunks") if w not in open_windows]
     return state
+
+
+def _settled_rows(known: set[bytes], connection: sqlite3.Connection) -> dict[bytes, int]:
+    """Return the last journaled row of each stream that is not known."""
+    last: dict[bytes, int] = {}
+    for number, window in connection.execute("SELECT id, window FROM chunks").fetchall():
+        with contextlib.suppress(ValueError, TypeError, KeyError):  # damaged, which the replay counts
+            for record in read_chunk(number, window, connection):
+                numbers = record.numbers
+                newest = numbers + record.rows - 1 if isinstance(numbers, int) else int(numbers.max(initial=0))
+                if record.stream and record.stream not in known:
+                    last[record.stream] = max(last.get(record.stream, 0), newest)
+    return last
+
+
+def _check_stream(stream: bytes, topic: bytes, row: int, issued: int, tally: bytes, *_: Any) -> None:
+    Topic.decode(topic)
+    if not isinstance(msgpack.unpackb(tally), dict) or not isinstance(stream, bytes) or not 0 <= row <= issued:
+        raise ValueError("it is not the position of a stream")
 
 
 def _window(*row: Any) -> WindowRow:
@@ -300,9 +328,9 @@ def list_chunks(windows: Sequence[WindowRow], newest: int, connection: sqlite3.C
     return sorted(found, key=lambda chunk: places[chunk.window])
 
 
-def read_chunk(number: int, connection: sqlite3.Connection) -> list[ChunkRecord]:
-    """Return the records of a chunk; ValueError when it is damaged."""
-    row = connection.execute("SELECT crc, data FROM chunks WHERE id = ?", (number,)).fetchone()
+def read_chunk(number: int, window: int, connection: sqlite3.Connection) -> list[ChunkRecord]:
+    """Return the records of a window's chunk; ValueError when it is damaged, or the index that names its window."""
+    row = connection.execute("SELECT crc, data FROM chunks WHERE id = ? AND +window = ?", (number, window)).fetchone()
     if row is None:
         raise ValueError("it is gone")
     return list(chunk_codec.decode(unseal(*row)))

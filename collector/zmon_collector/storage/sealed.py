@@ -52,16 +52,23 @@ class SealedTable:
                 connection.execute(f"UPDATE {self.name} SET crc = ? WHERE {key} = ?", (checksum(row), value))
 
     def read(
-        self, decode: Callable[..., T], damaged: DamagedRows, connection: sqlite3.Connection, order: str = ""
+        self,
+        decode: Callable[..., T],
+        damaged: DamagedRows,
+        connection: sqlite3.Connection,
+        order: str = "",
+        unsealed: Callable[..., None] = lambda *_: None,
     ) -> list[T]:
         """Return what `decode` makes of each row's columns; move damaged rows from the table to `damaged`.
 
-        A row without a checksum is of an older release, and is as good as it decodes.
+        A row without a checksum is of an older release. It is as good as it decodes, and passes `unsealed`.
         """
         sound, decoded, bad = [], [], []
         for *row, crc in connection.execute(f"SELECT {self.columns}, crc FROM {self.name} {order}"):
             try:
-                if crc is not None and crc != checksum(row):
+                if crc is None:
+                    unsealed(*row)
+                elif crc != checksum(row):
                     raise ValueError("its checksum does not match")
                 decoded.append(decode(*row))
             except Exception as error:  # noqa: BLE001 - damaged bytes may raise anything

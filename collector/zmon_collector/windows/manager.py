@@ -341,8 +341,16 @@ class WindowManager:
 
     def restore_counts(self, agent: str, tally: Tally, now: Now) -> None:
         """Restore counts that have no window yet."""
-        self.unplaced[agent] = tally
+        self.unplaced.setdefault(agent, Tally()).absorb(tally)
         self._unplaced_since = now.mono
+
+    def close_past(self) -> None:
+        """Close all time before the open windows, or up to the newest row: what was closed there is not known."""
+        newest = [agent.newest for agent in self._agents.values() if agent.newest > 0]
+        ends = [(start := self.periods.start(time)) + self.periods.length(start) for time in newest]
+        until = min(self.open, default=max(ends, default=0))
+        if until:
+            self.changes.spans += self.closed.add(0, until)
 
     def restore_agent(self, agent: str, newest: float, now: Now, silence: float = 0.0) -> None:
         """Restore an agent and the time of its newest row, `silence` seconds after it last sent rows."""

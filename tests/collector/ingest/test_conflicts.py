@@ -138,7 +138,7 @@ def test_fitted_rows_are_replayed_as_they_were_fitted(lay: Lay) -> None:
     (window,) = second.ingestor.models["m", ""].windows.open.values()
     (row,) = recovery._state.windows
     for chunk in journal.list_chunks([row], recovery._state.turn, first.disk):
-        for record in journal.read_chunk(chunk.id, first.disk):
+        for record in journal.read_chunk(chunk.id, row.number, first.disk):
             recovery.replay(record, row, window)
     assert points(second, "accuracy") == pytest.approx({"a": 2 / 3, "b": 2 / 3, None: 2 / 3})
     assert second.service.telemetry.get("lost") == 0

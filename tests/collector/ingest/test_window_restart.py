@@ -9,35 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 from zmon_collector.config.sections import MetricsSection, ModelSection
-from zmon_collector.ingest.recovery import Recovery
 from zmon_collector.storage import journal
 
-from tests.support.unstarted import AB, T0, Table
+from tests.support.unstarted import AB, T0, Table, restarted
 from zmon.batch import Schema
-
-
-class Direct:
-    """The database of a run that was killed, read at once."""
-
-    def __init__(self, table: Table) -> None:
-        self._disk = table.disk
-
-    def submit(self, work: Callable[[Any], Any], done: Callable[[Any], None]) -> None:
-        done(work(self._disk))
-
-    def delete_chunks(self, window: int, through: int) -> None:
-        pass
-
-
-def restarted(killed: Table, table: Table) -> Table:
-    """Replay in `table` what another left."""
-    database: Any = Direct(killed)
-    table.disk = killed.disk
-    recovery = Recovery(journal.load(killed.disk), table.ingestor, database, lambda: None)
-    recovery.restore(table.now)
-    while not recovery.finished:
-        recovery.advance()
-    return table
 
 
 def reload(table: Table, **models: ModelSection) -> None:
