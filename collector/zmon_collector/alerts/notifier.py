@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from zmon.backoff import Backoff
@@ -49,49 +50,95 @@ def because(alert: Mapping[str, Any]) -> str:
     return f" ({alert['why']})" if alert.get("why") else ""
 
 
+class QueuedMessage(NamedTuple):
+    """A message that waits, by its number among all of this store."""
+
+    number: int
+    message: Notification
+
+
+class MessageChanges(NamedTuple):
+    """What has come and gone: (target, number, message), and (target, number)."""
+
+    added: list[tuple[str, int, Notification]]
+    removed: list[tuple[str, int]]
+
+
 class NotificationQueues:
     """A queue for each target, with its own backoff. Pure: the clock is passed in."""
 
-    def __init__(
-        self, targets: Mapping[str, NotifySection], queues: Mapping[str, list[Notification]] | None = None
-    ) -> None:
+    def __init__(self, targets: Mapping[str, NotifySection]) -> None:
         self.targets = targets
-        self.queues: dict[str, list[Notification]] = {name: list((queues or {}).get(name, ())) for name in targets}
-        self.dropped = 0
+        self.queues: dict[str, deque[QueuedMessage]] = {name: deque() for name in targets}
+        self._number = 0
         self._retry_at: dict[str, float] = {}
         self._backoffs: dict[str, Backoff] = {}
+        self._added: dict[tuple[str, int], Notification] = {}
+        self._removed: list[tuple[str, int]] = []
+
+    def restore(self, target: str, number: int, message: Notification) -> None:
+        """Queue a message of an earlier run. If its target is gone, `replace_targets` drops it."""
+        self.queues.setdefault(target, deque()).append(QueuedMessage(number, message))
+        self._number = max(self._number, number)
 
     def replace_targets(self, targets: Mapping[str, NotifySection]) -> None:
-        """Replace the targets. Messages to those that remain stay queued."""
+        """Replace the targets. Messages to those that remain stay queued; one that changed is tried at once."""
+        for name, queue in self.queues.items():
+            if targets.get(name) != self.targets.get(name):
+                self._reset(name)
+            if name not in targets:
+                self._removed += [(name, each.number) for each in queue]
         self.targets = targets
-        self.queues = {name: self.queues.get(name, []) for name in targets}
+        self.queues = {name: self.queues.get(name, deque()) for name in targets}
 
-    def enqueue(self, message: Notification) -> None:
-        """Queue a message for every target whose `min_severity` it reaches."""
+    def enqueue(self, message: Notification) -> list[str]:
+        """Queue a message for every target whose `min_severity` it reaches; return those that lost their oldest."""
+        full = []
         for name, target in self.targets.items():
             if SEVERITIES.index(message["severity"]) >= SEVERITIES.index(target.min_severity):
-                self.queues[name].append(message)
+                self._number += 1
+                self.queues[name].append(QueuedMessage(self._number, message))
+                self._added[name, self._number] = message
                 if len(self.queues[name]) > QUEUED:
-                    del self.queues[name][0]
-                    self.dropped += 1
+                    self._removed.append((name, self.queues[name].popleft().number))
+                    full.append(name)
+        return full
 
     def due(self, wall: float) -> list[tuple[str, Notification]]:
         """Return the oldest message of each target that may be sent now."""
         return [
-            (name, queue[0]) for name, queue in self.queues.items() if queue and wall >= self._retry_at.get(name, 0.0)
+            (name, queue[0].message)
+            for name, queue in self.queues.items()
+            if queue and wall >= self._retry_at.get(name, 0.0)
         ]
 
     def remove(self, name: str, message: Notification) -> None:
         """Remove a message that was delivered or never will be."""
-        queue = self.queues.get(name, [])
-        if queue and queue[0]["key"] == message["key"]:
-            del queue[0]
-        self._retry_at.pop(name, None)
-        self._backoffs.pop(name, None)
+        queue = self.queues.get(name, deque())
+        if queue and queue[0].message["key"] == message["key"]:
+            self._removed.append((name, queue.popleft().number))
+        self._reset(name)
 
     def postpone(self, name: str, wall: float) -> None:
         """Double the wait before the next attempt."""
-        self._retry_at[name] = wall + self._backoffs.setdefault(name, Backoff(FIRST_WAIT, LONGEST_WAIT)).next()
+        if name in self.queues:  # else it was removed meanwhile
+            self._retry_at[name] = wall + self._backoffs.setdefault(name, Backoff(FIRST_WAIT, LONGEST_WAIT)).next()
+
+    def _reset(self, name: str) -> None:
+        self._retry_at.pop(name, None)
+        self._backoffs.pop(name, None)
+
+    def changes(self, *, everything: bool = False) -> MessageChanges:
+        """Return what has changed since `note_saved`, or all there is."""
+        added = dict(self._added)
+        if everything:
+            added |= {(name, each.number): each.message for name, queue in self.queues.items() for each in queue}
+        removed = set(self._removed)
+        return MessageChanges([(*key, message) for key, message in added.items() if key not in removed], self._removed)
+
+    def note_saved(self) -> None:
+        """Note that all changes are with the database."""
+        self._added, self._removed = {}, []
 
 
 def post(target: NotifySection, content: Any) -> int:
@@ -135,11 +182,20 @@ class Notifier:
         self._post = send
         self._wall = wall
         self._stop = threading.Event()
-        self._failing: set[str] = set()
+        self._failing: dict[str, str] = {}  # why, by target
         self.thread = SupervisedThread("zmon-notify", self._run, telemetry, self._stop)
 
     def start(self) -> None:
         self.thread.start()
+
+    def problems(self) -> list[str]:
+        """Return which targets take no messages. Called by any thread, without the lock."""
+        queues = self._notifications.queues
+        return [
+            f"[notify.{name}] takes no alerts ({why}), {len(queues[name])} are queued"
+            for name, why in self._failing.copy().items()
+            if queues.get(name)
+        ]
 
     def stop(self, timeout: float) -> None:
         """End the thread. Queued messages are sent by the next run."""
@@ -175,8 +231,9 @@ class Notifier:
             if finished:
                 self._save()
             if delivered:
-                self._failing.discard(name)
+                self._failing.pop(name, None)
             elif name not in self._failing:
-                self._failing.add(name)
                 outcome = "it is discarded" if finished else "it stays queued and is sent again"
                 log.warning("[notify.%s] refused an alert (%s); %s", name, why, outcome)
+            if not delivered:
+                self._failing[name] = why

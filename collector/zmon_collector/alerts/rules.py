@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 
 from zmon.contract import Point, Report
 from zmon_collector.alerts import rule_matching as matching
+from zmon_collector.alerts.alert_list import Alert, AlertList
+from zmon_collector.alerts.series_state import Key, SeriesStates, State
 from zmon_collector.config.alerting import AlertRule
 
 LEARN = 3  # windows before the trailing mean is used
 ADAPT = 60  # windows after which a lasting new level becomes the expected one
-KEPT = 200  # alerts, open and closed
-SERIES = 20_000  # whose state is kept
 MODELS = 10_000  # versions of models whose state is kept
 FORGOTTEN = 8 * 86400.0  # seconds without a report until a version is forgotten: a weekly job keeps its state
 SILENT_AFTER = 3  # windows with rows before an agent can count as silent
@@ -27,9 +27,13 @@ MISSED, QUIET = 10, 3600.0  # windows of its model, and seconds, without a value
 GRACE = 30.0  # seconds beyond its windows before a model counts as without data
 NO_MORE = "no more data"  # why an alert was closed
 
-Alert = dict[str, Any]  # plain data, as it is stored, shown and sent
-State = dict[str, Any]  # of a series or a model, plain data
-Key = tuple[str, ...]
+
+class AlertChanges(NamedTuple):
+    """What another run needs, as far as it has changed: plain data, None for what is gone."""
+
+    shared: dict[str, Any]
+    models: dict[Key, dict[str, Any] | None]
+    alerts: dict[int, Alert | None]
 
 
 class AlertEvent(NamedTuple):
@@ -63,9 +67,9 @@ class AlertTracker:
     def __init__(self, rules: Sequence[AlertRule], state: Mapping[str, Any] | None = None) -> None:
         state = state or {}
         self.sequence: int = state.get("sequence", 0)  # of the last report
-        self._number: int = state.get("number", 0)
-        self.alerts: list[Alert] = list(state.get("alerts", []))  # newest last, open ones included
-        self._series = _keyed(state.get("series", []), 4)  # by rule, model, version, member
+        self._alerts = AlertList(state.get("alerts", []))
+        self._number: int = max(state.get("number", 0), self._alerts.newest_id)
+        self._series = SeriesStates(_keyed(state.get("series", []), 4).items())  # by rule, model, version, member
         self._models = _keyed(state.get("models", []), 2)  # by model, version
         self._wall: float | None = state.get("wall")  # of the last report or look
         self._resumed = bool(state)
@@ -77,10 +81,44 @@ class AlertTracker:
             "sequence": self.sequence,
             "number": self._number,
             "wall": self._wall,
-            "alerts": self.alerts,
-            "series": [[*key, series] for key, series in self._series.items()],
+            "alerts": self._alerts.all(),
+            "series": [[*key, series] for key, series in self._series.all()],
             "models": [[*key, model] for key, model in self._models.items()],
         }
+
+    def changes(self, *, everything: bool = False) -> AlertChanges:
+        """Return what has changed since `note_saved`, or all there is."""
+        models, alerts = self._series.changed, self._alerts.changed
+        if everything:
+            models, alerts = {*models, *self._models}, {*alerts, *(alert["id"] for alert in self._alerts.all())}
+        return AlertChanges(
+            {"sequence": self.sequence, "number": self._number, "wall": self._wall},
+            {
+                key: {"model": self._models[key], "series": self._series.of(key)} if key in self._models else None
+                for key in models
+            },
+            {number: self._alerts.get(number) for number in alerts},
+        )
+
+    def note_saved(self) -> None:
+        """Note that all changes are with the database."""
+        self._series.changed.clear()
+        self._alerts.changed.clear()
+
+    @property
+    def alerts(self) -> list[Alert]:
+        """All alerts that are kept, the newest last."""
+        return self._alerts.all()
+
+    @property
+    def left_out(self) -> dict[Key, int]:
+        """Series that no rule watches for want of room, by (model, version)."""
+        return self._series.left_out
+
+    @property
+    def refused(self) -> int:
+        """Alerts that did not open, because too many are open."""
+        return self._alerts.refused
 
     def replace_rules(self, rules: Sequence[AlertRule], wall: float) -> list[AlertEvent]:
         """Replace the rules. Alerts of a rule whose name remains stay open."""
@@ -94,12 +132,11 @@ class AlertTracker:
         for rule in rules:
             if rule.when == "value":
                 self._by_what.setdefault(rule.what, []).append(rule)
-        for key in [key for key in self._series if key[0] not in self._rules]:
-            del self._series[key]
+        self._series.keep_rules(self._rules)
 
     def open(self) -> list[Alert]:
         """Return the open alerts."""
-        return [alert for alert in self.alerts if alert["state"] == "firing"]
+        return self._alerts.open()
 
     # --- windows -----------------------------------------------------------------------------------------------------
 
@@ -117,6 +154,7 @@ class AlertTracker:
             events += self._forget(next(iter(self._models)), report.window.start)
         self._models[key] = model  # moved to the end: the first has been without a report for longest
         model["seen"] = wall
+        self._series.begin(key, report.window.start)
         if rows:
             period = report.window.end - report.window.start
             model.update(heard=wall, period=period, start=max(report.window.start, model.get("start", 0)))
@@ -125,7 +163,9 @@ class AlertTracker:
         for rule, findings in self._judge_report(report, model, rows):
             events += self._apply(rule, key, findings, report.window.start)
             judged.update((rule.name, finding.member) for finding in findings)
-        return [*events, *self._drop_quiet(report, rows, judged, wall)]
+        events += self._drop_quiet(report, rows, judged, wall)
+        self._series.end(key, report.window.end - report.window.start)
+        return events
 
     def advance(self, wall: float) -> list[AlertEvent]:
         """Find models without new windows, and forget those that have had none for long."""
@@ -152,8 +192,9 @@ class AlertTracker:
         """After a restart, add the time without a collector to the times of last data: it says nothing about models."""
         if self._resumed:
             self._resumed = False
-            states = [*self._models.values(), *self._series.values()]
+            states = [*self._models.values(), *(state for _, state in self._series.all())]
             noted = [(state, name) for state in states for name in ("heard", "seen") if name in state]
+            self._series.changed.update(self._models)
             last = self._wall or max((state[name] for state, name in noted), default=wall)
             for state, name in noted:
                 state[name] += max(wall - last, 0.0)
@@ -210,7 +251,7 @@ class AlertTracker:
         this many rows.
         """
         value, member = float(point.value.value), matching.member_of(point)
-        series = self._series_state(rule, (report.model, report.version), member)
+        series = self._series.get(rule.name, (report.model, report.version), member)
         trailing: list[float] = series.setdefault("values", [])
         if len(trailing) < LEARN:
             trailing.append(value)
@@ -234,33 +275,44 @@ class AlertTracker:
 
     # --- open, keep, close -------------------------------------------------------------------------------------------
 
-    def _series_state(self, rule: AlertRule, model: Key, member: str) -> State:
-        key = (rule.name, *model, member)
-        if key not in self._series and len(self._series) >= SERIES:
-            del self._series[next(iter(self._series))]
-        return self._series.setdefault(key, {})
-
     def _apply(self, rule: AlertRule, model: Key, findings: Iterable[Finding], start: int) -> Iterator[AlertEvent]:
         """Open, change or close the alert of a rule and a model by a window's findings."""
-        alert = next((a for a in self.open() if (a["rule"], a["model"], a["version"]) == (rule.name, *model)), None)
+        alert = self._alerts.find(rule.name, model)
         opened: list[Finding] = []
         for finding in findings:
-            series = self._series_state(rule, model, finding.member)
+            held = alert is not None and finding.member in alert["members"]
+            if not finding.beyond and not held:
+                self._settle(rule, model, finding.member)
+                continue
+            series = self._series.get(rule.name, model, finding.member)
             series["beyond"] = series.get("beyond", 0) + 1 if finding.beyond else 0
             series["within"] = series.get("within", 0) + 1 if finding.within else 0
-            if alert is not None and finding.member in alert["members"]:
+            if alert is not None and held:
                 alert["members"][finding.member] = finding.text
+                self._alerts.touch(alert)
                 if series["within"] >= rule.windows:
                     del alert["members"][finding.member]
+                    self._settle(rule, model, finding.member)
             elif series["beyond"] >= rule.windows:
                 opened.append(finding)
                 series["agent"] = finding.agent
         if alert is not None:
-            alert["members"].update({finding.member: finding.text for finding in opened})
+            if opened:
+                alert["members"].update({finding.member: finding.text for finding in opened})
+                self._alerts.touch(alert)
             if not alert["members"]:
                 yield self._close(alert, start, "")
-        elif opened:
+        elif opened and self._alerts.has_room():
             yield self._open(rule, model, opened, start)
+
+    def _settle(self, rule: AlertRule, model: Key, member: str) -> None:
+        """Note that a series is neither in an alert nor about to be: only what a rule has learnt of it is kept."""
+        series = self._series.find(rule.name, model, member)
+        if series is not None:
+            if "values" in series:
+                series["beyond"] = 0
+            else:
+                self._series.drop(rule.name, model, member)
 
     def _drop_quiet(self, report: Report, rows: int, judged: set[tuple[str, str]], wall: float) -> Iterator[AlertEvent]:
         """Drop members that have had no value for long while their model, in any version, has windows.
@@ -268,13 +320,14 @@ class AlertTracker:
         In any version, because that of a canary that was rolled back has no windows at all.
         """
         start = report.window.start
-        for alert in self.open():
+        for alert in self._alerts.open_of(report.model):
             rule = self._rules.get(alert["rule"])
-            if rule is None or rule.when == "no_data" or alert["model"] != report.model:
+            if rule is None or rule.when == "no_data":
                 continue
+            key = (alert["model"], alert["version"])
             same_version = alert["version"] == report.version
             for member in list(alert["members"]):
-                series = self._series_state(rule, (alert["model"], alert["version"]), member)
+                series = self._series.get(rule.name, key, member)
                 at = series.get("at", -1)  # windows of several versions at the same time count once
                 if same_version and (
                     (rule.name, member) in judged or matching.is_few(rule, report, series.get("agent"))
@@ -285,17 +338,18 @@ class AlertTracker:
                     forgotten = same_version and rule.when == "silent"  # it judges every agent that is not forgotten
                     if forgotten or (series["missed"] >= MISSED and wall - series["heard"] >= QUIET):
                         del alert["members"][member]
-                        series["beyond"] = 0
+                        self._alerts.touch(alert)
+                        self._settle(rule, key, member)
             if not alert["members"]:
                 yield self._close(alert, start, NO_MORE)
 
     def _forget(self, key: Key, start: int) -> Iterator[AlertEvent]:
         """Drop all state of a (model, version) and close its alerts, `no_data` included."""
         del self._models[key]
-        for series in [name for name in self._series if name[1:3] == key]:
-            del self._series[series]
-        for alert in self.open():
-            if (alert["model"], alert["version"]) == key:
+        self._series.forget(key)
+        self._series.forget_turns(key)
+        for alert in self._alerts.open_of(key[0]):
+            if alert["version"] == key[1]:
                 yield self._close(alert, start, NO_MORE)
 
     def _open(self, rule: AlertRule, model: Key, opened: list[Finding], start: int) -> AlertEvent:
@@ -317,14 +371,12 @@ class AlertTracker:
             "text": f"{rule.name} of {title}{f' ({first.member})' if first.member else ''}: {first.text}{more}",
             "members": {finding.member: finding.text for finding in opened},
         }
-        self.alerts.append(alert)
-        while len(self.alerts) > KEPT:
-            closed = next((i for i, kept in enumerate(self.alerts) if kept["state"] != "firing"), 0)
-            del self.alerts[closed]
+        self._alerts.add(alert)
         return AlertEvent("opened", _copy(alert))
 
     def _close(self, alert: Alert, start: int, why: str) -> AlertEvent:
         alert.update(state="closed", until=start, members={}, why=why)
+        self._alerts.close(alert)
         return AlertEvent("closed", _copy(alert))
 
 

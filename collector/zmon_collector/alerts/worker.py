@@ -9,9 +9,11 @@ import time
 from collections.abc import Callable
 
 from zmon.contract import Report
-from zmon.state import pack_state, unpack_state
+from zmon_collector.alerts import store
+from zmon_collector.alerts.alert_list import OPEN, Alert
 from zmon_collector.alerts.notifier import NotificationQueues, Notifier, Post, because, message_of, post
-from zmon_collector.alerts.rules import Alert, AlertEvent, AlertTracker
+from zmon_collector.alerts.rules import AlertEvent, AlertTracker
+from zmon_collector.alerts.series_state import SERIES
 from zmon_collector.clock import system_time
 from zmon_collector.config import Config
 from zmon_collector.config.alerting import rules
@@ -59,6 +61,7 @@ class AlertWorker(OwnReader):
         self._notifications = NotificationQueues(config.notify)
         self._notifier = Notifier(self._notifications, self._lock, self._save, telemetry, send, wall=wall)
         self._origin = ""
+        self._unsaved = False  # all is kept in the form of an earlier release
 
     def link_to(self, page_url: str) -> None:
         """Let messages link to the live page at this address."""
@@ -67,15 +70,14 @@ class AlertWorker(OwnReader):
     def load(self, connection: sqlite3.Connection) -> None:
         """Restore the state of the last run."""
         self._origin = connection.execute("SELECT hex(name) FROM store").fetchone()[0].lower()
-        row = connection.execute("SELECT data FROM alerts WHERE name = 'state'").fetchone()
-        if row is None:
-            return
+        kept = store.load(connection, self._telemetry)
+        self._unsaved = kept.earlier
         try:
-            kept = unpack_state(row[0])
-            self._tracker = AlertTracker(rules(self._config.alerts), kept["alerts"])
-            self._notifications.queues.update(NotificationQueues(self._config.notify, kept["queues"]).queues)
+            self._tracker = AlertTracker(rules(self._config.alerts), kept.tracker)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             log.error("the stored state of alerts is damaged and was reset: %s", error)
+        for target, number, message in kept.messages:
+            self._notifications.restore(target, number, message)
 
     def start(self) -> None:
         self.reload(self._config)  # rules may have changed while no collector ran
@@ -102,6 +104,18 @@ class AlertWorker(OwnReader):
         """Return all alerts that are kept, the newest first."""
         with self._lock:
             return [{**alert, "members": dict(alert["members"])} for alert in reversed(self._tracker.alerts)]
+
+    def problem(self) -> str:
+        left_out = list(self._tracker.left_out.values())
+        problems = [super().problem(), *self._notifier.problems()]
+        if left_out:
+            problems.append(
+                f"the alert rules watch more than {SERIES:,} series: {sum(left_out):,} series of {len(left_out):,} "
+                "models are left out; narrow the rules"
+            )
+        if self._tracker.refused:
+            problems.append(f"more than {OPEN:,} alerts were open: {self._tracker.refused:,} times one did not open")
+        return "; ".join(filter(None, problems))
 
     def _run(self) -> None:
         next_check = time.monotonic() + TICK
@@ -135,12 +149,16 @@ class AlertWorker(OwnReader):
             level = logging.WARNING if event.kind == "opened" else logging.INFO
             text = event.alert["text"] + because(event.alert)
             log.log(level, "alert %s (%s): %s", event.kind, event.alert["severity"], text)
-            self._notifications.enqueue(message_of(event, self._origin))
+            for target in self._notifications.enqueue(message_of(event, self._origin)):
+                self._telemetry.count("alerts_dropped", target)
         return bool(events)
 
     def _save(self) -> None:
-        """Store state and queues together, so that an open alert is notified whatever happens to the process."""
+        """Store what has changed of alerts and queues together."""
         with self._lock:
-            data = pack_state({"alerts": self._tracker.state(), "queues": self._notifications.queues})
-        write = "INSERT OR REPLACE INTO alerts (name, data) VALUES ('state', ?)"
-        self._database.submit(lambda connection: connection.execute(write, (data,)))
+            changes = self._tracker.changes(everything=self._unsaved)
+            messages = self._notifications.changes(everything=self._unsaved)
+            store.save(changes, messages, self._database)
+            self._tracker.note_saved()
+            self._notifications.note_saved()
+            self._unsaved = False

@@ -9,7 +9,7 @@ from typing import Any
 
 from zmon.contract import Point, Report, RowCounts, Window
 from zmon.reference import Profile
-from zmon_collector.alerts.rules import Alert
+from zmon_collector.alerts.alert_list import Alert
 from zmon_collector.alerts.worker import AlertWorker
 from zmon_collector.clock import system_time
 from zmon_collector.compute.details import Details

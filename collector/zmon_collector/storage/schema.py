@@ -24,7 +24,7 @@ CREATE TABLE label_owners (owner INTEGER PRIMARY KEY, model TEXT, version TEXT, 
 CREATE TABLE label_bytes (kept INTEGER);  -- of predictions and labels_waiting together
 INSERT INTO label_bytes (kept) VALUES (0);
 CREATE TABLE restate (owner INTEGER, start INTEGER, "end" INTEGER, PRIMARY KEY (owner, start)) WITHOUT ROWID;
-CREATE TABLE alerts (name TEXT PRIMARY KEY, data BLOB) WITHOUT ROWID;  -- the state of alerts, and what is to be sent
+CREATE TABLE alerts (name TEXT PRIMARY KEY, data BLOB) WITHOUT ROWID;  -- since version 4 only what all models share
 """
 
 RESTS = """
@@ -65,6 +65,13 @@ END;
 CREATE TRIGGER refused_dropped AFTER DELETE ON refused BEGIN
     UPDATE refused_counts SET samples = samples - 1 WHERE reader = coalesce(old.reader, '');
 END;
+CREATE TABLE alert_models (       -- what the rules remember of a model and its series
+    model TEXT, version TEXT, data BLOB, crc INTEGER, PRIMARY KEY (model, version)
+) WITHOUT ROWID;
+CREATE TABLE alert_entries (id INTEGER PRIMARY KEY, data BLOB, crc INTEGER);  -- open and closed alerts
+CREATE TABLE alert_messages (     -- to be sent
+    target TEXT, number INTEGER, data BLOB, crc INTEGER, PRIMARY KEY (target, number)
+) WITHOUT ROWID;
 """
 
 TABLES = """

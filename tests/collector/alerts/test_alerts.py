@@ -449,7 +449,9 @@ def test_a_webhook_that_is_down_for_an_hour_gets_every_alert_once(monkeypatch: p
                 expected.append(message["key"])
         sender.turn(clock)
         if clock == 1800:  # the collector is restarted meanwhile
-            notifications = NotificationQueues(notifications.targets, unpack_state(pack_state(notifications.queues)))
+            waiting, notifications = notifications.queues["ops"], NotificationQueues(notifications.targets)
+            for each in waiting:
+                notifications.restore("ops", *each)
             sender = Notifier(notifications, threading.Lock(), lambda: saved.append({}), Telemetry(), send)
         clock += 1
     assert got == expected
@@ -577,7 +579,8 @@ def test_alerts_are_sent_and_kept(
         again.stop()
         assert [each["state"] for each in again.service.live.alerts()] == ["closed"]
         assert len(got) == 4
-        assert stored(again.folder, "SELECT count(*) FROM alerts") == [(1,)]
+        assert stored(again.folder, "SELECT count(*) FROM alert_entries") == [(1,)]
+        assert stored(again.folder, "SELECT count(*) FROM alert_messages") == [(0,)]
 
 
 def test_what_could_not_be_sent_is_sent_once_after_a_restart(
