@@ -331,6 +331,7 @@ class Database:
                     (window, through),
                 ).rowcount
             self._connection.execute("COMMIT")
+            self._measure()  # a full journal accepts no rows, so no other transaction may come
             if not left:
                 self._deletions.popleft()
                 # Free pages are used again, so some may stay. Beyond that the file shrinks, 2 MiB at a time: the

@@ -315,6 +315,19 @@ def test_rows_of_closed_windows_are_deleted_while_other_work_goes_on(path: Path)
     database.close(5)
 
 
+def test_what_is_deleted_is_noticed_without_another_job(path: Path) -> None:
+    """With a full journal no rows are accepted, so no other job may come."""
+    database = opened(path)
+    insert = "INSERT INTO chunks (window, turn, crc, data) VALUES (5, 1, 0, ?)"
+    database.submit(lambda connection: connection.executemany(insert, [(bytes(2**18),)] * 8))
+    assert database.wait(60)
+    full = database.used_bytes
+    assert full > 2**21
+    database.delete_chunks(5, 1)
+    until(lambda: database.used_bytes <= full - 2**21, what="the deletion")
+    assert database.close(60)
+
+
 def count(database: Database) -> int:
     return int(database.call(lambda c: c.execute("SELECT count(*) FROM chunks").fetchone()[0]))
 
