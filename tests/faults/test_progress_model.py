@@ -23,6 +23,8 @@ from zmon.contract import Report
 MODELS, AGENTS = ("m", "n"), ("a", "b")
 MOST_ROWS = 4  # of a message
 TURNS = 300  # within which everything has closed; each stands for a second or less
+COUNTED = ("checkpoints", "memory")  # tables whose damage is made good to the row
+UNCOUNTED = ("streams", "windows", "schemas", "tallies", "tags", "agents", "spans", "periods", "contracts", "heard")
 SKEW = 300.0  # seconds, the default of max_skew
 
 
@@ -35,6 +37,7 @@ class Progress(RuleBasedStateMachine):
         self.owners: list[tuple[str, str]] = []  # its (model, agent)
         self.free: set[int] = set()  # rows from so far ahead that they count as rows of when they came
         self.unsent: Counter[tuple[str, str]] = Counter()  # rows that publishers rejected or left out themselves
+        self.damaged = False  # some record of counts or positions
         self.forgets = False  # so much time went by at once that agents are forgotten
 
     def options(self) -> dict[str, Any]:
@@ -140,6 +143,24 @@ class Progress(RuleBasedStateMachine):
         ahead = self.collector.clock.wall + SKEW
         self.free |= {number for number, time in enumerate(self.times) if time > ahead}
 
+    @rule(window=st.sampled_from([30, 45, 60]), scale=st.sampled_from([1, 1_000, 1_000_000]))
+    def reload(self, window: int, scale: int) -> None:
+        self.window, self.scale = window, scale
+        self.collector.reload(self.options())
+
+    @rule(table=st.sampled_from(COUNTED), row=st.integers(0, 9), bit=st.integers(0, 4000))
+    def a_blob_is_damaged(self, table: str, row: int, bit: int) -> None:
+        """Its rows are counted as lost, or a metric begins anew."""
+        found = self.collector.damage(table, row, 0, bit)
+        self.forgets |= found and table == "memory"
+        self.collector.kill()
+
+    @rule(table=st.sampled_from(UNCOUNTED), row=st.integers(0, 9), column=st.integers(0, 9), bit=st.integers(0, 4000))
+    def a_record_is_damaged(self, table: str, row: int, column: int, bit: int) -> None:
+        """What it counted cannot be known any more."""
+        self.damaged |= self.collector.damage(table, row, column, bit)
+        self.collector.kill()
+
     @rule(hook=st.sampled_from(["update", "merge", "result"]), mood=st.sampled_from(["raise", "nonsense", "hang", ""]))
     def plugin_misbehaves(self, hook: str, mood: str) -> None:
         self.collector.moods[hook] = mood
@@ -165,14 +186,14 @@ class Progress(RuleBasedStateMachine):
             return
         try:
             self.everything_closes()
-            self.rows_are_accounted_for(self.collector.reports())
+            if not self.damaged:
+                self.rows_are_accounted_for(self.collector.reports())
         finally:
             self.collector.end()
 
     def everything_closes(self) -> None:
         collector = self.collector
         collector.moods.clear()
-        collector.clock.wall = max([collector.clock.wall, *self.times])  # the clock is right again
         for turn in range(TURNS):
             for sender in [each for each in collector.senders if not (each.leaving or each.gone)]:
                 while collector.send(sender):
@@ -225,7 +246,8 @@ class Progress(RuleBasedStateMachine):
                 assert values.get((agent, "buffer_count"), 0) == n
                 for metric in ("odd", "neighbour"):  # all rows of the window, or no value at all
                     assert values.get((agent, metric), n) == n, (metric, agent, window)
-                if n:
+                if n:  # the options of the window's opening hold for all its rows
+                    assert values[agent, "scaled"] / n in (1, 1_000, 1_000_000), (report.model, agent, window)
                     total, before = values[agent, "total"], totals.get((report.model, agent), 0)
                     assert total == before + n or (self.forgets and total == n), (report.model, agent, window)
                     totals[report.model, agent] = total

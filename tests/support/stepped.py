@@ -20,6 +20,7 @@ from typing import Any
 import greenlet
 import numpy as np
 from zmon_collector import build, pauses
+from zmon_collector.clock import Clock as NeverBack
 from zmon_collector.compute import batcher, executors
 from zmon_collector.config import Config, parse
 from zmon_collector.dashboard.live import Live
@@ -109,6 +110,7 @@ class Disk(Database):
     connection: sqlite3.Connection  # given to the class: it outlives every collector
 
     def _connect(self) -> sqlite3.Connection:
+        self.connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
         return self.connection
 
     def start(self) -> None:
@@ -422,6 +424,7 @@ class Stepped:
             replaced(
                 *SMALL,
                 (build, "Database", disk),
+                (build, "Clock", lambda: NeverBack(self.clock.time, self.clock.monotonic)),
                 (executors, "ThreadPoolExecutor", lane),
                 *((owner, "start", none) for owner in (Receiver, Live, Site, Deliveries, Watchdog)),
                 (Live, "turn", none),
@@ -544,6 +547,27 @@ class Stepped:
             if sender.leaving and not sender.gone:
                 row = self.connection.execute("SELECT gone FROM streams WHERE id = ?", (sender.stream,)).fetchone()
                 sender.gone = row is not None and bool(row[0])
+
+    def damage(self, table: str, row: int, column: int, bit: int) -> bool:
+        """Flip a bit in a row of the disk; whether there was one."""
+        rows = self.connection.execute(f"SELECT * FROM {table}").fetchall()
+        if not rows:
+            return False
+        whole = list(rows[row % len(rows)])
+        places = [i for i, value in enumerate(whole) if isinstance(value, bytes | str) and value]
+        if not places:
+            return False
+        place = places[column % len(places)]
+        data = bytearray(whole[place] if isinstance(whole[place], bytes) else whole[place].encode())
+        data[bit // 8 % len(data)] ^= 1 << bit % 8
+        names = [name for _, name, *_ in self.connection.execute(f"PRAGMA table_info({table})")]
+        same = " AND ".join(f'"{name}" IS ?' for name in names)
+        value = "CAST(? AS TEXT)" if isinstance(whole[place], str) else "?"
+        with contextlib.suppress(sqlite3.IntegrityError):  # another row has this key
+            self.connection.execute(
+                f'UPDATE {table} SET "{names[place]}" = {value} WHERE {same}', (bytes(data), *whole)
+            )
+        return True
 
     def reload(self, options: Mapping[str, Any]) -> None:
         self.options = options
