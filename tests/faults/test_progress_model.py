@@ -23,7 +23,7 @@ from zmon.contract import Report
 MODELS, AGENTS = ("m", "n"), ("a", "b")
 MOST_ROWS = 4  # of a message
 TURNS = 300  # within which everything has closed; each stands for a second or less
-COUNTED = ("checkpoints", "memory")  # tables whose damage is made good to the row
+COUNTED = ("chunks", "checkpoints", "memory")  # tables whose damage is made good to the row
 UNCOUNTED = ("streams", "windows", "schemas", "tallies", "tags", "agents", "spans", "periods", "contracts", "heard")
 SKEW = 300.0  # seconds, the default of max_skew
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import sys
+import tempfile
 import time as real_time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -109,9 +110,10 @@ class Disk(Database):
 
     connection: sqlite3.Connection  # given to the class: it outlives every collector
 
-    def _connect(self) -> sqlite3.Connection:
-        self.connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
-        return self.connection
+    def open(self) -> None:
+        self._connection = self.connection
+        self._connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
+        self._measure()
 
     def start(self) -> None:
         self.dies = False
@@ -120,7 +122,7 @@ class Disk(Database):
         answer: list[Any] = []
         self.submit(work, answer.append)
         while not answer:
-            assert self.commit(), "a job has no outcome"
+            assert self.commit(1000), "a job has no outcome"
         return answer[0]
 
     @property
@@ -419,6 +421,7 @@ class Stepped:
         none = lambda *_: None  # noqa: E731 - stands for what a test does not start
         self._lanes: list[Lane] = []
         lane = type("Lane", (Lane,), {"lanes": self._lanes})
+        self._folder = tempfile.TemporaryDirectory()
         self._patches = contextlib.ExitStack()
         self._patches.enter_context(
             replaced(
@@ -435,7 +438,7 @@ class Stepped:
         self._start()
 
     def config(self) -> Config:
-        return parse(self.options)
+        return parse({**self.options, "collector": {**self.options["collector"], "data_dir": self._folder.name}})
 
     def _start(self) -> None:
         self._lanes.clear()
@@ -454,6 +457,7 @@ class Stepped:
     def end(self) -> None:
         self.service.receiver.close()
         self._patches.close()
+        self._folder.cleanup()
         self.connection.close()
 
     def kill(self) -> None:

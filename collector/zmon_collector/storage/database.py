@@ -17,7 +17,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from zmon.backoff import Backoff
 from zmon.errors import ZmonError
@@ -57,6 +57,12 @@ class _Job:
 
 class StoreError(ZmonError):
     """The database has ended, and with it what was submitted."""
+
+
+class _Failure(NamedTuple):
+    """A job that raised; its result may be anything else, an exception included."""
+
+    error: Exception
 
 
 class Database:
@@ -211,10 +217,10 @@ class Database:
         results = self._persist(lambda: self._transact(group))
         while group:  # what is left here when something raises has no outcome yet
             job, result = group.pop(0), results.pop(0)
-            if isinstance(result, Exception) and job.failed is None:
-                raise result
-            if isinstance(result, Exception):
-                job.fail(result)
+            if isinstance(result, _Failure) and job.failed is None:
+                raise result.error
+            if isinstance(result, _Failure):
+                job.fail(result.error)
             elif job.done is not None:
                 job.done(result)
             with self._ready:
@@ -259,7 +265,7 @@ class Database:
         log.warning("the disk of %s fails (%s); trying again, and nothing is acknowledged meanwhile", self.path, error)
 
     def _transact(self, group: list[_Job]) -> list[Any]:
-        """Run the group's jobs in one transaction; return their results, an exception for one that failed by itself."""
+        """Run the group's jobs in one transaction; return their results, a _Failure for one that failed by itself."""
         if all(job.work is None for job in group):
             return [None] * len(group)
         results: list[Any] = []
@@ -277,7 +283,7 @@ class Database:
                     raise
                 # A failed job must not undo the others of its group.
                 self._connection.execute("ROLLBACK TO job")
-                results.append(error)
+                results.append(_Failure(error))
             self._connection.execute("RELEASE job")
         self._connection.execute("COMMIT")
         self._measure()

@@ -193,6 +193,16 @@ def test_one_jobs_fault_is_not_the_others(path: Path) -> None:
     assert stored(path) == {1, 2}
 
 
+def test_a_job_may_return_an_exception_as_its_result(path: Path) -> None:
+    database = opened(path)
+    returned: list[Any] = []
+    database.submit(lambda connection: ValueError("a damaged chunk"), returned.append)
+    assert database.wait(10)
+    assert isinstance(returned[0], ValueError)
+    assert not database.broken
+    assert database.close(10)
+
+
 def test_a_second_collector_is_refused(path: Path) -> None:
     database = opened(path)
     database.call(put(1))
