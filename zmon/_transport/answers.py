@@ -24,6 +24,11 @@ class Answers:
         self.degraded: Counter[str] = Counter()
         self._last: tuple[dict[str, int], dict[str, int]] = {}, {}
 
+    def follow(self, other: Answers) -> None:
+        """Take over what another collector answered about rows that this one does not get."""
+        self.refused |= other.refused
+        self.degraded |= other.degraded
+
     def add(self, ack: Ack) -> list[New]:
         """Count what an acknowledgement adds, and return it for the log."""
         news = []

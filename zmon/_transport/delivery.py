@@ -30,6 +30,7 @@ ABSENT_AFTER = 3.5  # seconds without any acknowledgement
 BURST = 64  # messages to one collector before turning to the others
 BURST_TIME = 0.02  # seconds of the same: each message leaves the interpreter to callers that may be in a hurry
 APART_AFTER = 5.0  # seconds after its handshake in which a collector subscribes, or else does not take this model
+ASK_AFTER = 0.3  # seconds after which one that took the model before is asked whether it still does
 BYE_WAIT = 0.25
 YIELD = 1e-4  # seconds of rest after a large message
 
@@ -189,15 +190,11 @@ class Delivery:
     def _update_state(self) -> None:
         rows = [link.cursor.acked for link in self._links if link.takes_model]
         # No rows are kept for a collector that does not take this model. If it takes the model over later, it starts
-        # where the other collector ended. One that was never connected may be about to get every row as well; but what
-        # a collector settled that has given up the model is not for it.
+        # where the other collector ended.
         for link in self._links:
-            if not link.takes_model:
-                for other in self._links:
-                    if link.apart and other.takes_model:
-                        link.follow(other.cursor.acked, other.counted)
-                    elif other.apart:
-                        link.follow(other.cursor.settled, other.settled)
+            for other in self._links:
+                if not link.takes_model and (other.apart or (link.apart and other.takes_model)):
+                    link.follow(other)
         # Rows that a disconnected collector has not acknowledged stay in the ring until newer rows push them out.
         self._ring.release(min(link.cursor.acked for link in self._links))
         self.acked = min(rows) if rows else None
@@ -214,8 +211,12 @@ class Delivery:
         if link.apart:
             return
         if not link.subscribed:
-            if link.handshake_at is not None and now - link.handshake_at > APART_AFTER:
+            connected_for = 0.0 if link.handshake_at is None else now - link.handshake_at
+            if connected_for > APART_AFTER:
                 link.leave()
+            elif link.takes_model and connected_for > ASK_AFTER and now >= link.hello_due:
+                link.hello_due = now + RETRY_AFTER
+                self._greet(link, "hello")  # it answers what it has on disk, before another one gets those rows
             return
         if not link.greeted:
             if now >= link.hello_due:

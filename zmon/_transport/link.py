@@ -118,10 +118,15 @@ class Link:
             self.settled = merge_tallies(self.settled, tally)
             self.counted = merge_tallies(self.counted, tally)
 
-    def follow(self, row: int, counted: Mapping[str, Any]) -> None:
-        """Treat what other collectors have settled as settled: if this one takes the model, it begins there."""
+    def follow(self, other: Link) -> None:
+        """Treat what another collector has settled as settled: if this one takes the model, it begins there."""
+        # One that was never connected may be about to take the model as well, and get every row that is held for it.
+        row, counted = other.cursor.acked, other.counted
+        if not self.apart:
+            row, counted = other.cursor.settled, other.settled
         self.cursor.follow(row)
         self.counted = merge_tallies(self.counted, counted)
+        self.answers_of_rows.follow(other.answers_of_rows)
         self.store = b""
 
     def is_coming(self, now: float) -> bool:

@@ -87,7 +87,7 @@ class Ingestor:
     def handle_greeting(self, greeting: Greeting, peer: bytes, now: Now, user: str = "") -> None:
         """Settle a hello, a ping or a goodbye of a publisher."""
         if not self._is_wanted(greeting.topic):
-            self.sessions.decline(greeting.stream, peer)
+            self._decline(greeting, peer, now, user)
             return
         session = self.sessions.get(greeting.stream)
         if session is None:
@@ -109,6 +109,15 @@ class Ingestor:
             arrival.model.windows.disconnect(arrival.agent, greeting.stream)
             self.sessions.end(session, now)
         self.sessions.acknowledge(greeting.stream)
+
+    def _decline(self, greeting: Greeting, peer: bytes, now: Now, user: str) -> None:
+        """Answer that the model is not taken here, and what was settled of the stream when it was."""
+        session = self.sessions.get(greeting.stream)
+        if session is not None:
+            self.sessions.touch(session, greeting.topic, user, now)
+            self.sessions.set_peer(session, peer)
+            self.sessions.acknowledge(greeting.stream)
+        self.sessions.decline(greeting.stream, peer)
 
     def handle_message(self, message: Message, now: Now, user: str = "") -> None:
         """Settle a batch, or store a schema; WireError if the message is refused."""

@@ -14,7 +14,7 @@ from zmon_collector.ingest.answers import DETAILS, OF_ONE_AGENT, REASONS, Answer
 from zmon_collector.telemetry import LABELS, LOG_LINES
 from zmon_collector.windows.window import Tally
 
-from tests.support.unstarted import AB, STREAM, T0, TOPIC, Table, topic_of
+from tests.support.unstarted import AB, STREAM, T0, TOPIC, Table, stream_of, topic_of
 from zmon._wire import frames as wire
 from zmon._wire.checks import MAX_DETAIL
 from zmon.batch import Schema
@@ -255,3 +255,22 @@ def test_a_publishers_own_details_are_kept_for_the_page(lay: Lay) -> None:
     table.greeting("ping", lost=5, rejected={"r": 2}, degraded={"d": 4})
     assert table.tally() == Tally(lost=5, rejected={"r": 2}, degraded={"d": 4})
     assert table.answer().refused == {}, "what the publisher reported is not answered"
+
+
+def test_a_model_that_is_not_taken_is_declined_with_what_was_settled_of_it(lay: Lay) -> None:
+    """Its publishers greet a collector that comes back without the model, before another one gets their rows."""
+    table = lay()
+    table.greeting("hello", rejected={"x": 2})
+    table.batch(1, 10)
+    table.end_turn()
+    config = table.ingestor.config
+    table.ingestor.config = replace(config, collector=replace(config.collector, models=("other", "a*")))
+    table.greeting("hello", issued=30, rejected={"x": 5})
+    table.greeting("hello", issued=30, agent="b")
+    answers = table.answers()
+    ack = answers.pop(stream_of("a"))
+    assert (ack.row, ack.tally, ack.declined) == (10, {"rejected": {"x": 2}}, b"")
+    assert {each.declined for each in answers.values()} <= {stream_of("a"), stream_of("b")}
+    assert stream_of("b") not in answers
+    assert len(table.ingestor.sessions) == 1, "no session for what is not taken"
+    assert table.counts("rejected") == 2, "the rest is for another collector"

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+import msgpack
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from zmon_collector.ingest.stream_position import StreamPosition, first_contact
 
+from zmon._transport.conversion import Conversion, Loss
+from zmon._transport.intake import Intake
+from zmon._transport.ledger import Ledger
 from zmon._wire.control import Greeting
-from zmon._wire.frames import Message, Topic
+from zmon._wire.frames import Message, Topic, pack
 
 TOPIC = Topic("m", "", "a")
 
@@ -115,6 +123,74 @@ def test_every_row_is_taken_once_or_lost_once(data: st.DataObject) -> None:
     lost += stream.write_off(issued)
     assert taken == sorted(set(taken))
     assert len(taken) + lost == issued
+
+
+KINDS = [("sampled_out", ""), ("lost", ""), ("rejected", "x"), ("rejected", "y"), ("degraded", "x")]
+
+
+def tally_of(counts: Counter[tuple[str, str]]) -> dict[str, Any]:
+    tally: dict[str, Any] = {}
+    for (kind, reason), rows in counts.items():
+        if reason:
+            tally.setdefault(kind, {})[reason] = rows
+        else:
+            tally[kind] = rows
+    return tally
+
+
+@settings(max_examples=200)
+@given(st.data())
+def test_tallies_in_any_order_add_up_to_the_last_over_restarts_and_moves(data: st.DataObject) -> None:
+    """Batches and greetings race, some are lost or come twice; a restart goes on from the journal, a move elsewhere."""
+    told: Counter[tuple[str, str]] = Counter()
+    sent = [tally_of(told)]
+    stream, elsewhere, counted = StreamPosition(0), StreamPosition(0), Counter[tuple[str, str]]()
+    for step in data.draw(st.lists(st.sampled_from(["count", "hear", "restart", "move"]), max_size=30)):
+        if step == "count":
+            told[data.draw(st.sampled_from(KINDS))] += data.draw(st.integers(1, 5))
+            sent.append(tally_of(told))
+        elif step == "hear":
+            for kind, reason, rows in stream.update_tally(data.draw(st.sampled_from(sent))):
+                counted[kind, reason] += rows
+        elif step == "restart":
+            kept = msgpack.unpackb(pack(stream.tally))
+            stream = StreamPosition(stream.row)
+            stream.tally = kept
+        else:
+            hello = Greeting("hello", TOPIC, b"s" * 16, 1, 0, 0, 0, sent[-1], counted=dict(stream.tally))
+            stream, elsewhere = elsewhere, stream
+            stream.hand_over(hello, b"mine")
+    for kind, reason, rows in stream.update_tally(sent[-1]):
+        counted[kind, reason] += rows
+    assert counted == told
+
+
+def test_a_publisher_of_more_reasons_than_a_tally_holds_is_counted_once() -> None:
+    ledger, stream, counted, sent = Ledger("m", Intake(10**6)), StreamPosition(0), 0, []
+    for number in range(100):
+        ledger.add(Conversion((), 0, [Loss(f"reason_{number}", 2, "")]), 0, issued=0, labels=False)
+        sent.append(ledger.tally())
+        counted += sum(rows for *_, rows in stream.update_tally(sent[-1]))
+        counted += sum(rows for *_, rows in stream.update_tally(sent[number // 2]))
+    assert counted == 200
+
+
+def test_a_stream_that_comes_back_begins_after_what_others_settled() -> None:
+    stream = first_contact(greeting(acked=10, issued=10), b"mine")
+    back = replace(greeting(acked=90, issued=95, base=91, store=b""), counted={"sampled_out": 7, "rejected": {"x": 1}})
+    assert stream.hand_over(back, b"mine")
+    assert not stream.hand_over(back, b"mine")
+    assert (stream.row, stream.write_off(back.base - 1)) == (90, 0)
+    assert stream.update_tally({"sampled_out": 8, "rejected": {"x": 2}}) == [("sampled_out", "", 1)]
+
+
+def test_what_this_store_acknowledged_beyond_its_knowledge_is_lost() -> None:
+    """As after a restore from a backup; and a publisher of release 0.1 says nothing of others."""
+    for counted, store in (({}, b"mine"), (None, b"")):
+        stream = first_contact(greeting(acked=10, issued=10), b"mine")
+        back = replace(greeting(acked=90, issued=95, base=91, store=store), counted=counted)
+        assert not stream.hand_over(back, b"mine")
+        assert stream.write_off(back.base - 1) == 80
 
 
 def test_what_this_store_had_acknowledged_and_lost_is_counted() -> None:
