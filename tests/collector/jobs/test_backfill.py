@@ -120,6 +120,48 @@ def test_what_is_learned_is_learned_first(tmp_path: Path) -> None:
     assert list(measured.values()) == [False, False, True, True, True, True]
 
 
+SLOW = """
+import time
+import zmon
+from zmon.hooks import hookimpl
+
+class Slow(zmon.MetricBase):
+    name = "slow_rows"
+    needs = frozenset({"probabilities"})
+
+    def create(self, ctx):
+        return 0
+
+    def update(self, acc, batch, ctx):
+        time.sleep(0.05)
+        return acc + batch.rows
+
+    def merge(self, left, right):
+        return left + right
+
+    def result(self, acc, ctx):
+        yield zmon.Value("slow_rows", float(acc))
+
+@hookimpl
+def register_metrics(register, options):
+    register(Slow())
+"""
+
+
+def test_a_slow_plugin_has_its_values_in_every_window(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A live collector goes on without it when it has rows to take; files wait."""
+    monkeypatch.setattr("zmon_collector.compute.checkpointer.PATIENCE", 0.0)
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "slow.py").write_text(SLOW)
+    rows(3000, 6).to_parquet(tmp_path / "rows.parquet", row_group_size=1000)
+    config = CONFIG + f'[collector]\nplugins_dir = "{tmp_path / "plugins"}"\n'
+    result = backfill(tmp_path / "out", str(tmp_path / "rows.parquet"), config=config)
+    assert result.exit_code == 0, result.output
+    found = [window[(("what", "slow_rows"),)] for window in points(tmp_path / "out").values()]
+    assert len(found) == 6
+    assert sum(found) == 3000
+
+
 # --- ends before it is done -------------------------------------------------------------------------------------------
 
 
