@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 from zmon.contract import Point, Report, RowCounts, Window
 from zmon.reference import Profile
@@ -33,6 +34,13 @@ HEALTH_KEPT = 900  # health reports, one a second: a quarter of an hour
 REPORTS_KEPT = 64  # newest reports, for `zmon tap`
 TAP_POINTS = 5000  # points of a report that `zmon tap` may see
 ANSWER_POINTS = 10_000  # points in one answer
+
+
+class RecentReport(NamedTuple):
+    """A report for `zmon tap`, with as many points as it may see, and how many it has beyond these."""
+
+    report: Report
+    left_out: int
 
 
 class Live:
@@ -72,7 +80,7 @@ class Live:
         self.details_of = details_of
         self.health = HealthReport()
         self.health_history: deque[dict[str, Any]] = deque(maxlen=HEALTH_KEPT)  # newest last
-        self.recent_reports: deque[Report] = deque(maxlen=REPORTS_KEPT)
+        self._recent: deque[RecentReport] = deque(maxlen=REPORTS_KEPT)
         self.batch_tap = BatchTap()
         self.partials: dict[tuple[str, str, int], Report] = {}  # open windows of watched models, by start
         self._engine = engine
@@ -109,8 +117,10 @@ class Live:
     def record(self, report: Report) -> None:
         """Record the report of a closed window and notify viewers."""
         wall = self.wall()
-        if all(recent.sequence != report.sequence for recent in self.recent_reports):  # else it is delivered again
-            self.recent_reports.append(report)
+        if all(recent.report.sequence != report.sequence for recent in self._recent):  # it may come twice
+            points = report.points[:TAP_POINTS]
+            left_out = len(report.points) - len(points)
+            self._recent.append(RecentReport(replace(report, points=points, details={}), left_out))
         try:
             self.history.append(report, wall)  # first: what is restored of a model has all windows that are recorded
         finally:  # a window that cannot be stored is shown all the same
@@ -157,6 +167,11 @@ class Live:
 
     # --- what is there -----------------------------------------------------------------------------------------------
 
+    @property
+    def recent_reports(self) -> list[Report]:
+        """The newest reports, oldest first, with the points that `zmon tap` may see."""
+        return [recent.report for recent in list(self._recent)]
+
     def alerts(self) -> list[Alert]:
         """Return all alerts that are remembered, the newest first."""
         return self._alert_worker.entries()
@@ -186,9 +201,10 @@ class Live:
     def _newer(self, sequence: int) -> list[dict[str, Any]]:
         """Return reports after one, oldest first, as many as an answer holds."""
         newer: list[dict[str, Any]] = []
-        for report in list(self.recent_reports):
-            if report.sequence > sequence and sum(len(plain["points"]) for plain in newer) < ANSWER_POINTS:
-                newer.append(_plain(report))
+        for recent in list(self._recent):
+            room = sum(len(plain["points"]) for plain in newer) < ANSWER_POINTS
+            if recent.report.sequence > sequence and room:
+                newer.append(_plain(recent))
         return newer
 
 
@@ -207,12 +223,12 @@ class HistoryDelivery(OwnReader):
         self._telemetry.count("history_failed")
 
 
-def _plain(report: Report) -> dict[str, Any]:
-    points = report.points[:TAP_POINTS]
+def _plain(recent: RecentReport) -> dict[str, Any]:
+    report = recent.report
     return {
         "sequence": report.sequence,
         "start": report.window.start,
         "end": report.window.end,
-        "points": [[report.properties(point), point.value.value] for point in points],
-        "left_out": len(report.points) - len(points),
+        "points": [[report.properties(point), point.value.value] for point in report.points],
+        "left_out": recent.left_out,
     }

@@ -23,6 +23,7 @@ DRIFTED = 0.3  # share of features over their threshold
 SILENT_PERIODS = 2.5  # windows without rows, beyond SILENT_EXTRA
 SILENT_EXTRA = 15.0  # seconds: idle and the longest grace
 FORGET = 86400.0  # seconds after which a silent replica is no longer listed
+FORGET_MODEL = 8 * FORGET  # the same of a model, by when its last window was recorded: a weekly job stays
 
 # Names of the shown measures, by (what, stat); only series without further names.
 MEASURES = {
@@ -93,6 +94,7 @@ class ModelWindows:
 
     agents: dict[str, RecentWindows] = field(default_factory=dict)
     reports: OrderedDict[tuple[int, int], None] = field(default_factory=OrderedDict)  # by (start, sequence)
+    recorded: float | None = None  # when its last window was recorded; None: by an earlier run
 
     def note(self, reports: Iterable[tuple[int, int]]) -> bool:
         """Note reports; return whether any was unknown."""
@@ -138,8 +140,18 @@ class Overview:
             for agent in [agent for agent, recent in model.agents.items() if wall - recent.last_seen >= FORGET]:
                 if agent:
                     del model.agents[agent]
-            while len(self._models) > MODELS:
-                self._models.popitem(last=False)
+            model.recorded = wall
+            self._forget_silent(wall)
+
+    def _forget_silent(self, wall: float) -> None:
+        """Forget models that have recorded nothing for long, and those beyond the bound."""
+        while self._models:
+            silent = next(iter(self._models.values()))  # for longest
+            if silent.recorded is None:
+                silent.recorded = wall  # it was restored
+            if len(self._models) <= MODELS and wall - silent.recorded < FORGET_MODEL:
+                break
+            self._models.popitem(last=False)
 
     def restore(
         self,

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
+from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -20,6 +21,7 @@ from zmon_collector.health import GAUGES, HealthReport
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 SERIES = 2000  # of models, in one answer
+POINTS = 100_000  # of all models, in memory
 STALE = 5  # windows; a model that has closed none for so long, and at least STALE_LEAST seconds, is not shown
 STALE_LEAST = 600.0
 NAMES = ("model", "model_version", "agent_id", *DIMENSIONS)
@@ -28,33 +30,53 @@ _SINK_COUNTERS = {"sink_written", "sink_errors", "sink_failed", "outbox_dropped"
 _ILLEGAL = re.compile(r"[^a-zA-Z0-9_]")
 
 
+class _NewestReport(NamedTuple):
+    report: Report
+    recorded: float  # monotonic
+    sequences: frozenset[int]
+    left_out: int
+
+
 class NewestReports:
-    """The newest window of each (model, version), until it is stale."""
+    """The newest window of each (model, version), until it is stale.
+
+    Models share the room for points: each has as many as one page shows, while there are few models.
+    """
 
     def __init__(self) -> None:
-        self._reports: dict[tuple[str, str], tuple[Report, float, frozenset[int]]] = {}  # with time and sequences
+        self._reports: dict[tuple[str, str], _NewestReport] = {}
 
     def record(self, report: Report) -> None:
         """Keep a report, unless that of a later window is kept. Another one of the same window adds its counts."""
         key = (report.model, report.version)
-        points, sequences = report.points, frozenset({report.sequence})
-        if key in self._reports:
-            kept, _, known = self._reports[key]
-            same = kept.window.start == report.window.start
-            if kept.window.start > report.window.start or (same and report.sequence in known):
+        points, sequences, left_out = report.points, frozenset({report.sequence}), 0
+        kept = self._reports.get(key)
+        if kept is not None:
+            same = kept.report.window.start == report.window.start
+            if kept.report.window.start > report.window.start or (same and report.sequence in kept.sequences):
                 return
             if same:
-                points, sequences = _joined(kept.points, points), known | sequences
-        points = sorted(points, key=lambda point: point.agent_id is not None)[:SERIES]  # rollups first
-        self._reports[key] = (replace(report, points=points), time.monotonic(), sequences)
+                points, sequences = _joined(kept.report.points, points), kept.sequences | sequences
+                left_out = kept.left_out
+        most = max(1, min(SERIES, POINTS // max(1, len(self._reports))))
+        shown = sorted(points, key=lambda point: point.agent_id is not None)[:most]  # rollups first
+        left_out += len(points) - len(shown)
+        report = replace(report, points=shown, details={})
+        self._reports[key] = _NewestReport(report, time.monotonic(), sequences, left_out)
+
+    @property
+    def left_out(self) -> int:
+        """Series for which there is no room."""
+        return sum(kept.left_out for kept in list(self._reports.values()))
 
     def reports(self) -> list[Report]:
         """Return the reports that are not stale, and forget the others."""
         now = time.monotonic()
-        for key, (report, recorded, _) in list(self._reports.items()):
-            if now - recorded > max(STALE_LEAST, STALE * (report.window.end - report.window.start)):
+        for key, kept in list(self._reports.items()):
+            window = kept.report.window
+            if now - kept.recorded > max(STALE_LEAST, STALE * (window.end - window.start)):
                 self._reports.pop(key, None)
-        return [report for report, *_ in list(self._reports.values())]
+        return [kept.report for kept in list(self._reports.values())]
 
 
 def _joined(earlier: Sequence[Point], later: Sequence[Point]) -> list[Point]:
@@ -114,7 +136,7 @@ def _counters(counters: Mapping[str, int]) -> Iterator[Metric]:
     yield from families.values()
 
 
-def _model_families(reports: Sequence[Report], limit: int) -> Iterator[Metric]:
+def _model_families(reports: Sequence[Report], limit: int, left_out: int) -> Iterator[Metric]:
     """Yield series of the newest windows: rollups first, then agents, so that only detail is beyond the bound."""
     ends = GaugeMetricFamily(
         "zmon_window_end_seconds", "end of the newest closed window, epoch", labels=["model", "model_version"]
@@ -122,7 +144,7 @@ def _model_families(reports: Sequence[Report], limit: int) -> Iterator[Metric]:
     for report in reports:
         ends.add_metric([report.model, report.version], report.window.end)
     yield ends
-    left_out = max(0, sum(len(report.points) for report in reports) - limit)
+    left_out += max(0, sum(len(report.points) for report in reports) - limit)
     yield GaugeMetricFamily("zmon_series_left_out", "series beyond the bound of this page", left_out)
     rollups_first = (
         (report, point)
@@ -152,7 +174,7 @@ class _Families(Collector):
         return self._families
 
 
-def exposition(health: HealthReport, reports: Sequence[Report], series: int = SERIES) -> bytes:
+def exposition(health: HealthReport, reports: Sequence[Report], series: int = SERIES, left_out: int = 0) -> bytes:
     """Return the text of /metrics, of type `CONTENT_TYPE`.
 
     Parameters
@@ -162,11 +184,13 @@ def exposition(health: HealthReport, reports: Sequence[Report], series: int = SE
         The newest window of each model.
     series : int
         The most series of models to show; 0 shows the collector's own health only.
+    left_out : int
+        Series that the reports lack, for want of room.
     """
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Families(_health_families(health)))
     if series:
-        registry.register(_Families(_model_families(reports, series)))
+        registry.register(_Families(_model_families(reports, series, left_out)))
     return generate_latest(registry)
 
 
@@ -176,12 +200,13 @@ class MetricsPage:
     def __init__(self, series: int) -> None:
         self.newest = NewestReports()
         self._series = series
-        self._shown: tuple[HealthReport, Sequence[Report]] = (HealthReport(), ())
+        self._shown: tuple[HealthReport, Sequence[Report], int] = (HealthReport(), (), 0)
 
     def update(self, health: HealthReport) -> None:
         """Show this health from now on, and the newest windows as they are now."""
-        self._shown = (health, self.newest.reports())
+        self._shown = (health, self.newest.reports(), self.newest.left_out)
 
     def text(self) -> bytes:
         """Return the text for a scrape."""
-        return exposition(*self._shown, self._series)
+        health, reports, left_out = self._shown
+        return exposition(health, reports, self._series, left_out)

@@ -116,6 +116,14 @@ def test_a_window_that_the_history_could_not_store_stays() -> None:
     assert entry(overview)["newest"] == 10
 
 
+def test_silent_models_are_forgotten_restored_ones_too() -> None:
+    overview, day = Overview(), 86400.0
+    overview.restore("restored", "", [], 10, [(0, 1)])
+    for number in range(100):
+        overview.record(report(2 + number, 10 * number, model=f"m{number}"), number * day)
+    assert sorted(each["model"] for each in overview.view(0.0)) == sorted(f"m{n}" for n in range(92, 100))
+
+
 def test_models_are_restored_newest_first_until_it_is_full(
     worker: HistoryWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:

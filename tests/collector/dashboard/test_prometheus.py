@@ -14,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 from zmon_collector.dashboard import prometheus
 from zmon_collector.dashboard.prometheus import NewestReports, exposition
+from zmon_collector.health import HealthReport
 
 from tests.support.collectors import Collector
 from tests.support.waiting import until
@@ -106,6 +107,24 @@ def test_two_reports_of_a_window_are_one_and_each_counts_once() -> None:
             newest.record(each)
         (shown,) = newest.reports()
         assert {point.value.what: point.value.value for point in shown.points} == {"accuracy": 0.5, "rows_late": 5}
+
+
+def test_models_share_the_room_for_points(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prometheus, "POINTS", 1000)
+    newest = NewestReports()
+    for start in (0, 60):
+        for model in range(100):
+            points = [Point("pod", Value("feature_value", 1.0, feat_name=f"f{i}")) for i in range(50)]
+            points.append(Point(None, Value("accuracy", 0.5)))
+            newest.record(Report(1 + model + start, f"m{model}", "", Window(start, start + 60), points))
+    kept = newest.reports()
+    assert len(kept) == 100
+    assert all(report.points[0].value.what == "accuracy" for report in kept), "rollups first"
+    assert sum(len(report.points) for report in kept) == 1000
+    assert newest.left_out == 100 * 51 - 1000
+    shown = exposition(HealthReport(), kept, 700, newest.left_out).decode()
+    (left_out,) = [line for line in shown.splitlines() if line.startswith("zmon_series_left_out ")]
+    assert float(left_out.split()[1]) == 100 * 51 - 700
 
 
 def test_a_metric_that_fails_and_a_plugin_that_cannot_be_used_show(collect: Callable[..., Collector]) -> None:
