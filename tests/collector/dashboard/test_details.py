@@ -205,7 +205,7 @@ def test_no_file_and_no_tap_has_them(collect: Any, reference: Path) -> None:
     serve(collector, ("a", 1, START - 86400))
     closed(collector, 1)
     (report,) = collector.service.live.recent_reports
-    history, query = collector.service.live.history, PointQuery("model", "")
+    history, query = collector.service.live.history, PointQuery("m", "")
     until(
         lambda: history.read(lambda db: history_queries.read_details(db, query, "drift", "", 9)).result(),
         what="what the history alone has",
