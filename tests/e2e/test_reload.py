@@ -8,6 +8,7 @@ import signal
 from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from zmon_collector.config import load, parse
@@ -54,13 +55,14 @@ def test_a_changed_period_takes_effect_behind_what_is_open(tmp_path: Path) -> No
     assert {start: rows for (start, _), rows in found.items()} == {OLD: 60, **{OLD + 60 + 10 * i: 10 for i in range(6)}}
 
 
-def test_nothing_of_an_unchanged_file_waits_for_a_restart(tmp_path: Path) -> None:
+def test_nothing_of_an_unchanged_file_waits_for_a_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPS_URL", "http://127.0.0.1:9/")
     path = tmp_path / "zmon.toml"
     path.write_text(
         '[collector]\nwindow = "10s"\nmodels = ["a*"]\n[limits]\nagents = 7\n[web]\nenabled = false\n'
         '[metrics]\nexpect = { agents = 3 }\n[models.m]\nwindow = "1m"\nstats = ["p9*"]\n'
         "[models.m.metrics.numeric_features]\nquantiles = [0.5, 0.9]\n[plugins.drift]\nlimit = { a = [1] }\n"
-        '[sinks.anodot_file]\nkeep = "3d"\n[[alerts]]\nname = "low"\nwhat = "accuracy"\nbelow = 0.9\nnotify = ["ops"]\n'
+        '[sinks.anodot_file]\nkeep = "3d"\n[[alerts]]\nname = "low"\nwhat = "accuracy"\nbelow = 0.9\n'
         '[notify.ops]\nkind = "webhook"\nurl_env = "OPS_URL"\n'
     )
     config = load(path)
@@ -87,12 +89,14 @@ def test_sighup_reloads_and_a_wrong_file_changes_nothing(tmp_path: Path) -> None
         os.kill(running.process.pid, signal.SIGHUP)
         until(lambda: command("plugins", "--data-dir", str(running.folder)).returncode == 0)
         publisher.publish(P, timestamps=OLD + 75)
+        publisher.publish(P, timestamps=OLD + 125)
         assert publisher.flush(60)
     said = running.end()
     assert said.count("the configuration is not valid and nothing is changed") == 1
     assert said.count("configuration reloaded") == 1
-    first, second = (json.loads(path.read_text()) for path in sorted((running.folder / "anodot").glob("*.json")))
-    assert len(second) > len(first), "the full preset has more"
+    first, second, third = (json.loads(path.read_text()) for path in sorted((running.folder / "anodot").glob("*.json")))
+    assert len(second) == len(first), "it was open when the file was read"
+    assert len(third) > len(first), "the full preset has more"
 
 
 def test_a_client_that_is_allowed_by_a_reload_gets_in(tmp_path: Path) -> None:
