@@ -172,8 +172,8 @@ def _units(metric: Metric[Any], parts: WindowParts) -> Units:
         yield from finishing.emit(agent, segments.values(metric, split[agent], ctx))
         yield None
     rollup = finishing.context(None)
-    if len(by_agent) > 1:
-        yield from finishing.emit(None, bases.compare(metric, by_agent, rollup))
+    if len(by_agent) > 1:  # copies: it is natural to merge them there
+        yield from finishing.emit(None, bases.compare(metric, segments.copied(by_agent), rollup))
     if by_agent:
         merging = segments.Merging(metric)
         for accumulator in by_agent.values():

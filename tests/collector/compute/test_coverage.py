@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 from zmon_collector.compute import checkpoint_codec
+from zmon_collector.compute.accumulate import AgentRows
 from zmon_collector.compute.executors import MetricExecutor
 from zmon_collector.plugins import DISABLE_AFTER
 
 from tests.support.engines import FRAUD, SCHEMA, Calls, EngineScene, Sums, values
 from tests.support.waiting import until
+from zmon.batch import Batch
 from zmon.contract import Context
 from zmon.state import pack_state, unpack_state
 
@@ -243,6 +246,36 @@ def test_what_a_checkpoint_covers_is_in_it(scenes: Scenes) -> None:
     assert plain["version"] == checkpoint_codec.VERSION
     assert plain["agents"]["a"]["partials"]["acme"]["covered"] == {"sums": 30}
     assert checkpoint_codec.decode(pack_state(plain), SCHEMA).agents["a"].added == 30
+
+
+def test_pairs_of_late_labels_are_covered_as_well(scenes: Scenes) -> None:
+    """They are not rows of the window; a metric must have seen them all the same, before and after a restart."""
+    scene, window = scenes({"acme": [Sums(), LatePairs()]}), None
+    window = scene.window()
+
+    def pairs(scene: EngineScene, window: Any) -> None:
+        columns = {"label_outcomes": np.zeros(4, np.int8), "labels": np.ones(4, np.int64)}
+        scene.engine.add_rows(FRAUD, window, AgentRows("a", Batch(SCHEMA, columns)))
+
+    scene.add(window, 30)
+    pairs(scene, window)
+    data = scene.checkpoint(window)
+    assert checkpoint_codec.decode(data, SCHEMA).agents["a"].added == 34
+    again = scenes({"acme": [Sums(), LatePairs()]})
+    restored = again.window()
+    again.restore(data, restored)
+    pairs(again, restored)
+    again.add(restored, 10)
+    assert values(again.close(restored)) == {"sums": 40.0, "pairs": 8.0}
+
+
+class LatePairs(Sums):
+    """Counts late labels."""
+
+    needs = frozenset({"label_outcomes"})
+
+    def __init__(self) -> None:
+        super().__init__("pairs")
 
 
 def test_a_job_waits_for_a_slow_plugin_as_long_as_the_plugin_may_take(

@@ -236,6 +236,27 @@ def test_a_metric_that_raises_while_results_are_merged_costs_its_neighbours_no_r
     assert not [key for key in values if key[0] == "raises"]
 
 
+class Compares(Sums):
+    """Merges the agents' accumulators where it compares them, as authors do."""
+
+    name = "compares"
+
+    def compare(self, by_agent: Any, ctx: Context) -> Iterable[Value]:
+        first, *others = by_agent.values()
+        for other in others:
+            first = self.merge(first, other)
+        yield Value("compared", float(first[0]))
+
+
+def test_a_comparison_that_merges_does_not_change_what_is_rolled_up(made: list[Any]) -> None:
+    scene = Scene(Compares())
+    made.append(scene)
+    for agent in "abc":
+        scene.add(agent, 9)
+    values = scene.closed()
+    assert (values["compared", None, ""], values["compares", None, ""]) == (27.0, 27.0)
+
+
 def test_a_preview_leaves_the_window_as_it_is(made: list[Any]) -> None:
     """The built-in metrics show what is there so far, from the accumulators that the window goes on to use."""
     registry = Registry()
