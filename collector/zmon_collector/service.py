@@ -296,8 +296,11 @@ class Service:
         return self.config.collector.flush_on_exit or self.config.collector.journal != "on"
 
     def _deliver_until(self, done: Callable[[], bool], seconds: float) -> None:
-        until = time.monotonic() + seconds
+        """Deliver until `done`, but no longer than `seconds` without any progress of the metrics."""
+        until, steps = time.monotonic() + seconds, self.engine.ended_steps
         while not done() and time.monotonic() < until:
             self._wait()
             self._add_joined()
             self._write_reports()
+            if self.engine.ended_steps != steps:  # a close takes as long as its agents and features need
+                until, steps = time.monotonic() + seconds, self.engine.ended_steps

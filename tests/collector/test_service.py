@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,9 +27,13 @@ from zmon_collector.ingest.receiver import Receiver
 from zmon_collector.reloader import Reloader
 from zmon_collector.storage.database import Database
 
+import zmon
 from tests.support.ports import free_port
 from tests.support.waiting import until
 from zmon._transport import engine
+from zmon.batch import Batch
+from zmon.contract import Context, Value
+from zmon.hooks import hookimpl
 
 
 def test_what_is_there_at_the_start_is_not_looked_through_for_garbage(
@@ -178,6 +182,47 @@ def test_rows_that_a_collector_took_are_acknowledged_before_it_ends(
         until(lambda: not publisher.stats.connected, what="the end of the connection")
         assert publisher.stats.acknowledged == taken
         publisher.close(0)
+
+
+class Wide(zmon.MetricBase[int]):
+    """Takes a while for each agent."""
+
+    name = "wide"
+    needs = frozenset({"probabilities"})
+
+    def create(self, ctx: Context) -> int:
+        return 0
+
+    def update(self, acc: int, batch: Batch, ctx: Context) -> int:
+        return acc + batch.rows
+
+    def merge(self, left: int, right: int) -> int:
+        return left + right
+
+    def result(self, acc: int, ctx: Context) -> Iterable[Value]:
+        time.sleep(0.2)
+        yield Value("wide", float(acc))
+
+
+class WidePlugin:
+    @hookimpl
+    def register_metrics(self, register: Any, options: Any) -> None:
+        register(Wide())
+
+
+def test_a_close_at_the_end_takes_as_long_as_its_agents_need(
+    collect: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a journal its rows would be lost: the collector waits as long as there is progress."""
+    monkeypatch.setattr("zmon_collector.service.EXIT_WAIT", 0.0)
+    collector = collect(plugins={"acme": WidePlugin()}, metric_timeout=1.5, journal="off")
+    for number in range(12):
+        with collector.publisher(agent_id=f"a{number}", classes=2) as publisher:
+            publisher.publish(np.full((4, 2), 0.5), timestamps=1_000_000_000)
+            assert publisher.flush(60)
+    collector.stop()
+    assert collector.counts("wide", agent_id=None) == 48
+    assert collector.counts("buffer_count", agent_id=None) == 48
 
 
 def test_a_signal_may_come_while_the_thread_holds_the_lock_of_its_wakeup(collect: Callable[..., Any]) -> None:

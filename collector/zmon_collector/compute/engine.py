@@ -95,6 +95,11 @@ class Engine:
         return self._finalizer.idle and self._scheduler.idle
 
     @property
+    def ended_steps(self) -> int:
+        """Steps that have ended so far, a sign of progress."""
+        return sum(executor.ended_steps for executor in self._scheduler.executors.values())
+
+    @property
     def stuck_threads(self) -> int:
         """Threads that a stuck metric holds."""
         return sum(executor.stuck_threads for executor in self._scheduler.executors.values())
