@@ -12,6 +12,8 @@ _NOTEWORTHY = {  # counters that an operator should know about once they are not
     "refused_dropped": "set-aside samples were discarded: limits.refused_rows or refused_age",
     "windows_closed_early": "windows were closed early because the journal was full: raise limits.journal_bytes",
     "contracts_damaged": "what held for an open window was damaged: the present settings replace it",
+    "state_restored": "state.sqlite is older than the files next to it, as after a restore of it alone: rows that were "
+    "acknowledged since it was copied (rows_since_restored_copy) are in reports written since, or lost",
     "chunks_damaged": "damaged rows were found in the journal and count as lost",
 }
 LONG_PAUSE = 10.0  # seconds without accepting rows, after which an operator should look

@@ -7,8 +7,11 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from zmon_collector.build import Parts
+from zmon_collector.dashboard.history import windows_after
+from zmon_collector.dashboard.live import HISTORY
 from zmon_collector.ingest.recovery import Recovery
 from zmon_collector.storage import journal, label_join
 from zmon_collector.watchdog import Vital
@@ -43,15 +46,17 @@ def _no_garbage_collection() -> Iterator[None]:
 
 
 def _restore(parts: Parts, now: Now, wake: Callable[[], None]) -> Recovery:
-    state = parts.database.call(journal.load)
+    parts.database.call(lambda connection: parts.outbox.load(connection, parts.deliveries.names))
+    state = parts.database.call(partial(journal.load, reported=_reported_since(parts)))
     parts.clock.restore(state.newest)
     now = now._replace(wall=max(now.wall, parts.clock.wall()))
     if parts.config.collector.journal == "on":
         parts.ingestor.store_id = state.store_id
+    else:
+        parts.database.call(journal.clear_positions)
     parts.ingestor.late.kept_bytes = parts.database.call(label_join.kept_bytes)
     recovery = Recovery(state, parts.ingestor, parts.database, wake)
     recovery.restore(now)
-    parts.database.call(lambda connection: parts.outbox.load(connection, parts.deliveries.names))
     parts.database.call(parts.dead_letters.trim)
     parts.database.call(parts.alert_worker.load)
     return recovery
@@ -80,6 +85,19 @@ def watch(parts: Parts, turns: Callable[[], int | None], ident: Callable[[], int
     for server in parts.site.servers:
         watchdog.watch(Vital("zmon-web", server.is_alive, lambda: None, 0.0))
     watchdog.start()
+
+
+def _reported_since(parts: Parts) -> list[tuple[str, str, int, int]] | None:
+    """Return the windows that were reported since the copy was made that state.sqlite is; None if it is no copy."""
+    known, config = parts.outbox.restored_from, parts.config.collector
+    if known is None:
+        return None
+    reported = windows_after(config.data_dir / HISTORY, known)
+    parts.telemetry.count("state_restored")
+    log.error("%s is older than the files next to it: it ends with report %d. %d windows have been reported since, and "
+              "are not reported again; rows acknowledged since are in these, or lost",
+              parts.database.path, known, len(reported))  # fmt: skip
+    return reported
 
 
 def finish(parts: Parts) -> None:

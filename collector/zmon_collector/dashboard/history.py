@@ -323,14 +323,24 @@ def _transaction(db: sqlite3.Connection) -> Iterator[None]:
 
 def newest_sequence(path: Path) -> int:
     """Return the newest report's number in a history that may be missing, or be anything else; 0 without one."""
+    return _looked_up(path, _newest) or 0
+
+
+def windows_after(path: Path, sequence: int) -> list[tuple[str, str, int, int]]:
+    """Return model, version, start and end of the windows that a history has of later reports."""
+    query = "SELECT model, version, start, end FROM report WHERE sequence > ?"
+    return _looked_up(path, lambda db: db.execute(query, (sequence,)).fetchall()) or []
+
+
+def _looked_up(path: Path, look: Callable[[sqlite3.Connection], T]) -> T | None:
     if not path.is_file():
-        return 0
+        return None
     _refuse_newer(path)
     try:
         with contextlib.closing(sqlite3.connect(path, timeout=1.0)) as db:
-            return _newest(db)
+            return look(db)
     except sqlite3.Error:
-        return 0  # `History.open` says what is wrong with it
+        return None  # `History.open` says what is wrong with it
 
 
 def _newest(db: sqlite3.Connection) -> int:

@@ -27,6 +27,7 @@ from zmon_collector.delivery import report_codec
 from zmon_collector.delivery.report_queue import QueuedReport, ReportQueue
 from zmon_collector.storage.database import Database
 from zmon_collector.storage.integrity import seal, unseal
+from zmon_collector.storage.sealed import DamagedRows, SealedTable
 from zmon_collector.telemetry import Telemetry
 
 log = logging.getLogger("zmon.collector")
@@ -34,7 +35,7 @@ log = logging.getLogger("zmon.collector")
 CACHED = 64  # newest reports kept in memory, so that readers that keep up read no disk
 AT_ONCE = 500  # dead letters in one redelivery
 
-_MOVE_CURSOR = "INSERT OR REPLACE INTO cursors (reader, sequence) VALUES (?, ?)"
+CURSORS = SealedTable("cursors", "reader, sequence")
 
 
 class Redelivery(NamedTuple):
@@ -83,23 +84,35 @@ class Outbox:
         self._changed = threading.Condition()
         self._redeliveries: dict[str, deque[Redelivery]] = {}
         self.ended = False  # no more reports come in this run
+        self.restored_from: int | None = None  # the newest report of a database older than the files next to it
 
     def load(self, connection: sqlite3.Connection, readers: Sequence[str]) -> None:
         """Continue where the last run ended. Readers that are new start with the next report."""
-        newest = self._next - 1
+        known = 0
         for sequence, written, nbytes in connection.execute(
             "SELECT sequence, written, length(data) FROM reports ORDER BY sequence"
         ):
             self._waiting.append(sequence, nbytes, written)
-            newest = max(newest, sequence)
-        cursors = dict(connection.execute("SELECT reader, sequence FROM cursors"))
-        newest = max([newest, *cursors.values()])
+            known = max(known, sequence)
+        damaged: DamagedRows = {}
+        cursors = dict(CURSORS.read(lambda reader, sequence: (reader, int(sequence)), damaged, connection))
+        known = max([known, *cursors.values()])
+        newest = max(known, self._next - 1)
+        if cursors and known < newest and not damaged:
+            # Every report is in the database before any file has it, so this is an older copy of the database. What
+            # it still has to deliver was delivered since.
+            self.restored_from = known
+            cursors = dict.fromkeys(cursors, newest)
+        # Without its cursor, a reader gets what is queued again rather than not at all.
+        first = (self._waiting.after(0) or newest + 1) - 1 if damaged else newest
+        for _ in damaged.get(CURSORS.name, ()):
+            self._telemetry.count("state_rows_damaged", CURSORS.name)
         self._next = newest + 1
-        self._cursors = {reader: cursors.get(reader, newest) for reader in readers}
+        self._cursors = {reader: cursors.get(reader, first) for reader in readers}
         for reader in cursors.keys() - self._cursors.keys():
             log.warning("sink %r was removed from the configuration; discarding its queued reports", reader)
             connection.execute("DELETE FROM cursors WHERE reader = ?", (reader,))
-        connection.executemany(_MOVE_CURSOR, self._cursors.items())
+        CURSORS.write(self._cursors.items(), connection)
         self.trim(connection)
 
     # --- writing -----------------------------------------------------------------------------------------------------
@@ -175,7 +188,7 @@ class Outbox:
             self._cursors[reader] = sequence
 
         def write(connection: sqlite3.Connection) -> None:
-            connection.execute(_MOVE_CURSOR, (reader, sequence))
+            CURSORS.write([(reader, sequence)], connection)
             connection.execute("DELETE FROM settled WHERE reader = ? AND sequence <= ?", (reader, sequence))
             self.trim(connection)
 

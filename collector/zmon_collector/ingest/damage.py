@@ -19,7 +19,7 @@ def settle_damage(state: JournalState, ingestor: Ingestor, now: Now) -> None:
     """Count what damaged rows have cost. Called when all the others are restored."""
     for table, rows in state.damaged.items():
         ingestor.telemetry.count("state_rows_damaged", table, len(rows))
-    ingestor.settled_rows = dict(state.settled_rows)
+    ingestor.settled_rows, ingestor.restored = dict(state.settled_rows), state.restored
     _count_rows_of_lost_windows(state, ingestor, now)
     if "spans" in state.damaged:
         lost = {tuple(row[:2]) for row in state.damaged["spans"]}

@@ -65,6 +65,7 @@ class Ingestor:
         self.numbers = count(1)
         self.store_id = token_bytes(8)  # sent with acknowledgements; replaced by the id of the journal, if there is one
         self.settled_rows: dict[bytes, int] = {}  # the last journaled row of streams whose position was lost
+        self.restored = False  # these positions are of a copy of the database older than the files next to it
         self.turn = Turn(1)
         self.telemetry = telemetry
         self.engine = engine
@@ -91,6 +92,9 @@ class Ingestor:
             return
         session = self.sessions.get(greeting.stream)
         if session is None:
+            known = self.settled_rows.get(greeting.stream, greeting.acked)
+            if self.restored and greeting.acked > known:  # in reports written since the copy, or lost
+                self.telemetry.count("rows_since_restored_copy", by=greeting.acked - known)
             session = self._register(greeting.stream, greeting.topic, first_contact(greeting, self.store_id), now)
         self.sessions.touch(session, greeting.topic, user, now)
         if session.position.hand_over(greeting, self.store_id):

@@ -21,7 +21,7 @@ from zmon_collector.storage import chunk_codec, label_join
 from zmon_collector.storage.chunk_codec import ChunkRecord
 from zmon_collector.storage.integrity import seal, unseal
 from zmon_collector.storage.sealed import DamagedRows, SealedTable
-from zmon_collector.windows.window import ModelKey, Tally
+from zmon_collector.windows.window import NO_WINDOW, ModelKey, Tally
 
 # Whose rows go when a model is forgotten.
 MODEL_TABLES = ("spans", "agents", "memory", "label_owners", "heard", "periods", "tags")
@@ -167,10 +167,14 @@ def write_closed(
     window: int, model: ModelKey, memory: dict[tuple[str, str | None], bytes], connection: sqlite3.Connection
 ) -> None:
     """Forget a window whose report is written in the same transaction; keep what plugins remember."""
+    _forget_window(window, connection)
+    MEMORY.write(((*model, metric, agent or "", kept) for (metric, agent), kept in memory.items()), connection)
+
+
+def _forget_window(window: int, connection: sqlite3.Connection) -> None:
     for table in ("schemas", "tallies", "tags", "checkpoints"):
         connection.execute(f"DELETE FROM {table} WHERE window = ?", (window,))
     connection.execute("DELETE FROM windows WHERE number = ?", (window,))
-    MEMORY.write(((*model, metric, agent or "", kept) for (metric, agent), kept in memory.items()), connection)
 
 
 # --- after a start ------------------------------------------------------------------------------------------------
@@ -198,6 +202,7 @@ class JournalState:
     leftovers: list[int] = field(default_factory=list)  # closed windows whose rows are not deleted yet
     damaged: DamagedRows = field(default_factory=dict)
     settled_rows: dict[bytes, int] = field(default_factory=dict)  # by stream whose position is lost: its last row here
+    restored: bool = False  # from a copy older than the files next to it
 
     @property
     def newest(self) -> float:
@@ -205,10 +210,14 @@ class JournalState:
         return max([float("-inf"), *(row.heard for row in self.streams), *(at for _, _, at in self.heard)])
 
 
-def load(connection: sqlite3.Connection) -> JournalState:
-    """Read everything but the rows; drop what is damaged."""
+def load(connection: sqlite3.Connection, reported: Sequence[tuple[str, str, int, int]] | None = None) -> JournalState:
+    """Read everything but the rows; drop what is damaged.
+
+    If the file is an older copy, `reported` has the windows that were reported since (model, version, start, end).
+    """
     rows = connection.execute
     damaged: DamagedRows = {}
+    restored = {} if reported is None else _disown(reported, damaged, connection)
     OWNERS.read(_owner, damaged, connection)
     state = JournalState(
         store_id=rows("SELECT name FROM store").fetchone()[0],
@@ -226,6 +235,8 @@ def load(connection: sqlite3.Connection) -> JournalState:
         label_owners=[LabelOwner(*row) for row in rows(OWNERS_BY_AGE)],
         checkpoints={window: (crc, data) for window, crc, data in rows("SELECT window, crc, data FROM checkpoints")},
         damaged=damaged,
+        settled_rows=restored,
+        restored=reported is not None,
     )
     (turn,) = rows("SELECT max(turn) FROM chunks").fetchone()
     state.turn = max([turn or 0, *(window.through for window in state.windows)])
@@ -234,11 +245,49 @@ def load(connection: sqlite3.Connection) -> JournalState:
         for table in ("schemas", "checkpoints"):
             rows(f"DELETE FROM {table} WHERE window NOT IN (SELECT number FROM windows)")
     if "streams" in damaged:
-        state.settled_rows = _settled_rows({row.id for row in state.streams}, connection)
-        rows("UPDATE store SET name = randomblob(8)")
+        state.settled_rows |= _settled_rows({row.id for row in state.streams}, connection)
+        _rename(connection)
         (state.store_id,) = rows("SELECT name FROM store").fetchone()
     state.leftovers = [w for (w,) in rows("SELECT DISTINCT window FROM chunks") if w not in open_windows]
     return state
+
+
+def _rename(connection: sqlite3.Connection) -> None:
+    """Give the store another name: streams that it does not know any more go on after what was acknowledged."""
+    connection.execute("UPDATE store SET name = randomblob(8)")
+
+
+def _disown(
+    reported: Sequence[tuple[str, str, int, int]], damaged: DamagedRows, connection: sqlite3.Connection
+) -> dict[bytes, int]:
+    """Drop what an older copy of the file says of streams, and windows reported since; return the streams' last rows.
+
+    Its positions are too old: publishers know better what was acknowledged since.
+    """
+    SPANS.write(reported, connection)
+    for model, version, start, _ in reported:
+        which = (model, version, start)
+        for (number,) in connection.execute(
+            "SELECT number FROM windows WHERE model = ? AND version = ? AND start = ?", which
+        ).fetchall():
+            _forget_window(number, connection)
+    rows = {stream.id: stream.row for stream in STREAMS.read(StreamRow, damaged, connection)}
+    connection.execute("DELETE FROM streams")
+    _rename(connection)
+    return rows
+
+
+def clear_positions(connection: sqlite3.Connection) -> None:
+    """Forget what only a journal keeps up to date, when it is switched off: a later start would take it for the truth.
+
+    Open windows stay until they are reported. The store gets another name, so that publishers go on after what was
+    acknowledged to them if the journal is switched on again.
+    """
+    if connection.execute("SELECT 1 FROM streams UNION SELECT 1 FROM tallies WHERE window = 0").fetchone():
+        connection.execute("DELETE FROM streams")
+        connection.execute("DELETE FROM agents")
+        connection.execute("DELETE FROM tallies WHERE window = ?", (NO_WINDOW,))
+        _rename(connection)
 
 
 def _settled_rows(known: set[bytes], connection: sqlite3.Connection) -> dict[bytes, int]:
