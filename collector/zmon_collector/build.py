@@ -120,7 +120,7 @@ class Parts:
             plugins=tuple(self.registry.table()),
             disk_full=self.database.full,
             journal_limit=self.config.limits.journal_bytes,
-            damaged_files=tuple(self.database.damaged_files),
+            damaged_files=tuple(f"{name}: {note}" for name, note in self.database.damaged_files.items()),
             clock_problem=self.clock.problem,
             failing=(*self.deliveries.problems(), *self.watchdog.problems()),
         )

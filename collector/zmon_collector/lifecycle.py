@@ -47,7 +47,8 @@ def _no_garbage_collection() -> Iterator[None]:
 
 def _restore(parts: Parts, now: Now, wake: Callable[[], None]) -> Recovery:
     parts.database.call(lambda connection: parts.outbox.load(connection, parts.deliveries.names))
-    state = parts.database.call(partial(journal.load, reported=_reported_since(parts)))
+    incomplete = parts.database.incomplete
+    state = parts.database.call(partial(journal.load, reported=_reported_since(parts), incomplete=incomplete))
     parts.clock.restore(state.newest)
     now = now._replace(wall=max(now.wall, parts.clock.wall()))
     if parts.config.collector.journal == "on":

@@ -94,7 +94,7 @@ class Outbox:
         ):
             self._waiting.append(sequence, nbytes, written)
             known = max(known, sequence)
-        damaged: DamagedRows = {}
+        damaged: DamagedRows = {CURSORS.name: []} if CURSORS.name in self._database.incomplete else {}
         cursors = dict(CURSORS.read(lambda reader, sequence: (reader, int(sequence)), damaged, connection))
         known = max([known, *cursors.values()])
         newest = max(known, self._next - 1)

@@ -18,12 +18,13 @@ from zmon_collector.windows.window import NO_WINDOW, Now
 def settle_damage(state: JournalState, ingestor: Ingestor, now: Now) -> None:
     """Count what damaged rows have cost. Called when all the others are restored."""
     for table, rows in state.damaged.items():
-        ingestor.telemetry.count("state_rows_damaged", table, len(rows))
+        if rows:  # none if a part of a damaged file could not be read: nobody knows how many
+            ingestor.telemetry.count("state_rows_damaged", table, len(rows))
     ingestor.settled_rows, ingestor.restored = dict(state.settled_rows), state.restored
     _count_rows_of_lost_windows(state, ingestor, now)
     if "spans" in state.damaged:
         lost = {tuple(row[:2]) for row in state.damaged["spans"]}
-        known = lost <= ingestor.models.keys()
+        known = lost and lost <= ingestor.models.keys()
         for key, model in ingestor.models.items():
             if key in lost or not known:  # a damaged name may be that of any model
                 model.windows.close_past()

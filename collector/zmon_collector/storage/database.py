@@ -106,9 +106,14 @@ class Database:
         return self._thread.is_alive()
 
     @property
-    def damaged_files(self) -> list[str]:
-        """Names of files that were set aside."""
+    def damaged_files(self) -> dict[str, str]:
+        """Files that were set aside, and what was read from each."""
         return self._file.damaged_files
+
+    @property
+    def incomplete(self) -> set[str]:
+        """Tables of which only a part could be read from a damaged file."""
+        return self._file.incomplete
 
     # --- called from any thread --------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -210,13 +210,18 @@ class JournalState:
         return max([float("-inf"), *(row.heard for row in self.streams), *(at for _, _, at in self.heard)])
 
 
-def load(connection: sqlite3.Connection, reported: Sequence[tuple[str, str, int, int]] | None = None) -> JournalState:
+def load(
+    connection: sqlite3.Connection,
+    reported: Sequence[tuple[str, str, int, int]] | None = None,
+    incomplete: Iterable[str] = (),
+) -> JournalState:
     """Read everything but the rows; drop what is damaged.
 
     If the file is an older copy, `reported` has the windows that were reported since (model, version, start, end).
+    `incomplete` names tables that lack rows, which a damaged file had.
     """
     rows = connection.execute
-    damaged: DamagedRows = {}
+    damaged: DamagedRows = {table: [] for table in incomplete}
     restored = {} if reported is None else _disown(reported, damaged, connection)
     OWNERS.read(_owner, damaged, connection)
     state = JournalState(

@@ -11,6 +11,7 @@ from pathlib import Path
 from zmon.errors import ConfigurationError
 from zmon_collector.storage import schema
 from zmon_collector.storage.integrity import set_aside
+from zmon_collector.storage.salvage import Salvage, salvage
 from zmon_collector.telemetry import Telemetry
 
 log = logging.getLogger("zmon.collector")
@@ -19,6 +20,7 @@ log = logging.getLogger("zmon.collector")
 # found to be so each time, over some seconds.
 PAUSES = (0.2, 0.8, 2.0)  # seconds between the tries
 MOST_BLOB = 256 * 2**20  # bytes of a row; SQLite breaks at a gigabyte, in whatever transaction that happens
+NOTE = ".txt"  # added to the name of a damaged file: what was read from it
 MOST_DAMAGED = 3  # damaged files kept
 STEPS = 100_000  # of SQLite's machine between two signs of life, some milliseconds
 
@@ -36,26 +38,27 @@ class StoreFile:
 
     def __init__(self, path: Path, telemetry: Telemetry, alive: Callable[[], None] = lambda: None) -> None:
         self.path = path
-        self.damaged_files: list[str] = []  # set aside, at the start or later
+        self.damaged_files: dict[str, str] = {}  # set aside, now or in an earlier run, with what was read from each
+        self.incomplete: set[str] = set()  # tables of which only a part could be read from a damaged file
         self._telemetry = telemetry
         self._alive = alive
 
     def open(self) -> sqlite3.Connection:
-        """Open the file; set a damaged one aside and start with an empty one.
+        """Open the file; set a damaged one aside and start with a new one, with what could be read of it.
 
         Raises
         ------
         ConfigurationError
             When another collector has it open, a newer release wrote it, or the folder cannot be written.
         """
+        self._describe_files()
         try:
             return self._connect_patiently()
         except sqlite3.Error as error:
             if not is_damage(error):
                 raise self._refused(error) from None
-            self._set_aside(str(error))
             try:
-                return self._connect()
+                return self._start_over(str(error))
             except sqlite3.Error as again:
                 raise self._refused(again) from None
 
@@ -66,8 +69,7 @@ class StoreFile:
             return self._connect_patiently()
         except sqlite3.Error as error:
             if is_damage(error):
-                self._set_aside(str(error))
-                close(self._connect())
+                close(self._start_over(str(error)))
             raise
 
     def _connect_patiently(self) -> sqlite3.Connection:
@@ -124,17 +126,38 @@ class StoreFile:
             )
         return ConfigurationError(f"{self.path} cannot be used: {error}; fix it, or choose another --data-dir")
 
-    def _set_aside(self, why: str) -> None:
-        """Keep the damaged file under another name; the collector starts with an empty one."""
+    def _start_over(self, why: str) -> sqlite3.Connection:
+        """Keep the damaged file under another name, and return a new one with what could be read of it."""
         renamed = set_aside(self.path, f"{self.path.name}.damaged-{int(time.time() * 1000)}")
-        self.damaged_files.append(renamed.name)
         self._telemetry.count("files_set_aside")
-        log.error("%s is damaged (%s): it is set aside as %s and a new one is created; the open windows in it are lost",
-                  self.path, why, renamed.name)  # fmt: skip
-        kept = sorted(self.path.parent.glob(f"{self.path.name}.damaged-*[0-9]"))
-        for old in kept[:-MOST_DAMAGED]:
-            for suffix in ("", "-wal", "-shm"):
+        for old in self._set_aside_files()[:-MOST_DAMAGED]:
+            for suffix in ("", "-wal", "-shm", NOTE):
                 old.with_name(old.name + suffix).unlink(missing_ok=True)
+        connection = self._connect()
+        try:
+            salvaged = salvage(renamed, connection)
+        except (sqlite3.Error, OSError) as error:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            salvaged, note = Salvage(), f"what was in it is unknown, and lost ({error})"
+        else:
+            note = str(salvaged)
+        self.incomplete = salvaged.incomplete
+        renamed.with_name(renamed.name + NOTE).write_text(note + "\n")
+        self._describe_files()
+        log.error("%s is damaged (%s): it is set aside as %s and a new one is created; %s",
+                  self.path, why, renamed.name, note)  # fmt: skip
+        return connection
+
+    def _set_aside_files(self) -> list[Path]:
+        return sorted(self.path.parent.glob(f"{self.path.name}.damaged-*[0-9]"))
+
+    def _describe_files(self) -> None:
+        self.damaged_files = {}
+        for path in self._set_aside_files():
+            note = path.with_name(path.name + NOTE)
+            known = note.exists()
+            self.damaged_files[path.name] = note.read_text().strip() if known else "what was open in it is unknown"
 
 
 def close(connection: sqlite3.Connection) -> None:
