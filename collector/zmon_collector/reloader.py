@@ -57,3 +57,5 @@ class Reloader:
             self.reload()
         except ConfigurationError as error:
             log.error("the configuration is not valid and nothing is changed: %s", error)
+        except Exception:  # the collector's work does not depend on it
+            log.exception("the configuration cannot be reloaded")

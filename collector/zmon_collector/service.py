@@ -122,20 +122,30 @@ class Service:
 
     def run(self) -> None:
         """Work until stopped, then finish what is open."""
-        self._ident, self.turns = threading.get_ident(), 0
         try:
-            while not self._stopping and not self.database.broken:
-                self.turns += 1
-                self._run_turn()
-        except Exception as error:  # what the turn has decided is half of the truth: publishers send its rows again
+            self._work()
+            self._stop_watching()
+            self._settle()
+        except (Exception, SystemExit) as error:
+            # What the turn has decided is half of the truth, and is not committed: publishers send its rows again.
             log.exception("the collector's own thread failed; the collector stops")
             self._error = f"{type(error).__name__}: {error}"
+            self._stop_watching()
+        finish(self._parts)
+
+    def _work(self) -> None:
+        self._ident, self.turns = threading.get_ident(), 0
+        while not self._stopping and not self.database.broken:
+            if not self.database.is_alive():
+                raise RuntimeError("the thread of the database has ended")
+            self.turns += 1
+            self._run_turn()
+
+    def _stop_watching(self) -> None:
+        """Let threads end without a fault, and viewers go: they must not wait for sinks that take their time."""
         self.turns = None
         self.watchdog.stop()
-        self.site.stop()  # first: viewers must not wait for sinks that take their time
-        if not self._error:
-            self._settle()
-        finish(self._parts)
+        self.site.stop()
 
     # These only set a flag: waking the thread takes the lock of its Event, and in a signal handler that thread may be
     # interrupted just while it holds the lock. It would wait for itself. The next turn comes within TICK anyway.

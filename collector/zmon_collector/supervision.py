@@ -91,7 +91,7 @@ class SupervisedThread:
             try:
                 self._run()
                 return
-            except Exception as error:  # noqa: BLE001 - whatever it is, the thread's work goes on
+            except BaseException as error:  # noqa: BLE001 - SystemExit of a plugin, too: it would end the thread only
                 if self._stop.is_set():
                     return
                 self._note(error)
@@ -100,7 +100,7 @@ class SupervisedThread:
                 return
             self.beats += 1
 
-    def _note(self, error: Exception) -> None:
+    def _note(self, error: BaseException) -> None:
         kind = type(error).__name__
         self._error, self._failed_at = f"{kind}: {error}", time.monotonic()
         self._telemetry.count("threads_restarted", self.name)

@@ -283,7 +283,7 @@ def test_a_window_larger_than_the_journal_is_taken_whole(collect: Callable[..., 
 
 def test_a_collector_that_starts_above_its_limit_takes_rows(collect: Callable[..., Any]) -> None:
     x = np.random.default_rng(0).normal(size=(2000, 100))
-    collector = collect(window=3600, flush_on_exit=False)
+    collector = collect(window=3600, flush_on_exit=False, sample_rows=100)  # a window keeps its settings
     with collector.publisher(classes=2, agent_id="before") as publisher:
         for _ in range(4):
             publisher.publish(np.full((2000, 2), 0.5), inputs=x)

@@ -38,9 +38,11 @@ def supervised(run: Callable[[], None]) -> tuple[SupervisedThread, threading.Eve
     return thread, stop, telemetry
 
 
-@pytest.mark.parametrize("error", [ValueError("no"), MemoryError()], ids=["ValueError", "MemoryError"])
+@pytest.mark.parametrize(
+    "error", [ValueError("no"), MemoryError(), SystemExit(1)], ids=lambda each: type(each).__name__
+)
 def test_a_thread_goes_on_after_an_error(
-    error: Exception, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    error: BaseException, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(supervision, "FIRST_WAIT", 0.001)
     errors = [error, error]
@@ -188,6 +190,31 @@ def test_an_error_of_the_collectors_own_thread_ends_it(
     collector.stop()
     assert any("own thread failed" in message for message in caplog.messages)
     assert not collector.service.database.is_alive()
+
+
+def test_a_database_whose_thread_has_ended_ends_the_collector(
+    collect: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    collector = collect()
+    monkeypatch.setattr(collector.service.database, "is_alive", lambda: False)
+    until(lambda: collector.service.failed, what="the end")
+    collector.stop()
+    assert any("own thread failed" in message for message in caplog.messages)
+
+
+def test_an_error_in_a_reload_does_not_end_the_collector(
+    collect: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail() -> None:
+        raise OSError("the disk of the configuration is gone")
+
+    collector = collect()
+    monkeypatch.setattr(collector.service.reloader, "read", fail)
+    collector.service.request_reload()
+    until(lambda: any("cannot be reloaded" in message for message in caplog.messages), what="the log")
+    with collector.publisher(classes=2) as publisher:
+        publisher.publish(np.full((4, 2), 0.5))
+        assert publisher.flush(60)
 
 
 def test_an_error_while_receiving_costs_one_message(
