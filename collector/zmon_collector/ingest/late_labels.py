@@ -197,6 +197,8 @@ class LateLabels:
     def completed(self, joined: Joined, telemetry: Telemetry) -> Iterator[tuple[int, ChunkRecord]]:
         """Yield the rows that a join has completed, by window, and count their outcomes."""
         self.kept_bytes = joined.kept_bytes
+        for table, rows in joined.damaged.items():
+            telemetry.count("state_rows_damaged", table, rows)
         if joined.evicted:
             telemetry.count("label_ids_evicted", by=joined.evicted)
         for number, records in joined.records.items():

@@ -23,6 +23,7 @@ from zmon._wire.frames import pack
 from zmon.batch import Array, Names, Schema
 from zmon_collector.storage import restatement_queue
 from zmon_collector.storage.chunk_codec import ChunkRecord
+from zmon_collector.storage.integrity import packed_checksum
 from zmon_collector.storage.sealed import SealedTable
 from zmon_collector.windows.fit import reorder
 
@@ -135,6 +136,7 @@ class Joined(NamedTuple):
     records: dict[int, list[ChunkRecord]] = {}  # noqa: RUF012 - never mutated
     evicted: int = 0
     kept_bytes: int = 0
+    damaged: Mapping[str, int] = {}
 
 
 def join(work: JoinWork, connection: sqlite3.Connection) -> Joined:
@@ -148,12 +150,12 @@ def join(work: JoinWork, connection: sqlite3.Connection) -> Joined:
     if work.sweep is not None:
         grown -= pairing.expire(work.sweep)
     restatement_queue.mark(pairing.labelled_windows, connection)
-    connection.execute("UPDATE label_bytes SET kept = kept + ?", (grown,))
+    connection.execute("UPDATE label_bytes SET kept = kept + ?", (grown - pairing.freed,))
     evicted = _trim(work, connection)
     records: dict[int, list[ChunkRecord]] = defaultdict(list)
     for window, record in pairing.records():
         records[window].append(record)
-    return Joined(dict(records), evicted, kept_bytes(connection))
+    return Joined(dict(records), evicted, kept_bytes(connection), pairing.damaged)
 
 
 def kept_bytes(connection: sqlite3.Connection) -> int:
@@ -170,6 +172,8 @@ class _Pairing:
         self._classes = classes
         self._outcomes: dict[tuple[int, str], Counter[int]] = defaultdict(Counter)
         self._pairs: dict[tuple[int, str, str, int], list[tuple[Any, Any, int, bool, bytes]]] = defaultdict(list)
+        self.damaged: Counter[str] = Counter()  # rows that were dropped, by table
+        self.freed = 0  # bytes of those
         self.labelled_windows: set[tuple[int, int, int]] = set()  # (owner, start, end) of predictions that got a label
 
     def keep(self, block: Predicted) -> int:
@@ -177,7 +181,7 @@ class _Pairing:
         connection = self._connection
         kind, pieces, predicted, room = "", [b""] * len(block.ids), [None] * len(block.ids), OVERHEAD
         if block.predicted is not None:
-            predicted = block.predicted.tolist()
+            predicted = [value if value == value else None for value in block.predicted.tolist()]  # SQLite has no NaN
         elif block.probabilities is not None:
             room += block.probabilities.shape[1]  # for the label
         if block.probabilities is not None and len(block.ids):
@@ -186,15 +190,22 @@ class _Pairing:
             kind, pieces = p.dtype.str, [raw[i : i + width] for i in range(0, len(raw), width)]
         labels = [None] * len(block.ids) if block.labels is None else _given(block.labels)
         fixed = (block.agent, block.window.start, block.end, kind, block.kept)
+        place = (block.agent, block.window.start, block.end, kind)
         rows = [
-            (block.owner, *row, *fixed, len(row[0]) + len(row[3]) + len(block.agent) + room)
+            (
+                block.owner,
+                *row,
+                *fixed,
+                packed_checksum(*row, *place),
+                len(row[0]) + len(row[3]) + len(block.agent) + room,
+            )
             for row in zip(block.ids, block.times.tolist(), predicted, pieces, labels, strict=True)
         ]
         (last,) = connection.execute("SELECT coalesce(max(n), 0) FROM predictions").fetchone()
         inserted = connection.executemany(
             "INSERT OR IGNORE INTO predictions"
-            ' (owner, id, at, predicted, p, label, agent, start, "end", kind, kept, size)'
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            ' (owner, id, at, predicted, p, label, agent, start, "end", kind, kept, crc, size)'
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             rows,
         ).rowcount
         if inserted < len(rows):
@@ -206,12 +217,15 @@ class _Pairing:
         if connection.execute("SELECT 1 FROM labels_waiting WHERE owner = ? LIMIT 1", (block.owner,)).fetchone():
             for name in block.ids:
                 waiting = connection.execute(
-                    "DELETE FROM labels_waiting WHERE owner = ? AND id = ? RETURNING label, at, size",
+                    "DELETE FROM labels_waiting WHERE owner = ? AND id = ? RETURNING label, at, agent, crc, size",
                     (block.owner, name),
                 ).fetchall()
-                for label, at, size in waiting:
+                for label, at, agent, crc, size in waiting:
                     grown -= size
-                    self._pair(name, label, at, block)
+                    if crc is None or crc == packed_checksum(name, label, at, agent):
+                        self._pair(name, label, at, block)
+                    else:
+                        self.damaged["labels_waiting"] += 1
         return grown
 
     def match(self, block: Labelled) -> int:
@@ -229,8 +243,12 @@ class _Pairing:
                 continue
             size = len(name) + len(block.agent) + OVERHEAD + (len(label) if isinstance(label, bytes) else 0)
             connection.execute(
-                "INSERT INTO labels_waiting (owner, id, label, at, agent, received, size) VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (block.owner, name, label, at, block.agent, block.received, size),
+                "INSERT INTO labels_waiting (owner, id, label, at, agent, received, crc, size)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    *(block.owner, name, label, at, block.agent, block.received),
+                    *(packed_checksum(name, label, at, block.agent), size),
+                ),
             )
             grown += size
         return grown
@@ -252,19 +270,27 @@ class _Pairing:
     def _pair(self, name: bytes, label: Any, at: int, block: Predicted | Labelled) -> bool:
         """Give a label to its prediction; return False when there is none."""
         row = self._connection.execute(
-            'SELECT n, agent, at, start, "end", predicted, kind, p, label FROM predictions WHERE owner = ? AND id = ?',
+            'SELECT n, agent, at, start, "end", predicted, kind, p, label, crc, size FROM predictions'
+            " WHERE owner = ? AND id = ?",
             (block.owner, name),
         ).fetchone()
         if row is None:
             return False
-        n, agent, predicted_at, start, end, predicted, kind, p, first_label = row
+        n, agent, predicted_at, start, end, predicted, kind, p, first_label, crc, size = row
+        fixed = (agent, start, end, kind)
+        if not restatement_queue.is_sound(crc, (name, predicted_at, predicted, p, first_label, *fixed)):
+            self._connection.execute("DELETE FROM predictions WHERE n = ?", (n,))
+            self.damaged["predictions"] += 1
+            self.freed += size
+            return False
         if first_label is not None:
             self._count(block, agent, DUPLICATE if first_label == label else CONFLICT)
             return True
         pairs = self._pairs[block.window.number, agent, kind, len(p)]
         pairs.append((predicted, label, max(0, at - predicted_at), start == block.window.start, p))
         self.labelled_windows.add((block.owner, start, end))
-        self._connection.execute("UPDATE predictions SET label = ? WHERE n = ?", (label, n))
+        crc = packed_checksum(name, predicted_at, predicted, p, label, *fixed)
+        self._connection.execute("UPDATE predictions SET label = ?, crc = ? WHERE n = ?", (label, crc, n))
         return True
 
     def _count(self, block: Predicted | Labelled, agent: str, outcome: int, by: int = 1) -> None:
@@ -297,7 +323,7 @@ def _move(moved: Moved, connection: sqlite3.Connection) -> None:
     """Let labels that came before any rows wait under the rows' classes; those that the rows lack stay, and expire."""
     waiting = connection.execute("SELECT DISTINCT label FROM labels_waiting WHERE owner = ?", (moved.owner,)).fetchall()
     connection.executemany(
-        "UPDATE OR IGNORE labels_waiting SET owner = ?, label = ? WHERE owner = ? AND label = ?",
+        "UPDATE OR IGNORE labels_waiting SET owner = ?, label = ?, crc = NULL WHERE owner = ? AND label = ?",
         [
             (moved.to, place, moved.owner, label)
             for (label,) in waiting

@@ -6,17 +6,32 @@ is removed only when the history holds the result, so after a crash, or where th
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import msgpack
 
+from zmon_collector.storage.integrity import packed_checksum
+
+log = logging.getLogger("zmon.collector")
+
 SLICE_ROWS = 5_000  # read in one job of the database, some milliseconds: acknowledgements behind it wait
 SLICE_BYTES = 4 * 2**20  # the same, of probabilities
 WINDOW_ROWS = 250  # the fixed cost of a window, in rows: its metrics' results, and its place in the history
 LONGEST_REST = 900.0  # seconds; the first is two, see schema.py
+ITEMS = {"": 0, "<f2": 2, "<f4": 4, "<f8": 8}  # bytes of a probability, by kind
 QUIET = 1_000  # marks of windows that got no more labels, deleted at a time
+
+
+def is_sound(crc: int | None, prediction: tuple[Any, ...]) -> bool:
+    """Return whether a kept prediction is as it was written: id, time, predicted, probabilities, label, agent, start
+    and end of its window, kind of the probabilities."""
+    if crc is not None:
+        return crc == packed_checksum(*prediction)
+    kind, p = prediction[-1], prediction[3]  # of an older release, which wrote no checksum: it must be possible
+    return kind in ITEMS and (len(p) % ITEMS[kind] == 0 if kind else not p)
 
 
 class RestatementTarget(NamedTuple):
@@ -67,20 +82,24 @@ def read(
         if place is None:
             break
         rows: list[Sequence[Any]] = []
-        more = False
+        more, seen, n = False, 0, 0
         for row in connection.execute(
-            "SELECT n, agent, predicted, label, kind, p FROM predictions"
+            'SELECT n, agent, predicted, label, kind, p, id, at, start, "end", crc FROM predictions'
             " WHERE owner = ? AND start = ? AND n > ? AND n <= ? ORDER BY n",
             (place.target.owner, place.target.start, place.after, place.target.through),
         ):
-            rows.append(row)
-            nbytes -= len(row[-1])
-            more = len(rows) >= room or nbytes <= 0
+            n, agent, predicted, label, kind, p, name, at, start, end, crc = row
+            if is_sound(crc, (name, at, predicted, p, label, agent, start, end, kind)):
+                rows.append(row[:6])
+            else:
+                log.error("a kept prediction is damaged and is left out of the restatement of its window")
+            seen, nbytes = seen + 1, nbytes - len(p)
+            more = seen >= room or nbytes <= 0
             if more:
                 break
-        room -= len(rows) + WINDOW_ROWS
+        room -= seen + WINDOW_ROWS
         pieces.append(RestatementPiece(place.target, rows, not place.after, not more))
-        place = Place(place.target, rows[-1][0]) if more else None
+        place = Place(place.target, n) if more else None
     return pieces, place
 
 

@@ -77,6 +77,51 @@ def kept(connection: sqlite3.Connection) -> int:
     return int(said)
 
 
+@pytest.mark.parametrize("column", ["id", "agent", "at", "predicted", "kind", "p", "label", '"end"'])
+def test_a_damaged_prediction_is_dropped_and_counted_and_joins_nothing(column: str) -> None:
+    connection = in_memory()
+    label_join.join(JoinWork(predicted=[predicted(["x", "y"])]), connection)
+    damaged = {"id": b"x", "agent": "other", "kind": "<f8", "p": b"\0" * 12}.get(column, 4)
+    connection.execute(f"UPDATE OR REPLACE predictions SET {column} = ? WHERE n = 1", (damaged,))
+    if column == "id":  # another id that is there by chance
+        connection.execute("UPDATE predictions SET id = ? WHERE n = 1", (b"z",))
+    name = "z" if column == "id" else "x"
+    found = label_join.join(JoinWork(labelled=[labelled([(name, 1), ("y", 1)])]), connection)
+    assert outcomes(found) == {"joined": 1}
+    assert found.damaged == {"predictions": 1}
+    kept(connection)
+    again = label_join.join(JoinWork(labelled=[labelled([("y", 1)])]), connection)
+    assert (outcomes(again), again.damaged) == ({"duplicate": 1}, {}), "the checksum follows the label"
+
+
+@pytest.mark.parametrize("column", ["id", "agent", "at", "label"])
+def test_a_damaged_label_that_waits_is_dropped_and_counted(column: str) -> None:
+    connection = in_memory()
+    label_join.join(JoinWork(labelled=[labelled([("x", 1), ("y", 1)])]), connection)
+    damaged = {"id": b"z", "agent": "other"}.get(column, 2)
+    connection.execute(f"UPDATE labels_waiting SET {column} = ? WHERE n = 1", (damaged,))
+    found = label_join.join(JoinWork(predicted=[predicted(["x", "y", "z"])]), connection)
+    assert outcomes(found) == {"joined": 1}
+    assert found.damaged == {"labels_waiting": 1}
+    kept(connection)
+
+
+@pytest.mark.parametrize("checksums", [True, False], ids=["with checksums", "of an older release"])
+@pytest.mark.parametrize("damage", [{"kind": "<f9"}, {"p": b"odd"}, {"kind": ""}])
+def test_a_damaged_prediction_is_left_out_of_a_restatement(damage: dict[str, Any], checksums: bool) -> None:
+    connection = in_memory()
+    classes = msgpack.packb(["a", "b", "c"])
+    work = JoinWork(predicted=[predicted(["x", "y", "z"], own=[1, 1, 1])])
+    work.owners.append((1, "m", "", "classification", classes))
+    label_join.join(work, connection)
+    if not checksums:
+        connection.execute("UPDATE predictions SET crc = NULL")
+    connection.execute(f"UPDATE predictions SET {next(iter(damage))} = ? WHERE n = 3", list(damage.values()))
+    restatement_queue.mark([(1, 0, 60)], connection)
+    ((piece,), place) = restatement_queue.read(None, 1e12, connection)
+    assert ([row[0] for row in piece.rows], piece.last, place) == ([1, 2], True, None)
+
+
 @settings(max_examples=60)
 @given(
     st.lists(
