@@ -21,7 +21,7 @@ log = logging.getLogger("zmon.collector")
 
 TURN_LIMIT = 15.0  # seconds without a turn, or without a look at the sockets, after which nothing works
 STORE_LIMIT = 60.0  # seconds of one commit
-DELIVERY_LIMIT = 120.0  # seconds that a sink, an observer or a notification takes for one call
+DELIVERY_LIMIT = 300.0  # seconds that a sink, an observer or a notification takes for one piece
 STEP_LIMIT = 30.0  # seconds of a step of metrics, beyond their timeout
 EXIT_WAIT = 10.0  # seconds that the disk and the sinks each get at the end
 ACKS_READ = 0.5  # seconds that publishers get at the end to read acknowledgements: they look every 0.2

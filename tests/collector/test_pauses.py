@@ -21,6 +21,7 @@ from zmon_collector.storage.journal import Turn
 from zmon_collector.telemetry import Telemetry
 from zmon_collector.windows.window import Now, OpenWindow
 
+from tests.support.processes import OLD
 from tests.support.unstarted import AB, Table, messages
 from tests.support.waiting import until
 from zmon.errors import ConfigurationError
@@ -297,6 +298,19 @@ def test_a_collector_that_starts_above_its_limit_takes_rows(collect: Callable[..
     again.stop()
     assert again.counts("buffer_count", agent_id=None) == 8010
     assert not again.service.telemetry.get("windows_closed_early")
+
+
+def test_labels_above_the_journals_limit_pause_nothing(collect: Callable[..., Any]) -> None:
+    collector = collect(config=small(MIB), sample_rows=100)
+    with collector.publisher(classes=2) as publisher:
+        for minute in range(3):
+            ids = np.arange(10_000) + 10_000 * minute
+            publisher.publish(np.full((10_000, 2), 0.5), ids=ids, timestamps=OLD + 60.0 * minute)
+            assert publisher.flush(60)
+        assert collector.service.ingestor.late.kept_bytes > MIB
+    assert not collector.service.telemetry.get("windows_closed_early")
+    collector.stop()
+    assert collector.counts("buffer_count", agent_id=None) == 30_000
 
 
 def test_kept_labels_are_known_after_a_start(collect: Callable[..., Any]) -> None:

@@ -212,6 +212,7 @@ class Notifier:
         with self._lock:
             due = self._notifications.due(wall)
         for name, message in due:
+            self.thread.beat()
             target = self._notifications.targets.get(name)
             if target is None:
                 continue

@@ -98,7 +98,7 @@ class SinkDelivery(Delivery):
         backoff = Backoff(FIRST_WAIT, LONGEST_WAIT)
         while not self._stop.is_set():
             try:
-                attach(self._sink, self._dead_letters.ledger(self.name, self._stop.is_set))
+                attach(self._sink, self._dead_letters.ledger(self.name, self._is_stopped))
                 self._sink.open()
                 break
             except BaseException as error:  # noqa: BLE001 - a sink may raise anything, SystemExit included
@@ -112,6 +112,11 @@ class SinkDelivery(Delivery):
                 self._sink.close()
             except BaseException as error:  # noqa: BLE001
                 self._fail("failed to close", error)
+
+    def _is_stopped(self) -> bool:
+        """Return whether to stop; sinks ask between the pieces of a report, which may take long at a quota."""
+        self.thread.beat()
+        return self._stop.is_set()
 
     def _deliver(self, report: Report) -> bool:
         written = self._retry(lambda: self._sink.write(report), f"report {report.sequence}")
