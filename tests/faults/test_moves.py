@@ -181,6 +181,8 @@ class Collector:
         books.position.hand_over(greeting, self.store)
         books.lost += books.position.write_off(greeting.base - 1)
         self._count(greeting.tally)
+        if greeting.kind == "bye":
+            books.lost += books.position.write_off(greeting.issued)
 
     def _handle(self, message: frames.Message) -> None:
         if message.kind == "schema" or not self.takes:
@@ -451,6 +453,26 @@ def test_the_end_does_not_wait_for_a_collector_that_gave_up_the_model() -> None:
     assert world.delivery.is_awaited(world.now)
     world.turns(2, APART_AFTER)
     assert not world.delivery.is_awaited(world.now)
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_a_collector_that_does_not_answer_is_told_what_was_left(moved: bool) -> None:
+    world = World()
+    world.a.start()
+    world.b.start()
+    world.publish(10, rejected=2)
+    world.turns()
+    if moved:
+        world.move()
+    owner = world.b if moved else world.a
+    world.publish(5, rejected=1)
+    for _ in range(10):
+        world.publishers_turn(1.0)
+    assert not world.delivery.connected
+    world.delivery.say_goodbye(world.now)
+    owner.receive()
+    assert world.a.books.lost + world.b.books.lost + len(world.a.books.rows + world.b.books.rows) == 15
+    assert world.a.books.counts + world.b.books.counts == {("rejected", "x"): 3}
 
 
 class Moves(RuleBasedStateMachine):

@@ -128,9 +128,9 @@ class Delivery:
         return any(link.cursor.acked < issued or not (link.greeted or link.counted == tally) for link in awaited)
 
     def say_goodbye(self, now: float) -> None:
-        """Say goodbye to every collector that answers."""
+        """Say goodbye to every collector that answers, or that is there and may answer later."""
         for link in self._links:
-            if link.greeted:
+            if link.subscribed and not link.apart:
                 self._goodbyes[link] = link.answers
                 self._greet(link, "bye")
         self._until = now + BYE_WAIT
@@ -249,7 +249,7 @@ class Delivery:
             clock=time.time_ns(),
             tally=tally,
             store=link.store,
-            counted=link.counted if kind == "hello" else None,
+            counted=None if kind == "ping" else link.counted,
         )
         link.told = self._ledger.tally()
         try:

@@ -68,7 +68,7 @@ class Greeting:
     tally: Mapping[str, Any]
     store: bytes = b""
     details: Mapping[str, str] = field(default_factory=dict)
-    counted: Mapping[str, Any] | None = None  # None: from release 0.1, or not a hello
+    counted: Mapping[str, Any] | None = None  # None: from release 0.1, or a ping
 
 
 def decode_greeting(frame: bytes) -> Greeting:
