@@ -48,7 +48,7 @@ def fill(folder: Path) -> Path:
 
 def test_a_disk_that_fills_and_is_freed(tmp_path: Path) -> None:
     collector = Mortal(tmp_path, LIVE)
-    with small_disk(collector.folder, "1m") as folder, collector.running():
+    with small_disk(collector.folder, "2m") as folder, collector.running():
         timed = Timed(collector.publisher("a"))
         timed.publish(20)
         assert timed.publisher.flush(60)
