@@ -134,6 +134,11 @@ class Delivery:
                 self._goodbyes[link] = link.answers
                 self._greet(link, "bye")
         self._until = now + BYE_WAIT
+        if any(link.takes_model for link in self._links):  # no other one will take the model before the end
+            for link in self._links:
+                if not link.takes_model:
+                    link.leave()
+            self._update_state()
 
     def has_left(self, now: float) -> bool:
         """Return whether all collectors have answered the goodbye, or had the time to."""

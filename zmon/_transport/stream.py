@@ -216,9 +216,7 @@ class Stream:
             state = max(state, self._delivery.step(ready, now))
         for mark in self._marks:
             mark.look(self._ring)
-        held = self._ring.issued - self._ring.delivered - self._ring.dropped
-        underway = min(held, max(0, self._delivery.reached - (self._ring.issued - held)))
-        self._ledger.move(delivered=self._ring.delivered, underway=underway, pushed_out=self._ring.dropped)
+        held = self._enter_positions()
         self.intake.ring_bytes = self._ring.nbytes
         self._marks = [mark for mark in self._marks if now < mark.until and not self.is_acknowledged(mark)]
         if now >= self._settle_at:
@@ -229,6 +227,13 @@ class Stream:
         if self.stop_at is not None:
             self._stop(now)
         return state
+
+    def _enter_positions(self) -> int:
+        """Enter how far the rows are; return how many are held."""
+        held = self._ring.issued - self._ring.delivered - self._ring.dropped
+        underway = min(held, max(0, self._delivery.reached - (self._ring.issued - held)))
+        self._ledger.move(delivered=self._ring.delivered, underway=underway, pushed_out=self._ring.dropped)
+        return held
 
     def close(self) -> None:
         """Close the sockets; rows stay."""
@@ -323,6 +328,7 @@ class Stream:
                 return
             self._abandon()
             self._delivery.say_goodbye(now)
+            self._enter_positions()
             self._leaving = True
         if self._delivery.has_left(now):
             self._delivery.close()

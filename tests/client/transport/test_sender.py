@@ -208,6 +208,15 @@ def test_a_collector_that_is_away_is_waited_for(tmp_path: Path) -> None:
         peer.context.term()
 
 
+def test_a_young_publisher_ends_with_everything_acknowledged(collect: Any) -> None:
+    """The collector that does not take its model has not been there for long enough to be known for it."""
+    owner, other = collect(folder="owner", models=("m",)), collect(folder="other", models=("n",))
+    with zmon.Publisher("m", classes=2, collector=[owner.data, other.data]) as publisher:
+        publisher.publish(P)
+        assert publisher.flush(60)
+    assert (publisher.stats.acknowledged, dict(publisher.stats.dropped)) == (1, {})
+
+
 def test_a_collector_with_globs_holds_up_no_publisher_of_other_models(collect: Any) -> None:
     """It subscribes to everything: it must say what it does not take."""
     globs, plain = collect(folder="globs", models=("a*",)), collect(folder="plain", models=("b*", "[c]"))
