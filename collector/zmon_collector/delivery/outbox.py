@@ -98,9 +98,11 @@ class Outbox:
         cursors = dict(CURSORS.read(lambda reader, sequence: (reader, int(sequence)), damaged, connection))
         known = max([known, *cursors.values()])
         newest = max(known, self._next - 1)
-        if cursors and known < newest and not damaged:
+        sealed = connection.execute("SELECT 1 FROM cursors WHERE crc IS NOT NULL").fetchone()
+        if sealed and known < newest and not damaged:
             # Every report is in the database before any file has it, so this is an older copy of the database. What
-            # it still has to deliver was delivered since.
+            # it still has to deliver was delivered since. A file of an earlier release is taken as it is: releases
+            # read their predecessors' open windows whatever lies next to them.
             self.restored_from = known
             cursors = dict.fromkeys(cursors, newest)
         # Without its cursor, a reader gets what is queued again rather than not at all.
