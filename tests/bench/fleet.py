@@ -46,22 +46,16 @@ column = np.full((rows, 2), 0.5)
 topics = [frames.Topic(f"m{m}", "", f"a{a}").encode() for a in range(agents) for m in range(models)]
 streams = [i.to_bytes(16, "big") for i in range(len(topics))]
 number = {stream: i for i, stream in enumerate(streams)}
-sent, waits, lock = [{} for _ in topics], [], threading.Lock()
+sent, waits = [{} for _ in topics], []
 acked, heard = [-1] * len(topics), [0]
 
 def take():
-    while True:
-        try:
-            ack = control.decode_ack(back.recv())
-        except zmq.ZMQError:
-            return
-        now, i = time.monotonic(), number[ack.stream]
-        heard[0] += acked[i] < 0
-        acked[i] = max(acked[i], ack.row)
-        for row in [row for row in sent[i] if row <= ack.row]:
-            waits.append((now, now - sent[i].pop(row)))
-
-threading.Thread(target=take, daemon=True).start()
+    ack = control.decode_ack(back.recv())
+    now, i = time.monotonic(), number[ack.stream]
+    heard[0] += acked[i] < 0
+    acked[i] = max(acked[i], ack.row)
+    for row in [row for row in sent[i] if row <= ack.row]:
+        waits.append((now, now - sent[i].pop(row)))
 
 def hello(i):
     back.send(control.encode_greeting("hello", topic=topics[i], stream=streams[i], base=1, acked=0, issued=0, clock=0,
@@ -70,8 +64,13 @@ def hello(i):
 for i in range(len(topics)):
     hello(i)
     if i % 500 == 499:  # answers beyond what the connection holds are dropped
-        while heard[0] < i - 2000: time.sleep(0.005)
-while heard[0] < len(topics): time.sleep(0.05)
+        while heard[0] < i - 2000: take()
+while heard[0] < len(topics): take()
+
+def take_all():  # from here on only this thread uses the socket
+    while True: take()
+
+threading.Thread(target=take_all, daemon=True).start()
 out.send_multipart([bytes(frame) for frame in frames.encode_schema_message(topics[0], streams[0], body)])
 time.sleep(0.5)
 arrays = [("probabilities", column.dtype.str, list(column.shape))]
