@@ -118,6 +118,9 @@ class Disk(Database):
     def start(self) -> None:
         self.dies = False
 
+    def is_alive(self) -> bool:
+        return True
+
     def call(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
         answer: list[Any] = []
         self.submit(work, answer.append)
