@@ -29,8 +29,8 @@ SKEW = 300.0  # seconds, the default of max_skew
 
 
 class Progress(RuleBasedStateMachine):
-    @initialize(window=st.sampled_from([30, 60]))
-    def begin(self, window: int) -> None:
+    @initialize(window=st.sampled_from([30, 60]), reckless=st.sampled_from([False] * 9 + [True]))
+    def begin(self, window: int, reckless: bool) -> None:
         self.window, self.scale, self.segment = window, 1, 0
         self.collector = Stepped(self.options())
         self.times: list[float] = []  # of each row, by its number
@@ -38,7 +38,11 @@ class Progress(RuleBasedStateMachine):
         self.free: set[int] = set()  # rows from so far ahead that they count as rows of when they came
         self.unsent: Counter[tuple[str, str]] = Counter()  # rows that publishers rejected or left out themselves
         self.damaged = False  # some record of counts or positions
+        self.reckless = reckless  # whether records may be damaged, after which nothing can be counted
         self.forgets = False  # so much time went by at once that agents are forgotten
+
+        for agent in AGENTS:
+            self.join(MODELS[0], agent)
 
     def options(self) -> dict[str, Any]:
         return {
@@ -61,6 +65,9 @@ class Progress(RuleBasedStateMachine):
 
     @precondition(lambda self: len(self.collector.senders) < 6)
     @rule(model=st.sampled_from(MODELS), agent=st.sampled_from(AGENTS))
+    def another_joins(self, model: str, agent: str) -> None:
+        self.join(model, agent)
+
     def join(self, model: str, agent: str) -> None:
         self.collector.join(model, agent)
 
@@ -68,8 +75,8 @@ class Progress(RuleBasedStateMachine):
     @rule(
         which=st.integers(0, 5),
         ages=st.lists(st.sampled_from([0, 0, 0, 1, 20, 45, 100, -20]), min_size=1, max_size=MOST_ROWS),
-        schema=st.sampled_from([0, 0, 0, 1, 1, 2]),
-        sends=st.booleans(),
+        schema=st.sampled_from([0, 0, 0, 0, 1, 1, 2]),
+        sends=st.sampled_from([True, True, True, False]),
     )
     def publish(self, which: int, ages: list[int], schema: int, sends: bool) -> None:
         sender = self.present[which % len(self.present)]
@@ -116,6 +123,14 @@ class Progress(RuleBasedStateMachine):
 
     # --- the collector -----------------------------------------------------------------------------------------------
 
+    @precondition(lambda self: self.present)
+    @rule(rows=st.integers(1, MOST_ROWS), commits=st.booleans())
+    def serve(self, rows: int, commits: bool) -> None:
+        """All publish, and the collector takes it."""
+        for which in range(len(self.present)):
+            self.publish(which, [0] * rows, 0, True)
+        self.turn(100, 100 if commits else 0)
+
     @rule(works=st.sampled_from([0, 1, 3, 100]), commits=st.sampled_from([0, 1, 100]))
     def turn(self, works: int, commits: int) -> None:
         self.collector.turn()
@@ -155,6 +170,7 @@ class Progress(RuleBasedStateMachine):
         self.forgets |= found and table == "memory"
         self.collector.kill()
 
+    @precondition(lambda self: self.reckless)
     @rule(table=st.sampled_from(UNCOUNTED), row=st.integers(0, 9), column=st.integers(0, 9), bit=st.integers(0, 4000))
     def a_record_is_damaged(self, table: str, row: int, column: int, bit: int) -> None:
         """What it counted cannot be known any more."""
