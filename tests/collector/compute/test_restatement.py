@@ -49,7 +49,7 @@ class Immediate:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self.connection = connection
 
-    def submit(self, work: Any, done: Any = lambda result: None) -> None:
+    def submit(self, work: Any, done: Any = lambda result: None, failed: Any = None) -> None:
         done(work(self.connection))
 
 
