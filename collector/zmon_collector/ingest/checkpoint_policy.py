@@ -100,9 +100,14 @@ class CheckpointPolicy:
                 lambda connection: journal.write_checkpoint(number, through, data, connection),
                 lambda _: self._database.delete_chunks(number, through),
                 len(data),
+                self._not_written,
             )
 
         return write
+
+    def _not_written(self, error: Exception) -> None:
+        self._ingestor.telemetry.count("checkpoints_failed")
+        log.error("a checkpoint cannot be written: %s; the rows stay in the journal until the next one", error)
 
     def close_largest(self) -> None:
         """Close a window early, though it is not due: the oldest of the model whose windows hold most bytes on disk."""

@@ -19,7 +19,7 @@ log = logging.getLogger("zmon.collector")
 # A disk that fails for a second gives errors, or pages that look damaged. So a file is called damaged only after it was
 # found to be so each time, over some seconds.
 PAUSES = (0.2, 0.8, 2.0)  # seconds between the tries
-MOST_BLOB = 256 * 2**20  # bytes of a row; SQLite breaks at a gigabyte, in whatever transaction that happens
+MOST_BLOB = 512 * 2**20  # bytes of a row, twice what metrics may keep; SQLite breaks at a gigabyte
 NOTE = ".txt"  # added to the name of a damaged file: what was read from it
 MOST_DAMAGED = 3  # damaged files kept
 STEPS = 100_000  # of SQLite's machine between two signs of life, some milliseconds

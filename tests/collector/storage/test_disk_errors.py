@@ -10,7 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from zmon_collector.config import Config
+from zmon_collector.config.sections import MetricsSection, WebSection
+from zmon_collector.ingest import checkpoint_policy
 from zmon_collector.storage import database as module
 from zmon_collector.storage import journal, store_file
 from zmon_collector.storage.database import Database, StoreError
@@ -248,3 +252,21 @@ def test_the_beat_goes_on_within_a_long_statement(path: Path, monkeypatch: pytes
     database.call(work)
     assert len(beats) > 2
     assert database.close(60)
+
+
+def test_a_checkpoint_that_the_database_refuses_costs_nothing_but_itself(
+    collect: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_file, "MOST_BLOB", 2**20)
+    monkeypatch.setattr(checkpoint_policy, "CHECKPOINT_BYTES", 2**20)
+    collector = collect(config=Config(metrics=MetricsSection(preset="minimal"), web=WebSection(enabled=False)))
+    telemetry = collector.service.telemetry
+    rows = 0
+    with collector.publisher(agent_id="a", classes=2) as publisher:
+        while not telemetry.get("checkpoints_failed"):
+            publisher.publish(np.full((200, 2), 0.5), inputs=np.ones((200, 100)), timestamps=1_000_000_021)
+            rows += 200
+            assert publisher.flush(60)
+    collector.stop()
+    assert not collector.service.failed
+    assert collector.counts("buffer_count", agent_id="a") == rows
