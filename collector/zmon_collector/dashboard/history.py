@@ -11,6 +11,7 @@ import contextlib
 import json
 import logging
 import sqlite3
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
@@ -30,6 +31,8 @@ T = TypeVar("T")
 APPLICATION = 0x7A6D6F6E  # "zmon"
 REMEMBERED = 500_000  # names of series cached with their numbers
 TRIM_EVERY = 60.0  # seconds
+PAUSES = (0.1, 0.4, 1.0)  # seconds before a file that seems to be damaged is read again
+DISK_ERRORS = tuple(f"SQLITE_{name}" for name in ("FULL", "IOERR", "BUSY", "LOCKED", "CANTOPEN", "READONLY", "NOMEM"))
 NAMES = (*(name for name in DIMENSIONS if name != "stat"), "basis")
 BASIS = "prediction_time"  # of restated windows (compute/restatement.py), whose reports have sequence 0
 _names_of = attrgetter(*NAMES[:-1])
@@ -83,6 +86,7 @@ class History:
         self.set_aside = 0
         self._keep, self._limit = keep, limit
         self._db: sqlite3.Connection | None = None
+        self._wanted = False  # between `open` and `close`
         self._bundle = lru_cache(REMEMBERED)(self._find_bundle)
         self._number = lru_cache(REMEMBERED)(self._find_number)
         self._layout = lru_cache(REMEMBERED // 100)(partial(self._id, "layout", ("bundle", "ids")))
@@ -91,7 +95,7 @@ class History:
     # --- the file ----------------------------------------------------------------------------------------------------
 
     def open(self) -> None:
-        """Open or create the file.
+        """Open or create the file; if the disk does not let it, try again at each use.
 
         Raises
         ------
@@ -99,10 +103,11 @@ class History:
             A newer release wrote it; it is left untouched.
         """
         _refuse_newer(self.path)
+        self._wanted = True
         try:
-            self._connect()
-        except sqlite3.DatabaseError as error:
-            self._start_over(error)
+            self._survive_damage(lambda: None)
+        except (sqlite3.Error, OSError) as error:
+            log.error("%s cannot be opened, the page's history misses windows until it can: %s", self.path, error)
 
     def _connect(self) -> None:
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -132,19 +137,36 @@ class History:
         self._forget_numbers()
 
     def _survive_damage(self, call: Callable[[], T]) -> T:
-        """Make a call; if the file turns out to be damaged, make it again on a new, empty one."""
-        try:
-            return call()
-        except sqlite3.DatabaseError as error:
-            self._forget_numbers()  # numbers from a transaction that was rolled back are invalid
-            if isinstance(error, sqlite3.OperationalError | sqlite3.ProgrammingError):
-                raise  # disk full or locked: the file itself is intact
-            self._start_over(error)
-            return call()
+        """Make a call; if the file turns out to be damaged, make it again on a new, empty one.
+
+        A disk that fails for a moment can look like damage, so the file is read again first.
+        """
+        for pause in (*PAUSES, None):
+            try:
+                if self._db is None and self._wanted:
+                    self._connect()
+                return call()
+            except sqlite3.DatabaseError as error:
+                self._forget_numbers()  # numbers from a transaction that was rolled back are invalid
+                if self._is_intact(error):
+                    raise
+                self._disconnect()
+                if pause is None:
+                    self._start_over(error)
+                else:
+                    time.sleep(pause)
+        return call()
+
+    def _is_intact(self, error: sqlite3.DatabaseError) -> bool:
+        """Return whether an error says nothing about the file: the disk is full, or fails, or a query is wrong."""
+        if isinstance(error, sqlite3.ProgrammingError):
+            return True
+        if self._db is not None:
+            return isinstance(error, sqlite3.OperationalError)
+        return str(getattr(error, "sqlite_errorname", "")).startswith(DISK_ERRORS)  # a table may be missing, too
 
     def _start_over(self, error: sqlite3.DatabaseError) -> None:
         """Set a damaged file aside under another name and start an empty one."""
-        self.close()
         renamed = set_aside(self.path, f"{self.path.name}.corrupt")
         log.error(
             "%s is damaged (%s): it is set aside as %s and the history starts empty", self.path, error, renamed.name
@@ -154,6 +176,10 @@ class History:
 
     def close(self) -> None:
         """Close the file. Safe to call twice, and without `open`."""
+        self._wanted = False
+        self._disconnect()
+
+    def _disconnect(self) -> None:
         if self._db is not None:
             with contextlib.suppress(sqlite3.Error):
                 self._db.close()
@@ -352,7 +378,7 @@ def _refuse_newer(path: Path) -> None:
     try:
         with path.open("rb") as file:
             header = file.read(100)
-    except FileNotFoundError:
+    except OSError:  # missing, or nothing that can be read: `History.open` says what is wrong with it
         return
     version = int.from_bytes(header[60:64], "big")
     ours = int.from_bytes(header[68:72], "big") == APPLICATION

@@ -20,6 +20,7 @@ from zmon_collector.dashboard.overview import KEPT, MEASURES, Overview
 log = logging.getLogger("zmon.collector")
 
 SLICE = 0.05  # seconds after which no further model is begun
+AGAIN = 10.0  # seconds before the history is read again, after the disk failed
 PAUSE = 1.0  # times as long as a slice took, before the next
 
 
@@ -60,7 +61,9 @@ class OverviewRestore:
         now = self._clock()
         self._next = now + PAUSE * (now - self._requested)
         error = ended.exception()
-        if error is not None:
+        if isinstance(error, sqlite3.OperationalError):  # the disk: what is left is read later
+            self._next = now + AGAIN
+        elif error is not None:
             self._left = []
             log.error("the overview starts without the windows of the history: %s: %s", type(error).__name__, error)
 
@@ -72,7 +75,8 @@ class OverviewRestore:
             if self._overview.full:
                 self._left.clear()
                 break
-            self._restore(db, self._left.pop())
+            self._restore(db, self._left[-1])
+            self._left.pop()
             if self._clock() >= until:
                 break
 

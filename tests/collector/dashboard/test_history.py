@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import pytest
@@ -185,6 +186,76 @@ def test_a_damaged_file_is_set_aside_and_counted(damage: str, tmp_path: Path) ->
     assert history.set_aside == 1
     history.close()
     assert path.with_suffix(".sqlite.corrupt").stat().st_size == len(damaged)
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, statement: str, names: list[str]) -> None:
+    """Let a statement fail as often as there are names of errors, which are used up."""
+    connect = sqlite3.connect
+
+    class Failing(sqlite3.Connection):
+        def execute(self, sql: str, *given: Any) -> sqlite3.Cursor:
+            if names and sql.startswith(statement):
+                kind = sqlite3.DatabaseError if names[0] == "SQLITE_CORRUPT" else sqlite3.OperationalError
+                error = kind("the disk fails")
+                error.sqlite_errorname = names.pop(0)
+                raise error
+            return super().execute(sql, *given)
+
+    monkeypatch.setattr(sqlite3, "connect", lambda *given, **more: connect(*given, factory=Failing, **more))
+
+
+@pytest.mark.parametrize("name", ["SQLITE_FULL", "SQLITE_IOERR_READ", "SQLITE_CANTOPEN", "SQLITE_READONLY_DBMOVED"])
+def test_a_disk_that_fails_at_the_start_costs_no_history(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    history = History(tmp_path / "history.sqlite", 1e12, 2**30)
+    history.open()
+    history.append(report(1, 0, {"a": 1.0}), 0.0)
+    history.close()
+    failing(monkeypatch, "PRAGMA journal_mode", [name, name])
+    history.open()
+    assert "cannot be opened" in caplog.text
+    with pytest.raises(sqlite3.OperationalError, match="the disk fails"):
+        history.append(report(2, 10, {"a": 2.0}), 10.0)
+    history.append(report(3, 20, {"a": 3.0}), 20.0)
+    assert asked(history) == {"a": [(0, 1.0), (20, 3.0)]}
+    assert history.set_aside == 0
+    history.close()
+    with pytest.raises(sqlite3.ProgrammingError):
+        history.read(lambda db: db.execute("SELECT 1 FROM report"))
+
+
+def test_a_history_that_is_no_file_costs_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "history.sqlite"
+    path.mkdir()
+    history = History(path, 1e12, 2**30)
+    history.open()
+    with pytest.raises(sqlite3.OperationalError):
+        history.append(report(1, 0, {"a": 1.0}), 0.0)
+    path.rmdir()
+    history.append(report(2, 10, {"a": 2.0}), 10.0)
+    assert asked(history) == {"a": [(10, 2.0)]}
+    history.close()
+
+
+@pytest.mark.parametrize("where", ["PRAGMA auto_vacuum", "SELECT start, layout"], ids=["opening", "reading"])
+def test_what_looks_like_damage_is_read_again(where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zmon_collector.dashboard.history.PAUSES", (0.0, 0.0))
+    history = History(tmp_path / "history.sqlite", 1e12, 2**30)
+    history.open()
+    history.append(report(1, 0, {"a": 1.0}), 0.0)
+    history.close()
+    names = ["SQLITE_CORRUPT"] * 2
+    failing(monkeypatch, where, names)
+    history.open()
+    assert asked(history) == {"a": [(0, 1.0)]}
+    assert history.set_aside == 0
+    history.close()
+    names += ["SQLITE_CORRUPT"] * 3
+    history.open()
+    assert asked(history) == {}
+    assert history.set_aside == 1
+    history.close()
 
 
 def test_a_question_without_measure_is_bounded(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
