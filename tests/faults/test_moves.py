@@ -270,7 +270,7 @@ class World:
             collector.start()
             between()
             if collector is old:  # it is up: what it has on disk is known
-                self.turns(2)
+                self.turns(3)
         return old, new
 
     def check(self) -> None:
