@@ -261,7 +261,7 @@ def test_a_restarted_collector_does_not_count_history_as_lost(collect: Any) -> N
 
 
 def test_counts_without_a_window_are_reported_all_the_same(collect: Any) -> None:
-    collector = collect(window=1)
+    collector = collect(window=1, idle=1.0)
     with collector.publisher(agent_id="a", classes=2) as publisher:
         publisher.publish(np.zeros((3, 5)))
         until(lambda: collector.counts("rows_rejected", agent_id="a") == 3, what="a report of their own")

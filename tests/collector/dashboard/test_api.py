@@ -18,6 +18,7 @@ from zmon_collector.dashboard.web.sse import Broadcaster
 from tests.support.collectors import Collector
 from tests.support.pages import Start, get, shown
 from tests.support.reports import window
+from tests.support.waiting import until
 
 Client = Callable[..., httpx.Client]
 
@@ -108,7 +109,7 @@ def test_history_survives_a_restart(paged: Start, client: Client) -> None:
     shown(first, *(window(i + 1, 10 * i) for i in range(5)))
     first.stop()
     again = paged(folder="same")
-    (model,) = client(again).get("/api/v1/models").json()["models"]
+    (model,) = until(lambda: client(again).get("/api/v1/models").json()["models"], what="the overview")
     assert (model["newest"], len(model["trend"]["accuracy"])) == (40, 5)
     assert model["state"] == "silent"
 
