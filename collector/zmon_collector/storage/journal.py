@@ -207,7 +207,9 @@ class JournalState:
     @property
     def newest(self) -> float:
         """The newest time of the collector's clock that was written; -inf for none."""
-        return max([float("-inf"), *(row.heard for row in self.streams), *(at for _, _, at in self.heard)])
+        # A window without a schema has counts only, and began at the clock's time, long after the last message perhaps.
+        counted = (row.start for row in self.windows if not row.schema)
+        return max([float("-inf"), *(row.heard for row in self.streams), *(at for _, _, at in self.heard), *counted])
 
 
 def load(

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from zmon_collector.clock import MOST_AHEAD, RATE, Clock
 from zmon_collector.health import HealthReport
 from zmon_collector.storage import journal
+from zmon_collector.storage.journal import JournalState, WindowRow
 from zmon_collector.windows.window import Now
 
 from tests.support.unstarted import AB, T0, Table
@@ -94,6 +95,13 @@ def test_a_start_goes_on_from_the_newest_time_that_was_written(lay: Callable[[],
     clock.restore(newest)
     assert clock.wall() == newest
     assert clock.ahead == HOUR
+
+
+def test_a_window_that_has_counts_only_says_what_time_it_was() -> None:
+    """It may open long after the last message; one with rows says nothing: their times are the publishers'."""
+    counts = JournalState(b"", windows=[WindowRow(1, "m", "", 120, 180, b"")])
+    rows = JournalState(b"", windows=[WindowRow(1, "m", "", 120, 180, b"schema")])
+    assert (counts.newest, rows.newest) == (120, float("-inf"))
 
 
 def test_a_start_does_not_wait_for_a_clock_that_was_set_far_ahead_by_mistake() -> None:
