@@ -89,7 +89,7 @@ def watch(parts: Parts, turns: Callable[[], int | None], ident: Callable[[], int
 
 
 def _reported_since(parts: Parts) -> list[tuple[str, str, int, int]] | None:
-    """Return the windows that were reported since the copy was made that state.sqlite is; None if it is no copy."""
+    """If state.sqlite is an older copy, return the windows reported since it was made; else None."""
     known, config = parts.outbox.restored_from, parts.config.collector
     if known is None:
         return None

@@ -143,7 +143,7 @@ class Pauses:
     def stalled(self) -> list[str]:
         """Return the pauses in which nothing has moved for long, a sentence each. Any thread may call it.
 
-        A full disk is none of them: a process that is started anew has no more room.
+        A full disk is not among them: a restart would not free it.
         """
         return [
             f"no rows have been accepted for {pause.seconds:.0f} s ({pause.by}), and nothing moves; this ends by "

@@ -1,9 +1,9 @@
 """The watchdog: a thread that looks at the signs of life of all others, and says which of them keep the collector from
 its work.
 
-It measures by a clock of its own, which stands still while the process does: a machine that was suspended, or a
-debugger that stopped it, is no reason to start the process anew. It changes nothing; /healthz and health show its
-verdict, and answer when the collector's own thread does not.
+It measures by a clock of its own, which stands still while the process does: the time in which a machine was
+suspended, or a debugger stopped the process, does not count. It changes nothing; /healthz and health show its verdict,
+and answer when the collector's own thread does not.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ class SeriesStates:
         return self._by_model.get(model, {}).get((rule, member))
 
     def get(self, rule: str, model: Key, member: str) -> State:
-        """Return a series' state, a new one if it had none; one that is not kept if there is no place."""
+        """Return a series' state. It is a new one if it had none; without room for it, the new one is not kept."""
         state = self.find(rule, model, member)
         if state is None:
             if self._count >= SERIES and not self._make_room(model):

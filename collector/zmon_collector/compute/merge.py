@@ -218,7 +218,7 @@ class _Finishing:
     def emit(self, agent: str | None, values: Iterable[Value | Point]) -> Iterator[None]:
         checked = _checked(agent, values)
         while some := list(islice(checked, UNIT_POINTS)):
-            self._values += len(some)  # an iterator without an end is no reason to wait for it
+            self._values += len(some)  # a metric may yield without end
             if self._values > MOST_VALUES:
                 raise ValueError(f"it gives more than {MOST_VALUES:,} values in one window")
             emitted = [point for point in some if _has_series(point) and self._parts.emits(self._metric, point.value)]

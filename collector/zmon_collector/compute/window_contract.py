@@ -28,7 +28,7 @@ class Contract(NamedTuple):
 
     @property
     def digests(self) -> tuple[bytes | None, bytes]:
-        """The digests of the policy (None: it cannot be kept) and of the profile (empty: there is none)."""
+        """The digests of the policy, None if it cannot be kept, and of the profile, empty without one."""
         return self.policy.digest or None, b"" if self.profile is None else bytes.fromhex(self.profile.digest)
 
     def parts(self) -> Iterator[tuple[bytes, Callable[[], bytes]]]:

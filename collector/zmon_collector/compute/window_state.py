@@ -54,7 +54,7 @@ class AgentPartial:
     """Result of one agent's rows in a window so far."""
 
     micro_batches: dict[tuple[int, frozenset[str]], MicroBatch] = field(default_factory=dict)  # by schema and columns
-    full: list[MicroBatch] = field(default_factory=list)  # that wait until the window is no longer held
+    full: list[MicroBatch] = field(default_factory=list)  # full ones, which wait while the window is held
     partials: dict[str, list[Partial]] = field(default_factory=dict)  # by executor
     samples: list[Sample] = field(default_factory=list)
     bound: int = TOP  # of the merged samples: rows with keys above it need not be drawn

@@ -66,7 +66,7 @@ class NewestReports:
 
     @property
     def left_out(self) -> int:
-        """Series for which there is no room."""
+        """Series that are left out because there is no room."""
         return sum(kept.left_out for kept in list(self._reports.values()))
 
     def reports(self) -> list[Report]:

@@ -73,7 +73,7 @@ class WindowRow(NamedTuple):
     schema: bytes
     closing: int = 0  # its place in the order of closing, from 1
     through: int = -1
-    policy: bytes | None = None  # digests among the contracts; None: not noted; empty: there is no reference
+    policy: bytes | None = None  # digests of its contracts; None if not journaled, empty without a reference
     reference: bytes | None = None
 
 
@@ -119,7 +119,7 @@ class Turn:
 def write(turn: Turn, connection: sqlite3.Connection) -> label_join.Joined:
     """Write the turn into the open transaction; return the outcome of joining its labels."""
     many = connection.executemany
-    # First: a model or an agent that is forgotten and met again within the turn begins anew.
+    # First, because a model or an agent may be forgotten and come back within the same turn.
     for table in MODEL_TABLES:
         many(f"DELETE FROM {table} WHERE model = ? AND version = ?", turn.forgotten_models)
     for table in ("agents", "memory", "tags"):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pytest
@@ -27,15 +26,6 @@ from zmon.state import pack_state
 DRIFT = AlertRule("drift", what="feature_drift", feat_name="*", stat="psi", above=0.25, windows=2)
 LEARNT = AlertRule("learnt", what="feature_drift", feat_name="*", stat="psi", sigma=4.0)
 CONFIG = Config(alerts=(DRIFT, LEARNT), notify={"ops": NotifySection(url_env="HOOK")})
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    made = Database(tmp_path / "state.sqlite", Telemetry())
-    made.open()
-    made.start()
-    yield made
-    made.close(60)
 
 
 class Run:

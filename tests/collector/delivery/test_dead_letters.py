@@ -121,15 +121,6 @@ def test_without_a_collector(tmp_path: Path) -> None:
 # --- the store's side ---------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    made = Database(tmp_path / "state.sqlite", Telemetry())
-    made.open()
-    made.start()
-    yield made
-    made.close(5)
-
-
 def refused(n: int) -> list[Refused]:
     return [Refused({"value": i}, "2026", "NaN") for i in range(n)]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,15 +18,6 @@ from zmon_collector.storage.integrity import seal
 from zmon_collector.telemetry import Telemetry
 
 from zmon import Point, RowCounts, Value, Window
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    made = Database(tmp_path / "state.sqlite", Telemetry())
-    made.open()
-    made.start()
-    yield made
-    made.close(60)
 
 
 def test_a_queue_is_what_a_list_would_be(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +29,6 @@ from zmon.hooks import hookimpl
 
 ERRORS = [ValueError("not a report"), MemoryError(), SystemExit(3), sqlite3.OperationalError("disk is full")]
 REPORTS = 4
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    made = Database(tmp_path / "state.sqlite", Telemetry())
-    made.open()
-    made.start()
-    yield made
-    made.close(60)
 
 
 def filled(database: Database, reader: str) -> Outbox:
