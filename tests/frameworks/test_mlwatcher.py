@@ -224,8 +224,8 @@ SCRIPT = """
     while not agent._publisher.stats.acknowledged:
         time.sleep(0.05)
     agent.run_local_server()  # it is there already
-    print(agent._publisher.stats.published, agent._server.pid, flush=True)
     try:
+        print(agent._publisher.stats.published, agent._server.pid, flush=True)  # Ctrl-C may come at once
         time.sleep({wait})
     finally:
         time.sleep({pause})
