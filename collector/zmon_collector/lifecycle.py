@@ -13,7 +13,7 @@ from zmon_collector.build import Parts
 from zmon_collector.dashboard.history import windows_after
 from zmon_collector.dashboard.live import HISTORY
 from zmon_collector.ingest.recovery import Recovery
-from zmon_collector.storage import journal, label_join
+from zmon_collector.storage import journal_state, label_join, positions
 from zmon_collector.watchdog import Vital
 from zmon_collector.windows.window import Now
 
@@ -48,13 +48,13 @@ def _no_garbage_collection() -> Iterator[None]:
 def _restore(parts: Parts, now: Now, wake: Callable[[], None]) -> Recovery:
     parts.database.call(lambda connection: parts.outbox.load(connection, parts.deliveries.names))
     incomplete = parts.database.incomplete
-    state = parts.database.call(partial(journal.load, reported=_reported_since(parts), incomplete=incomplete))
+    state = parts.database.call(partial(journal_state.load, reported=_reported_since(parts), incomplete=incomplete))
     parts.clock.restore(state.newest)
     now = now._replace(wall=max(now.wall, parts.clock.wall()))
     if parts.config.collector.journal == "on":
         parts.ingestor.store_id = state.store_id
     else:
-        parts.database.call(journal.clear_positions)
+        parts.database.call(positions.clear_positions)
     parts.ingestor.late.kept_bytes = parts.database.call(label_join.kept_bytes)
     recovery = Recovery(state, parts.ingestor, parts.database, wake)
     recovery.restore(now)

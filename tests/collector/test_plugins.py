@@ -18,7 +18,8 @@ from zmon_collector.compute.window_state import WindowState
 from zmon_collector.config import Config, parse
 from zmon_collector.config.reload import merged
 from zmon_collector.config.sections import WebSection
-from zmon_collector.plugins import DISABLE_AFTER, READERS, MetricState, Registry, builtin_modules
+from zmon_collector.metric_state import DISABLE_AFTER, MetricState
+from zmon_collector.plugins import READERS, Registry, builtin_modules
 from zmon_collector.windows.window import OpenWindow
 
 import zmon

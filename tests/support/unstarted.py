@@ -15,7 +15,7 @@ from zmon_collector.config.sections import CollectorSection, WebSection
 from zmon_collector.ingest.receiver import ReceivedMessage
 from zmon_collector.ingest.recovery import Recovery
 from zmon_collector.service import Service
-from zmon_collector.storage import journal
+from zmon_collector.storage import journal, journal_state
 from zmon_collector.windows.window import Now, Tally
 
 from tests.support.databases import in_memory
@@ -79,7 +79,7 @@ def restarted(killed: Table, table: Table) -> Table:
     """Replay in `table` what another left."""
     database: Any = Direct(killed)
     table.disk = killed.disk
-    state = journal.load(killed.disk)
+    state = journal_state.load(killed.disk)
     table.ingestor.store_id = state.store_id
     recovery = Recovery(state, table.ingestor, database, lambda: None)
     recovery.restore(table.now)
@@ -203,7 +203,7 @@ class Table:
     def recovery(self, disk: sqlite3.Connection) -> Recovery:
         """What another run left behind."""
         service = self.service
-        found = journal.load(disk)
+        found = journal_state.load(disk)
         return Recovery(found, self.ingestor, service.database, lambda: None)
 
     def counts(self, kind: str) -> int:

@@ -20,7 +20,7 @@ from typing import Any
 from zmon.contract import Metric
 from zmon_collector.compute.accumulate import StepProgress
 from zmon_collector.compute.window_state import WindowState
-from zmon_collector.plugins import MetricState
+from zmon_collector.metric_state import MetricState
 
 log = logging.getLogger("zmon.collector")
 

@@ -21,7 +21,8 @@ from zmon_collector.clock import system_time
 from zmon_collector.compute import segments
 from zmon_collector.compute.accumulate import reads_late_labels
 from zmon_collector.config.policy import PolicyStore
-from zmon_collector.plugins import MetricState, Registry
+from zmon_collector.metric_state import MetricState
+from zmon_collector.plugins import Registry
 from zmon_collector.storage import restatement_queue
 from zmon_collector.storage.database import Database
 from zmon_collector.storage.label_join import label_rows

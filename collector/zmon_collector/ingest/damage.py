@@ -1,8 +1,8 @@
 """After a start: what damaged rows of the journal have cost is made good where other rows tell it, and counted else.
 
 - A stream whose position is lost begins after the rows that were acknowledged to it, as one does that another store has
-  acknowledged: `journal.load` gives the store another name. Rows that were journaled, and not acknowledged before the
-  collector ended, are known from the journaled chunks.
+  acknowledged: `journal_state.load` gives the store another name. Rows that were journaled, and not acknowledged
+  before the collector ended, are known from the journaled chunks.
 - Rows of a window that is lost count as lost: its row counts are rows of their own.
 - Closed stretches of time that are lost might open again, and be reported twice. So all that lies before the open
   windows of their model counts as closed.
@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 from zmon_collector.ingest.ingestor import Ingestor
-from zmon_collector.storage.journal import JournalState
+from zmon_collector.storage.journal_state import JournalState
 from zmon_collector.windows.window import NO_WINDOW, Now
 
 

@@ -31,7 +31,8 @@ from zmon_collector.ingest.schedule import Schedule
 from zmon_collector.ingest.schema_cache import SchemaCache
 from zmon_collector.ingest.sessions import PendingAck, Session, SessionRegistry
 from zmon_collector.ingest.stream_position import StreamPosition, first_contact
-from zmon_collector.storage.journal import Turn, WindowRow
+from zmon_collector.storage.journal import Turn
+from zmon_collector.storage.journal_tables import WindowRow
 from zmon_collector.storage.label_join import Joined
 from zmon_collector.telemetry import Telemetry
 from zmon_collector.windows.manager import WindowManager

@@ -25,7 +25,7 @@ from zmon_collector.ingest.model_state import ModelState
 from zmon_collector.ingest.validation import WindowSlice
 from zmon_collector.storage import label_join
 from zmon_collector.storage.chunk_codec import ChunkRecord
-from zmon_collector.storage.journal import LabelOwner
+from zmon_collector.storage.journal_tables import LabelOwner
 from zmon_collector.storage.label_join import Joined, JoinWork
 from zmon_collector.telemetry import Telemetry
 from zmon_collector.windows import fit

@@ -29,11 +29,13 @@ from zmon_collector.ingest.ingestor import Ingestor
 from zmon_collector.ingest.model_state import ModelState
 from zmon_collector.ingest.row_placement import UnreportedWindow
 from zmon_collector.ingest.sessions import LIVE
-from zmon_collector.storage import journal
+from zmon_collector.storage import chunk_reader, journal_state
 from zmon_collector.storage.chunk_codec import ChunkRecord
+from zmon_collector.storage.chunk_reader import ChunkEntry
 from zmon_collector.storage.database import Database
 from zmon_collector.storage.integrity import unseal
-from zmon_collector.storage.journal import ChunkEntry, JournalState, WindowRow
+from zmon_collector.storage.journal_state import JournalState
+from zmon_collector.storage.journal_tables import WindowRow
 from zmon_collector.windows.window import NO_WINDOW, Now, OpenWindow
 
 log = logging.getLogger("zmon.collector")
@@ -152,7 +154,7 @@ class Recovery:
         contract, sound = book.restore(model, row.policy, row.reference, kept_contracts)
         if not sound:
             self._telemetry.count("contracts_damaged")
-        schema = journal.decoded_schema(row.schema)
+        schema = journal_state.decoded_schema(row.schema)
         window = OpenWindow(row.start, row.end, row.number, schema, contract.policy.rules)
         self._engine.open(model, window, contract)
         hashes = self._schemas.get(row.number, set())
@@ -195,7 +197,7 @@ class Recovery:
             self._chunks = deque(self._listed.popleft())
         elif not self._is_listing:
             self._is_listing = True
-            list_chunks = partial(journal.list_chunks, self._state.windows, self._state.turn)
+            list_chunks = partial(chunk_reader.list_chunks, self._state.windows, self._state.turn)
             self._database.submit(list_chunks, self._take(self._listed))
         return self._chunks is not None
 
@@ -209,7 +211,7 @@ class Recovery:
 
         def work(connection: sqlite3.Connection) -> list[ChunkRecord] | ValueError:
             try:
-                return journal.read_chunk(chunk.id, chunk.window, connection)
+                return chunk_reader.read_chunk(chunk.id, chunk.window, connection)
             except sqlite3.Error:
                 raise
             except Exception as error:  # noqa: BLE001 - damaged bytes may raise anything

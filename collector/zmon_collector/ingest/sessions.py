@@ -19,7 +19,7 @@ from zmon.errors import WireError
 from zmon_collector.compute.sample import stream_seed
 from zmon_collector.ingest.answers import Answers
 from zmon_collector.ingest.stream_position import StreamPosition
-from zmon_collector.storage.journal import StreamRow
+from zmon_collector.storage.journal_tables import StreamRow
 from zmon_collector.telemetry import Telemetry
 from zmon_collector.windows.window import Now
 

@@ -10,7 +10,7 @@ import pytest
 from zmon_collector.compute import checkpoint_codec
 from zmon_collector.compute.accumulate import AgentRows
 from zmon_collector.compute.executors import MetricExecutor
-from zmon_collector.plugins import DISABLE_AFTER
+from zmon_collector.metric_state import DISABLE_AFTER
 
 from tests.support.engines import FRAUD, SCHEMA, Calls, EngineScene, Sums, values
 from tests.support.waiting import until

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from zmon_collector.compute.accumulate import StepProgress
 from zmon_collector.health import HealthReport
-from zmon_collector.plugins import DISABLE_AFTER, LONGEST_PAUSE, PAUSE, STUCK_CALLS, MetricState
+from zmon_collector.metric_state import DISABLE_AFTER, LONGEST_PAUSE, PAUSE, STUCK_CALLS, MetricState
 
 from tests.support.engines import FRAUD, Calls, EngineScene, Sums, values
 from tests.support.waiting import until

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from zmon_collector.clock import MOST_AHEAD, RATE, Clock
 from zmon_collector.health import HealthReport
-from zmon_collector.storage import journal
-from zmon_collector.storage.journal import JournalState, WindowRow
+from zmon_collector.storage import journal_state
+from zmon_collector.storage.journal_state import JournalState
+from zmon_collector.storage.journal_tables import WindowRow
 from zmon_collector.windows.window import Now
 
 from tests.support.unstarted import AB, T0, Table
@@ -88,7 +89,7 @@ def test_a_start_goes_on_from_the_newest_time_that_was_written(lay: Callable[[],
     first = lay()
     first.batch(1, 10)
     first.end_turn()
-    newest = journal.load(first.disk).newest
+    newest = journal_state.load(first.disk).newest
     assert newest == first.now.wall
     machine = Machine(newest - HOUR)
     clock = machine.clock()

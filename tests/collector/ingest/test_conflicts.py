@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from zmon_collector.storage import journal
+from zmon_collector.storage import chunk_reader
 from zmon_collector.windows.window import Tally
 
 from tests.support.collectors import Collector
@@ -137,8 +137,8 @@ def test_fitted_rows_are_replayed_as_they_were_fitted(lay: Lay) -> None:
     recovery.restore(second.now)
     (window,) = second.ingestor.models["m", ""].windows.open.values()
     (row,) = recovery._state.windows
-    for chunk in journal.list_chunks([row], recovery._state.turn, first.disk):
-        for record in journal.read_chunk(chunk.id, row.number, first.disk):
+    for chunk in chunk_reader.list_chunks([row], recovery._state.turn, first.disk):
+        for record in chunk_reader.read_chunk(chunk.id, row.number, first.disk):
             recovery.replay(record, row, window)
     assert points(second, "accuracy") == pytest.approx({"a": 2 / 3, "b": 2 / 3, None: 2 / 3})
     assert second.service.telemetry.get("lost") == 0

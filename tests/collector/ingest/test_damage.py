@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from zmon_collector.health import HealthReport
-from zmon_collector.storage import journal
+from zmon_collector.storage import chunk_reader, journal, label_join
 from zmon_collector.storage.schema import SEALED
 
 from tests.support.unstarted import AB, T0, Table, restarted, stream_of
@@ -91,7 +91,7 @@ def scene(table: Table) -> Table:
     journal.write_closed(closed.number, closed.model, memory, table.disk)
     tags = journal.Turn(tags=[(2, "m", "", "a", b"\x81\xa1k\xa1v"), (0, "m", "", "a", b"\x81\xa1k\xa1v")])
     tags.join_work.owners.append((7, "m", "", "classification", b"\x92\xa1a\xa1b"))
-    tags.join_work.sweep = journal.label_join.Sweep(0, 0, {})
+    tags.join_work.sweep = label_join.Sweep(0, 0, {})
     journal.write(tags, table.disk)
     return table
 
@@ -197,7 +197,7 @@ def test_a_damaged_chunk_index_never_puts_rows_into_another_window(lay: Callable
     killed = scene(lay())
     number, *_ = killed.disk.execute("SELECT id FROM chunks").fetchone()
     with pytest.raises(ValueError, match="gone"):
-        journal.read_chunk(number, 77, killed.disk)
+        chunk_reader.read_chunk(number, 77, killed.disk)
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 from zmon_collector.ingest.receiver import ReceivedMessage
-from zmon_collector.storage import journal
+from zmon_collector.storage import journal_state
 from zmon_collector.storage.chunk_codec import ChunkRecord
 
 from tests.support.unstarted import Table
@@ -92,11 +92,11 @@ def test_an_agent_with_label_outcomes_only_is_kept_after_two_restarts(lay: Calla
     table.batch(1, 10)
     (window,) = table.ingestor.models["m", ""].windows.open.values()
     table.end_turn()
-    (row,) = journal.load(table.disk).windows
+    (row,) = journal_state.load(table.disk).windows
     outcomes = ChunkRecord("truth", b"", b"", 0, 2, {"label_outcomes": np.array([2, 3], dtype=np.int8)})
     table.recovery(table.disk).replay(outcomes, row, window)
     table.end_turn()
-    assert ("m", "truth") in {(model, agent) for _, model, _, agent, _ in journal.load(table.disk).counts}
+    assert ("m", "truth") in {(model, agent) for _, model, _, agent, _ in journal_state.load(table.disk).counts}
 
 
 def test_counts_of_a_window_that_was_finished_meanwhile_are_not_asked_for(lay: Callable[[], Table]) -> None:

@@ -19,7 +19,7 @@ from zmon_collector.ingest.ingestor import Ingestor
 from zmon_collector.ingest.recovery import Recovery
 from zmon_collector.ingest.retention import FORGET_AGENT, FORGET_MODEL, Retention
 from zmon_collector.ingest.schema_cache import SchemaCache
-from zmon_collector.storage import journal
+from zmon_collector.storage import journal, journal_state
 from zmon_collector.storage.database import Database
 from zmon_collector.telemetry import Telemetry
 from zmon_collector.windows import window
@@ -85,7 +85,7 @@ class Scene:
             self.config, PolicyStore(self.config), self.telemetry, cast(Engine, self.engine), journal=True
         )
         self.forgetting = Retention(self.ingestor)
-        found = journal.load(self.connection)
+        found = journal_state.load(self.connection)
         database = cast(Database, SimpleNamespace(delete_chunks=lambda window, through: None))
         recovery = Recovery(found, self.ingestor, database, lambda: None)
         recovery.restore(self.now)

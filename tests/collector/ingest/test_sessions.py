@@ -17,7 +17,7 @@ from zmon_collector.ingest.sessions import (
     SessionRegistry,
 )
 from zmon_collector.ingest.stream_position import StreamPosition
-from zmon_collector.storage import journal
+from zmon_collector.storage import journal_state
 from zmon_collector.telemetry import Telemetry
 from zmon_collector.windows.window import Now
 
@@ -201,7 +201,7 @@ def test_a_stream_that_comes_back_when_it_is_forgotten_stays_in_the_journal(lay:
     assert not table.ingestor.sessions.departed
     table.batch(11, 5)
     table.end_turn()
-    (row,) = journal.load(table.disk).streams
+    (row,) = journal_state.load(table.disk).streams
     assert row.row == 15
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from zmon_collector.config.sections import MetricsSection, ModelSection
-from zmon_collector.storage import journal
+from zmon_collector.storage import journal, journal_state
 
 from tests.support.unstarted import AB, T0, Table, restarted
 from zmon.batch import Schema
@@ -114,11 +114,11 @@ def test_windows_with_the_same_settings_share_what_is_kept_of_them(lay: Callable
     for minute in range(4):
         rows_at(table, 60 * minute, first=1 + 10 * minute)
         table.end_turn()
-    (before,) = journal.load(table.disk).contracts
+    (before,) = journal_state.load(table.disk).contracts
     reload(table, m=OTHER)
     rows_at(table, 240, first=41)
     table.end_turn()
-    state = journal.load(table.disk)
+    state = journal_state.load(table.disk)
     assert len(state.contracts) == 2
     for row in state.windows[:4]:
         journal.write_closed(row.number, ("m", ""), {}, table.disk)
@@ -126,7 +126,7 @@ def test_windows_with_the_same_settings_share_what_is_kept_of_them(lay: Callable
     reload(table, m=ModelSection(window=20))
     rows_at(table, 300, first=51)
     table.end_turn()
-    state = journal.load(table.disk)
+    state = journal_state.load(table.disk)
     assert len(state.contracts) == 2
     assert before not in state.contracts
     assert {row.policy for row in state.windows} == set(state.contracts)
@@ -216,7 +216,7 @@ def test_an_agent_that_is_forgotten_and_met_in_one_turn_is_on_disk(lay: Callable
     table.ingestor.forget_agents(model, model.windows.forget_agents(table.now, 3600.0))
     rows_at(table, 65, first=11, schema=replace(AB, tags={"zone": "a"}))
     table.end_turn()
-    state = journal.load(table.disk)
+    state = journal_state.load(table.disk)
     assert [agent for _, _, agent, *_ in state.agents] == ["a"]
     assert {number for number, *_ in state.tags} == {0, 2}
 
@@ -243,8 +243,8 @@ def test_a_model_that_is_forgotten_and_met_in_one_turn_remembers_the_same_in_mem
     rows_at(table, 65, first=11)
     table.end_turn()
     assert table.service.engine.memory.of(("m", "")) == {}
-    assert journal.load(table.disk).memory == []
+    assert journal_state.load(table.disk).memory == []
     report()
     assert seen == [set(), {("reference", None)}]
-    (kept,) = (row[-1] for row in journal.load(table.disk).memory)
+    (kept,) = (row[-1] for row in journal_state.load(table.disk).memory)
     assert table.service.engine.memory.of(("m", ""))["reference", None] == kept

@@ -16,7 +16,7 @@ from zmon_collector.config import Config
 from zmon_collector.config.sections import MetricsSection, WebSection
 from zmon_collector.ingest import checkpoint_policy
 from zmon_collector.storage import database as module
-from zmon_collector.storage import journal, store_file
+from zmon_collector.storage import journal, journal_state, store_file
 from zmon_collector.storage.database import Database, StoreError
 from zmon_collector.telemetry import Telemetry
 
@@ -77,7 +77,7 @@ def test_an_error_in_the_first_group_ends_the_start_with_it(
 
     def restore() -> None:
         try:
-            database.call(journal.load)
+            database.call(journal_state.load)
         except StoreError as error:
             raised.append(error)
 

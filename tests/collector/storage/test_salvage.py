@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from zmon_collector.storage import journal, store_file
+from zmon_collector.storage import journal, journal_state, store_file
 from zmon_collector.storage.database import Database
-from zmon_collector.storage.journal import StreamRow, Turn, WindowRow
+from zmon_collector.storage.journal import Turn
+from zmon_collector.storage.journal_tables import StreamRow, WindowRow
 from zmon_collector.storage.schema import PAGE
 from zmon_collector.telemetry import Telemetry
 
@@ -53,7 +54,7 @@ def pages_of_streams(path: Path) -> list[int]:
 
 def load(database: Database) -> Any:
     incomplete = database.incomplete
-    return database.call(lambda connection: journal.load(connection, incomplete=incomplete))
+    return database.call(lambda connection: journal_state.load(connection, incomplete=incomplete))
 
 
 def test_what_lies_beside_a_damaged_page_is_kept_and_the_store_renamed(path: Path) -> None:

@@ -1,0 +1,45 @@
+"""Journaled rows, listed and read chunk by chunk for a replay."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from zmon_collector.storage import chunk_codec
+from zmon_collector.storage.chunk_codec import ChunkRecord
+from zmon_collector.storage.integrity import unseal
+from zmon_collector.storage.journal_tables import WindowRow
+
+
+class ChunkEntry(NamedTuple):
+    """A chunk to be replayed."""
+
+    window: int
+    id: int
+    nbytes: int
+
+
+def list_chunks(windows: Sequence[WindowRow], newest: int, connection: sqlite3.Connection) -> list[ChunkEntry]:
+    """Return the chunks to replay, in the order of the windows, and the oldest of each first.
+
+    Only those of turns up to `newest`, because this run already writes more.
+    """
+    places = {window.number: place for place, window in enumerate(windows)}
+    rows = connection.execute(
+        "SELECT window, id, length(data), turn FROM chunks WHERE turn <= ? ORDER BY window, turn", (newest,)
+    )
+    found = [
+        ChunkEntry(window, number, nbytes)
+        for window, number, nbytes, turn in rows
+        if window in places and turn > windows[places[window]].through
+    ]
+    return sorted(found, key=lambda chunk: places[chunk.window])
+
+
+def read_chunk(number: int, window: int, connection: sqlite3.Connection) -> list[ChunkRecord]:
+    """Return the records of a window's chunk; ValueError when it is damaged, or the index that names its window."""
+    row = connection.execute("SELECT crc, data FROM chunks WHERE id = ? AND +window = ?", (number, window)).fetchone()
+    if row is None:
+        raise ValueError("it is gone")
+    return list(chunk_codec.decode(unseal(*row)))
