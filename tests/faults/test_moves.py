@@ -269,8 +269,6 @@ class World:
             collector.takes = takes
             collector.start()
             between()
-            if collector is old:  # it is up: what it has on disk is known
-                self.turns(3)
         return old, new
 
     def check(self) -> None:
@@ -334,6 +332,62 @@ def test_rows_that_a_killed_collector_has_on_disk_are_not_sent_to_the_next() -> 
     world.publish(30)
     world.check()
     assert (len(world.a.books.rows), len(world.b.books.rows)) == (30, 30)
+
+
+@pytest.mark.parametrize("away", [0, 2, 5], ids="for {} turns".format)
+def test_a_collector_that_begins_before_a_killed_one_is_back_waits_for_what_that_one_has(away: int) -> None:
+    world = World()
+    world.a.start()
+    world.b.start()
+    world.publish(10)
+    world.turns()
+    world.publish(20, rejected=3)
+    world.publishers_turn()
+    world.a.receive()
+    world.a.commit()
+    world.a.control.inbox.clear()  # the acknowledgement is under way
+    world.a.end()
+    world.a.takes, world.b.takes = False, True
+    world.stop(world.b)
+    world.b.start()
+    world.publish(30)
+    world.turns(away)
+    world.a.start()
+    world.check()
+    assert (len(world.a.books.rows), len(world.b.books.rows)) == (30, 30)
+
+
+def test_a_collector_that_takes_over_does_not_wait_for_ever_for_one_that_was_killed() -> None:
+    world = World()
+    world.a.start()
+    world.b.start()
+    world.publish(10)
+    world.turns()
+    world.publish(20)
+    world.publishers_turn()
+    world.a.end()
+    world.b.takes = True
+    world.stop(world.b)
+    world.b.start()
+    world.turns(10, 1.0)
+    assert world.b.books.rows == list(range(11, 31))
+
+
+def test_the_end_does_not_wait_for_what_a_killed_collector_has() -> None:
+    world = World()
+    world.a.start()
+    world.b.start()
+    world.publish(10)
+    world.turns()
+    world.publish(20)
+    world.publishers_turn()
+    world.a.end()
+    world.b.takes = True
+    world.stop(world.b)
+    world.b.start()
+    world.delivery.closing = True
+    world.turns()
+    assert world.b.books.rows == list(range(11, 31))
 
 
 def test_what_collectors_refuse_before_and_after_a_move_adds_up() -> None:

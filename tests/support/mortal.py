@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -63,6 +64,22 @@ class Mortal:
 
         health: dict[str, Any] = until(answer, what="the collector's answer")
         return health
+
+    def wait_until_it_listens(self) -> None:
+        """Wait until its port accepts connections, which it does before it answers anything."""
+        port = int(self.endpoint.rpartition(":")[2])
+
+        def listens() -> bool:
+            assert self.alive, f"it has ended: {self.said()}"
+            with socket.socket() as probe:
+                return probe.connect_ex(("127.0.0.1", port)) == 0
+
+        until(listens, what="the collector to listen")
+
+    def hang_up(self) -> None:
+        """Have it read its configuration again."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGHUP)
 
     @property
     def alive(self) -> bool:

@@ -10,9 +10,12 @@ import time
 
 from tests.support.ports import free_port
 
+DELAY = 0.003  # seconds at most, of each piece
+STALL, STALLS = 4.0, 0.001  # seconds at most, of one piece in so many: beyond the patience of heartbeats
+
 
 class Proxy:
-    """A TCP relay that delays, cuts off in the middle of a message, resets and half-closes, as told by chance."""
+    """A TCP relay that delays, stalls, cuts off in the middle of a message, resets and half-closes, by chance."""
 
     def __init__(self, target: int, chance: random.Random) -> None:
         self.listener = socket.create_server(("127.0.0.1", free_port()))
@@ -54,7 +57,8 @@ class Proxy:
         try:
             while data := here.recv(4096):
                 if not self.calm:
-                    time.sleep(self.chance.random() * 0.003)  # the delay
+                    longest = STALL if self.chance.random() < STALLS else DELAY
+                    time.sleep(self.chance.random() * longest)  # the delay
                     left -= len(data)
                     if left < 0:
                         self.cuts += 1

@@ -73,6 +73,7 @@ class Delivery:
         self._goodbyes: dict[Link, int] = {}  # answers that each link had before its goodbye
         self._until = 0.0
         self.connected = False
+        self.closing = False  # there is no time to wait for what a lost collector has to tell
         self.acked: int | None = None  # by every collector that takes this model; None if none does
 
     @property
@@ -111,6 +112,8 @@ class Delivery:
         for link in self._links:
             if link.data in ready:
                 self._read_subscriptions(link)
+            if link.offers and (link.takes_model or self.closing or not self._is_unsure(now)):
+                link.take()
             self._keep_in_touch(link, now)
         state = max(self._send(link, now) for link in self._links)
         self._update_state()
@@ -212,8 +215,12 @@ class Delivery:
 
     # --- sending -----------------------------------------------------------------------------------------------------
 
+    def _is_unsure(self, now: float) -> bool:
+        """Return whether a collector may have rows that are under way, and will say so when it is back."""
+        return any(link.may_hold_rows(now) for link in self._links)
+
     def _keep_in_touch(self, link: Link, now: float) -> None:
-        if link.apart:
+        if link.apart or link.offers:
             return
         if not link.subscribed:
             connected_for = 0.0 if link.handshake_at is None else now - link.handshake_at

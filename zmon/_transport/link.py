@@ -24,6 +24,7 @@ RETRY_MAX = 8.0
 REOPEN_AFTER = 0.5  # seconds after libzmq gave up a connection; doubled up to REOPEN_MAX, shortened at random
 REOPEN_MAX = 10.0
 FIRST_CONTACT = 0.4  # seconds that close() gives a connection that is not up yet, or was just lost
+COME_BACK = 5.0  # seconds from its last answer on in which a lost collector may come back and say what it has on disk
 FAILURES = 3  # broken handshakes before one is logged: a collector that restarts breaks off one
 READ_LIMIT = 256  # messages to read from one collector before turning to the others and to the ring
 WATCHED = (
@@ -57,6 +58,7 @@ class Link:
         self.handshake_at: float | None = None  # of the connection that is up; a stopped collector completes none
         self._asked = False  # the connection that is up, or was up last, has subscribed
         self.gave_up = False  # a connection was up and ended without a subscription
+        self.offers = False  # the collector has subscribed, and `take` was not called yet
         self.takes_model = False  # the collector has subscribed; flush() waits for it even while it is disconnected
         self.apart = False  # when it was connected last, the collector did not take this model, or no longer did
         self.greeted = False  # the collector answered the hello of this subscription
@@ -98,17 +100,27 @@ class Link:
             return
         if notice[:1] == b"\x01":
             self.subscriptions[prefix] += 1
-            self.takes_model, self._asked = True, True
-            self.apart = self.gave_up = False
-            self.hello_due = 0.0
+            self.offers = self._asked = True
         else:
             self.subscriptions -= Counter([prefix])
+            self.offers = self.offers and self.subscribed
         self.greeted = False  # either way, messages under way may be lost
         self.schemas.clear()
+
+    def take(self) -> None:
+        """Enter that the collector takes this model: from now on rows are kept for it."""
+        self.takes_model, self.offers = True, False
+        self.apart = self.gave_up = False
+        self.hello_due = 0.0
 
     def leave(self) -> None:
         """Enter that the collector does not take this model: no rows are kept for it."""
         self.takes_model, self.apart, self.greeted = False, True, False
+
+    def may_hold_rows(self, now: float) -> bool:
+        """Return whether the collector was lost a moment ago, and may have rows that it did not acknowledge."""
+        underway = self.cursor.reached > self.cursor.acked
+        return self.takes_model and not self.greeted and underway and now - self.answered_at <= COME_BACK
 
     def settle(self, tally: Mapping[str, Any] | None) -> None:
         """Enter which part of the stream's tally the collector has settled."""
@@ -160,7 +172,7 @@ class Link:
             socket.close(0)
         self.subscriptions.clear()
         self.schemas.clear()
-        self.reached = self.greeted = False
+        self.reached = self.greeted = self.offers = False
         self.handshake_at = None
 
     def count_answer(self, now: float) -> None:

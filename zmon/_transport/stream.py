@@ -323,6 +323,7 @@ class Stream:
     def _stop(self, now: float) -> None:
         """Say goodbye when everything is delivered or the time is over, and end when it was answered."""
         assert self.stop_at is not None
+        self._delivery.closing = True
         if not self._leaving:
             if now < self.stop_at and (self.intake or self._delivery.is_awaited(now)):
                 return
