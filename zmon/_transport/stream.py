@@ -108,6 +108,7 @@ class Stream:
         self._contact = Contact(self.target.topic.model, self.target.endpoints)
         self._notices = RateLimit()
         self._marks: list[Mark] = []
+        self._acked: int | None = None  # the delivery's, as of the last step's counters
         self._together = FIRST  # snapshots converted together
         self._reported = 0  # dropped rows that calls of `lost` have reported
         self._leaving = False
@@ -133,8 +134,7 @@ class Stream:
         """Return whether everything before the mark is acknowledged by every collector that takes this model."""
         if mark.row is None:
             return False
-        acked = self._delivery.acked
-        return mark.row == 0 or (acked is not None and acked >= mark.row)
+        return mark.row == 0 or (self._acked is not None and self._acked >= mark.row)
 
     def has_lost(self, mark: Mark) -> bool:
         """Return whether rows before a mark were dropped that no earlier call had reported when the mark was set.
@@ -218,6 +218,7 @@ class Stream:
             mark.look(self._ring)
         held = self._enter_positions()
         self.intake.ring_bytes = self._ring.nbytes
+        self._acked = self._delivery.acked  # last, so that who has waited for it finds the counters up to date
         self._marks = [mark for mark in self._marks if now < mark.until and not self.is_acknowledged(mark)]
         if now >= self._settle_at:
             self._settle_at = now + SETTLE_EVERY

@@ -12,6 +12,7 @@ import numpy as np
 from tests.support.waiting import until
 from zmon._transport import engine
 from zmon._transport.engine import ENGINE
+from zmon._transport.ledger import Ledger
 from zmon._transport.wakeup import Wakeup
 
 
@@ -61,6 +62,22 @@ def test_who_flushes_does_not_wait_for_the_next_look(collect: Any, monkeypatch: 
             publisher.publish(np.full((4, 2), 0.5))
             assert publisher.flush(60)
         assert time.monotonic() - started < 4, "it naps while somebody waits"
+
+
+def test_counters_are_up_to_date_when_flush_returns(collect: Any, monkeypatch: Any) -> None:
+    move = Ledger.move
+
+    def slow(ledger: Ledger, **positions: int) -> None:
+        time.sleep(0.05)  # longer than who waits takes to look again
+        move(ledger, **positions)
+
+    monkeypatch.setattr(Ledger, "move", slow)
+    with collect().publisher("m", classes=2) as publisher:
+        for batch in range(1, 4):
+            publisher.publish(np.full((4, 2), 0.5))
+            assert publisher.flush(60)
+            stats = publisher.stats
+            assert (stats.acknowledged, stats.queued, stats.queued_bytes) == (4 * batch, 0, 0)
 
 
 def test_a_closed_publisher_leaves_no_descriptor_behind(collect: Any) -> None:
