@@ -74,7 +74,7 @@ class Parts:
         )
         self.metrics_page = MetricsPage(config.health.series)
         self.watchdog = Watchdog(self.pauses.stalled)
-        self.site = Site(self.live, self.metrics_page, self.watchdog.failures)
+        self.site = Site(self.live, self.metrics_page, telemetry, self.watchdog.failures)
         sinks = [sink for name, sink in registry.sinks.items() if sink_is_on(config, name)]
         self.deliveries = Deliveries(
             *(SinkDelivery(sink, self.outbox, self.dead_letters, telemetry) for sink in sinks),

@@ -84,7 +84,8 @@ def watch(parts: Parts, turns: Callable[[], int | None], ident: Callable[[], int
         limit = parts.config.collector.metric_timeout + STEP_LIMIT
         watchdog.watch(Vital(f"zmon-metrics-{executor.name or 'built-in'}", lambda: True, executor.sign, limit))
     for server in parts.site.servers:
-        watchdog.watch(Vital("zmon-web", server.is_alive, lambda: None, 0.0))
+        watchdog.watch_supervised(server.thread, TURN_LIMIT)
+    watchdog.watch(Vital("zmon-history-file", lambda: True, parts.live.history.sign, DELIVERY_LIMIT))
     watchdog.start()
 
 

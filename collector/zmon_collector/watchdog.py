@@ -106,7 +106,8 @@ class Watchdog:
 
     def states(self) -> dict[str, str]:
         """Return ``ok``, or what is wrong, by thread."""
-        return {vital.name: vital.fault or "ok" for vital in self.vitals}
+        vitals = sorted(self.vitals, key=lambda vital: bool(vital.fault))  # a sink's thread may share another's name
+        return {vital.name: vital.fault or "ok" for vital in vitals}
 
     def _run(self) -> None:
         last = monotonic()

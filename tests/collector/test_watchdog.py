@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,9 +22,12 @@ from zmon_collector.telemetry import Telemetry
 from zmon_collector.watchdog import Vital, Watchdog
 
 from tests.support.waiting import until
-from zmon import SinkBase
-from zmon.contract import Report, Window
+from zmon import MetricBase, SinkBase
+from zmon.batch import Batch
+from zmon.contract import Context, Report, Value, Window
+from zmon.hooks import hookimpl
 
+EVERYTHING = Config(web=WebSection(bind="127.0.0.1:0"), health=HealthSection(bind="127.0.0.1:0"))
 PROBES = Config(web=WebSection(enabled=False), health=HealthSection(bind="127.0.0.1:0"))
 
 
@@ -286,6 +289,140 @@ def test_the_notifier_goes_on_after_an_error(collect: Callable[..., Any], monkey
     collector = collect()
     until(lambda: collector.service.telemetry.get("threads_restarted", "zmon-notify"), what="the restart")
     assert all(state == "ok" for state in collector.service.health().threads.values())
+
+
+@pytest.mark.parametrize("server", ["page", "probes"])
+def test_a_web_server_that_has_ended_is_started_again_on_its_port(
+    collect: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, server: str
+) -> None:
+    def end() -> None:
+        raise SystemExit(1)
+
+    monkeypatch.setattr(supervision, "FIRST_WAIT", 0.01)
+    collector = collect(config=EVERYTHING)
+    chosen = getattr(collector.service.site, server)
+    with httpx.stream(
+        "GET", f"{collector.service.site.url}api/v1/events", params={"view": "health"}, timeout=60
+    ) as old:
+        assert next(old.iter_lines())
+        chosen.call(end)
+        until(lambda: collector.service.telemetry.get("threads_restarted", chosen.thread.name), what="the restart")
+        assert httpx.get(f"{chosen.url}healthz", timeout=60).status_code == 200
+    assert any(chosen.thread.name in problem for problem in collector.service.health().problems)
+    with httpx.stream(
+        "GET", f"{collector.service.site.url}api/v1/events", params={"view": "health"}, timeout=60
+    ) as new:
+        assert any("event: view" in line for line in new.iter_lines()), "viewers are served again"
+
+
+def test_every_thread_is_watched(collect: Callable[..., Any]) -> None:
+    collector = collect(config=EVERYTHING, plugins={"acme": HangingPlugin(Hang())})
+    of_pools = {"zmon-publisher"} | {thread.name for thread in threading.enumerate() if "-metrics-" in thread.name}
+    running = {
+        thread.name.removesuffix("_0") for thread in threading.enumerate() if thread.name.startswith("zmon-")
+    } - of_pools
+    watched = set(collector.service.health().threads)
+    assert running - {"zmon-watch"} <= watched
+    assert {"collector", "zmon-metrics-built-in", "zmon-metrics-acme", "zmon-anodot_file", "zmon-notify"} <= watched
+    collector.service.watchdog.stop()
+    assert not collector.service.watchdog.failures(), "it was stopped, and did not end by itself"
+
+
+class Hang:
+    """A call that returns once it is released; says who has called."""
+
+    def __init__(self) -> None:
+        self.release = threading.Event()
+        self.called: set[str] = set()
+
+    def __call__(self, name: str) -> None:
+        self.called.add(name)
+        self.release.wait()
+
+
+class HangingMetric(MetricBase[int]):
+    """Hangs in the rows of one model, so that windows of others are reported."""
+
+    name = "hanging"
+
+    def __init__(self, hang: Hang) -> None:
+        self._hang = hang
+
+    def create(self, ctx: Context) -> int:
+        return 0
+
+    def update(self, acc: int, batch: Batch, ctx: Context) -> int:
+        if ctx.model == "hangs":
+            self._hang("metrics-acme")
+        return acc
+
+    def merge(self, left: int, right: int) -> int:
+        return left + right
+
+    def result(self, acc: int, ctx: Context) -> Iterator[Value]:
+        yield from ()
+
+
+class HangingPlugin:
+    def __init__(self, hang: Hang) -> None:
+        self._hang = hang
+
+    @hookimpl
+    def register_metrics(self, register: Callable[[Any], None]) -> None:
+        register(HangingMetric(self._hang))
+
+    @hookimpl
+    def window_closed(self, report: Report) -> None:
+        self._hang("observers")
+
+
+@pytest.mark.system
+def test_each_thread_that_hangs_is_named_and_goes_on(
+    collect: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watchdog, "EVERY", 0.05)
+    hang, armed = Hang(), threading.Event()
+
+    class Inbox(deque[Any]):
+        def append(self, message: Any) -> None:
+            if armed.is_set():
+                hang("receive")
+            super().append(message)
+
+    monkeypatch.setattr(receiver, "deque", Inbox)
+    collector = collect(config=EVERYTHING, plugins={"acme": HangingPlugin(hang)}, window=1, idle=1.0)
+    service = collector.service
+    monkeypatch.setattr(collector.registry.sinks["anodot_file"], "write", lambda report: hang("anodot_file"))
+    monkeypatch.setattr(service.live, "record", lambda report: hang("history"))
+    monkeypatch.setattr(notifier.Notifier, "turn", lambda *_: hang("notify"))
+    for vital in service.watchdog.vitals:
+        if vital.name != "zmon-alerts":  # which beats every ten seconds
+            vital.limit = 3.0
+    try:
+        hung: set[str] = set()
+        for model, further in (("m", {"anodot_file", "observers", "history", "notify"}), ("hangs", {"metrics-acme"})):
+            with collector.publisher(model, classes=2) as publisher:
+                publisher.publish(np.full((4, 2), 0.5))
+                assert publisher.flush(120)
+            hung |= further
+            until(lambda hung=hung: hang.called >= hung, what="the readers' hanging")  # type: ignore[misc]
+        armed.set()
+        with collector.publisher(classes=2) as publisher:
+            publisher.publish(np.full((4, 2), 0.5))
+            service.database.submit(lambda connection: hang("store"))
+            service.live.history.read(lambda connection: hang("history-file"))
+            service.site.page.call(lambda: hang("web"))
+            service.site.probes.call(lambda: hang("health"))
+            hung |= {"store", "receive", "history-file", "web", "health"}
+            until(lambda: hang.called >= hung, what="the hanging of all")
+            states = service.watchdog.states
+            until(lambda: all("no sign of life" in states()[f"zmon-{name}"] for name in hung), what="the verdict")
+            essential = " ".join(service.watchdog.failures())
+            assert [name for name in sorted(hung) if f"zmon-{name} " in essential] == ["receive", "store"]
+            hang.release.set()
+    finally:
+        hang.release.set()
+    until(lambda: not any(vital.fault for vital in service.watchdog.vitals), what="the recovery")
 
 
 def test_a_pause_without_progress_fails_healthz(collect: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,20 +24,35 @@ class HistoryWorker:
     def __init__(self, path: Path, keep: float, limit: int, wall: Callable[[], float] = system_time) -> None:
         self._history = History(path, keep, limit)
         self._wall = wall
-        self._thread = ThreadPoolExecutor(1, "zmon-history")
+        self._thread = ThreadPoolExecutor(1, "zmon-history-file")
+        self._begun, self._busy = 0, False  # calls, and whether one is running
         self._restating_fails = False  # it has been logged
 
     def start(self) -> None:
         """Open the history."""
-        self._thread.submit(self._history.open).result()
+        self._submit(self._history.open).result()
+
+    def sign(self) -> int | None:
+        """Return a number that changes with every call; None while there is none."""
+        return self._begun if self._busy else None
+
+    def _submit(self, call: Callable[..., T], *args: object) -> Future[T]:
+        return self._thread.submit(self._run, call, *args)
+
+    def _run(self, call: Callable[..., T], *args: object) -> T:
+        self._begun, self._busy = self._begun + 1, True
+        try:
+            return call(*args)
+        finally:
+            self._busy = False
 
     def read(self, query: Callable[[sqlite3.Connection], T]) -> Future[T]:
         """Run a function of history_queries.py in the history's thread."""
-        return self._thread.submit(self._history.read, query)
+        return self._submit(self._history.read, query)
 
     def read_bytes(self) -> int:
         """Return how many bytes the history uses."""
-        return self._thread.submit(lambda: self._history.nbytes).result()
+        return self._submit(lambda: self._history.nbytes).result()
 
     @property
     def set_aside(self) -> int:
@@ -46,7 +61,7 @@ class HistoryWorker:
 
     def append(self, report: Report, wall: float) -> None:
         """Write a report; return when it is in the history."""
-        self._thread.submit(self._history.append, report, wall).result()
+        self._submit(self._history.append, report, wall).result()
 
     def restate(self, make: Callable[[], list[Report]], done: Callable[[bool], None]) -> None:
         """Compute and write restated windows in the history's thread; `done` is told whether they are stored.
@@ -54,7 +69,7 @@ class HistoryWorker:
         They may not be: the disk is full, a metric raises, or the history is closing. The caller makes them again.
         """
         with contextlib.suppress(RuntimeError):  # the collector ends
-            self._thread.submit(self._restate, make, done)
+            self._submit(self._restate, make, done)
 
     def _restate(self, make: Callable[[], list[Report]], done: Callable[[bool], None]) -> None:
         stored = False
@@ -74,5 +89,5 @@ class HistoryWorker:
 
     def stop(self) -> None:
         """Close the history after the last write."""
-        self._thread.submit(self._history.close)
+        self._submit(self._history.close)
         self._thread.shutdown(wait=True)

@@ -291,18 +291,29 @@ class WindowManager:
         # window* passed it. Counting from the window's end instead would close the windows of a replica that is a day
         # behind as soon as they open; so they stay whole, and it delays the others by max_wait only.
         #
+        # A window without rows has counts or late labels only: the clock passes it. An agent that has never sent rows
+        # may have all of them refused, so it is not waited for.
+        #
         # `hold` is set after a start, until publishers have reconnected and delivered what they held: only the
         # agents' own times close a window then, because the collector's clocks would cut off rows under way.
         limit = window.end + window.rules.grace
+        if not window.contributors:
+            live = {name: agent for name, agent in live.items() if agent.newest > float("-inf")}
         if not live:
             return not hold and now.wall >= limit
         if all(min(agent.newest, now.wall) >= limit for agent in live.values()):
             return True
-        if window.passed is None and any(
-            min(self._agents[name].newest, now.wall) >= limit for name in window.contributors if name in self._agents
-        ):
+        if window.passed is None and self._has_passed(window, limit, now):
             window.passed = now.mono
         return not hold and window.passed is not None and now.mono - window.passed >= window.rules.max_wait
+
+    def _has_passed(self, window: OpenWindow, limit: float, now: Now) -> bool:
+        """Return whether an agent with rows in the window is beyond it; without any, whether the clock is."""
+        if not window.contributors:
+            return now.wall >= limit
+        return any(
+            min(self._agents[name].newest, now.wall) >= limit for name in window.contributors if name in self._agents
+        )
 
     def close_oldest(self) -> OpenWindow | None:
         """Close and return the oldest open window, though it is not due, for a limit's sake; `close_due` returns it."""

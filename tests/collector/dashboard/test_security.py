@@ -13,6 +13,7 @@ from zmon_collector.config.sections import WebSection
 from zmon_collector.dashboard.web import servers
 from zmon_collector.dashboard.web.security import content_security_policy, is_loopback, load_token
 from zmon_collector.dashboard.web.server import WebServer
+from zmon_collector.telemetry import Telemetry
 
 from tests.support.pages import Start, get
 from zmon import ConfigurationError
@@ -125,7 +126,7 @@ def test_beyond_loopback_with_a_token(secret: Path) -> None:
 def test_a_taken_port_is_reported(paged: Start) -> None:
     taken = paged().service.site.url.removeprefix("http://").rstrip("/")
     with pytest.raises(ConfigurationError, match=r"\[web\] bind = '127.*cannot bind.*--web"):
-        WebServer(Starlette(), taken, "[web]")
+        WebServer(Starlette(), taken, "web", Telemetry())
 
 
 def test_the_usual_port_gives_way_to_any_free_one(paged: Start, monkeypatch: pytest.MonkeyPatch) -> None:

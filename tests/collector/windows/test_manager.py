@@ -254,6 +254,32 @@ def test_rows_of_its_time_join_the_window_that_counts_opened() -> None:
     assert scene.rows("b", T0 + 61) is None, "it has been reported"
 
 
+def test_a_window_of_counts_does_not_wait_for_an_agent_that_has_never_sent_rows() -> None:
+    """All its rows are refused, perhaps; a new connection is no reason to wait for `idle`."""
+    scene = Scene()
+    scene.manager.count("a", "rejected", 5, scene.now, "shape")
+    scene.wait(60)
+    scene.manager.place_counts(scene.now)
+    scene.wait(66)
+    scene.manager.connect("a", b"a", scene.now)
+    assert scene.closed(hold=True) == []
+    assert scene.closed() == [60]
+
+
+def test_a_window_of_counts_waits_for_a_lagging_agent_no_longer_than_max_wait() -> None:
+    """Nobody has rows in it who could pass it, and an agent a day behind is live all day."""
+    scene = Scene()
+    scene.manager.count("a", "rejected", 5, scene.now, "shape")
+    scene.wait(60)
+    scene.manager.place_counts(scene.now)
+    for second in range(0, 66 + 30, 5):
+        scene.rows("b", T0 - 86_400 + second)
+        assert 60 not in scene.closed(), second
+        scene.wait(5)
+    scene.rows("b", T0 - 86_300)
+    assert 60 in scene.closed()
+
+
 def test_counts_never_open_a_window_that_has_closed() -> None:
     scene = Scene()
     scene.rows("a", T0 + 1)

@@ -1,4 +1,7 @@
-"""uvicorn on a thread of its own. The socket is bound here, so a port in use is an error at once."""
+"""uvicorn on a thread of its own. The socket is bound here, so a port in use is an error at once.
+
+The socket stays when the server ends by an error: the next one takes over the connections that wait meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +17,12 @@ from starlette.types import ASGIApp
 
 from zmon.errors import ConfigurationError
 from zmon_collector.dashboard.web.security import split_bind
+from zmon_collector.supervision import SupervisedThread
+from zmon_collector.telemetry import Telemetry
 
 GRACE = 1  # seconds to finish responses at the end
 START_WAIT = 10.0
+BEAT_EVERY = 1.0  # seconds between two signs of life
 SEND_BYTES = 131_072
 HEADER_BYTES = 131_072  # so that a name of ten thousand characters fits into a URL
 
@@ -29,15 +35,16 @@ class WebServer:
     app : ASGI application
     bind : str
         ``HOST:PORT``; port 0 takes any free one.
-    where : str
-        The section of the configuration, for errors.
+    section : str
+        The section of the configuration, for errors and the thread's name.
+    telemetry : Telemetry
     """
 
-    def __init__(self, app: ASGIApp, bind: str, where: str) -> None:
+    def __init__(self, app: ASGIApp, bind: str, section: str, telemetry: Telemetry) -> None:
         host, port = split_bind(bind)
-        self._socket = _bound(host, port, f"{where} bind = {bind!r}")
+        self._socket = _bound(host, port, f"[{section}] bind = {bind!r}")
         self.host, self.port = host, int(self._socket.getsockname()[1])
-        config = uvicorn.Config(
+        self._config = uvicorn.Config(
             app,
             http="h11",
             ws="none",
@@ -50,10 +57,11 @@ class WebServer:
             timeout_graceful_shutdown=GRACE,
             h11_max_incomplete_event_size=HEADER_BYTES,
         )
-        self._server = uvicorn.Server(config)
+        self._server = uvicorn.Server(self._config)
+        self._stop = threading.Event()
         self._ending: list[Callable[[], None]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), name="zmon-web", daemon=True)
+        self.thread = SupervisedThread(f"zmon-{section}", self._run, telemetry, self._stop)
 
     @property
     def url(self) -> str:
@@ -61,16 +69,13 @@ class WebServer:
         return f"http://{host}:{self.port}/"
 
     def start(self) -> None:
-        self._thread.start()
+        self.thread.start()
         until = time.monotonic() + START_WAIT
-        while not self._server.started and self._thread.is_alive() and time.monotonic() < until:
+        while not self._server.started and not self.thread.error and time.monotonic() < until:
             time.sleep(0.005)
         if not self._server.started:
+            self.stop()
             raise ConfigurationError(f"the web server on {self.url} did not start; see the log")
-
-    def is_alive(self) -> bool:
-        """Return whether the server's thread runs."""
-        return self._thread.is_alive()
 
     def call(self, function: Callable[[], None]) -> None:
         """Run a function in the server's loop, from any thread."""
@@ -86,13 +91,28 @@ class WebServer:
         """End the server, whether or not there are viewers."""
         for function in self._ending:
             self.call(function)
+        self._stop.set()
         self._server.should_exit = True
-        self._thread.join(GRACE + 2)
+        self.thread.join(GRACE + 2)
         self._socket.close()
 
-    async def _serve(self) -> None:
+    def _run(self) -> None:
+        self._server = uvicorn.Server(self._config)
+        if self._stop.is_set():  # looked at after the assignment: `stop` sees this server, or is seen here
+            return
+        with self._socket.dup() as listening:
+            asyncio.run(self._serve(listening))
+        if not self._stop.is_set():
+            raise RuntimeError("the web server has ended")
+
+    async def _serve(self, listening: socket.socket) -> None:
         self._loop = asyncio.get_running_loop()
-        await self._server.serve(sockets=[self._socket])
+        self._beat(self._loop)
+        await self._server.serve(sockets=[listening])
+
+    def _beat(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.thread.beat()
+        loop.call_later(BEAT_EVERY, self._beat, loop)
 
 
 def _bound(host: str, port: int, what: str) -> socket.socket:

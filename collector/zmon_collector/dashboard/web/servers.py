@@ -14,11 +14,12 @@ from zmon_collector.dashboard.web.renderers import Renderer
 from zmon_collector.dashboard.web.security import DEFAULT_BIND, Access, load_token, split_bind
 from zmon_collector.dashboard.web.server import WebServer
 from zmon_collector.dashboard.web.sse import Broadcaster
+from zmon_collector.telemetry import Telemetry
 
 ANY_PORT = "127.0.0.1:0"
 
 
-def page_server(live: Live, probes: Sequence[Route]) -> WebServer:
+def page_server(live: Live, probes: Sequence[Route], telemetry: Telemetry) -> WebServer:
     """Bind the page with its API.
 
     Raises
@@ -32,16 +33,16 @@ def page_server(live: Live, probes: Sequence[Route]) -> WebServer:
     broadcaster = Broadcaster(renderer.render, web.viewers, live.watch)
     app = build_app(renderer, broadcaster, probes, access)
     try:
-        server = WebServer(app, web.bind or DEFAULT_BIND, "[web]")
+        server = WebServer(app, web.bind or DEFAULT_BIND, "web", telemetry)
     except ConfigurationError:
         if web.bind is not None:
             raise
-        server = WebServer(app, ANY_PORT, "[web]")  # another collector on this machine has the default port
+        server = WebServer(app, ANY_PORT, "web", telemetry)  # another collector on this machine has the default port
     live.subscribe(lambda model: server.call(lambda: broadcaster.mark(model)))
     server.before_stop(broadcaster.close)
     return server
 
 
-def probe_server(bind: str, probes: Sequence[Route]) -> WebServer:
+def probe_server(bind: str, probes: Sequence[Route], telemetry: Telemetry) -> WebServer:
     """Bind /healthz, /readyz and /metrics on their own."""
-    return WebServer(Starlette(routes=probes), bind, "[health]")
+    return WebServer(Starlette(routes=probes), bind, "health", telemetry)

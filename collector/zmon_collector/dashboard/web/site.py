@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from zmon_collector.dashboard.live import Live
 from zmon_collector.dashboard.prometheus import MetricsPage
+from zmon_collector.telemetry import Telemetry
 
 if TYPE_CHECKING:
     from zmon_collector.dashboard.web.server import WebServer
@@ -22,16 +23,20 @@ class Site:
     ----------
     live : Live
     metrics : MetricsPage
+    telemetry : Telemetry
     failures : callable
         Returns why the collector cannot do its job, for /healthz. It must answer whatever the collector's thread does.
     """
 
-    def __init__(self, live: Live, metrics: MetricsPage, failures: Callable[[], list[str]] = list) -> None:
+    def __init__(
+        self, live: Live, metrics: MetricsPage, telemetry: Telemetry, failures: Callable[[], list[str]] = list
+    ) -> None:
         self.ready = False  # as /readyz answers
         self.page: WebServer | None = None
         self.probes: WebServer | None = None
         self._live = live
         self._metrics = metrics
+        self._telemetry = telemetry
         self._failures = failures
 
     @property
@@ -58,11 +63,11 @@ class Site:
 
             probes = app.probe_routes(lambda: self.ready, self._metrics.text, self._failures)
             if web.enabled:
-                self.page = servers.page_server(self._live, probes)
+                self.page = servers.page_server(self._live, probes, self._telemetry)
                 self.page.start()
                 log.info("live page on %s", self.url)
             if health.bind is not None:
-                self.probes = servers.probe_server(health.bind, probes)
+                self.probes = servers.probe_server(health.bind, probes, self._telemetry)
                 self.probes.start()
 
     def stop(self) -> None:

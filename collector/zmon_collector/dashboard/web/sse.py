@@ -89,6 +89,9 @@ class Broadcaster:
         return self.viewers >= self._most
 
     def start(self) -> None:
+        """Begin in the running loop, without what is left of an earlier one that ended by an error."""
+        self._topics.clear()
+        self._wake, self.closed, self.viewers = asyncio.Event(), asyncio.Event(), 0
         self._task = asyncio.create_task(self._work())
 
     def close(self) -> None:
