@@ -231,23 +231,22 @@ class Chaos:
     def run(self) -> None:
         stop = threading.Event()
         self.collector.start()
-        threads = [threading.Thread(target=each.live, args=(stop,)) for each in (*self.agents, self.pods)]
+        everybody = (*self.agents, self.pods)
+        threads = [threading.Thread(target=each.live, args=(stop,), daemon=True) for each in everybody]
         for thread in threads:
             thread.start()
         try:
             end = time.monotonic() + SECONDS
-            while time.monotonic() < end and all(each.error is None for each in (*self.agents, self.pods)):
+            while time.monotonic() < end and all(each.error is None for each in everybody):
                 happening = self.chance.choice(self.happenings)
                 self.happened[happening.__name__] += 1
                 happening()
         finally:
             stop.set()
-            self.calm()
-            if not self.collector.alive:
-                self.collector.start()
-            for thread in threads:
-                thread.join()
-        for each in (*self.agents, self.pods):
+        self.calm()
+        for thread in threads:
+            thread.join()
+        for each in everybody:
             if each.error is not None:
                 raise each.error
 
