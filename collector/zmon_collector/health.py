@@ -29,6 +29,7 @@ _LOST = {  # what damaged rows of state.sqlite have cost, by table
     "cursors": "how far a sink has read; it gets the queued reports again",
     "alerts": "the state of alerts",
     "predictions": "predictions that waited for their labels",
+    "label_policies": "the settings of windows that are restated: the present ones replace them",
     "labels_waiting": "labels that waited for their predictions",
 }
 _INTERNAL = {

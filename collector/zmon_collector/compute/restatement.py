@@ -6,6 +6,7 @@ thread, and accumulated on the history's thread.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections import Counter, defaultdict
@@ -16,12 +17,12 @@ import numpy as np
 
 from zmon.bases import is_for
 from zmon.batch import Array, Batch, Schema
-from zmon.contract import Context, Point, Report, RowCounts, Window
+from zmon.contract import Context, Metric, Point, Report, RowCounts, Window
 from zmon_collector.clock import system_time
 from zmon_collector.compute import segments
 from zmon_collector.compute.accumulate import reads_late_labels
 from zmon_collector.config.policy import PolicyStore
-from zmon_collector.metric_state import MetricState
+from zmon_collector.config.window_policy import WindowPolicy, unpack
 from zmon_collector.plugins import Registry
 from zmon_collector.storage import restatement_queue
 from zmon_collector.storage.database import Database
@@ -66,6 +67,8 @@ class Restater:
         self._wall = wall
         self._database, self._keep, self._telemetry = database, keep, telemetry
         self._registry, self._policies = registry, policies
+        self._editions = registry.editions()
+        self._plugins = {name: state.plugin for name, state in registry.metrics.items()}
         self._busy, self._requested, self._next = False, 0.0, 0.0
         self._place: Place | None = None  # within a window
         self._open: Restatement | None = None  # of that window
@@ -95,7 +98,7 @@ class Restater:
         """Accumulate slices; return the reports of the windows that are complete with them, and add these to `made`."""
         reports = []
         for piece in pieces:
-            window = Restatement(piece.target, self._registry, self._policies) if piece.first else self._open
+            window = self._begin(piece.target) if piece.first else self._open
             self._open = None
             if window is None:  # it failed in an earlier slice
                 continue
@@ -107,6 +110,18 @@ class Restater:
                 self._open = window
         return reports
 
+    def _begin(self, target: RestatementTarget) -> Restatement:
+        policy = self._policies.of(target.model[0]).for_windows(self._editions, self._plugins)
+        if target.policy:  # else it opened under a release that did not note it, or the note is damaged
+            with contextlib.suppress(ValueError, TypeError, KeyError):
+                policy = unpack(target.policy, policy.ranks)
+        metrics = [  # the built-in ones: another plugin might take its time
+            state.metric
+            for state in self._registry.by_executor()[""]
+            if policy.metrics.get(state.metric.name) == self._editions[state.metric.name]
+        ]
+        return Restatement(target, policy, metrics)
+
     def _finish(self, made: list[RestatementTarget], kept: bool) -> None:
         if not kept:
             self._telemetry.count("restatements_failed")
@@ -117,17 +132,22 @@ class Restater:
 
 
 class Restatement:
-    """The metrics of labels over a window's rows with an id, as far as these have labels by now."""
+    """The metrics of labels over a window's rows with an id, as far as these have labels by now.
 
-    def __init__(self, target: RestatementTarget, registry: Registry, policies: PolicyStore) -> None:
-        self._target, self._policy = target, policies.of(target.model[0])
+    Parameters
+    ----------
+    target : RestatementTarget
+    policy : WindowPolicy
+        The settings with which the window opened.
+    metrics : iterable of Metric
+        Those that the window opened with.
+    """
+
+    def __init__(self, target: RestatementTarget, policy: WindowPolicy, metrics: Iterable[Metric[Any]]) -> None:
+        self._target, self._policy = target, policy
         self._schema = Schema(target.task, target.classes)
         self._window = Window(target.start, target.end)
-        self._metric_states = [  # of the built-in metrics: another plugin might take its time
-            state
-            for state in registry.by_executor()[""]
-            if reads_late_labels(state.metric) and is_for(state.metric, target.task)
-        ]
+        self._metrics = [metric for metric in metrics if reads_late_labels(metric) and is_for(metric, target.task)]
         self._rows: Counter[str] = Counter()
         self._accumulators: dict[tuple[str, str], Any] = {}  # by metric and agent
 
@@ -135,10 +155,10 @@ class Restatement:
         """Accumulate further rows of the window."""
         for agent, batch in _batches(rows, self._schema):
             self._rows[agent] += batch.rows
-            for state in self._metric_states:
-                metric, key = state.metric, (state.metric.name, agent)
+            for metric in self._metrics:
+                key = metric.name, agent
                 if metric.needs <= batch.columns:
-                    context = self._context(state, agent)
+                    context = self._context(metric, agent)
                     if key not in self._accumulators:
                         self._accumulators[key] = metric.create(context)
                     self._accumulators[key] = metric.update(self._accumulators[key], batch, context)
@@ -147,25 +167,25 @@ class Restatement:
         """Return the window's report."""
         rows = {agent: RowCounts(received=received) for agent, received in self._rows.items()}
         points: list[Point] = []
-        for state in self._metric_states:
-            points += [point for point in self._points(state) if self._policy.emits(state.metric, point.value)]
+        for metric in self._metrics:
+            points += [point for point in self._points(metric) if self._policy.emits(metric, point.value)]
         return Report(0, *self._target.model, self._window, points, rows)
 
-    def _points(self, state: MetricState) -> Iterator[Point]:
-        metric, accumulators = state.metric, []
+    def _points(self, metric: Metric[Any]) -> Iterator[Point]:
+        accumulators = []
         for agent in self._rows:
             accumulator = self._accumulators.pop((metric.name, agent), None)
             if accumulator is None:
                 continue
-            for value in metric.result(accumulator, self._context(state, agent)):
+            for value in metric.result(accumulator, self._context(metric, agent)):
                 yield Point(agent, value)
             accumulators.append(accumulator)
         if accumulators:
-            for value in metric.result(segments.merged(metric, accumulators), self._context(state, None)):
+            for value in metric.result(segments.merged(metric, accumulators), self._context(metric, None)):
                 yield Point(None, value)
 
-    def _context(self, state: MetricState, agent: str | None) -> Context:
-        options = self._policy.options(state.metric.name, state.plugin)
+    def _context(self, metric: Metric[Any], agent: str | None) -> Context:
+        options = self._policy.options.get(metric.name, {})
         return Context(*self._target.model, agent, self._schema, self._window, options=options)
 
 

@@ -34,7 +34,8 @@ from zmon_collector.windows.window import ModelKey
 MODEL_TABLES = ("spans", "agents", "memory", "label_owners", "heard", "periods", "tags")
 UNUSED_CONTRACTS = (
     "DELETE FROM contracts WHERE digest NOT IN (SELECT policy FROM windows WHERE policy IS NOT NULL"
-    " UNION SELECT reference FROM windows WHERE reference IS NOT NULL)"
+    " UNION SELECT reference FROM windows WHERE reference IS NOT NULL"
+    " UNION SELECT policy FROM label_policies WHERE policy IS NOT NULL)"
 )
 
 
@@ -73,6 +74,7 @@ def write(turn: Turn, connection: sqlite3.Connection) -> label_join.Joined:
         many(f"DELETE FROM {table} WHERE model = ? AND version = ?", turn.forgotten_models)
     for table in ("agents", "memory", "tags"):
         many(f"DELETE FROM {table} WHERE model = ? AND version = ? AND agent = ?", turn.forgotten_agents)
+    WINDOWS.write_new(turn.windows, connection)  # before the join, which reads their policies
     joined = label_join.join(turn.join_work, connection) if turn.join_work else label_join.Joined()
     for window, records in (*turn.chunks.items(), *joined.records.items()):
         chunk = (window, turn.number, *seal(chunk_codec.encode(records)))
@@ -80,7 +82,6 @@ def write(turn: Turn, connection: sqlite3.Connection) -> label_join.Joined:
     SCHEMAS.write_new(turn.schemas, connection)
     STREAMS.write(turn.streams, connection)
     many("DELETE FROM streams WHERE id = ?", [(stream,) for stream in turn.forgotten_streams])
-    WINDOWS.write_new(turn.windows, connection)
     many("UPDATE windows SET schema = ? WHERE number = ?", [(row.schema, row.number) for row in turn.windows])
     many(
         "UPDATE windows SET closing = 1 + (SELECT max(closing) FROM windows) WHERE number = ?",

@@ -29,7 +29,7 @@ from zmon_collector.storage.journal_tables import (
     StreamRow,
     WindowRow,
 )
-from zmon_collector.storage.label_join import OWNERS
+from zmon_collector.storage.label_join import OWNERS, POLICIES
 from zmon_collector.storage.positions import disown, rename_store, settled_rows
 from zmon_collector.storage.sealed import DamagedRows
 from zmon_collector.windows.window import ModelKey, Tally
@@ -87,6 +87,7 @@ def load(
     damaged: DamagedRows = {table: [] for table in incomplete}
     restored = {} if reported is None else disown(reported, damaged, connection)
     OWNERS.read(_owner, damaged, connection)
+    POLICIES.read(_as_tuple, damaged, connection)
     state = JournalState(
         store_id=rows("SELECT name FROM store").fetchone()[0],
         windows=WINDOWS.read(_window, damaged, connection, CLOSED_FIRST),

@@ -30,6 +30,7 @@ from zmon_collector.windows.fit import reorder
 # The outcome of a label, as whole numbers in the column `label_outcomes`; plugins know the names, in this order.
 JOINED, UNKNOWN, DUPLICATE, CONFLICT, REPEATED = range(5)
 OWNERS = SealedTable("label_owners", "owner, model, version, task, classes")
+POLICIES = SealedTable("label_policies", "owner, n, policy")
 OVERHEAD = 120  # bytes of a kept row besides its id, agent and probabilities, both indices included
 SLICE = 2000  # rows deleted at a time
 MOST_DELETED = 20_000  # rows deleted in one transaction, so that a shorter horizon does not stop acknowledgements
@@ -202,6 +203,7 @@ class _Pairing:
             for row in zip(block.ids, block.times.tolist(), predicted, pieces, labels, strict=True)
         ]
         (last,) = connection.execute("SELECT coalesce(max(n), 0) FROM predictions").fetchone()
+        self._note_policy(block, last + 1)
         inserted = connection.executemany(
             "INSERT OR IGNORE INTO predictions"
             ' (owner, id, at, predicted, p, label, agent, start, "end", kind, kept, crc, size)'
@@ -227,6 +229,17 @@ class _Pairing:
                     else:
                         self.damaged["labels_waiting"] += 1
         return grown
+
+    def _note_policy(self, block: Predicted, first: int) -> None:
+        """Note the settings of the block's window if they are not those of the predictions before it."""
+        connection = self._connection
+        own = connection.execute("SELECT policy FROM windows WHERE number = ?", (block.window.number,)).fetchone()
+        policy = own[0] if own is not None and own[0] is not None else b""
+        before = connection.execute(
+            "SELECT policy FROM label_policies WHERE owner = ? AND n < ? ORDER BY n DESC LIMIT 1", (block.owner, first)
+        ).fetchone()
+        if before is None or before[0] != policy:
+            POLICIES.write([(block.owner, first, policy)], connection)
 
     def match(self, block: Labelled) -> int:
         """Pair labels with kept predictions; keep those whose prediction has not arrived."""
@@ -332,6 +345,15 @@ def _move(moved: Moved, connection: sqlite3.Connection) -> None:
     )
 
 
+def _trim_policies(connection: sqlite3.Connection) -> None:
+    """Drop policies of predictions that are gone; without any left, numbers begin anew."""
+    connection.execute("DELETE FROM label_policies WHERE n > (SELECT coalesce(max(n), 0) FROM predictions)")
+    connection.execute(
+        "DELETE FROM label_policies AS old WHERE EXISTS (SELECT 1 FROM label_policies AS later"
+        " WHERE later.owner = old.owner AND later.n > old.n AND later.n <= (SELECT min(n) FROM predictions))"
+    )
+
+
 def _plain(labels: Array) -> list[Any]:
     """Return labels as they are kept: numbers, or bytes where a row has one for each class."""
     return [row.tobytes() for row in labels] if labels.ndim == 2 else labels.tolist()
@@ -378,4 +400,5 @@ def _trim(work: JoinWork, connection: sqlite3.Connection) -> int:
             deleted += len(doomed)
     if deleted:
         connection.execute("UPDATE label_bytes SET kept = kept - ?", (freed,))
+        _trim_policies(connection)
     return evicted

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import msgpack
 
-from zmon_collector.storage.integrity import packed_checksum
+from zmon_collector.storage.integrity import checksum, packed_checksum
 
 log = logging.getLogger("zmon.collector")
 
@@ -35,7 +35,10 @@ def is_sound(crc: int | None, prediction: tuple[Any, ...]) -> bool:
 
 
 class RestatementTarget(NamedTuple):
-    """A window to be restated, as found: `labels` turns had given it labels, its rows were those up to `through`."""
+    """A window to be restated, as found: `labels` turns had given it labels, its rows were those up to `through`.
+
+    `policy` are the settings with which it opened, packed; empty if they are not known.
+    """
 
     owner: int
     start: int
@@ -45,6 +48,7 @@ class RestatementTarget(NamedTuple):
     classes: tuple[str, ...]
     labels: int
     through: int
+    policy: bytes = b""
 
 
 class Place(NamedTuple):
@@ -145,4 +149,18 @@ def _next_window(now: float, connection: sqlite3.Connection) -> Place | None:
         except (ValueError, TypeError):  # damaged: its rows cannot be read any more
             connection.execute("DELETE FROM restate WHERE owner = ?", (owner,))
             continue
-        return Place(RestatementTarget(owner, start, end, *schema, labels, *newest))
+        policy = _policy_of(owner, start, connection)
+        return Place(RestatementTarget(owner, start, end, *schema, labels, newest[0], policy))
+
+
+def _policy_of(owner: int, start: int, connection: sqlite3.Connection) -> bytes:
+    """Return the settings that were noted for the window's first prediction; empty if they are lost."""
+    row = connection.execute(
+        "SELECT digest, data, crc FROM contracts WHERE digest ="
+        " (SELECT policy FROM label_policies WHERE owner = ? AND n <="
+        " (SELECT n FROM predictions WHERE owner = ? AND start = ? ORDER BY n LIMIT 1) ORDER BY n DESC LIMIT 1)",
+        (owner, owner, start),
+    ).fetchone()
+    if row is None or row[2] != checksum(row[:2]):
+        return b""
+    return bytes(row[1])

@@ -49,6 +49,9 @@ CREATE TABLE periods (            -- the lengths of a model's windows, and since
 ALTER TABLE windows ADD COLUMN policy BLOB;     -- digests of what holds for the window; NULL: not noted
 ALTER TABLE windows ADD COLUMN reference BLOB;  -- empty: none
 CREATE TABLE contracts (digest BLOB PRIMARY KEY, data BLOB, crc INTEGER);  -- policies and profiles
+CREATE TABLE label_policies (     -- the policies of windows, from prediction n of an owner on: digests of contracts
+    owner INTEGER, n INTEGER, policy BLOB, crc INTEGER, PRIMARY KEY (owner, n)
+) WITHOUT ROWID;
 CREATE TABLE tags (               -- of an agent in a window; window 0: of its newest rows
     window INTEGER, model TEXT, version TEXT, agent TEXT, tags BLOB, crc INTEGER,
     PRIMARY KEY (window, model, version, agent)

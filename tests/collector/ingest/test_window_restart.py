@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from zmon_collector.compute.restatement import Restater
 from zmon_collector.config.sections import MetricsSection, ModelSection
-from zmon_collector.storage import journal, journal_state
+from zmon_collector.storage import journal, journal_state, label_join
 
 from tests.support.unstarted import AB, T0, Table, restarted
+from zmon import Report
 from zmon.batch import Schema
 
 
@@ -248,3 +250,104 @@ def test_a_model_that_is_forgotten_and_met_in_one_turn_remembers_the_same_in_mem
     assert seen == [set(), {("reference", None)}]
     (kept,) = (row[-1] for row in journal_state.load(table.disk).memory)
     assert table.service.engine.memory.of(("m", ""))["reference", None] == kept
+
+
+# --- restatement --------------------------------------------------------------------------------------------------
+
+
+def predictions(table: Table, at: int, first: int) -> None:
+    ids = np.array([f"{at} {i}".encode() for i in range(4)])
+    times = np.full(4, (T0 + at) * 10**9)
+    table.send(AB, {"probabilities": np.full((4, 2), 0.5), "ids": ids, "timestamps": times}, first=first)
+    table.end_turn()
+
+
+def labels(table: Table, at: int, first: int) -> None:
+    ids = np.array([f"{at} {i}".encode() for i in range(4)])
+    table.send(AB, {"ids": ids, "labels": np.zeros(4, np.int8)}, agent="job", kind="labels", first=first)
+    table.end_turn()
+
+
+class OnDisk:
+    """A database whose jobs are done at once."""
+
+    def __init__(self, table: Table) -> None:
+        self._disk = table.disk
+
+    def submit(self, work: Any, done: Any = lambda result: None, failed: Any = None) -> None:
+        done(work(self._disk))
+
+
+def restated(table: Table) -> dict[int, set[str]]:
+    """The measures of the windows that are due to be restated, by start after T0."""
+    reports: list[Report] = []
+
+    def keep(make: Callable[[], list[Report]], done: Callable[[bool], None]) -> None:
+        reports.extend(make())
+        done(True)
+
+    service = table.service
+    database: Any = OnDisk(table)
+    restater = Restater(
+        database, keep, service.registry, service.ingestor.policies, service.telemetry, wall=lambda: 1e12
+    )
+    restater.turn(0.0)
+    return {report.window.start - T0: {point.value.what for point in report.points} for report in reports}
+
+
+@pytest.mark.parametrize("killed", [False, True])
+@pytest.mark.parametrize("damaged", ["", "contracts", "label_policies"])
+def test_a_window_is_restated_with_the_settings_of_its_opening(
+    lay: Callable[[], Table], killed: bool, damaged: str
+) -> None:
+    table = lay()
+    rows_at(table, 5)
+    table.end_turn()
+    reload(table, m=ModelSection(drop=("label_coverage",)))
+    predictions(table, 6, 11)  # of the window that is open
+    predictions(table, 70, 15)
+    if killed:
+        before, table = table, lay()
+        restarted(before, table)
+    reload(table)
+    predictions(table, 130, 19)
+    predictions(table, 7, 23)
+    table.goes(300)
+    table.ingestor.close_all(table.now)
+    table.end_turn()
+    for closed in table.finished(3):
+        journal.write_closed(closed.number, closed.model, {}, table.disk)
+    rows_at(table, 301, first=27)
+    table.end_turn()
+    if damaged:
+        column = "data" if damaged == "contracts" else "policy"
+        table.disk.execute(f"UPDATE {damaged} SET {column} = x'00'")
+    for first, at in enumerate((6, 7, 70, 130)):
+        labels(table, at, 1 + 4 * first)
+    measures = restated(table)
+    assert {start: "label_coverage" in names for start, names in measures.items()} == {
+        0: True,
+        60: bool(damaged),
+        120: True,
+    }
+    assert all("accuracy" in names for names in measures.values())
+
+
+def test_settings_of_predictions_go_with_them(lay: Callable[[], Table]) -> None:
+    table = lay()
+    table.goes(600)
+    noted = "SELECT n, policy FROM label_policies ORDER BY n"
+    for number in range(6):
+        reload(table, m=ModelSection(sample_rows=number // 2 + 1))
+        predictions(table, 5 + 60 * number, 1 + 4 * number)
+    steps = table.disk.execute(noted).fetchall()
+    assert [n for n, _ in steps] == [1, 9, 17]
+    work = label_join.JoinWork(sweep=label_join.Sweep(0, 0, {}), limit=1500)
+    label_join.join(work, table.disk)
+    (oldest,) = table.disk.execute("SELECT min(n) FROM predictions").fetchone()
+    assert 9 <= oldest < 17
+    assert table.disk.execute(noted).fetchall() == steps[1:]
+    label_join.join(replace(work, limit=0), table.disk)
+    assert table.disk.execute(noted).fetchall() == []
+    predictions(table, 305, 25)
+    assert table.disk.execute(noted).fetchall() == [(1, steps[-1][1])]
