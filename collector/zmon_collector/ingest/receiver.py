@@ -29,6 +29,10 @@ log = logging.getLogger("zmon.collector")
 BURST = 512  # messages received from one socket before polling the others
 DESCRIPTORS = 256
 OVERHEAD = 1024  # bytes of Python objects around a message, so that many small messages are also bounded
+# Bytes of greetings beyond the limit at which the data socket is not read any more. They come once a second from every
+# publisher, also while no rows are accepted; those that are not read wait in the connections, and are repeated.
+GREETING_BYTES = 16 * 2**20
+GREETINGS = 100  # that wait in a connection
 WAKE = "inproc://wake"
 LINGER = 200  # ms to send the last acknowledgements
 IPC_PATH = 100  # longest path of a unix socket in bytes; the limit is 107
@@ -119,6 +123,7 @@ class Receiver:
         socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 3000)
         if kind == zmq.ROUTER:
             socket.setsockopt(zmq.SNDHWM, 10_000)
+            socket.setsockopt(zmq.RCVHWM, GREETINGS)
         return socket
 
     def _bind(self, socket: Socket, endpoint: str) -> str:
@@ -197,13 +202,17 @@ class Receiver:
             (self._router, "control", self.inbox),
             (self._admin, "admin", self.requests),
         )
-        self.paused = False  # after an error the data socket is polled again
+        self.paused = deaf = False  # after an error both sockets are polled again
         while not self._stopping.is_set():
             self.thread.beat()
-            full = self.inbox_bytes > self._limit
+            nbytes = self.inbox_bytes
+            full, overfull = nbytes > self._limit, nbytes > self._limit + GREETING_BYTES
             if full != self.paused:  # publishers notice by missing acknowledgements, and keep their rows
                 self.paused = full
                 poller.modify(self._sub, 0 if full else zmq.POLLIN)
+            if overfull != deaf:
+                deaf = overfull
+                poller.modify(self._router, 0 if deaf else zmq.POLLIN)
             ready = dict(poller.poll(20 if full else 500))
             if self._woken in ready:
                 with contextlib.suppress(zmq.Again):
