@@ -10,6 +10,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from zmon_collector.cli.main import cli
 from zmon_collector.config import Config, exposed, parse
@@ -73,7 +74,8 @@ def instruction(name: str) -> str:
 
 def check_command(words: list[str]) -> None:
     """`zmon COMMAND …` with options that the command has."""
-    command = cli.commands[words[0]]
+    command = cli.get_command(click.Context(cli), words[0])
+    assert command is not None, words[0]
     options = {name for option in command.params for name in option.opts}
     for word in words[1:]:
         if word.startswith("--"):

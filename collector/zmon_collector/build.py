@@ -12,14 +12,13 @@ from zmon_collector.compute.engine import Engine
 from zmon_collector.compute.restatement import Restater
 from zmon_collector.config import Config
 from zmon_collector.config.policy import PolicyStore
-from zmon_collector.dashboard.history import newest_sequence
-from zmon_collector.dashboard.live import HISTORY, HistoryDelivery, Live
+from zmon_collector.dashboard.live import HistoryDelivery, Live
 from zmon_collector.dashboard.plugin_series import declarations
 from zmon_collector.dashboard.prometheus import MetricsPage
 from zmon_collector.dashboard.web.site import Site
 from zmon_collector.delivery.dead_letters import DeadLetters
 from zmon_collector.delivery.dispatch import Deliveries, ObserverDelivery, SinkDelivery
-from zmon_collector.delivery.outbox import Outbox, next_sequence
+from zmon_collector.delivery.outbox import Outbox
 from zmon_collector.health import HealthReport
 from zmon_collector.ingest.checkpoint_policy import CheckpointPolicy
 from zmon_collector.ingest.ingestor import Ingestor
@@ -57,10 +56,7 @@ class Parts:
         self.ingestor = Ingestor(config, self.policies, telemetry, self.engine, journal=collector.journal == "on")
         self.retention = Retention(self.ingestor)
         self.database = Database(collector.data_dir / "state.sqlite", telemetry, wake)
-        first = max(next_sequence(collector.data_dir), 1 + newest_sequence(collector.data_dir / HISTORY))
-        self.outbox = Outbox(
-            self.database, telemetry, limit=limits.outbox_bytes, keep=limits.outbox_age, first=first, wall=wall
-        )
+        self.outbox = Outbox(self.database, telemetry, limit=limits.outbox_bytes, keep=limits.outbox_age, wall=wall)
         self.checkpoint_policy = CheckpointPolicy(self.ingestor, self.database, self._other_bytes)
         self.pauses = Pauses(self.engine, self.database, self.ingestor, self.checkpoint_policy)
         self.dead_letters = DeadLetters(

@@ -10,10 +10,13 @@ from contextlib import contextmanager
 from functools import partial
 
 from zmon_collector.build import Parts
-from zmon_collector.dashboard.history import windows_after
+from zmon_collector.dashboard.history import newest_sequence, windows_after
 from zmon_collector.dashboard.live import HISTORY
+from zmon_collector.delivery.outbox import next_sequence
+from zmon_collector.ingest.early_answers import EarlyAnswers
 from zmon_collector.ingest.recovery import Recovery
 from zmon_collector.storage import journal_state, label_join, positions
+from zmon_collector.storage.positions import Positions
 from zmon_collector.watchdog import Vital
 from zmon_collector.windows.window import Now
 
@@ -46,9 +49,12 @@ def _no_garbage_collection() -> Iterator[None]:
 
 
 def _restore(parts: Parts, now: Now, wake: Callable[[], None]) -> Recovery:
-    parts.database.call(lambda connection: parts.outbox.load(connection, parts.deliveries.names))
-    incomplete = parts.database.incomplete
-    state = parts.database.call(partial(journal_state.load, reported=_reported_since(parts), incomplete=incomplete))
+    early = EarlyAnswers(parts.receiver, parts.ingestor)
+    known = _positions(parts, early)
+    # These may take a while to import or to open, and nothing that follows waits for them.
+    parts.live.start()
+    parts.site.start()
+    state = parts.database.call(partial(journal_state.load, known=known), early.answer)
     parts.clock.restore(state.newest)
     now = now._replace(wall=max(now.wall, parts.clock.wall()))
     if parts.config.collector.journal == "on":
@@ -57,10 +63,27 @@ def _restore(parts: Parts, now: Now, wake: Callable[[], None]) -> Recovery:
         parts.database.call(positions.clear_positions)
     parts.ingestor.late.kept_bytes = parts.database.call(label_join.kept_bytes)
     recovery = Recovery(state, parts.ingestor, parts.database, wake)
-    recovery.restore(now)
-    parts.database.call(parts.dead_letters.trim)
-    parts.database.call(parts.alert_worker.load)
+    recovery.restore(now, early.answer)
+    for load in (parts.outbox.load_reports, parts.dead_letters.trim, parts.alert_worker.load):
+        parts.database.call(load, early.answer)
+    early.answer()
     return recovery
+
+
+def _positions(parts: Parts, early: EarlyAnswers) -> Positions:
+    """Read where streams go on, and answer hellos from then on; it is what a start reads first."""
+    folder = parts.config.collector.data_dir
+    parts.outbox.begin_at(max(next_sequence(folder), 1 + newest_sequence(folder / HISTORY)))
+    parts.database.call(lambda connection: parts.outbox.load_cursors(connection, parts.deliveries.names))
+    incomplete = parts.database.incomplete
+    load = partial(positions.load, reported=_reported_since(parts), incomplete=incomplete)
+    known: Positions = parts.database.call(load)
+    if parts.config.collector.journal == "on":
+        early.know(known)
+    else:  # the positions of an earlier run mean nothing
+        early.know(Positions(parts.ingestor.store_id, heard=known.heard))
+    early.answer()
+    return known
 
 
 def watch(parts: Parts, turns: Callable[[], int | None], ident: Callable[[], int | None]) -> None:

@@ -19,6 +19,7 @@ from zmon_collector.windows.window import Now
 ENGINE_BYTES = 64 * 2**20  # of rows that wait for metrics
 DATABASE_BYTES = 64 * 2**20  # of rows that wait for the disk
 PATIENCE = 5.0  # seconds in which a full journal does not shrink, before a window is closed early
+GROWTH = 16  # a journal that a start finds above its limit takes a sixteenth of that until its rows are replayed
 STALLED = 60.0  # seconds without progress, after which the collector cannot do its job
 STALL = 1.0  # seconds that count at most between two looks: a machine that was suspended has not paused for long
 
@@ -69,6 +70,7 @@ class Pauses:
         self._engine, self._ingestor, self._policy = engine, ingestor, policy
         self._clock = self._last = 0.0
         self._replayed: int | None = None
+        self._most_while_replaying = 0  # bytes of the journal
         written = "the disk, which writes the rows that wait for it"
         self._metrics = _Reason(
             "metrics",
@@ -78,7 +80,7 @@ class Pauses:
         )
         self._journal = _Reason(
             "journal_bytes",
-            lambda: policy.is_full,
+            lambda: policy.is_full and not self._may_grow,
             lambda: (database.used_bytes, self._replayed),
             lambda: (
                 "checkpoints of open windows, or their closing"
@@ -121,6 +123,8 @@ class Pauses:
             Rows of an earlier run that were replayed so far; None once all are.
         """
         self._clock += min(max(now.mono - self._last, 0.0), STALL)
+        if replayed is not None and self._replayed is None:
+            self._most_while_replaying = self._policy.used_bytes + self._policy.limit // GROWTH
         self._last, self._replayed = now.mono, replayed
         held = [reason.by for reason in self._reasons if reason.look(self._clock)]
         for by in held:
@@ -136,9 +140,20 @@ class Pauses:
         return not held
 
     @property
+    def _may_grow(self) -> bool:
+        """Whether a journal that an earlier run left above its limit takes rows for now.
+
+        Nothing can free it before the replay is over, which may take long, and publishers would drop rows meanwhile.
+        """
+        return self._replayed is not None and self._policy.used_bytes <= self._most_while_replaying
+
+    @property
     def has_room_for_replay(self) -> bool:
-        """Whether rows of an earlier run are replayed: on disk they are already, and the journal shrinks after them."""
-        return self._metrics.since is None
+        """Whether rows of an earlier run are replayed: on disk they are already, and the journal shrinks after them.
+
+        They leave room for new rows, which would wait for the end of the replay otherwise.
+        """
+        return self._engine.backlog <= ENGINE_BYTES // 2
 
     def stalled(self) -> list[str]:
         """Return the pauses in which nothing has moved for long, a sentence each. Any thread may call it.

@@ -21,7 +21,7 @@ from zmon_collector.compute.finalizer import ClosedWindow
 from zmon_collector.config import Config
 from zmon_collector.health import HealthReport
 from zmon_collector.ingest.recovery import Recovery
-from zmon_collector.ingest.sessions import PendingAck
+from zmon_collector.ingest.sessions import PendingAck, fair_share
 from zmon_collector.lifecycle import finish, restore, watch
 from zmon_collector.loading import load_plugins
 from zmon_collector.messages import MessageHandler
@@ -36,7 +36,6 @@ TICK = 0.05  # seconds that a turn waits to be woken
 LOOK_EVERY = 1.0  # seconds between two looks at the collector's health
 SETTLE = 2.0  # seconds after a start in which publishers reconnect and no window closes
 TURN_MESSAGES = 256  # handled in one turn
-LEAST_INFLIGHT = 64 * 2**10  # bytes that any publisher may send ahead of acknowledgements
 EXIT_WAIT = 10.0  # seconds that metrics get at the end, beyond their timeout
 
 
@@ -103,10 +102,9 @@ class Service:
         self.database.open()
         self.database.start()
         try:
-            # Before anything is restored: publishers connect meanwhile, and what they send waits in the inbox.
+            # Before anything is restored: publishers connect and get first answers meanwhile, and what they send waits
+            # in the inbox.
             self.receiver.start()
-            self.live.start()
-            self.site.start()
             self.recovery = restore(self._parts, self._now(), self.wakeup.set)
         except BaseException:
             self.receiver.stop()
@@ -240,7 +238,7 @@ class Service:
 
     def _acknowledge(self, acks: list[PendingAck]) -> None:
         """Send acknowledgements, with each publisher's share of the unacknowledged bytes. In the database's thread."""
-        share = max(LEAST_INFLIGHT, self.config.limits.inflight_bytes // max(1, self.ingestor.sessions.connected))
+        share = fair_share(self.config.limits.inflight_bytes, self.ingestor.sessions.connected)
         for ack in acks:
             frame = ack.encode(share, self.ingestor.store_id)
             self.receiver.reply("control", ack.peer, frame)

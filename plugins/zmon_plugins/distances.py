@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from scipy.stats import chi2 as chi2_distribution
-from scipy.stats import kstwo
 
 from zmon.batch import Array
 from zmon.reference import bins
@@ -17,6 +15,9 @@ from zmon.reference import bins
 FALSE_ALARMS = 0.001  # share of windows in which chance alone exceeds the limit, over all columns together
 LEAST_STD = 0.001
 FEW = 1000  # rows; with more, every difference is significant and a p-value says nothing
+
+# scipy.stats takes longer to import than a whole collector to start. So it is imported where it is used, by the first
+# window that closes with a reference.
 
 psi = bins.psi
 
@@ -76,6 +77,8 @@ def ks_and_wasserstein(sample: Array, grid: Array) -> tuple[float, float]:
 
 def by_sample(values: Array, quantiles: Array, std: Array) -> Iterator[tuple[int, dict[str, float]]]:
     """Yield (column, {ks, wasserstein}) for columns with finite values on both sides, with ks_p if they are few."""
+    from scipy.stats import kstwo
+
     for i in range(values.shape[1]):
         column = values[:, i].astype(np.float64)
         finite = column[np.isfinite(column)]
@@ -94,6 +97,8 @@ def chance(reference: Array, counts: Array, tests: int) -> Array:
 
     For such rows n N / (n + N) · PSI follows χ² with k − 1 degrees of freedom.
     """
+    from scipy.stats import chi2 as chi2_distribution
+
     valid = reference >= 0
     n = np.maximum(np.where(valid, counts, 0).sum(axis=0), 1)
     total = np.maximum(np.where(valid, reference, 0).sum(axis=0), 1)

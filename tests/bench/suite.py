@@ -20,7 +20,7 @@ from tests.bench.measure import Table
 
 NAMES = (
     "capture", "forms", "rate", "states", "effect", "start", "metrics", "engine", "collector", "singles", "memory",
-    "close", "recovery", "look", "crowd", "fleet", "page", "api", "scaling", "backfill",
+    "close", "recovery", "restart", "look", "crowd", "fleet", "page", "api", "scaling", "backfill",
 )  # fmt: skip
 FIGURES = Path(__file__).with_name("figures.json")
 

@@ -167,6 +167,10 @@ TARGETS = (
     ),
     Target("p99 of others' acknowledgements while closing, of that otherwise", _waits, 2.0, False, _times),
     Target("memory grown from 1 to 100 million rows", _grown, 64.0, False, _unit("MiB")),
+    Target(
+        "rows acknowledged after a start, whatever the folder holds",
+        lambda f: max(float(row["rows_s"]) for row in f["restart"]), 2.0, False, lambda v: f"{v:.2f} s",
+    ),
     Target("import zmon above numpy", lambda f: float(f["start"]["zmon_ms"]), 30.0, False, _unit("ms")),
 )  # fmt: skip
 

@@ -166,6 +166,9 @@ def test_no_window_is_closed_early_while_the_journal_is_on_its_way(what: str) ->
     parts.window(1, 0, checkpoint_bytes=20 * MIB)
     parts.database.used_bytes = 24 * MIB
     parts.engine.idle = what != "closing"
+    if what == "replay":
+        assert parts.look(0.5, 0)
+        parts.database.used_bytes += 2 * MIB
     for second in range(1, 20):
         if what == "shrinks":
             parts.database.used_bytes -= 1024
@@ -181,11 +184,35 @@ def test_replay_goes_on_whatever_the_journal_holds() -> None:
     parts = Parts()
     parts.window(1, 4 * MIB)
     parts.database.used_bytes = 40 * MIB
-    assert not parts.look(1.0, 0)
+    parts.look(1.0, 0)
+    parts.database.used_bytes += 2 * MIB
+    assert not parts.look(1.1, 0)
     assert parts.pauses.has_room_for_replay
     assert "replay" in parts.pauses.current()[0].ends
     parts.engine.backlog = pauses.ENGINE_BYTES + 1
-    assert not parts.look(1.1, 0)
+    assert not parts.look(1.2, 0)
+    assert not parts.pauses.has_room_for_replay
+
+
+def test_a_journal_above_its_limit_takes_rows_during_the_replay_and_grows_by_a_part_of_the_limit() -> None:
+    """Only the end of the replay frees it, and that may be minutes away."""
+    parts = Parts()
+    parts.window(1, 4 * MIB)
+    parts.database.used_bytes = 40 * MIB
+    assert parts.look(1.0, 0)
+    parts.database.used_bytes = 41 * MIB
+    assert parts.look(1.1, 10)
+    parts.database.used_bytes = 41 * MIB + 1
+    assert not parts.look(1.2, 20)
+    parts.database.used_bytes = 41 * MIB
+    assert parts.look(1.3, 30)
+    assert not parts.look(1.4), "the rows are replayed"
+
+
+def test_a_replay_leaves_room_for_new_rows() -> None:
+    parts = Parts()
+    parts.engine.backlog = pauses.ENGINE_BYTES // 2 + 1
+    assert parts.look(1.0, 0)
     assert not parts.pauses.has_room_for_replay
 
 

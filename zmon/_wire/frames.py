@@ -39,6 +39,10 @@ BLOBS = {"categories": "codes", "segment_values": "segments"}
 
 
 _plain = re.compile(r"[A-Za-z0-9_.~-]*").fullmatch  # characters that quote() leaves
+# Most topics have such names only, and are in canonical form if `hh` is right.
+_plain_topic = re.compile(
+    rb"z1/([0-9a-f]{2})/([A-Za-z0-9_.~-]{1,%d})/([A-Za-z0-9_.~-]{0,%d})/([A-Za-z0-9_.~-]{1,%d})/" % ((MAX_NAME,) * 3)
+).fullmatch
 
 
 def _quoted(name: str) -> str:
@@ -73,6 +77,10 @@ class Topic:
         """Decode a topic frame; WireError ``topic`` or ``version`` if it is malformed."""
         if len(frame) > MAX_TOPIC:
             raise WireError("topic", f"{len(frame)} bytes")
+        if (plain := _plain_topic(frame)) is not None:
+            share, *parts = plain[0].decode().split("/")[1:-1]
+            if share == _share(parts[0]):
+                return Topic(*parts)
         try:
             kind, _, model, version, agent, end = frame.decode("ascii").split("/")
             names = [unquote(part, errors="strict") for part in (model, version, agent)]

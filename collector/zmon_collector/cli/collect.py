@@ -42,8 +42,7 @@ def collect(path: Path | None, print_config: bool, **options: Any) -> None:
     service = Service(config, read=lambda: configuration.load(path, **options))
     signals.reach(service)
     service.start()
-    gc.collect()
-    gc.freeze()  # these objects stay: scanning them again would stop every thread for a tenth of a second
+    gc.freeze()  # these objects stay: scanning them, even once, would stop every thread for a tenth of a second
     service.run()
     code = FAILED if service.failed else 0
     if service.engine.stuck_threads:  # a thread that a stuck metric holds would keep the interpreter from ending

@@ -3,32 +3,41 @@
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 from typing import NoReturn
 
 import click
 
 import zmon
 from zmon.errors import ConfigurationError, MissingExtraError
-from zmon_collector.cli.backfill import backfill
-from zmon_collector.cli.collect import collect
-from zmon_collector.cli.demo import demo
-from zmon_collector.cli.keygen import keygen
 from zmon_collector.cli.options import FAILED, MISSING, WRONG
-from zmon_collector.cli.outbox import outbox
-from zmon_collector.cli.plugins import plugins
-from zmon_collector.cli.profile import profile
-from zmon_collector.cli.push import push
-from zmon_collector.cli.reload import reload
-from zmon_collector.cli.report import report
-from zmon_collector.cli.tap import tap
-from zmon_collector.cli.top import top
-from zmon_collector.cli.validate import validate
 from zmon_collector.plugins import add_commands
 from zmon_collector.storage.database import StoreError
 
+BUILT_IN = (  # each is a module of this package
+    *(
+        "backfill",
+        "collect",
+        "demo",
+        "keygen",
+        "outbox",
+        "plugins",
+        "profile",
+        "push",
+        "reload",
+        "report",
+        "tap",
+        "top",
+    ),
+    "validate",
+)
+
 
 class Commands(click.Group):
-    """The built-in commands, and those of plugins, which are loaded for an unknown name or to list all commands."""
+    """The built-in commands, each imported when it is used, and those of plugins.
+
+    Plugins are loaded for an unknown name, or to list all commands.
+    """
 
     _plugged = False
 
@@ -37,13 +46,21 @@ class Commands(click.Group):
         return super().list_commands(ctx)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in self.commands:
+        if cmd_name in BUILT_IN:
+            self._import(cmd_name)
+        elif cmd_name not in self.commands:
             self._plug()
         return super().get_command(ctx, cmd_name)
+
+    def _import(self, name: str) -> None:
+        if name not in self.commands:
+            self.add_command(getattr(import_module(f"zmon_collector.cli.{name}"), name))
 
     def _plug(self) -> None:
         if not self._plugged:
             self._plugged = True
+            for name in BUILT_IN:  # no plugin may take their names
+                self._import(name)
             add_commands(self)
 
 
@@ -57,10 +74,6 @@ def cli() -> None:
 
     Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 an extra is not installed.
     """
-
-
-for command in (backfill, collect, demo, keygen, outbox, plugins, profile, push, reload, report, tap, top, validate):
-    cli.add_command(command)
 
 
 def main() -> NoReturn:

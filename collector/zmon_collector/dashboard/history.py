@@ -102,12 +102,16 @@ class History:
         ConfigurationError
             A newer release wrote it; it is left untouched.
         """
-        _refuse_newer(self.path)
+        self.refuse_newer()
         self._wanted = True
         try:
             self._survive_damage(lambda: None)
         except (sqlite3.Error, OSError) as error:
             log.error("%s cannot be opened, the page's history misses windows until it can: %s", self.path, error)
+
+    def refuse_newer(self) -> None:
+        """Raise ConfigurationError if a newer release wrote the file."""
+        _refuse_newer(self.path)
 
     def _connect(self) -> None:
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

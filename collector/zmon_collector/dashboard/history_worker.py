@@ -29,8 +29,9 @@ class HistoryWorker:
         self._restating_fails = False  # it has been logged
 
     def start(self) -> None:
-        """Open the history."""
-        self._submit(self._history.open).result()
+        """Open the history in its thread, which may take a while; ConfigurationError if a newer release wrote it."""
+        self._history.refuse_newer()
+        self._submit(self._history.open)
 
     def sign(self) -> int | None:
         """Return a number that changes with every call; None while there is none."""

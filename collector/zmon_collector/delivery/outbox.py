@@ -11,6 +11,7 @@ newest report, the newest cursor, the newest written file and the newest window 
 from __future__ import annotations
 
 import logging
+import os
 import sqlite3
 import threading
 import time
@@ -68,7 +69,7 @@ class Outbox:
         *,
         limit: int,
         keep: float,
-        first: int,
+        first: int = 1,
         wall: Callable[[], float] = system_time,
     ) -> None:
         self._database = database
@@ -86,14 +87,19 @@ class Outbox:
         self.ended = False  # no more reports come in this run
         self.restored_from: int | None = None  # the newest report of a database older than the files next to it
 
+    def begin_at(self, sequence: int) -> None:
+        """Number reports from here on, before `load`."""
+        self._next = max(self._next, sequence)
+
     def load(self, connection: sqlite3.Connection, readers: Sequence[str]) -> None:
         """Continue where the last run ended. Readers that are new start with the next report."""
-        known = 0
-        for sequence, written, nbytes in connection.execute(
-            "SELECT sequence, written, length(data) FROM reports ORDER BY sequence"
-        ):
-            self._waiting.append(sequence, nbytes, written)
-            known = max(known, sequence)
+        self.load_cursors(connection, readers)
+        self.load_reports(connection)
+
+    def load_cursors(self, connection: sqlite3.Connection, readers: Sequence[str]) -> None:
+        """Read how far readers are, and whether the database is an older copy: the small part of `load`."""
+        oldest, newest_report = connection.execute("SELECT min(sequence), max(sequence) FROM reports").fetchone()
+        known = newest_report or 0
         damaged: DamagedRows = {CURSORS.name: []} if CURSORS.name in self._database.incomplete else {}
         cursors = dict(CURSORS.read(lambda reader, sequence: (reader, int(sequence)), damaged, connection))
         known = max([known, *cursors.values()])
@@ -106,7 +112,7 @@ class Outbox:
             self.restored_from = known
             cursors = dict.fromkeys(cursors, newest)
         # Without its cursor, a reader gets what is queued again rather than not at all.
-        first = (self._waiting.after(0) or newest + 1) - 1 if damaged else newest
+        first = (oldest or newest + 1) - 1 if damaged else newest
         for _ in damaged.get(CURSORS.name, ()):
             self._telemetry.count("state_rows_damaged", CURSORS.name)
         self._next = newest + 1
@@ -115,6 +121,13 @@ class Outbox:
             log.warning("sink %r was removed from the configuration; discarding its queued reports", reader)
             connection.execute("DELETE FROM cursors WHERE reader = ?", (reader,))
         CURSORS.write(self._cursors.items(), connection)
+
+    def load_reports(self, connection: sqlite3.Connection) -> None:
+        """Read which reports wait, and there may be very many: the rest of `load`."""
+        for sequence, written, nbytes in connection.execute(
+            "SELECT sequence, written, length(data) FROM reports ORDER BY sequence"
+        ):
+            self._waiting.append(sequence, nbytes, written)
         self.trim(connection)
 
     # --- writing -----------------------------------------------------------------------------------------------------
@@ -254,5 +267,10 @@ class Outbox:
 
 def next_sequence(data_dir: Path) -> int:
     """Return the sequence after that of the newest file that an earlier run wrote."""
-    numbers = [path.stem.rpartition("-")[2] for path in (data_dir / "anodot").glob("*-*.json")]
+    try:
+        # Not with pathlib: there may be a file for each window of a year.
+        names = [entry.name for entry in os.scandir(data_dir / "anodot")]
+    except OSError:
+        return 1
+    numbers = [name[:-5].rpartition("-")[2] for name in names if name.endswith(".json") and "-" in name]
     return 1 + max((int(number) for number in numbers if number.isdigit()), default=0)

@@ -50,6 +50,11 @@ class CheckpointPolicy:
         return bool(self._postponed)
 
     @property
+    def limit(self) -> int:
+        """Bytes of open windows beyond which no rows are accepted."""
+        return self._ingestor.config.limits.journal_bytes
+
+    @property
     def used_bytes(self) -> int:
         """Bytes of open windows on disk."""
         return self._database.used_bytes - self._other_bytes()
@@ -60,12 +65,12 @@ class CheckpointPolicy:
 
         What else is in the file, like the memory of metrics, does not go however long nothing is accepted.
         """
-        limit, windows = self._ingestor.config.limits.journal_bytes, self._ingestor.unreported
+        limit, windows = self.limit, self._ingestor.unreported
         return self.used_bytes > limit and sum(window.held_bytes for window in windows.values()) > limit // WORTH
 
     def start_due(self, turn: Turn) -> None:
         """Start the checkpoints that are due after this turn."""
-        used, limit, unreported = self.used_bytes, self._ingestor.config.limits.journal_bytes, self._ingestor.unreported
+        used, limit, unreported = self.used_bytes, self.limit, self._ingestor.unreported
         if used > limit:
             least = 1
             due = {*nlargest(AT_ONCE, unreported, key=lambda number: unreported[number].nbytes), *self._postponed}

@@ -1,8 +1,8 @@
 """After a start: what damaged rows of the journal have cost is made good where other rows tell it, and counted else.
 
 - A stream whose position is lost begins after the rows that were acknowledged to it, as one does that another store has
-  acknowledged: `journal_state.load` gives the store another name. Rows that were journaled, and not acknowledged
-  before the collector ended, are known from the journaled chunks.
+  acknowledged: `positions.load` gives the store another name. Rows that were journaled, and not acknowledged before
+  the collector ended, are known from the journaled chunks (lost_positions.py).
 - Rows of a window that is lost count as lost: its row counts are rows of their own.
 - Closed stretches of time that are lost might open again, and be reported twice. So all that lies before the open
   windows of their model counts as closed.
@@ -20,7 +20,7 @@ def settle_damage(state: JournalState, ingestor: Ingestor, now: Now) -> None:
     for table, rows in state.damaged.items():
         if rows:  # none if a part of a damaged file could not be read: nobody knows how many
             ingestor.telemetry.count("state_rows_damaged", table, len(rows))
-    ingestor.settled_rows, ingestor.restored = dict(state.settled_rows), state.restored
+    ingestor.settled_rows, ingestor.restored = dict(state.positions.settled_rows), state.positions.restored
     _count_rows_of_lost_windows(state, ingestor, now)
     if "spans" in state.damaged:
         lost = {tuple(row[:2]) for row in state.damaged["spans"]}

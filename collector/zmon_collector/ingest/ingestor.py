@@ -66,6 +66,7 @@ class Ingestor:
         self.numbers = count(1)
         self.store_id = token_bytes(8)  # sent with acknowledgements; replaced by the id of the journal, if there is one
         self.settled_rows: dict[bytes, int] = {}  # the last journaled row of streams whose position was lost
+        self.awaits_positions = False  # they are still searched for, and unknown streams wait
         self.restored = False  # these positions are of a copy of the database older than the files next to it
         self.turn = Turn(1)
         self.telemetry = telemetry
@@ -90,6 +91,10 @@ class Ingestor:
         """Settle a hello, a ping or a goodbye of a publisher."""
         if not self._is_wanted(greeting.topic):
             self._decline(greeting, peer, now, user)
+            return
+        if self._must_wait(greeting.stream):
+            if greeting.kind == "hello":
+                self.sessions.acknowledge_as_it_says(greeting, peer)
             return
         session = self.sessions.get(greeting.stream)
         if session is None:
@@ -131,6 +136,8 @@ class Ingestor:
         if message.kind == "schema":
             self._schemas.store(message, self.config.limits)
             return
+        if self._must_wait(message.stream):
+            return
         refusal = self._schemas.refusal(message.schema)
         if refusal is not None:
             self.refuse_message(message, refusal, now, user)
@@ -153,7 +160,7 @@ class Ingestor:
 
         The position moves over them: no publisher sends a message again that is refused again.
         """
-        if not self._is_wanted(message.topic):
+        if not self._is_wanted(message.topic) or self._must_wait(message.stream):
             return
         session = self._session(message, now, user)
         arrival = Arrival(session, *self._admit(message.topic, now), now, self.telemetry)
@@ -168,8 +175,16 @@ class Ingestor:
         self.sessions.touch(session, message.topic, user, now)
         return session
 
+    def _must_wait(self, stream: bytes) -> bool:
+        """Return whether it is not known yet where a stream goes on; its publisher sends the rows again."""
+        return self.awaits_positions and not self.sessions.knows(stream)
+
+    def takes(self, model: str) -> bool:
+        """Return whether this collector takes a model."""
+        return matches(self.config.collector.models, model)
+
     def _is_wanted(self, topic: Topic) -> bool:
-        if matches(self.config.collector.models, topic.model):
+        if self.takes(topic.model):
             return True
         self.telemetry.count("not_ours", by=1)
         return False

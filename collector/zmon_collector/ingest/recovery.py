@@ -2,9 +2,9 @@
 
 The order matters. Positions, agents, counts and open windows come back before the first message is handled: no
 publisher is answered from a wrong position, and windows wait for the publishers that they waited for before. Rows come
-last, while the collector already receives, because there may be gigabytes of them; until they are back, no window
-closes and no checkpoint is made. A window is complete once its checkpoint and the chunks behind it are with the engine;
-if it was closing, it is closed then.
+last, and with them the checkpoints, while the collector already receives, because there may be gigabytes of them;
+until they are back, no window closes and no checkpoint is made. A window is complete once its checkpoint and the
+chunks behind it are with the engine; if it was closing, it is closed then.
 
 A replay decides nothing: late, lost and rejected rows were settled and counted before they were journaled, and joined
 labels were joined. What cannot be read any more is counted as lost.
@@ -20,20 +20,21 @@ from functools import partial
 from itertools import count
 from typing import Any
 
-from zmon.batch import Batch
+from zmon.batch import Batch, Schema
 from zmon_collector.compute import checkpoint_codec
 from zmon_collector.compute.accumulate import AgentRows
+from zmon_collector.compute.checkpoint_codec import Checkpoint
 from zmon_collector.compute.sample import stream_seed
 from zmon_collector.ingest.damage import settle_damage
 from zmon_collector.ingest.ingestor import Ingestor
+from zmon_collector.ingest.lost_positions import LostPositions
 from zmon_collector.ingest.model_state import ModelState
 from zmon_collector.ingest.row_placement import UnreportedWindow
 from zmon_collector.ingest.sessions import LIVE
 from zmon_collector.storage import chunk_reader, journal_state
 from zmon_collector.storage.chunk_codec import ChunkRecord
-from zmon_collector.storage.chunk_reader import ChunkEntry
+from zmon_collector.storage.chunk_reader import CHECKPOINT, ChunkEntry
 from zmon_collector.storage.database import Database
-from zmon_collector.storage.integrity import unseal
 from zmon_collector.storage.journal_state import JournalState
 from zmon_collector.storage.journal_tables import WindowRow
 from zmon_collector.windows.window import NO_WINDOW, Now, OpenWindow
@@ -42,6 +43,7 @@ log = logging.getLogger("zmon.collector")
 
 AHEAD_BYTES = 8 * 2**20  # of chunks that are read before they are needed
 AHEAD = 256  # and their number
+SLICE = 100  # streams or windows that are restored at a time
 
 
 class Recovery:
@@ -68,35 +70,47 @@ class Recovery:
         self._ended = max(_times_heard(state), default=0.0)
         self._windows: deque[tuple[WindowRow, OpenWindow]] = deque()
         self._schemas: dict[int, set[bytes]] = {}  # hashes, by window
+        self._window_schemas: dict[int, Schema] = {}  # at the end of the earlier run, by window
         self._chunks: deque[ChunkEntry] | None = None  # that are not requested yet; None until they are listed
         self._requested: deque[ChunkEntry] = deque()
         self._requested_bytes = 0
         self._listed: deque[list[ChunkEntry]] = deque()
         self._is_listing = False
-        self._arrived: deque[list[ChunkRecord] | ValueError] = deque()  # in the order of the requests
+        self._arrived: deque[list[ChunkRecord] | Checkpoint | ValueError] = deque()  # in the order of the requests
+        self._lost = LostPositions(state, ingestor, database, wake)
+        self._is_swept = False  # rows that are not needed any more are being deleted
         self.replayed = 0  # rows
 
     @property
     def finished(self) -> bool:
         """Whether all rows are with the engine."""
-        return not self._windows
+        return self._is_swept and not self._windows
 
     # --- state -------------------------------------------------------------------------------------------------------
 
-    def restore(self, now: Now) -> None:
-        """Restore positions, agents, open windows and the memory of metrics; everything but the rows."""
+    def restore(self, now: Now, meanwhile: Callable[[], None] = lambda: None) -> None:
+        """Restore positions, agents, open windows and the memory of metrics; everything but the rows.
+
+        `meanwhile` is called again and again.
+        """
         state, ingestor = self._state, self._ingestor
         numbers = [*(row.number for row in state.windows), *(number for number, *_ in state.counts), *state.leftovers]
         ingestor.numbers = count(max([0, *numbers]) + 1)
         self._restore_models(now)
-        for row in sorted(state.streams, key=lambda row: row.heard):
+        for place, row in enumerate(sorted(state.streams, key=lambda row: row.heard)):
+            if place % SLICE == 0:
+                meanwhile()
             session = ingestor.sessions.restore(row, self._ended - row.heard, now)
             if row.gone == LIVE:  # windows wait for it again
                 manager = self._model(session.topic.model, session.topic.version).windows
                 manager.restore_stream(manager.admit(session.topic.agent_id), row.id)
         for number, digest in state.schemas:
             self._schemas.setdefault(number, set()).add(digest)
-        windows = {row.number: self._restore_window(row) for row in state.windows}
+        windows = {}
+        for place, kept in enumerate(state.windows):
+            if place % SLICE == 0:
+                meanwhile()
+            windows[kept.number] = self._restore_window(kept)
         for number, model, version, agent, tally in state.counts:
             if number == NO_WINDOW:
                 self._model(model, version).windows.restore_counts(agent, tally, now)
@@ -118,11 +132,6 @@ class Recovery:
             else:  # written by a release that did not note it
                 restored.touch(now)
         ingestor.turn.number = state.turn + 1
-        for number in state.leftovers:
-            self._database.delete_chunks(number, state.turn)
-        for kept in state.windows:
-            if kept.through >= 0:
-                self._database.delete_chunks(kept.number, kept.through)
         if windows:
             log.info("restored %d open windows", len(windows))
 
@@ -155,19 +164,13 @@ class Recovery:
         if not sound:
             self._telemetry.count("contracts_damaged")
         schema = journal_state.decoded_schema(row.schema)
+        self._window_schemas[row.number] = schema
         window = OpenWindow(row.start, row.end, row.number, schema, contract.policy.rules)
         self._engine.open(model, window, contract)
         hashes = self._schemas.get(row.number, set())
-        self._ingestor.unreported[row.number] = UnreportedWindow(model, window, hashes, contract=contract)
-        kept = self._state.checkpoints.get(row.number)
-        if kept is not None:
-            try:
-                self._engine.restore(model, window, checkpoint_codec.decode(unseal(*kept), window.schema))
-            except Exception as error:  # noqa: BLE001 - damaged bytes may raise anything
-                log.error(
-                    "the checkpoint of a window of model %r is damaged; its rows count as lost: %s", row.model, error
-                )
-                self._telemetry.count("checkpoints_damaged")
+        unreported = UnreportedWindow(model, window, hashes, contract=contract)
+        unreported.checkpoint_bytes = self._state.checkpoints.get(row.number, 0)
+        self._ingestor.unreported[row.number] = unreported
         if not row.closing:
             self._model(*model).windows.restore_window(window)
         self._windows.append((row, window))
@@ -177,19 +180,36 @@ class Recovery:
 
     def advance(self) -> None:
         """Give the engine the chunks that were read, and request more. Called in each turn while there is room."""
-        if self._chunks is None and not self._is_listed():
+        if not self._lost.advance():
+            return
+        if not self._is_swept:
+            self._is_swept = True
+            self._delete_what_is_left()
+        if not self._windows or (self._chunks is None and not self._is_listed()):
             return
         while self._arrived:
             result, chunk = self._arrived.popleft(), self._requested.popleft()
             self._requested_bytes -= chunk.nbytes
             while self._windows[0][0].number != chunk.window:  # the earlier windows have all their rows
                 self._complete(*self._windows.popleft())
-            self._replay_chunk(result, *self._windows[0])
+            row, window = self._windows[0]
+            if isinstance(result, Checkpoint):
+                self._engine.restore((row.model, row.version), window, result)
+            else:
+                self._replay_chunk(chunk, result, row, window)
         while self._chunks and self._has_room(self._chunks[0]):
             self._request(self._chunks.popleft())
         if not self._requested:
             while self._windows:
                 self._complete(*self._windows.popleft())
+
+    def _delete_what_is_left(self) -> None:
+        """Delete chunks of closed windows, and those that are in a checkpoint."""
+        for number in self._state.leftovers:
+            self._database.delete_chunks(number, self._state.turn)
+        for kept in self._state.windows:
+            if kept.through >= 0:
+                self._database.delete_chunks(kept.number, kept.through)
 
     def _is_listed(self) -> bool:
         """Request the list of all chunks, and return whether it has come."""
@@ -197,7 +217,8 @@ class Recovery:
             self._chunks = deque(self._listed.popleft())
         elif not self._is_listing:
             self._is_listing = True
-            list_chunks = partial(chunk_reader.list_chunks, self._state.windows, self._state.turn)
+            state = self._state
+            list_chunks = partial(chunk_reader.list_chunks, state.windows, state.turn, checkpoints=state.checkpoints)
             self._database.submit(list_chunks, self._take(self._listed))
         return self._chunks is not None
 
@@ -209,8 +230,11 @@ class Recovery:
         self._requested.append(chunk)
         self._requested_bytes += chunk.nbytes
 
-        def work(connection: sqlite3.Connection) -> list[ChunkRecord] | ValueError:
+        def work(connection: sqlite3.Connection) -> list[ChunkRecord] | Checkpoint | ValueError:
             try:
+                if chunk.id == CHECKPOINT:
+                    data = chunk_reader.read_checkpoint(chunk.window, connection)
+                    return checkpoint_codec.decode(data, self._window_schemas[chunk.window])
                 return chunk_reader.read_chunk(chunk.id, chunk.window, connection)
             except sqlite3.Error:
                 raise
@@ -228,10 +252,13 @@ class Recovery:
 
         return done
 
-    def _replay_chunk(self, result: list[ChunkRecord] | ValueError, row: WindowRow, window: OpenWindow) -> None:
+    def _replay_chunk(
+        self, chunk: ChunkEntry, result: list[ChunkRecord] | ValueError, row: WindowRow, window: OpenWindow
+    ) -> None:
         if isinstance(result, ValueError):
-            log.error("journaled rows of model %r are damaged and count as lost: %s", row.model, result)
-            self._telemetry.count("chunks_damaged")
+            what = "the checkpoint of a window" if chunk.id == CHECKPOINT else "journaled rows"
+            log.error("%s of model %r: damaged, and its rows count as lost: %s", what, row.model, result)
+            self._telemetry.count("checkpoints_damaged" if chunk.id == CHECKPOINT else "chunks_damaged")
             return
         for record in result:
             self.replay(record, row, window)

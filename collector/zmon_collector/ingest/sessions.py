@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import msgpack
 
-from zmon._wire.control import encode_ack, encode_decline
+from zmon._wire.control import Greeting, encode_ack, encode_decline
 from zmon._wire.frames import Topic, pack
 from zmon.errors import WireError
 from zmon_collector.compute.sample import stream_seed
@@ -32,6 +32,7 @@ NOTED_EVERY = 3600.0  # seconds between two notes in the journal of a stream's l
 # A stream that was put aside may come back: rows that a goodbye has overtaken, or a publisher that was cut off. Its
 # position is remembered, on disk as well, so that no row is counted a second time.
 DEPARTED = 10_000  # streams remembered, the newest
+LEAST_INFLIGHT = 64 * 2**10  # bytes that any publisher may send ahead of acknowledgements
 REMEMBER = 2 * FORGET_STREAM  # seconds since the last message
 LIVE, LEAVING, LEFT, ASIDE = range(4)  # a stream's state in the journal; earlier releases know the first two
 
@@ -77,6 +78,7 @@ class PendingAck(NamedTuple):
     refused: Mapping[str, tuple[int, str]]
     degraded: Mapping[str, tuple[int, str]]
     tally: Mapping[str, Any] | None
+    store: bytes | None = None  # that has acknowledged it, if that is not the collector's own
 
     def encode(self, window: int, store: bytes) -> bytes:
         """Return its frame; `window` bytes may be under way, and `store` names the collector's store."""
@@ -85,11 +87,23 @@ class PendingAck(NamedTuple):
         return encode_ack(
             *(self.stream, self.row, window),
             need=self.need,
-            store=store,
+            store=store if self.store is None else self.store,
             refused=self.refused,
             degraded=self.degraded,
             tally=self.tally,
         )
+
+
+def acknowledge_as_it_says(greeting: Greeting, peer: bytes) -> PendingAck:
+    """Return an answer to a hello that acknowledges what its publisher knows to be acknowledged, and nothing else."""
+    return PendingAck(
+        *(peer, greeting.stream, greeting.acked, b"", {}, {}), dict(greeting.counted or {}), greeting.store
+    )
+
+
+def fair_share(inflight_bytes: int, publishers: int) -> int:
+    """Return the bytes that each of so many publishers may send ahead of acknowledgements."""
+    return max(LEAST_INFLIGHT, inflight_bytes // max(1, publishers))
 
 
 class SessionRegistry:
@@ -108,6 +122,7 @@ class SessionRegistry:
         self._changed: set[bytes] = set()  # to be journaled with this turn
         self._forgotten: set[bytes] = set()  # to be deleted with this turn
         self._acks: dict[bytes, bytes] = {}  # due after this turn, with the schema each stream must send
+        self._held_back: dict[bytes, PendingAck] = {}  # the same, of streams whose positions are not known yet
         self._declines: dict[bytes, bytes] = {}  # the same, of models that are not taken: peers by stream
 
     def __len__(self) -> int:
@@ -115,6 +130,10 @@ class SessionRegistry:
 
     def __iter__(self) -> Iterator[Session]:
         return iter(self._sessions.values())
+
+    def knows(self, key: bytes) -> bool:
+        """Return whether there is a session of a stream, or one that was put aside."""
+        return key in self._sessions or key in self.departed
 
     def get(self, key: bytes) -> Session | None:
         """Return the session of a stream, if there is one."""
@@ -228,19 +247,28 @@ class SessionRegistry:
         """Tell a publisher after this turn that its model is not taken here, so that it keeps no rows for it."""
         self._declines[key] = peer
 
+    def acknowledge_as_it_says(self, greeting: Greeting, peer: bytes) -> None:
+        """Answer a hello with this turn, of a stream of which it is not known yet where it goes on."""
+        self._held_back[greeting.stream] = acknowledge_as_it_says(greeting, peer)
+
     def drain_acks(self) -> list[PendingAck]:
         """Return the acknowledgements that are due after this turn."""
         acks, self._acks = self._acks, {}
         declines, self._declines = self._declines, {}
-        return [
-            PendingAck(
-                *(session.peer, key, session.position.row, need),
-                *(dict(session.answers.refused), dict(session.answers.degraded)),
-                session.position.tally,
-            )
-            for key, need in acks.items()
-            if (session := self.get(key)) is not None and session.peer is not None
-        ] + [PendingAck(peer, key, 0, b"", {}, {}, None) for key, peer in declines.items()]
+        held_back, self._held_back = self._held_back, {}
+        return (
+            [*held_back.values()]
+            + [
+                PendingAck(
+                    *(session.peer, key, session.position.row, need),
+                    *(dict(session.answers.refused), dict(session.answers.degraded)),
+                    session.position.tally,
+                )
+                for key, need in acks.items()
+                if (session := self.get(key)) is not None and session.peer is not None
+            ]
+            + [PendingAck(peer, key, 0, b"", {}, {}, None) for key, peer in declines.items()]
+        )
 
     def drain_changes(self, now: Now) -> tuple[list[StreamRow], list[bytes]]:
         """Return what to journal: streams that changed, and keys of those that were forgotten."""

@@ -1,9 +1,10 @@
-"""Journaled rows, listed and read chunk by chunk for a replay."""
+"""Journaled rows and checkpoints, listed and read one by one for a replay."""
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 from zmon_collector.storage import chunk_codec
@@ -11,30 +12,46 @@ from zmon_collector.storage.chunk_codec import ChunkRecord
 from zmon_collector.storage.integrity import unseal
 from zmon_collector.storage.journal_tables import WindowRow
 
+CHECKPOINT = 0  # in place of the id of a chunk, which is at least 1
+
 
 class ChunkEntry(NamedTuple):
-    """A chunk to be replayed."""
+    """A chunk to be replayed, or the checkpoint of a window."""
 
     window: int
-    id: int
+    id: int  # of the chunk; `CHECKPOINT` for that
     nbytes: int
 
 
-def list_chunks(windows: Sequence[WindowRow], newest: int, connection: sqlite3.Connection) -> list[ChunkEntry]:
-    """Return the chunks to replay, in the order of the windows, and the oldest of each first.
+def list_chunks(
+    windows: Sequence[WindowRow],
+    newest: int,
+    connection: sqlite3.Connection,
+    checkpoints: Mapping[int, int] = MappingProxyType({}),
+) -> list[ChunkEntry]:
+    """Return what is to be replayed in the order of the windows: the checkpoint of each, then the oldest chunk first.
 
-    Only those of turns up to `newest`, because this run already writes more.
+    Only chunks of turns up to `newest`, because this run already writes more.
     """
     places = {window.number: place for place, window in enumerate(windows)}
     rows = connection.execute(
         "SELECT window, id, length(data), turn FROM chunks WHERE turn <= ? ORDER BY window, turn", (newest,)
     )
-    found = [
+    found = [ChunkEntry(window, CHECKPOINT, nbytes) for window, nbytes in checkpoints.items() if window in places]
+    found += [
         ChunkEntry(window, number, nbytes)
         for window, number, nbytes, turn in rows
         if window in places and turn > windows[places[window]].through
     ]
     return sorted(found, key=lambda chunk: places[chunk.window])
+
+
+def read_checkpoint(window: int, connection: sqlite3.Connection) -> bytes:
+    """Return the checkpoint of a window; ValueError when it is damaged, or the index that names its window."""
+    row = connection.execute("SELECT crc, data FROM checkpoints WHERE window = ?", (window,)).fetchone()
+    if row is None:
+        raise ValueError("it is gone")
+    return unseal(*row)
 
 
 def read_chunk(number: int, window: int, connection: sqlite3.Connection) -> list[ChunkRecord]:

@@ -14,7 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -32,6 +32,7 @@ Work = Callable[[sqlite3.Connection], Any]
 
 GROUP_BYTES = 8 * 2**20  # a transaction takes no more jobs once it holds this many bytes
 GROUP_JOBS = 256
+MEANWHILE = 0.01  # seconds between two calls while a result is awaited
 # Deleting a closed window's rows can take seconds, and a commit that waited behind it would delay acknowledgements, so
 # publishers would send again. So rows are deleted in slices of this many seconds, between commits.
 SLICE = 0.008
@@ -131,11 +132,15 @@ class Database:
         """
         self._enqueue(_Job(work, done, failed, nbytes))
 
-    def call(self, work: Work) -> Any:
-        """Return the result of `work` after its commit, or raise. Not for the collector's own thread, which must not
-        wait."""
+    def call(self, work: Work, meanwhile: Callable[[], None] | None = None) -> Any:
+        """Return the result of `work` after its commit, or raise; `meanwhile` is called again and again until then.
+
+        Not for the collector's own thread in its turns, which must not wait.
+        """
         answer: Future[Any] = Future()
         self._enqueue(_Job(work, answer.set_result, answer.set_exception))
+        while meanwhile is not None and not wait([answer], MEANWHILE).done:
+            meanwhile()
         try:
             return answer.result()
         except sqlite3.Error as error:

@@ -1,5 +1,6 @@
-"""Positions of streams that cannot be trusted: of an older copy of the file, lost by damage, or of before the journal.
+"""Positions of streams: read first at a start, because they answer hellos; and those that cannot be trusted.
 
+These are of an older copy of the file, lost by damage, or of before the journal was switched off.
 The store gets another name then. Publishers repeat the name that acknowledged them, so they go on after what was
 acknowledged instead of at the position that is kept here.
 """
@@ -8,12 +9,56 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Container, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
+import msgpack
+
+from zmon._wire.frames import Topic
 from zmon_collector.storage.chunk_reader import read_chunk
-from zmon_collector.storage.journal_tables import SPANS, STREAMS, StreamRow, forget_window
+from zmon_collector.storage.journal_tables import HEARD, SPANS, STREAMS, StreamRow, forget_window
 from zmon_collector.storage.sealed import DamagedRows
 from zmon_collector.windows.window import NO_WINDOW
+
+LOOKED_AT = 8 * 2**20  # bytes of chunks that one job of `last_rows` reads
+
+
+@dataclass(slots=True)
+class Positions:
+    """The part of what an earlier run left that answers hellos: positions, models, and the name of the store."""
+
+    store_id: bytes  # 8 random bytes, which acknowledgements carry
+    streams: list[StreamRow] = field(default_factory=list)
+    heard: list[tuple[str, str, float]] = field(default_factory=list)  # when each model last sent something
+    damaged: DamagedRows = field(default_factory=dict)  # of these tables
+    settled_rows: dict[bytes, int] = field(default_factory=dict)  # last rows, by stream of an older copy
+    restored: bool = False  # from a copy older than the files next to it
+
+    @property
+    def lost(self) -> bool:
+        """Whether positions of streams are lost, of which the journaled chunks may tell some."""
+        return STREAMS.name in self.damaged
+
+
+def load(
+    connection: sqlite3.Connection,
+    reported: Sequence[tuple[str, str, int, int]] | None = None,
+    incomplete: Iterable[str] = (),
+) -> Positions:
+    """Read what answers hellos, a small part of the file; drop what is damaged.
+
+    If the file is an older copy, `reported` has the windows that were reported since (model, version, start, end).
+    `incomplete` names tables that lack rows, which a damaged file had.
+    """
+    damaged: DamagedRows = {table: [] for table in incomplete}
+    settled = {} if reported is None else disown(reported, damaged, connection)
+    streams = STREAMS.read(StreamRow, damaged, connection, unsealed=_check_stream)
+    heard = HEARD.read(lambda *row: row, damaged, connection)
+    if STREAMS.name in damaged:
+        rename_store(connection)
+    (store_id,) = connection.execute("SELECT name FROM store").fetchone()
+    return Positions(store_id, streams, heard, damaged, settled, reported is not None)
 
 
 def rename_store(connection: sqlite3.Connection) -> None:
@@ -54,14 +99,32 @@ def clear_positions(connection: sqlite3.Connection) -> None:
         rename_store(connection)
 
 
-def settled_rows(known: set[bytes], connection: sqlite3.Connection) -> dict[bytes, int]:
-    """Return the last journaled row of each stream that is not known."""
+def last_rows(
+    after: int, newest: int, known: Container[bytes], connection: sqlite3.Connection
+) -> tuple[int, dict[bytes, int]]:
+    """Return the last journaled row of each stream that is not known, from some chunks after the id `after`.
+
+    Return the id of the last of these chunks as well, 0 if there are none: those of turns up to `newest` are looked at,
+    since this run already writes more.
+    """
     last: dict[bytes, int] = {}
-    for number, window in connection.execute("SELECT id, window FROM chunks").fetchall():
+    nbytes, number = 0, 0
+    for number, window, size in connection.execute(
+        "SELECT id, window, length(data) FROM chunks WHERE id > ? AND turn <= ? ORDER BY id LIMIT 64", (after, newest)
+    ).fetchall():
+        nbytes += size
         with contextlib.suppress(ValueError, TypeError, KeyError):  # damaged, which the replay counts
             for record in read_chunk(number, window, connection):
                 numbers = record.numbers
-                newest = numbers + record.rows - 1 if isinstance(numbers, int) else int(numbers.max(initial=0))
+                row = numbers + record.rows - 1 if isinstance(numbers, int) else int(numbers.max(initial=0))
                 if record.stream and record.stream not in known:
-                    last[record.stream] = max(last.get(record.stream, 0), newest)
-    return last
+                    last[record.stream] = max(last.get(record.stream, 0), row)
+        if nbytes >= LOOKED_AT:
+            break
+    return number, last
+
+
+def _check_stream(stream: bytes, topic: bytes, row: int, issued: int, tally: bytes, *_: Any) -> None:
+    Topic.decode(topic)
+    if not isinstance(msgpack.unpackb(tally), dict) or not isinstance(stream, bytes) or not 0 <= row <= issued:
+        raise ValueError("it is not the position of a stream")

@@ -16,6 +16,7 @@ from zmon_collector.storage.integrity import checksum
 
 log = logging.getLogger("zmon.collector")
 T = TypeVar("T")
+LOGGED = 10  # damaged rows of a table that are logged one by one
 DamagedRows = dict[str, list[Sequence[Any]]]  # as they were found, by table
 
 
@@ -63,8 +64,10 @@ class SealedTable:
 
         A row without a checksum is of an older release. It is as good as it decodes, and passes `unsealed`.
         """
-        sound, decoded, bad = [], [], []
-        for *row, crc in connection.execute(f"SELECT {self.columns}, crc FROM {self.name} {order}"):
+        found, decoded = connection.execute(f"SELECT {self.columns}, crc FROM {self.name} {order}").fetchall(), []
+        bad: dict[int, Exception] = {}  # by place
+        for place, whole in enumerate(found):
+            *row, crc = whole
             try:
                 if crc is None:
                     unsealed(*row)
@@ -72,12 +75,14 @@ class SealedTable:
                     raise ValueError("its checksum does not match")
                 decoded.append(decode(*row))
             except Exception as error:  # noqa: BLE001 - damaged bytes may raise anything
-                bad.append(row)
-                log.error("a row of the table %r of state.sqlite is damaged and is lost: %s", self.name, error)
-            else:
-                sound.append((*row, crc))
+                bad[place] = error
         if bad:
-            damaged.setdefault(self.name, []).extend(bad)
+            for why in list(bad.values())[:LOGGED]:
+                log.error("a row of the table %r of state.sqlite is damaged and is lost: %s", self.name, why)
+            if len(bad) > LOGGED:
+                log.error("%d further rows of the table %r are damaged and are lost", len(bad) - LOGGED, self.name)
+            damaged.setdefault(self.name, []).extend(found[place][:-1] for place in bad)
             connection.execute(f"DELETE FROM {self.name}")
+            sound = (row for place, row in enumerate(found) if place not in bad)
             connection.executemany(f"INSERT OR IGNORE {self._insert}", sound)
         return decoded

@@ -22,6 +22,9 @@ PAUSES = (0.2, 0.8, 2.0)  # seconds between the tries
 MOST_BLOB = 512 * 2**20  # bytes of a row, twice what metrics may keep; SQLite breaks at a gigabyte
 NOTE = ".txt"  # added to the name of a damaged file: what was read from it
 MOST_DAMAGED = 3  # damaged files kept
+WHOLE = (
+    256 * 2**20
+)  # bytes of a file that is checked page by page when it is opened: in half a second, whatever it holds
 STEPS = 100_000  # of SQLite's machine between two signs of life, some milliseconds
 
 
@@ -66,17 +69,17 @@ class StoreFile:
         """Open the file again, in which damage was found; set it aside if it is found again, and raise the error."""
         close(connection)
         try:
-            return self._connect_patiently()
+            return self._connect_patiently(whole=True)
         except sqlite3.Error as error:
             if is_damage(error):
                 close(self._start_over(str(error)))
             raise
 
-    def _connect_patiently(self) -> sqlite3.Connection:
+    def _connect_patiently(self, *, whole: bool = False) -> sqlite3.Connection:
         """Connect, and try again while the disk gives errors or pages that are damaged."""
         for pause in PAUSES:
             try:
-                return self._connect()
+                return self._connect(whole=whole)
             except sqlite3.Error as error:
                 if not (is_damage(error) or is_disk_error(error)):
                     raise
@@ -84,9 +87,13 @@ class StoreFile:
                 self._telemetry.count("disk_errors")
                 self._alive()
                 time.sleep(pause)
-        return self._connect()
+        return self._connect(whole=whole)
 
-    def _connect(self) -> sqlite3.Connection:
+    def _connect(self, *, whole: bool = False) -> sqlite3.Connection:
+        """Connect, and check every page with `whole`, or if the file is not large.
+
+        Damaged pages of a large file are found when they are read: then `reopen` checks all of it.
+        """
         connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=0.5)
         # A damaged string must be read, and found to be damaged, rather than end the query.
         connection.text_factory = _text
@@ -105,9 +112,10 @@ class StoreFile:
                 self.path.chmod(0o600)  # it holds raw rows
             elif version < schema.VERSION:
                 schema.migrate(connection, version)
-            problems = connection.execute("PRAGMA quick_check(1)").fetchone()
-            if problems != ("ok",):
-                raise sqlite3.DatabaseError(f"malformed: {problems[0]}")
+            if whole or self.path.stat().st_size <= WHOLE:
+                (problem,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+                if problem != "ok":
+                    raise sqlite3.DatabaseError(f"malformed: {problem}")
         except BaseException:
             close(connection)
             raise

@@ -8,17 +8,19 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zmon.backoff import Backoff
 from zmon.contract import Refused
 from zmon.errors import RetryLater
 from zmon_plugins.anodot import refusal
 from zmon_plugins.api import responses
-from zmon_plugins.api.client import Client, Unreachable
 from zmon_plugins.api.pace import Clock, TokenBucket
-from zmon_plugins.api.responses import Outcome, ParsedResponse, Response
+from zmon_plugins.api.responses import Outcome, ParsedResponse, Response, Unreachable
 from zmon_plugins.api.target import ApiTarget
+
+if TYPE_CHECKING:  # it imports the HTTP library, which only a sink that is opened needs
+    from zmon_plugins.api.client import Client
 
 log = logging.getLogger("zmon.anodot")
 

@@ -15,16 +15,11 @@ import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 
-from zmon.errors import ZmonError
-from zmon_plugins.api.responses import Response
+from zmon_plugins.api.responses import Response, Unreachable
 from zmon_plugins.api.target import ApiTarget
 
 RESPONSE_LIMIT = 4 * 2**20  # bytes; a thousand errors are some 100 kB
 LOGGERS = ("urllib3.connectionpool", "urllib3.util.retry", "urllib3.connection")  # at DEBUG they log addresses
-
-
-class Unreachable(ZmonError):  # noqa: N818 - a state of the network, not a fault
-    """There was no complete response; the message says why, and holds no address."""
 
 
 class Redact(logging.Filter):

@@ -10,13 +10,15 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zmon.contract import DIMENSIONS, Point, Refused, Report
 from zmon.errors import RetryLater
 from zmon_plugins.anodot import LegalNames, refusal, samples
 from zmon_plugins.api.chunk_sender import ChunkSender, Sample, SendingPaused
-from zmon_plugins.api.client import Client
+
+if TYPE_CHECKING:
+    from zmon_plugins.api.client import Client
 
 NAME_LIMIT = 200
 FILL = "none"  # value of a dimension that a point does not have

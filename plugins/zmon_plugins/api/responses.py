@@ -11,6 +11,8 @@ from email.utils import parsedate_to_datetime
 from enum import Enum
 from typing import Any, NamedTuple
 
+from zmon.errors import ZmonError
+
 SLOW_DOWN = {"1004", "2002", "2003"}  # API rate, concurrent requests, metrics per second
 TOKEN_INACTIVE = "2001"
 UNREADABLE = "1001"  # the body was not JSON: none of it was accepted
@@ -19,6 +21,10 @@ RETRY_STATUS = {408, 425, 429}
 REFUSED_STATUS = {400, 413, 422}
 _CODE = re.compile(r"(?<!\d)([12]0\d\d)(?!\d)")
 _INDEX = re.compile(r"ind(?:ex|ices)\D{0,5}(\d+)", re.I)
+
+
+class Unreachable(ZmonError):  # noqa: N818 - a state of the network, not a fault
+    """There was no complete response; the message says why, and holds no address."""
 
 
 class Response(NamedTuple):

@@ -10,16 +10,18 @@ from __future__ import annotations
 import random as generator
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zmon.contract import Ledger, Point, Refused, Report, Sink, Value
 from zmon.hooks import hookimpl
 from zmon_plugins.anodot import LegalNames, samples
 from zmon_plugins.api.chunk_sender import Chunk, ChunkSender, Sample, chunk_of
-from zmon_plugins.api.client import Client
 from zmon_plugins.api.pace import Clock
 from zmon_plugins.api.protocol3 import StreamSchemas, refusal3, samples3
 from zmon_plugins.api.target import ApiTarget, access_key_of, read, token_of
+
+if TYPE_CHECKING:
+    from zmon_plugins.api.client import Client
 
 
 class MemoryLedger:
@@ -80,6 +82,8 @@ class Anodot:
         self._ledger = ledger
 
     def open(self) -> None:
+        from zmon_plugins.api.client import Client  # here: its HTTP library takes a third of a start to import
+
         self._client = Client(self._target, self._token, self.protocol)
         self._sender = ChunkSender(self._client, self._target, self._clock, self._random)
 

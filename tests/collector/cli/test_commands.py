@@ -8,7 +8,7 @@ from typing import Any
 import click
 import pytest
 from click.testing import CliRunner
-from zmon_collector.cli.main import Commands, cli
+from zmon_collector.cli.main import Commands
 
 from zmon.hooks import hookimpl
 
@@ -45,7 +45,7 @@ def plugged(monkeypatch: pytest.MonkeyPatch) -> Commands:
     """The command line with two plugins installed, as a new process finds it."""
     entries = [Entry(name="broken", plugin=Breaks()), Entry(name="polite", plugin=Greets())]
     monkeypatch.setattr("zmon_collector.plugins.entry_points", lambda group: entries)
-    return Commands("zmon", commands=dict(cli.commands))
+    return Commands("zmon")
 
 
 def run(group: Commands, *arguments: str) -> tuple[int, str]:

@@ -13,6 +13,7 @@ from zmon_collector.health import HealthReport
 from zmon_collector.storage import journal_state
 from zmon_collector.storage.journal_state import JournalState
 from zmon_collector.storage.journal_tables import WindowRow
+from zmon_collector.storage.positions import Positions
 from zmon_collector.windows.window import Now
 
 from tests.support.unstarted import AB, T0, Table
@@ -100,8 +101,8 @@ def test_a_start_goes_on_from_the_newest_time_that_was_written(lay: Callable[[],
 
 def test_a_window_that_has_counts_only_says_what_time_it_was() -> None:
     """It may open long after the last message; one with rows says nothing: their times are the publishers'."""
-    counts = JournalState(b"", windows=[WindowRow(1, "m", "", 120, 180, b"")])
-    rows = JournalState(b"", windows=[WindowRow(1, "m", "", 120, 180, b"schema")])
+    counts = JournalState(Positions(b""), windows=[WindowRow(1, "m", "", 120, 180, b"")])
+    rows = JournalState(Positions(b""), windows=[WindowRow(1, "m", "", 120, 180, b"schema")])
     assert (counts.newest, rows.newest) == (120, float("-inf"))
 
 

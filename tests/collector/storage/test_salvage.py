@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from zmon_collector.storage import journal, journal_state, store_file
+from zmon_collector.storage import journal, journal_state, positions, store_file
 from zmon_collector.storage.database import Database
 from zmon_collector.storage.journal import Turn
 from zmon_collector.storage.journal_tables import StreamRow, WindowRow
@@ -54,7 +54,9 @@ def pages_of_streams(path: Path) -> list[int]:
 
 def load(database: Database) -> Any:
     incomplete = database.incomplete
-    return database.call(lambda connection: journal_state.load(connection, incomplete=incomplete))
+    return database.call(
+        lambda connection: journal_state.load(connection, positions.load(connection, incomplete=incomplete))
+    )
 
 
 def test_what_lies_beside_a_damaged_page_is_kept_and_the_store_renamed(path: Path) -> None:

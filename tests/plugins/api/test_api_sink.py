@@ -16,7 +16,8 @@ import pytest
 from zmon_plugins.anodot import LegalNames, fixed_properties, samples
 from zmon_plugins.api import chunk_sender
 from zmon_plugins.api.chunk_sender import ChunkSender, SendingPaused, chunk_of
-from zmon_plugins.api.client import Client, Unreachable
+from zmon_plugins.api.client import Client
+from zmon_plugins.api.responses import Unreachable
 from zmon_plugins.api.target import read, token_of
 from zmon_plugins.sinks.anodot import Anodot, register_sinks
 

@@ -10,9 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from zmon_plugins.api.chunk_sender import ChunkSender
-from zmon_plugins.api.client import Unreachable
 from zmon_plugins.api.pace import TokenBucket
-from zmon_plugins.api.responses import Outcome, Response, read, retry_after
+from zmon_plugins.api.responses import Outcome, Response, Unreachable, read, retry_after
 from zmon_plugins.api.target import ApiTarget
 
 from tests.support.standin import shaped
