@@ -25,6 +25,7 @@ from zmon_collector.config import Config
 from zmon_collector.config.sections import HealthSection, WebSection
 from zmon_collector.ingest.receiver import Receiver
 from zmon_collector.reloader import Reloader
+from zmon_collector.storage import journal_state
 from zmon_collector.storage.database import Database
 
 import zmon
@@ -121,13 +122,13 @@ def test_sockets_are_bound_before_anything_is_restored(
     collect: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However long that takes: publishers connect, probes are answered, and what is sent waits."""
-    release, restore = threading.Event(), service.restore
+    release, load = threading.Event(), journal_state.load
 
-    def restore_later(*arguments: Any) -> Any:
+    def load_later(*arguments: Any, **options: Any) -> Any:
         assert release.wait(120)
-        return restore(*arguments)
+        return load(*arguments, **options)
 
-    monkeypatch.setattr(service, "restore", restore_later)
+    monkeypatch.setattr(journal_state, "load", load_later)
     bind = f"127.0.0.1:{free_port()}"
     config = Config(web=WebSection(enabled=False), health=HealthSection(bind=bind))
     started: list[Any] = []
