@@ -155,13 +155,22 @@ def test_no_points_no_file_and_no_leftover(tmp_path: Path) -> None:
 
 
 def test_what_anodot_would_refuse_is_left_out_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    sink = AnodotFile(tmp_path, 3600)
+    sink.open()
+    sink.write(Report(1, "m", "", Window(0, 60), [Point(None, Value("accuracy", math.inf))] * 3))
+    assert list(tmp_path.iterdir()) == []
+    assert sink.invalid == 3
+    assert caplog.text.count("2026") == 1
+
+
+def test_a_window_is_written_although_the_systems_clock_was_set_back_since(tmp_path: Path) -> None:
     ahead = int(time.time()) + 7200
     sink = AnodotFile(tmp_path, 3600)
     sink.open()
-    sink.write(Report(1, "m", "", Window(ahead, ahead + 60), [Point(None, Value("accuracy", 0.5))] * 3))
-    assert list(tmp_path.iterdir()) == []
-    assert sink.invalid == 3
-    assert caplog.text.count("2022") == 1
+    sink.write(Report(1, "m", "", Window(ahead, ahead + 60), [Point(None, Value("accuracy", 0.5))]))
+    (path,) = tmp_path.iterdir()
+    assert [sample["timestamp"] for sample in json.loads(path.read_text())] == [ahead]
+    assert sink.invalid == 0
 
 
 def test_what_is_left_out_of_the_files_is_set_aside_once(tmp_path: Path) -> None:
@@ -174,14 +183,13 @@ def test_what_is_left_out_of_the_files_is_set_aside_once(tmp_path: Path) -> None
         def settle(self, sequence: int, samples: int, refused: Any = ()) -> None:
             done.setdefault(sequence, []).extend(refused)
 
-    ahead = int(time.time()) + 7200
     sink = AnodotFile(tmp_path, 3600, properties={"env": "prod"})
     sink.attach(Noted())
     sink.open()
     for _ in range(2):
-        sink.write(Report(1, "m", "", Window(ahead, ahead + 60), [Point(None, Value("accuracy", 0.5))]))
+        sink.write(Report(1, "m", "", Window(0, 60), [Point(None, Value("accuracy", math.inf))]))
         sink.write(example_report(2))
-    assert [each.code for each in done[1]] == ["2022"]
+    assert [each.code for each in done[1]] == ["2026"]
     assert 2 not in done
     (path,) = tmp_path.iterdir()
     assert all(sample["properties"]["env"] == "prod" for sample in json.loads(path.read_text()))

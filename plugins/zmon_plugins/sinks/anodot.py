@@ -105,7 +105,7 @@ class Anodot:
         return list(samples(report, self._names, points, self._target.properties))
 
     def _chunk(self, chosen: Sequence[Sample]) -> Chunk:
-        return chunk_of(chosen, time.time(), self._target.chunk)
+        return chunk_of(chosen, _time_of(chosen), self._target.chunk)
 
     def _finish(self, report: Report) -> None:
         """React to the end of a report, whose samples are all settled."""
@@ -143,6 +143,15 @@ class Anodot:
             self._client = None
 
 
+def _time_of(chosen: Sequence[Sample]) -> float:
+    """Return a time at which no sample is too far ahead: windows have closed by the collector's clock, not this one.
+
+    That of the system may have been set back since. What is really ahead is refused by the API, by its own clock.
+    """
+    times = [at for sample in chosen if type(at := sample.get("timestamp")) is int]
+    return max([time.time(), *times])
+
+
 class Anodot3(Anodot):
     """Sends the same by protocol 3.0: a schema for each (model, version), and a watermark after each window.
 
@@ -177,7 +186,7 @@ class Anodot3(Anodot):
         return list(samples3(report, self._names, points, self._target.properties, self._schema(report)))
 
     def _chunk(self, chosen: Sequence[Sample]) -> Chunk:
-        return chunk_of(chosen, time.time(), self._target.chunk, refusal3)
+        return chunk_of(chosen, _time_of(chosen), self._target.chunk, refusal3)
 
     def _finish(self, report: Report) -> None:
         """Post the watermark: no earlier sample of this model and version follows. It never goes back."""

@@ -71,7 +71,8 @@ class AnodotFile:
 
     def write(self, report: Report) -> None:
         now = time.time()
-        good, refused = lines(report, self._names, now, self._properties)
+        # The window has closed by the collector's clock. That of the system may have been set back since.
+        good, refused = lines(report, self._names, max(now, report.window.end), self._properties)
         if refused:
             if not self.invalid:
                 log.warning("a sample was left out of the files: %s: %s %s",
