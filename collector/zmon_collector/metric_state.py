@@ -54,6 +54,12 @@ class MetricState:
         return "disabled" if "disabled" in states else "ok"
 
     @property
+    def reason(self) -> str:
+        """Why it is stuck or disabled, whatever has failed since in other models; else the newest error."""
+        state = self.state
+        return next((fault.error for fault in list(self.faults.values()) if fault.state == state != "ok"), self.error)
+
+    @property
     def is_stuck_everywhere(self) -> bool:
         """Whether it held so many threads that it is not called any more, whatever the model."""
         return self.stuck_calls >= STUCK_CALLS

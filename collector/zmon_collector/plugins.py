@@ -200,7 +200,7 @@ class Registry:
             row = {"plugin": plugin.name, "origin": plugin.origin}
             for name in plugin.metrics:
                 state = self.metrics[name]
-                yield {**row, "kind": "metric", "name": name, "state": state.state, "error": state.error,
+                yield {**row, "kind": "metric", "name": name, "state": state.state, "error": state.reason,
                        "models": state.models, "errors": state.errors, "seconds": round(state.seconds, 6)}  # fmt: skip
             for name in plugin.sinks:
                 yield {**row, "kind": "sink", "name": name, "state": plugin.state, "error": ""}

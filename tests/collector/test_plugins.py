@@ -524,6 +524,15 @@ def test_presets(preset: str, has: set[str], lacks: set[str], collect: Any) -> N
     )
 
 
+def test_the_reason_of_a_stuck_metric_is_not_that_of_a_later_failure_elsewhere() -> None:
+    state = MetricState(Mean(), "acme")
+    state.mark_stuck(("m", ""), 3.0)
+    state.record_failure(("n", ""), "ValueError: no luck")
+    assert (state.state, state.models, state.reason) == ("stuck", ["m"], "did not return within 3 s")
+    state.forget(("m", ""))
+    assert (state.state, state.reason) == ("ok", "ValueError: no luck")
+
+
 def test_a_process_that_stood_still_is_no_fault_of_a_metric(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only the time in which somebody could look counts: a container is paused, a machine frozen."""
     clock = [100.0]
