@@ -25,7 +25,7 @@ test-loaded: .venv/dev
 	$(BIN)/python -m tests.loaded $(MAKE) --keep-going test test-system
 
 # Every fault at full length: 50 kills, a million mutants, a thousand publishers, 1.5 GB windows, a minute of
-# signals, ten of all forms. Takes well over ten minutes.
+# signals, ten of all forms, half an hour of everything. Takes an hour.
 faults: .venv/dev
 	ZMON_FAULTS=1 ZMON_REQUIRE_ALL=1 $(PYTEST) tests/faults tests/host -s $(ARGS)
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-import subprocess
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,24 +14,11 @@ import pytest
 from zmon_collector.admin import ask
 
 from tests.faults.harness import FULL, LIVE, Timed, settled
+from tests.support.disks import small_disk
 from tests.support.mortal import Mortal
 from tests.support.waiting import until
 
 OLD = 1_000_000_000 // 3600 * 3600  # an hour in 2001
-
-
-@contextlib.contextmanager
-def small_disk(folder: Path, size: str) -> Iterator[Path]:
-    folder.mkdir(parents=True)
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size},mode=700", "tmpfs", str(folder)], check=False)
-    if done.returncode:
-        if os.environ.get("ZMON_REQUIRE_ALL"):
-            raise AssertionError("no tmpfs can be mounted here")
-        pytest.skip("no tmpfs can be mounted here")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=False)
 
 
 def fill(folder: Path) -> Path:

@@ -1,10 +1,13 @@
-"""A disk that fails under SQLite: statements raise what SQLite raises then."""
+"""Disks that fail: small ones that are full, and statements that raise what SQLite raises then."""
 
 from __future__ import annotations
 
+import os
 import sqlite3
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -62,3 +65,18 @@ def failing_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[FailingDisk]:
         patch.setattr(sqlite3, "connect", connect)
         patch.setattr(store_file, "PAUSES", (0.0, 0.0, 0.0))
         yield disk
+
+
+@contextmanager
+def small_disk(folder: Path, size: str) -> Iterator[Path]:
+    """Mount a disk of its own, of so many bytes, at a new folder."""
+    folder.mkdir(parents=True)
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size},mode=700", "tmpfs", str(folder)], check=False)
+    if done.returncode:
+        if os.environ.get("ZMON_REQUIRE_ALL"):
+            raise AssertionError("no tmpfs can be mounted here")
+        pytest.skip("no tmpfs can be mounted here")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=False)
