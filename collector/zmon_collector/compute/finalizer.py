@@ -84,16 +84,20 @@ class WindowFinalizer:
         state.enter(Phase.FINISHING)
         sizes = self._budget.sizes(state)
         samples = {name: agent.samples for name, agent in state.agents.items()}
+        merged: AgentSamples = {}
 
         def run(_: Sequence[Metric[Any]], progress: StepProgress) -> AgentSamples:
-            return merge.window_samples(samples, sizes)
+            return merge.merge_samples(samples, sizes, merged, pause_after())
 
-        def done(merged: AgentSamples | None, progress: StepProgress) -> None:
-            if merged is None:  # statistics of fewer rows would be silently other numbers
+        def done(outcome: AgentSamples | None, progress: StepProgress) -> bool:
+            if outcome is not None and None not in outcome:
+                return True
+            if outcome is None:  # statistics of fewer rows would be silently other numbers
                 state.fail_all(self._scheduler.metrics, progress.defect)
             self._leave_out_parts(state)
             for executor in self._scheduler.executors.values():
-                self._scheduler.start(executor, self._finish(state, executor, merged or {}))
+                self._scheduler.start(executor, self._finish(state, executor, outcome or {}))
+            return False
 
         self._scheduler.start(self._scheduler.builtin, Step(state, run, done))
 

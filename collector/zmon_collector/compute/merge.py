@@ -115,10 +115,23 @@ def fold_samples(samples: Iterable[Sample | None], size: int) -> Sample | None:
     return sample.merge(present, size) if len(present) > 1 else next(iter(present), None)
 
 
-def window_samples(samples: Mapping[str, Sequence[Sample]], sizes: Mapping[str, int]) -> AgentSamples:
-    """Merge each agent's samples to the size that it may have, and those of all agents, under None."""
-    merged: AgentSamples = {agent: fold_samples(samples[agent], sizes[agent]) for agent in samples}
-    merged[None] = fold_samples(list(merged.values()), min(sizes.values(), default=1))
+def merge_samples(
+    samples: Mapping[str, Sequence[Sample]],
+    sizes: Mapping[str, int],
+    merged: AgentSamples,
+    pauses: Callable[[], bool] = lambda: False,
+) -> AgentSamples:
+    """Merge each agent's samples to the size that it may have, and at last those of all agents, under None.
+
+    When `pauses` says so it returns after an agent; called again with the same `merged` it goes on.
+    """
+    for agent in samples:
+        if agent not in merged:
+            merged[agent] = fold_samples(samples[agent], sizes[agent])
+            if pauses():
+                return merged
+    if None not in merged:
+        merged[None] = fold_samples(list(merged.values()), min(sizes.values(), default=1))
     return merged
 
 

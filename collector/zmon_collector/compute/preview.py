@@ -35,13 +35,14 @@ def preview(state: WindowState, parts: WindowParts, sizes: Mapping[str, int], sh
     results = MetricResults()
 
     def run(metrics: Sequence[Metric[Any]], progress: StepProgress) -> MetricResults:
-        if not samples:
-            samples.update(merge.window_samples(unmerged, sizes))
+        pauses = pause_after()
+        if None not in merge.merge_samples(unmerged, sizes, samples, pauses):
+            return results
         shown = [metric for metric in metrics if metric.name in whole]
-        return merge.finish(shown, parts._replace(samples=samples), progress, results, pause_after())
+        return merge.finish(shown, parts._replace(samples=samples), progress, results, pauses)
 
     def done(outcome: MetricResults | None, _: StepProgress) -> bool:
-        if outcome is None or results.begun:
+        if outcome is None or results.begun or None not in samples:
             return outcome is not None
         points = [point for points in results.points.values() for point in points]
         show(state.model, window, points, rows, results.details)

@@ -6,7 +6,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
-from zmon_collector.compute.sample import TOP, Sample, draw, merge, row_keys, stream_seed
+from zmon_collector.compute.merge import merge_samples
+from zmon_collector.compute.sample import TOP, AgentSamples, Sample, draw, merge, row_keys, stream_seed
 
 from zmon.batch import Batch, Schema
 
@@ -95,3 +96,28 @@ def test_keys_of_a_stream_look_random() -> None:
     assert chisquare(counts).pvalue > 1e-4
     bits = np.unpackbits(keys.view(np.uint8)).reshape(-1, 64).mean(axis=0)
     assert np.abs(bits - 0.5).max() < 0.01
+
+
+def test_samples_of_many_agents_are_merged_in_slices() -> None:
+    """A window of many agents and features has some hundred MB of samples, and other windows wait for the executor."""
+    random = np.random.default_rng(1)
+    samples, sizes = {}, {}
+    for i in range(3):
+        drawn = [draw(*rows(np.full(30, i), random.permutation(40)[:30]), 20) for _ in range(2)]
+        samples[f"agent {i}"], sizes[f"agent {i}"] = drawn, 10 + i
+    whole = merge_samples(samples, sizes, {})
+    merged: AgentSamples = {}
+    slices = 0
+    while None not in merged:
+        merge_samples(samples, sizes, merged, lambda: True)
+        slices += 1
+        assert len(merged) <= slices + 1
+    assert slices == 4
+    assert merge_samples(samples, sizes, merged) is merged
+    for name, kept in whole.items():
+        again = merged[name]
+        assert kept is not None
+        assert again is not None
+        assert (told(again), again.bound) == (told(kept), kept.bound)
+    assert whole[None] is not None
+    assert len(whole[None].keys) <= 10
