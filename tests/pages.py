@@ -17,7 +17,7 @@ from zmon_collector.plugins import Registry
 
 from tests import wire_page
 from tests.bench import performance, suite
-from zmon.options import duration
+from zmon.options import duration, positive_duration
 
 ROOT = Path(__file__).parents[1]
 HEAD = "<!-- Made by `make docs`; edit the code instead. -->\n\n"
@@ -65,7 +65,7 @@ def configuration() -> str:
             if read in (clients, tables) or value is None or value is MISSING:
                 shown = ""
             else:
-                value = f"{value:.12g}s" if read in (duration, period) else value
+                value = f"{value:.12g}s" if read in (duration, positive_duration, period) else value
                 shown = f"`{toml(value)}`"
             name = "for" if section is alerting.AlertRule and each.name == "windows" else each.name
             lines.append(f"| {name} | {shown} | {each.metadata['doc']} |")

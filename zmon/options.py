@@ -31,6 +31,8 @@ __all__ = [
 Reader = Callable[[object], Any]
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_LONGEST = 36_500 * 86_400.0  # seconds; times stay within what dates and files can hold
+_LARGEST = 2**53  # whole numbers up to it are exact in every format
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -107,7 +109,10 @@ def duration(value: object) -> float:
     match = _DURATION.fullmatch(value) if isinstance(value, str) else None
     if match is None:
         raise ValueError(f'{value!r} is not a duration; write it as "500ms", "60s", "5m", "2h" or "30d"')
-    return float(match[1]) * _SECONDS[match[2]]
+    seconds = float(match[1]) * _SECONDS[match[2]]
+    if seconds > _LONGEST:
+        raise ValueError(f'{value!r:.60} is longer than a hundred years; write at most "36500d"')
+    return seconds
 
 
 def positive_duration(value: object) -> float:
@@ -135,7 +140,7 @@ def positive(value: object) -> int:
     """
     if type(value) is not int or value < 1:
         raise ValueError(f"{value!r} is not a whole number from 1")
-    return value
+    return _bounded(value)
 
 
 def whole(value: object) -> int:
@@ -148,7 +153,7 @@ def whole(value: object) -> int:
     """
     if type(value) is not int or value < 0:
         raise ValueError(f"{value!r} is not a whole number from 0")
-    return value
+    return _bounded(value)
 
 
 def size(value: object) -> int:
@@ -164,6 +169,12 @@ def size(value: object) -> int:
     """
     if type(value) is not int or value < 1:
         raise ValueError(f"{value!r} is not a size; write bytes as a whole number from 1, as 67108864 for 64 MiB")
+    return _bounded(value)
+
+
+def _bounded(value: int) -> int:
+    if value > _LARGEST:
+        raise ValueError(f"{value!r:.60} is above {_LARGEST:,}; write a smaller number")
     return value
 
 

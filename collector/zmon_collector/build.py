@@ -118,5 +118,5 @@ class Parts:
             journal_limit=self.config.limits.journal_bytes,
             damaged_files=tuple(f"{name}: {note}" for name, note in self.database.damaged_files.items()),
             clock_problem=self.clock.problem,
-            failing=(*self.deliveries.problems(), *self.watchdog.problems()),
+            failing=(*self.database.problems(), *self.deliveries.problems(), *self.watchdog.problems()),
         )

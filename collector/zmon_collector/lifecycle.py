@@ -26,7 +26,7 @@ TURN_LIMIT = 15.0  # seconds without a turn, or without a look at the sockets, a
 STORE_LIMIT = 60.0  # seconds of one commit
 DELIVERY_LIMIT = 300.0  # seconds that a sink, an observer or a notification takes for one piece
 STEP_LIMIT = 30.0  # seconds of a step of metrics, beyond their timeout
-EXIT_WAIT = 10.0  # seconds that the disk and the sinks each get at the end
+EXIT_WAIT = 10.0  # seconds that the disk, the history and the sinks each get at the end
 ACKS_READ = 0.5  # seconds that publishers get at the end to read acknowledgements: they look every 0.2
 
 
@@ -144,7 +144,8 @@ def finish(parts: Parts) -> None:
     late = parts.deliveries.join(EXIT_WAIT)
     if late:
         log.warning("timed out waiting for %s; %d reports remain queued", ", ".join(late), len(parts.outbox))
-    parts.live.stop()
+    if not parts.live.stop(EXIT_WAIT):
+        log.error("the page's history could not be closed: its disk does not answer")
     parts.engine.shutdown()
     if not database.close(EXIT_WAIT):
         log.error("the last rows could not be written; their publishers will send them again")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from zmon.errors import ConfigurationError
 from zmon_collector.build import Parts
@@ -11,6 +11,7 @@ from zmon_collector.config import Config
 from zmon_collector.config.reload import merged
 from zmon_collector.ingest.auth import read_allow_list
 from zmon_collector.plugins import check_names
+from zmon_collector.windows.window import ModelKey
 
 log = logging.getLogger("zmon.collector")
 
@@ -45,11 +46,23 @@ class Reloader:
         columns = ((model.key[0], model.windows.columns) for model in parts.ingestor.models.values())
         parts.policies.replace(config, ((name, schema) for name, schema in columns if schema))
         self.config = config
+        lengths = {key: model.windows.periods.newest for key, model in parts.ingestor.models.items()}
         parts.ingestor.reload(config)
+        self._log_lengths(lengths)
         parts.receiver.auth.replace(allow)
         parts.alert_worker.reload(config)
         log.info("configuration reloaded%s", f"; these keys need a restart: {', '.join(waiting)}" if waiting else "")
         return waiting
+
+    def _log_lengths(self, before: Mapping[ModelKey, int]) -> None:
+        """Say from when on windows have another length: two lengths may meet for the first time after years."""
+        wall = self._parts.clock.wall()
+        for key, model in self._parts.ingestor.models.items():
+            periods = model.windows.periods
+            if periods.newest != before[key]:
+                hours = max(0.0, periods.since - wall) / 3600
+                log.info("windows of model %r will be %d s long in %.1f hours, where windows of %d s meet the new ones",
+                         key[0], periods.newest, hours, before[key])  # fmt: skip
 
     def reload_or_log(self) -> None:
         """Reload for a signal, which gets no answer: errors go to the log."""

@@ -300,8 +300,9 @@ class Service:
 
     @property
     def _flushes(self) -> bool:
-        """Whether open windows are closed at the end; without a journal they would be lost."""
-        return self.config.collector.flush_on_exit or self.config.collector.journal != "on"
+        """Whether open windows are closed at the end; without a journal, or with a removed one, they would be lost."""
+        collector = self.config.collector
+        return collector.flush_on_exit or collector.journal != "on" or self.database.removed
 
     def _deliver_until(self, done: Callable[[], bool], seconds: float) -> None:
         """Deliver until `done`, but no longer than `seconds` without any progress of the metrics."""

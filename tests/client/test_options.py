@@ -14,7 +14,7 @@ from zmon.errors import ConfigurationError
 SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
-@given(st.integers(0, 10**6), st.sampled_from(sorted(SECONDS)))
+@given(st.integers(0, 36_500), st.sampled_from(sorted(SECONDS)))
 def test_a_duration_is_a_number_and_a_unit(amount: int, unit: str) -> None:
     assert options.duration(f"{amount}{unit}") == amount * SECONDS[unit]
 
@@ -33,6 +33,21 @@ def test_whatever_is_given_is_read_or_refused_with_its_value(value: Any) -> None
 def test_anything_else_is_no_duration(value: Any) -> None:
     with pytest.raises(ValueError, match="is not a duration; write it as"):
         options.duration(value)
+
+
+@pytest.mark.parametrize("value", ["36501d", "1000000h", f"{'9' * 400}s"])
+def test_a_duration_is_no_longer_than_dates_can_hold(value: str) -> None:
+    assert options.duration("36500d") == 36_500 * 86_400
+    with pytest.raises(ValueError, match="is longer than a hundred years; write at most"):
+        options.duration(value)
+
+
+@pytest.mark.parametrize("reader", [options.positive, options.whole, options.size])
+def test_a_number_is_no_larger_than_files_can_hold(reader: Any) -> None:
+    assert reader(2**53) == 2**53
+    for value in (2**53 + 1, 2**64, 10**4000):
+        with pytest.raises(ValueError, match="is above 9,007,199,254,740,992; write a smaller number"):
+            reader(value)
 
 
 @pytest.mark.parametrize("value", [0, -1, 1.0, "1", True, None])

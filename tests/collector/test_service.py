@@ -19,7 +19,7 @@ import httpx
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from zmon_collector import service
+from zmon_collector import lifecycle, service
 from zmon_collector.cli.main import cli
 from zmon_collector.config import Config
 from zmon_collector.config.sections import HealthSection, WebSection
@@ -30,6 +30,7 @@ from zmon_collector.storage.database import Database
 
 import zmon
 from tests.support.ports import free_port
+from tests.support.processes import Running
 from tests.support.waiting import until
 from zmon._transport import engine
 from zmon.batch import Batch
@@ -42,12 +43,7 @@ def test_what_is_there_at_the_start_is_not_looked_through_for_garbage(
 ) -> None:
     """A look through all objects would stop every thread for a tenth of a second."""
     frozen = []
-    stub = SimpleNamespace(
-        start=lambda: None,
-        run=lambda: frozen.append(gc.get_freeze_count()),
-        failed=False,
-        engine=SimpleNamespace(stuck_threads=0),
-    )
+    stub = SimpleNamespace(start=lambda: None, run=lambda: frozen.append(gc.get_freeze_count()), failed=False)
     monkeypatch.setattr("zmon_collector.cli.collect.Service", lambda *_, **__: stub)
     monkeypatch.setattr("signal.signal", lambda *_: None)
     try:
@@ -224,6 +220,75 @@ def test_a_close_at_the_end_takes_as_long_as_its_agents_need(
     collector.stop()
     assert collector.counts("wide", agent_id=None) == 48
     assert collector.counts("buffer_count", agent_id=None) == 48
+
+
+HANGS = """
+import threading
+from pathlib import Path
+from zmon import MetricBase
+from zmon.hooks import hookimpl
+
+class Hangs(MetricBase):
+    name = "hangs"
+    def create(self, ctx): return 0
+    def update(self, acc, batch, ctx):
+        Path(__file__).with_name("called").touch()
+        threading.Event().wait()
+    def merge(self, left, right): return 0
+    def result(self, acc, ctx): return ()
+
+@hookimpl
+def register_metrics(register): register(Hangs())
+"""
+
+
+@pytest.mark.system
+def test_a_metric_that_hangs_does_not_keep_the_process_from_ending(tmp_path: Path) -> None:
+    """It has been in its call for less than metric_timeout, so nobody has given it up yet."""
+    plugins = tmp_path / "plugins"
+    plugins.mkdir()
+    (plugins / "hangs.py").write_text(HANGS)
+    arguments = ("--plugins-dir", str(plugins), "--window", "1s")
+    running = Running(tmp_path / "data", *arguments, flush=False)
+    with running.publisher() as publisher:
+        publisher.publish(np.full((4, 2), 0.5), timestamps=1_000_000_000)
+        assert publisher.flush(60)
+    until((plugins / "called").exists, what="the metric")
+    assert "does not end; the process ends without it" in running.end()
+    assert running.process.returncode == 0
+
+
+def test_a_database_that_is_removed_while_it_is_used_is_said_and_costs_no_window(
+    collect: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    collector = collect(flush_on_exit=False)
+    with collector.publisher(classes=2) as publisher:
+        publisher.publish(np.full((4, 2), 0.5))
+        assert publisher.flush(60)
+        for path in collector.folder.glob("state.sqlite*"):
+            path.unlink()
+        until(lambda: any("was removed" in each for each in collector.service.health().problems), what="the problem")
+        publisher.publish(np.full((3, 2), 0.5))
+        assert publisher.flush(60)
+    collector.stop()
+    assert collector.counts("buffer_count", agent_id=None) == 7
+    assert sum("was removed or replaced" in message for message in caplog.messages) == 1
+    again = collect(flush_on_exit=False)
+    assert not again.service.health().problems
+
+
+def test_a_history_whose_disk_hangs_does_not_keep_the_collector_from_ending(
+    collect: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(lifecycle, "EXIT_WAIT", 0.2)
+    collector = collect()
+    release = threading.Event()
+    collector.service.live.history.read(lambda connection: release.wait())
+    try:
+        collector.stop()
+        assert any("history could not be closed" in message for message in caplog.messages)
+    finally:
+        release.set()
 
 
 def test_a_signal_may_come_while_the_thread_holds_the_lock_of_its_wakeup(collect: Callable[..., Any]) -> None:

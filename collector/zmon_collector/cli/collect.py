@@ -7,6 +7,9 @@ import logging
 import os
 import signal
 import sys
+import threading
+import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,10 @@ import click
 from zmon_collector import config as configuration
 from zmon_collector.cli.options import ADDRESS, CONFIG, ENDPOINT, FAILED, FOLDER, PERIOD, PLUGINS_DIR
 from zmon_collector.service import Service
+
+log = logging.getLogger("zmon.collector")
+
+THREADS_WAIT = 2.0  # seconds that threads get to end
 
 
 @click.command()
@@ -33,6 +40,7 @@ def collect(path: Path | None, print_config: bool, **options: Any) -> None:
     Options on the command line override the file. SIGTERM and Ctrl-C end the collector: open windows stay in the
     journal and continue after a restart, unless --flush-on-exit is given. A second signal ends it at once.
     """
+    before = threading.enumerate()
     config = configuration.load(path, **options)
     if print_config:
         click.echo(configuration.dump(config))
@@ -45,10 +53,26 @@ def collect(path: Path | None, print_config: bool, **options: Any) -> None:
     gc.freeze()  # these objects stay: scanning them, even once, would stop every thread for a tenth of a second
     service.run()
     code = FAILED if service.failed else 0
-    if service.engine.stuck_threads:  # a thread that a stuck metric holds would keep the interpreter from ending
+    if _is_held(before):
         logging.shutdown()
         os._exit(code)
     sys.exit(code)
+
+
+def _is_held(before: Collection[threading.Thread]) -> bool:
+    """Return whether a thread begun since `before` would keep the interpreter from ending, for which it waits.
+
+    A metric that hangs may hold one, or a disk that does not answer. All that is to be written is written by then.
+    """
+    until = time.monotonic() + THREADS_WAIT
+    for thread in threading.enumerate():
+        if thread.daemon or thread in before:
+            continue
+        thread.join(max(0.0, until - time.monotonic()))
+        if thread.is_alive():
+            log.warning("the thread %s does not end; the process ends without it", thread.name)
+            return True
+    return False
 
 
 class _Signals:

@@ -100,11 +100,6 @@ class Engine:
         return sum(executor.ended_steps for executor in self._scheduler.executors.values())
 
     @property
-    def stuck_threads(self) -> int:
-        """Threads that a stuck metric holds."""
-        return sum(executor.stuck_threads for executor in self._scheduler.executors.values())
-
-    @property
     def executors(self) -> Collection[MetricExecutor]:
         """The executors of all plugins."""
         return self._scheduler.executors.values()

@@ -79,7 +79,6 @@ class MetricExecutor:
         self.nbytes = 0  # of the rows that wait
         self.steps: set[Step] = set()
         self.ended_steps = 0  # a sign of life
-        self.stuck_threads = 0  # that may never come back
         self._workers = workers
         self._ended = ended
         self._threads = self._fresh_threads()
@@ -150,7 +149,6 @@ class MetricExecutor:
             return []
         for step, state in held:
             state.mark_stuck(step.window.model, timeout)
-        self.stuck_threads += len(held)
         threads, self._threads = self._threads, self._fresh_threads()
         abandoned = {step for step, _ in held}
         for step in self.steps:

@@ -9,7 +9,7 @@ from typing import Any
 
 from zmon._transport.settings import DEFAULT_COLLECTOR
 from zmon.contract import PRESETS
-from zmon.options import duration, flag, one_of, positive, size, text, texts, whole
+from zmon.options import duration, flag, one_of, positive, positive_duration, size, text, texts, whole
 from zmon_collector.config.alerting import AlertRule, NotifySection
 from zmon_collector.config.values import address, clients, endpoint, expectations, file, globs, key, period, tables
 
@@ -38,7 +38,9 @@ class CollectorSection:
     data_dir: Path = key(file, Path("zmon-data"), "folder for all files that are written")
     sample_rows: int = key(positive, 5000, "rows of a window kept for quantiles")
     metric_timeout: float = key(
-        duration, 30.0, "a metric that takes longer for one call is disabled for that model until the next start"
+        positive_duration,
+        30.0,
+        "a metric that takes longer for one call is disabled for that model until the next start",
     )
     workers: int = key(positive, 2, "threads for the built-in metrics")
     journal: str = key(switch, "on", "on: rows are on disk before they are acknowledged; off: rows are in memory only")

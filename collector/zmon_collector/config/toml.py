@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any
 
-from zmon.options import duration
+from zmon.options import duration, positive_duration
 from zmon_collector.config.sections import Config
 from zmon_collector.config.values import clients, period, tables
 
@@ -39,7 +39,9 @@ def _lines(section: Any) -> list[str]:
         value, read = getattr(section, field.name), field.metadata["parse"]
         if value is None or value == {} or read in (clients, tables):
             continue
-        lines.append(f"{field.name} = {toml(f'{value:.12g}s' if read in (duration, period) else value)}")
+        lines.append(
+            f"{field.name} = {toml(f'{value:.12g}s' if read in (duration, positive_duration, period) else value)}"
+        )
     return lines
 
 

@@ -11,6 +11,7 @@ from zmon._transport.keys import is_key
 from zmon._transport.settings import control_of
 from zmon.options import Reader, duration, read_options, text, texts, whole
 
+LONGEST_WINDOW = 366 * 86400  # seconds; the boundaries that two lengths share must fit into 64 bits
 # What `zmon validate` assumes of a model without an `expect` table.
 EXPECTED = {"agents": 10, "features": 20, "classes": 2, "categorical": 0, "categories": 10, "segments": 0}
 
@@ -28,6 +29,8 @@ def period(value: object) -> int:
     seconds = duration(value)
     if seconds < 1 or seconds != int(seconds):
         raise ValueError(f"{value!r}: a window is a whole number of seconds, at least 1s")
+    if seconds > LONGEST_WINDOW:
+        raise ValueError(f"{value!r}: a window is at most {LONGEST_WINDOW // 86400} days long")
     return int(seconds)
 
 

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import sqlite3
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import TypeVar
 
@@ -88,7 +88,8 @@ class HistoryWorker:
         finally:
             done(stored)
 
-    def stop(self) -> None:
-        """Close the history after the last write."""
-        self._submit(self._history.close)
-        self._thread.shutdown(wait=True)
+    def stop(self, timeout: float = 10.0) -> bool:
+        """Close the history after the last write; return False when that takes longer."""
+        closed = self._submit(self._history.close)
+        self._thread.shutdown(wait=False)
+        return bool(wait([closed], timeout).done)

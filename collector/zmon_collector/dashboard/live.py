@@ -98,9 +98,9 @@ class Live:
         self._restore.turn(mono)
         self.refresh_previews(mono)
 
-    def stop(self) -> None:
-        """Close the history, after the last report."""
-        self.history.stop()
+    def stop(self, timeout: float = 10.0) -> bool:
+        """Close the history, after the last report; return False when that takes longer."""
+        return self.history.stop(timeout)
 
     # --- what is new -------------------------------------------------------------------------------------------------
 

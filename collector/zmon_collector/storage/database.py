@@ -39,6 +39,11 @@ SLICE = 0.008
 FREE_BYTES = 64 * 2**20  # free pages kept in the file for reuse
 FULL_WAIT = 0.5  # seconds between tries while the disk is full
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0  # seconds between tries while the disk fails
+LOOK_EVERY = 1.0  # seconds between two looks at whether the file is still in its place
+REMOVED = (
+    "was removed or replaced while the collector runs, and what it writes now is lost with it; end the collector with "
+    "SIGTERM, which lets it report its open windows, and start it again"
+)
 DISK_PATIENCE = 10.0  # seconds in which a disk may fail; then the process ends, so that somebody looks
 OWN_ERRORS = ("SQLITE_TOOBIG", "SQLITE_CONSTRAINT", "SQLITE_MISMATCH", "SQLITE_RANGE", "SQLITE_ERROR")  # of one job
 
@@ -81,10 +86,12 @@ class Database:
         self.path = path
         self.full = False  # the disk is full: nothing is committed, so nothing is acknowledged
         self.broken = ""  # why it cannot continue; the process must end
+        self.removed = False  # the file was removed or replaced: what is written ends with this process
         self.pending_bytes = 0
         self.used_bytes = 0
         self.beat = time.monotonic()  # when the thread last did something, or looked for something to do
         self._file = StoreFile(path, telemetry, self._alive)
+        self._next_look = 0.0  # at whether the file is still in its place
         self._telemetry = telemetry
         self._changed = changed
         self._jobs: deque[_Job] = deque()
@@ -105,6 +112,10 @@ class Database:
     def is_alive(self) -> bool:
         """Return whether the thread runs."""
         return self._thread.is_alive()
+
+    def problems(self) -> list[str]:
+        """Return what an operator should know, a sentence each."""
+        return [f"{self.path} {REMOVED}"] if self.removed else []
 
     @property
     def damaged_files(self) -> dict[str, str]:
@@ -191,6 +202,7 @@ class Database:
         try:
             while not self.broken:
                 self._alive()
+                self._look()
                 group = self._next_group()
                 if group:
                     self._commit(group)
@@ -211,6 +223,14 @@ class Database:
 
     def _alive(self) -> None:
         self.beat = time.monotonic()
+
+    def _look(self) -> None:
+        if self.beat < self._next_look:
+            return
+        self._next_look = self.beat + LOOK_EVERY
+        if not self.removed and not self._file.is_in_place():
+            self.removed = True
+            log.error("%s %s", self.path, REMOVED)
 
     def _next_group(self) -> list[_Job]:
         with self._ready:

@@ -45,6 +45,16 @@ class StoreFile:
         self.incomplete: set[str] = set()  # tables of which only a part could be read from a damaged file
         self._telemetry = telemetry
         self._alive = alive
+        self._identity: tuple[int, int] | None = None  # of the file that is open
+
+    def is_in_place(self) -> bool:
+        """Return whether the path still leads to the file that is open, and not to none or another one."""
+        try:
+            return _identity(self.path) == self._identity
+        except FileNotFoundError:
+            return False
+        except OSError:  # the disk fails for a moment, perhaps
+            return True
 
     def open(self) -> sqlite3.Connection:
         """Open the file; set a damaged one aside and start with a new one, with what could be read of it.
@@ -116,6 +126,7 @@ class StoreFile:
                 (problem,) = connection.execute("PRAGMA quick_check(1)").fetchone()
                 if problem != "ok":
                     raise sqlite3.DatabaseError(f"malformed: {problem}")
+            self._identity = _identity(self.path)
         except BaseException:
             close(connection)
             raise
@@ -166,6 +177,11 @@ class StoreFile:
             note = path.with_name(path.name + NOTE)
             known = note.exists()
             self.damaged_files[path.name] = note.read_text().strip() if known else "what was open in it is unknown"
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino
 
 
 def close(connection: sqlite3.Connection) -> None:

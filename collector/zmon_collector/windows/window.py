@@ -73,6 +73,11 @@ class Periods:
         """Length of future windows, in seconds."""
         return self._lengths[-1]
 
+    @property
+    def since(self) -> int:
+        """When windows of the newest length begin, in epoch seconds."""
+        return self._since[-1]
+
     def plain(self) -> list[tuple[int, int]]:
         """Return since when, in epoch seconds, windows have had which length in seconds; oldest first."""
         return list(zip(self._since, self._lengths, strict=True))

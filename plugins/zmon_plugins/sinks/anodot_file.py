@@ -92,6 +92,7 @@ class AnodotFile:
         """Do nothing: no file stays open between writes."""
 
     def _replace(self, path: Path, text: str) -> None:
+        self._folder.mkdir(mode=0o700, exist_ok=True)  # it may have been removed; not if the data folder is gone, too
         temporary = path.with_suffix(".tmp")
         with temporary.open("w", encoding="utf-8") as file:
             file.write(text)

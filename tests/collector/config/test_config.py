@@ -37,6 +37,9 @@ WRONG = {
     "a key of a rule": ("[[alerts]]\nforr = 3", "unknown key 'forr'; did you mean 'for'"),
     "one table of alerts": ("[alerts]\nwhat = 'f1'", "write [[alerts]]"),
     "two rules of one name": ("[[alerts]]\nname='a'\nwhat='f1'\nbelow=1\n" * 2, "already named 'a'"),
+    "a window of years": ("[models.m]\nwindow = '367d'", "a window is at most 366 days long"),
+    "no time for metrics": ("[collector]\nmetric_timeout = '0s'", "write a duration above zero"),
+    "a limit beyond files": (f"[limits]\nlabel_bytes = {2**70}", "write a smaller number"),
     "models without tables": ("[models]\nfraud = 1", "hold tables"),
     "no TOML": ("[collector", "not valid TOML"),
 }

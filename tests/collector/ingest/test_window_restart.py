@@ -67,6 +67,19 @@ def test_a_period_that_was_edited_while_the_collector_was_down_begins_after_what
     assert windows(again) == [(0, 60), (60, 60), (120, 20), (140, 20)]
 
 
+def test_a_reload_says_from_when_on_windows_have_another_length(
+    lay: Callable[[], Table], caplog: pytest.LogCaptureFixture
+) -> None:
+    table = lay()
+    rows_at(table, 5)
+    caplog.set_level("INFO")
+    reload(table, m=ModelSection(window=86_399))
+    assert "windows of model 'm' will be 86399 s long in " in caplog.text
+    caplog.clear()
+    reload(table, m=ModelSection(window=86_399, preset="full"))
+    assert "will be" not in caplog.text
+
+
 # --- settings -----------------------------------------------------------------------------------------------------
 
 OTHER = ModelSection(
