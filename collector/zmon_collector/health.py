@@ -14,6 +14,8 @@ _NOTEWORTHY = {  # counters that an operator should know about once they are not
     "contracts_damaged": "what held for an open window was damaged: the present settings replace it",
     "state_restored": "state.sqlite is older than the files next to it, as after a restore of it alone: rows that were "
     "acknowledged since it was copied (rows_since_restored_copy) are in reports written since, or lost",
+    "reports_unwritten": "reports could not be written, and the rows of their windows count as lost: the log says why",
+    "details_left_out": "reports were too large for the database: details of some metrics are left out of the history",
     "chunks_damaged": "damaged rows were found in the journal and count as lost",
 }
 LONG_PAUSE = 10.0  # seconds without accepting rows, after which an operator should look

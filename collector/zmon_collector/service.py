@@ -69,6 +69,7 @@ class Service:
         self.message_handler = MessageHandler(parts, admin)
         self.recovery: Recovery | None = None  # until all rows of an earlier run are replayed
         self._joined: deque[tuple[frozenset[int], label_join.Joined]] = deque()  # from the database's thread
+        self._unwritten: deque[tuple[ClosedWindow, Exception]] = deque()  # from the database's thread
         self._stopping = self._reloading = False
         self._error = ""  # that ended the collector's own thread
         self.turns: int | None = None  # that were begun; None while the thread does something else
@@ -170,6 +171,7 @@ class Service:
             self.reloader.reload_or_log()
         self._answer_requests(now)
         self._add_joined()
+        self._give_up_unwritten(now)
         accepts = self.pauses.look(now, self.recovery.replayed if self.recovery is not None else None)
         if self.pauses.has_room_for_replay:
             self._replay()
@@ -281,7 +283,21 @@ class Service:
                 written(nbytes)
             self.database.delete_chunks(closed.number, self.ingestor.turn.number)
 
-        self.database.submit(write, committed)
+        def failed(error: Exception) -> None:
+            self._unwritten.append((closed, error))
+            self.wakeup.set()
+
+        self.database.submit(write, committed, failed=failed)
+
+    def _give_up_unwritten(self, now: Now) -> None:
+        """Count the rows of windows whose reports the database did not take, for instance because of their size."""
+        while self._unwritten and not self.database.broken:
+            closed, error = self._unwritten.popleft()
+            self.telemetry.count("reports_unwritten")
+            log.error("the report of model %r for the window from %d to %d cannot be written; its rows are lost: %s",
+                      closed.model[0], closed.window.start, closed.window.end, error)  # fmt: skip
+            self.ingestor.lose_window(closed, now)
+            self.database.delete_chunks(closed.number, self.ingestor.turn.number)
 
     # --- the end -----------------------------------------------------------------------------------------------------
 

@@ -8,15 +8,21 @@ import shutil
 from pathlib import Path
 
 import pytest
+from zmon_collector.storage import schema
 
 import zmon
+from tests.support.databases import stored
 from tests.support.frameworks import require
 from tests.support.points import by_names
 from tests.support.processes import Running
 from zmon._wire import control
 from zmon._wire import frames as wire
 
-RELEASES = sorted(path for path in Path(__file__).parent.iterdir() if (path / "frames.json").exists())
+HERE = Path(__file__).parent
+RELEASES = sorted(path for path in HERE.iterdir() if (path / "frames.json").exists())
+# Databases as killed collectors left them, with their tables' version: those of releases, and one of the tables between
+# 0.1.0 and the next release, which collectors that follow the main branch have.
+DATABASES = [(HERE / "0.1.0", 2), (HERE / "tables-3", 3)]
 
 
 def test_this_release_has_its_copies() -> None:
@@ -42,18 +48,26 @@ def test_frames(release: Path) -> None:
     assert (ack.row, ack.window, ack.store) == (8, 65536, b"12345678")
 
 
-@pytest.mark.parametrize("release", RELEASES, ids=lambda path: path.name)
-def test_the_database_of_a_killed_collector(release: Path, tmp_path: Path) -> None:
-    """It goes on with the open windows, and their points are those that release itself gave."""
-    folder = tmp_path / "data"
-    folder.mkdir()
-    for name in ("state.sqlite", "state.sqlite-wal", "history.sqlite"):
-        shutil.copy(release / name, folder / name)
+def test_every_database_is_read() -> None:
+    assert {path for path, _ in DATABASES} == {path.parent for path in HERE.glob("*/state.sqlite")}
+
+
+@pytest.mark.parametrize(("release", "version"), DATABASES, ids=[path.name for path, _ in DATABASES])
+def test_the_database_of_a_killed_collector(release: Path, version: int, tmp_path: Path) -> None:
+    """It is migrated, and goes on with the open windows; their points are those that release itself gave."""
+    folder, looked_at = tmp_path / "data", tmp_path / "looked at"  # which changes the log
+    for copy in (folder, looked_at):
+        copy.mkdir()
+        for name in ("state.sqlite", "state.sqlite-wal", "history.sqlite"):
+            if (release / name).exists():
+                shutil.copy(release / name, copy / name)
+    assert stored(looked_at, "PRAGMA user_version") == [(version,)]
     config = tmp_path / "zmon.toml"
     config.write_text('[collector]\nwindow = "60s"\n[metrics]\npreset = "full"\n')
     running = Running(folder, "--config", str(config))
     said = running.end()
     assert "damaged" not in said
+    assert stored(folder, "PRAGMA user_version") == [(schema.VERSION,)]
     found = {each[0]["timestamp"]: by_names(each) for each in read(folder / "anodot")}
     kept = {each[0]["timestamp"]: by_names(each) for each in read(release / "anodot")}
     assert found.keys() == kept.keys()

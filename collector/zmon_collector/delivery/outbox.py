@@ -15,8 +15,9 @@ import os
 import sqlite3
 import threading
 import time
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -24,8 +25,10 @@ from typing import NamedTuple
 from zmon.contract import Report
 from zmon_collector.clock import system_time
 from zmon_collector.compute.finalizer import ClosedWindow
+from zmon_collector.compute.packing import MIB, largest_first
 from zmon_collector.delivery import report_codec
 from zmon_collector.delivery.report_queue import QueuedReport, ReportQueue
+from zmon_collector.storage import store_file
 from zmon_collector.storage.database import Database
 from zmon_collector.storage.integrity import seal, unseal
 from zmon_collector.storage.sealed import DamagedRows, SealedTable
@@ -34,6 +37,7 @@ from zmon_collector.telemetry import Telemetry
 log = logging.getLogger("zmon.collector")
 
 CACHED = 64  # newest reports kept in memory, so that readers that keep up read no disk
+ROOM = MIB  # bytes of a row of the database beside the report in it
 AT_ONCE = 500  # dead letters in one redelivery
 
 CURSORS = SealedTable("cursors", "reader, sequence")
@@ -138,7 +142,7 @@ class Outbox:
         """Number and encode a closed window's report; return what to run in the closing transaction, and after it."""
         model, version = closed.model
         report = Report(self._next, model, version, closed.window, closed.points, closed.rows, tags, closed.details)
-        encoded = report_codec.encode(report, closed.packed)
+        report, encoded = self._encode(report, closed.packed)
         self._next += 1
 
         def write(connection: sqlite3.Connection) -> int:
@@ -158,6 +162,23 @@ class Outbox:
                 self._database.submit(self.trim)
 
         return write, written
+
+    def _encode(self, report: Report, packed: Sequence[bytes] | None) -> tuple[Report, bytes]:
+        """Return a report as bytes; if the database would not take them, without the details of some metrics."""
+        encoded = report_codec.encode(report, packed)
+        excess = len(encoded) - store_file.MOST_BLOB + ROOM
+        if excess <= 0 or not report.details:
+            return report, encoded
+        sizes: Counter[str] = Counter()
+        for (_, metric), data in report.details.items():
+            sizes[metric] += len(data)
+        left_out = largest_first(sizes, max(0, sizes.total() - excess))
+        self._telemetry.count("details_left_out", by=len(left_out))
+        log.error("the report of a window of model %r would have %d MiB: it is kept without the details of %s",
+                  report.model, len(encoded) // MIB, ", ".join(left_out))  # fmt: skip
+        kept = {key: data for key, data in report.details.items() if key[1] not in left_out}
+        report = replace(report, details=kept)
+        return report, report_codec.encode(report, packed)
 
     # --- reading, from the readers' threads --------------------------------------------------------------------------
 

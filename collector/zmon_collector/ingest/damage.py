@@ -10,9 +10,14 @@
 
 from __future__ import annotations
 
+import logging
+
 from zmon_collector.ingest.ingestor import Ingestor
 from zmon_collector.storage.journal_state import JournalState
+from zmon_collector.storage.sealed import LOGGED
 from zmon_collector.windows.window import NO_WINDOW, Now
+
+log = logging.getLogger("zmon.collector")
 
 
 def settle_damage(state: JournalState, ingestor: Ingestor, now: Now) -> None:
@@ -20,6 +25,10 @@ def settle_damage(state: JournalState, ingestor: Ingestor, now: Now) -> None:
     for table, rows in state.damaged.items():
         if rows:  # none if a part of a damaged file could not be read: nobody knows how many
             ingestor.telemetry.count("state_rows_damaged", table, len(rows))
+    for window, model, version, agent, _ in state.damaged.get("tallies", ())[:LOGGED]:
+        log.error("counts of agent %r of model %r, version %r, in window %r are damaged: its received rows are counted "
+                  "again, its late, lost, rejected and sampled-out rows so far are in no point", agent, model, version,
+                  window)  # fmt: skip
     ingestor.settled_rows, ingestor.restored = dict(state.positions.settled_rows), state.positions.restored
     _count_rows_of_lost_windows(state, ingestor, now)
     if "spans" in state.damaged:

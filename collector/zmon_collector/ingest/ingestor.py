@@ -36,7 +36,7 @@ from zmon_collector.storage.journal_tables import WindowRow
 from zmon_collector.storage.label_join import Joined
 from zmon_collector.telemetry import Telemetry
 from zmon_collector.windows.manager import WindowManager
-from zmon_collector.windows.window import NO_WINDOW, OTHER, ModelKey, Now, OpenWindow
+from zmon_collector.windows.window import NO_WINDOW, OTHER, ModelKey, Now, OpenWindow, Tally
 
 log = logging.getLogger("zmon.collector")
 
@@ -310,6 +310,17 @@ class Ingestor:
         # Of an agent that has counts and no rows in the window: the tags of its newest rows.
         tags = {**(model.tags if model else {}), **(unreported.window.tags if unreported else {})}
         return {agent: tags[agent] for agent in closed.rows if agent in tags}
+
+    def lose_window(self, closed: ClosedWindow, now: Now) -> None:
+        """Give up a window whose report cannot be written: its rows count as lost, with the next window's counts."""
+        model = self.models.get(closed.model) or self.add_model(closed.model)
+        for agent, rows in closed.rows.items():
+            self.telemetry.count("lost", "report", rows.received)
+            tally = Tally(0, rows.late, rows.lost, rows.sampled_out, dict(rows.rejected), dict(rows.degraded))
+            tally.add("lost", rows.received)
+            model.windows.restore_counts(agent, tally, now)
+            model.windows.changes.counts.add((NO_WINDOW, agent))
+        self.turn.unreported.append(closed.number)
 
     # --- forget ------------------------------------------------------------------------------------------------------
 

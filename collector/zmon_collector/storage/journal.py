@@ -51,6 +51,7 @@ class Turn:
     windows: list[WindowRow] = field(default_factory=list)
     contracts: list[tuple[bytes, bytes]] = field(default_factory=list)  # digest, data
     closing: list[int] = field(default_factory=list)  # in this order
+    unreported: list[int] = field(default_factory=list)  # windows whose reports cannot be written
     spans: list[tuple[str, str, int, int]] = field(default_factory=list)
     counts: list[tuple[int, str, str, str, bytes | None]] = field(default_factory=list)  # None: delete the counts
     agents: list[tuple[str, str, str, float, float]] = field(default_factory=list)  # newest row, last heard of
@@ -88,6 +89,8 @@ def write(turn: Turn, connection: sqlite3.Connection) -> label_join.Joined:
         [(number,) for number in turn.closing],
     )
     WINDOWS.seal("number", {*(row.number for row in turn.windows), *turn.closing}, connection)
+    for number in turn.unreported:
+        forget_window(number, connection)
     if turn.contracts:  # rarely: what no window refers to any more goes then
         CONTRACTS.write(turn.contracts, connection)
         connection.execute(UNUSED_CONTRACTS)

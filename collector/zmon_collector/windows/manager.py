@@ -116,6 +116,10 @@ class WindowManager:
             clock.noted = now.mono
             self.changes.agents.add(agent)
 
+    def has_silent_agents(self, now: Now, after: float) -> bool:
+        """Return whether an agent sent no rows for `after` seconds."""
+        return any(now.mono - agent.rows_at > after for agent in self._agents.values())
+
     def forget_agents(self, now: Now, after: float, keep: Container[str] = ()) -> list[str]:
         """Drop agents without rows for `after` seconds, except those in `keep`; return their names."""
         gone = [name for name, agent in self._agents.items() if now.mono - agent.rows_at > after and name not in keep]

@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 from zmon_collector.compute.finalizer import ClosedWindow
 from zmon_collector.delivery import report_queue
-from zmon_collector.delivery.outbox import Outbox
+from zmon_collector.delivery.outbox import ROOM, Outbox
 from zmon_collector.delivery.report_queue import ReportQueue
+from zmon_collector.storage import store_file
 from zmon_collector.storage.database import Database
 from zmon_collector.storage.integrity import seal
 from zmon_collector.telemetry import Telemetry
 
-from zmon import Point, RowCounts, Value, Window
+from zmon import Point, Report, RowCounts, Value, Window
 
 
 def test_a_queue_is_what_a_list_would_be(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,3 +111,18 @@ def test_what_was_dropped_stays_dropped_when_its_transaction_runs_again(database
     database.call(limited.trim)
     assert database.call(lambda c: c.execute("SELECT sequence FROM reports").fetchall()) == [(3,)]
     assert telemetry.get("outbox_dropped", "slow") == 2
+
+
+def test_a_report_that_is_too_large_loses_the_largest_details_first(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    telemetry = Telemetry()
+    monkeypatch.setattr(store_file, "MOST_BLOB", ROOM + 10_000)
+    box = outbox(database, "files", telemetry=telemetry)
+    details = {(None, "small"): b"s" * 1000, ("a", "large"): b"l" * 6000, (None, "large"): b"l" * 6000}
+    write, written = box.prepare(closed_window()._replace(details=details), {})
+    written(database.call(write))
+    report = box.wait_for_next("files", 60.0)
+    assert isinstance(report, Report)
+    assert report.details.keys() == {(None, "small")}
+    assert telemetry.get("details_left_out") == 1

@@ -171,7 +171,9 @@ def test_a_damaged_window_counts_its_rows_as_lost_and_takes_new_ones(lay: Callab
     assert second.tally("a").received == TWICE
 
 
-def test_counts_that_are_lost_are_those_of_the_rows_that_are_there(lay: Callable[[], Table]) -> None:
+def test_counts_that_are_lost_are_those_of_the_rows_that_are_there_and_it_is_said(
+    lay: Callable[[], Table], caplog: pytest.LogCaptureFixture
+) -> None:
     killed = scene(lay())
     flip(killed.disk, "tallies", "counts", random.Random(0), "agent = 'a'")
     second = lay()
@@ -179,6 +181,7 @@ def test_counts_that_are_lost_are_those_of_the_rows_that_are_there(lay: Callable
     restarted(killed, second)
     assert (second.tally("a").received, second.tally("b").received) == (OPEN, OPEN)
     assert second.service.telemetry.get("lost") == 0
+    assert "counts of agent 'a' of model 'm', version ''" in caplog.text
 
 
 @pytest.mark.parametrize("column", ["start", '"end"', "model"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
@@ -17,7 +18,7 @@ from zmon_collector.config.policy import PolicyStore
 from zmon_collector.config.sections import LimitsSection
 from zmon_collector.ingest.ingestor import Ingestor
 from zmon_collector.ingest.recovery import Recovery
-from zmon_collector.ingest.retention import FORGET_AGENT, FORGET_MODEL, Retention
+from zmon_collector.ingest.retention import EVERY, FORGET_AGENT, FORGET_MODEL, Retention
 from zmon_collector.ingest.schema_cache import SchemaCache
 from zmon_collector.storage import journal, journal_state
 from zmon_collector.storage.database import Database
@@ -337,3 +338,24 @@ def test_a_collector_forgets(collect: Callable[..., Collector], monkeypatch: pyt
     assert collector.counts("buffer_count", agent_id=None) == 4
     for table in ("spans", "agents", "memory", "label_owners", "heard", "windows"):
         assert stored(collector.folder, f"SELECT count(*) FROM {table}") == [(0,)], table
+
+
+def test_a_turn_looks_at_few_models_and_every_model_has_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = Scene(models=400)
+    for version in range(200):
+        scene.publish(str(version))
+    looked: Counter[WindowManager] = Counter()
+    has_silent_agents = WindowManager.has_silent_agents
+
+    def noted(manager: WindowManager, now: Now, after: float) -> bool:
+        looked[manager] += 1
+        return has_silent_agents(manager, now, after)
+
+    monkeypatch.setattr(WindowManager, "has_silent_agents", noted)
+    for _ in range(int(2 * EVERY / 0.05)):
+        scene.at += 0.05
+        before = looked.total()
+        scene.forgetting.forget_silent(scene.now)
+        assert looked.total() - before <= 2
+    assert len(looked) == 200
+    assert max(looked.values()) <= 3

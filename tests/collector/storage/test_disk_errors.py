@@ -14,12 +14,14 @@ import numpy as np
 import pytest
 from zmon_collector.config import Config
 from zmon_collector.config.sections import MetricsSection, WebSection
+from zmon_collector.delivery import report_codec
 from zmon_collector.ingest import checkpoint_policy
 from zmon_collector.storage import database as module
 from zmon_collector.storage import journal, journal_state, store_file
 from zmon_collector.storage.database import Database, StoreError
 from zmon_collector.telemetry import Telemetry
 
+from tests.support.collectors import answer
 from tests.support.disks import FailingDisk, failing_disk
 from tests.support.waiting import PATIENCE, until
 
@@ -270,3 +272,25 @@ def test_a_checkpoint_that_the_database_refuses_costs_nothing_but_itself(
     collector.stop()
     assert not collector.service.failed
     assert collector.counts("buffer_count", agent_id="a") == rows
+
+
+def test_a_report_that_the_database_refuses_costs_its_window_and_every_row_is_counted(
+    collect: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_file, "MOST_BLOB", 2**20)
+    encode, sizes = report_codec.encode, iter([2**20 + 1])
+    monkeypatch.setattr(report_codec, "encode", lambda *given: encode(*given) + bytes(next(sizes, 0)))
+    options = {"grace": 0.0, "config": Config(metrics=MetricsSection(preset="minimal"), web=WebSection(enabled=False))}
+    collector = collect(**options, flush_on_exit=False)
+    telemetry = collector.service.telemetry
+    with collector.publisher(agent_id="a", classes=2) as publisher:
+        for minute, rows in enumerate((5, 7)):
+            publisher.publish(np.full((rows, 2), 0.5), timestamps=1_000_000_021 + 60 * minute)
+            assert publisher.flush(60)
+        until(lambda: telemetry.get("reports_unwritten"), what="the refusal")
+        assert any("could not be written" in problem for problem in answer(collector.folder)["problems"])
+    collector.stop()
+    assert not collector.service.failed
+    again = collect(**options)
+    again.stop()
+    assert (again.counts("buffer_count", agent_id="a"), again.counts("rows_lost", agent_id="a")) == (7, 5)
