@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -25,9 +26,11 @@ from zmon_collector.delivery.dispatch import OwnReader
 from zmon_collector.delivery.outbox import Outbox
 from zmon_collector.health import HealthReport
 from zmon_collector.ingest.answers import Detail
+from zmon_collector.storage.store_file import name_of
 from zmon_collector.telemetry import Telemetry
 
 HISTORY = "history.sqlite"  # in the data folder
+FULL_WAIT = 1.0  # seconds between tries while the disk is full
 PREVIEW_EVERY = 1.0  # seconds between two previews; a quarter of a window if that is shorter
 PREVIEW_SHARE = 0.05  # of a core for copying open windows; computing on them costs about as much again
 HEALTH_KEPT = 900  # health reports, one a second: a quarter of an hour
@@ -215,9 +218,25 @@ class HistoryDelivery(OwnReader):
         trouble = "the page's history misses windows, sinks are not affected"
         super().__init__("history", trouble, outbox, telemetry)
         self._live = live
+        self._is_full = False  # the disk, at the last try
+
+    def _deliver(self, report: Report) -> bool:
+        """Handle a report; while the disk is full it waits, as it does for the file sink."""
+        while not self._stop.is_set():
+            self._is_full = False
+            super()._deliver(report)
+            if not self._is_full:
+                return True
+            self._pause(FULL_WAIT)
+        return False
 
     def _read(self, report: Report) -> None:
-        self._live.record(report)
+        try:
+            self._live.record(report)  # again after a full disk, which changes nothing that is recorded
+        except sqlite3.OperationalError as error:
+            self._is_full = name_of(error) == "SQLITE_FULL"
+            if not self._is_full:
+                raise
 
     def _count(self, kind: str) -> None:
         self._telemetry.count("history_failed")

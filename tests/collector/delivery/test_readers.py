@@ -13,6 +13,7 @@ from zmon_collector.alerts.worker import AlertWorker
 from zmon_collector.compute.finalizer import ClosedWindow
 from zmon_collector.config import Config
 from zmon_collector.config.sections import CollectorSection
+from zmon_collector.dashboard import live as live_page
 from zmon_collector.dashboard.history import History
 from zmon_collector.dashboard.live import HistoryDelivery, Live
 from zmon_collector.dashboard.overview import Overview
@@ -24,6 +25,7 @@ from zmon_collector.plugins import Registry
 from zmon_collector.storage.database import Database
 from zmon_collector.telemetry import Telemetry
 
+from tests.support.disks import error_of
 from zmon import Point, Report, RowCounts, SinkBase, Value, Window
 from zmon.hooks import hookimpl
 
@@ -84,6 +86,22 @@ def test_the_history_goes_on_after_an_error(
     assert (delivery.state, type(error).__name__ in delivery.problem()) == ("failing", True)
     shown = [row["newest"] for row in live.overview.view(0.0)]
     assert shown == [60 * (REPORTS - 1)]
+    assert len(live.recent_reports) == REPORTS
+
+
+def test_the_history_waits_for_a_full_disk_and_misses_nothing(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_page, "FULL_WAIT", 0.0)
+    failing, taken = failing_first(error_of("SQLITE_FULL"), History.append)
+    monkeypatch.setattr(History, "append", failing)
+    live = Live(Config(collector=CollectorSection(data_dir=tmp_path)), None, None, None)  # type: ignore[arg-type]
+    telemetry = Telemetry()
+    live.start()
+    delivery = ended(HistoryDelivery(live, filled(database, "history"), telemetry))
+    live.stop()
+    assert [given[1].sequence for given in taken] == [1, 2, 3, 4]
+    assert (telemetry.get("history_failed"), delivery.state, delivery.problem()) == (0, "ok", "")
     assert len(live.recent_reports) == REPORTS
 
 
