@@ -7,6 +7,7 @@ disk is not full. Files are read as they appear, and added up.
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 import urllib.error
@@ -79,7 +80,7 @@ class Watch:
         The address of its probe.
     api : StandIn
     limit : float
-        Seconds for which nothing may be stuck.
+        Seconds for which nothing may be stuck; more on a machine that has more than two things to do per processor.
     due : float
         Seconds within which each model closes a window.
     """
@@ -203,6 +204,7 @@ class Watch:
         kind = what.partition(" of ")[0]
         if seconds > self.longest[kind]:
             self.longest[kind] = seconds
-            if seconds > self.limit:
+            busy = os.getloadavg()[0] / (2 * (os.cpu_count() or 1))
+            if seconds > self.limit * max(1.0, busy):
                 paused = [pause["by"] for pause in self.health.get("paused", ())]
                 self.faults.append(f"{what} is stuck for {seconds:.1f} s; paused: {paused}")
