@@ -148,6 +148,8 @@ def finish(
     `pauses` says so it returns between two units, with the metric under way in ``results.begun``; called again it goes
     on.
     """
+    for name in results.begun.keys() - {metric.name for metric in metrics}:
+        del results.begun[name]  # it got stuck in another window, or failed: else this one would wait for it for ever
     for metric in metrics:
         if metric.name in results.points or metric.name in results.failed:
             continue

@@ -11,6 +11,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from zmon_collector.compute import finalizer
 from zmon_collector.compute.accumulate import StepProgress
 from zmon_collector.health import HealthReport
 from zmon_collector.metric_state import DISABLE_AFTER, LONGEST_PAUSE, PAUSE, STUCK_CALLS, MetricState
@@ -139,6 +140,27 @@ def test_a_metric_that_hangs_in_every_model_holds_a_few_threads(scenes: Scenes) 
     assert state.stuck_calls == STUCK_CALLS
     assert state.state == "stuck"
     assert state.is_stuck_everywhere
+
+
+def test_a_metric_that_gets_stuck_elsewhere_between_two_slices_of_a_close_does_not_hold_the_window(
+    scenes: Scenes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def one_unit() -> Callable[[], bool]:
+        units = iter([False])
+        return lambda: next(units, True)
+
+    def gets_stuck(called: str, ctx: Context | None) -> None:
+        if called == "result":
+            for number in range(STUCK_CALLS):
+                scene.registry.metrics["acme"].mark_stuck((f"m{number}", ""), 3.0)
+
+    monkeypatch.setattr(finalizer, "pause_after", one_unit)
+    scene = scenes({"acme": [Calls("acme", gets_stuck), Sums()]})
+    window = scene.window()
+    for agent in ("a", "b"):
+        scene.add(window, 5, agent)
+    assert values(scene.close(window)) == {"sums": 10.0}
+    assert report(scene, 60) == {"sums": 5.0}
 
 
 def test_a_late_return_of_an_abandoned_call_changes_nothing() -> None:
