@@ -23,6 +23,7 @@ from zmon_collector import lifecycle, service
 from zmon_collector.cli.main import cli
 from zmon_collector.config import Config
 from zmon_collector.config.sections import HealthSection, WebSection
+from zmon_collector.dashboard.history import newest_sequence
 from zmon_collector.ingest.receiver import Receiver
 from zmon_collector.reloader import Reloader
 from zmon_collector.storage import journal_state
@@ -159,6 +160,28 @@ def test_a_data_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
     )
     assert result.returncode == 2
     assert result.stderr.startswith("zmon: [collector] data_dir: ")
+
+
+def test_a_data_folder_that_cannot_be_looked_into_is_left_to_those_who_open_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "is_file", refuse)
+    assert newest_sequence(tmp_path / "history.sqlite") == 0
+
+
+def test_a_unix_socket_is_not_taken_from_another_collector(tmp_path: Path, collect: Callable[..., Any]) -> None:
+    """libzmq would remove its file and bind again: nobody would reach the first one any more."""
+    first = collect(bind=f"ipc://{tmp_path}/shared")
+    with pytest.raises(zmon.ConfigurationError, match=r"cannot bind ipc://.*Address already in use; is another"):
+        collect(folder="second", bind=f"ipc://{tmp_path}/shared")
+    with first.publisher(classes=2) as publisher:
+        publisher.publish(np.full((4, 2), 0.5))
+        assert publisher.flush(60)
+    first.stop()
+    collect(folder="third", bind=f"ipc://{tmp_path}/shared")
 
 
 def test_rows_that_a_collector_took_are_acknowledged_before_it_ends(

@@ -363,13 +363,13 @@ def windows_after(path: Path, sequence: int) -> list[tuple[str, str, int, int]]:
 
 
 def _looked_up(path: Path, look: Callable[[sqlite3.Connection], T]) -> T | None:
-    if not path.is_file():
-        return None
     _refuse_newer(path)
     try:
+        if not path.is_file():
+            return None
         with contextlib.closing(sqlite3.connect(path, timeout=1.0)) as db:
             return look(db)
-    except sqlite3.Error:
+    except (sqlite3.Error, OSError):
         return None  # `History.open` says what is wrong with it
 
 

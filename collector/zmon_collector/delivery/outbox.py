@@ -36,6 +36,7 @@ from zmon_collector.telemetry import Telemetry
 
 log = logging.getLogger("zmon.collector")
 
+DIGITS = 15  # of the sequence in a file's name, at most; a longer number is not one of ours
 CACHED = 64  # newest reports kept in memory, so that readers that keep up read no disk
 ROOM = MIB  # bytes of a row of the database beside the report in it
 AT_ONCE = 500  # dead letters in one redelivery
@@ -294,4 +295,4 @@ def next_sequence(data_dir: Path) -> int:
     except OSError:
         return 1
     numbers = [name[:-5].rpartition("-")[2] for name in names if name.endswith(".json") and "-" in name]
-    return 1 + max((int(number) for number in numbers if number.isdigit()), default=0)
+    return 1 + max((int(number) for number in numbers if number.isdecimal() and len(number) <= DIGITS), default=0)

@@ -7,8 +7,10 @@ publishers.
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import resource
+import socket as sockets
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -128,6 +130,8 @@ class Receiver:
 
     def _bind(self, socket: Socket, endpoint: str) -> str:
         try:
+            if _is_served(endpoint):
+                raise zmq.ZMQError(errno.EADDRINUSE)
             socket.bind(endpoint)
         except zmq.ZMQError as error:
             self.close()
@@ -252,6 +256,19 @@ class Receiver:
                 (self._router if kind == "control" else self._admin).send_multipart([peer, frame], zmq.DONTWAIT)
             except zmq.ZMQError:  # full or gone: the publisher repeats its message
                 self._telemetry.count("answers_dropped", kind)
+
+
+def _is_served(endpoint: str) -> bool:
+    """Return whether another process accepts connections on a unix socket, which libzmq would take away from it."""
+    path = endpoint.removeprefix("ipc://")
+    if path == endpoint or path.startswith("@"):
+        return False
+    with sockets.socket(sockets.AF_UNIX) as probe:
+        try:
+            probe.connect(path)
+        except OSError:
+            return False
+    return True
 
 
 def subscriptions(models: Sequence[str]) -> list[bytes]:

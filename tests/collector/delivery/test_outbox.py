@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from zmon_collector.compute.finalizer import ClosedWindow
 from zmon_collector.delivery import report_queue
-from zmon_collector.delivery.outbox import ROOM, Outbox
+from zmon_collector.delivery.outbox import ROOM, Outbox, next_sequence
 from zmon_collector.delivery.report_queue import ReportQueue
 from zmon_collector.storage import store_file
 from zmon_collector.storage.database import Database
@@ -126,3 +126,11 @@ def test_a_report_that_is_too_large_loses_the_largest_details_first(
     assert isinstance(report, Report)
     assert report.details.keys() == {(None, "small")}
     assert telemetry.get("details_left_out") == 1
+
+
+def test_strange_files_among_those_of_the_file_sink_are_no_sequences(tmp_path: Path) -> None:
+    (tmp_path / "anodot").mkdir()
+    for name in ("20260102T030400Z-000000000042.json", "x-²².json", f"x-{10**30}.json", "-.json", "notes.json"):
+        (tmp_path / "anodot" / name).touch()
+    assert next_sequence(tmp_path) == 43
+    assert next_sequence(tmp_path / "absent") == 1
