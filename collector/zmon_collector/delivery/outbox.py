@@ -107,6 +107,7 @@ class Outbox:
         known = newest_report or 0
         damaged: DamagedRows = {CURSORS.name: []} if CURSORS.name in self._database.incomplete else {}
         cursors = dict(CURSORS.read(lambda reader, sequence: (reader, int(sequence)), damaged, connection))
+        as_read = set(cursors.items())
         known = max([known, *cursors.values()])
         newest = max(known, self._next - 1)
         sealed = connection.execute("SELECT 1 FROM cursors WHERE crc IS NOT NULL").fetchone()
@@ -125,7 +126,9 @@ class Outbox:
         for reader in cursors.keys() - self._cursors.keys():
             log.warning("sink %r was removed from the configuration; discarding its queued reports", reader)
             connection.execute("DELETE FROM cursors WHERE reader = ?", (reader,))
-        CURSORS.write(self._cursors.items(), connection)
+        # Only what has changed, so that a start on a full disk need not wait for room.
+        moved = [cursor for cursor in self._cursors.items() if not sealed or cursor not in as_read]
+        CURSORS.write(moved, connection)
 
     def load_reports(self, connection: sqlite3.Connection) -> None:
         """Read which reports wait, and there may be very many: the rest of `load`."""

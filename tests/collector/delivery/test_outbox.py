@@ -134,3 +134,17 @@ def test_strange_files_among_those_of_the_file_sink_are_no_sequences(tmp_path: P
         (tmp_path / "anodot" / name).touch()
     assert next_sequence(tmp_path) == 43
     assert next_sequence(tmp_path / "absent") == 1
+
+
+def test_a_start_writes_only_what_has_changed_so_a_full_disk_does_not_delay_it(database: Database) -> None:
+    def changes() -> int:
+        return int(database.call(lambda connection: connection.total_changes))
+
+    first = outbox(database, "a")
+    close_window(first, database)
+    first.mark_done("a", 1)
+    before = changes()
+    outbox(database, "a")
+    assert changes() == before
+    outbox(database, "a", "new")
+    assert changes() == before + 1
