@@ -133,23 +133,28 @@ class Progress(RuleBasedStateMachine):
             self.collector.send(sender)
 
     @precondition(lambda self: self.present)
-    @rule(which=st.integers(0, 5), kind=st.sampled_from(["ping", "hello"]), rejected=st.integers(0, 2))
-    def greet(self, which: int, kind: str, rejected: int) -> None:
-        """A sign of life, with rows that the publisher did not send."""
+    @rule(
+        which=st.integers(0, 5),
+        kind=st.sampled_from(["ping", "hello"]),
+        rejected=st.integers(0, 2),
+        overtakes=st.booleans(),
+    )
+    def greet(self, which: int, kind: str, rejected: int, overtakes: bool) -> None:
+        """A sign of life, with rows that the publisher did not send; on another socket than what it may overtake."""
         sender = self.present[which % len(self.present)]
         if rejected:
             for counts, key in ((sender.tally, "sampled_out"), (sender.tally.setdefault("rejected", {}), "shape")):
                 counts[key] = counts.get(key, 0) + rejected
             self.unsent[sender.model, sender.agent] += 2 * rejected
-        self.collector.greet(sender, kind)
+        self.collector.greet(sender, kind, overtakes=overtakes)
 
     @precondition(lambda self: len(self.present) > 1)
-    @rule(which=st.integers(0, 5))
-    def leave(self, which: int) -> None:
+    @rule(which=st.integers(0, 5), overtakes=st.booleans())
+    def leave(self, which: int, overtakes: bool) -> None:
         """It does not wait for acknowledgements: what has not arrived by then never will."""
         sender = self.present[which % len(self.present)]
         self.dropped[sender.model, sender.agent] += sender.issued - sender.acked
-        self.collector.leave(sender)
+        self.collector.leave(sender, overtakes=overtakes)
 
     @rule(
         model=st.sampled_from([MODELS[0], MODELS[0], MODELS[1]]),
@@ -272,6 +277,18 @@ class Progress(RuleBasedStateMachine):
     @rule(hook=st.sampled_from(["update", "merge", "result"]), mood=st.sampled_from(["raise", "nonsense", "hang", ""]))
     def plugin_misbehaves(self, hook: str, mood: str) -> None:
         self.collector.moods[hook] = mood
+
+    @precondition(lambda self: self.present)
+    @rule(hook=st.sampled_from(["update", "merge", "result"]))
+    def plugin_is_left_behind(self, hook: str) -> None:
+        """It hangs for longer than the collector waits for it, and would be sound after a restart."""
+        self.collector.moods[hook] = "hang"
+        self.serve(MOST_ROWS, 0, 0)
+        for _ in range(5):
+            self.collector.catch_up()
+            self.collector.clock.goes(0.9)
+        self.collector.moods.clear()
+        self.serve(MOST_ROWS, 100, 1)
 
     @rule(what=st.sampled_from(["", "set", "surrogate", "number"]))
     def plugin_remembers_nonsense(self, what: str) -> None:

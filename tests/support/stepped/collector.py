@@ -147,12 +147,17 @@ class Stepped:
         self.greet(sender, "hello")
         return sender
 
-    def greet(self, sender: Sender, kind: str) -> None:
-        self._lay("control", [sender.greeting(kind)], sender.stream)
+    def greet(self, sender: Sender, kind: str, *, overtakes: bool = False) -> None:
+        """Send a greeting; `overtakes` all that is under way."""
+        message = ReceivedMessage("control", [sender.greeting(kind)], sender.stream)
+        if overtakes:
+            self.service.receiver.inbox.appendleft(message)
+        else:
+            self.service.receiver.inbox.append(message)
 
-    def leave(self, sender: Sender) -> None:
+    def leave(self, sender: Sender, *, overtakes: bool = False) -> None:
         sender.closing = sender.leaving = True
-        self.greet(sender, "bye")
+        self.greet(sender, "bye", overtakes=overtakes)
 
     def send(self, sender: Sender) -> bool:
         """Send the next message of a publisher; whether there was one."""
@@ -162,13 +167,10 @@ class Stepped:
         schema, batch = piece.frames(sender.topic, sender.stream, sender.base, sender.tally)
         if piece.schema not in sender.schemas:
             sender.schemas.append(piece.schema)
-            self._lay("data", schema)
-        self._lay("data", batch)
+            self.service.receiver.inbox.append(ReceivedMessage("data", schema, b""))
+        self.service.receiver.inbox.append(ReceivedMessage("data", batch, b""))
         sender.sent = piece.last
         return True
-
-    def _lay(self, kind: str, message: list[bytes], peer: bytes = b"") -> None:
-        self.service.receiver.inbox.append(ReceivedMessage(kind, message, peer))
 
     def _reply(self, kind: str, peer: bytes, frame: bytes) -> None:
         ack = control.decode_ack(frame)
