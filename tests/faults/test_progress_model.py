@@ -31,7 +31,7 @@ from tests.support.stepped import SCHEMAS, Sender, Stepped
 from zmon.contract import Report
 
 MODELS, AGENTS, TRUTH = ("m", "n"), ("a", "b"), "truth"  # rows of the first model have ids
-FOREVER = "100000d"
+FOREVER = "36500d"
 MOST_ROWS = 4  # of a message
 SOON = 12  # turns of less than a second within which rows are taken, and windows need not close for it
 TURNS = 60  # further ones within which everything has closed
