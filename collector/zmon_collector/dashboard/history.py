@@ -31,6 +31,7 @@ T = TypeVar("T")
 APPLICATION = 0x7A6D6F6E  # "zmon"
 REMEMBERED = 500_000  # names of series cached with their numbers
 TRIM_EVERY = 60.0  # seconds
+NAMES_EVERY = 3600.0  # seconds between two searches for names that no window has any more: they read all layouts
 PAUSES = (0.1, 0.4, 1.0)  # seconds before a file that seems to be damaged is read again
 DISK_ERRORS = tuple(f"SQLITE_{name}" for name in ("FULL", "IOERR", "BUSY", "LOCKED", "CANTOPEN", "READONLY", "NOMEM"))
 NAMES = (*(name for name in DIMENSIONS if name != "stat"), "basis")
@@ -47,7 +48,8 @@ CREATE INDEX detail_report ON detail (report);
 # Sequences may begin again: with a new state.sqlite, or with an older copy of it. A report whose sequence is another
 # window's gets a number of its own here, and `origin` keeps the sequence by which it is recognised.
 _ORIGINS = "ALTER TABLE report ADD COLUMN origin INTEGER;"
-_MIGRATIONS = (_DETAILS, _ORIGINS)  # each turns a file of one schema into one of the next
+_AGES = "CREATE INDEX report_written ON report (written, sequence);"  # or each look for old ones would read all
+_MIGRATIONS = (_DETAILS, _ORIGINS, _AGES)  # each turns a file of one schema into one of the next
 SCHEMA = 1 + len(_MIGRATIONS)
 
 _TABLES = (
@@ -66,6 +68,7 @@ CREATE INDEX report_model ON report (model, version, start);
 """
     + _DETAILS
     + _ORIGINS
+    + _AGES
 )
 
 
@@ -91,6 +94,7 @@ class History:
         self._number = lru_cache(REMEMBERED)(self._find_number)
         self._layout = lru_cache(REMEMBERED // 100)(partial(self._id, "layout", ("bundle", "ids")))
         self._trimmed = 0.0
+        self._names_trimmed = float("-inf")
 
     # --- the file ----------------------------------------------------------------------------------------------------
 
@@ -301,12 +305,16 @@ class History:
         """Drop windows older than `keep`, and the oldest while the file uses more than `limit` bytes."""
         db = self._open
         dropped = self._drop("written < ?", now - self._keep)
+        if dropped and now - self._names_trimmed >= NAMES_EVERY:
+            self._names_trimmed = now
+            self._drop_names()
         while self.nbytes > self._limit:
             count = db.execute("SELECT count(*) FROM report").fetchone()[0]
             if count <= 1:
                 break
             oldest = "sequence IN (SELECT sequence FROM report ORDER BY written, sequence LIMIT ?)"
             dropped += self._drop(oldest, max(1, count // 10))
+            self._drop_names()
         if dropped:
             db.execute("PRAGMA incremental_vacuum").fetchall()
 
@@ -315,14 +323,16 @@ class History:
         with _transaction(db):
             for table in ("frame", "detail"):
                 db.execute(f"DELETE FROM {table} WHERE report IN (SELECT sequence FROM report WHERE {which})", (value,))
-            dropped = db.execute(f"DELETE FROM report WHERE {which}", (value,)).rowcount
-            if dropped:
-                db.execute("DELETE FROM layout WHERE id NOT IN (SELECT layout FROM frame)")
-                db.execute("DELETE FROM bundle WHERE id NOT IN (SELECT bundle FROM layout)")
-                self._drop_series()
-        if dropped:
-            self._forget_numbers()
-        return dropped
+            return db.execute(f"DELETE FROM report WHERE {which}", (value,)).rowcount
+
+    def _drop_names(self) -> None:
+        """Drop the names of what no window has any more."""
+        db = self._open
+        with _transaction(db):
+            db.execute("DELETE FROM layout WHERE id NOT IN (SELECT layout FROM frame)")
+            db.execute("DELETE FROM bundle WHERE id NOT IN (SELECT bundle FROM layout)")
+            self._drop_series()
+        self._forget_numbers()
 
     def _drop_series(self) -> None:
         """Drop series that no layout refers to any more: categories and features come and go."""

@@ -294,3 +294,18 @@ def test_a_new_state_file_continues_the_sequences_of_the_history(collect: Callab
     assert [sequence for _, sequence in reports] == list(range(1, 13))
     assert len({start for start, _ in reports}) == 12
     history.close()
+
+
+def test_old_windows_are_found_by_an_index_and_names_are_searched_once_an_hour(
+    history: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searched: list[float] = []
+    monkeypatch.setattr(history, "_drop_names", lambda: searched.append(1))
+    for number in range(60):
+        history.append(report(1 + number, 10 * number, {"a": 1.0}), 100.0 * number)
+    for now in (3700.0, 4000.0, 5000.0, 9000.0):
+        history.trim(now)
+    assert len(searched) == 2
+    assert history.read(lambda db: db.execute("SELECT count(*) FROM report").fetchone()) == (6,)
+    plan = history.read(lambda db: db.execute("EXPLAIN QUERY PLAN DELETE FROM report WHERE written < 1").fetchall())
+    assert "report_written" in plan[0][-1]
