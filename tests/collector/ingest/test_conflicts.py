@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from zmon_collector.storage import chunk_reader
+from zmon_collector.storage import chunk_reader, journal_state
 from zmon_collector.windows.window import Tally
 
 from tests.support.collectors import Collector
@@ -136,8 +136,9 @@ def test_fitted_rows_are_replayed_as_they_were_fitted(lay: Lay) -> None:
     recovery = second.recovery(first.disk)
     recovery.restore(second.now)
     (window,) = second.ingestor.models["m", ""].windows.open.values()
-    (row,) = recovery._state.windows
-    for chunk in chunk_reader.list_chunks([row], recovery._state.turn, first.disk):
+    left = journal_state.load(first.disk)
+    (row,) = left.windows
+    for chunk in chunk_reader.list_chunks([row], left.turn, first.disk):
         for record in chunk_reader.read_chunk(chunk.id, row.number, first.disk):
             recovery.replay(record, row, window)
     assert points(second, "accuracy") == pytest.approx({"a": 2 / 3, "b": 2 / 3, None: 2 / 3})
