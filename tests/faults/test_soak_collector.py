@@ -32,7 +32,7 @@ from tests.support.waiting import until
 SECONDS = float(os.environ.get("ZMON_SOAK_SECONDS", 0)) or (1800.0 if FULL else 45.0)
 SEED = int(os.environ.get("ZMON_SOAK_SEED", 0)) or random.randrange(1, 2**16)
 MODELS, PROCESSES, AGENTS = (300 if FULL else 30), 3, 2
-EVERY = 5 if FULL else 2  # seconds between two batches of an agent
+EVERY = 4 if FULL else 2  # seconds between two batches of an agent
 RELOAD_EVERY = 20.0 if FULL else 10.0
 STUCK = 10.0 if FULL else 30.0  # seconds; a machine that tests other things, too, is slow
 LIVES = (5, 15, 30, 60, 60, 120, 240) if FULL else (6, 12)  # seconds until the next kill
@@ -55,7 +55,7 @@ CONFIG = """
 [collector]
 window = "{window}s"
 grace = "{grace}ms"
-idle = "3s"
+idle = "10s"
 max_wait = "4s"
 sample_rows = {sample}
 metric_timeout = "3s"

@@ -22,7 +22,7 @@ from zmon_collector.admin import ask
 from tests.support.standin import StandIn
 
 COUNTED = ("buffer_count", "rows_late", "rows_lost", "rows_rejected", "rows_sampled_out")
-HOLD = 6.0  # seconds after a start in which publishers come back and no window closes
+HOLD = 13.0  # seconds after a start in which publishers come back and no window closes
 BACKOFF = 60.0  # seconds between two tries of a sink that fails, at most
 
 
