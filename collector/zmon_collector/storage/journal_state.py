@@ -88,6 +88,8 @@ def load(connection: sqlite3.Connection, known: Positions | None = None) -> Jour
     damaged: DamagedRows = {table: list(lost) for table, lost in known.damaged.items()}
     OWNERS.read(_owner, damaged, connection)
     POLICIES.read(_as_tuple, damaged, connection)
+    if "label_policies" in damaged:  # without one of them, the one before would hold for its predictions
+        connection.execute("DELETE FROM label_policies")
     state = JournalState(
         known,
         windows=WINDOWS.read(_window, damaged, connection, CLOSED_FIRST),

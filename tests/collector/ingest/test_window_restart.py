@@ -364,3 +364,15 @@ def test_settings_of_predictions_go_with_them(lay: Callable[[], Table]) -> None:
     assert table.disk.execute(noted).fetchall() == []
     predictions(table, 305, 25)
     assert table.disk.execute(noted).fetchall() == [(1, steps[-1][1])]
+
+
+def test_damaged_settings_of_predictions_are_not_those_of_others(lay: Callable[[], Table]) -> None:
+    table = lay()
+    table.goes(600)
+    for number in range(3):
+        reload(table, m=ModelSection(sample_rows=number + 1))
+        predictions(table, 5 + 60 * number, 1 + 4 * number)
+    table.disk.execute("UPDATE label_policies SET policy = x'00' WHERE n = 5")
+    again = restarted(table, lay())
+    assert again.disk.execute("SELECT n FROM label_policies").fetchall() == []
+    assert again.service.telemetry.get("state_rows_damaged", "label_policies") == 1
