@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 
+from zmon_collector import garbage
 from zmon_collector.build import Parts
 from zmon_collector.dashboard.history import newest_sequence, windows_after
 from zmon_collector.dashboard.live import HISTORY
@@ -32,20 +31,8 @@ ACKS_READ = 0.5  # seconds that publishers get at the end to read acknowledgemen
 
 def restore(parts: Parts, now: Now, wake: Callable[[], None]) -> Recovery:
     """Restore all that an earlier run left but its rows; the recovery that is returned replays those."""
-    with _no_garbage_collection():
+    with garbage.put_off():  # hundreds of thousands of objects are made
         return _restore(parts, now, wake)
-
-
-@contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """Put off the collection of garbage: while hundreds of thousands of objects are made, it scans them many times."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def _restore(parts: Parts, now: Now, wake: Callable[[], None]) -> Recovery:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import signal
@@ -16,6 +15,7 @@ from typing import Any
 import click
 
 from zmon_collector import config as configuration
+from zmon_collector import garbage
 from zmon_collector.cli.options import ADDRESS, CONFIG, ENDPOINT, FAILED, FOLDER, PERIOD, PLUGINS_DIR
 from zmon_collector.service import Service
 
@@ -50,8 +50,8 @@ def collect(path: Path | None, print_config: bool, **options: Any) -> None:
     service = Service(config, read=lambda: configuration.load(path, **options))
     signals.reach(service)
     service.start()
-    gc.freeze()  # these objects stay: scanning them, even once, would stop every thread for a tenth of a second
-    service.run()
+    with garbage.settled():
+        service.run()
     code = FAILED if service.failed else 0
     if _is_held(before):
         logging.shutdown()
