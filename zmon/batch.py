@@ -142,8 +142,9 @@ class Batch:
         self.schema = schema
         self._columns = dict(columns)
         self.dictionaries = dictionaries or {}
-        if any(name in columns and name not in self.dictionaries for name in CODED):
-            raise ValueError("codes and segments need dictionaries; pass dictionaries=, or use Batch.having()")
+        for name in CODED:
+            if name in columns and name not in self.dictionaries:
+                raise ValueError("codes and segments need dictionaries; pass dictionaries=, or use Batch.having()")
         self.rows = len(next(iter(columns.values()))) if rows is None else rows
 
     @property
@@ -226,6 +227,14 @@ class Batch:
     def raw(self) -> Mapping[str, Array]:
         """Return the columns held, including derived ones that were used."""
         return self._columns
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the columns held."""
+        total = 0
+        for column in self._columns.values():
+            total += column.nbytes
+        return total
 
     def having(self, **columns: Array) -> Batch:
         """Return the same rows with these columns added or replaced."""

@@ -49,7 +49,7 @@ class MessageHandler:
 
     def _handle_data(self, received: ReceivedMessage, now: Now) -> None:
         try:
-            message = decode(received.frames)
+            message = decode(received.frames, self._ingestor.sessions.topic_of)
         except WireError as error:
             message = decode_position(received.frames)
             self._receiver.auth.check(received.user, message.topic)

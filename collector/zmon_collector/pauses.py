@@ -131,7 +131,7 @@ class Pauses:
             self._ingestor.telemetry.count("paused", by)
         # Rows that only gather are computed when more come, which do not come now.
         if self._engine.gathered > ENGINE_BYTES // 2:
-            self._engine.flush()
+            self._engine.relieve(ENGINE_BYTES // 2)
         # Windows that are closing free the journal, and an early end of others would not hasten that.
         stuck = self._journal.since is not None and self._clock - self._journal.moved >= PATIENCE
         if stuck and replayed is None and self._engine.idle and self._ingestor.late.idle:

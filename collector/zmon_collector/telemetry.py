@@ -24,13 +24,16 @@ class Telemetry:
 
     def count(self, name: str, label: str = "", by: int = 1) -> None:
         """Add to a counter, which begins at 0."""
+        key = name, label
         with self._lock:
-            if (name, label) not in self._counts:
+            count = self._counts.get(key)
+            if count is None:
                 if self._labels[name] >= LABELS:
-                    label = OTHER
+                    key = name, OTHER
                 else:
                     self._labels[name] += 1
-            self._counts[name, label] = min(self._counts[name, label] + by, MAX_COUNT)
+                count = self._counts[key]
+            self._counts[key] = min(count + by, MAX_COUNT)
 
     def may_log(self, mono: float) -> bool:
         """Return whether one more line about refused rows may be logged at this time of the monotonic clock."""

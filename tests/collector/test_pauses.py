@@ -38,7 +38,9 @@ class Parts:
         self.begun: list[int] = []
         self.early: list[str] = []
         self.flushed = 0
-        self.engine = SimpleNamespace(backlog=0, gathered=0, idle=True, checkpoint=self._checkpoint, flush=self._flush)
+        self.engine = SimpleNamespace(
+            backlog=0, gathered=0, idle=True, checkpoint=self._checkpoint, relieve=self._relieve
+        )
         self.database = SimpleNamespace(used_bytes=0, pending_bytes=0, full=False, path="state.sqlite")
         self.ingestor = SimpleNamespace(
             config=Config(limits=LimitsSection(journal_bytes=journal_bytes)),
@@ -56,7 +58,7 @@ class Parts:
         self.begun.append(window.number)
         return True
 
-    def _flush(self) -> None:
+    def _relieve(self, most: int) -> None:
         self.flushed += 1
 
     def _close_early(self, model: tuple[str, str]) -> OpenWindow:

@@ -192,7 +192,7 @@ class Table:
 
         until(enough, what="the windows to be finished")
         for closed in found:
-            self.ingestor.unreported.pop(closed.number, None)
+            self.ingestor.finish_window(closed)
         return found
 
     def later(self, seconds: float = 1.1) -> None:

@@ -41,6 +41,15 @@ _ARRAYS: Mapping[str, tuple[tuple[int, ...], str]] = {
 }
 _EXACT = {"timestamps": "<i8", "hashes": "<u8"}  # arrays of one dtype only
 
+# The names of the schema that an array has a column for each of.
+_NAMES_OF = {
+    "inputs": "numeric",
+    "codes": "categorical",
+    "segments": "segments",
+    "hashes": "hashed",
+    "lengths": "hashed",
+}
+
 
 def short_detail(detail: str) -> str:
     """Return a detail as it may be sent, stored and shown: printable, and at most MAX_DETAIL characters.
@@ -148,11 +157,9 @@ def check_columns(columns: Mapping[str, Array], schema: Schema) -> Mapping[str, 
             _check_class_labels(columns["labels"], schema)
     if ("hashes" in columns) != ("lengths" in columns):
         raise WireError("hashes_shape", "hashes and lengths come together")
-    groups = (("inputs", schema.numeric), ("codes", schema.categorical), ("segments", schema.segments))
-    for name, names in (*groups, ("hashes", schema.hashed), ("lengths", schema.hashed)):
-        column = columns.get(name)
-        if column is not None and column.shape[1] != len(names):
-            raise WireError(f"{name}_shape", f"{column.shape[1]} columns, {len(names)} in the schema")
+    for name, column in columns.items():
+        if name in _NAMES_OF and column.shape[1] != (width := len(getattr(schema, _NAMES_OF[name]))):
+            raise WireError(f"{name}_shape", f"{column.shape[1]} columns, {width} in the schema")
     _check_times(columns)
     return columns
 
@@ -175,7 +182,7 @@ def _probabilities(p: Array, schema: Schema) -> Array:
         raise WireError("probabilities_shape", f"one column for {classes} classes")
     if p.ndim == 2 and p.shape[1] != classes:
         raise WireError("probabilities_shape", f"{p.shape[1]} columns for {classes} classes")
-    low, high = p.min(), p.max()
+    low, high = np.minimum.reduce(p, None), np.maximum.reduce(p, None)  # as min() and max(), without their detour
     if low >= 0.0 and high <= 1.0:
         return p
     most = SLACK if p.dtype == np.float16 else 1.0 + ROUNDING

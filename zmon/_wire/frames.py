@@ -7,12 +7,12 @@ bodies are msgpack maps; arrays are raw little-endian buffers. The messages of t
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import blake2b
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote, unquote
 
 import msgpack
@@ -32,6 +32,8 @@ STREAM_BYTES = 16
 TALLY_REASONS = 64
 TALLY_KEYS = ("sampled_out", "rejected", "degraded", "lost")
 MAX_NUMBER = 2**53  # for row numbers and counts of rows: exact in every format in which points are written
+
+SMALL_LAYOUT = 512  # bytes of the descriptions of a batch's arrays, up to which they are remembered
 
 LABEL_COLUMNS = frozenset({"ids", "labels", "timestamps"})  # of labels that arrive after their predictions
 # The arrays that carry the dictionaries of columns of codes: bytes, whose number does not depend on the rows.
@@ -96,6 +98,9 @@ class Topic:
         return topic
 
 
+TopicOf = Callable[[bytes, bytes], Topic]  # of a stream and the topic frame of its message
+
+
 @dataclass(frozen=True, slots=True)
 class Message:
     """A decoded data message: the rows ``first … first + rows − 1`` of a stream, or a schema.
@@ -122,6 +127,15 @@ class Message:
     nbytes: int = 0
 
 
+class _Described(NamedTuple):
+    """An array of a batch as it was described; without a dtype, one that is no column."""
+
+    name: str
+    dtype: np.dtype[Any] | None
+    shape: tuple[int, ...]
+    nbytes: int
+
+
 def pack(value: Any) -> bytes:
     """Return plain data as msgpack."""
     packed: bytes = msgpack.packb(value, use_bin_type=True)
@@ -137,7 +151,7 @@ def unpack(data: bytes, reason: str, limit: int = MAX_HEADER) -> dict[str, Any]:
     except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
         # ValueError covers bad UTF-8, extra data, and limits of depth and size.
         raise WireError(reason, type(error).__name__) from error
-    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+    if not isinstance(value, dict) or not {str}.issuperset(map(type, value)):
         raise WireError(reason, "not a map with string keys")
     return value
 
@@ -215,20 +229,24 @@ def encode_schema_message(topic: bytes, stream: bytes, body: bytes) -> list[byte
     return [topic, pack({"v": MAJOR, "kind": "schema", "stream": stream, "schema": schema_hash(body)}), body]
 
 
-def decode(frames: Sequence[bytes]) -> Message:
+def decode(frames: Sequence[bytes], topic_of: TopicOf | None = None) -> Message:
     """Decode a data message; WireError with a reason for anything else.
 
-    Only codes are copied; the other columns are read-only views of the frames.
+    Only codes are copied; the other columns are read-only views of the frames. `topic_of` returns the topic of a stream
+    and its topic frame, for callers that know streams: by default the frame is decoded.
     """
     if len(frames) > MAX_ARRAYS + 2:
         raise WireError("frames", f"{len(frames)} frames")
-    message, header = _read_header(frames)
-    if message.kind == "schema":
+    header, stream, schema = _read_header(frames)
+    topic = topic_of(stream, frames[0]) if topic_of is not None else Topic.decode(frames[0])
+    nbytes = sum(map(len, frames))
+    if header["kind"] == "schema":
         if len(frames) != 3:
             raise WireError("frames", "a schema message has three frames")
-        return replace(message, body=frames[2])
-    columns, blobs = _columns(header.get("arrays"), frames[2:], message.rows)
-    if message.kind == "labels":
+        return Message(topic, "schema", stream, schema, body=frames[2], nbytes=nbytes)
+    first, rows, base = _position(header)
+    columns, blobs = _columns(header.get("arrays"), frames[2:], rows)
+    if header["kind"] == "labels":
         columns = {name: column for name, column in columns.items() if name in LABEL_COLUMNS}
         if not {"ids", "labels"} <= columns.keys():
             raise WireError("arrays", "labels without ids")
@@ -237,7 +255,9 @@ def decode(frames: Sequence[bytes]) -> Message:
         if name in columns:
             columns[name], dictionaries[name] = categories.decode(columns[name], blobs.get(name, b""))
     ts, tally = number(header, "ts", 2**63 - 1), check_tally(header.get("tally", {}))
-    return replace(message, ts=ts, columns=columns, dictionaries=dictionaries, tally=tally)
+    return Message(
+        topic, header["kind"], stream, schema, first, rows, base, ts, columns, dictionaries, tally, b"", nbytes
+    )
 
 
 def decode_position(frames: Sequence[bytes]) -> Message:
@@ -245,17 +265,18 @@ def decode_position(frames: Sequence[bytes]) -> Message:
 
     WireError if not even that can be read, or if the message has no rows.
     """
-    message, _ = _read_header(frames)
-    if message.kind == "schema":
+    header, stream, schema = _read_header(frames)
+    topic = Topic.decode(frames[0])
+    if header["kind"] == "schema":
         raise WireError("kind", "a schema has no rows")
-    return message
+    first, rows, base = _position(header)
+    return Message(topic, header["kind"], stream, schema, first, rows, base, nbytes=sum(map(len, frames)))
 
 
-def _read_header(frames: Sequence[bytes]) -> tuple[Message, dict[str, Any]]:
-    """Return a message with what its topic and header say of its sender and its rows, and the header."""
+def _read_header(frames: Sequence[bytes]) -> tuple[dict[str, Any], bytes, bytes]:
+    """Return a message's header, and the stream and the schema that it names."""
     if len(frames) < 2:
         raise WireError("frames", f"{len(frames)} frames")
-    topic = Topic.decode(frames[0])
     header = unpack(frames[1], "header")
     check_version(header)
     kind, stream, schema = header.get("kind"), header.get("stream"), header.get("schema")
@@ -263,15 +284,17 @@ def _read_header(frames: Sequence[bytes]) -> tuple[Message, dict[str, Any]]:
         raise WireError("header", "stream is not 16 bytes")
     if not isinstance(schema, bytes) or len(schema) != 8:
         raise WireError("header", "schema is not 8 bytes")
-    nbytes = sum(map(len, frames))
-    if kind == "schema":
-        return Message(topic, "schema", stream, schema, nbytes=nbytes), header
-    if kind not in ("batch", "labels"):
+    if kind not in ("batch", "labels", "schema"):  # a tuple, because the value may be unhashable
         raise WireError("kind", repr(kind)[:60])
-    first, rows, base = (number(header, key) for key in ("first", "rows", "base"))
+    return header, stream, schema
+
+
+def _position(header: Mapping[str, Any]) -> tuple[int, int, int]:
+    """Return a batch's first row, its number of rows, and the oldest row that its publisher still holds."""
+    first, rows, base = number(header, "first"), number(header, "rows"), number(header, "base")
     if not 1 <= base <= first or not 1 <= rows <= MAX_ROWS:
         raise WireError("header", f"first {first}, rows {rows}, base {base}")
-    return Message(topic, kind, stream, schema, first=first, rows=rows, base=base, nbytes=nbytes), header
+    return first, rows, base
 
 
 def _columns(described: object, buffers: Sequence[bytes], rows: int) -> tuple[dict[str, Array], dict[str, bytes]]:
@@ -279,25 +302,47 @@ def _columns(described: object, buffers: Sequence[bytes], rows: int) -> tuple[di
         raise WireError("arrays", f"{len(buffers)} buffers do not match the descriptions")
     columns: dict[str, Array] = {}
     blobs: dict[str, bytes] = {}
-    for description, buffer in zip(described, buffers, strict=True):
+    for (name, dtype, shape, nbytes), buffer in zip(_described(described, rows), buffers, strict=True):
+        if dtype is not None:
+            if nbytes != len(buffer):
+                raise WireError("length", f"{name}: {len(buffer)} bytes for shape {list(shape)} of {dtype.str}")
+            columns[name] = np.ndarray(shape, dtype, buffer)
+        elif name in BLOBS:
+            blobs[BLOBS[name]] = bytes(buffer)
+    return columns, blobs
+
+
+def _described(described: list[Any], rows: int) -> Sequence[_Described]:
+    """Check the descriptions of a batch's arrays, which are mostly those of an earlier batch."""
+    try:
+        packed = pack(described)
+    except ValueError as error:
+        raise WireError("arrays", "the descriptions are nested too deeply") from error
+    return _layout(packed, rows) if len(packed) <= SMALL_LAYOUT else _layout.__wrapped__(packed, rows)
+
+
+@lru_cache(maxsize=4096)
+def _layout(packed: bytes, rows: int) -> Sequence[_Described]:
+    found: list[_Described] = []
+    names: set[str] = set()  # of arrays that this release reads
+    for description in msgpack.unpackb(packed):
         match description:
             case [str(name), str(dtype), list(shape)]:
                 pass
             case _:
                 raise WireError("arrays", "a description is not [name, dtype, shape]")
-        if name in columns or BLOBS.get(name) in blobs:
+        if name in names:
             raise WireError("arrays", f"{name} twice")
-        if name in BLOBS:
-            blobs[BLOBS[name]] = bytes(buffer)
         itemsize = check_array(name, dtype, shape, rows)
         if itemsize is None:
-            continue
-        if prod(shape) * itemsize != len(buffer):
-            raise WireError("length", f"{name}: {len(buffer)} bytes for shape {shape} of {dtype}")
-        columns[name] = np.frombuffer(buffer, dtype=dtype).reshape(shape)
-    if not columns:
+            found.append(_Described(name, None, (), 0))
+        else:
+            found.append(_Described(name, np.dtype(dtype), tuple(shape), prod(shape) * itemsize))
+        if itemsize is not None or name in BLOBS:
+            names.add(name)
+    if names <= BLOBS.keys():
         raise WireError("arrays", "no array that this release reads")
-    return columns, blobs
+    return found
 
 
 def check_tally(tally: object) -> dict[str, Any]:
@@ -308,6 +353,8 @@ def check_tally(tally: object) -> dict[str, Any]:
     """
     if not isinstance(tally, dict):
         raise WireError("tally", "not a map")
+    if not tally:
+        return {}
     counts = [tally[key] for key in ("sampled_out", "lost") if key in tally]
     for key in ("rejected", "degraded"):
         counts += reasons(tally, key, "tally").values()

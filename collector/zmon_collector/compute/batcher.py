@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -46,11 +46,11 @@ class MicroBatcher:
                 agent.row_bytes = row_bytes(batch.take(slice(0, 1)).aligned(state.window.schema))
             agent.rows += batch.rows
         agent.added += batch.rows
-        key = (id(batch.schema), batch.columns)
+        key = (id(batch.schema), frozenset(batch.raw()))
         micro_batch = agent.micro_batches.get(key)
         if micro_batch is None:
             micro_batch = agent.micro_batches[key] = MicroBatch()
-        nbytes = sum(column.nbytes for column in batch.raw().values())
+        nbytes = batch.nbytes
         micro_batch.parts.append(rows)
         micro_batch.rows += batch.rows
         micro_batch.nbytes += nbytes
@@ -58,26 +58,36 @@ class MicroBatcher:
         if micro_batch.rows >= MICRO_ROWS or micro_batch.nbytes >= MICRO_BYTES:
             agent.full.append(agent.micro_batches.pop(key))
             if not held:
-                self.submit_full(state)
+                self._submit_full(state, agent)
 
     def _add_agent(self, state: WindowState, name: str) -> AgentPartial:
         agent = state.agents[name] = AgentPartial()
         self._budget.enlist()
         return agent
 
-    def flush(self, state: WindowState) -> None:
-        """Start steps for all rows that have gathered, however few."""
+    def flush(self, state: WindowState, pause: Callable[[], bool] = lambda: False) -> bool:
+        """Start steps for all rows that have gathered, however few; return whether no `pause` has come before the end.
+
+        To go on after a pause, call it again.
+        """
         for agent in state.agents.values():
-            while agent.micro_batches:
-                agent.full.append(agent.micro_batches.popitem()[1])
-        self.submit_full(state)
+            if agent.micro_batches or agent.full:
+                while agent.micro_batches:
+                    agent.full.append(agent.micro_batches.popitem()[1])
+                self._submit_full(state, agent)
+                if pause():
+                    return False
+        return True
 
     def submit_full(self, state: WindowState) -> None:
         """Start steps for the micro-batches that are full."""
         for agent in state.agents.values():
-            full, agent.full = agent.full, []
-            for micro_batch in full:
-                self._submit(state, agent, micro_batch)
+            self._submit_full(state, agent)
+
+    def _submit_full(self, state: WindowState, agent: AgentPartial) -> None:
+        full, agent.full = agent.full, []
+        for micro_batch in full:
+            self._submit(state, agent, micro_batch)
 
     def _submit(self, state: WindowState, agent: AgentPartial, micro_batch: MicroBatch) -> None:
         self.nbytes -= micro_batch.nbytes

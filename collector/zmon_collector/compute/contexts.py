@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from zmon.contract import Context, RowCounts, Window
 from zmon_collector.compute.executors import MetricExecutor
@@ -28,10 +29,7 @@ class ContextFactory:
     def for_rows(self, state: WindowState, agent: str, executor: MetricExecutor) -> dict[str, Context]:
         """Make the contexts in which an agent's rows are accumulated, by metric."""
         bare, options = self.bare(state, agent), state.contract.policy.options
-        return {
-            registered.metric.name: replace(bare, options=options.get(registered.metric.name, {}))
-            for registered in executor.metric_states
-        }
+        return {name: _with_options(bare, options.get(name, {})) for name in executor.names}
 
     def for_closing(self, state: WindowState, agents: Iterable[str], executor: MetricExecutor) -> MetricContexts:
         """Make the contexts in which metrics finish, by metric and agent, None for the rollup.
@@ -41,11 +39,16 @@ class ContextFactory:
         policy = state.contract.policy
         bare = {agent: replace(self.bare(state, agent), rows=_rows(state.window, agent)) for agent in [*agents, None]}
         contexts = {}
-        for registered in executor.metric_states:
-            name = registered.metric.name
+        for name in executor.names:
             options = policy.options.get(name, {})
-            contexts[name] = {agent: replace(ctx, options=options) for agent, ctx in bare.items()}
+            contexts[name] = {agent: _with_options(ctx, options) for agent, ctx in bare.items()}
         return contexts
+
+
+def _with_options(bare: Context, options: Mapping[str, Any]) -> Context:
+    """Return a context for one metric. There is one for each agent and metric: `replace` takes eight times as long."""
+    source = bare.model, bare.version, bare.agent_id, bare.schema, bare.window
+    return Context(*source, options, bare.reference, bare.memory, bare.rows)
 
 
 def _rows(window: OpenWindow, agent: str | None) -> RowCounts:

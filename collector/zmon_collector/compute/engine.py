@@ -8,9 +8,10 @@ Everything here runs on the collector's thread. The executors do the work, and `
 
 from __future__ import annotations
 
+from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Container, Iterator
 
-from zmon_collector.compute.accumulate import AgentRows
+from zmon_collector.compute.accumulate import AgentRows, pause_after
 from zmon_collector.compute.batcher import QUEUE_BYTES, MicroBatcher
 from zmon_collector.compute.checkpoint_codec import Checkpoint
 from zmon_collector.compute.checkpointer import Checkpointer, Done
@@ -29,6 +30,8 @@ from zmon_collector.config import Config
 from zmon_collector.config.policy import PolicyStore
 from zmon_collector.plugins import Registry
 from zmon_collector.windows.window import ModelKey, OpenWindow
+
+HANDOVER = 0.01  # seconds of a turn in which rows are handed to the executors: acknowledgements wait meanwhile
 
 
 class Engine:
@@ -64,7 +67,9 @@ class Engine:
         self.references = References(policies, self.memory)
         self.contracts = ContractBook(policies, self.references, registry)
         self._policies = policies
-        self._windows: dict[WindowKey, WindowState] = {}
+        self._wake = wake
+        self._windows: OrderedDict[WindowKey, WindowState] = OrderedDict()
+        self._closing: deque[WindowState] = deque()  # whose last rows are handed to the executors
         self._scheduler = Scheduler(config.collector, registry, wake)
         self._budget = SampleBudget(config.limits.sample_bytes)
         self._contexts = ContextFactory(self.memory)
@@ -92,7 +97,7 @@ class Engine:
     @property
     def idle(self) -> bool:
         """Whether no window is closing and no step is under way."""
-        return self._finalizer.idle and self._scheduler.idle
+        return not self._closing and self._finalizer.idle and self._scheduler.idle
 
     @property
     def ended_steps(self) -> int:
@@ -122,7 +127,23 @@ class Engine:
     def _bound(self) -> None:
         """Flush when too many rows gather. Rows of a held window go on gathering until it is open again."""
         if self._batcher.nbytes > QUEUE_BYTES:
-            self.flush()
+            self.relieve(QUEUE_BYTES)
+
+    def relieve(self, most: int) -> None:
+        """Compute on rows that have gathered until no more than `most` bytes do: a slice of them, windows in turn.
+
+        All at once, rows of a hundred thousand agents would take ten seconds to hand over.
+        """
+        pause = pause_after(HANDOVER)
+        for _ in range(len(self._windows)):
+            if self._batcher.nbytes <= most:
+                return
+            key = next(iter(self._windows))
+            self._windows.move_to_end(key)
+            if self._windows[key].phase is Phase.OPEN:
+                self._batcher.flush(self._windows[key])
+            if pause():
+                return
 
     def flush(self) -> None:
         """Compute on all rows that have gathered, however few."""
@@ -162,6 +183,7 @@ class Engine:
     def advance(self) -> list[ClosedWindow]:
         """Collect what the executors have done; return the windows that are done by it, in order for each model."""
         self._scheduler.collect(self._windows.values())
+        self._hand_over()
         self._checkpointer.advance()
         self._bound()  # rows of a window that was held may be above it, and no further ones may come
         closed = self._finalizer.advance()
@@ -173,8 +195,17 @@ class Engine:
         """Finish a window, which takes no more rows, after the earlier ones of its model."""
         state = self._state(model, window)
         state.enter(Phase.CLOSING)
-        self._batcher.flush(state)
-        self._finalizer.enqueue(state)
+        self._closing.append(state)
+
+    def _hand_over(self) -> None:
+        """Start the last steps of windows that are closing, for a slice of time, and then let them finish."""
+        pause = pause_after(HANDOVER)
+        while self._closing and self._batcher.flush(self._closing[0], pause):
+            self._finalizer.enqueue(self._closing.popleft())
+            if pause():
+                break
+        if self._closing:
+            self._wake()
 
     def preview(self, models: Container[str], show: Show) -> None:
         """Show soon what open windows of these models hold so far; see preview.py."""

@@ -65,17 +65,20 @@ class WindowFinalizer:
     def enqueue(self, state: WindowState) -> None:
         """Finish a closing window after the earlier ones of its model."""
         self._queues.setdefault(state.model, deque()).append(state)
+        self._scheduler.rested[state.model] = None
 
     def advance(self) -> list[ClosedWindow]:
         """Take the next step for every window whose last one has ended; return those that are done by it."""
         closed: list[ClosedWindow] = []
-        for model, queue in list(self._queues.items()):
+        rested, self._scheduler.rested = self._scheduler.rested, {}
+        for model in rested:
+            queue = self._queues.get(model)
             while queue and not queue[0].outstanding.total():
                 if queue[0].phase is Phase.CLOSING:
                     self._merge_samples(queue[0])
                 else:
                     closed.append(self._report(queue.popleft()))
-            if not queue:
+            if queue is not None and not queue:
                 del self._queues[model]
         return closed
 
@@ -104,12 +107,11 @@ class WindowFinalizer:
     def _leave_out_parts(self, state: WindowState) -> None:
         """Leave out metrics that saw only a part of the window's rows, because they were not there for the others."""
         for executor in self._scheduler.executors.values():
-            for registered in executor.metric_states:
-                name = registered.metric.name
-                if name not in state.failed and name not in state.absent and not state.covers(executor.name, name):
-                    state.absent.add(name)
-                    log.info("metric %r saw a part of a window of model %r only, and is left out of it",
-                             name, state.model[0])  # fmt: skip
+            expected = [name for name in executor.names if name not in state.failed and name not in state.absent]
+            for name in state.uncovered(executor.name, expected):
+                state.absent.add(name)
+                log.info("metric %r saw a part of a window of model %r only, and is left out of it",
+                         name, state.model[0])  # fmt: skip
 
     def _finish(self, state: WindowState, executor: MetricExecutor, samples: AgentSamples) -> Step:
         names = sorted(state.window.tallies)

@@ -30,7 +30,7 @@ def preview(state: WindowState, parts: WindowParts, sizes: Mapping[str, int], sh
     unmerged = {name: list(agent.samples) for name, agent in state.agents.items()}
     window = Window(state.window.start, state.window.end)
     rows = {name: tally.frozen() for name, tally in state.window.tallies.items()}
-    whole = {name for name in parts.contexts if state.covers("", name)}
+    whole = parts.contexts.keys() - state.uncovered("", parts.contexts)
     samples: AgentSamples = {}
     results = MetricResults()
 

@@ -31,6 +31,7 @@ class Scheduler:
         self.metrics = registry.metrics
         self._timeout = config.metric_timeout
         self._wake = wake
+        self.rested: dict[ModelKey, None] = {}  # models of which some window has no step under way any more
         self._ended: deque[tuple[MetricExecutor, Step]] = deque()
         self.executors = {
             name: MetricExecutor(name, metric_states, 1 if name else config.workers, self._enqueue)
@@ -81,6 +82,8 @@ class Scheduler:
                     self.metrics[name].seconds += seconds
             if step.done(outcome, progress):
                 self.start(executor, step)
+            if not step.window.outstanding.total():
+                self.rested[step.window.model] = None
         for executor in self.executors.values():
             for state in executor.abandon_overdue(self._timeout):
                 for window in windows:

@@ -110,12 +110,17 @@ class WindowState:
             if name != ROW_COUNTS:
                 self.fail(name, error)
 
-    def covers(self, executor: str, metric: str) -> bool:
-        """Return whether a metric has seen all rows of the window that are in any step; there must be none under way.
+    def uncovered(self, executor: str, metrics: Iterable[str]) -> set[str]:
+        """Return the metrics that have not seen all rows of the window that are in any step; there must be none under
+        way.
 
-        The values of one that has not are left out: it was disabled, stuck or not installed for a part of the window.
+        Their values are left out: they were disabled, stuck or not installed for a part of the window.
         """
-        return metric == ROW_COUNTS or all(
-            sum(part.covered.get(metric, 0) for part in agent.partials.get(executor, ())) == agent.covered
-            for agent in self.agents.values()
-        )
+        wanted, found = set(metrics) - {ROW_COUNTS}, set()
+        for agent in self.agents.values():
+            seen: Counter[str] = Counter()
+            for part in agent.partials.get(executor, ()):
+                seen.update(part.covered)
+            covered = agent.covered
+            found |= {metric for metric in wanted if seen[metric] != covered}
+        return found

@@ -69,7 +69,7 @@ class SeriesSelection:
 
 def matches(globs: Sequence[str], name: str) -> bool:
     """Return whether one of the globs fits; a name that holds ``[`` fits itself."""
-    return name in globs or any(fnmatchcase(name, glob) for glob in globs)
+    return name in globs or "*" in globs or any(fnmatchcase(name, glob) for glob in globs)
 
 
 def _fits(pattern: str, what: str, stat: str) -> bool:

@@ -15,6 +15,9 @@ OTHER = "other"
 DETAILS = 256  # of one model
 OF_ONE_AGENT = 64  # of these
 
+Counts = Mapping[str, tuple[int, str]]  # rows and the newest detail, by reason
+NOTHING: Counts = {}
+
 
 class Answers:
     """Rows of one stream that the collector refused or degraded: by reason, with the newest detail; cumulative.
@@ -37,6 +40,10 @@ class Answers:
         if reason not in counts and len(counts) >= REASONS:
             reason = OTHER
         counts[reason] = min(counts.get(reason, (0, ""))[0] + rows, MAX_NUMBER), short_detail(detail)
+
+    def copied(self) -> tuple[Counts, Counts]:
+        """Return what was refused and what was degraded, as it is now."""
+        return (dict(self.refused), dict(self.degraded)) if self.refused or self.degraded else (NOTHING, NOTHING)
 
     def plain(self) -> dict[str, Any]:
         """Return the counts as plain data, for the journal; empty if there are none."""

@@ -13,7 +13,7 @@ from itertools import count
 from secrets import token_bytes
 
 from zmon._wire.control import Greeting
-from zmon._wire.frames import Message, Topic, encode_schema, pack
+from zmon._wire.frames import Message, Topic
 from zmon.batch import Batch
 from zmon.errors import WireError
 from zmon_collector.compute.accumulate import AgentRows
@@ -25,6 +25,7 @@ from zmon_collector.config.series_selection import matches
 from zmon_collector.ingest.answers import Detail
 from zmon_collector.ingest.arrival import Arrival, BatchArrival
 from zmon_collector.ingest.late_labels import LateLabels
+from zmon_collector.ingest.model_journal import ModelJournal
 from zmon_collector.ingest.model_state import ModelState
 from zmon_collector.ingest.row_placement import RowPlacement, UnreportedWindow
 from zmon_collector.ingest.schedule import Schedule
@@ -32,7 +33,6 @@ from zmon_collector.ingest.schema_cache import SchemaCache
 from zmon_collector.ingest.sessions import PendingAck, Session, SessionRegistry
 from zmon_collector.ingest.stream_position import StreamPosition, first_contact
 from zmon_collector.storage.journal import Turn
-from zmon_collector.storage.journal_tables import WindowRow
 from zmon_collector.storage.label_join import Joined
 from zmon_collector.telemetry import Telemetry
 from zmon_collector.windows.manager import WindowManager
@@ -72,8 +72,10 @@ class Ingestor:
         self.telemetry = telemetry
         self.engine = engine
         self.late = LateLabels(self.models, engine.close, journal=journal)
+        self._model_journal = ModelJournal(engine, self.unreported, journal=journal)
         self._placement = RowPlacement(engine, self.late, self.unreported, journal=journal)
         self._changed: dict[ModelKey, None] = {}  # models to be journaled with this turn
+        self._unplanned: dict[ModelKey, None] = {}  # of these, models that may have to be looked at sooner
         self._schedule = Schedule()  # by the wall time at which windows of a model may close
         self._journal = journal
         self._schemas = SchemaCache(telemetry)
@@ -203,7 +205,7 @@ class Ingestor:
                 raise WireError("models", f"more than limits.models = {self.config.limits.models}")
             model = self.add_model(key)
         model.touch(now)
-        self._changed[key] = None
+        self._note_change(key)
         agent = model.windows.admit(topic.agent_id)
         if agent is OTHER:
             self.telemetry.count("agents_over_limit")
@@ -221,18 +223,23 @@ class Ingestor:
 
     def add_model(self, key: ModelKey) -> ModelState:
         """Create the state of a model."""
-        self._changed[key] = None
-        changed = partial(self._changed.setdefault, key)
+        self._note_change(key)
+        changed = partial(self._note_change, key)
         self.models[key] = ModelState(key, WindowManager(self.policies.of(key[0]).rules, self.numbers, changed))
         return self.models[key]
+
+    def _note_change(self, key: ModelKey) -> None:
+        self._changed[key] = self._unplanned[key] = None
 
     # --- positions and tallies ----------------------------------------------------------------------------------------
 
     def _accept(self, arrival: Arrival, message: Message) -> int:
         """Move the stream's position over a message; return how many of its rows are settled already."""
         skip, lost = arrival.session.position.accept(message)
-        arrival.count("lost", lost)
-        self._count_tally(arrival, message.tally)
+        if lost:
+            arrival.count("lost", lost)
+        if message.tally:
+            self._count_tally(arrival, message.tally)
         self.telemetry.count("messages")
         if skip < message.rows or lost:
             self.sessions.mark_changed(arrival.session)
@@ -283,9 +290,11 @@ class Ingestor:
 
     def _plan_looks(self) -> None:
         """Note when windows of the models that have changed may close."""
-        for key in self._changed:
-            if key in self.models:
-                self._schedule.note(key, self.models[key].windows.next_look)
+        for key in self._unplanned:
+            model = self.models.get(key)
+            if model is not None:
+                self._schedule.note(key, model.windows.next_look)
+        self._unplanned.clear()
 
     def close_early(self, key: ModelKey) -> OpenWindow | None:
         """Have the oldest open window of a model closed with the next turn, though it is not due; return it."""
@@ -306,6 +315,7 @@ class Ingestor:
     def finish_window(self, closed: ClosedWindow) -> dict[str, Mapping[str, str]]:
         """Drop a window whose report is about to be written; return its agents' tags."""
         unreported = self.unreported.pop(closed.number, None)
+        self._model_journal.release(closed.number)
         model = self.models.get(closed.model)
         # Of an agent that has counts and no rows in the window: the tags of its newest rows.
         tags = {**(model.tags if model else {}), **(unreported.window.tags if unreported else {})}
@@ -348,9 +358,8 @@ class Ingestor:
         self._plan_looks()
         for key in self._changed:
             if key in self.models:
-                self._journal_model(turn, self.models[key], now)
+                self._model_journal.add(turn, self.models[key], now)
         self._changed.clear()
-        self._journal_contracts(turn)
         acks = self.sessions.drain_acks()
         turn.streams, turn.forgotten_streams = self.sessions.drain_changes(now)
         if not self._journal:
@@ -363,54 +372,3 @@ class Ingestor:
                 forgotten_models=turn.forgotten_models,
             )
         return turn, acks, joining
-
-    def _journal_model(self, turn: Turn, model: ModelState, now: Now) -> None:
-        changes, windows = model.windows.drain_changes(), model.windows
-        contracts = {window.number: self.engine.open(model.key, window) for window in changes.opened}
-        turn.spans += [(*model.key, *span) for span in changes.spans]
-        if changes.periods:
-            turn.periods.append((*model.key, pack(windows.periods.plain())))
-        if model.unnoted is not None:
-            turn.heard.append((*model.key, model.unnoted))
-            model.unnoted = None
-        if not self._journal:
-            return
-        for window in changes.opened:
-            unreported = self.unreported.setdefault(window.number, UnreportedWindow(model.key, window))
-            unreported.contract = contracts[window.number]
-            body = b"" if window.undecided else encode_schema(window.schema)
-            row = WindowRow(window.number, *model.key, window.start, window.end, body)
-            policy, reference = unreported.contract.digests
-            turn.windows.append(row._replace(policy=policy, reference=reference))
-            changes.counts |= {(window.number, agent) for agent in window.tallies}
-        for number, agent in changes.counts:
-            turn.counts.append((number, *model.key, agent, self._packed(windows, number, agent)))
-        known = filter(windows.knows, changes.agents)
-        turn.agents += [(*model.key, agent, windows.newest(agent), windows.heard(agent, now)) for agent in known]
-        tags = [(number, agent, self._tags(number, agent)) for number, agent in changes.tags]
-        tags += [(NO_WINDOW, agent, model.tags[agent]) for agent in model.changed_tags]
-        turn.tags += [(number, *model.key, agent, pack(dict(given))) for number, agent, given in tags if given]
-        model.changed_tags.clear()
-
-    def _journal_contracts(self, turn: Turn) -> None:
-        """Journal the contracts of the turn's windows but for the parts that are there: those of other windows."""
-        opened = {row.number for row in turn.windows}
-        if not opened:
-            return
-        others = (unreported for number, unreported in self.unreported.items() if number not in opened)
-        known = {digest for unreported in others for digest in unreported.contract.digests}
-        for number in opened:
-            for digest, pack_part in self.unreported[number].contract.parts():
-                if digest not in known:
-                    known.add(digest)
-                    turn.contracts.append((digest, pack_part()))
-
-    def _tags(self, number: int, agent: str) -> Mapping[str, str]:
-        unreported = self.unreported.get(number)
-        return unreported.window.tags.get(agent, {}) if unreported else {}
-
-    def _packed(self, windows: WindowManager, number: int, agent: str) -> bytes | None:
-        unreported = self.unreported.get(number)  # None: finished since, and its counts are in its report
-        tallies = windows.unplaced if number == NO_WINDOW else unreported.window.tallies if unreported else {}
-        tally = tallies.get(agent)
-        return None if tally is None else pack(tally.plain())

@@ -69,8 +69,8 @@ class RowPlacement:
         fresh = message.rows - skip
         telemetry.count("rows", by=fresh)
         try:
-            batch = validation.check_batch(message, arrival.schema)
             times, skewed = validation.resolve_times(message, arrival.now.wall, max_skew)
+            batch = validation.check_batch(message, arrival.schema, times)
             starts = windows.periods.starts(times)
             validation.check_span(starts, windows.rules.open_windows)
         except WireError as error:
@@ -80,7 +80,7 @@ class RowPlacement:
             telemetry.count("skewed", by=skewed)
         settled = 0
         try:
-            for part in validation.split_rows(batch, message.first, skip, times, starts):
+            for part in validation.split_rows(batch, message.first, skip, starts):
                 self._settle_part(turn, arrival, part)
                 settled += part.batch.rows
         except Exception:  # the position has moved, so nobody sends these rows again
@@ -138,6 +138,6 @@ class RowPlacement:
             unreported.schemas.add(name)
             turn.schemas.append((window.number, name, fit.body or arrival.body))
         turn.chunks.setdefault(window.number, []).append(record)
-        nbytes = sum(column.nbytes for column in columns.values())
+        nbytes = part.batch.nbytes
         turn.nbytes += nbytes
         unreported.nbytes += nbytes

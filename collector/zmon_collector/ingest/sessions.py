@@ -51,15 +51,15 @@ class Session:
     left: bool = False  # said goodbye, and its missing rows are counted
     answers: Answers = field(default_factory=Answers)
     noted: float = float("-inf")  # monotonic time of the last note of a sign of life
+    frame: bytes = field(init=False)  # the topic as it is sent
+    seed: int = field(init=False)  # of the keys by which the stream's rows are sampled
 
-    @property
-    def seed(self) -> int:
-        """Seed of the keys by which the stream's rows are sampled."""
-        return stream_seed(self.key)
+    def __post_init__(self) -> None:
+        self.frame, self.seed = self.topic.encode(), stream_seed(self.key)
 
     def check_sender(self, topic: Topic, user: str) -> None:
         """Raise WireError if a message's topic or sender differs from the stream's earlier ones."""
-        if self.topic != topic:
+        if self.topic is not topic and self.topic != topic:
             raise WireError("topic_changed", "the topic of a stream changed")
         if self.user is None:
             self.user = user
@@ -138,6 +138,11 @@ class SessionRegistry:
     def get(self, key: bytes) -> Session | None:
         """Return the session of a stream, if there is one."""
         return self._sessions.get(key)
+
+    def topic_of(self, key: bytes, frame: bytes) -> Topic:
+        """Return the topic of a frame, decoded once for each stream; WireError if it is malformed."""
+        session = self._sessions.get(key)
+        return session.topic if session is not None and session.frame == frame else Topic.decode(frame)
 
     def register(self, key: bytes, topic: Topic, position: StreamPosition, limit: int, now: Now) -> Session:
         """Create a session, or take up the one that was put aside, whose own position holds.
@@ -261,7 +266,7 @@ class SessionRegistry:
             + [
                 PendingAck(
                     *(session.peer, key, session.position.row, need),
-                    *(dict(session.answers.refused), dict(session.answers.degraded)),
+                    *session.answers.copied(),
                     session.position.tally,
                 )
                 for key, need in acks.items()
@@ -287,7 +292,7 @@ class SessionRegistry:
         position, answers = session.position, session.answers.plain()
         tally = pack({**position.tally, "answers": answers} if answers else position.tally)
         heard = now.wall - (now.mono - session.last_seen)
-        return StreamRow(key, session.topic.encode(), position.row, position.issued, tally, state, heard)
+        return StreamRow(key, session.frame, position.row, position.issued, tally, state, heard)
 
     def restore(self, row: StreamRow, silence: float, now: Now) -> Session:
         """Restore a session from the journal, `silence` seconds after its last sign of life.

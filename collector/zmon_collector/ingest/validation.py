@@ -23,12 +23,20 @@ class WindowSlice(NamedTuple):
     newest: float
 
 
-def check_batch(message: Message, schema: Schema) -> Batch:
-    """Return the message's columns as a batch; WireError with the reason if they do not fit the schema."""
-    columns = checks.check_columns(message.columns, schema)
+def check_batch(message: Message, schema: Schema, times: int | Array | None = None) -> Batch:
+    """Return the message's columns as a batch, with the rows' times if given: in ns, one for all or one each.
+
+    WireError with the reason if the columns do not fit the schema.
+    """
+    columns = {**checks.check_columns(message.columns, schema)}
     p = columns.get("probabilities")
     if p is not None and p.ndim == 1:
-        columns = {**columns, "probabilities": np.column_stack([1.0 - p, p])}
+        columns["probabilities"] = np.column_stack([1.0 - p, p])
+    if isinstance(times, int):
+        columns["timestamps"] = column = np.empty(message.rows, dtype=np.int64)
+        column.fill(times)
+    elif times is not None:
+        columns["timestamps"] = times
     return Batch(schema, columns, message.rows, message.dictionaries)
 
 
@@ -57,24 +65,22 @@ def check_span(starts: int | Array, most: int) -> None:
             raise WireError("timestamp_span", f"rows of {distinct} windows in one batch, at most {most}")
 
 
-def split_rows(batch: Batch, first: int, skip: int, times: int | Array, starts: int | Array) -> Iterator[WindowSlice]:
+def split_rows(batch: Batch, first: int, skip: int, starts: int | Array) -> Iterator[WindowSlice]:
     """Yield the rows from `skip` on by window, oldest window first.
 
     `first` is the stream number of the batch's first row; every row keeps its number. `starts` are the starts of the
-    rows' windows.
+    rows' windows, a number if all have the same time.
     """
     if skip:
         batch = batch.take(slice(skip, None))
         first += skip
-        times = times if isinstance(times, int) else times[skip:]
-        starts = starts if isinstance(starts, int) else starts[skip:]
-    if isinstance(times, int) or isinstance(starts, int):
-        yield WindowSlice(int(starts), batch.having(timestamps=np.full(batch.rows, times)), first, int(times) / NANO)
+    if isinstance(starts, int):
+        yield WindowSlice(starts, batch, first, int(batch.timestamps[0]) / NANO)
         return
-    batch = batch.having(timestamps=times)
+    starts = starts[skip:]
     low, high = int(starts.min()), int(starts.max())
     if low == high:
-        yield WindowSlice(low, batch, first, int(times.max()) / NANO)
+        yield WindowSlice(low, batch, first, int(batch.timestamps.max()) / NANO)
         return
     for start in np.unique(starts).tolist():
         rows = np.flatnonzero(starts == start)

@@ -38,19 +38,21 @@ def encode(records: Sequence[ChunkRecord]) -> bytes:
     """Return the records as bytes."""
     described: list[Any] = []
     buffers: list[Any] = []
-    for record in records:
-        columns = dict(record.columns)
-        if not isinstance(record.numbers, int):
-            columns["\0numbers"] = record.numbers
-        first = record.numbers if isinstance(record.numbers, int) else None
+    for agent, stream, schema, numbers, rows, columns, dictionaries in records:
+        first: int | None = None
+        if isinstance(numbers, int):
+            first = numbers
+        else:
+            columns = {**columns, "\0numbers": numbers}
         shapes = []
         for name, column in columns.items():
             native = np.ascontiguousarray(column)
-            shapes.append([name, native.dtype.str, list(native.shape)])
-            buffers.append(native.reshape(-1).view(np.uint8) if native.size else b"")
-            buffers.append(bytes(-native.nbytes % 8))
-        names = {name: [list(names) for names in columns] for name, columns in record.dictionaries.items()}
-        described.append([record.agent, record.stream, record.schema, first, record.rows, shapes, names])
+            shapes.append((name, native.dtype.str, native.shape))
+            if native.nbytes:
+                buffers.append(native)
+                if native.nbytes % 8:
+                    buffers.append(bytes(-native.nbytes % 8))
+        described.append((agent, stream, schema, first, rows, shapes, dictionaries))
     header: bytes = msgpack.packb(described, use_bin_type=True)
     header += bytes(-len(header) % 8)
     return b"".join([MAGIC, bytes([VERSION, 0]), len(header).to_bytes(4, "little"), header, *buffers])

@@ -77,17 +77,19 @@ def write(turn: Turn, connection: sqlite3.Connection) -> label_join.Joined:
         many(f"DELETE FROM {table} WHERE model = ? AND version = ? AND agent = ?", turn.forgotten_agents)
     WINDOWS.write_new(turn.windows, connection)  # before the join, which reads their policies
     joined = label_join.join(turn.join_work, connection) if turn.join_work else label_join.Joined()
-    for window, records in (*turn.chunks.items(), *joined.records.items()):
-        chunk = (window, turn.number, *seal(chunk_codec.encode(records)))
-        connection.execute("INSERT INTO chunks (window, turn, crc, data) VALUES (?, ?, ?, ?)", chunk)
+    chunks = (
+        (window, turn.number, *seal(chunk_codec.encode(records)))
+        for window, records in (*turn.chunks.items(), *joined.records.items())
+    )
+    many("INSERT INTO chunks (window, turn, crc, data) VALUES (?, ?, ?, ?)", chunks)
     SCHEMAS.write_new(turn.schemas, connection)
     STREAMS.write(turn.streams, connection)
     many("DELETE FROM streams WHERE id = ?", [(stream,) for stream in turn.forgotten_streams])
     many("UPDATE windows SET schema = ? WHERE number = ?", [(row.schema, row.number) for row in turn.windows])
-    many(
-        "UPDATE windows SET closing = 1 + (SELECT max(closing) FROM windows) WHERE number = ?",
-        [(number,) for number in turn.closing],
-    )
+    if turn.closing:
+        (last,) = connection.execute("SELECT max(closing) FROM windows").fetchone()
+        places = enumerate(turn.closing, 1 + (last or 0))
+        many("UPDATE windows SET closing = ? WHERE number = ?", places)
     WINDOWS.seal("number", {*(row.number for row in turn.windows), *turn.closing}, connection)
     for number in turn.unreported:
         forget_window(number, connection)

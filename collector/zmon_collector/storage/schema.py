@@ -48,6 +48,7 @@ CREATE TABLE periods (            -- the lengths of a model's windows, and since
 ) WITHOUT ROWID;
 ALTER TABLE windows ADD COLUMN policy BLOB;     -- digests of what holds for the window; NULL: not noted
 ALTER TABLE windows ADD COLUMN reference BLOB;  -- empty: none
+CREATE INDEX windows_by_closing ON windows (closing);
 CREATE TABLE contracts (digest BLOB PRIMARY KEY, data BLOB, crc INTEGER);  -- policies and profiles
 CREATE TABLE label_policies (     -- the policies of windows, from prediction n of an owner on: digests of contracts
     owner INTEGER, n INTEGER, policy BLOB, crc INTEGER, PRIMARY KEY (owner, n)

@@ -131,13 +131,15 @@ class WindowManager:
         """Return whether the agent is known and has not been forgotten."""
         return agent in self._agents
 
+    def clock(self, agent: str, now: Now) -> tuple[float, float] | None:
+        """Return the time of the agent's newest row, and when it last sent rows or connected, in epoch seconds of the
+        collector's clock; None if it has been forgotten."""
+        clock = self._agents.get(agent)
+        return None if clock is None else (clock.newest, now.wall - (now.mono - clock.rows_at))
+
     def newest(self, agent: str) -> float:
         """Return the time of the agent's newest row, in epoch seconds."""
         return self._agents[agent].newest
-
-    def heard(self, agent: str, now: Now) -> float:
-        """Return when the agent last sent rows, or connected, in epoch seconds of the collector's clock."""
-        return now.wall - (now.mono - self._agents[agent].rows_at)
 
     @property
     def idle(self) -> bool:

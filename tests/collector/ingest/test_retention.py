@@ -280,7 +280,7 @@ def test_windows_wait_for_the_agents_they_waited_for_before_a_restart() -> None:
     scene.live_on(300.0, 10.0)
     scene.begin()
     windows = scene.ingestor.models["m", "v"].windows
-    assert [scene.at - windows.heard(agent, scene.now) for agent in ("there", "dead")] == [0.0, 600.0]
+    assert [scene.at - windows.clock(agent, scene.now)[1] for agent in ("there", "dead")] == [0.0, 600.0]
 
 
 def test_an_agent_is_kept_until_its_window_is_reported() -> None:

@@ -70,9 +70,9 @@ def test_a_split_keeps_every_row_with_its_number(seconds: list[int], skip: int, 
     skip = min(skip, len(seconds) - 1)
     times = np.array(seconds, dtype=np.int64) * NANO
     x = np.arange(len(seconds), dtype=np.float64)
-    batch = Batch(BINARY, {"inputs": x[:, np.newaxis]})
+    batch = Batch(BINARY, {"inputs": x[:, np.newaxis], "timestamps": times})
     seen: dict[int, int] = {}
-    for part in split_rows(batch, 11, skip, times, Periods(period).starts(times)):
+    for part in split_rows(batch, 11, skip, Periods(period).starts(times)):
         numbers = part.numbers
         if isinstance(numbers, int):
             numbers = np.arange(numbers, numbers + part.batch.rows, dtype=np.uint64)
@@ -86,6 +86,7 @@ def test_a_split_keeps_every_row_with_its_number(seconds: list[int], skip: int, 
 
 
 def test_one_time_for_all_rows() -> None:
-    (part,) = split_rows(Batch(BINARY, {"probabilities": P}), 1, 0, 125 * NANO, Periods(60).starts(125 * NANO))
+    batch = check_batch(message(probabilities=P), BINARY, 125 * NANO)
+    (part,) = split_rows(batch, 1, 0, Periods(60).starts(125 * NANO))
     assert (part.start, part.numbers, part.newest) == (120, 1, 125.0)
     assert part.batch.timestamps.tolist() == [125 * NANO] * 2
