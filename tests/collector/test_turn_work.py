@@ -55,7 +55,6 @@ class Fleet:
             self.greet(number)
             self.send(number)
         self.turn()
-        service.retention.forget_silent(table.now)
 
     def topic(self, number: int) -> bytes:
         return wire.Topic(f"model{number // AGENTS}", "", f"agent{number % AGENTS}").encode()
@@ -146,11 +145,3 @@ def test_a_turn_takes_the_same_work_however_many_streams_and_models_there_are(
         found.append(work(lambda fleet=fleet: (event(fleet), fleet.turn())))  # type: ignore[misc]
     few, many = found
     assert many == pytest.approx(few, rel=0.02), f"{few} instructions with {FEW} models, {many} with {MANY}"
-
-
-def test_a_look_at_what_is_silent_takes_the_same_work_while_all_are_there(fleets: list[Fleet]) -> None:
-    found = []
-    for fleet in fleets:
-        fleet.table.goes(20.0)
-        found.append(work(lambda fleet=fleet: fleet.table.service.retention.forget_silent(fleet.table.now)))  # type: ignore[misc]
-    assert found[1] == found[0]
