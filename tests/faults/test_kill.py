@@ -7,6 +7,7 @@ import random
 import subprocess
 import threading
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ import pytest
 from tests.faults.collector import AGENTS, POINTS
 from tests.faults.harness import FULL, batches, feed, same
 from tests.support.mortal import Mortal
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE, until
 
 WINDOWS, PER_WINDOW, ROWS = 8, 20, 60
 TOTAL = AGENTS * WINDOWS * PER_WINDOW * ROWS
@@ -26,13 +27,24 @@ def served(
     pause: float,
     after: Callable[[int], None] = lambda _: None,
     fed: Callable[[], None] = lambda: None,
+    met: Callable[[], None] = lambda: None,
 ) -> int:
-    """Publish everything, call `fed`; the number of rows issued, once all of them are acknowledged."""
+    """Publish everything; the number of rows issued, once all of them are acknowledged.
+
+    `met` is called when the collector knows all publishers, `fed` when everything was published.
+    """
     publishers = [collector.publisher(f"pod-{i}") for i in range(AGENTS)]
-    issued = feed(publishers, [batches(i, WINDOWS, PER_WINDOW, ROWS) for i in range(AGENTS)], pause, after)
+    sources = [batches(i, WINDOWS, PER_WINDOW, ROWS) for i in range(AGENTS)]
+    # Windows wait for publishers that the collector has met. It cannot know of one that needs longer than two seconds
+    # to connect after a start, as on a busy machine: the first windows would close, and its rows would be late.
+    issued = feed(publishers, [islice(source, 1) for source in sources], pause)
+    for publisher in publishers:
+        assert publisher.flush(PATIENCE), publisher.stats
+    met()
+    issued += feed(publishers, sources, pause, lambda rows: after(issued + rows))
     fed()
     for publisher in publishers:
-        assert publisher.flush(60), publisher.stats
+        assert publisher.flush(PATIENCE), publisher.stats
         assert not publisher.stats.dropped, publisher.stats
         publisher.close()
     return issued
@@ -73,17 +85,17 @@ def test_killed_at_random_instants(tmp_path: Path, undisturbed: Mortal) -> None:
                 collector.start()
 
     thread = threading.Thread(target=reaper)
-    thread.start()
 
     def after(rows: int) -> None:
         until(lambda: kills >= KILLS * rows / TOTAL, what="the next kill")
 
     def fed() -> None:
         stop.set()
-        thread.join()
+        if thread.is_alive():
+            thread.join()
 
     try:
-        issued = served(collector, 0.0, after, fed)
+        issued = served(collector, 0.0, after, fed, thread.start)
     finally:
         fed()
     collector.end()
@@ -99,7 +111,7 @@ def test_killed_at_the_worst_moment(point: str, tmp_path: Path, undisturbed: Mor
     collector = Mortal(tmp_path)
     stop = threading.Event()
     often = iter([2, 5, 1, 3] if FULL else [3, 2])
-    collector.start(f"{point}:{next(often)}")
+    collector.start()
 
     def nurse() -> None:
         while not stop.is_set():
@@ -110,17 +122,22 @@ def test_killed_at_the_worst_moment(point: str, tmp_path: Path, undisturbed: Mor
                 collector.start("-" if number is None else f"{point}:{number}")
 
     thread = threading.Thread(target=nurse)
-    thread.start()
+
+    def met() -> None:
+        collector.kill()
+        collector.start(f"{point}:{next(often)}")
+        thread.start()
 
     def reached() -> None:
         # Before the goodbyes: no window closes in a life's first seconds, nor, without live agents, until idle is over.
         until(lambda: collector.deaths(point), what="the point")
 
     try:
-        issued = served(collector, 0.02, fed=reached)
+        issued = served(collector, 0.02, fed=reached, met=met)
     finally:
         stop.set()
-        thread.join()
+        if thread.is_alive():
+            thread.join()
         if collector.alive:
             collector.kill()
     collector.end()

@@ -60,7 +60,7 @@ class Mortal:
     def wait_until_up(self) -> dict[str, Any]:
         def answer() -> dict[str, Any] | None:
             assert self.alive, f"it has ended: {self.said()}"
-            return ask(self.folder, "health", 0.2)
+            return ask(self.folder, "health", 2.0)  # seconds in which a busy machine answers
 
         health: dict[str, Any] = until(answer, what="the collector's answer")
         return health
