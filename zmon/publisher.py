@@ -292,8 +292,9 @@ class Publisher:
     def close(self, timeout: float = CLOSE) -> None:
         """Deliver the remaining rows for at most `timeout` seconds and end. Safe to call twice.
 
-        It waits for a collector that has taken this model even while that one is disconnected; where none was ever
-        reached it returns within half a second. Rows that are left are counted as dropped: ``"closed"``.
+        It waits for a collector that has taken this model, from any publisher of this process, even while that one is
+        disconnected; where none was ever reached it returns within half a second. Rows that are left are counted as
+        dropped: ``"closed"``.
         """
         if self._closed:
             return

@@ -65,6 +65,7 @@ class Agent(ABC):
         self.random = np.random.default_rng(chance.randrange(2**32))
         self.issued = 0  # rows
         self.publishers = 0
+        self.met = False  # a collector, so that the end of each publisher waits for it
         self.longest_close = 0.0  # seconds
         self.error: BaseException | None = None
 
@@ -76,17 +77,17 @@ class Agent(ABC):
             self.error = error
 
     def _one_publisher(self, stop: threading.Event) -> None:
-        """Publish until its time is over, and close it; one that never met a collector would not wait for one."""
+        """Publish until its time is over, and close it."""
         data, control = (link.endpoint for link in self.links)
         self.publisher = zmon.Publisher(
             "m", classes=CLASSES, collector=data, control=control, agent_id=self.name, **self.options
         )
         self.publishers += 1
-        end, met = time.monotonic() + self.chance.expovariate(1 / LIFE), False
-        while not met or (time.monotonic() < end and not stop.is_set()):
+        end = time.monotonic() + self.chance.expovariate(1 / LIFE)
+        while not self.met or (time.monotonic() < end and not stop.is_set()):
             time.sleep(self.chance.random() * 0.02)  # the load
             self.publish(int(self.chance.choice([1, 1, 5, 40])))
-            met = met or self.publisher.stats.connected
+            self.met = self.met or self.publisher.stats.connected
         closing = time.monotonic()
         self.publisher.close(HOUR)
         self.longest_close = max(self.longest_close, time.monotonic() - closing)

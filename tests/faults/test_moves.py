@@ -24,13 +24,13 @@ from zmon._transport.conversion import Conversion, Loss
 from zmon._transport.delivery import APART_AFTER, Delivery, Target
 from zmon._transport.intake import Intake
 from zmon._transport.ledger import Ledger
+from zmon._transport.link import FIRST_CONTACT
 from zmon._transport.ring import OVERHEAD, Ring, RingLayout, RingPiece
 from zmon._transport.settings import Endpoint
 from zmon._wire import control, frames
 from zmon._wire.frames import Topic
 from zmon.batch import Schema
 
-TOPIC = Topic("m", "", "a")
 STREAM = b"s" * frames.STREAM_BYTES
 BODY = frames.encode_schema(Schema(classes=("a", "b")))
 LAYOUT = RingLayout(frames.schema_hash(BODY), (("probabilities", "<f8", 2),))
@@ -121,13 +121,14 @@ class Books:
 class Collector:
     """One collector, as far as the stream goes. `takes` is what its configuration says of the model."""
 
-    def __init__(self, name: str, context: Context, *, takes: bool, glob: bool = False) -> None:
+    def __init__(self, name: str, context: Context, *, topic: Topic, takes: bool, glob: bool = False) -> None:
         self.name, self.takes, self.glob = name, takes, glob
         self.books = self.journal = Books()
         self.running = False
         self.refuses = False  # rows that it settles
         self.peer = False  # it was greeted since it began, so it can answer
         self._context = context
+        self._topic = topic.encode()
 
     @property
     def data(self) -> Socket:
@@ -148,7 +149,7 @@ class Collector:
 
     def subscribe(self, change: bytes = b"\x01") -> None:
         if self.takes or self.glob:
-            self.data.inbox.append(change + (b"z1/" if self.glob else TOPIC.encode()[:8]))
+            self.data.inbox.append(change + (b"z1/" if self.glob else self._topic))
 
     def end(self) -> None:
         """The connections end, and what was under way is gone."""
@@ -221,16 +222,17 @@ class Collector:
 class World:
     """A publisher, and collectors a and b; the model belongs to a."""
 
-    def __init__(self, *, glob: bool = False, limit: int = 1000) -> None:
+    def __init__(self, *, model: str = "m", glob: bool = False, limit: int = 1000) -> None:
         self.now = time.monotonic()  # as that of links, which note when they were opened
         self.context = Context()
         self.ring = Ring(limit * (OVERHEAD + ROW))
         self.ledger = Ledger("m", Intake(10**6))
-        target = Target((Endpoint("a", "a.ctl"), Endpoint("b", "b.ctl")), None, TOPIC)
+        topic = Topic(model, "", "a")
+        target = Target((Endpoint("a", "a.ctl"), Endpoint("b", "b.ctl")), None, topic)
         self.delivery = Delivery(target, STREAM, self.ring, ledger=self.ledger, schemas={LAYOUT.schema: BODY})
         self.delivery.open(self.context, Poller())  # type: ignore[arg-type]
-        self.a = Collector("a", self.context, takes=True, glob=glob)
-        self.b = Collector("b", self.context, takes=False, glob=glob)
+        self.a = Collector("a", self.context, topic=topic, takes=True, glob=glob)
+        self.b = Collector("b", self.context, topic=topic, takes=False, glob=glob)
 
     def publish(self, rows: int, *, sampled_out: int = 0, rejected: int = 0) -> None:
         for _ in range(rows):
@@ -482,6 +484,20 @@ def test_the_end_waits_for_a_collector_that_restarts() -> None:
     assert (len(world.a.books.rows), world.a.books.lost) == (20, 0)
 
 
+def test_the_end_of_a_publisher_that_began_while_its_collector_restarts_waits_for_it() -> None:
+    earlier, world = World(model="restarts"), World(model="restarts")
+    world.publish(10)
+    world.publishers_turn(FIRST_CONTACT + 1)
+    assert not world.delivery.is_awaited(world.now), "no collector was ever reached"
+    earlier.a.start()
+    earlier.turns()
+    assert world.delivery.is_awaited(world.now)
+    world.a.start()
+    world.turns()
+    assert not world.delivery.is_awaited(world.now)
+    assert len(world.a.books.rows) == 10
+
+
 def test_the_end_waits_for_a_collector_that_does_not_know_all_counts() -> None:
     world = World()
     world.a.start()
@@ -495,7 +511,7 @@ def test_the_end_waits_for_a_collector_that_does_not_know_all_counts() -> None:
 
 
 def test_the_end_does_not_wait_for_a_collector_that_gave_up_the_model() -> None:
-    world = World()
+    world = World(model="given up")
     world.a.start()
     world.publish(10)
     world.turns()

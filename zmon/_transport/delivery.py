@@ -36,6 +36,10 @@ YIELD = 1e-4  # seconds of rest after a large message
 
 DONE, BLOCKED, MORE = range(3)  # how far sending got
 
+# Collectors that have taken a model in this process, by model: a publisher that begins while one of them restarts, and
+# is closed before that is back, waits for it as those do that were there before.
+_takers: set[tuple[Endpoint, str]] = set()
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
@@ -114,6 +118,7 @@ class Delivery:
                 self._read_subscriptions(link)
             if link.offers and (link.takes_model or self.closing or not self._is_unsure(now)):
                 link.take()
+                _takers.add((link.endpoint, self._target.topic.model))
             self._keep_in_touch(link, now)
         state = max(self._send(link, now) for link in self._links)
         self._update_state()
@@ -125,8 +130,10 @@ class Delivery:
         Rows are left until they are acknowledged, and counts of rows that never arrive until the goodbye tells them.
         """
         awaited = [link for link in self._links if link.takes_model]  # even while it is disconnected
-        if not awaited:  # no collector: wait only for a first connection that is being established
-            awaited = [link for link in self._links if link.is_coming(now)]
+        if not awaited:  # wait for one that restarts, else only for a first connection that is being established
+            model = self._target.topic.model
+            known = [link for link in self._links if (link.endpoint, model) in _takers and not link.apart]
+            awaited = known or [link for link in self._links if link.is_coming(now)]
         issued, tally = self._ring.issued, self._ledger.tally()
         return any(link.cursor.acked < issued or not (link.greeted or link.counted == tally) for link in awaited)
 

@@ -76,7 +76,7 @@ class Link:
         self.told: Mapping[str, Any] = {}  # the tally of the last greeting
         self._monitors: list[Socket] = []
         self.sockets: list[Socket] = []  # data, control and their monitors; empty while they are closed
-        self._endpoint = endpoint
+        self.endpoint = endpoint
         self._keys = keys
         self._reopening = Backoff(REOPEN_AFTER, REOPEN_MAX, jitter=0.5)
         self._given_up: set[Socket] = set()  # monitors of sockets that no longer try to connect
@@ -157,8 +157,8 @@ class Link:
         self._monitors = []
         for socket in (self.data, self.control):
             self._monitors.append(self._monitor(socket))
-        self.data.connect(self._endpoint.data)
-        self.control.connect(self._endpoint.control)
+        self.data.connect(self.endpoint.data)
+        self.control.connect(self.endpoint.control)
 
     def close(self) -> None:
         """Close the sockets. What was acknowledged stays known."""
@@ -186,7 +186,7 @@ class Link:
         """Log a malformed answer, at a bounded rate whatever is sent."""
         if now - self._malformed_logged >= EVERY:
             self._malformed_logged = now
-            say("zmon: malformed answer from the collector at %s: %s", self._endpoint.control, error)
+            say("zmon: malformed answer from the collector at %s: %s", self.endpoint.control, error)
 
     def reopen_if_lost(self, ready: set[Socket], now: float) -> bool:
         """Read the monitors, and create the sockets again if libzmq gave them up; return whether it did."""
@@ -255,7 +255,7 @@ class Link:
             say("zmon: %s; retrying, rows are kept meanwhile", self._reason(denied))
 
     def _reason(self, denied: bool) -> str:
-        where = self._endpoint.data
+        where = self.endpoint.data
         if self._keys is None:
             return f"the handshake with the collector at {where} failed: it may require secret_key and server_key"
         if denied:
