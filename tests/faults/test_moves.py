@@ -492,6 +492,13 @@ def test_the_end_of_a_publisher_that_began_while_its_collector_restarts_waits_fo
     earlier.a.start()
     earlier.turns()
     assert world.delivery.is_awaited(world.now)
+    world.a.takes = False
+    world.a.start()
+    world.publishers_turn()
+    world.a.end()  # before its subscription arrived
+    world.publishers_turn()
+    assert world.delivery.is_awaited(world.now)
+    world.a.takes = True
     world.a.start()
     world.turns()
     assert not world.delivery.is_awaited(world.now)

@@ -132,7 +132,7 @@ class Delivery:
         awaited = [link for link in self._links if link.takes_model]  # even while it is disconnected
         if not awaited:  # wait for one that restarts, else only for a first connection that is being established
             model = self._target.topic.model
-            known = [link for link in self._links if (link.endpoint, model) in _takers and not link.apart]
+            known = [link for link in self._links if (link.endpoint, model) in _takers]
             awaited = known or [link for link in self._links if link.is_coming(now)]
         issued, tally = self._ring.issued, self._ledger.tally()
         return any(link.cursor.acked < issued or not (link.greeted or link.counted == tally) for link in awaited)
@@ -174,7 +174,7 @@ class Delivery:
                 link.log_malformed(error, now)
                 continue
             if ack.declined == self._stream:
-                link.leave()
+                self._leave(link)
             if ack.stream != self._stream:
                 continue
             link.count_answer(now)
@@ -222,6 +222,11 @@ class Delivery:
 
     # --- sending -----------------------------------------------------------------------------------------------------
 
+    def _leave(self, link: Link) -> None:
+        """Enter that a collector is there and does not take this model."""
+        link.leave()
+        _takers.discard((link.endpoint, self._target.topic.model))
+
     def _is_unsure(self, now: float) -> bool:
         """Return whether a collector may have rows that are under way, and will say so when it is back."""
         return any(link.may_hold_rows(now) for link in self._links)
@@ -232,7 +237,7 @@ class Delivery:
         if not link.subscribed:
             connected_for = 0.0 if link.handshake_at is None else now - link.handshake_at
             if connected_for > APART_AFTER:
-                link.leave()
+                self._leave(link)
             elif link.takes_model and connected_for > ASK_AFTER and now >= link.hello_due:
                 link.hello_due = now + RETRY_AFTER
                 self._greet(link, "hello")  # it answers what it has on disk, before another one gets those rows
