@@ -371,7 +371,7 @@ def test_a_collector_that_takes_over_does_not_wait_for_ever_for_one_that_was_kil
     world.b.takes = True
     world.stop(world.b)
     world.b.start()
-    world.turns(20, 1.0)
+    world.turns(20, 2.0)
     assert world.b.books.rows == list(range(11, 31))
 
 
