@@ -230,10 +230,12 @@ class Batch:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the columns held."""
+        """Bytes of the columns held, and of the names behind codes."""
         total = 0
         for column in self._columns.values():
             total += column.nbytes
+        for names in self.dictionaries.values():
+            total += categories.nbytes(names, self.rows)
         return total
 
     def having(self, **columns: Array) -> Batch:
@@ -250,6 +252,13 @@ class Batch:
         columns = {name: column[index] for name, column in self._columns.items()}
         rows = None if columns else len(np.arange(self.rows)[index])
         return Batch(self.schema, columns, rows, self.dictionaries)
+
+    def compacted(self) -> Batch:
+        """Return the same rows without names that no row has, where there are more names than rows."""
+        columns, dictionaries = dict(self._columns), dict(self.dictionaries)
+        for name in dictionaries.keys() & columns.keys():
+            columns[name], dictionaries[name] = categories.compact(columns[name], dictionaries[name])
+        return Batch(self.schema, columns, self.rows, dictionaries)
 
     def aligned(self, schema: Schema) -> Batch:
         """Return the same rows under another schema: features and segments by name, missing where this lacks one.

@@ -23,6 +23,7 @@ MISSING = -1
 OTHER = "__other__"  # the category of values whose names are not given
 EMPTY = "(empty)"
 NAME_LENGTH = 256  # characters of a category's name
+NAME_OVERHEAD = 48  # bytes that a string takes next to its characters
 _HEAD = struct.Struct("<II")  # rows, bytes of the dictionaries that follow
 
 
@@ -110,6 +111,17 @@ def narrow(codes: Array, dictionaries: Dictionaries) -> Array:
     """Return the codes in the smallest integer type that holds them."""
     longest = max(map(len, dictionaries), default=0)
     return codes.astype(np.int8 if longest < 2**7 else np.int16 if longest < 2**15 else np.int32)
+
+
+def nbytes(dictionaries: Dictionaries, rows: int) -> int:
+    """Return about how many bytes the names take in memory; of names that rows cannot have only as many as there are
+    rows, because the others belong to the rows from which these were taken.
+
+    >>> nbytes((("a", "bc"), ()), 2)
+    99
+    """
+    held = [names if len(names) <= rows else names[:rows] for names in dictionaries]
+    return sum(NAME_OVERHEAD * len(names) + sum(map(len, names)) for names in held)
 
 
 # --- bytes ----------------------------------------------------------------------------------------------------------

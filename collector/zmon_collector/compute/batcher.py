@@ -156,8 +156,10 @@ class MicroBatcher:
 
     def _add_sample(self, state: WindowState, agent: AgentPartial, sample: Sample) -> None:
         agent.samples.append(sample)
+        agent.sample_bytes += sample.nbytes
         size = self._budget.size(state, agent)
-        if len(agent.samples) > 1 and sum(len(sample.keys) for sample in agent.samples) > 2 * size:
+        too_many = sum(len(sample.keys) for sample in agent.samples) > 2 * size
+        if (len(agent.samples) > 1 and too_many) or self._budget.is_over(agent):
             self._fold_samples(agent, size)
 
     def fold(self, state: WindowState, except_for: Container[str]) -> None:
@@ -183,8 +185,8 @@ class MicroBatcher:
 
         self._scheduler.start(executor, Step(state, run, done))
 
-    @staticmethod
-    def _fold_samples(agent: AgentPartial, size: int) -> None:
+    def _fold_samples(self, agent: AgentPartial, size: int) -> None:
         folded = merge.fold_samples(agent.samples, size)
         if folded is not None:
-            agent.samples, agent.bound = [folded], folded.bound
+            folded = self._budget.cut(folded)
+            agent.samples, agent.bound, agent.sample_bytes = [folded], folded.bound, folded.nbytes

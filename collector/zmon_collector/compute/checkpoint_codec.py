@@ -99,13 +99,15 @@ def encode(
                 for name, data in part[kind].items():
                     sizes[name] += len(data)
     kept = {name: agent.sample for name, agent in agents.items() if agent.sample is not None}
-    room = max(CHECKPOINT_BYTES // 2, CHECKPOINT_BYTES - sum(map(_sample_bytes, kept.values())))
+    sampled = Counter({name: sample.nbytes for name, sample in kept.items()})
+    room = max(CHECKPOINT_BYTES // 2, CHECKPOINT_BYTES - sampled.total())
     for name in largest_first(sizes, room):
         lost[name] = f"the window's checkpoint would have more than {CHECKPOINT_BYTES // MIB} MiB"
     room = CHECKPOINT_BYTES - sum(size for name, size in sizes.items() if name not in lost)
-    while sum(map(_sample_bytes, kept.values())) > room:
-        largest = max(kept, key=lambda name: _sample_bytes(kept[name]))
+    while sampled.total() > room:
+        ((largest, _),) = sampled.most_common(1)
         kept[largest] = samples.merge([kept[largest]], len(kept[largest].keys) // 2)
+        sampled[largest] = kept[largest].nbytes
     plain = {
         name: {
             "rows": agent.rows,
@@ -150,11 +152,6 @@ def _of_metric(metric: str, segments: Mapping[str, Any]) -> dict[str, Any]:
         if values or metric in others:
             found[name] = {"values": values, "other": [others[metric]] if metric in others else []}
     return found
-
-
-def _sample_bytes(sample: Sample) -> int:
-    columns: Any = sample.batch.raw().values()
-    return int(sample.keys.nbytes + sum(column.nbytes for column in columns))
 
 
 def _plain_sample(sample: Sample) -> dict[str, Any]:

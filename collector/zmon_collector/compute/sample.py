@@ -62,6 +62,11 @@ class Sample:
     batch: Batch
     bound: int = TOP
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it takes."""
+        return int(self.keys.nbytes) + self.batch.nbytes
+
 
 AgentSamples = dict[str | None, Sample | None]  # by agent, None for the rollup
 
@@ -95,7 +100,7 @@ def _rows(batches: Sequence[Batch], positions: NDArray[np.intp]) -> Batch:
             parts.append(batch)
         elif high > low:
             parts.append(batch.take(positions[low:high] - start))
-    return concat(batches[0].schema, parts or [batches[0].take(slice(0, 0))])
+    return concat(batches[0].schema, parts or [batches[0].take(slice(0, 0))]).compacted()
 
 
 def row_bytes(batch: Batch) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from zmon_collector.compute import sample
+from zmon_collector.compute.sample import Sample
 from zmon_collector.compute.window_state import AgentPartial, WindowState
 
 
@@ -31,15 +33,30 @@ class SampleBudget:
         """Stop counting the agents of a window that is done."""
         self._agents -= len(state.agents)
 
+    @property
+    def _share(self) -> int:
+        """Bytes of an agent's sample; half, because while samples are merged, both the old and the new are held."""
+        return self._nbytes // (2 * max(1, self._agents))
+
     def size(self, state: WindowState, agent: AgentPartial) -> int:
         """Return the rows that the agent's sample of this window may hold."""
         wanted = state.contract.policy.sample_rows
-        # Twice: while samples are merged, both the old and the new are held.
-        affordable = max(1, self._nbytes // (2 * max(1, self._agents) * agent.row_bytes))
+        affordable = max(1, self._share // agent.row_bytes)
         if affordable < wanted:
             self.smallest = affordable
             return affordable
         return wanted
+
+    def is_over(self, agent: AgentPartial) -> bool:
+        """Return whether an agent's samples take more than they may until they are merged."""
+        return agent.sample_bytes > 2 * self._share
+
+    def cut(self, drawn: Sample) -> Sample:
+        """Return a sample within an agent's share: `size` does not know of the names behind codes."""
+        while drawn.nbytes > self._share and len(drawn.keys) > 1:
+            self.smallest = len(drawn.keys) // 2
+            drawn = sample.merge([drawn], self.smallest)
+        return drawn
 
     def sizes(self, state: WindowState) -> dict[str, int]:
         """Return the rows that each agent's sample of this window may hold."""

@@ -58,7 +58,8 @@ class AgentPartial:
     partials: dict[str, list[Partial]] = field(default_factory=dict)  # by executor
     samples: list[Sample] = field(default_factory=list)
     bound: int = TOP  # of the merged samples: rows with keys above it need not be drawn
-    row_bytes: int = 1  # that a row takes in a sample
+    row_bytes: int = 1  # that a row takes in a sample, without the names behind codes
+    sample_bytes: int = 0  # of all samples
     rows: int = 0  # received, including those that still gather
     added: int = 0  # the same, and the pairs that late labels have completed, which are not rows of the window
 

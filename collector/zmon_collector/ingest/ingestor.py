@@ -263,8 +263,8 @@ class Ingestor:
         for number, record in self.late.completed(joined, self.telemetry):
             unreported = self.unreported[number]
             self.models[unreported.model].windows.include_agent(unreported.window, record.agent)
-            unreported.nbytes += sum(column.nbytes for column in record.columns.values())
             batch = Batch(unreported.window.schema, record.columns, record.rows)
+            unreported.nbytes += batch.nbytes
             self.engine.add_rows(unreported.model, unreported.window, AgentRows(record.agent, batch))
         self.late.release(windows)
 

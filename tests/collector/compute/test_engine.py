@@ -282,6 +282,30 @@ def test_a_row_of_the_sample_is_as_wide_as_its_window(scene: Scene) -> None:
     assert scene.engine.smallest_sample == 2**20 // (2 * (8 + 8 * 1000))
 
 
+def test_names_behind_codes_count_in_the_sample(scene: Scene) -> None:
+    """A row of two bytes of codes may have a name of 256 characters that no other has."""
+    features = ("x", "y")
+    schema = Schema(SCHEMA.task, SCHEMA.classes, features, ("categorical",) * 2)
+    window = OpenWindow(0, 60, next(NUMBERS), schema)
+    rows = 2000
+    for step in range(4):
+        names = tuple(f"{step} {i:0>250}" for i in range(rows))
+        codes = np.repeat(np.arange(rows, dtype=np.int16)[:, None], 2, axis=1)
+        batch = Batch(schema, {"codes": codes}, dictionaries={"codes": (names, names)})
+        scene.engine.add_rows(MODEL, window, AgentRows("a", batch, seed=1, numbers=1 + step * rows))
+        assert scene.engine.backlog > 2 * 250 * rows
+        scene.engine.flush()
+        until(lambda: scene.advance() or not scene.engine.backlog, what="the step")
+    checkpoints: list[bytes | None] = []
+    scene.engine.checkpoint(MODEL, window, checkpoints.append)
+    until(lambda: scene.advance() or checkpoints, what="the checkpoint")
+    assert checkpoints[0] is not None
+    sample = checkpoint_codec.decode(checkpoints[0], schema).agents["a"].sample
+    assert sample is not None
+    assert 2**16 < sample.nbytes <= 2**19, "half of limits.sample_bytes"
+    assert scene.engine.smallest_sample == len(sample.keys)
+
+
 # --- policies --------------------------------------------------------------------------------------------------------
 
 
