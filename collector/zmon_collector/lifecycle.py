@@ -48,7 +48,8 @@ def _restore(parts: Parts, now: Now, wake: Callable[[], None]) -> Recovery:
         parts.ingestor.store_id = state.store_id
     else:
         parts.database.call(positions.clear_positions)
-    parts.ingestor.late.kept_bytes = parts.database.call(label_join.kept_bytes)
+    file_bytes = parts.database.used_bytes
+    parts.ingestor.late.kept_bytes = parts.database.call(partial(label_join.restore_kept_bytes, file_bytes))
     recovery = Recovery(state, parts.ingestor, parts.database, wake)
     recovery.restore(now, early.answer)
     for load in (parts.outbox.load_reports, parts.dead_letters.trim, parts.alert_worker.load):

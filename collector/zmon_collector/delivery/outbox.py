@@ -150,7 +150,7 @@ class Outbox:
         self._next += 1
 
         def write(connection: sqlite3.Connection) -> int:
-            crc, data = seal(encoded)
+            crc, data = seal(encoded, report.sequence)
             row = (report.sequence, self._wall(), crc, data)
             connection.execute("INSERT INTO reports (sequence, written, crc, data) VALUES (?, ?, ?, ?)", row)
             return len(data)
@@ -216,7 +216,7 @@ class Outbox:
         if row is None:
             return None
         try:
-            return report_codec.decode(unseal(*row))
+            return report_codec.decode(unseal(*row, sequence))
         except Exception as error:  # noqa: BLE001 - bytes of another program may raise anything
             log.error("report %d is damaged and is discarded: %s", sequence, error)
             self._telemetry.count("reports_damaged")

@@ -235,7 +235,7 @@ class Recovery:
                 if chunk.id == CHECKPOINT:
                     data = chunk_reader.read_checkpoint(chunk.window, connection)
                     return checkpoint_codec.decode(data, self._window_schemas[chunk.window])
-                return chunk_reader.read_chunk(chunk.id, chunk.window, connection)
+                return chunk_reader.read_chunk(chunk, connection)
             except sqlite3.Error:
                 raise
             except Exception as error:  # noqa: BLE001 - damaged bytes may raise anything
@@ -265,17 +265,17 @@ class Recovery:
 
     def replay(self, record: ChunkRecord, row: WindowRow, window: OpenWindow) -> None:
         """Give a record's rows to the engine."""
-        self._ingestor.unreported[row.number].nbytes += sum(column.nbytes for column in record.columns.values())
-        if "label_outcomes" in record.columns:  # joined before it was journaled
-            # The earlier run may have ended before the journal had this agent's counts, and it may have no rows here.
-            self._model(row.model, row.version).windows.include_agent(window, record.agent)
-            late = Batch(window.schema, record.columns, record.rows)
-            self._engine.add_rows((row.model, row.version), window, AgentRows(record.agent, late))
-            return
-        schema = self._state.schemas.get((row.number, record.schema))
+        is_late = "label_outcomes" in record.columns  # joined before it was journaled
+        schema = window.schema if is_late else self._state.schemas.get((row.number, record.schema))
         if schema is None:
             return  # its rows are missing, and count as lost
         batch = Batch(schema, record.columns, record.rows, record.dictionaries)
+        self._ingestor.unreported[row.number].nbytes += batch.nbytes
+        if is_late:
+            # The earlier run may have ended before the journal had this agent's counts, and it may have no rows here.
+            self._model(row.model, row.version).windows.include_agent(window, record.agent)
+            self._engine.add_rows((row.model, row.version), window, AgentRows(record.agent, batch))
+            return
         seed = stream_seed(record.stream)
         rows = AgentRows(record.agent, batch, seed, record.numbers)
         self._engine.add_rows((row.model, row.version), window, rows)

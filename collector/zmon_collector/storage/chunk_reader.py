@@ -13,12 +13,14 @@ from zmon_collector.storage.integrity import unseal
 from zmon_collector.storage.journal_tables import WindowRow
 
 CHECKPOINT = 0  # in place of the id of a chunk, which is at least 1
+LAST_TURN = 2**53  # no collector comes that far
 
 
 class ChunkEntry(NamedTuple):
     """A chunk to be replayed, or the checkpoint of a window."""
 
     window: int
+    turn: int
     id: int  # of the chunk; `CHECKPOINT` for that
     nbytes: int
 
@@ -35,13 +37,13 @@ def list_chunks(
     """
     places = {window.number: place for place, window in enumerate(windows)}
     rows = connection.execute(
-        "SELECT window, id, length(data), turn FROM chunks WHERE turn <= ? ORDER BY window, turn", (newest,)
+        "SELECT window, turn, id, coalesce(length(data), 0) FROM chunks WHERE turn <= ? ORDER BY window, turn",
+        (newest,),
     )
-    found = [ChunkEntry(window, CHECKPOINT, nbytes) for window, nbytes in checkpoints.items() if window in places]
+    listed = [ChunkEntry(*row) for row in rows]
+    found = [ChunkEntry(window, 0, CHECKPOINT, nbytes) for window, nbytes in checkpoints.items() if window in places]
     found += [
-        ChunkEntry(window, number, nbytes)
-        for window, number, nbytes, turn in rows
-        if window in places and turn > windows[places[window]].through
+        chunk for chunk in listed if chunk.window in places and chunk.turn > windows[places[chunk.window]].through
     ]
     return sorted(found, key=lambda chunk: places[chunk.window])
 
@@ -51,12 +53,25 @@ def read_checkpoint(window: int, connection: sqlite3.Connection) -> bytes:
     row = connection.execute("SELECT crc, data FROM checkpoints WHERE window = ?", (window,)).fetchone()
     if row is None:
         raise ValueError("it is gone")
-    return unseal(*row)
+    return unseal(*row, window)
 
 
-def read_chunk(number: int, window: int, connection: sqlite3.Connection) -> list[ChunkRecord]:
-    """Return the records of a window's chunk; ValueError when it is damaged, or the index that names its window."""
-    row = connection.execute("SELECT crc, data FROM chunks WHERE id = ? AND +window = ?", (number, window)).fetchone()
+def read_chunk(chunk: ChunkEntry, connection: sqlite3.Connection) -> list[ChunkRecord]:
+    """Return the records of a chunk; ValueError when it is damaged, or the index by which it was found."""
+    place = (chunk.window, chunk.turn)
+    row = connection.execute(
+        "SELECT crc, data FROM chunks WHERE id = ? AND +window = ? AND +turn = ?", (chunk.id, *place)
+    ).fetchone()
     if row is None:
         raise ValueError("it is gone")
-    return list(chunk_codec.decode(unseal(*row)))
+    return list(chunk_codec.decode(unseal(*row, *place)))
+
+
+def drop_misplaced(connection: sqlite3.Connection) -> list[tuple[int]]:
+    """Delete chunks whose window or turn cannot be one; return their numbers. Their rows count as lost."""
+    misplaced: list[tuple[int]] = connection.execute(
+        "SELECT id FROM chunks WHERE typeof(window) <> 'integer' OR typeof(turn) <> 'integer' OR turn > ?",
+        (LAST_TURN,),
+    ).fetchall()
+    connection.executemany("DELETE FROM chunks WHERE id = ?", misplaced)
+    return misplaced

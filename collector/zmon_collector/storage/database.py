@@ -267,9 +267,12 @@ class Database:
                 break
             except sqlite3.Error as error:
                 self._roll_back()
-                if store_file.is_damage(error) and not reopened:
+                if store_file.is_damage(error):
                     # Perhaps the disk failed for a moment. Else the process ends: what is acknowledged from now on
-                    # might not be kept, and the next start finds an empty file.
+                    # might not be kept, and the next start finds a new file with what could be read of this one.
+                    if reopened:
+                        self._file.give_up(self._connection, error)
+                        raise
                     self._connection, reopened = self._file.reopen(self._connection), True
                 elif store_file.is_disk_error(error):
                     failing_since = failing_since or time.monotonic()

@@ -78,7 +78,7 @@ def write(turn: Turn, connection: sqlite3.Connection) -> label_join.Joined:
     WINDOWS.write_new(turn.windows, connection)  # before the join, which reads their policies
     joined = label_join.join(turn.join_work, connection) if turn.join_work else label_join.Joined()
     chunks = (
-        (window, turn.number, *seal(chunk_codec.encode(records)))
+        (window, turn.number, *seal(chunk_codec.encode(records), window, turn.number))
         for window, records in (*turn.chunks.items(), *joined.records.items())
     )
     many("INSERT INTO chunks (window, turn, crc, data) VALUES (?, ?, ?, ?)", chunks)
@@ -113,7 +113,8 @@ def write(turn: Turn, connection: sqlite3.Connection) -> label_join.Joined:
 
 def write_checkpoint(window: int, through: int, data: bytes, connection: sqlite3.Connection) -> None:
     """Write what a window has come to; the chunks of turns up to `through` are not needed any more."""
-    connection.execute("INSERT OR REPLACE INTO checkpoints (window, crc, data) VALUES (?, ?, ?)", (window, *seal(data)))
+    sealed = (window, *seal(data, window))
+    connection.execute("INSERT OR REPLACE INTO checkpoints (window, crc, data) VALUES (?, ?, ?)", sealed)
     connection.execute("UPDATE windows SET through = ? WHERE number = ?", (through, window))
     WINDOWS.seal("number", [window], connection)
 

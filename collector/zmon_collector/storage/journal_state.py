@@ -13,6 +13,7 @@ from zmon._wire.frames import decode_schema, schema_hash
 from zmon.batch import Schema
 from zmon.state import unpack_state
 from zmon_collector.storage import positions
+from zmon_collector.storage.chunk_reader import drop_misplaced
 from zmon_collector.storage.journal_tables import (
     AGENTS,
     CONTRACTS,
@@ -86,6 +87,9 @@ def load(connection: sqlite3.Connection, known: Positions | None = None) -> Jour
     """Read everything else but the rows and checkpoints, by default with the positions; drop what is damaged."""
     rows, known = connection.execute, known or positions.load(connection)
     damaged: DamagedRows = {table: list(lost) for table, lost in known.damaged.items()}
+    misplaced = drop_misplaced(connection)
+    if misplaced:
+        damaged["chunks"] = [*damaged.get("chunks", ()), *misplaced]
     OWNERS.read(_owner, damaged, connection)
     POLICIES.read(_as_tuple, damaged, connection)
     if "label_policies" in damaged:  # without one of them, the one before would hold for its predictions
@@ -102,7 +106,7 @@ def load(connection: sqlite3.Connection, known: Positions | None = None) -> Jour
         periods=PERIODS.read(_periods, damaged, connection),
         memory=MEMORY.read(_as_tuple, damaged, connection, unsealed=_check_memory),
         label_owners=[LabelOwner(*row) for row in rows(OWNERS_BY_AGE)],
-        checkpoints=dict(rows("SELECT window, length(data) FROM checkpoints")),
+        checkpoints=dict(rows("SELECT window, coalesce(length(data), 0) FROM checkpoints")),
         damaged=damaged,
     )
     (turn,) = rows("SELECT max(turn) FROM chunks").fetchone()

@@ -32,6 +32,7 @@ JOINED, UNKNOWN, DUPLICATE, CONFLICT, REPEATED = range(5)
 OWNERS = SealedTable("label_owners", "owner, model, version, task, classes")
 POLICIES = SealedTable("label_policies", "owner, n, policy")
 OVERHEAD = 120  # bytes of a kept row besides its id, agent and probabilities, both indices included
+SIZE = "coalesce(CAST(size AS INTEGER), 0)"  # which no checksum covers, and which a flipped bit may make a string
 SLICE = 2000  # rows deleted at a time
 MOST_DELETED = 20_000  # rows deleted in one transaction, so that a shorter horizon does not stop acknowledgements
 
@@ -165,6 +166,18 @@ def kept_bytes(connection: sqlite3.Connection) -> int:
     return int(kept)
 
 
+def restore_kept_bytes(most: int, connection: sqlite3.Connection) -> int:
+    """Return the same after a start: added up again if what is noted cannot be, as more than a file of `most` bytes."""
+    noted = connection.execute("SELECT kept FROM label_bytes").fetchall()
+    if len(noted) != 1 or not isinstance(noted[0][0], int) or not 0 <= noted[0][0] <= most:
+        sums = " + ".join(
+            f"(SELECT coalesce(sum({SIZE}), 0) FROM {table})" for table in ("predictions", "labels_waiting")
+        )
+        connection.execute("DELETE FROM label_bytes")
+        connection.execute(f"INSERT INTO label_bytes (kept) SELECT CAST({sums} AS INTEGER)")
+    return kept_bytes(connection)
+
+
 class _Pairing:
     """One join: pairs and outcomes by window and agent. `keep` and `match` return by how many bytes the tables grew."""
 
@@ -212,22 +225,21 @@ class _Pairing:
         ).rowcount
         if inserted < len(rows):
             self._count(block, block.agent, REPEATED, len(rows) - inserted)
-            query = "SELECT coalesce(sum(size), 0) FROM predictions WHERE n > ?"
+            query = f"SELECT coalesce(sum({SIZE}), 0) FROM predictions WHERE n > ?"
             grown = int(connection.execute(query, (last,)).fetchone()[0])
         else:
             grown = sum(row[-1] for row in rows)
         if connection.execute("SELECT 1 FROM labels_waiting WHERE owner = ? LIMIT 1", (block.owner,)).fetchone():
             for name in block.ids:
                 waiting = connection.execute(
-                    "DELETE FROM labels_waiting WHERE owner = ? AND id = ? RETURNING label, at, agent, crc, size",
+                    "DELETE FROM labels_waiting WHERE owner = ? AND id = ?"
+                    f" RETURNING id, label, at, agent, crc, {SIZE}",
                     (block.owner, name),
                 ).fetchall()
-                for label, at, agent, crc, size in waiting:
+                for *row, size in waiting:
                     grown -= size
-                    if crc is None or crc == packed_checksum(name, label, at, agent):
-                        self._pair(name, label, at, block)
-                    else:
-                        self.damaged["labels_waiting"] += 1
+                    if self._is_sound(*row):
+                        self._pair(name, row[1], row[2], block)
         return grown
 
     def _note_policy(self, block: Predicted, first: int) -> None:
@@ -272,18 +284,25 @@ class _Pairing:
         for owner, window in sweep.windows.items():
             rows = self._connection.execute(
                 "DELETE FROM labels_waiting WHERE n IN (SELECT n FROM labels_waiting WHERE owner = ? AND received < ?"
-                " ORDER BY n LIMIT ?) RETURNING agent, size",
+                f" ORDER BY n LIMIT ?) RETURNING id, label, at, agent, crc, {SIZE}",
                 (owner, sweep.waiting_before, MOST_DELETED),
             ).fetchall()
-            for agent, size in rows:
-                self._outcomes[window.number, agent][UNKNOWN] += 1
+            for *row, size in rows:
                 freed += size
+                if self._is_sound(*row):
+                    self._outcomes[window.number, row[3]][UNKNOWN] += 1
         return freed
+
+    def _is_sound(self, name: bytes, label: Any, at: int, agent: str, crc: int | None) -> bool:
+        """Return whether a label that waited is as it was written; count it if not."""
+        sound = crc is None or crc == packed_checksum(name, label, at, agent)
+        self.damaged["labels_waiting"] += not sound
+        return sound
 
     def _pair(self, name: bytes, label: Any, at: int, block: Predicted | Labelled) -> bool:
         """Give a label to its prediction; return False when there is none."""
         row = self._connection.execute(
-            'SELECT n, agent, at, start, "end", predicted, kind, p, label, crc, size FROM predictions'
+            f'SELECT n, agent, at, start, "end", predicted, kind, p, label, crc, {SIZE} FROM predictions'
             " WHERE owner = ? AND id = ?",
             (block.owner, name),
         ).fetchone()
@@ -384,7 +403,8 @@ def _trim(work: JoinWork, connection: sqlite3.Connection) -> int:
     for table, age, unlabelled in (("predictions", "kept", "label IS NULL"), ("labels_waiting", "received", "1")):
         while deleted < MOST_DELETED:
             oldest = connection.execute(
-                f"SELECT n, size, {age}, {unlabelled} FROM {table} ORDER BY n LIMIT ?", (SLICE,)
+                f"SELECT n, {SIZE}, coalesce(CAST({age} AS REAL), 0), {unlabelled} FROM {table} ORDER BY n LIMIT ?",
+                (SLICE,),
             ).fetchall()
             doomed = []
             for row in oldest:

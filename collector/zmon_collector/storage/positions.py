@@ -16,11 +16,12 @@ from typing import Any
 import msgpack
 
 from zmon._wire.frames import Topic
-from zmon_collector.storage.chunk_reader import read_chunk
+from zmon_collector.storage.chunk_reader import ChunkEntry, read_chunk
 from zmon_collector.storage.journal_tables import HEARD, SPANS, STREAMS, StreamRow, forget_window
 from zmon_collector.storage.sealed import DamagedRows
 from zmon_collector.windows.window import NO_WINDOW
 
+NAME_BYTES = 8  # of the store's name
 LOOKED_AT = 8 * 2**20  # bytes of chunks that one job of `last_rows` reads
 
 
@@ -57,13 +58,24 @@ def load(
     heard = HEARD.read(lambda *row: row, damaged, connection)
     if STREAMS.name in damaged:
         rename_store(connection)
-    (store_id,) = connection.execute("SELECT name FROM store").fetchone()
+    store_id = store_name(damaged, connection)
     return Positions(store_id, streams, heard, damaged, settled, reported is not None)
 
 
 def rename_store(connection: sqlite3.Connection) -> None:
     """Give the store another name: streams that it does not know any more go on after what was acknowledged."""
-    connection.execute("UPDATE store SET name = randomblob(8)")
+    connection.execute("DELETE FROM store")
+    connection.execute("INSERT INTO store (name) VALUES (randomblob(8))")
+
+
+def store_name(damaged: DamagedRows, connection: sqlite3.Connection) -> bytes:
+    """Return the store's name; give it another one if it cannot be read."""
+    names = connection.execute("SELECT name FROM store").fetchall()
+    if len(names) != 1 or not isinstance(names[0][0], bytes) or len(names[0][0]) != NAME_BYTES:
+        damaged["store"] = names or [()]
+        rename_store(connection)
+        names = connection.execute("SELECT name FROM store").fetchall()
+    return bytes(names[0][0])
 
 
 def disown(
@@ -108,20 +120,23 @@ def last_rows(
     since this run already writes more.
     """
     last: dict[bytes, int] = {}
-    nbytes, number = 0, 0
-    for number, window, size in connection.execute(
-        "SELECT id, window, length(data) FROM chunks WHERE id > ? AND turn <= ? ORDER BY id LIMIT 64", (after, newest)
+    nbytes, chunk = 0, ChunkEntry(0, 0, 0, 0)
+    for row in connection.execute(
+        "SELECT window, turn, id, coalesce(length(data), 0) FROM chunks WHERE id > ? AND turn <= ?"
+        " ORDER BY id LIMIT 64",
+        (after, newest),
     ).fetchall():
-        nbytes += size
+        chunk = ChunkEntry(*row)
+        nbytes += chunk.nbytes
         with contextlib.suppress(ValueError, TypeError, KeyError):  # damaged, which the replay counts
-            for record in read_chunk(number, window, connection):
+            for record in read_chunk(chunk, connection):
                 numbers = record.numbers
-                row = numbers + record.rows - 1 if isinstance(numbers, int) else int(numbers.max(initial=0))
+                settled = numbers + record.rows - 1 if isinstance(numbers, int) else int(numbers.max(initial=0))
                 if record.stream and record.stream not in known:
-                    last[record.stream] = max(last.get(record.stream, 0), row)
+                    last[record.stream] = max(last.get(record.stream, 0), settled)
         if nbytes >= LOOKED_AT:
             break
-    return number, last
+    return chunk.id, last
 
 
 def _check_stream(stream: bytes, topic: bytes, row: int, issued: int, tally: bytes, *_: Any) -> None:

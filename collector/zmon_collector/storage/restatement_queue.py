@@ -95,9 +95,10 @@ def read(
             n, agent, predicted, label, kind, p, name, at, start, end, crc = row
             if is_sound(crc, (name, at, predicted, p, label, agent, start, end, kind)):
                 rows.append(row[:6])
+                nbytes -= len(p)
             else:
                 log.error("a kept prediction is damaged and is left out of the restatement of its window")
-            seen, nbytes = seen + 1, nbytes - len(p)
+            seen += 1
             more = seen >= room or nbytes <= 0
             if more:
                 break
@@ -123,7 +124,8 @@ def _next_window(now: float, connection: sqlite3.Connection) -> Place | None:
     )
     while True:
         due = connection.execute(
-            'SELECT owner, start, "end", labels, rest FROM restate WHERE due <= ? AND labels > 0'
+            'SELECT owner, start, "end", labels, coalesce(CAST(rest AS REAL), 2) FROM restate'
+            " WHERE due <= ? AND labels > 0"
             " ORDER BY due, start LIMIT 1",
             (now,),
         ).fetchone()

@@ -79,11 +79,23 @@ class StoreFile:
         """Open the file again, in which damage was found; set it aside if it is found again, and raise the error."""
         close(connection)
         try:
-            return self._connect_patiently(whole=True)
+            reopened = self._connect_patiently(whole=True)
         except sqlite3.Error as error:
             if is_damage(error):
                 close(self._start_over(str(error)))
             raise
+        # The pages are sound. What else SQLite calls damage is an index that differs from its table.
+        try:
+            reopened.execute("REINDEX")
+        except sqlite3.Error as error:
+            self.give_up(reopened, error)
+            raise
+        return reopened
+
+    def give_up(self, connection: sqlite3.Connection, error: sqlite3.Error) -> None:
+        """Set the file aside for good reason: it was opened again, and cannot be used all the same."""
+        close(connection)
+        close(self._start_over(str(error)))
 
     def _connect_patiently(self, *, whole: bool = False) -> sqlite3.Connection:
         """Connect, and try again while the disk gives errors or pages that are damaged."""

@@ -139,7 +139,7 @@ def test_fitted_rows_are_replayed_as_they_were_fitted(lay: Lay) -> None:
     left = journal_state.load(first.disk)
     (row,) = left.windows
     for chunk in chunk_reader.list_chunks([row], left.turn, first.disk):
-        for record in chunk_reader.read_chunk(chunk.id, row.number, first.disk):
+        for record in chunk_reader.read_chunk(chunk, first.disk):
             recovery.replay(record, row, window)
     assert points(second, "accuracy") == pytest.approx({"a": 2 / 3, "b": 2 / 3, None: 2 / 3})
     assert second.service.telemetry.get("lost") == 0

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from zmon_collector.health import HealthReport
 from zmon_collector.storage import chunk_reader, journal, label_join
+from zmon_collector.storage.chunk_reader import ChunkEntry
 from zmon_collector.storage.schema import SEALED
 
 from tests.support.unstarted import AB, T0, Table, restarted, stream_of
@@ -198,9 +199,63 @@ def test_no_closed_window_opens_again_when_its_span_is_lost(column: str, lay: Ca
 
 def test_a_damaged_chunk_index_never_puts_rows_into_another_window(lay: Callable[[], Table]) -> None:
     killed = scene(lay())
-    number, *_ = killed.disk.execute("SELECT id FROM chunks").fetchone()
-    with pytest.raises(ValueError, match="gone"):
-        chunk_reader.read_chunk(number, 77, killed.disk)
+    (window, turn, number) = killed.disk.execute("SELECT window, turn, id FROM chunks").fetchone()
+    assert chunk_reader.read_chunk(ChunkEntry(window, turn, number, 0), killed.disk)
+    for other in ((window + 1, turn), (window, turn + 1)):
+        with pytest.raises(ValueError, match="gone"):
+            chunk_reader.read_chunk(ChunkEntry(*other, number, 0), killed.disk)
+
+
+ODD: list[Any] = [None, "x", b"\xff", -5, 2**62]
+
+
+@pytest.mark.parametrize("value", ODD, ids=map(ascii, ODD))
+@pytest.mark.parametrize("column", ["window", "turn", "crc", "data"])
+def test_whatever_a_chunk_has_become_its_rows_are_counted(column: str, value: Any, lay: Callable[[], Table]) -> None:
+    killed = scene(lay())
+    killed.disk.execute(f"UPDATE chunks SET {column} = ? WHERE id = (SELECT max(id) FROM chunks)", (value,))
+    second = lay()
+    second.now = killed.now
+    restarted(killed, second)
+    for agent in "ab":
+        assert everything(second, agent) == OPEN, agent
+    second.batch(ROWS + OPEN + 1, TWICE)
+    second.end_turn()  # also when a turn of that number would be the next
+
+
+def test_a_chunk_of_another_window_is_not_taken_for_one_of_this(lay: Callable[[], Table]) -> None:
+    """Its table and its index agree, as they do after what can be read of a file was copied into a new one."""
+    killed = scene(lay())
+    (other,) = killed.disk.execute("SELECT max(number) FROM windows").fetchone()
+    rows(killed, "a", ROWS + OPEN + 1, TWICE, 150)
+    killed.end_turn()
+    killed.disk.execute("UPDATE chunks SET window = ? WHERE window > ?", (other, other))
+    second = lay()
+    second.now = killed.now
+    restarted(killed, second)
+    assert second.service.telemetry.get("lost", "damaged") == TWICE
+    assert everything(second, "a") == OPEN + TWICE
+
+
+@pytest.mark.parametrize("name", [None, "x" * 8, b"short", 7, "no row", "two rows"], ids=ascii)
+def test_a_store_without_a_name_gets_another_one(name: Any, lay: Callable[[], Table]) -> None:
+    killed = scene(lay())
+    before = store_of(killed)
+    if name == "no row":
+        killed.disk.execute("DELETE FROM store")
+    elif name == "two rows":
+        killed.disk.execute("INSERT INTO store (name) VALUES (randomblob(8))")
+    else:
+        killed.disk.execute("UPDATE store SET name = ?", (name,))
+    second = lay()
+    second.now = killed.now
+    restarted(killed, second)
+    assert len(store_of(second)) == len(before)
+    assert second.ingestor.store_id == store_of(second) != before
+    assert second.service.telemetry.get("state_rows_damaged", "store") >= 1
+    for agent in "ab":
+        come_back(second, agent, before)
+        assert everything(second, agent) == OPEN + TWICE
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -468,10 +468,13 @@ def test_a_waiting_reader_is_woken_by_the_end(path: Path) -> None:
     database.close(5)
 
 
-def test_checksums_are_of_what_is_stored(path: Path) -> None:
+def test_a_checksum_is_of_what_is_stored_and_where(path: Path) -> None:
     database = opened(path)
     box = outbox(database, "files")
     close_window(box, database, 0)
-    crc, data = database.call(lambda c: c.execute("SELECT crc, data FROM reports").fetchone())
-    assert crc == zlib.crc32(data)
+    sequence, crc, data = database.call(lambda c: c.execute("SELECT sequence, crc, data FROM reports").fetchone())
+    assert integrity.unseal(crc, data, sequence) == data
+    with pytest.raises(ValueError, match="checksum"):
+        integrity.unseal(crc, data, sequence + 1)
+    assert integrity.unseal(zlib.crc32(data), data, sequence) == data, "of release 0.1"
     database.close(5)

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,13 +18,14 @@ from zmon_collector.config.sections import MetricsSection, WebSection
 from zmon_collector.delivery import report_codec
 from zmon_collector.ingest import checkpoint_policy
 from zmon_collector.storage import database as module
-from zmon_collector.storage import journal, journal_state, store_file
+from zmon_collector.storage import integrity, journal, journal_state, schema, store_file
 from zmon_collector.storage.database import Database, StoreError
 from zmon_collector.telemetry import Telemetry
 
 from tests.support.collectors import answer
 from tests.support.disks import FailingDisk, failing_disk
 from tests.support.waiting import PATIENCE, until
+from zmon.errors import ConfigurationError
 
 
 @pytest.fixture
@@ -225,6 +227,148 @@ def test_damage_that_stays_sets_the_file_aside_and_ends_the_database(disk: Faili
     assert len(database.damaged_files) == 1, "it is told until somebody has removed the file"
     assert stored(database) == {1}, "what can be read is kept"
     assert database.close(60)
+
+
+WINDOW, OTHER = 0x3E9, 0x3EA  # two bytes each, which are nowhere else on their page
+
+
+def differing(path: Path, name: str) -> None:
+    """Write two chunks, and let the table or the index of that name say that the first is of the other's window."""
+    database = opened(path)
+    for window in (WINDOW, OTHER):
+        row = (window, *integrity.seal(b"rows", window, 7))
+        database.call(
+            lambda c, row=row: c.execute("INSERT INTO chunks (window, turn, crc, data) VALUES (?, 7, ?, ?)", row)
+        )
+    (page,) = database.call(
+        lambda c: c.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (name,)).fetchone()
+    )
+    assert database.close(60)
+    data = bytearray(path.read_bytes())
+    start = (page - 1) * schema.PAGE
+    at = data.index(WINDOW.to_bytes(2, "big"), start, start + schema.PAGE)
+    data[at : at + 2] = OTHER.to_bytes(2, "big")
+    path.write_bytes(data)
+
+
+def chunks(database: Database) -> list[int]:
+    found = database.call(lambda c: c.execute("SELECT window FROM chunks NOT INDEXED").fetchall())
+    return [window for (window,) in found]
+
+
+@pytest.mark.parametrize("name", ["chunks", "chunks_by_window"])
+def test_an_index_that_differs_from_its_table_is_built_again(name: str, path: Path) -> None:
+    """SQLite finds it when it deletes the row, and calls it damage, at each start again."""
+    differing(path, name)
+    database = opened(path)
+    for window in (WINDOW, OTHER, WINDOW):  # whichever of the two it is found to be of
+        database.delete_chunks(window, 7)
+    until(lambda: database.broken or not chunks(database), what="the deletion")
+    assert not database.broken
+    assert not database.damaged_files
+    assert database.close(60)
+
+
+def test_damage_that_comes_again_in_a_file_that_was_opened_again_sets_it_aside(disk: FailingDisk, path: Path) -> None:
+    """However sound its pages look: no start could use it."""
+    database = opened(path)
+    database.call(put(1))
+    disk.fail("SQLITE_CORRUPT", 2, "INSERT INTO heard")
+    with pytest.raises(StoreError):
+        database.call(put(2))
+    assert database.broken and len(database.damaged_files) == 1
+    database = opened(path)
+    assert stored(database) == {1}
+    assert database.close(60)
+
+
+@pytest.mark.parametrize("name", ["SQLITE_CORRUPT", "SQLITE_CONSTRAINT"])
+def test_an_index_that_cannot_be_built_sets_the_file_aside(name: str, disk: FailingDisk, path: Path) -> None:
+    database = opened(path)
+    database.call(put(1))
+
+    def fault(statement: str) -> str | None:
+        return "SQLITE_CORRUPT" if "INSERT INTO heard" in statement else name if statement == "REINDEX" else None
+
+    disk.fault = fault
+    with pytest.raises(StoreError):
+        database.call(put(2))
+    assert database.broken and len(database.damaged_files) == 1
+    disk.fault = lambda statement: None
+    database = opened(path)
+    assert stored(database) == {1}
+    assert database.close(60)
+
+
+@pytest.mark.parametrize("error", [OSError("gone"), sqlite3.OperationalError("disk I/O error")], ids=["OS", "SQLite"])
+def test_a_new_file_begins_though_the_damaged_one_cannot_be_copied_from(
+    error: Exception, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(_: Path, connection: sqlite3.Connection) -> Any:
+        connection.execute("BEGIN IMMEDIATE")
+        put(1)(connection)
+        raise error
+
+    monkeypatch.setattr(store_file, "PAUSES", ())
+    monkeypatch.setattr(store_file, "salvage", failing)
+    path.write_bytes(b"this is no database" * 1000)
+    database = opened(path)
+    assert stored(database) == set(), "what was copied until then may be a part of something"
+    (note,) = database.damaged_files.values()
+    assert str(error) in note
+    assert database.close(60)
+
+
+def test_a_start_that_can_create_no_new_file_says_why(disk: FailingDisk, path: Path) -> None:
+    path.write_bytes(b"this is no database" * 1000)
+    disk.fault = lambda statement: "SQLITE_CANTOPEN" if list(path.parent.glob("*damaged*")) else None
+    with pytest.raises(ConfigurationError, match=r"cannot be used: SQLITE_CANTOPEN; fix it, or choose"):
+        opened(path)
+
+
+@pytest.mark.parametrize("how", ["wait", "close"])
+def test_the_end_does_not_wait_for_a_full_disk(
+    how: str, disk: FailingDisk, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "FULL_WAIT", 0.001)
+    database = opened(path)
+    disk.fail("SQLITE_FULL", 10**6, "COMMIT")
+    failed: list[Exception] = []
+    database.submit(put(1), failed=failed.append)
+    until(lambda: database.full, what="a full disk")
+    if how == "wait":
+        assert not database.wait(0.01)
+    assert database.close(60)
+    assert failed and database.broken
+
+
+def test_rows_are_deleted_though_the_disk_was_full_in_between(
+    disk: FailingDisk, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what is free then is given back."""
+    for name, value in (("FULL_WAIT", 0.001), ("FREE_BYTES", 0)):
+        monkeypatch.setattr(module, name, value)
+    database = opened(path)
+    for turn in range(30):
+        row = (WINDOW, turn, bytes(10 * schema.PAGE))
+        database.call(lambda c, row=row: c.execute("INSERT INTO chunks (window, turn, data) VALUES (?, ?, ?)", row))
+    before = path.stat().st_size + path.with_name(path.name + "-wal").stat().st_size
+    disk.fail("SQLITE_FULL", 3, "DELETE FROM chunks")
+    database.delete_chunks(WINDOW, 30)
+    until(lambda: not chunks(database), what="the deletion")
+    assert disk.failures == 3
+    pages = lambda: database.call(lambda c: c.execute("PRAGMA freelist_count").fetchone())[0]  # noqa: E731
+    until(lambda: pages() == 0, what="pages to be returned")
+    assert database.close(60)
+    assert path.stat().st_size < before / 4
+
+
+def test_a_connection_that_cannot_be_closed_costs_a_line_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    def close() -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    store_file.close(SimpleNamespace(close=close))  # type: ignore[arg-type]
+    assert "not closed cleanly: disk I/O error" in caplog.text
 
 
 def test_the_beat_goes_on_while_nothing_is_to_do_and_while_the_disk_fails(disk: FailingDisk, path: Path) -> None:

@@ -77,6 +77,46 @@ def kept(connection: sqlite3.Connection) -> int:
     return int(said)
 
 
+ODD: list[Any] = [None, "x", b"\xff", -1, 2**62]
+
+
+@pytest.mark.parametrize("value", ["no row", *ODD], ids=ascii)
+def test_the_sum_of_bytes_is_made_again_if_it_cannot_be(value: Any) -> None:
+    connection = in_memory()
+    work = JoinWork(predicted=[predicted(["x", "y"])], labelled=[labelled([("z", 1)])])
+    before = label_join.join(work, connection).kept_bytes
+    if value == "no row":
+        connection.execute("DELETE FROM label_bytes")
+    else:
+        connection.execute("UPDATE label_bytes SET kept = ?", (value,))
+    assert label_join.restore_kept_bytes(10**6, connection) == kept(connection) == before > 0
+
+
+@pytest.mark.parametrize("value", ODD, ids=ascii)
+@pytest.mark.parametrize("column", ["size", "kept"])
+def test_a_damaged_size_or_age_ends_no_join(column: str, value: Any) -> None:
+    connection = in_memory()
+    waiting = {"size": "size", "kept": "received"}[column]
+    label_join.join(JoinWork(predicted=[predicted(["x"])], labelled=[labelled([("z", 1)])]), connection)
+    connection.execute(f"UPDATE predictions SET {column} = ?", (value,))
+    connection.execute(f"UPDATE labels_waiting SET {waiting} = ?", (value,))
+    sweep = Sweep(50.0, 50.0, {1: OPEN})
+    label_join.join(JoinWork(limit=100, predicted=[predicted(["y"], kept=99.0)], sweep=sweep), connection)
+    found = label_join.join(JoinWork(limit=0, predicted=[predicted(["z"], kept=99.0)]), connection)
+    assert isinstance(found.kept_bytes, int)
+
+
+@pytest.mark.parametrize("value", [None, "x", b"\xff", 7], ids=ascii)
+@pytest.mark.parametrize("column", ["p", "kind", "at"])
+def test_a_damaged_prediction_does_not_keep_others_from_being_restated(column: str, value: Any) -> None:
+    connection = with_pairs(windows=2, rows=3)
+    connection.execute("UPDATE predictions SET crc = 1")
+    connection.execute(f"UPDATE predictions SET {column} = ? WHERE n = 1", (value,))
+    connection.execute("UPDATE restate SET rest = ? WHERE start = 0", (value,))
+    pieces = [piece for each in read(connection) for piece in each]
+    assert {piece.target.start for piece in pieces} == {0, 60}
+
+
 @pytest.mark.parametrize("column", ["id", "agent", "at", "predicted", "kind", "p", "label", '"end"'])
 def test_a_damaged_prediction_is_dropped_and_counted_and_joins_nothing(column: str) -> None:
     connection = in_memory()

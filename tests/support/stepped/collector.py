@@ -256,7 +256,7 @@ class Stepped:
 
     def reports(self) -> list[Report]:
         """The reports on disk, in the order in which they were written."""
-        rows = self.connection.execute("SELECT crc, data FROM reports ORDER BY sequence").fetchall()
+        rows = self.connection.execute("SELECT crc, data, sequence FROM reports ORDER BY sequence").fetchall()
         return [report_codec.decode(unseal(*row)) for row in rows]
 
     def waiting_labels(self, model: str) -> int:
