@@ -5,8 +5,12 @@ PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 TESTS ?= tests
 WORKERS ?= $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN))))
 PYTEST = $(BIN)/python -m pytest
+FAULT_TESTS ?= tests/collector/storage tests/collector/ingest tests/collector/test_pauses.py \
+	tests/collector/compute/test_coverage.py tests/collector/compute/test_packing.py tests/e2e/test_restored.py \
+	tests/faults/test_model.py tests/faults/test_progress_model.py tests/faults/test_moves.py \
+	tests/faults/test_kill.py tests/faults/test_disk.py tests/faults/test_labels.py
 
-.PHONY: demo test test-system test-loaded faults bench bench-check bench-peers lint docs site clean
+.PHONY: demo test test-system test-loaded faults coverage bench bench-check bench-peers lint docs site clean
 
 demo: .venv/collector
 	$(BIN)/zmon demo $(ARGS)
@@ -28,6 +32,14 @@ test-loaded: .venv/dev
 # signals, ten of all forms, half an hour of everything. Takes an hour.
 faults: .venv/dev
 	ZMON_FAULTS=1 ZMON_REQUIRE_ALL=1 $(PYTEST) tests/faults tests/host -s $(ARGS)
+
+# Lines and branches of what keeps, restores and settles rows, as far as tests of faults reach them, also in collectors
+# that they start. A process that is killed loses what it reached.
+coverage: .venv/dev
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -n $(WORKERS) --dist loadgroup $(FAULT_TESTS) $(ARGS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
 
 bench: .venv/dev
 	$(BIN)/python -m tests.bench $(ARGS)
