@@ -124,7 +124,7 @@ def _next_window(now: float, connection: sqlite3.Connection) -> Place | None:
     )
     while True:
         due = connection.execute(
-            'SELECT owner, start, "end", labels, coalesce(CAST(rest AS REAL), 2) FROM restate'
+            'SELECT owner, start, "end", labels, max(2, coalesce(CAST(rest AS REAL), 2)) FROM restate'
             " WHERE due <= ? AND labels > 0"
             " ORDER BY due, start LIMIT 1",
             (now,),
