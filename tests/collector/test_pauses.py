@@ -105,6 +105,29 @@ def test_a_checkpoint_is_made_once_the_join_is_back() -> None:
     assert (parts.begun, parts.policy.waiting) == ([1], False)
 
 
+def test_a_checkpoint_that_cannot_be_made_is_counted_and_writes_nothing() -> None:
+    parts = Parts()
+    parts.window(1, checkpoint_policy.CHECKPOINT_BYTES)
+    made: list[Callable[[bytes | None], None]] = []
+    parts.engine.checkpoint = lambda model, window, write: made.append(write) or True
+    parts.policy.start_due(Turn(1, chunks={1: []}))
+    made[0](None)  # the database of this test takes nothing
+    assert parts.ingestor.telemetry.get("checkpoints_failed") == 1
+
+
+def test_the_next_model_closes_early_if_the_largest_has_nothing_open() -> None:
+    parts = Parts()
+    for number, model in enumerate(("a", "b", "c")):
+        parts.window(number, 3 - number, model)
+    close = parts.ingestor.close_early
+    parts.ingestor.close_early = lambda model: close(model) if model[0] == "b" else None
+    parts.policy.close_largest()
+    assert parts.early == ["b"]
+    parts.ingestor.close_early = lambda model: None
+    parts.policy.close_largest()
+    assert parts.ingestor.telemetry.get("windows_closed_early") == 1
+
+
 def test_a_window_that_was_reported_is_not_waited_for() -> None:
     parts = Parts()
     parts.window(1, checkpoint_policy.CHECKPOINT_BYTES)

@@ -223,6 +223,23 @@ def test_whatever_a_chunk_has_become_its_rows_are_counted(column: str, value: An
     second.end_turn()  # also when a turn of that number would be the next
 
 
+@pytest.mark.parametrize("damage", ["", "crc = crc + 1", "data = NULL", "data = x'00'"])
+def test_a_damaged_checkpoint_counts_its_rows_as_lost(damage: str, lay: Callable[[], Table]) -> None:
+    killed = scene(lay())
+    (number, turn) = killed.disk.execute("SELECT window, max(turn) FROM chunks").fetchone()
+    journal.write_checkpoint(number, turn, b"sound bytes that are no checkpoint", killed.disk)
+    killed.disk.execute("DELETE FROM chunks")
+    if damage:
+        killed.disk.execute(f"UPDATE checkpoints SET {damage}")
+    second = lay()
+    second.now = killed.now
+    restarted(killed, second)
+    assert second.service.telemetry.get("checkpoints_damaged") == 1
+    for agent in "ab":
+        assert everything(second, agent) == OPEN, agent
+    assert second.service.telemetry.get("lost", "damaged") == 2 * OPEN
+
+
 def test_a_chunk_of_another_window_is_not_taken_for_one_of_this(lay: Callable[[], Table]) -> None:
     """Its table and its index agree, as they do after what can be read of a file was copied into a new one."""
     killed = scene(lay())
