@@ -170,11 +170,9 @@ def restore_kept_bytes(most: int, connection: sqlite3.Connection) -> int:
     """Return the same after a start: added up again if what is noted cannot be, as more than a file of `most` bytes."""
     noted = connection.execute("SELECT kept FROM label_bytes").fetchall()
     if len(noted) != 1 or not isinstance(noted[0][0], int) or not 0 <= noted[0][0] <= most:
-        sums = " + ".join(
-            f"(SELECT coalesce(sum({SIZE}), 0) FROM {table})" for table in ("predictions", "labels_waiting")
-        )
+        rows = f"SELECT {SIZE} AS size FROM predictions UNION ALL SELECT {SIZE} FROM labels_waiting"
         connection.execute("DELETE FROM label_bytes")
-        connection.execute(f"INSERT INTO label_bytes (kept) SELECT CAST({sums} AS INTEGER)")
+        connection.execute(f"INSERT INTO label_bytes (kept) SELECT coalesce(sum(size), 0) FROM ({rows})")
     return kept_bytes(connection)
 
 
@@ -267,13 +265,11 @@ class _Pairing:
                 self._count(block, block.agent, DUPLICATE if waiting[0] == label else CONFLICT)
                 continue
             size = len(name) + len(block.agent) + OVERHEAD + (len(label) if isinstance(label, bytes) else 0)
+            row = (block.owner, name, label, at, block.agent, block.received)
             connection.execute(
                 "INSERT INTO labels_waiting (owner, id, label, at, agent, received, crc, size)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    *(block.owner, name, label, at, block.agent, block.received),
-                    *(packed_checksum(name, label, at, block.agent), size),
-                ),
+                (*row, packed_checksum(name, label, at, block.agent), size),
             )
             grown += size
         return grown
