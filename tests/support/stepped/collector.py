@@ -209,19 +209,22 @@ class Stepped:
     def commit(self, most: int = 1000, *, dies: bool = False) -> None:
         """Commit at most so many jobs in one transaction; with `dies`, the process ends just after it."""
         self.disk.dies = dies
-        try:
-            self.disk.commit(most)
-        except Killed:
-            self.kill()
-        else:
-            self.disk.dies = False
-            self._note_goodbyes()
+        self._commit(most)
+        self.disk.dies = False
 
     def commit_all(self) -> None:
         """Commit all jobs, and delete what is not needed any more."""
-        while self.disk.commit():
+        while self._commit():
             pass
+
+    def _commit(self, most: int = 1000) -> bool:
+        try:
+            done: bool = self.disk.commit(most)
+        except Killed:  # as was asked for now, or before the disk was full
+            self.kill()
+            return True
         self._note_goodbyes()
+        return done
 
     def _note_goodbyes(self) -> None:
         for sender in self.senders:
