@@ -76,7 +76,14 @@ class LateLabels:
             if task == schema.task == "classification":
                 places = fit.places(classes, schema.classes)
                 work.move(label_join.Moved(model.owners[task, classes], self._owner(work, model, schema), places))
+                self._note_moved(model, classes, schema)
         model.early_owners.clear()
+
+    def _note_moved(self, model: ModelState, classes: tuple[str, ...], schema: Schema) -> None:
+        """Note that this turn's labels of these classes are kept under the rows' classes now, also in other windows."""
+        for number, (window, kept) in self._turn.items():
+            if kept is not None and kept.classes == classes and model.windows.open.get(window.start) is window:
+                self._turn[number] = window, schema
 
     def keep_predictions(self, work: JoinWork, arrival: Arrival, window: OpenWindow, part: WindowSlice) -> None:
         """Keep rows with ids, which may get their labels later."""

@@ -143,3 +143,22 @@ def test_late_labels_of_jobs_that_list_classes_differently(fresh: Callable[[], T
                 table.recovery(table.disk).restore(now)
     points += close_all(table)
     assert confusion(points) == Counter((predicted[i], truth[i]) for i in predicted.keys() & truth.keys())
+
+
+def test_labels_that_wait_for_rows_of_an_older_window_in_the_same_turn(fresh: Callable[[], Table]) -> None:
+    """The rows bring the model's order of classes, and further labels decide on the window that the first opened."""
+    table = fresh()
+    jobs, hour_ago = Schema(classes=("yes", "no")), int((table.now.wall - 3600) * 1e9)
+
+    def labels(number: int) -> None:
+        columns = {"ids": np.array([number]), "labels": np.array([0])}  # yes
+        table.send(jobs, columns, first=number, agent="job", kind="labels", ts=hour_ago)
+
+    labels(1)
+    table.send(
+        Schema(classes=("no", "yes")),
+        {"probabilities": np.array([[0.9, 0.1], [0.9, 0.1]]), "ids": np.array([1, 2])},
+        ts=hour_ago,
+    )
+    labels(2)
+    assert confusion(close_all(table)) == Counter({("no", "yes"): 2})
