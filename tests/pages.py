@@ -81,8 +81,11 @@ def every_command(
     command._help_option = None  # click keeps what an earlier invocation, under another context, made of it
     context = click.Context(command, info_name=name, parent=above, **settings)
     yield context, command
-    for below, each in sorted(getattr(command, "commands", {}).items()):
-        yield from every_command(below, each, context)
+    if isinstance(command, click.Group):
+        for below in sorted(command.list_commands(context)):  # which are imported when they are asked for
+            each = command.get_command(context, below)
+            assert each is not None
+            yield from every_command(below, each, context)
 
 
 def commands() -> str:
