@@ -14,23 +14,12 @@ from zmon_collector.cli.options import FAILED, MISSING, WRONG
 from zmon_collector.plugins import add_commands
 from zmon_collector.storage.database import StoreError
 
+# fmt: off
 BUILT_IN = (  # each is a module of this package
-    *(
-        "backfill",
-        "collect",
-        "demo",
-        "keygen",
-        "outbox",
-        "plugins",
-        "profile",
-        "push",
-        "reload",
-        "report",
-        "tap",
-        "top",
-    ),
-    "validate",
+    "backfill", "collect", "demo", "keygen", "outbox", "plugins", "profile", "push",
+    "reload", "report", "tap", "top", "validate",
 )
+# fmt: on
 
 
 class Commands(click.Group):
