@@ -196,9 +196,10 @@ def test_what_is_left_out_of_the_files_is_set_aside_once(tmp_path: Path) -> None
 
 
 def test_a_folder_that_cannot_be_written_is_retried_later(tmp_path: Path) -> None:
-    sink = AnodotFile(tmp_path / "gone", 3600)
+    sink = AnodotFile(tmp_path / "data/gone", 3600)
     sink.open()
-    (tmp_path / "gone").rmdir()
+    (tmp_path / "data/gone").rmdir()
+    (tmp_path / "data").rmdir()
     with pytest.raises(RetryLater) as error:
         sink.write(example_report())
     assert error.value.after > 0

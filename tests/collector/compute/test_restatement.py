@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from pathlib import Path
 from typing import Any
 
@@ -67,9 +68,9 @@ def test_a_window_stays_marked_until_its_restatement_is_stored(
     worker.start()
     config = Config()
     policies, telemetry = PolicyStore(config), Telemetry()
-    restater = Restater(Immediate(connection), worker.restate, load_plugins(config), policies, telemetry)  # type: ignore[arg-type]
-    wall, mono = [0.0], [0.0]
-    monkeypatch.setattr(restatement.time, "time", lambda: wall[0])
+    wall, mono = [0.0], [time.monotonic()]
+    plugins, database = load_plugins(config), Immediate(connection)
+    restater = Restater(database, worker.restate, plugins, policies, telemetry, wall=lambda: wall[0])  # type: ignore[arg-type]
 
     def restate() -> None:
         """Restate all that is due, or fail to."""

@@ -250,6 +250,7 @@ def test_a_file_of_the_first_schema_goes_on(tmp_path: Path) -> None:
     history.close()
     with sqlite3.connect(path) as db:
         db.execute("DROP TABLE detail")
+        db.execute("DROP INDEX report_written")
         db.execute("ALTER TABLE report DROP COLUMN origin")
         db.execute("PRAGMA user_version = 1")
     db.close()

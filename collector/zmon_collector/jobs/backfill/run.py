@@ -24,7 +24,7 @@ from zmon_collector.jobs.tabular import Columns, Dataset
 from zmon_collector.loading import DEFAULT_SINK, load_plugins
 from zmon_collector.windows.window import OpenWindow
 
-FOREVER = {"keep": "36500d", "keep_bytes": 2**62}  # files of history are old: the sink must not sweep them
+FOREVER = {"keep": "36500d", "keep_bytes": 2**53}  # files of history are old: the sink must not sweep them
 
 
 class BackfillStatus(NamedTuple):
