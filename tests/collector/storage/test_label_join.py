@@ -542,7 +542,7 @@ def test_what_ids_cost(collect: Callable[..., Collector]) -> None:
             seconds[kind] = time.perf_counter() - started
         collector.stop()
     print(f"100,000 rows acknowledged: {seconds['without']:.2f} s without ids, {seconds['with']:.2f} s with")
-    assert seconds["with"] < 10
+    assert seconds["with"] < 25 * seconds["without"]
 
 
 def test_no_ids_no_work(collect: Callable[..., Collector], monkeypatch: pytest.MonkeyPatch) -> None:
