@@ -249,6 +249,7 @@ class Progress(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([-3600, -30, 30, 3600]))
     def clock_is_set(self, seconds: float) -> None:
+        self.forgets |= seconds > 3000  # after a restart, silence is reckoned by the clock
         self.collector.clock.wall += seconds
         ahead = self.collector.clock.wall + SKEW
         self.free |= {number for number, time in enumerate(self.times) if time > ahead}
