@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -41,7 +41,7 @@ UNCOUNTED = ("streams", "windows", "schemas", "tallies", "tags", "agents", "span
 SKEW = 300.0  # seconds, the default of max_skew
 AGES = ([0], [0, 0], [0, 0, 0, 0], [0, 1, 20], [45, 0, 0], [100, 20], [-20, 0, 0])  # seconds, of the rows of a message
 PARTS = 8  # of the long run, for several processes
-EXAMPLES = 10_000 if FULL else 4_000
+EXAMPLES = 10_000 if FULL else 2_000
 
 
 class Progress(RuleBasedStateMachine):
@@ -438,12 +438,22 @@ def _little_garbage() -> Iterator[None]:
     gc.unfreeze()
 
 
+def run(part: int, examples: int, steps: int) -> None:
+    """Run so many examples: new ones at full length, else those of the part, so that a change is judged by the same."""
+
+    class Part(Progress):
+        pass
+
+    machine = Part if FULL else seed(part)(Part)
+    run_state_machine_as_test(machine, settings=settings(max_examples=examples, stateful_step_count=steps))
+
+
 def test_everything_is_accounted_for_whatever_happens() -> None:
-    run_state_machine_as_test(Progress, settings=settings(max_examples=200, stateful_step_count=30))
+    run(0, 200, 30)
 
 
 @pytest.mark.system
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("part", range(PARTS))
 def test_the_same_at_length(part: int) -> None:
-    run_state_machine_as_test(Progress, settings=settings(max_examples=EXAMPLES // PARTS, stateful_step_count=40))
+    run(1 + part, EXAMPLES // PARTS, 40)
