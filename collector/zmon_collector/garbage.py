@@ -2,8 +2,8 @@
 
 A collector of a hundred thousand streams has millions of objects, nearly all of which stay. A full collection scans
 them all, for a second, and comes again whenever there are a fourth more. So what has survived one is frozen, and the
-next one scans what came since. Hardly any object of the collector is in a cycle, which nothing else would free; once an
-hour everything is scanned, so that not even those gather.
+next one scans what came since. Hardly any object of the collector is in a cycle, which nothing else would free; once a
+minute everything is scanned, so that not even those gather.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from contextlib import contextmanager
 
 # A turn makes thousands of objects that it drops: scanned in its middle, they would count as survivors.
 THRESHOLDS = (20_000, 10, 10)
-ALL_EVERY = 3600.0  # seconds between two scans of everything
+ALL_EVERY = 60.0  # seconds between two scans of everything
 FULL = 2  # the generation of a full collection
 
 
@@ -47,7 +47,7 @@ def put_off() -> Iterator[None]:
 
 
 class Freezer:
-    """A callback of the garbage collector: freezes what has survived a full collection, thaws all once an hour."""
+    """A callback of the garbage collector: freezes what has survived a full collection, thaws all once a minute."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
