@@ -2,8 +2,8 @@
 
 A collector of a hundred thousand streams has millions of objects, nearly all of which stay. A full collection scans
 them all, for a second, and comes again whenever there are a fourth more. So what has survived one is frozen, and the
-next one scans what came since. Hardly any object of the collector is in a cycle, which nothing else would free; once a
-minute everything is scanned, so that not even those gather.
+next one scans what came since. Only objects in cycles need this scan to be freed, and the collector makes few of them;
+once a minute everything is scanned, so that they do not pile up.
 """
 
 from __future__ import annotations

@@ -359,7 +359,8 @@ def test_a_collector_that_begins_before_a_killed_one_is_back_waits_for_what_that
     assert (len(world.a.books.rows), len(world.b.books.rows)) == (30, 30)
 
 
-def test_a_collector_that_takes_over_does_not_wait_for_ever_for_one_that_was_killed() -> None:
+def killed_with_rows_under_way() -> World:
+    """Kill a, which has acknowledged 10 rows and may have 20 more, and let b take the model."""
     world = World()
     world.a.start()
     world.b.start()
@@ -371,22 +372,17 @@ def test_a_collector_that_takes_over_does_not_wait_for_ever_for_one_that_was_kil
     world.b.takes = True
     world.stop(world.b)
     world.b.start()
+    return world
+
+
+def test_a_collector_that_takes_over_does_not_wait_for_ever_for_one_that_was_killed() -> None:
+    world = killed_with_rows_under_way()
     world.turns(20, 2.0)
     assert world.b.books.rows == list(range(11, 31))
 
 
 def test_the_end_does_not_wait_for_what_a_killed_collector_has() -> None:
-    world = World()
-    world.a.start()
-    world.b.start()
-    world.publish(10)
-    world.turns()
-    world.publish(20)
-    world.publishers_turn()
-    world.a.end()
-    world.b.takes = True
-    world.stop(world.b)
-    world.b.start()
+    world = killed_with_rows_under_way()
     world.delivery.closing = True
     world.turns()
     assert world.b.books.rows == list(range(11, 31))

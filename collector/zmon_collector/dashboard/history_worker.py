@@ -34,7 +34,7 @@ class HistoryWorker:
         self._submit(self._history.open)
 
     def sign(self) -> int | None:
-        """Return a number that changes with every call; None while there is none."""
+        """Return a number that changes with every call; None while no call is running."""
         return self._begun if self._busy else None
 
     def _submit(self, call: Callable[..., T], *args: object) -> Future[T]:

@@ -1,9 +1,9 @@
 """Answers to hellos while the state of an earlier run is still being restored: positions only, and nothing is decided.
 
-The hello stays in the inbox and is handled when all is restored, as if it had come then. Until then the publisher gets
-the position that is on disk, or, if there is none of its stream, the one that it has itself. So an early answer
-acknowledges nothing that was not acknowledged before, and if the collector ends the next moment, nothing has changed.
-The rows that a publisher sends upon it wait in the inbox, which is bounded.
+The hello stays in the inbox and is handled when all is restored, as if it had come then. Until then the publisher is
+told the position on disk. If the disk has none for its stream, it is told the position that it has itself named. So an
+early answer acknowledges nothing new, and nothing has changed if the collector ends the next moment. The rows that the
+publisher then sends wait in the inbox, which is bounded.
 """
 
 from __future__ import annotations

@@ -361,7 +361,7 @@ def _move(moved: Moved, connection: sqlite3.Connection) -> None:
 
 
 def _trim_policies(connection: sqlite3.Connection) -> None:
-    """Drop policies of predictions that are gone; without any left, numbers begin anew."""
+    """Drop policies that no prediction needs any more; the numbers of predictions begin anew when none is left."""
     connection.execute("DELETE FROM label_policies WHERE n > (SELECT coalesce(max(n), 0) FROM predictions)")
     connection.execute(
         "DELETE FROM label_policies AS old WHERE EXISTS (SELECT 1 FROM label_policies AS later"

@@ -116,8 +116,8 @@ def last_rows(
 ) -> tuple[int, dict[bytes, int]]:
     """Return the last journaled row of each stream that is not known, from some chunks after the id `after`.
 
-    Return the id of the last of these chunks as well, 0 if there are none: those of turns up to `newest` are looked at,
-    since this run already writes more.
+    Chunks of later turns than `newest` are of this run and are left out. Also return the id of the last chunk that was
+    read, or 0 when none is left.
     """
     last: dict[bytes, int] = {}
     nbytes, chunk = 0, ChunkEntry(0, 0, 0, 0)

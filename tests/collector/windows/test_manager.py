@@ -255,7 +255,7 @@ def test_rows_of_its_time_join_the_window_that_counts_opened() -> None:
 
 
 def test_a_window_of_counts_does_not_wait_for_an_agent_that_has_never_sent_rows() -> None:
-    """All its rows are refused, perhaps; a new connection is no reason to wait for `idle`."""
+    """It may be one whose rows are all refused, so its connection is no reason to wait for `idle`."""
     scene = Scene()
     scene.manager.count("a", "rejected", 5, scene.now, "shape")
     scene.wait(60)
