@@ -54,6 +54,7 @@ PLACES = {  # the longest path that fits decides
     "frameworks/test_sklearn.py": "integration",
     "golden": "integration",
     "host": "system",
+    "hostile": "system",
     "host/test_ends.py": "integration",
     "host/test_forks.py": "integration",
     "host/test_greenlets.py": "integration",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -40,3 +41,8 @@ def settled(publisher: Any) -> zmon.Stats:
     until(is_converted, "the conversion of what was published")
     stats: zmon.Stats = publisher.stats
     return stats
+
+
+def busy() -> float:
+    """Return how much longer things take because the machine does other things, too: 1 with two to do a processor."""
+    return max(1.0, os.getloadavg()[0] / (2 * (os.cpu_count() or 1)))

@@ -7,7 +7,6 @@ disk is not full. Files are read as they appear, and added up.
 from __future__ import annotations
 
 import json
-import os
 import threading
 import time
 import urllib.error
@@ -20,6 +19,7 @@ import psutil
 from zmon_collector.admin import ask
 
 from tests.support.standin import StandIn
+from tests.support.waiting import busy
 
 COUNTED = ("buffer_count", "rows_late", "rows_lost", "rows_rejected", "rows_sampled_out")
 HOLD = 13.0  # seconds after a start in which publishers come back and no window closes
@@ -204,7 +204,6 @@ class Watch:
         kind = what.partition(" of ")[0]
         if seconds > self.longest[kind]:
             self.longest[kind] = seconds
-            busy = os.getloadavg()[0] / (2 * (os.cpu_count() or 1))
-            if seconds > self.limit * max(1.0, busy):
+            if seconds > self.limit * busy():
                 paused = [pause["by"] for pause in self.health.get("paused", ())]
                 self.faults.append(f"{what} is stuck for {seconds:.1f} s; paused: {paused}")

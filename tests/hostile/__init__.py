@@ -1,0 +1,1 @@
+"""Attacks on a real collector, each with a good publisher beside it."""
