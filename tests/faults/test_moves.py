@@ -513,6 +513,25 @@ def test_the_end_waits_for_a_collector_that_does_not_know_all_counts() -> None:
     assert world.delivery.is_awaited(world.now)
 
 
+def test_counts_that_only_the_end_would_tell_are_told_before_and_waited_for() -> None:
+    """A collector that is killed after a goodbye, and before its commit, has lost what only the goodbye said."""
+    world = World()
+    world.a.start()
+    world.publish(10)
+    world.turns()
+    world.delivery.closing = True
+    world.publish(0, rejected=1)
+    assert world.delivery.is_awaited(world.now)
+    world.publishers_turn(0.001)
+    world.a.receive()
+    world.a.end()
+    assert world.delivery.is_awaited(world.now)
+    world.a.start()
+    world.turns()
+    assert not world.delivery.is_awaited(world.now)
+    assert world.a.books.counts == {("rejected", "x"): 1}
+
+
 def test_the_end_does_not_wait_for_a_collector_that_gave_up_the_model() -> None:
     world = World(model="given up")
     world.a.start()

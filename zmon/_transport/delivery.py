@@ -127,7 +127,8 @@ class Delivery:
     def is_awaited(self, now: float) -> bool:
         """Return whether what is left may still arrive: at a collector that takes it, or that may come at once.
 
-        Rows are left until they are acknowledged, and counts of rows that never arrive until the goodbye tells them.
+        Rows are left until they are acknowledged, and so are counts of rows that never arrive: a collector that is
+        killed just after the goodbye has lost what only that told.
         """
         awaited = [link for link in self._links if link.takes_model]  # even while it is disconnected
         if not awaited:  # wait for one that restarts, else only for a first connection that is being established
@@ -135,7 +136,7 @@ class Delivery:
             known = [link for link in self._links if (link.endpoint, model) in _takers]
             awaited = known or [link for link in self._links if link.is_coming(now)]
         issued, tally = self._ring.issued, self._ledger.tally()
-        return any(link.cursor.acked < issued or not (link.greeted or link.counted == tally) for link in awaited)
+        return any(link.cursor.acked < issued or not frames.covers(link.counted, tally) for link in awaited)
 
     def say_goodbye(self, now: float) -> None:
         """Say goodbye to every collector that answers, or that is there and may answer later."""
@@ -247,7 +248,8 @@ class Delivery:
                 link.hello_due = now + RETRY_AFTER
                 self._greet(link, "hello")
             return
-        if now >= link.ping_due:
+        # At the end nobody waits for the next ping to tell what is counted.
+        if now >= link.ping_due or (self.closing and link.told != self._ledger.tally()):
             link.ping_due = now + PING_EVERY
             self._greet(link, "ping")
         if now - link.answered_at > ABSENT_AFTER:

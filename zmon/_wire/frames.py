@@ -376,6 +376,15 @@ def merge_tallies(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str,
     return {kind: counts for kind, counts in merged.items() if counts}
 
 
+def covers(counted: Mapping[str, Any], tally: Mapping[str, Any]) -> bool:
+    """Return whether all rows of a tally are in the counted one, under whatever reasons."""
+
+    def rows(counts: Any) -> int:
+        return sum(counts.values()) if isinstance(counts, Mapping) else counts
+
+    return all(rows(counted.get(kind, 0)) >= rows(counts) for kind, counts in tally.items())
+
+
 def reasons(data: Mapping[str, Any], key: str, error: str) -> Mapping[str, Any]:
     """Return a map of reasons from a message, empty if it has none; WireError `error` if it is no such map."""
     found = data.get(key, {})
