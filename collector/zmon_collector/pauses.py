@@ -18,7 +18,7 @@ from zmon_collector.windows.window import Now
 
 ENGINE_BYTES = 64 * 2**20  # of rows that wait for metrics
 DATABASE_BYTES = 64 * 2**20  # of rows that wait for the disk
-PATIENCE = 5.0  # seconds in which a full journal does not shrink, before a window is closed early
+PATIENCE = 5.0  # seconds that a full journal has to shrink, before windows are closed early
 GROWTH = 16  # a journal that a start finds above its limit takes a sixteenth of that until its rows are replayed
 STALLED = 60.0  # seconds without progress, after which the collector cannot do its job
 STALL = 1.0  # seconds that count at most between two looks: a machine that was suspended has not paused for long
@@ -69,6 +69,7 @@ class Pauses:
     def __init__(self, engine: Engine, database: Database, ingestor: Ingestor, policy: CheckpointPolicy) -> None:
         self._engine, self._ingestor, self._policy = engine, ingestor, policy
         self._clock = self._last = 0.0
+        self._relieved = 0.0  # when windows were closed early last, in this pause
         self._replayed: int | None = None
         self._most_while_replaying = 0  # bytes of the journal
         written = "the disk, which writes the rows that wait for it"
@@ -132,11 +133,12 @@ class Pauses:
         # Rows that only gather are computed when more come, which do not come now.
         if self._engine.gathered > ENGINE_BYTES // 2:
             self._engine.relieve(ENGINE_BYTES // 2)
-        # Windows that are closing free the journal, and an early end of others would not hasten that.
-        stuck = self._journal.since is not None and self._clock - self._journal.moved >= PATIENCE
-        if stuck and replayed is None and self._engine.idle and self._ingestor.late.idle:
-            self._policy.close_largest()
-            self._journal.moved = self._clock
+        since = self._journal.since
+        if since is None:
+            self._relieved = 0.0
+        elif replayed is None and self._clock - max(since, self._relieved) >= PATIENCE:
+            self._policy.close_excess()
+            self._relieved = self._clock
         return not held
 
     @property

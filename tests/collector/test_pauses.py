@@ -37,6 +37,7 @@ class Parts:
         self.joining: set[int] = set()
         self.begun: list[int] = []
         self.early: list[str] = []
+        self.closing: set[int] = set()
         self.flushed = 0
         self.engine = SimpleNamespace(
             backlog=0, gathered=0, idle=True, checkpoint=self._checkpoint, relieve=self._relieve
@@ -49,6 +50,7 @@ class Parts:
             late=SimpleNamespace(is_joining=self.joining.__contains__, idle=True),
             telemetry=Telemetry(),
             close_early=self._close_early,
+            is_open=lambda unreported: unreported.window.number not in self.closing,
         )
         self.others = 0
         self.policy = CheckpointPolicy(self.ingestor, self.database, lambda: self.others)  # type: ignore[arg-type]
@@ -61,9 +63,13 @@ class Parts:
     def _relieve(self, most: int) -> None:
         self.flushed += 1
 
-    def _close_early(self, model: tuple[str, str]) -> OpenWindow:
-        self.early.append(model[0])
-        return OpenWindow(0, 60)
+    def _close_early(self, model: tuple[str, str]) -> OpenWindow | None:
+        for number, unreported in self.ingestor.unreported.items():
+            if unreported.model == model and number not in self.closing:
+                self.early.append(model[0])
+                self.closing.add(number)
+                return unreported.window
+        return None
 
     def window(self, number: int, nbytes: int, model: str = "m", checkpoint_bytes: int = 0) -> None:
         window = UnreportedWindow((model, ""), OpenWindow(0, 60, number), set(), nbytes, checkpoint_bytes)
@@ -115,17 +121,34 @@ def test_a_checkpoint_that_cannot_be_made_is_counted_and_writes_nothing() -> Non
     assert parts.ingestor.telemetry.get("checkpoints_failed") == 1
 
 
-def test_the_next_model_closes_early_if_the_largest_has_nothing_open() -> None:
+def test_a_checkpoint_that_is_not_smaller_than_its_rows_is_dropped_and_tried_again_with_twice_as_many() -> None:
+    """With few rows it is larger, and at the limit it would make things worse."""
     parts = Parts()
-    for number, model in enumerate(("a", "b", "c")):
-        parts.window(number, 3 - number, model)
-    close = parts.ingestor.close_early
-    parts.ingestor.close_early = lambda model: close(model) if model[0] == "b" else None
-    parts.policy.close_largest()
-    assert parts.early == ["b"]
-    parts.ingestor.close_early = lambda model: None
-    parts.policy.close_largest()
-    assert parts.ingestor.telemetry.get("windows_closed_early") == 1
+    parts.window(1, 100)
+    made: list[Callable[[bytes | None], None]] = []
+    parts.engine.checkpoint = lambda model, window, write: made.append(write) or True
+    parts.database.used_bytes = 17 * MIB
+    parts.policy.start_due(Turn(1))
+    window = parts.ingestor.unreported[1]
+    window.nbytes += 7  # rows that came meanwhile
+    made[0](bytes(100))  # the database of this test takes nothing
+    assert (window.held_bytes, window.checkpoint_bytes) == (107, 0)
+    parts.policy.start_due(Turn(2))
+    assert len(made) == 1
+    window.nbytes = 200
+    parts.policy.start_due(Turn(3))
+    assert len(made) == 2
+    taken: list[int] = []
+    parts.database.submit = lambda write, then, nbytes, failed: taken.append(nbytes)
+    made[1](bytes(100))
+    assert (taken, window.nbytes, window.checkpoint_bytes) == ([100], 0, 100)
+    window.nbytes = 24
+    parts.policy.start_due(Turn(4))
+    assert len(made) == 2, "a quarter of the last one is little gain"
+    window.nbytes = 25
+    parts.policy.start_due(Turn(5))
+    assert len(made) == 3
+    assert parts.ingestor.telemetry.get("checkpoints_dropped") == 1
 
 
 def test_a_window_that_was_reported_is_not_waited_for() -> None:
@@ -173,30 +196,52 @@ def test_a_journal_that_no_window_could_empty_does_not_pause() -> None:
     assert parts.look(1.1)
 
 
-def test_a_full_journal_that_does_not_shrink_has_windows_closed_early() -> None:
+def test_a_full_journal_has_as_many_windows_closed_early_as_it_needs() -> None:
+    """Those of the models with most bytes, at once: one after the other they would take minutes."""
     parts = Parts()
     parts.window(1, 0, "small", checkpoint_bytes=4 * MIB)
-    parts.window(2, 0, "large", checkpoint_bytes=20 * MIB)
+    for number in range(2, 7):
+        parts.window(number, 0, "large", checkpoint_bytes=4 * MIB)
     parts.database.used_bytes = 24 * MIB
     for second in range(1, 20):
         assert not parts.look(float(second))
-        assert len(parts.early) == (second - 1) // pauses.PATIENCE, second
+        assert len(parts.early) == (3 if second > pauses.PATIENCE else 0), second
     assert set(parts.early) == {"large"}
     assert parts.ingestor.telemetry.get("windows_closed_early") == 3
 
 
-@pytest.mark.parametrize("what", ["shrinks", "closing", "replay", "suspended"])
-def test_no_window_is_closed_early_while_the_journal_is_on_its_way(what: str) -> None:
+def test_the_next_model_closes_early_if_the_largest_has_nothing_more() -> None:
+    parts = Parts()
+    parts.window(1, 6 * MIB, "a")
+    parts.window(2, 5 * MIB, "b")
+    parts.window(3, 4 * MIB, "c")
+    parts.database.used_bytes = 24 * MIB
+    parts.policy.close_excess()
+    assert parts.early == ["a", "b"]
+
+
+def test_a_journal_that_shrinks_too_slowly_is_not_waited_for() -> None:
     parts = Parts()
     parts.window(1, 0, checkpoint_bytes=20 * MIB)
     parts.database.used_bytes = 24 * MIB
-    parts.engine.idle = what != "closing"
+    for second in range(1, 8):
+        parts.database.used_bytes -= 1024
+        assert not parts.look(float(second))
+    assert len(parts.early) == 1
+
+
+@pytest.mark.parametrize("what", ["closing", "replay", "suspended"])
+def test_no_window_is_closed_early_while_the_journal_is_on_its_way(what: str) -> None:
+    parts = Parts()
+    parts.window(1, 0, checkpoint_bytes=10 * MIB)
+    parts.window(2, 0, checkpoint_bytes=10 * MIB)
+    parts.database.used_bytes = 24 * MIB
+    if what == "closing":
+        parts.closing.add(1)
     if what == "replay":
         assert parts.look(0.5, 0)
         parts.database.used_bytes += 2 * MIB
     for second in range(1, 20):
-        if what == "shrinks":
-            parts.database.used_bytes -= 1024
         assert not parts.look(1000.0 * second if what == "suspended" and second < 4 else float(second),
                               second if what == "replay" else None)  # fmt: skip
         if what == "suspended" and second == 4:

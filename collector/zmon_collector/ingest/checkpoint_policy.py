@@ -2,8 +2,8 @@
 
 A checkpoint replaces the journaled rows of a window that stays open for long. Windows get one when they have many rows,
 sooner while the journal is more than half full, and above the limit whatever they have: no rows are accepted then, so
-nothing else would free the journal. Where checkpoints do not suffice, windows close early: the oldest one of the model
-with most bytes.
+nothing else would free the journal. One that is not smaller than what it would replace is dropped. Where checkpoints do
+not suffice, windows close early: the oldest ones of the models with most bytes.
 """
 
 from __future__ import annotations
@@ -14,16 +14,18 @@ from collections.abc import Callable
 from heapq import nlargest
 
 from zmon_collector.ingest.ingestor import Ingestor
+from zmon_collector.ingest.row_placement import UnreportedWindow
 from zmon_collector.storage import journal
 from zmon_collector.storage.database import Database
 from zmon_collector.storage.journal import Turn
-from zmon_collector.windows.window import ModelKey
+from zmon_collector.windows.window import ModelKey, OpenWindow
 
 log = logging.getLogger("zmon.collector")
 
 CHECKPOINT_BYTES = 256 * 2**20  # of a window's rows in the journal
 TIGHT = 16  # times sooner while the journal is more than half full
 WORTH = 16  # a sixteenth of the journal
+GAIN = 4  # a window's next checkpoint replaces rows of at least a quarter of the last one
 AT_ONCE = 16  # checkpoints begun in a turn while the journal is full
 
 
@@ -73,7 +75,8 @@ class CheckpointPolicy:
         used, limit, unreported = self.used_bytes, self.limit, self._ingestor.unreported
         if used > limit:
             least = 1
-            due = {*nlargest(AT_ONCE, unreported, key=lambda number: unreported[number].nbytes), *self._postponed}
+            worth = [number for number, window in unreported.items() if window.nbytes >= window.worth]
+            due = {*nlargest(AT_ONCE, worth, key=lambda number: unreported[number].nbytes), *self._postponed}
         else:
             least = CHECKPOINT_BYTES // TIGHT if used > limit // 2 else CHECKPOINT_BYTES
             due = {*turn.chunks, *self._postponed}
@@ -81,32 +84,35 @@ class CheckpointPolicy:
         self._postponed = set()
         for number in due:
             window = unreported.get(number)
-            if window is None or window.nbytes < least:
+            if window is None or window.nbytes < max(least, window.worth):
                 continue
             # Rows that a join completes are journaled with this turn, but reach the engine later. A checkpoint now
             # would delete them from the journal without having them.
             if self._ingestor.late.is_joining(number):
                 self._postponed.add(number)
-            elif self._ingestor.engine.checkpoint(window.model, window.window, self._writer(number, turn.number)):
+            elif self._ingestor.engine.checkpoint(window.model, window.window, self._writer(window, turn.number)):
                 window.nbytes = 0
 
-    def _writer(self, number: int, through: int) -> Callable[[bytes | None], None]:
+    def _writer(self, window: UnreportedWindow, through: int) -> Callable[[bytes | None], None]:
         """Return a function that writes a window's checkpoint and deletes its rows of turns up to `through`."""
+        covered, number, telemetry = window.nbytes, window.window.number, self._ingestor.telemetry
 
         def write(data: bytes | None) -> None:
             if data is None:  # an error that is logged; the rows stay in the journal until the next one
-                self._ingestor.telemetry.count("checkpoints_failed")
-                return
-            self._ingestor.telemetry.count("checkpoints")
-            window = self._ingestor.unreported.get(number)
-            if window is not None:
-                window.checkpoint_bytes = len(data)
-            self._database.submit(
-                lambda connection: journal.write_checkpoint(number, through, data, connection),
-                lambda _: self._database.delete_chunks(number, through),
-                len(data),
-                self._not_written,
-            )
+                telemetry.count("checkpoints_failed")
+                window.keep_rows(covered, 2 * covered)
+            elif len(data) >= window.checkpoint_bytes + covered:
+                telemetry.count("checkpoints_dropped")
+                window.keep_rows(covered, 2 * len(data))
+            else:
+                telemetry.count("checkpoints")
+                window.checkpoint_bytes, window.worth = len(data), len(data) // GAIN
+                self._database.submit(
+                    lambda connection: journal.write_checkpoint(number, through, data, connection),
+                    lambda _: self._database.delete_chunks(number, through),
+                    len(data),
+                    self._not_written,
+                )
 
         return write
 
@@ -114,18 +120,29 @@ class CheckpointPolicy:
         self._ingestor.telemetry.count("checkpoints_failed")
         log.error("a checkpoint cannot be written: %s; the rows stay in the journal until the next one", error)
 
-    def close_largest(self) -> None:
-        """Close a window early, though it is not due: the oldest of the model whose windows hold most bytes on disk."""
+    def close_excess(self) -> None:
+        """Close windows early, though they are not due: as many as the journal needs to take rows for a while.
+
+        What windows hold that are closing anyway is on its way out.
+        """
         held: Counter[ModelKey] = Counter()
-        for window in self._ingestor.unreported.values():
-            held[window.model] += window.held_bytes
+        unreported = self._ingestor.unreported
+        excess = self.used_bytes - self.limit + self.limit // WORTH
+        for window in unreported.values():
+            if self._ingestor.is_open(window):
+                held[window.model] += window.held_bytes
+            else:
+                excess -= window.held_bytes
+        closed: list[tuple[str, OpenWindow]] = []
         for model, _ in held.most_common():
-            closed = self._ingestor.close_early(model)
-            if closed is not None:
-                self._ingestor.telemetry.count("windows_closed_early")
-                log.warning(
-                    "the journal is at limits.journal_bytes and checkpoints do not free it: closing the window of "
-                    "model %r from %d to %d early; its later rows count as late; raise limits.journal_bytes",
-                    model[0], closed.start, closed.end,
-                )  # fmt: skip
-                return
+            while excess > 0 and (oldest := self._ingestor.close_early(model)) is not None:
+                closed.append((model[0], oldest))
+                excess -= unreported[oldest.number].held_bytes if oldest.number in unreported else 0
+        if closed:
+            self._ingestor.telemetry.count("windows_closed_early", by=len(closed))
+            name, first = closed[0]
+            log.warning(
+                "the journal is at limits.journal_bytes and checkpoints do not free it: closing %d windows early, "
+                "first that of model %r from %d to %d; their later rows count as late; raise limits.journal_bytes",
+                len(closed), name, first.start, first.end,
+            )  # fmt: skip

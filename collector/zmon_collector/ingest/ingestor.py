@@ -296,6 +296,12 @@ class Ingestor:
                 self._schedule.note(key, model.windows.next_look)
         self._unplanned.clear()
 
+    def is_open(self, unreported: UnreportedWindow) -> bool:
+        """Return whether a window takes rows, so that it is not closing yet."""
+        model = self.models.get(unreported.model)
+        window = unreported.window
+        return model is not None and model.windows.open.get(window.start) is window
+
     def close_early(self, key: ModelKey) -> OpenWindow | None:
         """Have the oldest open window of a model closed with the next turn, though it is not due; return it."""
         model = self.models.get(key)

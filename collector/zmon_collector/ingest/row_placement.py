@@ -29,12 +29,18 @@ class UnreportedWindow:
     schemas: set[bytes] = field(default_factory=set)  # journaled with it
     nbytes: int = 0  # of rows since the last checkpoint
     checkpoint_bytes: int = 0  # of the last checkpoint
+    worth: int = 1  # bytes of rows from which the next one is worth its cost, as far as is known
     contract: Contract = Contract()  # what holds for the window, once it is journaled
 
     @property
     def held_bytes(self) -> int:
         """Bytes on disk that go when the window's report is written."""
         return self.nbytes + self.checkpoint_bytes
+
+    def keep_rows(self, covered: int, worth: int) -> None:
+        """Enter that a checkpoint was not written, so that the rows which it covered stay on disk."""
+        self.nbytes += covered
+        self.worth = worth
 
 
 class RowPlacement:
