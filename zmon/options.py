@@ -32,6 +32,7 @@ Reader = Callable[[object], Any]
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _LONGEST = 36_500 * 86_400.0  # seconds; times stay within what dates and files can hold
+_LARGEST_NUMBER = 1e300  # bounds and differences of two such numbers are finite
 _LARGEST = 2**53  # whole numbers up to it are exact in every format
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -70,7 +71,7 @@ def read_options(table: object, readers: Mapping[str, Reader], where: str) -> di
     values = {}
     for name, value in table.items():
         if name not in readers:
-            raise ConfigurationError(f"{where} has an unknown key {name!r}; {nearest(name, readers)}")
+            raise ConfigurationError(f"{where} has an unknown key {name!r:.60}; {nearest(name, readers)}")
         try:
             values[name] = readers[name](value)
         except ValueError as error:
@@ -108,7 +109,7 @@ def duration(value: object) -> float:
     """
     match = _DURATION.fullmatch(value) if isinstance(value, str) else None
     if match is None:
-        raise ValueError(f'{value!r} is not a duration; write it as "500ms", "60s", "5m", "2h" or "30d"')
+        raise ValueError(f'{value!r:.60} is not a duration; write it as "500ms", "60s", "5m", "2h" or "30d"')
     seconds = float(match[1]) * _SECONDS[match[2]]
     if seconds > _LONGEST:
         raise ValueError(f'{value!r:.60} is longer than a hundred years; write at most "36500d"')
@@ -126,7 +127,7 @@ def positive_duration(value: object) -> float:
     """
     seconds = duration(value)
     if not seconds:
-        raise ValueError(f'{value!r} is too short; write a duration above zero, as "500ms" or "30s"')
+        raise ValueError(f'{value!r:.60} is too short; write a duration above zero, as "500ms" or "30s"')
     return seconds
 
 
@@ -139,7 +140,7 @@ def positive(value: object) -> int:
     20
     """
     if type(value) is not int or value < 1:
-        raise ValueError(f"{value!r} is not a whole number from 1")
+        raise ValueError(f"{value!r:.60} is not a whole number from 1")
     return _bounded(value)
 
 
@@ -152,7 +153,7 @@ def whole(value: object) -> int:
     0
     """
     if type(value) is not int or value < 0:
-        raise ValueError(f"{value!r} is not a whole number from 0")
+        raise ValueError(f"{value!r:.60} is not a whole number from 0")
     return _bounded(value)
 
 
@@ -168,7 +169,7 @@ def size(value: object) -> int:
     ValueError: '64M' is not a size; write bytes as a whole number from 1, as 67108864 for 64 MiB
     """
     if type(value) is not int or value < 1:
-        raise ValueError(f"{value!r} is not a size; write bytes as a whole number from 1, as 67108864 for 64 MiB")
+        raise ValueError(f"{value!r:.60} is not a size; write bytes as a whole number from 1, as 67108864 for 64 MiB")
     return _bounded(value)
 
 
@@ -179,15 +180,19 @@ def _bounded(value: int) -> int:
 
 
 def number(value: object) -> float:
-    """Return a number, whole or not.
+    """Return a finite number, whole or not.
 
     Examples
     --------
     >>> number(2)
     2.0
     """
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"{value!r} is not a number")
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not -_LARGEST_NUMBER <= value <= _LARGEST_NUMBER
+    ):
+        raise ValueError(f"{value!r:.60} is not a finite number")
     return float(value)
 
 
@@ -201,7 +206,7 @@ def flag(value: object) -> bool:
     ValueError: 'yes' is neither true nor false
     """
     if not isinstance(value, bool):
-        raise ValueError(f"{value!r} is neither true nor false")
+        raise ValueError(f"{value!r:.60} is neither true nor false")
     return value
 
 
@@ -214,7 +219,7 @@ def text(value: object) -> str:
     'prod'
     """
     if not isinstance(value, str) or not value:
-        raise ValueError(f"{value!r} is not a string, or an empty one")
+        raise ValueError(f"{value!r:.60} is not a string, or an empty one")
     return value
 
 
@@ -227,7 +232,7 @@ def texts(value: object) -> tuple[str, ...]:
     ('accuracy', 'f1*')
     """
     if not isinstance(value, list) or not value or not all(isinstance(item, str) and item for item in value):
-        raise ValueError(f'{value!r} is not a list of strings; write it as ["one", "two"]')
+        raise ValueError(f'{value!r:.60} is not a list of strings; write it as ["one", "two"]')
     return tuple(value)
 
 
@@ -242,7 +247,7 @@ def one_of(*choices: str) -> Callable[[object], str]:
 
     def read(value: object) -> str:
         if value not in choices:
-            raise ValueError(f"{value!r} is not one of {', '.join(choices)}")
+            raise ValueError(f"{value!r:.60} is not one of {', '.join(choices)}")
         return str(value)
 
     return read

@@ -14,7 +14,6 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from sqlite3 import Connection
 
-from zmon.errors import ConfigurationError
 from zmon_collector.admin import Admin, OutboxAnswers
 from zmon_collector.build import Parts
 from zmon_collector.compute.finalizer import ClosedWindow
@@ -26,6 +25,7 @@ from zmon_collector.lifecycle import finish, restore, watch
 from zmon_collector.loading import load_plugins
 from zmon_collector.messages import MessageHandler
 from zmon_collector.plugins import Registry
+from zmon_collector.private_files import open_folder
 from zmon_collector.reloader import Reloader
 from zmon_collector.storage import journal, label_join
 from zmon_collector.windows.window import Now
@@ -95,11 +95,7 @@ class Service:
 
     def start(self) -> None:
         """Open the database, bind the sockets, start the threads; raise ConfigurationError if that is impossible."""
-        folder = self.config.collector.data_dir
-        try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConfigurationError(f"[collector] data_dir: {folder} cannot be created: {error.strerror}") from error
+        open_folder(self.config.collector.data_dir, "[collector] data_dir")
         self.database.open()
         self.database.start()
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import struct
@@ -11,9 +10,8 @@ from dataclasses import dataclass, field
 import zmq
 from zmq.utils import z85
 
+from zmon._files import read_bounded
 from zmon.errors import ConfigurationError
-
-log = logging.getLogger("zmon")
 
 SECRET_FILE = "ZMON_SECRET_KEY_FILE"
 SERVER_FILE = "ZMON_SERVER_KEY_FILE"
@@ -84,14 +82,10 @@ def read_file(what: str, path: str | os.PathLike[str], kind: str) -> str:
         ``"secret-key"`` or ``"public-key"``.
     """
     try:
-        with open(path, "rb") as file:  # noqa: PTH123 - a model's process need not load pathlib
-            text = file.read(LARGEST).decode()
-            mode = os.fstat(file.fileno()).st_mode
+        text = read_bounded(path, LARGEST, secret=kind == "secret-key").decode()
     except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else "not a text file"
+        why = error.strerror if isinstance(error, OSError) else "it is not a text file of at most 16 KiB"
         raise ConfigurationError(f"{what}: the key file {path} cannot be read: {why}") from None
-    if kind == "secret-key" and mode & 0o007:
-        log.warning("zmon: all users can read the secret key file %s; run chmod 600 on it", path)
     key: str = dict(_LINE.findall(text)).get(kind, text.strip())
     if not is_key(key):
         raise ConfigurationError(f"{what}: {path} holds no {kind} of 40 characters; write one with `zmon keygen`")

@@ -45,9 +45,9 @@ def _check(what: str, endpoint: str) -> tuple[str, int]:
     if rest and host != "*" and not any(character.isspace() or character == "\0" for character in endpoint):
         if scheme == "ipc" and len(rest.encode()) <= LONGEST_PATH:
             return "", 0
-        if scheme == "tcp" and host and port.isascii() and port.isdigit() and 0 < int(port) <= 65535:
+        if scheme == "tcp" and host and port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) <= 65535:
             return host, int(port)
-    raise ConfigurationError(f"{what} endpoint {endpoint!r} is neither 'tcp://HOST:PORT' nor 'ipc://PATH'")
+    raise ConfigurationError(f"{what} endpoint {endpoint!r:.120} is neither 'tcp://HOST:PORT' nor 'ipc://PATH'")
 
 
 def endpoints(collector: str | Sequence[str] | None, control: str | Sequence[str] | None) -> tuple[Endpoint, ...]:

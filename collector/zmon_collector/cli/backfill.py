@@ -16,6 +16,7 @@ from zmon_collector.jobs.backfill.executors import BackfillStopped, open_pool
 from zmon_collector.jobs.backfill.job import Source
 from zmon_collector.jobs.backfill.run import Backfill, BackfillStatus
 from zmon_collector.jobs.tabular import Columns
+from zmon_collector.private_files import writes_rows
 
 EVERY = 10.0  # seconds between lines of progress; on a terminal one line is rewritten
 EVERY_ON_TERMINAL = 0.2
@@ -35,6 +36,7 @@ EVERY_ON_TERMINAL = 0.2
 @PLUGINS_DIR
 @click.option("--executor", default="threads", show_default=True, help="threads, or dask://HOST:PORT of a scheduler.")
 @click.option("--workers", "count", type=click.IntRange(1), help="Threads; default: one for each processor.")
+@writes_rows
 def backfill(
     *, data: tuple[Path, ...], model: str, version: str, segments: tuple[str, ...], agent_id: str, path: Path | None,
     window: int | None, data_dir: Path, plugins_dir: Path | None, executor: str, count: int | None, **options: Any,

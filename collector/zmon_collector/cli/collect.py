@@ -17,6 +17,7 @@ import click
 from zmon_collector import config as configuration
 from zmon_collector import garbage
 from zmon_collector.cli.options import ADDRESS, CONFIG, ENDPOINT, FAILED, FOLDER, PERIOD, PLUGINS_DIR
+from zmon_collector.private_files import writes_rows
 from zmon_collector.service import Service
 
 log = logging.getLogger("zmon.collector")
@@ -34,6 +35,7 @@ THREADS_WAIT = 2.0  # seconds that threads get to end
 @click.option("--web", type=ADDRESS, help="Where the live page is served; default 127.0.0.1:8787, or any free port.")
 @click.option("--no-web", is_flag=True, help="Do not serve the live page.")
 @click.option("--print-config", is_flag=True, help="Print the effective configuration as TOML, and exit.")
+@writes_rows
 def collect(path: Path | None, print_config: bool, **options: Any) -> None:
     """Receive from publishers, compute metrics, write Anodot JSON files to DATA_DIR/anodot.
 

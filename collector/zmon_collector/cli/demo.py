@@ -11,12 +11,14 @@ import click
 
 from zmon_collector.cli.options import DURATION, FAILED, FOLDER
 from zmon_collector.jobs.demo.run import DemoPlan, run_demo
+from zmon_collector.private_files import writes_rows
 
 
 @click.command()
 @click.option("--duration", type=DURATION, help="How long the model serves.  [default: until Ctrl-C]")
 @click.option("--data-dir", type=FOLDER, help="Default: zmon-data/demo-TIME.")
 @click.option("--no-browser", is_flag=True, help="Do not open the live page; its address is printed.")
+@writes_rows
 def demo(duration: float | None, data_dir: Path | None, no_browser: bool) -> None:
     """Serve the digits data set from two replicas, corrupt their inputs for a while, and watch the metrics change.
 

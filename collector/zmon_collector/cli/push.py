@@ -15,6 +15,7 @@ from zmon_collector import config as configuration
 from zmon_collector.cli.options import CONFIG, FAILED, FOLDER
 from zmon_collector.jobs.push.ledger import PushLedger
 from zmon_collector.jobs.push.run import PushRun, PushStopped, PushSummary, validate_files
+from zmon_collector.private_files import writes_rows
 
 INTERRUPTED = 130  # a shell's exit code for Ctrl-C
 
@@ -27,6 +28,7 @@ INTERRUPTED = 130  # a shell's exit code for Ctrl-C
 @click.option("--dry-run", is_flag=True, help="Validate only: send nothing, and need no token.")
 @click.option("--config", "path", type=CONFIG, help="Configuration file; [sinks.anodot] has limits and timeouts.")
 @click.option("--data-dir", type=FOLDER, help="Folder of push.sqlite, which records what was sent.")
+@writes_rows
 def push(
     files: tuple[Path, ...], dry_run: bool, path: Path | None, data_dir: Path | None, **options: str | None
 ) -> None:

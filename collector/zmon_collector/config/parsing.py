@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import Field, fields, is_dataclass, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from zmon.errors import ConfigurationError
 from zmon.options import nearest, read_options
 from zmon_collector.config.alerting import AlertRule, NotifySection, checked
 from zmon_collector.config.sections import Config, ModelSection
+from zmon_collector.config.toml_file import read_toml
 from zmon_collector.config.values import tables
 
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
@@ -39,11 +39,11 @@ def load(path: Path | None, *, web: str | None = None, no_web: bool = False, **o
     data: dict[str, Any] = {}
     if path is not None:
         try:
-            data = tomllib.loads(path.read_text(encoding="utf-8"))
+            data = read_toml(path)
         except OSError as error:
             raise ConfigurationError(f"{path}: cannot be read: {error.strerror}") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ConfigurationError(f"{path}: not valid TOML: {error}") from None
+        except ValueError as error:
+            raise ConfigurationError(f"{path}: {error}") from None
     try:
         config = parse(data)
     except ConfigurationError as error:

@@ -28,16 +28,16 @@ def period(value: object) -> int:
     """Return the length of a window: a duration of whole seconds, at least one."""
     seconds = duration(value)
     if seconds < 1 or seconds != int(seconds):
-        raise ValueError(f"{value!r}: a window is a whole number of seconds, at least 1s")
+        raise ValueError(f"{value!r:.60}: a window is a whole number of seconds, at least 1s")
     if seconds > LONGEST_WINDOW:
-        raise ValueError(f"{value!r}: a window is at most {LONGEST_WINDOW // 86400} days long")
+        raise ValueError(f"{value!r:.60}: a window is at most {LONGEST_WINDOW // 86400} days long")
     return int(seconds)
 
 
 def share(value: object) -> float:
     """Return a number from 0 to below 1."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
-        raise ValueError(f"{value!r} is not a share, a number from 0 to below 1")
+        raise ValueError(f"{value!r:.60} is not a share, a number from 0 to below 1")
     return float(value)
 
 
@@ -71,8 +71,8 @@ def address(value: object) -> str:
     '[::1]:8787'
     """
     host, _, port = text(value).rpartition(":")
-    if not host or not port.isdigit() or int(port) > 65535:
-        raise ValueError(f"{value!r} is not HOST:PORT")
+    if not host or not (port.isascii() and port.isdigit() and len(port) <= 5) or int(port) > 65535:
+        raise ValueError(f"{value!r:.60} is not HOST:PORT")
     return f"{host}:{port}"
 
 

@@ -23,6 +23,7 @@ import numpy as np
 
 from zmon.contract import DIMENSIONS, Point, Report
 from zmon.errors import ConfigurationError
+from zmon_collector.private_files import create_private
 from zmon_collector.storage.integrity import set_aside
 
 log = logging.getLogger("zmon.collector")
@@ -119,6 +120,7 @@ class History:
 
     def _connect(self) -> None:
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        create_private(self.path)
         db = sqlite3.connect(self.path, isolation_level=None)
         try:
             fresh = not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
@@ -140,7 +142,6 @@ class History:
         except BaseException:
             db.close()
             raise
-        self.path.chmod(0o600)
         self._db = db
         self._forget_numbers()
 

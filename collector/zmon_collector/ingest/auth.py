@@ -7,7 +7,6 @@ so a key that is removed from the list is refused from the next message on.
 from __future__ import annotations
 
 import logging
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from time import monotonic
@@ -22,6 +21,7 @@ from zmon._wire.frames import Topic
 from zmon.errors import ConfigurationError, WireError
 from zmon_collector.config.sections import SecuritySection
 from zmon_collector.config.series_selection import matches
+from zmon_collector.config.toml_file import read_toml
 from zmon_collector.config.values import clients, tables
 from zmon_collector.telemetry import Telemetry
 
@@ -185,7 +185,7 @@ def _read_clients(section: SecuritySection) -> dict[str, Mapping[str, Any]]:
         return inline
     where = f"[security] clients_file {path}"
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        data = read_toml(path)
         if data.keys() - {"clients"}:
             raise ValueError("it may hold only tables [clients.NAME]")
         more = tables(data.get("clients", {}))

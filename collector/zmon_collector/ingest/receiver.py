@@ -23,6 +23,7 @@ from zmon._wire.frames import Topic
 from zmon.errors import ConfigurationError
 from zmon_collector.config import Config, exposed
 from zmon_collector.ingest.auth import Authenticator, user_of
+from zmon_collector.private_files import share_socket
 from zmon_collector.supervision import SupervisedThread
 from zmon_collector.telemetry import Telemetry
 
@@ -105,6 +106,8 @@ class Receiver:
         self.data = self._bind(self._sub, section.bind)
         default = section.bind if section.bind.endswith(":0") else control_of(self.data)
         self.control = self._bind(self._router, section.control or default)
+        for endpoint in (self.data, self.control):
+            share_socket(endpoint)
         if exposed(self._config):
             log.warning("%s and %s are open to the network without authentication (insecure = true): anyone who "
                         "reaches them can publish as any model", self.data, self.control)  # fmt: skip

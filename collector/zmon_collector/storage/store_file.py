@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from zmon.errors import ConfigurationError
+from zmon_collector.private_files import create_private
 from zmon_collector.storage import schema
 from zmon_collector.storage.integrity import set_aside
 from zmon_collector.storage.salvage import Salvage, salvage
@@ -116,6 +117,7 @@ class StoreFile:
 
         Damaged pages of a large file are found when they are read: then `reopen` checks all of it.
         """
+        create_private(self.path)  # it holds raw rows
         connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=0.5)
         # A damaged string must be read, and found to be damaged, rather than end the query.
         connection.text_factory = _text
@@ -131,7 +133,6 @@ class StoreFile:
             schema.prepare(connection)
             if not version:
                 schema.create(connection)
-                self.path.chmod(0o600)  # it holds raw rows
             elif version < schema.VERSION:
                 schema.migrate(connection, version)
             if whole or self.path.stat().st_size <= WHOLE:

@@ -6,15 +6,16 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from zmon._files import read_bounded
 from zmon.errors import ConfigurationError
 from zmon.options import flag, one_of, positive_duration, read_options, text
 from zmon_plugins.anodot import fixed_properties
 
 TOKEN_ENV = "ANODOT_TOKEN"
+LONGEST_FILE = 16 * 2**10  # bytes of a file that holds a token
 _TOKEN = re.compile(r"[\x21-\x7e]+")
 
 
@@ -79,9 +80,9 @@ def access_key_of(target: ApiTarget, where: str = "[sinks.anodot]") -> str:
 def _secret(file: str, variable: str, what: str, where: str) -> str:
     if file:
         try:
-            token = Path(file).read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "it is not a text file"
+            token = read_bounded(file, LONGEST_FILE, secret=True).decode().strip()
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or "it is not a text file of at most 16 KiB"
             raise ConfigurationError(f"{where} file {file!r}: {reason}") from None
         source = f"the file {file!r}"
     else:
@@ -97,19 +98,19 @@ def _secret(file: str, variable: str, what: str, where: str) -> str:
 def _url(value: object) -> str:
     parts = urlsplit(text(value))
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.username:
-        raise ValueError(f'{value!r} is not a base address; write it as "https://app.anodot.com"')
+        raise ValueError(f'{value!r:.60} is not a base address; write it as "https://app.anodot.com"')
     return str(value).rstrip("/")
 
 
 def _rate(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
-        raise ValueError(f"{value!r} is not a number above 0")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1e9:
+        raise ValueError(f"{value!r:.60} is not a number above 0, at most a billion")
     return float(value)
 
 
 def _chunk(value: object) -> int:
     if type(value) is not int or not 1 <= value <= 1000:
-        raise ValueError(f"{value!r} is not a whole number from 1 to 1000, the API's limit")
+        raise ValueError(f"{value!r:.60} is not a whole number from 1 to 1000, the API's limit")
     return value
 
 

@@ -94,7 +94,10 @@ class AnodotFile:
     def _replace(self, path: Path, text: str) -> None:
         self._folder.mkdir(mode=0o700, exist_ok=True)  # it may have been removed; not if the data folder is gone, too
         temporary = path.with_suffix(".tmp")
-        with temporary.open("w", encoding="utf-8") as file:
+        temporary.unlink(missing_ok=True)  # of a failed write, or a link that somebody put there
+        with temporary.open("x", encoding="utf-8") as file:
+            # Whoever the folder lets in may read its files: that is how an operator shares them. It is created 0700.
+            os.fchmod(file.fileno(), 0o600 | self._folder.stat().st_mode & 0o044)
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

@@ -92,4 +92,4 @@ def test_a_secret_that_everybody_can_read_is_warned_of(
     files[0].chmod(0o644)
     caplog.set_level(logging.WARNING)
     assert keys.from_arguments(*files) is not None
-    assert "all users can read the secret key file" in caplog.text
+    assert "all users can read the secret in" in caplog.text

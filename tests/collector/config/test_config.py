@@ -42,16 +42,36 @@ WRONG = {
     "a limit beyond files": (f"[limits]\nlabel_bytes = {2**70}", "write a smaller number"),
     "models without tables": ("[models]\nfraud = 1", "hold tables"),
     "no TOML": ("[collector", "not valid TOML"),
+    "a number of 5,000 digits": (f"[limits]\nmodels = {'9' * 5000}", "has more than 64 bits; write a smaller number"),
+    "a number of 5,000 hexadecimal digits": (f"[plugins.drift]\nx = 0x{'f' * 5000}", "has more than 64 bits"),
+    "nested lists": ("[plugins.drift]\nx = " + "[" * 100_000, "more than 16 lists or tables are nested"),
+    "some nested lists": (f"[plugins.drift]\nx = {'[' * 40}{']' * 40}", "more than 16 lists or tables are nested"),
+    "nested tables": (f"[{'a.' * 40}a]\nx = 1", "more than 16 lists or tables are nested"),
+    "a key of parts without end": ("a." * 100_000 + "a = 1", "line 1 has 100000 dots; write a long list on several"),
+    "quoted parts without end": ('"a".' * 100_000 + "a = 1", "line 1 has 100000 dots"),
+    "a key without end": (f"{'a' * 100_000} = 1", "the key 'aaaa"),
+    "a file without end": ("#" * 3 * 2**20, "it has more than 2,097,152 bytes"),
+    "no UTF-8": ("\udcff", "it is not UTF-8 (invalid start byte at byte 0)"),
+    "a window of a thousand years": ("[collector]\nwindow = '99999999999s'", "longer than a hundred years"),
+    "a window of digits": (f"[collector]\nwindow = '{'9' * 5000}s'", "longer than a hundred years"),
+    "a bound that is no number": ("[[alerts]]\nwhat = 'f1'\nabove = nan", "above: nan is not a finite number"),
+    "a bound without bound": ("[[alerts]]\nwhat = 'f1'\nabove = -inf", "above: -inf is not a finite number"),
+    "a share that is no number": ("[[alerts]]\nwhat = 'f1'\nabove = 1\nhysteresis = nan", "nan is not a share"),
+    "a port of digits": (f"[web]\nbind = '127.0.0.1:{'1' * 5000}'", "is not HOST:PORT"),
+    "an endpoint's port of digits": (f"[collector]\nbind = 'tcp://127.0.0.1:{'1' * 5000}'", "neither 'tcp://HOST"),
+    "a long string": (f"[metrics]\npreset = '{'x' * 100_000}'", "is not one of minimal, default, full"),
 }
+SENTENCE = 500  # characters; more is no sentence
 
 
 @pytest.mark.parametrize(("text", "says"), WRONG.values(), ids=WRONG.keys())
 def test_a_wrong_file_says_what_and_where(text: str, says: str, tmp_path: Path) -> None:
     path = tmp_path / "zmon.toml"
-    path.write_text(text)
+    path.write_text(text, errors="surrogateescape")
     with pytest.raises(ConfigurationError) as error:
         load(path)
-    assert says in str(error.value)
+    said = str(error.value)
+    assert says in said and len(said) < SENTENCE + len(str(path)), said
 
 
 def test_a_missing_file(tmp_path: Path) -> None:

@@ -18,12 +18,14 @@ from starlette.datastructures import MutableHeaders
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from zmon._files import read_bounded
 from zmon.errors import ConfigurationError
 from zmon_collector.config.sections import WebSection
 
 COOKIE = "zmon"
 DEFAULT_BIND = "127.0.0.1:8787"
 SHORTEST_TOKEN = 16
+LONGEST_FILE = 16 * 2**10  # bytes of a file that holds a token
 OPEN_PATHS = {"/", "/healthz", "/readyz", "/login"}  # without a token: the bare page contains no data
 EMPTY = "sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="  # hash of a style element that a script fills
 HEADERS = {
@@ -73,9 +75,10 @@ def load_token(section: WebSection, environment: Mapping[str, str] = os.environ)
     token = None
     if section.token_file is not None:
         try:
-            token = section.token_file.read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigurationError(f"[web] token_file {section.token_file} cannot be read: {error}") from None
+            token = read_bounded(section.token_file, LONGEST_FILE, secret=True).decode().strip()
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", None) or "it is not a text file of at most 16 KiB"
+            raise ConfigurationError(f"[web] token_file {section.token_file} cannot be read: {why}") from None
     elif section.token_env is not None:
         token = environment.get(section.token_env, "").strip()
         if not token:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from zmon.errors import ConfigurationError
 from zmon.state import pack_state, unpack_state
 from zmon_collector.compute.memory import Memory
 from zmon_collector.delivery.outbox import next_sequence
+from zmon_collector.private_files import open_folder, replace_file
 
 VERSION = 1
 SUFFIX = ".backfill"
@@ -50,18 +50,13 @@ class BackfillProgress:
             "version": VERSION, "of": self.of, "first": self.first, "windows": self.windows, "closed": self.closed,
             "memory": [[metric, agent, kept] for (metric, agent), kept in self.memory.items()],
         })  # fmt: skip
-        temporary = self.path.with_suffix(".tmp")
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self.path)
+        replace_file(self.path, data)
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Lock the folder, or raise ConfigurationError if another backfill or a collector writes there."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    open_folder(folder, "--data-dir")
     if (folder / "state.sqlite").exists():
         raise ConfigurationError(
             f"--data-dir {folder} belongs to a collector, which numbers its files itself; give another folder"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from zmon.errors import ConfigurationError
+from zmon_collector.private_files import create_private, open_folder
 
 APPLICATION, VERSION = 0x7A6D7073, 1  # "zmps"
 TABLES = """
@@ -40,7 +41,8 @@ class PushLedger:
 
     def __init__(self, path: Path, url: str, token: str) -> None:
         self._target = blake2b(f"{url}\0{token}".encode(), digest_size=16).hexdigest()
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        open_folder(path.parent, "--data-dir")
+        create_private(path)
         try:
             self._connection = sqlite3.connect(path, isolation_level=None, timeout=0.5)
             self._prepare(path)
@@ -63,7 +65,6 @@ class PushLedger:
                 connection.execute(statement)
             connection.execute(f"PRAGMA application_id = {APPLICATION}")
             connection.execute(f"PRAGMA user_version = {VERSION}")
-            path.chmod(0o600)
         elif application != APPLICATION or version > VERSION:
             raise ConfigurationError(f"{path} belongs to another program or to a newer zmon; choose another --data-dir")
         connection.execute("COMMIT")
