@@ -26,7 +26,7 @@ def test_whatever_is_given_is_read_or_refused_with_its_value(value: Any) -> None
         try:
             reader(value)
         except ValueError as error:
-            assert repr(value) in str(error)
+            assert repr(value)[:60] in str(error)
 
 
 @pytest.mark.parametrize("value", ["5", "m", "5 m", "-5m", "5M", "1h30m", "", 5, 5.0, None, True, ["5m"]])

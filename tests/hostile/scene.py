@@ -76,6 +76,8 @@ class Scene:
         self.base = self.peak = 0  # bytes of resident memory: before the attack, and most
         self._good_options = good
         self._stop = threading.Event()
+        self._watch: threading.Thread | None = None
+        self._good: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Scene:
         self.collector.start()
@@ -115,7 +117,7 @@ class Scene:
         return self.peak - self.base
 
     def _assert_all_is_well(self) -> None:
-        assert self._good.stdin is not None
+        assert self._good is not None and self._good.stdin is not None and self._watch is not None
         self._good.stdin.write("end\n")
         self._good.stdin.flush()
         good = self._hear()
@@ -141,7 +143,7 @@ class Scene:
         return {what: count for what, count in rows.items() if count}
 
     def _hear(self) -> dict[str, Any]:
-        assert self._good.stdout is not None
+        assert self._good is not None and self._good.stdout is not None
         said: dict[str, Any] = json.loads(self._good.stdout.readline())
         return said
 
@@ -170,9 +172,9 @@ class Scene:
         self._stop.set()
         if self.collector.alive:
             self.collector.kill()
-        if hasattr(self, "_watch"):
+        if self._watch is not None:
             self._watch.join()
-        if hasattr(self, "_good"):
+        if self._good is not None:
             self._good.kill()
             with self._good:
                 pass
