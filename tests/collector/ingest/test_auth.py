@@ -389,7 +389,7 @@ def test_a_wrong_secret_file_does_not_start_and_is_not_shown(tmp_path: Path) -> 
     path = tmp_path / "secret"
     for text in ("", POD.secret[:-1], "x" * 100_000):
         path.write_text(text)
-        with pytest.raises(ConfigurationError, match="holds no secret-key|at most 16 KiB") as error:
+        with pytest.raises(ConfigurationError, match=r"holds no secret-key|at most 16 KiB") as error:
             Authenticator(SecuritySection(path), Telemetry())
         assert not text or text not in str(error.value)
     with pytest.raises(ConfigurationError, match="cannot be read"):
