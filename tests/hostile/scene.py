@@ -76,6 +76,8 @@ class Scene:
         self.base = self.peak = 0  # bytes of resident memory: before the attack, and most
         self._good_options = good
         self._stop = threading.Event()
+        self._good: subprocess.Popen[str] | None = None
+        self._watch: threading.Thread | None = None
         self._watch: threading.Thread | None = None
         self._good: subprocess.Popen[str] | None = None
 
