@@ -55,10 +55,10 @@ class MessageHandler:
             self._receiver.auth.check(received.user, message.topic)
             self._ingestor.refuse_message(message, error, now, received.user)
             raise
-        self._receiver.auth.check(received.user, message.topic)
+        client = self._receiver.auth.check(received.user, message.topic)
         self._batch_tap.record(message, now.wall, now.mono)
         try:
-            self._ingestor.handle_message(message, now, received.user)
+            self._ingestor.handle_message(message, now, received.user, client)
         except WireError:
             raise
         except Exception:  # sent again it would fail again, and everything behind it would wait

@@ -68,6 +68,6 @@ def _for_client(name: str, public: str, hidden: Path) -> str:
 [security.clients.{name}]
 key = "{public}"
 models = ["*"]  # globs: what it may publish as
-agents = ["*"]
+agents = ["*"]  # late labels: of rows of these agents only, unless labels = [MODELS] is added
 
 The publisher: zmon.Publisher(..., secret_key="{hidden}"), or ZMON_SECRET_KEY_FILE={hidden}"""

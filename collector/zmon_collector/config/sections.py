@@ -184,7 +184,10 @@ class SecuritySection:
     secret_key_file: Path | None = key(file, None, "file with the collector's secret key, written by `zmon keygen`")
     clients_file: Path | None = key(file, None, "TOML file with further tables [clients.NAME], read again by a reload")
     clients: Mapping[str, Mapping[str, Any]] = key(
-        clients, {}, "[security.clients.NAME]: key (public), models and agents (globs) that this client may publish as"
+        clients,
+        {},
+        "[security.clients.NAME]: key (public), models and agents (globs) that this client may publish as, labels "
+        "(globs of models whose rows of any agent it may label; default: it labels rows of its own agents)",
     )
 
 

@@ -94,11 +94,12 @@ def file(value: object) -> Path:
 
 
 def clients(value: object) -> Mapping[str, Mapping[str, Any]]:
-    """Return who may publish: by name a public key, and globs of models and agents that it may publish as."""
+    """Return who may publish: by name a public key, globs of models and agents that it may publish as, and globs of
+    models of which it may label the rows of other agents."""
     read: dict[str, Mapping[str, Any]] = {}
     names: dict[str, str] = {}
     for name, given in tables(value).items():
-        client = read_options(given, {"key": _public_key, "models": texts, "agents": texts}, name)
+        client = read_options(given, {"key": _public_key, "models": texts, "agents": texts, "labels": globs}, name)
         if "key" not in client:
             raise ValueError(f"{name} has no key; `zmon keygen` prints one")
         if client["key"] in names:
@@ -106,8 +107,13 @@ def clients(value: object) -> Mapping[str, Mapping[str, Any]]:
         names[client["key"]] = name
         if "models" not in client:
             raise ValueError(f'{name} names no models that it may publish as; write models = ["*"] for all')
-        agents = list(client.get("agents", ["*"]))
-        read[name] = {"key": client["key"], "models": list(client["models"]), "agents": agents}
+        read[name] = {
+            "key": client["key"],
+            "models": list(client["models"]),
+            "agents": list(client.get("agents", ["*"])),
+        }
+        if "labels" in client:
+            read[name] = {**read[name], "labels": list(client["labels"])}
     return read
 
 

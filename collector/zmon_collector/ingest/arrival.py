@@ -9,6 +9,7 @@ from zmon._wire.checks import short_detail
 from zmon._wire.frames import Message
 from zmon.batch import Schema
 from zmon_collector.ingest.answers import Detail
+from zmon_collector.ingest.auth import AllowedClient
 from zmon_collector.ingest.model_state import ModelState
 from zmon_collector.ingest.sessions import Session
 from zmon_collector.telemetry import Telemetry
@@ -62,3 +63,4 @@ class BatchArrival(Arrival):
     message: Message
     schema: Schema
     body: bytes
+    client: AllowedClient | None = None  # the sender in the allow-list; without CURVE nobody

@@ -40,6 +40,9 @@ Socket = zmq.Socket[bytes]
 class AllowedClient:
     """A client that may publish: its name in the configuration, and globs of its models and agents.
 
+    `labels` are globs of models of which it may label the rows of any agent. Of the others it may label rows of the
+    agents that it may publish as.
+
     >>> client = AllowedClient("pod", ("fraud*",), ("*",))
     >>> client.may_publish(Topic("fraud-eu", "", "a")), client.may_publish(Topic("churn", "", "a"))
     (True, False)
@@ -48,10 +51,21 @@ class AllowedClient:
     name: str
     models: tuple[str, ...]
     agents: tuple[str, ...]
+    labels: tuple[str, ...] = ()
 
     def may_publish(self, topic: Topic) -> bool:
         """Return whether the topic's model and agent match the client's globs."""
         return matches(self.models, topic.model) and matches(self.agents, topic.agent_id)
+
+    def labelled_agents(self, model: str) -> tuple[str, ...]:
+        """Return globs of the agents of a model whose rows it may label; none for all of them.
+
+        >>> AllowedClient("truth", ("*",), ("truth",), ("fraud*",)).labelled_agents("fraud-eu")
+        ()
+        >>> AllowedClient("truth", ("*",), ("truth",), ("fraud*",)).labelled_agents("churn")
+        ('truth',)
+        """
+        return () if "*" in self.agents or matches(self.labels, model) else self.agents
 
 
 AllowList = Mapping[str, AllowedClient]  # by public key; it never changes: a reload makes another one
@@ -60,7 +74,7 @@ AllowList = Mapping[str, AllowedClient]  # by public key; it never changes: a re
 def read_allow_list(section: SecuritySection) -> AllowList:
     """Read the list from the configuration and the file that it names; ConfigurationError if either is wrong."""
     return {
-        client["key"]: AllowedClient(name, tuple(client["models"]), tuple(client["agents"]))
+        client["key"]: AllowedClient(name, *(tuple(client.get(what, ())) for what in ("models", "agents", "labels")))
         for name, client in _read_clients(section).items()
     }
 
@@ -128,11 +142,16 @@ class Authenticator:
                 self._warn(key, "refused a client at %s (%s): its key is %s; [security.clients] names who may publish",
                            address, reason, key or "none")  # fmt: skip
 
-    def check(self, user: str, topic: Topic) -> None:
-        """Raise WireError ``forbidden`` unless the owner of the key may publish as the topic's model and agent."""
+    def check(self, user: str, topic: Topic) -> AllowedClient | None:
+        """Return the owner of the key, None without CURVE.
+
+        WireError ``forbidden`` unless it may publish as the topic's model and agent.
+        """
         client = self._allow.get(user)
-        if not self.enabled or (client is not None and client.may_publish(topic)):
-            return
+        if not self.enabled:
+            return None
+        if client is not None and client.may_publish(topic):
+            return client
         name = repr(client.name) if client else f"key {user}"
         self._warn(user, "client %s may not publish as agent %r of model %r; its messages are refused",
                    name, topic.agent_id, topic.model)  # fmt: skip

@@ -24,6 +24,7 @@ from zmon_collector.config.policy import PolicyStore
 from zmon_collector.config.series_selection import matches
 from zmon_collector.ingest.answers import Detail
 from zmon_collector.ingest.arrival import Arrival, BatchArrival
+from zmon_collector.ingest.auth import AllowedClient
 from zmon_collector.ingest.late_labels import LateLabels
 from zmon_collector.ingest.model_journal import ModelJournal
 from zmon_collector.ingest.model_state import ModelState
@@ -131,7 +132,7 @@ class Ingestor:
             self.sessions.acknowledge(greeting.stream)
         self.sessions.decline(greeting.stream, peer)
 
-    def handle_message(self, message: Message, now: Now, user: str = "") -> None:
+    def handle_message(self, message: Message, now: Now, user: str = "", client: AllowedClient | None = None) -> None:
         """Settle a batch, or store a schema; WireError if the message is refused."""
         if not self._is_wanted(message.topic):
             return
@@ -149,7 +150,7 @@ class Ingestor:
             self.sessions.request_schema(message.stream, message.schema)
             raise WireError("schema_unknown", message.schema.hex())
         session = self._session(message, now, user)
-        arrival = BatchArrival(session, *self._admit(message.topic, now), now, self.telemetry, message, *entry)
+        arrival = BatchArrival(session, *self._admit(message.topic, now), now, self.telemetry, message, *entry, client)
         skip, max_skew = self._accept(arrival, message), self.config.collector.max_skew
         if skip < message.rows and message.kind == "labels":
             self.late.settle(self.turn.join_work, arrival, skip, max_skew)
@@ -266,6 +267,12 @@ class Ingestor:
             batch = Batch(unreported.window.schema, record.columns, record.rows)
             unreported.nbytes += batch.nbytes
             self.engine.add_rows(unreported.model, unreported.window, AgentRows(record.agent, batch))
+        for stream, (rows, detail) in joined.forbidden.items():  # they have an outcome already, and no other count
+            session = self.sessions.get(stream)
+            if session is not None:
+                session.answers.add("rejected", rows, "forbidden", detail)
+                self.sessions.mark_changed(session)
+                self.sessions.acknowledge(stream)
         self.late.release(windows)
 
     # --- close -------------------------------------------------------------------------------------------------------

@@ -20,13 +20,14 @@ from zmon.batch import Array, Schema
 from zmon.errors import WireError
 from zmon_collector.config import Config
 from zmon_collector.ingest import validation
-from zmon_collector.ingest.arrival import Arrival, BatchArrival
+from zmon_collector.ingest.arrival import BatchArrival
 from zmon_collector.ingest.model_state import ModelState
 from zmon_collector.ingest.validation import WindowSlice
-from zmon_collector.storage import label_join
+from zmon_collector.storage import label_work
 from zmon_collector.storage.chunk_codec import ChunkRecord
 from zmon_collector.storage.journal_tables import LabelOwner
-from zmon_collector.storage.label_join import Joined, JoinWork
+from zmon_collector.storage.label_join import Joined
+from zmon_collector.storage.label_work import JoinWork
 from zmon_collector.telemetry import Telemetry
 from zmon_collector.windows import fit
 from zmon_collector.windows.window import NANO, ModelKey, Now, OpenWindow
@@ -75,7 +76,7 @@ class LateLabels:
         for task, classes in model.early_owners - {(schema.task, schema.classes)}:
             if task == schema.task == "classification":
                 places = fit.places(classes, schema.classes)
-                work.move(label_join.Moved(model.owners[task, classes], self._owner(work, model, schema), places))
+                work.move(label_work.Moved(model.owners[task, classes], self._owner(work, model, schema), places))
                 self._note_moved(model, classes, schema)
         model.early_owners.clear()
 
@@ -85,7 +86,7 @@ class LateLabels:
             if kept is not None and kept.classes == classes and model.windows.open.get(window.start) is window:
                 self._turn[number] = window, schema
 
-    def keep_predictions(self, work: JoinWork, arrival: Arrival, window: OpenWindow, part: WindowSlice) -> None:
+    def keep_predictions(self, work: JoinWork, arrival: BatchArrival, window: OpenWindow, part: WindowSlice) -> None:
         """Keep rows with ids, which may get their labels later."""
         batch, kept = part.batch, _kept_schema(arrival.model.rows_schema or part.batch.schema)
         if batch.ids.dtype.kind == "S":  # an empty id means that the row has none
@@ -98,17 +99,19 @@ class LateLabels:
             columns["predictions"] = bare.predicted
         fit.reorder(columns, batch.schema.classes, kept.classes)
         work.predicted.append(
-            label_join.Predicted(
+            label_work.Predicted(
                 self._owner(work, arrival.model, kept),
                 self._target(window, kept),
                 window.end,
                 arrival.agent,
                 arrival.now.wall,
-                label_join.id_bytes(batch.ids),
+                label_work.id_bytes(batch.ids),
                 batch.timestamps,
                 columns.get("predictions"),
                 columns.get("probabilities"),
                 columns.get("labels"),
+                arrival.client.name if arrival.client is not None else "",
+                own_name if (own_name := arrival.session.topic.agent_id) != arrival.agent else "",
             )
         )
 
@@ -138,27 +141,27 @@ class LateLabels:
         arrival.refuse(int(np.count_nonzero(unlabelled)), "label_missing", "it is None or NaN")
         windows = model.windows.label_windows(model.rows_schema, now)
         targets = np.where(present, _targets(when, [window.start for window in windows]), -1)
-        owner = self._owner(work, model, schema)
+        owner, rights = self._owner(work, model, schema), _packed_rights(arrival)
         for i in np.unique(targets[present]).tolist():
             rows, window = np.flatnonzero(targets == i), windows[i]
             conflict = "" if window.undecided else fit.conflict(window.schema, schema)
             if conflict:
                 arrival.refuse(len(rows), "schema_conflict", conflict)
             else:
-                names, target = label_join.id_bytes(ids[rows]), self._target(window, schema)
-                block = label_join.Labelled(owner, target, arrival.agent, now.wall, names, given[rows], when[rows])
-                work.labelled.append(block)
+                names, target = label_work.id_bytes(ids[rows]), self._target(window, schema)
+                block = label_work.Labelled(owner, target, arrival.agent, now.wall, names, given[rows], when[rows])
+                work.labelled.append(block._replace(stream=message.stream, agents=rights))
 
-    def _target(self, window: OpenWindow, schema: Schema | None = None) -> label_join.JoinWindow:
+    def _target(self, window: OpenWindow, schema: Schema | None = None) -> label_work.JoinWindow:
         if schema is not None or window.number not in self._turn:
             self._turn[window.number] = window, schema
-        return label_join.JoinWindow(window.number, window.start)
+        return label_work.JoinWindow(window.number, window.start)
 
     def _owner(self, work: JoinWork, model: ModelState, schema: Schema) -> int:
         key = (schema.task, schema.classes)
         owner = model.owners.get(key)
         if owner is None:
-            owner = model.owners[key] = label_join.owner_of(model.key, schema)
+            owner = model.owners[key] = label_work.owner_of(model.key, schema)
             work.owners.append((owner, *model.key, schema.task, msgpack.packb(list(schema.classes))))
             self._note_owner(model, owner)
         return owner
@@ -189,7 +192,7 @@ class LateLabels:
                 for owner in model.label_owners
             }
             collector = config.collector
-            work.sweep = label_join.Sweep(now.wall - collector.label_horizon, now.wall - collector.label_wait, windows)
+            work.sweep = label_work.Sweep(now.wall - collector.label_horizon, now.wall - collector.label_wait, windows)
         work.limit = config.limits.label_bytes
         for window, schema in self._turn.values():
             # As the window is now: rows that came after the labels of this turn may have decided on its classes.
@@ -240,6 +243,12 @@ class LateLabels:
     def idle(self) -> bool:
         """Whether no window waits for a join."""
         return not self._held
+
+
+def _packed_rights(arrival: BatchArrival) -> bytes:
+    """Return globs of the agents whose rows the sender may label."""
+    agents = arrival.client.labelled_agents(arrival.model.key[0]) if arrival.client is not None else ()
+    return msgpack.packb(agents) if agents else label_work.ANYBODY
 
 
 def _target_schema(own: Schema, rows: Schema | None) -> Schema:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import dataclass, field, fields
 
-from zmon_collector.storage import chunk_codec, label_join
+from zmon_collector.storage import chunk_codec, label_join, label_work
 from zmon_collector.storage.chunk_codec import ChunkRecord
 from zmon_collector.storage.integrity import seal
 from zmon_collector.storage.journal_tables import (
@@ -61,7 +61,7 @@ class Turn:
     heard: list[tuple[str, str, float]] = field(default_factory=list)  # when a model last sent something
     forgotten_models: list[ModelKey] = field(default_factory=list)
     nbytes: int = 0
-    join_work: label_join.JoinWork = field(default_factory=label_join.JoinWork)  # ids and labels to be joined
+    join_work: label_work.JoinWork = field(default_factory=label_work.JoinWork)  # ids and labels to be joined
 
     def __bool__(self) -> bool:
         return any(getattr(self, key.name) for key in fields(self) if key.name not in ("number", "nbytes"))

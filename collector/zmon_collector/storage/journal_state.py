@@ -28,7 +28,8 @@ from zmon_collector.storage.journal_tables import (
     StreamRow,
     WindowRow,
 )
-from zmon_collector.storage.label_join import OWNERS, POLICIES
+from zmon_collector.storage.label_join import OWNERS
+from zmon_collector.storage.label_policies import POLICIES
 from zmon_collector.storage.positions import Positions
 from zmon_collector.storage.sealed import DamagedRows
 from zmon_collector.windows.window import ModelKey, Tally

@@ -2,7 +2,9 @@
 
 Of a prediction with an id only the id, the predicted class (or value) and the probabilities are kept, with the agent,
 the time and the window it was in. The labels of a multilabel model are kept as bytes, one for each class. The first
-prediction of an id wins, and so does the first label.
+prediction of an id wins, and so does the first label. Where clients have keys, they neither take each other's ids nor
+label rows that they have no right to: predictions of several clients may have the same id, and a label is joined with
+those that its sender may label. One that has a right to none of them changes nothing.
 
 Completed pairs are journaled as rows of the window that is open when the second half arrives, in the transaction that
 also marks the prediction as labelled. So a crash neither loses a pair nor counts it twice, and a replay joins nothing.
@@ -13,123 +15,36 @@ from __future__ import annotations
 import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from hashlib import blake2b
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from zmon._wire.frames import pack
-from zmon.batch import Array, Names, Schema
-from zmon_collector.storage import restatement_queue
+from zmon.batch import Array, Names
+from zmon_collector.storage import label_policies, restatement_queue
 from zmon_collector.storage.chunk_codec import ChunkRecord
 from zmon_collector.storage.integrity import packed_checksum
+from zmon_collector.storage.label_work import (
+    GivenLabel,
+    JoinWindow,
+    JoinWork,
+    Labelled,
+    LabelSender,
+    Moved,
+    Predicted,
+    Sweep,
+)
 from zmon_collector.storage.sealed import SealedTable
 from zmon_collector.windows.fit import reorder
 
 # The outcome of a label, as whole numbers in the column `label_outcomes`; plugins know the names, in this order.
-JOINED, UNKNOWN, DUPLICATE, CONFLICT, REPEATED = range(5)
+JOINED, UNKNOWN, DUPLICATE, CONFLICT, REPEATED, FORBIDDEN = range(6)
 OWNERS = SealedTable("label_owners", "owner, model, version, task, classes")
-POLICIES = SealedTable("label_policies", "owner, n, policy")
 OVERHEAD = 120  # bytes of a kept row besides its id, agent and probabilities, both indices included
 SIZE = "coalesce(CAST(size AS INTEGER), 0)"  # which no checksum covers, and which a flipped bit may make a string
+WAITING = "id, label, at, agent, stream, agents"  # columns of a label that waits
 SLICE = 2000  # rows deleted at a time
 MOST_DELETED = 20_000  # rows deleted in one transaction, so that a shorter horizon does not stop acknowledgements
-
-
-class JoinWindow(NamedTuple):
-    """An open window: its number and its start."""
-
-    number: int
-    start: int
-
-
-class Predicted(NamedTuple):
-    """Rows with ids of one agent in one window."""
-
-    owner: int
-    window: JoinWindow
-    end: int
-    agent: str
-    kept: float  # the collector's clock, epoch seconds
-    ids: list[bytes]
-    times: Array  # ns
-    predicted: Array | None  # None for a multilabel model, which has probabilities
-    probabilities: Array | None
-    labels: Array | None
-
-
-class Labelled(NamedTuple):
-    """Labels that arrived, and the window that was open then."""
-
-    owner: int
-    window: JoinWindow
-    agent: str  # the sender
-    received: float
-    ids: list[bytes]
-    labels: Array
-    times: Array  # ns
-
-    def of(self, rows: Array) -> Labelled:
-        """Return the rows that a mask selects."""
-        ids = [name for name, selected in zip(self.ids, rows.tolist(), strict=True) if selected]
-        return self._replace(ids=ids, labels=self.labels[rows], times=self.times[rows])
-
-
-class Moved(NamedTuple):
-    """Labels that wait under another list of classes than the rows have: `places` is a class's index among the rows'
-    classes, negative for those that the rows do not have."""
-
-    owner: int
-    to: int
-    places: Array
-
-
-class Sweep(NamedTuple):
-    """The ages from which rows are deleted; labels without a prediction count as unknown in the owner's window."""
-
-    kept_before: float
-    waiting_before: float
-    windows: Mapping[int, JoinWindow]
-
-
-@dataclass(slots=True)
-class JoinWork:
-    """The ids and labels that a turn brings to the join."""
-
-    limit: int = 2**62  # bytes of all kept rows
-    owners: list[tuple[int, str, str, str, bytes]] = field(default_factory=list)
-    predicted: list[Predicted] = field(default_factory=list)
-    labelled: list[Labelled] = field(default_factory=list)
-    moved: list[Moved] = field(default_factory=list)
-    classes: dict[int, tuple[Names, Names]] = field(default_factory=dict)  # by window: as kept, and of the window
-    sweep: Sweep | None = None
-
-    def __bool__(self) -> bool:
-        return bool(self.predicted or self.labelled or self.moved or self.sweep)
-
-    def move(self, moved: Moved) -> None:
-        """Let labels wait under the rows' classes: those that are kept, and those of this turn."""
-        self.moved.append(moved)
-        blocks, self.labelled = self.labelled, []
-        for block in blocks:
-            if block.owner != moved.owner:
-                self.labelled.append(block)
-                continue
-            places = moved.places[block.labels]
-            self.labelled.append(block.of(places >= 0)._replace(owner=moved.to, labels=places[places >= 0]))
-            self.labelled.append(block.of(places < 0))
-
-
-def owner_of(model: tuple[str, str], schema: Schema) -> int:
-    """Return a number for what a label must share with its prediction: model, version, task and classes."""
-    named = pack([*model, schema.task, list(schema.classes)])
-    return int.from_bytes(blake2b(named, digest_size=8).digest(), "big", signed=True)
-
-
-def id_bytes(ids: Array) -> list[bytes]:
-    """Return ids as they are kept: 7 and "7" are the same."""
-    return ids.tolist() if ids.dtype.kind == "S" else [b"%d" % number for number in ids.tolist()]
+SHOWN = 5  # ids in an answer
 
 
 class Joined(NamedTuple):
@@ -139,6 +54,7 @@ class Joined(NamedTuple):
     evicted: int = 0
     kept_bytes: int = 0
     damaged: Mapping[str, int] = {}
+    forbidden: Mapping[bytes, tuple[int, str]] = {}  # labels that were not joined, and why, by their stream
 
 
 def join(work: JoinWork, connection: sqlite3.Connection) -> Joined:
@@ -157,7 +73,7 @@ def join(work: JoinWork, connection: sqlite3.Connection) -> Joined:
     records: dict[int, list[ChunkRecord]] = defaultdict(list)
     for window, record in pairing.records():
         records[window].append(record)
-    return Joined(dict(records), evicted, kept_bytes(connection), pairing.damaged)
+    return Joined(dict(records), evicted, kept_bytes(connection), pairing.damaged, pairing.forbidden())
 
 
 def kept_bytes(connection: sqlite3.Connection) -> int:
@@ -183,6 +99,7 @@ class _Pairing:
         self._connection = connection
         self._classes = classes
         self._outcomes: dict[tuple[int, str], Counter[int]] = defaultdict(Counter)
+        self._forbidden: dict[bytes, list[tuple[bytes, str]]] = defaultdict(list)  # ids and their agents, by stream
         self._pairs: dict[tuple[int, str, str, int], list[tuple[Any, Any, int, bool, bytes]]] = defaultdict(list)
         self.damaged: Counter[str] = Counter()  # rows that were dropped, by table
         self.freed = 0  # bytes of those
@@ -201,75 +118,78 @@ class _Pairing:
             raw, width = p.tobytes(), p.shape[1] * p.itemsize
             kind, pieces = p.dtype.str, [raw[i : i + width] for i in range(0, len(raw), width)]
         labels = [None] * len(block.ids) if block.labels is None else _given(block.labels)
-        fixed = (block.agent, block.window.start, block.end, kind, block.kept)
-        place = (block.agent, block.window.start, block.end, kind)
+        sender = block.sender or None
+        place = (block.agent, block.window.start, block.end, kind, *([sender] if sender else []))
+        size = len(block.agent) + len(block.sender) + len(block.client) + room
         rows = [
             (
-                block.owner,
+                *(block.owner, block.client, sender, block.agent, block.window.start, block.end, kind, block.kept),
                 *row,
-                *fixed,
                 packed_checksum(*row, *place),
-                len(row[0]) + len(row[3]) + len(block.agent) + room,
+                len(row[0]) + len(row[3]) + size,
             )
             for row in zip(block.ids, block.times.tolist(), predicted, pieces, labels, strict=True)
         ]
         (last,) = connection.execute("SELECT coalesce(max(n), 0) FROM predictions").fetchone()
-        self._note_policy(block, last + 1)
+        label_policies.note(block, last + 1, connection)
         inserted = connection.executemany(
             "INSERT OR IGNORE INTO predictions"
-            ' (owner, id, at, predicted, p, label, agent, start, "end", kind, kept, crc, size)'
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            ' (owner, client, sender, agent, start, "end", kind, kept, id, at, predicted, p, label, crc, size)'
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             rows,
         ).rowcount
         if inserted < len(rows):
-            self._count(block, block.agent, REPEATED, len(rows) - inserted)
+            self._count(block.window, block.agent, REPEATED, len(rows) - inserted)
             query = f"SELECT coalesce(sum({SIZE}), 0) FROM predictions WHERE n > ?"
             grown = int(connection.execute(query, (last,)).fetchone()[0])
         else:
             grown = sum(row[-1] for row in rows)
         if connection.execute("SELECT 1 FROM labels_waiting WHERE owner = ? LIMIT 1", (block.owner,)).fetchone():
             for name in block.ids:
-                waiting = connection.execute(
-                    "DELETE FROM labels_waiting WHERE owner = ? AND id = ?"
-                    f" RETURNING id, label, at, agent, crc, {SIZE}",
-                    (block.owner, name),
-                ).fetchall()
-                for *row, size in waiting:
-                    grown -= size
-                    if self._is_sound(*row):
-                        self._pair(name, row[1], row[2], block)
+                grown -= self._match_waiting(name, block)
         return grown
 
-    def _note_policy(self, block: Predicted, first: int) -> None:
-        """Note the settings of the block's window if they are not those of the predictions before it."""
-        connection = self._connection
-        own = connection.execute("SELECT policy FROM windows WHERE number = ?", (block.window.number,)).fetchone()
-        policy = own[0] if own is not None and own[0] is not None else b""
-        before = connection.execute(
-            "SELECT policy FROM label_policies WHERE owner = ? AND n < ? ORDER BY n DESC LIMIT 1", (block.owner, first)
-        ).fetchone()
-        if before is None or before[0] != policy:
-            POLICIES.write([(block.owner, first, policy)], connection)
+    def _match_waiting(self, name: bytes, block: Predicted) -> int:
+        """Pair a prediction with the labels that wait for its id; return the bytes that they had.
+
+        A label that has no right to it goes on waiting: the row that it is meant for may still come.
+        """
+        freed = 0
+        query = f"SELECT n, crc, {SIZE}, {WAITING} FROM labels_waiting WHERE owner = ? AND id = ? ORDER BY n"
+        for n, crc, size, *row in self._connection.execute(query, (block.owner, name)).fetchall():
+            given = _given_label(*row)
+            sound = self._is_sound(given, crc)
+            if sound and not given.sender.may_label(block.sender or block.agent):
+                continue
+            self._connection.execute("DELETE FROM labels_waiting WHERE n = ?", (n,))
+            freed += size
+            if sound:
+                self._pair(block.owner, given, block.window)
+        return freed
 
     def match(self, block: Labelled) -> int:
         """Pair labels with kept predictions; keep those whose prediction has not arrived."""
         connection = self._connection
-        grown, labels = 0, _plain(block.labels)
+        grown, labels, sender = 0, _plain(block.labels), block.sender
         for name, label, at in zip(block.ids, labels, block.times.tolist(), strict=True):
-            if self._pair(name, label, at, block):
+            given = GivenLabel(name, label, at, sender)
+            if any(self._pair(owner, given, block.window) for owner in (block.owner, *block.also)):
                 continue
+            # One that has other rights takes no place from this one: each waits for the rows that it may label.
             waiting = connection.execute(
-                "SELECT label FROM labels_waiting WHERE owner = ? AND id = ?", (block.owner, name)
+                "SELECT label FROM labels_waiting WHERE owner = ? AND id = ? AND agents = ?",
+                (block.owner, name, sender.agents),
             ).fetchone()
             if waiting is not None:
-                self._count(block, block.agent, DUPLICATE if waiting[0] == label else CONFLICT)
+                self._count(block.window, block.agent, DUPLICATE if waiting[0] == label else CONFLICT)
                 continue
-            size = len(name) + len(block.agent) + OVERHEAD + (len(label) if isinstance(label, bytes) else 0)
-            row = (block.owner, name, label, at, block.agent, block.received)
+            size = len(name) + len(block.agent) + len(sender.agents) + len(sender.stream) + OVERHEAD
+            size += len(label) if isinstance(label, bytes) else 0
+            row = (block.owner, name, label, at, block.agent, block.received, sender.agents, sender.stream)
             connection.execute(
-                "INSERT INTO labels_waiting (owner, id, label, at, agent, received, crc, size)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (*row, packed_checksum(name, label, at, block.agent), size),
+                "INSERT INTO labels_waiting (owner, id, label, at, agent, received, agents, stream, crc, size)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (*row, given.checksum, size),
             )
             grown += size
         return grown
@@ -280,49 +200,73 @@ class _Pairing:
         for owner, window in sweep.windows.items():
             rows = self._connection.execute(
                 "DELETE FROM labels_waiting WHERE n IN (SELECT n FROM labels_waiting WHERE owner = ? AND received < ?"
-                f" ORDER BY n LIMIT ?) RETURNING id, label, at, agent, crc, {SIZE}",
+                f" ORDER BY n LIMIT ?) RETURNING crc, {SIZE}, {WAITING}",
                 (owner, sweep.waiting_before, MOST_DELETED),
             ).fetchall()
-            for *row, size in rows:
+            for crc, size, *row in rows:
                 freed += size
-                if self._is_sound(*row):
-                    self._outcomes[window.number, row[3]][UNKNOWN] += 1
+                given = _given_label(*row)
+                if self._is_sound(given, crc):
+                    self._count_unjoined(owner, given, window)
         return freed
 
-    def _is_sound(self, name: bytes, label: Any, at: int, agent: str, crc: int | None) -> bool:
+    def _is_sound(self, given: GivenLabel, crc: int | None) -> bool:
         """Return whether a label that waited is as it was written; count it if not."""
-        sound = crc is None or crc == packed_checksum(name, label, at, agent)
+        sound = crc is None or crc == given.checksum
         self.damaged["labels_waiting"] += not sound
         return sound
 
-    def _pair(self, name: bytes, label: Any, at: int, block: Predicted | Labelled) -> bool:
-        """Give a label to its prediction; return False when there is none."""
-        row = self._connection.execute(
-            f'SELECT n, agent, at, start, "end", predicted, kind, p, label, crc, {SIZE} FROM predictions'
+    def _pair(self, owner: int, given: GivenLabel, window: JoinWindow) -> bool:
+        """Give a label to the predictions of its id, as far as its sender may label them; return False when there are
+        none."""
+        joined, others = False, list[str]()
+        for n, agent, at, start, end, predicted, kind, p, first_label, own, crc, size in self._connection.execute(
+            f'SELECT n, agent, at, start, "end", predicted, kind, p, label, sender, crc, {SIZE} FROM predictions'
             " WHERE owner = ? AND id = ?",
-            (block.owner, name),
+            (owner, given.id),
+        ).fetchall():
+            place = (agent, start, end, kind, *([] if own is None else [own]))
+            if not restatement_queue.is_sound(crc, (given.id, at, predicted, p, first_label, *place)):
+                self._connection.execute("DELETE FROM predictions WHERE n = ?", (n,))
+                self.damaged["predictions"] += 1
+                self.freed += size
+                continue
+            if not given.sender.may_label(own or agent):
+                others.append(own or agent)
+                continue
+            joined = True
+            if first_label is not None:
+                self._count(window, agent, DUPLICATE if first_label == given.label else CONFLICT)
+                continue
+            pairs = self._pairs[window.number, agent, kind, len(p)]
+            pairs.append((predicted, given.label, max(0, given.at - at), start == window.start, p))
+            self.labelled_windows.add((owner, start, end))
+            crc = packed_checksum(given.id, at, predicted, p, given.label, *place)
+            self._connection.execute("UPDATE predictions SET label = ?, crc = ? WHERE n = ?", (given.label, crc, n))
+        if others and not joined:
+            self._forbid(given, others[0], window)
+        return joined or bool(others)
+
+    def _count_unjoined(self, owner: int, given: GivenLabel, window: JoinWindow) -> None:
+        """Count a label that waited in vain: it is unknown, or there are rows of its id that it may not label."""
+        row = self._connection.execute(
+            "SELECT coalesce(sender, agent) FROM predictions WHERE owner = ? AND id = ?", (owner, given.id)
         ).fetchone()
         if row is None:
-            return False
-        n, agent, predicted_at, start, end, predicted, kind, p, first_label, crc, size = row
-        fixed = (agent, start, end, kind)
-        if not restatement_queue.is_sound(crc, (name, predicted_at, predicted, p, first_label, *fixed)):
-            self._connection.execute("DELETE FROM predictions WHERE n = ?", (n,))
-            self.damaged["predictions"] += 1
-            self.freed += size
-            return False
-        if first_label is not None:
-            self._count(block, agent, DUPLICATE if first_label == label else CONFLICT)
-            return True
-        pairs = self._pairs[block.window.number, agent, kind, len(p)]
-        pairs.append((predicted, label, max(0, at - predicted_at), start == block.window.start, p))
-        self.labelled_windows.add((block.owner, start, end))
-        crc = packed_checksum(name, predicted_at, predicted, p, label, *fixed)
-        self._connection.execute("UPDATE predictions SET label = ?, crc = ? WHERE n = ?", (label, crc, n))
-        return True
+            self._count(window, given.sender.agent, UNKNOWN)
+        else:
+            self._forbid(given, row[0], window)
 
-    def _count(self, block: Predicted | Labelled, agent: str, outcome: int, by: int = 1) -> None:
-        self._outcomes[block.window.number, agent][outcome] += by
+    def _forbid(self, given: GivenLabel, agent: str, window: JoinWindow) -> None:
+        self._count(window, given.sender.agent, FORBIDDEN)
+        self._forbidden[given.sender.stream].append((given.id, agent))
+
+    def _count(self, window: JoinWindow, agent: str, outcome: int, by: int = 1) -> None:
+        self._outcomes[window.number, agent][outcome] += by
+
+    def forbidden(self) -> dict[bytes, tuple[int, str]]:
+        """Return how many labels of each stream were of rows that it may not label, and which."""
+        return {stream: (len(found), _whose(found)) for stream, found in self._forbidden.items()}
 
     def records(self) -> Iterator[tuple[int, ChunkRecord]]:
         """Yield windows and what is journaled in them."""
@@ -360,12 +304,18 @@ def _move(moved: Moved, connection: sqlite3.Connection) -> None:
     )
 
 
-def _trim_policies(connection: sqlite3.Connection) -> None:
-    """Drop policies that no prediction needs any more; the numbers of predictions begin anew when none is left."""
-    connection.execute("DELETE FROM label_policies WHERE n > (SELECT coalesce(max(n), 0) FROM predictions)")
-    connection.execute(
-        "DELETE FROM label_policies AS old WHERE EXISTS (SELECT 1 FROM label_policies AS later"
-        " WHERE later.owner = old.owner AND later.n > old.n AND later.n <= (SELECT min(n) FROM predictions))"
+def _given_label(*row: Any) -> GivenLabel:
+    """Return a label that waited, of the columns WAITING."""
+    name, label, at, *sender = row
+    return GivenLabel(name, label, at, LabelSender(*sender))
+
+
+def _whose(found: Sequence[tuple[bytes, str]]) -> str:
+    ids = ", ".join(repr(name.decode("utf-8", "replace")) for name, _ in found[:SHOWN])
+    agents = ", ".join(map(repr, sorted({agent for _, agent in found})[:SHOWN]))
+    more = ", …" if len(found) > SHOWN else ""
+    return (
+        f"ids {ids}{more} are of agent {agents}; `labels` in the collector's allow-list gives the right to label them"
     )
 
 
@@ -416,5 +366,5 @@ def _trim(work: JoinWork, connection: sqlite3.Connection) -> int:
             deleted += len(doomed)
     if deleted:
         connection.execute("UPDATE label_bytes SET kept = kept - ?", (freed,))
-        _trim_policies(connection)
+        label_policies.trim(connection)
     return evicted

@@ -27,10 +27,10 @@ QUIET = 1_000  # marks of windows that got no more labels, deleted at a time
 
 def is_sound(crc: int | None, prediction: tuple[Any, ...]) -> bool:
     """Return whether a kept prediction is as it was written: id, time, predicted, probabilities, label, agent, start
-    and end of its window, kind of the probabilities."""
+    and end of its window, kind of the probabilities, and the name of its sender if that is another than the agent's."""
     if crc is not None:
         return crc == packed_checksum(*prediction)
-    kind, p = prediction[-1], prediction[3]  # of an older release, which wrote no checksum: it must be possible
+    kind, p = prediction[8], prediction[3]  # of an older release, which wrote no checksum: it must be possible
     return kind in ITEMS and (len(p) % ITEMS[kind] == 0 if kind else not p)
 
 
@@ -88,12 +88,13 @@ def read(
         rows: list[Sequence[Any]] = []
         more, seen, n = False, 0, 0
         for row in connection.execute(
-            'SELECT n, agent, predicted, label, kind, p, id, at, start, "end", crc FROM predictions'
+            'SELECT n, agent, predicted, label, kind, p, id, at, start, "end", sender, crc FROM predictions'
             " WHERE owner = ? AND start = ? AND n > ? AND n <= ? ORDER BY n",
             (place.target.owner, place.target.start, place.after, place.target.through),
         ):
-            n, agent, predicted, label, kind, p, name, at, start, end, crc = row
-            if is_sound(crc, (name, at, predicted, p, label, agent, start, end, kind)):
+            n, agent, predicted, label, kind, p, name, at, start, end, sender, crc = row
+            own = () if sender is None else (sender,)
+            if is_sound(crc, (name, at, predicted, p, label, agent, start, end, kind, *own)):
                 rows.append(row[:6])
                 nbytes -= len(p)
             else:

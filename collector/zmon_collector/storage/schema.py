@@ -53,6 +53,14 @@ CREATE TABLE contracts (digest BLOB PRIMARY KEY, data BLOB, crc INTEGER);  -- po
 CREATE TABLE label_policies (     -- the policies of windows, from prediction n of an owner on: digests of contracts
     owner INTEGER, n INTEGER, policy BLOB, crc INTEGER, PRIMARY KEY (owner, n)
 ) WITHOUT ROWID;
+ALTER TABLE predictions ADD COLUMN client TEXT DEFAULT '';  -- its sender in the allow-list
+ALTER TABLE predictions ADD COLUMN sender TEXT;            -- the agent's own name; NULL: `agent`
+ALTER TABLE labels_waiting ADD COLUMN agents BLOB DEFAULT x'';  -- of whose rows, packed globs; empty: anybody's
+ALTER TABLE labels_waiting ADD COLUMN stream BLOB DEFAULT x'';  -- that is answered
+DROP INDEX predictions_by_id;
+CREATE UNIQUE INDEX predictions_by_id ON predictions (owner, id, client);
+DROP INDEX labels_waiting_by_id;
+CREATE UNIQUE INDEX labels_waiting_by_id ON labels_waiting (owner, id, agents);
 CREATE TABLE tags (               -- of an agent in a window; window 0: of its newest rows
     window INTEGER, model TEXT, version TEXT, agent TEXT, tags BLOB, crc INTEGER,
     PRIMARY KEY (window, model, version, agent)

@@ -6,7 +6,8 @@ series              definition                                                  
 late_label_count    labels that arrived while the window was open, by reason: ``joined`` with their      0 …
                     prediction; ``unknown``: no prediction within `label_wait`; ``duplicate``: the id
                     had the same label already; ``conflict``: it had another one, which stays;
-                    and ``repeated``: predictions whose id had been used, which can get no label
+                    ``forbidden``: its sender has no right to label rows of that agent; and
+                    ``repeated``: predictions whose id had been used, which can get no label
 label_delay_seconds statistics of (label's time − prediction's time) over the joined ones; a label       0 …
                     that came before its prediction took 0 s
 =================== ==================================================================================== =======
@@ -36,7 +37,7 @@ from zmon.contract import Context, Metric, Series, Value
 from zmon.hooks import hookimpl
 from zmon_plugins import counts, stats
 
-OUTCOMES = ("joined", "unknown", "duplicate", "conflict", "repeated")  # in the order of their codes
+OUTCOMES = ("joined", "unknown", "duplicate", "conflict", "repeated", "forbidden")  # in the order of their codes
 DISTINCT = 5000  # delays that are kept exactly
 COARSE = 45  # bits of a float64's mantissa that are dropped; seven remain
 
@@ -54,15 +55,16 @@ class LateLabelOutcomes:
         return np.zeros(len(OUTCOMES), dtype=np.int64)
 
     def update(self, acc: Array, batch: Batch, ctx: Context) -> Array:
-        acc += np.bincount(batch.raw()["label_outcomes"], minlength=len(OUTCOMES))
-        return acc
+        return self.merge(acc, np.bincount(batch.raw()["label_outcomes"], minlength=len(OUTCOMES)))
 
     def merge(self, left: Array, right: Array) -> Array:
-        left += right
+        if len(left) < len(right):  # of a release that had fewer outcomes
+            left = np.pad(left, (0, len(right) - len(left)))
+        left[: len(right)] += right
         return left
 
     def result(self, acc: Array, ctx: Context) -> Iterable[Value]:
-        for outcome, count in zip(OUTCOMES, acc.tolist(), strict=True):
+        for outcome, count in zip(OUTCOMES, acc.tolist(), strict=False):
             if count:
                 yield Value("late_label_count", count, reason=outcome)
 

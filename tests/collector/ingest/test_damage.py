@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from zmon_collector.health import HealthReport
-from zmon_collector.storage import chunk_reader, journal, label_join
+from zmon_collector.storage import chunk_reader, journal, label_work
 from zmon_collector.storage.chunk_reader import ChunkEntry
 from zmon_collector.storage.schema import SEALED
 
@@ -92,7 +92,7 @@ def scene(table: Table) -> Table:
     journal.write_closed(closed.number, closed.model, memory, table.disk)
     tags = journal.Turn(tags=[(2, "m", "", "a", b"\x81\xa1k\xa1v"), (0, "m", "", "a", b"\x81\xa1k\xa1v")])
     tags.join_work.owners.append((7, "m", "", "classification", b"\x92\xa1a\xa1b"))
-    tags.join_work.sweep = label_join.Sweep(0, 0, {})
+    tags.join_work.sweep = label_work.Sweep(0, 0, {})
     journal.write(tags, table.disk)
     return table
 

@@ -17,7 +17,7 @@ from sklearn import metrics
 from zmon_collector.config import Config
 from zmon_collector.dashboard import history_queries
 from zmon_collector.ingest import checkpoint_policy
-from zmon_collector.ingest.arrival import Arrival
+from zmon_collector.ingest.arrival import BatchArrival
 from zmon_collector.ingest.late_labels import LateLabels
 from zmon_collector.ingest.model_state import ModelState
 from zmon_collector.ingest.sessions import Session
@@ -25,7 +25,8 @@ from zmon_collector.ingest.stream_position import StreamPosition
 from zmon_collector.ingest.validation import WindowSlice
 from zmon_collector.storage import label_join, restatement_queue, schema
 from zmon_collector.storage.journal import Turn
-from zmon_collector.storage.label_join import Joined, JoinWindow, JoinWork, Labelled, Predicted, Sweep
+from zmon_collector.storage.label_join import Joined
+from zmon_collector.storage.label_work import JoinWindow, JoinWork, Labelled, Predicted, Sweep
 from zmon_collector.storage.restatement_queue import Place, RestatementPiece
 from zmon_collector.telemetry import Telemetry
 from zmon_collector.windows.manager import WindowManager
@@ -35,10 +36,12 @@ from tests.support.collectors import Collector
 from tests.support.databases import in_memory, stored
 from tests.support.waiting import until
 from zmon import Batch, Schema
-from zmon._wire.frames import Topic
+from zmon._wire.frames import Message, Topic
 
 OPEN = JoinWindow(7, 60)
-NAMES = {name: getattr(label_join, name) for name in ("JOINED", "UNKNOWN", "DUPLICATE", "CONFLICT", "REPEATED")}
+NAMES = {
+    name: getattr(label_join, name) for name in ("JOINED", "UNKNOWN", "DUPLICATE", "CONFLICT", "REPEATED", "FORBIDDEN")
+}
 
 
 def predicted(ids: Sequence[str], start: int = 0, kept: float = 0.0, own: Sequence[int] | None = None) -> Predicted:
@@ -272,13 +275,13 @@ def test_a_window_closes_after_its_joins_and_in_order() -> None:
         {each.key: each for each in (model, also)}, lambda model, window: closed.append(window.number), journal=True
     )
     now = Now(1000.0, 0.0)
-    session = Session(b"s" * 16, Topic("m", "", "pod"), StreamPosition(0), 0.0)
-    arrival = Arrival(session, model, "pod", now, Telemetry())
+    topic, schema_of_rows = Topic("m", "", "pod"), Schema(classes=("a", "b"))
+    session = Session(b"s" * 16, topic, StreamPosition(0), 0.0)
+    message = Message(topic, "batch", b"s" * 16, b"")
+    arrival = BatchArrival(session, model, "pod", now, Telemetry(), message, schema_of_rows, b"")
     first, second, other = (OpenWindow(at, at + 60, number) for number, at in ((1, 0), (2, 60), (3, 0)))
     turn = Turn(1)
-    batch = Batch(
-        Schema(classes=("a", "b")), {"probabilities": np.eye(2), "ids": np.arange(2), "timestamps": np.arange(2)}
-    )
+    batch = Batch(schema_of_rows, {"probabilities": np.eye(2), "ids": np.arange(2), "timestamps": np.arange(2)})
     late.keep_predictions(turn.join_work, arrival, first, WindowSlice(0, batch, 1, 0.0))
     late.close(model, first)  # in the turn that brought the rows
     waiting = late.end_turn(turn.join_work, Config(), now)
