@@ -61,6 +61,7 @@ sample_rows = {sample}
 metric_timeout = "3s"
 plugins_dir = "{plugins}"
 [limits]
+sample_bytes = 64000000
 journal_bytes = {journal}
 inflight_bytes = 16000000
 message_bytes = 4000000
@@ -322,6 +323,11 @@ class Soak:
     def figures(self) -> str:
         watch = self.watch
         rows = sum(watch.points.rows.values(), Counter())
+        longest = {
+            what: f"{stuck:.1f} s, {watch.age[what]:.0f} s after a start"
+            for what, stuck in watch.longest.items()
+            if stuck
+        }
         lives = [f"{life[-1][0]:.0f} s {middle >> 20}→{last >> 20} MiB" for life, middle, last in self.lives(30.0)]
         return "\n".join(
             [
@@ -330,7 +336,7 @@ class Soak:
                 f"reports: {watch.points.files}, agents in them with the sound plugin: {watch.points.sound}",
                 f"samples at the API: {watch.taken}",
                 f"happened: {dict(self.happened)}, {sum(each.began_again for each in self.crowds)} publishers again",
-                f"longest stuck: { {what: round(seconds, 1) for what, seconds in watch.longest.items()} }",
+                f"longest stuck: {longest}",
                 f"slowest answer: {watch.worst_answer:.2f} s; pauses {dict(watch.pauses)}",
                 f"memory, most in the middle third → the last: {'; '.join(lives)}",
                 f"said: {dict(watch.said)}",

@@ -26,6 +26,7 @@ from tests.support.waiting import until
 CLASSES = ("no", "yes", "maybe")
 SKEWS = (0.0,) * 16 + (-7.0, 3.0, 100.0, 1000.0)  # seconds that an agent's clock is wrong
 AGAIN = 10  # publishers that begin again at once
+BUSY = 0.03  # of the agents have so many rows that checkpoints of their windows are smaller
 
 
 class Agent:
@@ -38,6 +39,7 @@ class Agent:
         self.random = np.random.default_rng(chance.randrange(2**32))
         self.form = chance.choice([self.rows_of_dicts, self.arrays, self.labelled_arrays, self.frames])
         self.skew = chance.choice(SKEWS)
+        self.batches = (300, 500) if chance.random() < BUSY else (1, 1, 3, 10, 30)  # rows
         self.issued = self.ids = 0
         self.unlabelled: deque[int] = deque()
         self.due = 0.0
@@ -58,7 +60,7 @@ class Agent:
 
     def publish(self) -> None:
         burst = self.form == self.frames and self.chance.random() < 0.01  # more than its buffer holds
-        for rows in [300] * 4 if burst else [self.chance.choice([1, 1, 3, 10, 30])]:
+        for rows in [300] * 4 if burst else [self.chance.choice(self.batches)]:
             self.form(rows)
             self.issued += rows
 

@@ -94,6 +94,7 @@ class Watch:
         self.api_up = 0.0  # since when; infinite while it is down
         self.taken = 0  # samples
         self.longest: dict[str, float] = defaultdict(float)  # that something was stuck, by what
+        self.age: dict[str, float] = {}  # seconds since the collector had started, at that moment
         self.faults: list[str] = []
         self.pauses: dict[str, float] = defaultdict(float)
         self.said: Counter[str] = Counter()  # threads and probes that were not well
@@ -204,6 +205,7 @@ class Watch:
         kind = what.partition(" of ")[0]
         if seconds > self.longest[kind]:
             self.longest[kind] = seconds
+            self.age[kind] = time.monotonic() - self._began
             if seconds > self.limit * busy():
                 paused = [pause["by"] for pause in self.health.get("paused", ())]
                 self.faults.append(f"{what} is stuck for {seconds:.1f} s; paused: {paused}")
