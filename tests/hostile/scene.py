@@ -53,6 +53,8 @@ class Scene:
         Further sections of zmon.toml.
     collector, web : str
         Further lines of [collector], and the lines of [web].
+    files : int, optional
+        Files that the collector may open.
     good : mapping
         Further arguments of the good `zmon.Publisher`.
 
@@ -65,11 +67,18 @@ class Scene:
     """
 
     def __init__(
-        self, folder: Path, config: str = "", *, collector: str = "", web: str = "enabled = false", **good: Any
+        self,
+        folder: Path,
+        config: str = "",
+        *,
+        collector: str = "",
+        web: str = "enabled = false",
+        files: int | None = None,
+        **good: Any,
     ) -> None:
         self.probe = f"http://127.0.0.1:{free_port()}"
         port = self.probe.rpartition(":")[2]
-        self.collector = Mortal(folder, CONFIG.format(collector=collector, port=port, web=web) + config)
+        self.collector = Mortal(folder, CONFIG.format(collector=collector, port=port, web=web) + config, files)
         self.health: dict[str, Any] = {}
         self.slowest: dict[str, float] = {"admin": 0.0, "health": 0.0}  # seconds for an answer
         self.unanswered: list[str] = []

@@ -35,7 +35,7 @@ preset = "full"
 class Mortal:
     """A collector process on one port and one folder, started as often as needed."""
 
-    def __init__(self, folder: Path, config: str = CONFIG) -> None:
+    def __init__(self, folder: Path, config: str = CONFIG, files: int | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder / "data"
         self.config = folder / "zmon.toml"
@@ -43,6 +43,8 @@ class Mortal:
         self.log = folder / "log"
         self.endpoint = f"tcp://127.0.0.1:{free_port()}"
         self.checkpoint_bytes = 150_000
+        # Files that it may open.
+        self._limited = [] if files is None else ["sh", "-c", f'ulimit -n {files} && exec "$@"', "sh"]
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self, point: str = "-", *arguments: str) -> None:
@@ -51,7 +53,8 @@ class Mortal:
         assert ended in (None, 0, -signal.SIGKILL), f"it ended by itself, with {ended}: {self.said()}"
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "tests.faults.collector", str(self.checkpoint_bytes), point, "collect",
+                [*self._limited,
+                 sys.executable, "-m", "tests.faults.collector", str(self.checkpoint_bytes), point, "collect",
                  "--config", str(self.config),
                  "--bind", self.endpoint, *arguments, "--data-dir", str(self.folder)],
                 stderr=log,

@@ -7,18 +7,17 @@ import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response
-from starlette.routing import Mount, Route
-from starlette.staticfiles import StaticFiles
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 
 from zmon_collector.dashboard.plotly_js import plotly_js
 from zmon_collector.dashboard.prometheus import CONTENT_TYPE
 from zmon_collector.dashboard.theme import TEMPLATES
 from zmon_collector.dashboard.web.api import ERRORS, Api
+from zmon_collector.dashboard.web.assets import MEDIA_TYPES, Asset
 from zmon_collector.dashboard.web.renderers import Renderer
 from zmon_collector.dashboard.web.security import COOKIE, Access, Guard, content_security_policy
 from zmon_collector.dashboard.web.sse import Broadcaster
@@ -28,31 +27,17 @@ WRONG_TOKEN_PAUSE = 0.5  # seconds
 LONGEST_LOGIN = 4096  # bytes
 
 
-class Files(StaticFiles):
-    """The page's own files, which browsers must revalidate: they change with the release."""
-
-    def file_response(self, *args: Any, **kwargs: Any) -> Response:
-        response = super().file_response(*args, **kwargs)
-        response.headers["cache-control"] = "no-cache"
-        return response
-
-
 def build_app(renderer: Renderer, broadcaster: Broadcaster, probes: Sequence[Route], access: Access) -> Guard:
     """Build the page and its API behind the guard."""
     api = Api(renderer, broadcaster)
-    script = plotly_js()
+    assets = {path.name: Asset(path) for path in STATIC.iterdir() if path.suffix in MEDIA_TYPES}
+    plotly = Asset(plotly_js(), "max-age=86400")
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         broadcaster.start()
         yield
         broadcaster.close()
-
-    async def page(_: Request) -> Response:
-        return FileResponse(STATIC / "index.html", headers={"cache-control": "no-cache"})
-
-    async def plotly(_: Request) -> Response:
-        return FileResponse(script, media_type="text/javascript", headers={"cache-control": "max-age=86400"})
 
     async def templates(_: Request) -> Response:
         return JSONResponse(TEMPLATES)
@@ -77,7 +62,7 @@ def build_app(renderer: Renderer, broadcaster: Broadcaster, probes: Sequence[Rou
         return response
 
     routes = [
-        Route("/", page),
+        Route("/", assets["index.html"], methods=["GET"]),
         Route("/login", login, methods=["POST"]),
         Route("/api/v1/models", api.models),
         Route("/api/v1/series", api.series),
@@ -88,12 +73,12 @@ def build_app(renderer: Renderer, broadcaster: Broadcaster, probes: Sequence[Rou
         Route("/api/v1/health", api.health),
         *probes,
         Route("/openapi.json", api.openapi),
-        Route("/static/plotly.js", plotly),
+        Route("/static/plotly.js", plotly, methods=["GET"]),
         Route("/static/templates.json", templates),
-        Mount("/static", Files(directory=STATIC)),
+        *(Route(f"/static/{name}", asset, methods=["GET"]) for name, asset in assets.items()),
     ]
     app = Starlette(routes=routes, lifespan=lifespan, exception_handlers=ERRORS)
-    guard = Guard(app, access, content_security_policy(script.read_text(encoding="utf-8")))
+    guard = Guard(app, access, content_security_policy(plotly.content.decode()))
     return guard
 
 

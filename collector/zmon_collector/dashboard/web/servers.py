@@ -10,6 +10,7 @@ from starlette.routing import Route
 from zmon.errors import ConfigurationError
 from zmon_collector.dashboard.live import Live
 from zmon_collector.dashboard.web.app import build_app
+from zmon_collector.dashboard.web.connections import descriptor_share
 from zmon_collector.dashboard.web.renderers import Renderer
 from zmon_collector.dashboard.web.security import DEFAULT_BIND, Access, load_token, split_bind
 from zmon_collector.dashboard.web.server import WebServer
@@ -17,6 +18,9 @@ from zmon_collector.dashboard.web.sse import Broadcaster
 from zmon_collector.telemetry import Telemetry
 
 ANY_PORT = "127.0.0.1:0"
+NOT_VIEWERS = 64  # connections to the page besides those of live viewers
+PAGE_SHARE, PROBE_SHARE = 4, 16  # one part in so many of the descriptors
+PROBES = 64  # connections to the probes
 
 
 def page_server(live: Live, probes: Sequence[Route], telemetry: Telemetry) -> WebServer:
@@ -29,15 +33,17 @@ def page_server(live: Live, probes: Sequence[Route], telemetry: Telemetry) -> We
     """
     web = live.config.web
     access = Access(load_token(web), {split_bind(web.bind or DEFAULT_BIND)[0], *(web.hosts or ())})
+    most = min(web.viewers + NOT_VIEWERS, descriptor_share(PAGE_SHARE))
     renderer = Renderer(live, live.wall)
-    broadcaster = Broadcaster(renderer.render, web.viewers, live.watch)
+    broadcaster = Broadcaster(renderer.render, min(web.viewers, most * 3 // 4), live.watch)
     app = build_app(renderer, broadcaster, probes, access)
     try:
-        server = WebServer(app, web.bind or DEFAULT_BIND, "web", telemetry)
+        server = WebServer(app, web.bind or DEFAULT_BIND, "web", telemetry, most)
     except ConfigurationError:
         if web.bind is not None:
             raise
-        server = WebServer(app, ANY_PORT, "web", telemetry)  # another collector on this machine has the default port
+        # Another collector on this machine has the default port.
+        server = WebServer(app, ANY_PORT, "web", telemetry, most)
     live.subscribe(lambda model: server.call(lambda: broadcaster.mark(model)))
     server.before_stop(broadcaster.close)
     return server
@@ -45,4 +51,5 @@ def page_server(live: Live, probes: Sequence[Route], telemetry: Telemetry) -> We
 
 def probe_server(bind: str, probes: Sequence[Route], telemetry: Telemetry) -> WebServer:
     """Bind /healthz, /readyz and /metrics on their own."""
-    return WebServer(Starlette(routes=probes), bind, "health", telemetry)
+    most = min(PROBES, descriptor_share(PROBE_SHARE))
+    return WebServer(Starlette(routes=probes), bind, "health", telemetry, most)
