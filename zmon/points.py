@@ -8,9 +8,12 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from zmon._files import read_bounded
 from zmon.contract import DIMENSIONS
 from zmon.errors import MissingExtraError
 
+LARGEST = 512 * 2**20  # bytes of a file
+LATEST = 9_000_000_000  # epoch seconds that pandas can hold
 NAMES = ("what", "model", "model_version", "agent_id", *DIMENSIONS)
 
 
@@ -38,7 +41,7 @@ def read_points(path: str | PathLike[str], *, what: str | list[str] | None = Non
     FileNotFoundError
         There is nothing at `path`.
     ValueError
-        A file was not written by a collector; the message names it.
+        A file was not written by a collector, or is larger than 512 MiB; the message names it.
 
     Examples
     --------
@@ -82,9 +85,29 @@ def _files(path: Path) -> list[Path]:
 
 def _samples(file: Path) -> list[dict[str, Any]]:
     try:
-        samples = json.loads(file.read_text(encoding="utf-8"))
-        if not all({"properties", "timestamp", "value"} <= sample.keys() for sample in samples):
-            raise ValueError("a sample lacks properties, timestamp or value")
-    except (ValueError, AttributeError, TypeError) as error:
+        samples = json.loads(read_bounded(file, LARGEST).decode("utf-8"))
+        if not isinstance(samples, list):
+            raise ValueError("it holds no list")
+        for number, sample in enumerate(samples, 1):
+            if not _is_sample(sample):
+                raise ValueError(f"sample {number} lacks properties, timestamp or value, or one is of another type")
+    except RecursionError:
+        raise ValueError(f"{file} is not a file of Anodot samples: lists without end") from None
+    except ValueError as error:
         raise ValueError(f"{file} is not a file of Anodot samples: {error}") from None
-    return list(samples)
+    return samples
+
+
+def _is_sample(sample: Any) -> bool:
+    if not isinstance(sample, dict) or not {"properties", "timestamp", "value"} <= sample.keys():
+        return False
+    names, timestamp, value = sample["properties"], sample["timestamp"], sample["value"]
+    return (
+        isinstance(names, dict)
+        and "what" in names
+        and all(isinstance(names.get(name, ""), str) for name in NAMES)
+        and type(timestamp) in (int, float)
+        and 0 <= timestamp <= LATEST
+        and type(value) in (int, float)
+        and (type(value) is float or abs(value) < 2**1000)  # a double can hold it
+    )

@@ -18,6 +18,7 @@ VALUE_LIMIT = 150
 PROPERTY_LIMIT = 20
 TAG_LIMIT = 40
 FUTURE_LIMIT = 3600  # seconds
+LONGEST = 1000  # characters of a description
 REMEMBERED = 100_000  # names per key; beyond that every changed name gets its hash
 TARGET_TYPES = ("gauge", "counter")
 RESERVED = ("what", "model", "model_version", "agent_id", *DIMENSIONS, "ver", "target_type")  # properties of points
@@ -134,7 +135,7 @@ def refusal(sample: object, now: float) -> Refused | None:
     if not isinstance(sample, Mapping):
         return Refused({"text": f"{sample!r:.200}"}, "1001", f"not a JSON object: {sample!r:.80}")
     faults = violations(sample, now)
-    return Refused(sample, faults[0][:4], "; ".join(fault[5:] for fault in faults)) if faults else None
+    return Refused(sample, faults[0][:4], "; ".join(fault[5:] for fault in faults)[:LONGEST]) if faults else None
 
 
 def violations(sample: Mapping[str, Any], now: float) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 import msgpack
 import numpy as np
 
+from zmon._packed import check_packed
 from zmon.batch import KINDS, TASKS, Array, Schema
 from zmon.errors import ConfigurationError
 from zmon.reference import bins
@@ -51,6 +52,7 @@ def decode(data: bytes, name: str) -> Content:
     try:
         if len(data) > LIMIT:
             raise ValueError(f"{len(data)} bytes")
+        check_packed(data)
         content = unpack_state(data)
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise ValueError("it does not start like one")
@@ -141,7 +143,8 @@ def _own(fields: Any) -> Own | None:
 
 
 def _array(value: Any, kind: str, shape: tuple[int | None, ...]) -> Array:
-    if not isinstance(value, np.ndarray) or value.dtype.kind != kind or value.ndim != len(shape):
+    # 8 bytes, as they are written: smaller numbers would grow when they are widened.
+    if not isinstance(value, np.ndarray) or value.dtype.str[1:] != f"{kind}8" or value.ndim != len(shape):
         raise ValueError("an array of another type")
     if any(wanted is not None and wanted != got for wanted, got in zip(shape, value.shape, strict=True)):
         raise ValueError(f"an array of shape {value.shape}, not {shape}")

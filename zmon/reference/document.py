@@ -9,6 +9,7 @@ from hashlib import blake2b
 from os import PathLike
 from pathlib import Path
 
+from zmon._files import read_bounded
 from zmon.batch import Schema
 from zmon.errors import ConfigurationError
 from zmon.reference import codec
@@ -63,9 +64,11 @@ class Profile(Content):
     def load(path: str | PathLike[str]) -> Profile:
         """Read a ``.zmon`` file; ConfigurationError if it is not one."""
         try:
-            data = Path(path).read_bytes()
+            data = read_bounded(path, codec.LIMIT)
         except OSError as error:
             raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from None
+        except ValueError as error:
+            raise ConfigurationError(f"{path} is not a reference profile: {error}") from None
         return Profile.from_bytes(data, str(path))
 
     def conflict(self, schema: Schema) -> str:

@@ -43,7 +43,7 @@ def _lines(profile: Profile) -> Iterator[str]:
     skipped = [f for f, kind in zip(schema.features, schema.kinds, strict=True) if kind in SKIPPED_KINDS]
     if skipped:
         yield ""
-        yield f"not captured: {', '.join(skipped)}"
+        yield f"not captured: {', '.join(_short(name, 40) for name in skipped)}"
 
 
 def _numeric(table: Numeric, profile: Profile) -> Iterator[str]:

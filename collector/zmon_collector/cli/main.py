@@ -10,7 +10,7 @@ import click
 
 import zmon
 from zmon.errors import ConfigurationError, MissingExtraError
-from zmon_collector.cli.options import FAILED, MISSING, WRONG
+from zmon_collector.cli.options import FAILED, MISSING, WRONG, printable
 from zmon_collector.plugins import add_commands
 from zmon_collector.storage.database import StoreError
 
@@ -69,10 +69,8 @@ def main() -> NoReturn:
     """Run the command line, without a stack trace for a user's mistake."""
     try:
         cli(standalone_mode=True)
-    except (ConfigurationError, MissingExtraError) as error:
-        click.echo(f"zmon: {error}", err=True)
-        sys.exit(MISSING if isinstance(error, MissingExtraError) else WRONG)
-    except StoreError as error:
-        click.echo(f"zmon: {error}", err=True)
-        sys.exit(FAILED)
+    except (ConfigurationError, MissingExtraError, StoreError) as error:
+        # The text may quote a file, whose characters must not control the terminal.
+        click.echo(f"zmon: {printable(str(error).replace(chr(10), ' '))}", err=True)
+        sys.exit({MissingExtraError: MISSING, StoreError: FAILED}.get(type(error), WRONG))
     raise AssertionError("click ends the process")

@@ -38,6 +38,8 @@ def profile(data: tuple[Path, ...], out: Path | None, show: Path | None, window_
     dataset = Dataset(data, Columns(**options))
     try:
         reference = from_batches(dataset.batches, window_rows=window_rows)
+    except ConfigurationError:
+        raise
     except ValueError as error:
         raise ConfigurationError(f"{dataset.paths[0]}: {error}") from None
     reference.save(out)

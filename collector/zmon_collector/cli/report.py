@@ -9,7 +9,7 @@ import click
 
 from zmon.errors import MissingExtraError
 from zmon.points import read_points
-from zmon_collector.cli.options import FAILED, MISSING
+from zmon_collector.cli.options import FAILED, MISSING, WRONG
 from zmon_collector.dashboard.html_report import html_of
 from zmon_collector.dashboard.timeseries import series_of_frame
 
@@ -29,7 +29,7 @@ def report(path: Path, out: Path, title: str) -> None:
         frame = read_points(path)
     except (ValueError, MissingExtraError) as error:
         click.echo(f"zmon: {error}", err=True)
-        sys.exit(MISSING if isinstance(error, MissingExtraError) else FAILED)
+        sys.exit(MISSING if isinstance(error, MissingExtraError) else WRONG)
     if frame.empty:
         click.echo(f"zmon: no points in {path}; give a folder with Anodot files", err=True)
         sys.exit(FAILED)

@@ -1,22 +1,27 @@
-"""Read files of rows (csv, parquet, npz) that may be larger than memory: a file in pieces, a piece in chunks."""
+"""Read files of rows (csv, parquet, npz) that may be larger than memory: a file in pieces, a piece in chunks.
+
+What one row, one chunk and the description of a file may take is bounded, so that a file that is broken or hostile
+costs a sentence.
+"""
 
 from __future__ import annotations
 
-import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from functools import cache
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from zmon.errors import ConfigurationError, MissingExtraError
+from zmon_collector.jobs.npz_file import MOST_COLUMNS, NpzFile
 
 ROWS = 16_384  # per chunk
 PIECE_ROWS = 8 * ROWS  # per piece of an npz file
-CSV_BLOCK = 8 * 2**20  # bytes; the first block decides the types of the columns
+CSV_BLOCK = 8 * 2**20  # bytes, which a row must fit into; the first block decides the types of the columns
 CSV_PIECE = 32 * 2**20  # minimum bytes per piece of a csv file
+PARQUET_FOOTER = 64 * 2**20  # bytes of a file's description
+PARQUET_BUFFER = 2**20  # bytes of a column that are read at a time, whatever a row group holds
 SUFFIXES = (".csv", ".parquet", ".npz")
 
 
@@ -47,19 +52,23 @@ def list_files(path: Path) -> list[Path]:
 def column_names(path: Path) -> tuple[str, ...]:
     """Return the names of a file's columns."""
     if path.suffix == ".npz":
-        with zipfile.ZipFile(path) as archive:
-            return tuple(name for member in archive.namelist() for name in _NpzArray(path, archive, member).names)
-    with _reading(path) as arrow:
+        with _reading(path), NpzFile(path) as arrays:
+            return arrays.names
+    arrow = pyarrow()
+    with _reading(path):
         if path.suffix == ".parquet":
-            return tuple(arrow.parquet.read_schema(path).names)
-        with arrow.csv.open_csv(path) as reader:
+            with _open_parquet(arrow, path) as file:
+                return tuple(file.schema_arrow.names)
+        _check_header(path)
+        with arrow.csv.open_csv(path, arrow.csv.ReadOptions(block_size=CSV_BLOCK)) as reader:
             return tuple(reader.schema.names)
 
 
 def split_file(path: Path) -> Iterator[FilePiece]:
     """Yield the pieces of a file in order. Together they hold every row once."""
     if path.suffix == ".parquet":
-        with _reading(path) as arrow, arrow.parquet.ParquetFile(path, pre_buffer=False) as file:
+        arrow = pyarrow()
+        with _reading(path), _open_parquet(arrow, path) as file:
             sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
         first = 1
         for group, rows in enumerate(sizes):
@@ -68,8 +77,8 @@ def split_file(path: Path) -> Iterator[FilePiece]:
     elif path.suffix == ".csv":
         yield from _split_csv(path)
     else:
-        with ExitStack() as stack:
-            rows = max((array.shape[0] for array in _open_arrays(path, stack, ())), default=0)
+        with _reading(path), NpzFile(path) as arrays:
+            rows = arrays.rows
         for at in range(0, rows, PIECE_ROWS):
             yield FilePiece(path, at, min(PIECE_ROWS, rows - at), at + 1)
 
@@ -78,7 +87,7 @@ def _split_csv(path: Path) -> Iterator[FilePiece]:
     """Split at the ends of records: a newline ends a record if an even number of quotes precedes it."""
     quoted = False
     start = -1  # where the piece begins; -1 until the header has been read
-    first, records, at = 1, 0, 0
+    first, records, at, last = 1, 0, 0, 0  # `last` is where the newest record begins
     with path.open("rb") as file:
         while block := file.read(CSV_BLOCK):
             data = np.frombuffer(block, np.uint8)
@@ -96,6 +105,12 @@ def _split_csv(path: Path) -> Iterator[FilePiece]:
                 start, first = end, first + records
                 records = 0
             at += len(block)
+            last = max(last, at - len(block) + int(ends[-1]) + 1) if len(ends) else last
+            if at - last > 2 * CSV_BLOCK:
+                raise ConfigurationError(
+                    f"{path}: the row that begins at byte {last:,} has more than {CSV_BLOCK // 2**20} MiB; "
+                    "is a quote missing?"
+                )
     if 0 <= start < at:
         yield FilePiece(path, start, at - start, first)
 
@@ -107,11 +122,13 @@ def read_chunks(piece: FilePiece, wanted: Sequence[str], measured: Sequence[str]
     """
     wanted = list(dict.fromkeys(wanted))
     if piece.path.suffix == ".npz":
-        yield from _read_npz(piece, wanted)
+        with _reading(piece.path), NpzFile(piece.path) as arrays:
+            yield from arrays.read(piece.at, piece.size, wanted, ROWS)
         return
-    with _reading(piece.path) as arrow:
+    arrow = pyarrow()
+    with _reading(piece.path):
         if piece.path.suffix == ".parquet":
-            with arrow.parquet.ParquetFile(piece.path, pre_buffer=False) as file:
+            with _open_parquet(arrow, piece.path) as file:
                 for batch in file.iter_batches(ROWS, [piece.at], wanted):
                     yield dict(zip(batch.schema.names, batch.columns, strict=True))
         else:
@@ -155,69 +172,43 @@ def pyarrow() -> Any:
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[Any]:
-    """Return pyarrow; what goes wrong while it reads the file becomes a ConfigurationError."""
-    arrow = pyarrow()
+def _reading(path: Path) -> Iterator[None]:
+    """Make a ConfigurationError of whatever goes wrong: libraries raise anything for a file that is damaged."""
     try:
-        yield arrow
-    except (arrow.ArrowException, OSError) as error:
-        raise ConfigurationError(f"{path} cannot be read: {error}") from None
+        yield
+    except ConfigurationError:
+        raise
+    except Exception as error:  # noqa: BLE001 - see above
+        why = f"{error}".partition("\n")[0] or type(error).__name__
+        if "straddling" in why or "out of sync" in why:  # pyarrow's words for a row that is larger than a block
+            why = f"a row has more than {CSV_BLOCK // 2**20} MiB; is a quote missing?"
+        raise ConfigurationError(f"{path} cannot be read: {why:.300}") from None
 
 
-class _NpzArray:
-    """Array of an npz file, read as a stream of rows: a column, or a matrix whose columns are numbered."""
-
-    def __init__(self, path: Path, archive: zipfile.ZipFile, member: str) -> None:
-        self._stream = archive.open(member)
-        name = member.removesuffix(".npy")
-        try:
-            version = np.lib.format.read_magic(self._stream)
-            read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
-            self.shape, by_column, self.dtype = read(self._stream)
-        except (ValueError, KeyError, EOFError) as error:
-            raise ConfigurationError(f"{path}: {member} is not an array: {error}") from None
-        if self.dtype.hasobject or len(self.shape) not in (1, 2):
-            raise ConfigurationError(
-                f"{path}: array {name!r} holds Python objects or has {len(self.shape)} dimensions; save one- or "
-                "two-dimensional arrays of numbers or strings"
-            )
-        prefix = "feat" if name == "inputs" else name  # the publisher's names for unnamed inputs
-        self.names = [name] if len(self.shape) == 1 else [f"{prefix}_{i}" for i in range(self.shape[1])]
-
-        self._whole: Callable[[], Any] | None = None
-        self._at = 0
-        if by_column and len(self.shape) == 2:  # rows are not contiguous in the stream: load the whole array
-            self._whole = cache(lambda: np.load(path, allow_pickle=False)[name])
-
-    def rows(self, n: int) -> Mapping[str, Any]:
-        """Return the next rows, at most `n`, by column."""
-        width = 1 if len(self.shape) == 1 else self.shape[1]
-        if self._whole is None:
-            data = self._stream.read(n * width * self.dtype.itemsize)
-            matrix = np.frombuffer(data, dtype=self.dtype).reshape(-1, width)
-        else:
-            matrix = self._whole()[self._at : self._at + n]
-            self._at += n
-        return {name: matrix[:, i] for i, name in enumerate(self.names)}
+def _open_parquet(arrow: Any, path: Path) -> Any:
+    """Open a parquet file whose description is not larger than that of any file of rows."""
+    with path.open("rb") as file:
+        file.seek(-min(8, path.stat().st_size), 2)
+        footer = int.from_bytes(file.read(4), "little")
+    if footer > PARQUET_FOOTER:
+        raise ConfigurationError(
+            f"{path}: its footer has {footer:,} bytes, at most {PARQUET_FOOTER // 2**20} MiB are read; write it in "
+            "several files"
+        )
+    opened = arrow.parquet.ParquetFile(path, pre_buffer=False, buffer_size=PARQUET_BUFFER)
+    columns = opened.metadata.num_columns
+    if columns > MOST_COLUMNS:
+        opened.close()
+        raise ConfigurationError(f"{path} has {columns:,} columns, at most {MOST_COLUMNS:,} are read")
+    return opened
 
 
-def _open_arrays(path: Path, stack: ExitStack, wanted: Sequence[str]) -> list[_NpzArray]:
-    with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
-    arrays = [_NpzArray(path, stack.enter_context(zipfile.ZipFile(path)), name) for name in names]
-    return [array for array in arrays if not wanted or set(array.names) & set(wanted)]
-
-
-def _read_npz(piece: FilePiece, wanted: Sequence[str]) -> Iterator[Mapping[str, Any]]:
-    with ExitStack() as stack:
-        arrays = _open_arrays(piece.path, stack, wanted)
-        if len({array.shape[0] for array in arrays}) > 1:
-            lengths = ", ".join(f"{array.names[0]}: {array.shape[0]}" for array in arrays)
-            raise ConfigurationError(f"{piece.path}: arrays of different lengths ({lengths})")
-        end = min(piece.at + piece.size, arrays[0].shape[0])
-        for at in range(0, end, ROWS):  # from the first row: a stream cannot be entered in the middle
-            chunk: dict[str, Any] = {}
-            for array in arrays:
-                chunk.update(array.rows(min(ROWS, end - at)))
-            if at >= piece.at:
-                yield chunk
+def _check_header(path: Path) -> None:
+    """Raise ConfigurationError for a first line that is no header: each of its columns costs some kilobytes."""
+    with path.open("rb") as file:
+        header = file.readline(CSV_BLOCK)
+    if len(header) == CSV_BLOCK or header.count(b",") >= MOST_COLUMNS:
+        raise ConfigurationError(
+            f"{path}: its first line has {len(header):,} bytes and {header.count(b',') + 1:,} columns or more; at most "
+            f"{MOST_COLUMNS:,} columns are read"
+        )

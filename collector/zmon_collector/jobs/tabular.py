@@ -100,7 +100,7 @@ class Layout:
         columns = self.columns
         probabilities = None
         if self.probabilities:
-            parts = [np.asarray(chunk[name], dtype=np.float64) for name in self.probabilities]
+            parts = [_floats(name, chunk[name]) for name in self.probabilities]
             probabilities = parts[0] if len(parts) == 1 else np.column_stack(parts)
         values = {role: row_files.to_numpy(chunk[name]) for role, name in columns.single.items() if role != "agent"}
         timestamps = values.pop("time", None)
@@ -185,6 +185,13 @@ def _classes(columns: Columns, probabilities: tuple[str, ...]) -> tuple[str, ...
     if len(probabilities) > 1:
         return probabilities
     raise ConfigurationError("the classes have no names: give --classes a,b in the order of their indices")
+
+
+def _floats(name: str, column: Any) -> Any:
+    try:
+        return np.asarray(column, dtype=np.float64)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise Rejected("probabilities_dtype", f"column {name!r:.60} holds no probabilities: {error!s:.100}") from None
 
 
 def _is_floats(column: Any) -> bool:

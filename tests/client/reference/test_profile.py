@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from sklearn.isotonic import IsotonicRegression
 
 import zmon
+from zmon._packed import check_packed
 from zmon.batch import Batch, Schema
 from zmon.errors import ConfigurationError
 from zmon.reference import Counting, Knots, Profile, Reader, Sketch, bins, calibration, codec, from_batches, text
@@ -265,3 +266,40 @@ def test_batches_without_inputs_keep_their_scores(inputs_first: bool) -> None:
     again = Sketch(whole.schema, seed=1)
     again.merge(sketch)
     assert again.rows == 3000
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"\xdd\x00\x50\x00\x00" + b"\x90" * 100, "more than 4,194,304 values"),  # claimed, and room made for them
+        (b"\x91" * 17, "more than 16 lists or maps in each other"),
+        (b"\xc7\x12\x01" + b"\x91" * 18, "more than 16 lists or maps in each other"),  # in an array's place
+        (b"\xdb\x04\x00\x00\x01" + b"x" * 100, "more than 64 MiB of text"),
+        (b"\x92\xdf\x00\x30\x00\x00", "more than 4,194,304 values"),  # of keys and values
+    ],
+)
+def test_bytes_that_would_become_many_objects_are_refused_before(data: bytes, says: str) -> None:
+    with pytest.raises(ConfigurationError, match=says):
+        Profile.from_bytes(data, "x.zmon")
+
+
+@given(st.recursive(st.none() | st.integers(-(2**63), 2**63) | st.floats() | st.text() | st.binary(), lambda inner: (
+    st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4)), max_leaves=30))  # fmt: skip
+def test_values_are_counted_as_they_are(value: object) -> None:
+    def size(inner: object) -> int:
+        if isinstance(inner, dict):
+            return 2 * len(inner) + sum(map(size, inner.values()))
+        return len(inner) + sum(map(size, inner)) if isinstance(inner, list) else 0
+
+    data = pack_state([value, np.arange(3)])
+    held = size([value]) + 1 + 1 + 3 + 1  # the array, as an extension, its three parts and its shape
+    check_packed(data, held)
+    with pytest.raises(ValueError, match=r"more than \d+ values"):
+        check_packed(data, held - 1)
+
+
+def test_numbers_that_would_grow_are_refused() -> None:
+    content = unpack_state(made(500).to_bytes())
+    content["numeric"]["mean"] = content["numeric"]["mean"].astype("f2")
+    with pytest.raises(ConfigurationError, match="an array of another type"):
+        Profile.from_bytes(pack_state(content))

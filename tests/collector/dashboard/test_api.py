@@ -8,9 +8,12 @@ import time
 from collections.abc import Callable
 
 import httpx
+import numpy as np
 import pytest
 from starlette.routing import Route
+from zmon_collector.dashboard.timeseries import TimeSeries
 from zmon_collector.dashboard.web import openapi
+from zmon_collector.dashboard.web.api import as_csv
 from zmon_collector.dashboard.web.app import build_app, probe_routes
 from zmon_collector.dashboard.web.security import Access
 from zmon_collector.dashboard.web.sse import Broadcaster
@@ -65,6 +68,13 @@ def test_csv_has_a_column_for_each_name_and_no_formula(paged: Start, client: Cli
         ("a,b", "1.0", "1970-01-01T00:00:00+00:00"),
     ]
     assert "attachment" in answer.headers["content-disposition"]
+
+
+@pytest.mark.parametrize("first", "=+-@＝＋－＠\t\r\n", ids=lambda first: f"{ord(first):04x}")
+def test_no_cell_of_csv_begins_like_a_formula(first: str) -> None:
+    ts = TimeSeries({"what": "f1", "model": f"{first}=1+1"}, np.array([0]), np.array([0.5]))
+    _, row = csv.reader(io.StringIO(as_csv([ts]), newline=""))
+    assert row[3] == f"'{first}=1+1"
 
 
 def test_series_are_found_by_words(served: Collector, client: Client) -> None:

@@ -19,6 +19,7 @@ from zmon_collector.config.sections import MetricsSection, ModelSection
 from zmon_collector.jobs import row_files
 from zmon_collector.jobs.backfill import run
 from zmon_collector.jobs.backfill.plan import BackfillPlan
+from zmon_collector.jobs.backfill.progress import resume
 from zmon_collector.jobs.tabular import Columns, Layout
 from zmon_plugins.sinks.anodot_file import AnodotFile
 
@@ -27,6 +28,7 @@ from tests.support.collectors import Collector
 from tests.support.waiting import until
 from zmon.batch import Schema
 from zmon.errors import ConfigurationError
+from zmon.state import pack_state
 
 FULL = parse({"metrics": {"preset": "full"}})
 
@@ -316,3 +318,18 @@ def test_agents_beyond_the_limit_count_for_the_rollup(tmp_path: Path) -> None:
     whole = [each for each in found if not {"agent_id", "segment_name"} & each.keys()]
     total = sum(each["value"] for each in whole if each["what"] == "buffer_count")
     assert total == int((frame["ts"] < START + 60).sum())
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\xc1", b"\x80", b"\x91\x80", b"\x81\xa7version\x01", b"\x81\x90\x01", b"\x91" * 1000,
+     pack_state({"version": 1, "of": "x", "first": "1", "windows": 1, "closed": 0, "memory": []}),
+     pack_state({"version": 1, "of": "x", "first": 1, "windows": 1, "closed": 0, "memory": [["a", "b"]]})],
+    ids=range(9),
+)  # fmt: skip
+def test_progress_that_is_damaged_is_not_resumed(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "x.backfill").write_bytes(content)
+    with pytest.raises(
+        ConfigurationError, match=r"cannot resume the backfill in .*x\.backfill; give another --data-dir"
+    ):
+        resume(tmp_path, ("m", ""), "x", 1)

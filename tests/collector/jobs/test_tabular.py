@@ -9,7 +9,7 @@ import pandas
 import pytest
 from click.testing import CliRunner
 from zmon_collector.cli.profile import profile
-from zmon_collector.jobs import row_files, tabular
+from zmon_collector.jobs import npz_file, row_files, tabular
 
 import zmon
 from tests.client.reference.test_profile import rows
@@ -102,3 +102,43 @@ def test_bad_rows_are_reported_by_file_and_row(tmp_path: Path) -> None:
     np.savez(pickled, p=np.array([{}], dtype=object))
     with pytest.raises(ConfigurationError, match="Python objects"):
         tabular.Dataset([pickled], tabular.Columns(("a", "b"), ("p",)))
+
+
+def test_wide_rows_make_smaller_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "rows.npz"
+    given = np.arange(40_000.0).reshape(1000, 40)
+    np.savez(path, inputs=given, ts=np.arange(1000))
+    monkeypatch.setattr(npz_file, "CHUNK_BYTES", 41 * 8 * 7)
+    with npz_file.NpzFile(path) as file:
+        chunks = list(file.read(500, 300, file.names, 16))
+    assert {len(chunk["ts"]) for chunk in chunks} <= {6, 7} and len(file.names) == 41
+    assert np.array_equal(np.concatenate([chunk["ts"] for chunk in chunks]), np.arange(500, 800))
+    assert np.array_equal(np.concatenate([chunk["feat_39"] for chunk in chunks]), given[500:800, 39])
+
+
+@pytest.mark.parametrize(
+    ("limit", "value", "says"),
+    [
+        ("WHOLE", 100, r"'p' is stored column by column and has more than 0 GiB; save np\.ascontiguousarray\(array\)"),
+        ("CHUNK_BYTES", 20, "a row of array 'p' has 24 bytes"),
+        ("MOST_COLUMNS", 2, "more than 2 columns, the limit"),
+    ],
+)
+def test_arrays_beyond_a_limit_are_refused(
+    limit: str, value: int, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    np.savez(tmp_path / "rows.npz", p=np.asfortranarray(np.ones((50, 3))))
+    monkeypatch.setattr(npz_file, limit, value)
+    with pytest.raises(ConfigurationError, match=says), npz_file.NpzFile(tmp_path / "rows.npz") as file:
+        list(file.read(0, 50, (), 16))
+
+
+def test_an_archive_that_claims_more_than_it_has_is_refused(tmp_path: Path) -> None:
+    """Its list of arrays says how many bytes an array has; deflate does not make a thousand of one."""
+    path = tmp_path / "rows.npz"
+    np.savez_compressed(path, p=np.zeros(1000))
+    data = path.read_bytes()
+    header = (128 + 8000).to_bytes(4, "little")  # bytes of the array, as the list has them
+    path.write_bytes(data.replace(header, (128 + 8 * 10**8).to_bytes(4, "little")))
+    with pytest.raises(ConfigurationError, match="claims 1,000 rows of 8 bytes, which are not in the file"):
+        npz_file.NpzFile(path)

@@ -21,7 +21,7 @@ from zmon_collector.dashboard.web.renderers import Renderer
 from zmon_collector.dashboard.web.sse import Broadcaster, EventStream, to_json
 
 MOST_SERIES = 1000
-FORMULA = tuple("=+-@\t\r")  # a spreadsheet computes a cell that begins with one of these
+FORMULA = tuple("=+-@＝＋－＠\t\r\n")  # a spreadsheet computes a cell that begins with one of these
 
 
 class Api:

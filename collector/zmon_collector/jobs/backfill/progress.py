@@ -10,6 +10,10 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+from msgpack import UnpackException
+
+from zmon._files import read_bounded
+from zmon._packed import check_packed
 from zmon.errors import ConfigurationError
 from zmon.state import pack_state, unpack_state
 from zmon_collector.compute.memory import Memory
@@ -17,6 +21,7 @@ from zmon_collector.delivery.outbox import next_sequence
 from zmon_collector.private_files import open_folder, replace_file
 
 VERSION = 1
+LARGEST = 2**30  # bytes, four times what metrics may remember
 SUFFIX = ".backfill"
 
 
@@ -91,9 +96,18 @@ def resume(folder: Path, model: tuple[str, str], of: str, windows: int) -> Backf
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        state = unpack_state(path.read_bytes())
-    except ValueError:
-        state = None
-    if not isinstance(state, dict) or state.get("version") != VERSION:
-        raise ConfigurationError(f"this release cannot resume the backfill in {path}; give another --data-dir")
-    return state
+        data = read_bounded(path, LARGEST)
+        check_packed(data)
+        state = unpack_state(data)
+        if state["version"] != VERSION or not all(type(state[name]) is int for name in ("first", "windows", "closed")):
+            raise ValueError("another version")
+        for metric, agent, kept in state["memory"]:
+            if not isinstance(metric, str) or not isinstance(agent, str | None) or not isinstance(kept, bytes):
+                raise ValueError("memory")
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from None
+    except (ValueError, TypeError, KeyError, UnpackException):
+        raise ConfigurationError(
+            f"this release cannot resume the backfill in {path}; give another --data-dir"
+        ) from None
+    return dict(state)

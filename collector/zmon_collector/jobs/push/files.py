@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from zmon._files import read_bounded
 from zmon.errors import ConfigurationError
 
-_BETWEEN = " \t\r\n,[]\ufeff"
+LARGEST = 512 * 2**20  # bytes of a file
+MOST_SAMPLES = 2**22  # of a file
+LONGEST_SAMPLE = 64 * 2**10  # characters of JSON; Anodot takes some 12,000 at most
+MOST_NAMES = 64  # properties or tags; Anodot takes fewer
+SHOWN = 1000  # characters of what is not JSON
+_BETWEEN = re.compile("[ \t\r\n,\\[\\]\ufeff]*")
 KEYS = ("properties", "tags", "timestamp", "value")
 _DECODER = json.JSONDecoder()
 
@@ -33,13 +41,18 @@ def read_file(path: Path) -> WrittenFile:
     Raises
     ------
     ConfigurationError
-        When the file cannot be read.
+        When the file cannot be read, or is larger than any that a collector writes.
     """
     try:
-        data = path.read_bytes()
+        data = read_bounded(path, LARGEST)
+        found = parse_samples(data.decode("utf-8", "replace"))
+        samples = sorted(map(_known_keys, islice(found, MOST_SAMPLES)), key=time_of)
+        if next(found, None) is not None:
+            raise ValueError(f"it has more than {MOST_SAMPLES:,} samples")
     except OSError as error:
         raise ConfigurationError(f"{path}: cannot be read: {error.strerror}") from None
-    samples = sorted(map(_known_keys, parse_samples(data.decode("utf-8", "replace"))), key=time_of)
+    except ValueError as error:
+        raise ConfigurationError(f"{path}: cannot be read: {error}") from None
     times = [time_of(sample) for sample in samples] or [0]
     return WrittenFile(path, sha256(data).hexdigest(), samples, times[0], times[-1])
 
@@ -54,22 +67,42 @@ def parse_samples(text: str) -> Iterator[Any]:
     """
     at = 0
     while True:
-        while at < len(text) and text[at] in _BETWEEN:
-            at += 1
+        between = _BETWEEN.match(text, at)
+        at = between.end() if between else at
         if at == len(text):
             return
-        try:
-            value, at = _DECODER.raw_decode(text, at)
-        except (ValueError, RecursionError):
-            end = text.find("\n", at)
-            end = len(text) if end < 0 else end
-            value, at = text[at:end], end
+        end = text.find("\n", at)
+        end = len(text) if end < 0 else end
+        for most in (min(end, at + LONGEST_SAMPLE), at + LONGEST_SAMPLE):  # its line, or several
+            try:
+                value, length = _DECODER.raw_decode(text[at:most])
+            except (ValueError, RecursionError):
+                continue
+            at += length
+            break
+        else:
+            value, at = text[at : min(end, at + SHOWN)], end
         yield value
 
 
 def _known_keys(value: Any) -> Any:
-    """Return a sample without keys that the API does not know."""
-    return {key: value[key] for key in KEYS if key in value} if isinstance(value, dict) else value
+    """Return a sample without keys that the API does not know, and without what it refuses and may be large."""
+    if not isinstance(value, dict):
+        return value
+    return {key: _bounded(value[key]) for key in KEYS if key in value}
+
+
+def _bounded(value: Any) -> Any:
+    """Return a sample's value, with at most two levels, and not more names than the validator counts."""
+    if isinstance(value, dict):
+        return {name: _scalars(inner) for name, inner in islice(value.items(), MOST_NAMES)}
+    return type(value).__name__ if isinstance(value, list) else value
+
+
+def _scalars(value: Any) -> Any:
+    if isinstance(value, list):
+        return [None if isinstance(inner, list | dict) else inner for inner in value[:MOST_NAMES]]
+    return None if isinstance(value, dict) else value
 
 
 def time_of(sample: Any) -> int:
