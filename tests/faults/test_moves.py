@@ -513,6 +513,24 @@ def test_the_end_waits_for_a_collector_that_does_not_know_all_counts() -> None:
     assert world.delivery.is_awaited(world.now)
 
 
+def test_after_a_long_silence_of_a_connection_that_holds_nothing_is_sent_again() -> None:
+    """A collector that has much to do answers late, and would have to read everything twice."""
+    world = World()
+    world.a.start()
+    world.publish(10)
+    world.turns()
+    world.publish(5)
+    for _ in range(8):
+        world.publishers_turn(1.0)
+    assert not world.delivery.connected
+    world.a.receive()
+    world.a.commit()
+    world.publishers_turn()
+    assert world.delivery.connected
+    assert not world.a.data.sent
+    assert world.delivery.acked == 15
+
+
 def test_counts_that_only_the_end_would_tell_are_told_before_and_waited_for() -> None:
     """A collector that is killed after a goodbye, and before its commit, has lost what only the goodbye said."""
     world = World()

@@ -21,6 +21,7 @@ PLACES = {  # the longest path that fits decides
     "client/reference": "unit",
     "client/test_options.py": "unit",
     "client/transport/test_contact.py": "unit",
+    "client/transport/test_retransmission.py": "unit",
     "client/transport/test_ring.py": "unit",
     "client/transport/test_intake.py": "unit",
     "client/transport/test_keys.py": "unit",

@@ -184,13 +184,14 @@ class Delivery:
             link.schemas.discard(ack.need)
             if ack.refused or ack.degraded:
                 self._enter_answers(link, ack)
-            if link.cursor.acknowledge(min(ack.row, self._ring.issued), ack.window):
-                link.progress_at = now
-                link.retransmission.reset()
+            if link.cursor.acknowledge(min(ack.row, self._ring.issued), ack.window, now):
+                link.retransmission.advance(now, link.cursor.latency)
             if not (link.greeted or link.apart) and link.subscribed:
                 link.greeted = True
-                link.progress_at = now
-                link.cursor.rewind(self._ring)
+                if link.broke:  # else it only was silent for long, and what is under way arrives
+                    link.broke = False
+                    link.retransmission.begin(now)
+                    link.cursor.rewind(self._ring)
 
     def _enter_answers(self, link: Link, ack: control.Ack) -> None:
         """Enter what a collector refused or degraded; where several did, the most of each reason."""
@@ -255,9 +256,8 @@ class Delivery:
         if now - link.answered_at > ABSENT_AFTER:
             link.greeted = False
             link.schemas.clear()
-        elif link.cursor.inflight and now - link.progress_at > link.retransmission.wait():
-            link.progress_at = now
-            link.retransmission.grow()
+        elif link.cursor.inflight and link.retransmission.is_due(now):
+            link.retransmission.repeat(now)
             link.schemas.clear()
             link.cursor.rewind(self._ring)
 
@@ -302,8 +302,8 @@ class Delivery:
             except zmq.Again:
                 return BLOCKED
             if not link.cursor.inflight:
-                link.progress_at = now
-            link.cursor.sent(entry)
+                link.retransmission.begin(now)
+            link.cursor.sent(entry, now)
             if entry.nbytes >= LARGE:  # libzmq copied it under the interpreter's lock: now it is the model's turn
                 threads.sleep(YIELD)
             if time.monotonic() > until:

@@ -14,13 +14,13 @@ from zmon._transport import headroom
 from zmon._transport.answers import Answers
 from zmon._transport.keys import Keys
 from zmon._transport.notices import EVERY, say
+from zmon._transport.retransmission import Retransmission
 from zmon._transport.ring import Cursor
 from zmon._transport.settings import Endpoint
 from zmon._wire.frames import MAX_HEADER, merge_tallies
 from zmon.backoff import Backoff
 
-RETRY_AFTER = 1.0  # seconds without an acknowledgement that advances; doubled up to RETRY_MAX
-RETRY_MAX = 8.0
+RETRY_AFTER = 1.0  # seconds between two hellos
 REOPEN_AFTER = 0.5  # seconds after libzmq gave up a connection; doubled up to REOPEN_MAX, shortened at random
 REOPEN_MAX = 10.0
 FIRST_CONTACT = 0.4  # seconds that close() gives a connection that is not up yet, or was just lost
@@ -66,8 +66,8 @@ class Link:
         self.hello_due = 0.0
         self.ping_due = 0.0
         self.answered_at = 0.0
-        self.progress_at = 0.0  # when an acknowledgement last advanced, or sending started again
-        self.retransmission = Backoff(RETRY_AFTER, RETRY_MAX)
+        self.broke = True  # since rows were last sent from the first that is not acknowledged
+        self.retransmission = Retransmission()
         self.answers = 0
         self.answers_of_rows = Answers()
         self.store = b""  # name of the store that holds what the collector acknowledged, from its last answer
@@ -104,7 +104,7 @@ class Link:
         else:
             self.subscriptions -= Counter([prefix])
             self.offers = self.offers and self.subscribed
-        self.greeted = False  # either way, messages under way may be lost
+        self.greeted, self.broke = False, True  # either way, messages under way may be lost
         self.schemas.clear()
 
     def take(self) -> None:
@@ -173,12 +173,14 @@ class Link:
         self.subscriptions.clear()
         self.schemas.clear()
         self.reached = self.greeted = self.offers = False
+        self.broke = True
         self.handshake_at = None
 
     def count_answer(self, now: float) -> None:
         """Note that the collector answered: earlier failures no longer matter."""
         self.answered_at = now
         self.answers += 1
+        self.retransmission.hear()
         self._reopening.reset()
         self._failures = 0
 

@@ -139,8 +139,10 @@ class Cursor:
         self.window = 0  # bytes that this collector allows to be under way
         self.inflight = 0
         self.reached = 0  # the last row sent or acknowledged
+        self.latency: float | None = None  # seconds that the newest acknowledgement took; None after a rewind
         self._index = 0
-        self._sent: deque[tuple[int, int]] = deque()  # (last row, bytes), oldest first
+        self._highest = 0  # the last row that was ever sent
+        self._sent: deque[tuple[int, int, float | None]] = deque()  # (last row, bytes, first sent at), oldest first
 
     def peek(self, ring: Ring) -> RingEntry | None:
         """Seal and return the next entry to send; None if everything is sent or the window is full."""
@@ -157,13 +159,14 @@ class Cursor:
         """Return whether there are entries that were not sent."""
         return self._index < ring.tail
 
-    def sent(self, entry: RingEntry) -> None:
+    def sent(self, entry: RingEntry, now: float = 0.0) -> None:
         self._index += 1
         self.reached = entry.last
         self.inflight += entry.nbytes
-        self._sent.append((entry.last, entry.nbytes))
+        self._sent.append((entry.last, entry.nbytes, now if entry.last > self._highest else None))
+        self._highest = max(self._highest, entry.last)
 
-    def acknowledge(self, row: int, window: int) -> bool:
+    def acknowledge(self, row: int, window: int, now: float = 0.0) -> bool:
         """Process a cumulative acknowledgement; return True if it advanced."""
         self.window = window
         self.settled = max(self.settled, row)
@@ -171,8 +174,11 @@ class Cursor:
             return False
         self.acked = row
         self.reached = max(self.reached, row)
+        self.latency = None
         while self._sent and self._sent[0][0] <= row:
-            self.inflight -= self._sent.popleft()[1]
+            _, nbytes, at = self._sent.popleft()
+            self.inflight -= nbytes
+            self.latency = None if at is None else now - at
         return True
 
     def follow(self, row: int) -> None:
