@@ -49,6 +49,9 @@ class MessageHandler:
 
     def _handle_data(self, received: ReceivedMessage, now: Now) -> None:
         try:
+            if received.too_large:
+                most = self._ingestor.config.limits.message_bytes
+                raise WireError("message_bytes", f"{received.too_large} bytes; limits.message_bytes = {most}")
             message = decode(received.frames, self._ingestor.sessions.topic_of)
         except WireError as error:
             message = decode_position(received.frames)

@@ -152,7 +152,9 @@ class LimitsSection:
     inflight_bytes: int = key(
         size, 64 * 2**20, "bytes of all publishers together that may be sent and not yet acknowledged"
     )
-    message_bytes: int = key(size, 16 * 2**20, "bytes of one frame of a message; a larger frame disconnects its sender")
+    message_bytes: int = key(
+        size, 16 * 2**20, "bytes of one message; a larger one is refused, and a larger frame disconnects its sender"
+    )
     journal_bytes: int = key(
         size, 8 * 2**30, "bytes of open windows on disk; beyond it nothing is accepted until some of them close"
     )

@@ -12,17 +12,19 @@ import logging
 import resource
 import socket as sockets
 import threading
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import zmq
 
 from zmon._transport.settings import control_of
-from zmon._wire.frames import Topic
-from zmon.errors import ConfigurationError
+from zmon._wire.control import decode_greeting
+from zmon._wire.frames import MAX_HEADER, Topic
+from zmon.errors import ConfigurationError, WireError
 from zmon_collector.config import Config, exposed
 from zmon_collector.ingest.auth import Authenticator, user_of
+from zmon_collector.ingest.connections import Connections
 from zmon_collector.private_files import share_socket
 from zmon_collector.supervision import SupervisedThread
 from zmon_collector.telemetry import Telemetry
@@ -36,7 +38,17 @@ OVERHEAD = 1024  # bytes of Python objects around a message, so that many small 
 # publisher, also while no rows are accepted; those that are not read wait in the connections, and are repeated.
 GREETING_BYTES = 16 * 2**20
 GREETINGS = 100  # that wait in a connection
+MESSAGES = 8  # the same of rows: a message may have many megabytes
+# Seconds until a connection ends whose other side is gone: when it is silent, and when something was sent to it.
+KEEPALIVE = {
+    zmq.TCP_KEEPALIVE: 1,
+    zmq.TCP_KEEPALIVE_IDLE: 2,
+    zmq.TCP_KEEPALIVE_INTVL: 1,
+    zmq.TCP_KEEPALIVE_CNT: 3,
+    zmq.TCP_MAXRT: 5000,  # ms
+}
 WAKE = "inproc://wake"
+DISCARD_EVERY = 0.01  # seconds of rest in which messages gather, while they are discarded
 LINGER = 200  # ms to send the last acknowledgements
 IPC_PATH = 100  # longest path of a unix socket in bytes; the limit is 107
 
@@ -46,13 +58,16 @@ Socket = zmq.Socket[bytes]
 class ReceivedMessage(NamedTuple):
     """Bytes as received: `kind` is data (frames of a message), control or admin (one frame; replies go to `peer`).
 
-    `user` is the sender's public key, empty without CURVE.
+    `user` is the sender's public key, empty without CURVE. `connection` is the descriptor of the connection. Of a
+    message of more than `limits.message_bytes`, `frames` has topic and header, and `too_large` its bytes.
     """
 
     kind: str
     frames: list[bytes]
     peer: bytes = b""
     user: str = ""
+    connection: int = -1
+    too_large: int = 0
 
 
 class Receiver:
@@ -70,14 +85,16 @@ class Receiver:
         self.inbox: deque[ReceivedMessage] = deque()
         self.requests: deque[ReceivedMessage] = deque()  # of operators, who do not queue behind publishers
         self._bytes_in = self._bytes_out = 0  # bytes; each is written by one thread only
+        self._held_in: defaultdict[int, int] = defaultdict(int)  # the same by connection
+        self._held_out: defaultdict[int, int] = defaultdict(int)
         self.data = self.control = ""  # endpoints as bound
         self.auth = Authenticator(config.security, telemetry)
         self._config = config
-        self._telemetry = telemetry
+        self.telemetry = telemetry
         self._wake = wake
         self._outbound: deque[tuple[str, bytes, bytes]] = deque()
         self._stopping = threading.Event()
-        self.paused = False  # the data socket is not read, for lack of room
+        self.paused = False  # messages are discarded for lack of room
         self._waking = threading.Lock()  # replies come from the collector's thread and from the database's
         self._limit = 2 * config.limits.inflight_bytes
         self.context: zmq.Context[Socket] = zmq.Context()
@@ -112,6 +129,7 @@ class Receiver:
             log.warning("%s and %s are open to the network without authentication (insecure = true): anyone who "
                         "reaches them can publish as any model", self.data, self.control)  # fmt: skip
         self._bind_admin()
+        self._connections = Connections((self._sub, self._router), self.telemetry)
         self._woken = self.context.socket(zmq.PAIR)
         self._woken.bind(WAKE)
         self._waker = self.context.socket(zmq.PAIR)
@@ -121,14 +139,18 @@ class Receiver:
     def _socket(self, kind: int) -> Socket:
         socket = self.context.socket(kind)
         socket.setsockopt(zmq.LINGER, LINGER)
-        socket.setsockopt(zmq.MAXMSGSIZE, self._config.limits.message_bytes)
         socket.setsockopt(zmq.BACKLOG, 1024)  # after a restart all publishers reconnect at once
-        # TCP alone may take hours to notice a peer whose machine is gone.
-        socket.setsockopt(zmq.HEARTBEAT_IVL, 1000)
-        socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 3000)
+        # TCP alone may take hours to notice a peer whose machine is gone. libzmq's heartbeats would not do: where a
+        # connection has filled its queue and then breaks off, the next heartbeat ends the process by an assertion.
+        for option, value in KEEPALIVE.items():
+            socket.setsockopt(option, value)
         if kind == zmq.ROUTER:
             socket.setsockopt(zmq.SNDHWM, 10_000)
             socket.setsockopt(zmq.RCVHWM, GREETINGS)
+            socket.setsockopt(zmq.MAXMSGSIZE, MAX_HEADER)
+        else:
+            socket.setsockopt(zmq.RCVHWM, MESSAGES)
+            socket.setsockopt(zmq.MAXMSGSIZE, self._config.limits.message_bytes)
         return socket
 
     def _bind(self, socket: Socket, endpoint: str) -> str:
@@ -159,7 +181,7 @@ class Receiver:
 
     @property
     def caught_up(self) -> bool:
-        """Whether the inbox is empty and the data socket is read."""
+        """Whether the inbox is empty and no messages are discarded."""
         return not self.inbox and not self.paused
 
     # --- called by other threads ----------------------------------------------------------------------------
@@ -169,7 +191,9 @@ class Receiver:
         if not self.inbox:
             return None
         received = self.inbox.popleft()
-        self._bytes_out += sum(map(len, received.frames))
+        nbytes = sum(map(len, received.frames))
+        self._bytes_out += nbytes
+        self._held_out[received.connection] += nbytes
         return received
 
     def reply(self, kind: str, peer: bytes, frame: bytes) -> None:
@@ -209,18 +233,10 @@ class Receiver:
             (self._router, "control", self.inbox),
             (self._admin, "admin", self.requests),
         )
-        self.paused = deaf = False  # after an error both sockets are polled again
         while not self._stopping.is_set():
             self.thread.beat()
-            nbytes = self.inbox_bytes
-            full, overfull = nbytes > self._limit, nbytes > self._limit + GREETING_BYTES
-            if full != self.paused:  # publishers notice by missing acknowledgements, and keep their rows
-                self.paused = full
-                poller.modify(self._sub, 0 if full else zmq.POLLIN)
-            if overfull != deaf:
-                deaf = overfull
-                poller.modify(self._router, 0 if deaf else zmq.POLLIN)
-            ready = dict(poller.poll(20 if full else 500))
+            self.paused = self.inbox_bytes > self._limit
+            ready = dict(poller.poll(500))
             if self._woken in ready:
                 with contextlib.suppress(zmq.Again):
                     while True:
@@ -230,27 +246,61 @@ class Receiver:
                 self.auth.serve()
             if sum(self._receive_from(*source) for source in sources if source[0] in ready):
                 self._wake()
+            elif self.paused:
+                self._stopping.wait(DISCARD_EVERY)
+            self._connections.look()
         self._send_replies()
 
     def _receive_from(self, socket: Socket, kind: str, into: deque[ReceivedMessage]) -> int:
-        """Receive up to BURST messages from a socket, and return their number."""
-        for count in range(BURST):
+        """Receive up to BURST messages from a socket, and return how many of them were taken."""
+        taken = 0
+        for _ in range(BURST):
             try:
-                frames, user = self._receive(socket)
+                frames = self._receive(socket)
             except zmq.Again:
-                return count
-            peer = b"" if socket is self._sub else frames.pop(0)
+                break
+            user = user_of(frames[0]) if self.auth.enabled and socket is not self._admin else ""
+            connection = frames[0].get(zmq.SRCFD)
+            self._connections.note(connection)
+            peer = b"" if socket is self._sub else frames.pop(0).bytes
+            nbytes = sum(map(len, frames))
+            if into is self.inbox and not self._has_room(kind, frames, connection):
+                self.telemetry.count("messages_discarded", kind)
+                continue
+            if nbytes > self._config.limits.message_bytes:
+                frames, too_large = frames[:2], nbytes
+            else:
+                too_large = 0
+            whole = [frame.bytes for frame in frames]
             if into is self.inbox:
-                self._bytes_in += sum(map(len, frames))
-            into.append(ReceivedMessage(kind, frames, peer, user))
-        return BURST
+                nbytes = sum(map(len, whole))
+                self._bytes_in += nbytes
+                self._held_in[connection] += nbytes
+            into.append(ReceivedMessage(kind, whole, peer, user, connection, too_large))
+            taken += 1
+        return taken
 
-    def _receive(self, socket: Socket) -> tuple[list[bytes], str]:
-        """Return a message's frames and its sender's key, which only frames that are not copied carry."""
-        if not self.auth.enabled or socket is self._admin:
-            return socket.recv_multipart(zmq.DONTWAIT), ""
-        frames = socket.recv_multipart(zmq.DONTWAIT, copy=False)
-        return [frame.bytes for frame in frames], user_of(frames[-1])
+    def _has_room(self, kind: str, frames: list[zmq.Frame], connection: int) -> bool:
+        """Return whether a message may be put into the inbox. What is discarded is sent again by its publisher.
+
+        All is read nevertheless. What stays in libzmq has no bound that holds for all connections, and one that is
+        not read does not see its peer's heartbeats, so it ends, and leaves what it had while the next one brings more.
+
+        The second half of the room is for connections that have little in it, so that none crowds out the others.
+        """
+        nbytes = self.inbox_bytes
+        if nbytes <= self._limit // 2:
+            return True
+        if kind == "data":
+            share = self._limit // 2 // max(1, len(self._connections))
+            return nbytes <= self._limit and self._held_in[connection] - self._held_out[connection] <= share
+        if nbytes <= self._limit + GREETING_BYTES:
+            return True
+        return nbytes <= self._limit + 2 * GREETING_BYTES and _is_goodbye(frames)
+
+    def _receive(self, socket: Socket) -> list[zmq.Frame]:
+        """Return a message's frames, as libzmq holds them: what is discarded is not copied."""
+        return socket.recv_multipart(zmq.DONTWAIT, copy=False)
 
     def _send_replies(self) -> None:
         while self._outbound:
@@ -258,7 +308,15 @@ class Receiver:
             try:
                 (self._router if kind == "control" else self._admin).send_multipart([peer, frame], zmq.DONTWAIT)
             except zmq.ZMQError:  # full or gone: the publisher repeats its message
-                self._telemetry.count("answers_dropped", kind)
+                self.telemetry.count("answers_dropped", kind)
+
+
+def _is_goodbye(frames: list[zmq.Frame]) -> bool:
+    """Return whether a message is a goodbye, which its publisher does not repeat as it does other greetings."""
+    try:
+        return len(frames) == 1 and decode_greeting(frames[0].bytes).kind == "bye"
+    except WireError:
+        return False
 
 
 def _is_served(endpoint: str) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import zmq
@@ -13,44 +15,92 @@ from zmon_collector.ingest.receiver import Receiver
 from zmon_collector.telemetry import Telemetry
 
 from tests.support.waiting import until
+from zmon._wire import control
+from zmon._wire.control import decode_greeting
 
-GREETINGS = 5000
+PINGS = 5000
 LIMIT = 100_000  # bytes
+MESSAGE = 20_000  # the same
 
 
-def test_greetings_that_nobody_handles_are_bounded_and_none_is_lost(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A pause may last as long as a disk is full, and every publisher greets once a second."""
+def greeting(kind: str, number: int) -> bytes:
+    return control.encode_greeting(
+        kind, topic=b"z1/d0/fraud//x/", stream=b"s" * 16, base=1, acked=0, issued=number, clock=0, tally={}
+    )
+
+
+@pytest.fixture
+def receiver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
+    """A receiver with little room, whose inbox nobody empties."""
     monkeypatch.setattr(receiving, "GREETING_BYTES", LIMIT)
     config = Config(
-        collector=CollectorSection(
-            bind=f"ipc://{tmp_path}/data", control=f"ipc://{tmp_path}/control", data_dir=tmp_path
-        ),
+        collector=CollectorSection(bind="tcp://127.0.0.1:0", data_dir=tmp_path),
         limits=LimitsSection(inflight_bytes=LIMIT),
     )
     receiver = Receiver(config, Telemetry(), lambda: None)
     receiver.start()
-    context = zmq.Context()
-    try:
-        with context.socket(zmq.DEALER) as publisher:
-            publisher.setsockopt(zmq.SNDHWM, 0)
-            publisher.connect(receiver.control)
-            for number in range(GREETINGS):
-                publisher.send(b"%d" % number)
-            until(lambda: receiver.inbox_bytes > 3 * LIMIT, what="a full inbox")
-            seen = receiver.thread.beats
-            until(lambda: receiver.thread.beats > seen + 3, what="further turns of the thread")
-            assert receiver.inbox_bytes <= 3 * LIMIT + receiving.BURST * 2 * receiving.OVERHEAD
-            came: list[int] = []
+    yield receiver
+    receiver.stop()
 
-            def all_came() -> bool:
-                while (received := receiver.next_message()) is not None:
-                    came.append(int(received.frames[0]))
-                return len(came) == GREETINGS
 
-            until(all_came, what="all greetings")
-            assert came == list(range(GREETINGS))
-    finally:
-        context.destroy(0)
-        receiver.stop()
+def publisher(context: Any, receiver: Receiver) -> Any:
+    socket = context.socket(zmq.XPUB)
+    socket.setsockopt(zmq.XPUB_NODROP, 1)
+    socket.connect(receiver.data)
+    assert socket.poll(20_000), "it subscribes"
+    return socket
+
+
+def sent_by(receiver: Receiver, frame: bytes) -> int:
+    return sum(received.frames[-1] == frame for received in list(receiver.inbox))
+
+
+def test_greetings_that_nobody_handles_are_bounded_and_no_goodbye_is_lost(receiver: Receiver) -> None:
+    """A pause may last as long as a disk is full, and every publisher greets once a second."""
+    with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
+        socket.setsockopt(zmq.SNDHWM, 0)
+        socket.connect(receiver.control)
+        for number in range(PINGS):
+            socket.send(greeting("ping", number))
+        for number in range(20):
+            socket.send(greeting("bye", number))
+
+        def byes() -> int:
+            return sum(decode_greeting(received.frames[0]).kind == "bye" for received in list(receiver.inbox))
+
+        until(lambda: byes() == 20, what="the goodbyes, which are not repeated")
+        assert receiver.telemetry.get("messages_discarded", "control") > PINGS // 2
+        assert receiver.inbox_bytes <= 3 * LIMIT + 21 * (receiving.OVERHEAD + len(greeting("ping", PINGS)))
+
+
+def test_rows_without_room_are_discarded_and_libzmq_keeps_none(receiver: Receiver) -> None:
+    with zmq.Context() as context, publisher(context, receiver) as socket:
+        for _ in range(1000):
+            socket.send_multipart([b"z1/", bytes(MESSAGE)])
+        discarded = receiver.telemetry.get
+        until(lambda: discarded("messages_discarded", "data") + len(receiver.inbox) == 1000, "all to be read")
+        assert receiver.inbox_bytes <= 2 * LIMIT + MESSAGE + receiving.OVERHEAD
+        while receiver.next_message() is not None:
+            pass
+        socket.send_multipart([b"z1/", b"again"])
+        until(lambda: sent_by(receiver, b"again"), "a message after there is room")
+
+
+def test_a_connection_that_sends_much_leaves_room_to_others(receiver: Receiver) -> None:
+    with zmq.Context() as context, publisher(context, receiver) as much, publisher(context, receiver) as little:
+        for _ in range(100):
+            much.send_multipart([b"z1/", bytes(MESSAGE)])
+        until(lambda: receiver.telemetry.get("messages_discarded", "data") > 50, "messages without room")
+        little.send_multipart([b"z1/", b"little"])
+        until(lambda: sent_by(receiver, b"little"), "the other's message")
+
+
+def test_of_a_message_above_the_limit_only_what_names_its_rows_is_kept(receiver: Receiver) -> None:
+    frame = bytes(2**23)
+    with zmq.Context() as context, publisher(context, receiver) as socket:
+        socket.send_multipart([b"z1/", b"header", frame, frame, frame])
+        until(lambda: receiver.inbox, "the message")
+        received = receiver.next_message()
+        assert received is not None
+        assert received.frames == [b"z1/", b"header"]
+        assert received.too_large == 9 + 3 * len(frame)
