@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from zmon_collector import config as configuration
-from zmon_collector import garbage
+from zmon_collector import garbage, log_lines
 from zmon_collector.cli.options import ADDRESS, CONFIG, ENDPOINT, FAILED, FOLDER, PERIOD, PLUGINS_DIR
 from zmon_collector.private_files import writes_rows
 from zmon_collector.service import Service
@@ -47,7 +47,7 @@ def collect(path: Path | None, print_config: bool, **options: Any) -> None:
     if print_config:
         click.echo(configuration.dump(config))
         return
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    log_lines.begin()
     signals = _Signals()  # before anything listens: whoever sees a port open may send a signal at once
     service = Service(config, read=lambda: configuration.load(path, **options))
     signals.reach(service)
