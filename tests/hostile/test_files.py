@@ -17,10 +17,11 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
+from zmon_collector.admin import ask
 
 import zmon
 from tests.hostile.scene import Scene
-from tests.support.waiting import busy
+from tests.support.waiting import busy, until
 
 
 @pytest.fixture
@@ -189,3 +190,32 @@ def test_a_broken_file_costs_a_sentence(tmp_path: Path) -> None:
         if not fits or got["grown"] > MEMORY or got["seconds"] > SECONDS * busy():
             wrong[name] = {**got, "said": said[-1500:]}
     assert not wrong, json.dumps(wrong, indent=1)
+
+
+def test_a_reload_of_broken_files_changes_nothing(tmp_path: Path) -> None:
+    """The configuration, and what it names: the good publisher goes on under what was in force."""
+    named = tmp_path / "named"
+    with Scene(tmp_path) as scene:
+        path = scene.collector.config
+        good = path.read_text()
+        reference = f'\n[models.m]\nreference = "{named}"\n'.encode()
+        broken: list[tuple[bytes, bytes, str]] = [
+            (b"x = " + b"[" * 100_000, b"", "more than 16 lists or tables"),
+            (b"a." * 500_000 + b"a = 1", b"", "dots; write a long list"),
+            (b"[limits]\nmodels = " + b"9" * 5000, b"", "more than 64 bits"),
+            (b"[collector]\nwindow = '99999999999s'", b"", "longer than a hundred years"),
+            (b"#" * 2**22, b"", "more than 2,097,152 bytes"),
+            (b"\xff\xfe", b"", "not UTF-8"),
+            (good.encode() + reference, _profile_of(2**22), "more than 4,194,304 values"),
+            (good.encode() + reference, b"", "is not a reference profile"),
+        ]
+        for content, other, says in broken:
+            path.write_bytes(content)
+            named.write_bytes(other)
+            answer = ask(scene.collector.folder, "reload", 60.0)
+            assert answer is not None and says in answer["error"] and len(answer["error"]) < SENTENCE, answer
+        scene.collector.hang_up()
+        until(lambda: "the configuration is not valid and nothing is changed" in scene.collector.said(), "the log line")
+        path.write_text(good)
+        assert ask(scene.collector.folder, "reload", 60.0) == {"waiting": []}
+    assert scene.grown < MEMORY, scene.grown
