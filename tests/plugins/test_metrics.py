@@ -230,6 +230,7 @@ WITH_EXAMPLES = [
     "zmon_plugins.api.responses",
     "zmon_plugins.api.pace",
     "zmon_plugins.api.protocol3",
+    "zmon_plugins.http.response",
 ]
 
 

@@ -1,13 +1,17 @@
-"""Notifications: messages in each target's format, a durable queue for each target, and one thread that sends them."""
+"""Notifications: messages in each target's format, a durable queue for each target, and the threads that send them."""
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
+
+from zmon_plugins.http.response import Unreachable, retry_after
 
 from zmon.backoff import Backoff
 from zmon_collector.alerts.rules import AlertEvent
@@ -21,10 +25,22 @@ log = logging.getLogger("zmon.collector")
 QUEUED = 1000  # messages queued for one target; beyond it the oldest are dropped
 FIRST_WAIT, LONGEST_WAIT = 1.0, 300.0  # seconds between attempts
 HOPELESS = frozenset({400, 413, 415, 422})  # statuses after which a retry cannot help
+LONGEST_PAUSE = 3600.0  # seconds that a target may ask for
 POLL = 0.5
+OVERDUE = 5.0  # seconds beyond the timeout after which an exchange is a problem: addresses are looked up without one
+LAST_ANSWER = 2.0  # seconds that targets get at the end
 
 Notification = dict[str, Any]
-Post = Callable[[NotifySection, Any], int]  # returns the response's status; raises without a response
+
+
+class Answer(NamedTuple):
+    """A target's answer: the status, and the seconds that it asks to wait."""
+
+    status: int
+    pause: float = 0.0
+
+
+Post = Callable[[NotifySection, Any], Answer]  # raises without an answer
 
 
 def message_of(event: AlertEvent, origin: str) -> Notification:
@@ -119,10 +135,11 @@ class NotificationQueues:
             self._removed.append((name, queue.popleft().number))
         self._reset(name)
 
-    def postpone(self, name: str, wall: float) -> None:
-        """Double the wait before the next attempt."""
+    def postpone(self, name: str, wall: float, pause: float = 0.0) -> None:
+        """Double the wait before the next attempt, which is at least the pause that the target asked for."""
         if name in self.queues:  # else it was removed meanwhile
-            self._retry_at[name] = wall + self._backoffs.setdefault(name, Backoff(FIRST_WAIT, LONGEST_WAIT)).next()
+            wait = self._backoffs.setdefault(name, Backoff(FIRST_WAIT, LONGEST_WAIT)).next()
+            self._retry_at[name] = wall + max(wait, min(pause, LONGEST_PAUSE))
 
     def _reset(self, name: str) -> None:
         self._retry_at.pop(name, None)
@@ -141,16 +158,31 @@ class NotificationQueues:
         self._added, self._removed = {}, []
 
 
-def post(target: NotifySection, content: Any) -> int:
-    """Send JSON; return the status of the response."""
-    import requests  # here: imported only where notifications are sent
+def post(target: NotifySection, content: Any) -> Answer:
+    """Send JSON; return the answer. Its body is not read: the status says all there is."""
+    from zmon_plugins.http.client import HttpClient  # here: imported only where notifications are sent
 
-    response = requests.post(target.url, json=content, timeout=target.timeout, allow_redirects=False)
-    return int(response.status_code)
+    http = HttpClient(target.timeout, target.timeout)
+    parts = urlsplit(target.url)
+    http.keep_secret("the address", target.url)
+    http.keep_secret("the path", f"{parts.path}?{parts.query}".removesuffix("?").lstrip("/"))
+    try:
+        response = http.exchange("POST", target.url, json.dumps(content).encode())
+    finally:
+        http.close()
+    return Answer(response.status, retry_after(response.headers.get("Retry-After"), time.time()))
+
+
+class _Exchange(NamedTuple):
+    """A message that is under way to its target."""
+
+    target: NotifySection
+    thread: threading.Thread
+    begun: float  # monotonic
 
 
 class Notifier:
-    """The thread that sends queued messages.
+    """The thread that looks for messages to send, and one more for each target that is being sent one.
 
     Parameters
     ----------
@@ -182,6 +214,8 @@ class Notifier:
         self._post = send
         self._wall = wall
         self._stop = threading.Event()
+        self._ended = False  # nothing is noted any more: the database closes
+        self._exchanges: dict[str, _Exchange] = {}  # by target, at most one each
         self._failing: dict[str, str] = {}  # why, by target
         self.thread = SupervisedThread("zmon-notify", self._run, telemetry, self._stop)
 
@@ -190,51 +224,86 @@ class Notifier:
 
     def problems(self) -> list[str]:
         """Return which targets take no messages. Called by any thread, without the lock."""
-        queues = self._notifications.queues
+        queues, now = self._notifications.queues, time.monotonic()
+        overdue = {
+            name: f"no answer for {now - exchange.begun:.0f} s"
+            for name, exchange in self._exchanges.copy().items()
+            if now - exchange.begun > exchange.target.timeout + OVERDUE
+        }
         return [
             f"[notify.{name}] takes no alerts ({why}), {len(queues[name])} are queued"
-            for name, why in self._failing.copy().items()
+            for name, why in {**self._failing.copy(), **overdue}.items()
             if queues.get(name)
         ]
 
     def stop(self, timeout: float) -> None:
-        """End the thread. Queued messages are sent by the next run."""
+        """End the threads. Queued messages are sent by the next run."""
         self._stop.set()
         self.thread.join(timeout)
+        until = time.monotonic() + min(timeout, LAST_ANSWER)
+        for exchange in list(self._exchanges.values()):
+            exchange.thread.join(max(0.0, until - time.monotonic()))
+        with self._lock:
+            self._ended = True
 
     def _run(self) -> None:
         while not self._stop.wait(POLL):
             self.thread.beat()
             self.turn(self._wall())
 
-    def turn(self, wall: float) -> None:
-        """Send every message that is due."""
+    def turn(self, wall: float) -> list[threading.Thread]:
+        """Send every message that is due; return the threads that do, one for each target."""
         with self._lock:
-            due = self._notifications.due(wall)
-        for name, message in due:
-            self.thread.beat()
-            target = self._notifications.targets.get(name)
-            if target is None:
+            targets = self._notifications.targets
+            due = [(name, targets[name], message) for name, message in self._notifications.due(wall) if name in targets]
+        begun = []
+        for name, target, message in due:
+            under_way = self._exchanges.get(name)
+            if under_way is not None and under_way.target == target:  # one that has changed is tried at once
                 continue
+            thread = threading.Thread(
+                target=self._send, args=(name, target, message, wall), name=f"zmon-notify-{name}", daemon=True
+            )
+            self._exchanges[name] = _Exchange(target, thread, time.monotonic())
             try:
-                status = self._post(target, request_body(target.kind, message, target.page or self.page_url))
-                why = f"status {status}"
-            except Exception as error:  # noqa: BLE001 - its text may contain the address, which is a secret
-                status, why = 0, type(error).__name__
-            delivered = 200 <= status < 300
-            finished = delivered or status in HOPELESS
-            with self._lock:
-                if finished:
-                    self._notifications.remove(name, message)
-                else:
-                    self._notifications.postpone(name, wall)
-            self._telemetry.count("alerts_sent" if delivered else "alert_errors", name)
+                thread.start()
+            except RuntimeError:  # no more threads
+                del self._exchanges[name]
+                raise
+            begun.append(thread)
+        return begun
+
+    def _send(self, name: str, target: NotifySection, message: Notification, wall: float) -> None:
+        try:
+            answer = self._post(target, request_body(target.kind, message, target.page or self.page_url))
+            why = f"status {answer.status}"
+        except Unreachable as error:
+            answer, why = Answer(0), str(error)
+        except Exception as error:  # noqa: BLE001 - its text may contain the address, which is a secret
+            answer, why = Answer(0), type(error).__name__
+        delivered = 200 <= answer.status < 300
+        finished = delivered or answer.status in HOPELESS
+        with self._lock:
+            under_way = self._exchanges.get(name)
+            if under_way is not None and under_way.thread is threading.current_thread():
+                del self._exchanges[name]
+            if self._ended:
+                return
             if finished:
-                self._save()
-            if delivered:
-                self._failing.pop(name, None)
-            elif name not in self._failing:
-                outcome = "it is discarded" if finished else "it stays queued and is sent again"
-                log.warning("[notify.%s] refused an alert (%s); %s", name, why, outcome)
-            if not delivered:
-                self._failing[name] = why
+                self._notifications.remove(name, message)
+            elif self._notifications.targets.get(name) == target:
+                self._notifications.postpone(name, wall, answer.pause)
+        self._telemetry.count("alerts_sent" if delivered else "alert_errors", name)
+        if finished:
+            self._save()
+        self._note(name, why, delivered=delivered, finished=finished)
+
+    def _note(self, name: str, why: str, *, delivered: bool, finished: bool) -> None:
+        """Remember what a target does, and log when it begins to fail."""
+        if delivered:
+            self._failing.pop(name, None)
+            return
+        if name not in self._failing:
+            outcome = "it is discarded" if finished else "it stays queued and is sent again"
+            log.warning("[notify.%s] refused an alert (%s); %s", name, why, outcome)
+        self._failing[name] = why

@@ -16,8 +16,9 @@ from zmon.errors import RetryLater
 from zmon_plugins.anodot import refusal
 from zmon_plugins.api import responses
 from zmon_plugins.api.pace import Clock, TokenBucket
-from zmon_plugins.api.responses import Outcome, ParsedResponse, Response, Unreachable
+from zmon_plugins.api.responses import Outcome, ParsedResponse
 from zmon_plugins.api.target import ApiTarget
+from zmon_plugins.http.response import Response, Unreachable
 
 if TYPE_CHECKING:  # it imports the HTTP library, which only a sink that is opened needs
     from zmon_plugins.api.client import Client

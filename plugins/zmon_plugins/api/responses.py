@@ -6,12 +6,10 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import Any
 
-from zmon.errors import ZmonError
+from zmon_plugins.http.response import Response, retry_after
 
 SLOW_DOWN = {"1004", "2002", "2003"}  # API rate, concurrent requests, metrics per second
 TOKEN_INACTIVE = "2001"
@@ -21,18 +19,6 @@ RETRY_STATUS = {408, 425, 429}
 REFUSED_STATUS = {400, 413, 422}
 _CODE = re.compile(r"(?<!\d)([12]0\d\d)(?!\d)")
 _INDEX = re.compile(r"ind(?:ex|ices)\D{0,5}(\d+)", re.I)
-
-
-class Unreachable(ZmonError):  # noqa: N818 - a state of the network, not a fault
-    """There was no complete response; the message says why, and holds no address."""
-
-
-class Response(NamedTuple):
-    """A response as the server sent it."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
 
 
 class Outcome(Enum):
@@ -183,20 +169,3 @@ def _whole(value: Any) -> int | None:
         return int(value)
     text = str(value).strip()
     return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
-
-
-def retry_after(value: str | None, now: float) -> float:
-    """Return the seconds of a Retry-After header, a number or a date; 0 if it is absent or unreadable.
-
-    >>> retry_after("7", 0.0), retry_after("Thu, 01 Jan 1970 00:01:00 GMT", 20.0), retry_after("soon", 0.0)
-    (7.0, 40.0, 0.0)
-    """
-    if not value:
-        return 0.0
-    try:
-        if value.strip().isdigit():
-            return float(min(int(value), 86_400))
-        when = parsedate_to_datetime(value)
-    except (ValueError, TypeError):
-        return 0.0
-    return min(86_400.0, max(0.0, when.replace(tzinfo=when.tzinfo or UTC).timestamp() - now))

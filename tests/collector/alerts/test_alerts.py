@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from zmon_collector.alerts.notifier import NotificationQueues, Notifier, message_of, request_body
+from zmon_collector.alerts.notifier import Answer, NotificationQueues, Notifier, message_of, request_body
 from zmon_collector.alerts.rule_matching import AGENT_FORGOTTEN
 from zmon_collector.alerts.rules import AlertEvent, AlertTracker
 from zmon_collector.alerts.worker import AlertWorker
@@ -428,15 +428,15 @@ def test_a_webhook_that_is_down_for_an_hour_gets_every_alert_once(monkeypatch: p
     clock, got, tries = 0.0, [], 0
     notifications = NotificationQueues({"ops": NotifySection(url_env="HOOK")})
 
-    def send(target: NotifySection, content: Any) -> int:
+    def send(target: NotifySection, content: Any) -> Answer:
         nonlocal tries
         tries += 1
         if clock < 3600:
             if tries % 2:
                 raise OSError(f"{target.url} refused")
-            return 503
+            return Answer(503)
         got.append(content["key"])
-        return 200
+        return Answer(200)
 
     saved: list[dict[str, Any]] = []
     sender = Notifier(notifications, threading.Lock(), lambda: saved.append({}), Telemetry(), send)
@@ -447,7 +447,8 @@ def test_a_webhook_that_is_down_for_an_hour_gets_every_alert_once(monkeypatch: p
                 message = message_of(event(int(clock), kind), "store")
                 notifications.enqueue(message)
                 expected.append(message["key"])
-        sender.turn(clock)
+        for thread in sender.turn(clock):
+            thread.join()
         if clock == 1800:  # the collector is restarted meanwhile
             waiting, notifications = notifications.queues["ops"], NotificationQueues(notifications.targets)
             for each in waiting:

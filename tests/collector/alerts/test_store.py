@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from zmon_collector.alerts import notifier, store
-from zmon_collector.alerts.notifier import NotificationQueues, Notifier
+from zmon_collector.alerts.notifier import Answer, NotificationQueues, Notifier
 from zmon_collector.alerts.rules import AlertTracker
 from zmon_collector.alerts.worker import AlertWorker
 from zmon_collector.compute.finalizer import ClosedWindow
@@ -190,8 +190,9 @@ def test_a_sent_message_writes_only_its_own_row() -> None:
     for number in range(100):
         queues.enqueue(message(number))
     queues.note_saved()
-    sender = Notifier(queues, threading.Lock(), lambda: None, Telemetry(), lambda *_: 200)
-    sender.turn(0.0)
+    sender = Notifier(queues, threading.Lock(), lambda: None, Telemetry(), lambda *_: Answer(200))
+    for thread in sender.turn(0.0):
+        thread.join()
     assert queues.changes() == ([], [("ops", 1), ("all", 2)])
     queues.note_saved()
     assert queues.changes() == ([], [])
@@ -210,16 +211,17 @@ def test_targets_that_change_while_a_message_is_sent(monkeypatch: pytest.MonkeyP
     queues.enqueue(message(1))
     sent: list[str] = []
 
-    def send(target: NotifySection, content: Any) -> int:
+    def send(target: NotifySection, content: Any) -> Answer:
         if not sent:
             queues.replace_targets({"ops": NotifySection(url_env="NEW"), "new": NotifySection()})
             queues.enqueue(message(2))
         sent.append(target.url_env)
-        return 200 if target.url_env == "NEW" else 503
+        return Answer(200 if target.url_env == "NEW" else 503)
 
     sender = Notifier(queues, threading.Lock(), lambda: None, Telemetry(), send)
     for second in range(10):
-        sender.turn(float(second))
+        for thread in sender.turn(float(second)):
+            thread.join()
     assert sent[0] == "OLD"
     assert "NEW" in sent[1:]
     assert [each.message["key"] for each in queues.queues["new"]] == ["k2"]

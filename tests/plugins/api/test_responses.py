@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from zmon_plugins.api.chunk_sender import ChunkSender
 from zmon_plugins.api.pace import TokenBucket
-from zmon_plugins.api.responses import Outcome, Response, Unreachable, read, retry_after
+from zmon_plugins.api.responses import Outcome, read
 from zmon_plugins.api.target import ApiTarget
+from zmon_plugins.http.response import Response, Unreachable, retry_after
 
 from tests.support.standin import shaped
 from zmon.backoff import Backoff

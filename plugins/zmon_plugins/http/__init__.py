@@ -1,0 +1,1 @@
+"""The HTTP client of Anodot's API and of notifications: response → client."""
