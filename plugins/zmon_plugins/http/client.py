@@ -210,7 +210,7 @@ class HttpClient:
             There is no complete response in time, or it is too large.
         """
         with self._deadline() as expired:
-            response = self._request(method, url, data, query, headers, limit)
+            response = self._request(method, url, data, query=query, headers=headers, limit=limit)
         # Raised outside of the handler, where no exception with the address is chained.
         if expired.is_set():  # what a connection that was cut gives may look complete
             raise Unreachable(f"no response within {self._timeout:g} s")
@@ -223,6 +223,7 @@ class HttpClient:
         method: str,
         url: str,
         data: bytes | None,
+        *,
         query: Mapping[str, str] | None,
         headers: Mapping[str, str] | None,
         limit: int,
