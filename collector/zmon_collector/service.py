@@ -37,7 +37,7 @@ LOOK_EVERY = 1.0  # seconds between two looks at the collector's health
 SETTLE = 2.0  # seconds after a start in which publishers reconnect and no window closes
 TURN_MESSAGES = 256  # handled in one turn
 TURN_BYTES = 16 * 2**20  # the same: a turn is one transaction, and before the next one its rows count for the pauses
-EXIT_WAIT = 10.0  # seconds that metrics get at the end, beyond their timeout
+EXIT_WAIT = 10.0  # seconds that the settling of what was received gets at the end, and metrics beyond their timeout
 
 
 class Service:
@@ -305,7 +305,9 @@ class Service:
     def _settle(self) -> None:
         """Settle what was received, and close windows that cannot wait for the next run."""
         now = self._now()
-        while (received := self.receiver.next_message()) is not None:
+        # What is not settled in time is not acknowledged: its publishers send it again.
+        until = time.monotonic() + EXIT_WAIT
+        while time.monotonic() < until and (received := self.receiver.next_message()) is not None:
             self.message_handler.handle(received, now)
         if self._flushes:
             self._deliver_until(lambda: self._replay() or self.failed, math.inf)

@@ -185,12 +185,12 @@ class Delivery:
             if ack.refused or ack.degraded:
                 self._enter_answers(link, ack)
             if link.cursor.acknowledge(min(ack.row, self._ring.issued), ack.window, now):
-                link.retransmission.advance(now, link.cursor.latency)
+                link.retransmission.advance(link.cursor.latency)
             if not (link.greeted or link.apart) and link.subscribed:
                 link.greeted = True
                 if link.broke:  # else it only was silent for long, and what is under way arrives
                     link.broke = False
-                    link.retransmission.begin(now)
+                    link.retransmission.begin()
                     link.cursor.rewind(self._ring)
 
     def _enter_answers(self, link: Link, ack: control.Ack) -> None:
@@ -257,7 +257,7 @@ class Delivery:
             link.greeted = False
             link.schemas.clear()
         elif link.cursor.inflight and link.retransmission.is_due(now):
-            link.retransmission.repeat(now)
+            link.retransmission.repeat()
             link.schemas.clear()
             link.cursor.rewind(self._ring)
 
@@ -302,7 +302,7 @@ class Delivery:
             except zmq.Again:
                 return BLOCKED
             if not link.cursor.inflight:
-                link.retransmission.begin(now)
+                link.retransmission.begin()
             link.cursor.sent(entry, now)
             if entry.nbytes >= LARGE:  # libzmq copied it under the interpreter's lock: now it is the model's turn
                 threads.sleep(YIELD)

@@ -180,7 +180,7 @@ class Link:
         """Note that the collector answered: earlier failures no longer matter."""
         self.answered_at = now
         self.answers += 1
-        self.retransmission.hear()
+        self.retransmission.hear(now)
         self._reopening.reset()
         self._failures = 0
 

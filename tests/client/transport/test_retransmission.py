@@ -14,30 +14,32 @@ STEP = 0.05  # seconds
 
 def test_a_collector_that_says_nothing_is_sent_nothing_again() -> None:
     timer = Retransmission()
-    timer.begin(0.0)
+    timer.begin()
     assert not timer.is_due(1e6)
-    timer.hear()
-    assert timer.is_due(FIRST + 0.1)
+    timer.hear(1e6)
+    timer.hear(1e6 + FIRST)
+    assert not timer.is_due(1e6 + FIRST)
+    assert timer.is_due(1e6 + FIRST + 0.1)
 
 
 def test_the_wait_doubles_until_rows_that_were_sent_once_are_acknowledged() -> None:
     timer, waits = Retransmission(), []
     for _ in range(7):
         waits.append(timer.wait)
-        timer.repeat(0.0)
+        timer.repeat()
     assert waits == [1, 2, 4, 8, 16, 30, 30] and LONGEST == 30
-    timer.advance(1.0, None)
+    timer.advance(None)
     assert timer.wait == LONGEST
-    timer.advance(1.0, 0.01)
+    timer.advance(0.01)
     assert timer.wait == FIRST
 
 
 def test_the_wait_follows_the_latency_and_becomes_short_again() -> None:
     timer = Retransmission()
-    timer.advance(0.0, 4.0)
+    timer.advance(4.0)
     assert timer.wait == 8.0
     for _ in range(30):
-        timer.advance(0.0, 0.01)
+        timer.advance(0.01)
     assert timer.wait == FIRST
 
 
@@ -75,7 +77,7 @@ def test_a_collector_that_is_slower_than_its_publishers_is_not_sent_everything_m
         now = step * STEP
         for who, timer in enumerate(timers):
             if timer.is_due(now):
-                timer.repeat(now)
+                timer.repeat()
                 sent[who] = None
                 queue.append((who, numbers[who]))
         budget = min(budget + rate * STEP, 1.0) if now >= pause else 0.0
@@ -84,10 +86,10 @@ def test_a_collector_that_is_slower_than_its_publishers_is_not_sent_everything_m
             handled += 1
             who, number = queue.popleft()
             at = sent[who]
-            timers[who].hear()
+            timers[who].hear(now)
             if number == numbers[who]:
-                timers[who].advance(now, None if at is None else now - at)
-                timers[who].begin(now)
+                timers[who].advance(None if at is None else now - at)
+                timers[who].begin()
                 sent[who], numbers[who] = now, number + 1
                 queue.append((who, number + 1))
     assert sum(numbers) > 0.9 * handled > 100
