@@ -15,6 +15,7 @@ import msgpack
 import numpy as np
 
 from zmon.errors import WireError
+from zmon.names import readable
 
 Array = np.ndarray[Any, Any]
 Dictionaries = tuple[tuple[str, ...], ...]
@@ -28,24 +29,12 @@ _HEAD = struct.Struct("<II")  # rows, bytes of the dictionaries that follow
 
 
 def category(name: str) -> str:
-    """Return a category's name as it is sent: never empty; a long name is cut and ends in its hash.
+    """Return a category's name as it is sent and counted: never empty, and readable.
 
     >>> category(""), len(category("x" * 1000))
     ('(empty)', 256)
     """
-    return cut(name, NAME_LENGTH) if name else EMPTY
-
-
-def cut(name: str, length: int) -> str:
-    """Return a name of at most so many characters; a longer one ends in its hash, so that names stay different.
-
-    >>> cut("abc", 12), cut("x" * 20, 12)[:4]
-    ('abc', 'xxx…')
-    """
-    if len(name) <= length:
-        return name
-    digest = blake2b(name.encode(errors="replace"), digest_size=4).hexdigest()
-    return f"{name[: length - 9]}…{digest}"
+    return readable(name, NAME_LENGTH) if name else EMPTY
 
 
 def name_hash(name: str) -> bytes:

@@ -27,6 +27,7 @@ from zmon._watch import call_context, captured
 from zmon._wire.frames import Topic
 from zmon.batch import TASKS
 from zmon.errors import ConfigurationError
+from zmon.names import reason_word
 
 CLOSE = 2.0  # seconds for the rows that are left
 PAUSE = 1e-4  # seconds in which the engine leaves the interpreter to the model while it converts
@@ -339,9 +340,8 @@ class Publisher:
         """
         if not self._enabled:
             return
-        # Collectors refuse messages whose tally has other names or numbers, so one bad reason would stop the stream.
-        word = reason if reason.isidentifier() and len(reason) <= settings.NAME_LIMIT else "other"
-        self._stream.refuse(word, detail, max(1, int(rows)))
+        # Collectors of release 0.1 refuse messages whose tally has other names: one bad reason would stop the stream.
+        self._stream.refuse(reason_word(reason), detail, max(1, int(rows)))
         ENGINE.notify()
 
     def class_names(self, default: Sequence[object] = ()) -> list[object]:

@@ -35,6 +35,7 @@ class MessageHandler:
                 if len(received.frames) != 1:
                     raise WireError("frames", f"{len(received.frames)} frames on the control socket")
                 greeting = decode_greeting(received.frames[0])
+                greeting.topic.check()
                 self._receiver.auth.check(received.user, greeting.topic)
                 self._ingestor.handle_greeting(greeting, received.peer, now, received.user)
             else:
@@ -55,9 +56,11 @@ class MessageHandler:
             message = decode(received.frames, self._ingestor.sessions.topic_of)
         except WireError as error:
             message = decode_position(received.frames)
+            message.topic.check()
             self._receiver.auth.check(received.user, message.topic)
             self._ingestor.refuse_message(message, error, now, received.user)
             raise
+        message.topic.check()
         client = self._receiver.auth.check(received.user, message.topic)
         self._batch_tap.record(message, now.wall, now.mono)
         try:

@@ -6,7 +6,9 @@ import threading
 from collections import Counter
 from collections.abc import Mapping
 
-LABELS = 500  # of one counter; further ones are counted together, as OTHER: publishers choose their reasons
+from zmon._wire.tally import KNOWN
+
+LABELS = 500  # of one counter, with room for the reasons of this release; further ones are counted together, as OTHER
 OTHER = "other"
 LOG_LINES = 20  # about rows that were refused, in LOG_SECONDS
 LOG_SECONDS = 60.0
@@ -28,7 +30,7 @@ class Telemetry:
         with self._lock:
             count = self._counts.get(key)
             if count is None:
-                if self._labels[name] >= LABELS:
+                if label not in KNOWN and self._labels[name] >= LABELS - len(KNOWN):  # publishers choose their reasons
                     key = name, OTHER
                 else:
                     self._labels[name] += 1

@@ -27,7 +27,7 @@ from zmon._capture.snapshot import Unusable
 from zmon._transport.buffer_pool import POOL
 from zmon._transport.conversion import Conversion, Loss
 from zmon._transport.intake import Snapshot
-from zmon._wire.checks import check_columns, check_labels
+from zmon._wire.checks import MAX_SEGMENTS, check_columns, check_labels
 from zmon.batch import KINDS, Array, Schema
 from zmon.categories import Dictionaries
 from zmon.errors import ConfigurationError, Rejected, WireError
@@ -262,8 +262,8 @@ class Assembler:
             return
         for name in list(found):
             if name not in self._segments:
-                if len(self._segments) >= rows.SEGMENTS or not self._book.room:
-                    degraded.add("segments_invalid", f"segment {name!r} is left out; at most {rows.SEGMENTS} names")
+                if len(self._segments) >= MAX_SEGMENTS or not self._book.room:
+                    degraded.add("segments_invalid", f"segment {name!r} is left out; at most {MAX_SEGMENTS} names")
                     continue
                 self._segments.append(name)
         if len(bundle.calls) > 1 and bool(degraded) and not before and not found:

@@ -7,7 +7,7 @@ from typing import Any
 
 from zmon._capture.values import is_missing, text_of
 from zmon._wire.checks import MAX_NAME
-from zmon.categories import cut
+from zmon.names import readable
 
 
 def feature_names(given: Sequence[Any]) -> tuple[str, ...]:
@@ -30,8 +30,8 @@ def feature_names(given: Sequence[Any]) -> tuple[str, ...]:
 
 
 def shortened(name: str) -> str:
-    """Return a name of at most as many characters as a schema allows; a long one is cut and ends in its hash."""
-    return cut(name, MAX_NAME)
+    """Return a name as a schema has it, see `readable`."""
+    return readable(name, MAX_NAME)
 
 
 def _free(name: str, taken: set[str]) -> str:

@@ -12,13 +12,13 @@ from zmon._capture.faults import Faults
 from zmon._capture.frames import length
 from zmon._capture.kinds import Coded, categorical
 from zmon._capture.values import encodable, is_missing, text_of
+from zmon._wire.checks import MAX_SEGMENTS
 from zmon.batch import Array
 from zmon.categories import MISSING
 from zmon.errors import Rejected
+from zmon.names import LENGTH, readable
 
 ID_WIDTHS = (8, 16, 32, 64, 128, 256)  # bytes; few widths, so that single rows gather in few messages
-SEGMENTS = 8  # columns
-NAME_LENGTH = 150  # characters of a segment's name
 EXACT = 2**53  # whole floats below this are the integers they look like
 
 
@@ -86,12 +86,14 @@ def segments(value: Any, rows: int, faults: Faults) -> dict[str, Coded]:
     """Return the segment columns by name; one that cannot be used is left out."""
     if not isinstance(value, dict) or not value:
         given = "empty" if isinstance(value, dict) else f"a {type(value).__name__}"
-        raise Rejected("segments_invalid", f"segments are {given}; expected a dict of 1 to {SEGMENTS} names to columns")
+        raise Rejected(
+            "segments_invalid", f"segments are {given}; expected a dict of 1 to {MAX_SEGMENTS} names to columns"
+        )
     found: dict[str, Coded] = {}
     for key, column in value.items():
         name = encodable(key) if isinstance(key, str) else ""
-        if not 0 < len(name) <= NAME_LENGTH:
-            faults.add("segments_invalid", f"segment {key!r:.60}: names are strings of 1 to {NAME_LENGTH} characters")
+        if not 0 < len(name) <= LENGTH:
+            faults.add("segments_invalid", f"segment {key!r:.60}: names are strings of 1 to {LENGTH} characters")
             continue
         try:
             if length(column) is None and (rows == 1 or is_missing(column)):
@@ -103,6 +105,7 @@ def segments(value: Any, rows: int, faults: Faults) -> dict[str, Coded]:
         if len(values) != rows:
             faults.add("length_mismatch", f"segment {name!r} of {len(values)} values for {rows} rows")
             continue
+        name = readable(name, LENGTH)
         found[name], wrong = categorical(values, declared=True)
         if wrong:
             faults.add(

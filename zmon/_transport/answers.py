@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from zmon._wire.checks import short_detail
 from zmon._wire.control import Ack
-from zmon._wire.frames import TALLY_REASONS
+from zmon._wire.tally import REASONS
 
 New = tuple[str, int, str]  # reason, rows, detail
 
@@ -16,7 +16,7 @@ class Answers:
     """Counts of one collector for one stream.
 
     A collector that lost its store counts from zero again; what it had counted before stays counted. No collector has
-    more than TALLY_REASONS reasons: further ones are ignored.
+    more than REASONS reasons: further ones are ignored.
     """
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class Answers:
 def _added(before: dict[str, int], answers: Mapping[str, tuple[int, str]]) -> Iterator[New]:
     for name, (rows, detail) in answers.items():
         reason = short_detail(name)
-        if reason not in before and len(before) >= TALLY_REASONS:
+        if reason not in before and len(before) >= REASONS:
             continue
         known = before.get(reason, 0)
         before[reason] = rows

@@ -23,6 +23,7 @@ from zmon._transport.link import READ_LIMIT, RETRY_AFTER, Link, Socket
 from zmon._transport.ring import Bytes, Ring, RingEntry
 from zmon._transport.settings import Endpoint
 from zmon._wire import control, frames
+from zmon._wire.tally import covers
 from zmon.errors import WireError
 
 PING_EVERY = 1.0
@@ -136,7 +137,7 @@ class Delivery:
             known = [link for link in self._links if (link.endpoint, model) in _takers]
             awaited = known or [link for link in self._links if link.is_coming(now)]
         issued, tally = self._ring.issued, self._ledger.tally()
-        return any(link.cursor.acked < issued or not frames.covers(link.counted, tally) for link in awaited)
+        return any(link.cursor.acked < issued or not covers(link.counted, tally) for link in awaited)
 
     def say_goodbye(self, now: float) -> None:
         """Say goodbye to every collector that answers, or that is there and may answer later."""

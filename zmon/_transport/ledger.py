@@ -12,7 +12,7 @@ from zmon._transport.conversion import Conversion, Loss
 from zmon._transport.intake import REFUSED, Intake
 from zmon._transport.notices import RateLimit, say
 from zmon._wire.checks import short_detail
-from zmon._wire.frames import TALLY_REASONS
+from zmon._wire.tally import REASONS
 
 Counts = Mapping[str, int]
 _NONE: Counts = MappingProxyType({})
@@ -198,7 +198,7 @@ class Ledger:
     def _added(self, counts: Counts, losses: Iterable[Loss], what: str) -> Counts:
         new = dict(counts)
         for reason, rows, detail in losses:
-            if reason not in new and len(new) >= TALLY_REASONS - 1:
+            if reason not in new and len(new) >= REASONS - 1:
                 reason = "other"
             new[reason] = new.get(reason, 0) + rows
             self._keep(reason, detail)

@@ -17,7 +17,8 @@ from zmon._transport.notices import EVERY, say
 from zmon._transport.retransmission import Retransmission
 from zmon._transport.ring import Cursor
 from zmon._transport.settings import Endpoint
-from zmon._wire.frames import MAX_HEADER, merge_tallies
+from zmon._wire.frames import MAX_HEADER
+from zmon._wire.tally import merge_tallies
 from zmon.backoff import Backoff
 
 RETRY_AFTER = 1.0  # seconds between two hellos

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from zmon._wire.checks import MAX_NAME, MAX_TAGS
 from zmon.errors import ConfigurationError
+from zmon.names import LENGTH, is_name
 
 DEFAULT_COLLECTOR = "tcp://127.0.0.1:5757"
 LONGEST_PATH = 100  # bytes; the system has 108 for a socket's path, and the control socket's is longer by four
-NAME_LIMIT = 150  # characters; Anodot's limit for the value of a property
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +82,9 @@ def enabled() -> bool:
 
 def name(what: str, value: object) -> str:
     """Check a name: a non-empty string without control characters, of at most 150 characters."""
-    if not isinstance(value, str) or not value or len(value) > NAME_LIMIT or not value.isprintable():
+    if not isinstance(value, str) or not is_name(value):
         shown = repr(value)[:60]
-        raise ConfigurationError(f"{what} must be a printable string of 1 to {NAME_LIMIT} characters, got {shown}")
+        raise ConfigurationError(f"{what} must be a printable string of 1 to {LENGTH} characters, got {shown}")
     return value
 
 

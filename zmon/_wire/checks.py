@@ -9,18 +9,22 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from zmon.batch import KINDS, SLACK, TASKS, Array, Names, Schema
 from zmon.errors import WireError
+from zmon.names import LENGTH, is_name, readable
 
 MAX_ROWS = 2**20  # of one message
 MAX_COLUMNS = 2**16
-MAX_NAME = 1024  # characters of a class or feature name
+MAX_NAME = 1024  # characters of the name of a feature
 MAX_TAGS = 64
+MAX_SEGMENTS = 8  # columns by whose values series are split: each value has accumulators of its own
 MAX_VECTORS = 2  # columns of kind "vector" whose values are sent: each is an array of its own, and messages have 16
 MAX_DETAIL = 200  # characters of a detail that is sent, stored or shown
+A_NAME = f"names have 1 to {LENGTH} printable characters"
 ROUNDING = 1e-6  # how far a probability may lie outside of [0, 1]; it is clipped
 
 NUMBERS = frozenset({"<f2", "<f4", "<f8", "|i1", "<i2", "<i4", "<i8", "|u1", "<u2", "<u4", "<u8", "|b1"})
@@ -90,6 +94,31 @@ def check_schema(schema: Schema) -> None:
     for tag, value in schema.tags.items():
         if not 0 < len(tag) <= MAX_NAME or not 0 < len(value) <= MAX_NAME:
             raise WireError("schema", f"tag {tag!r:.60}: names and values have 1 to {MAX_NAME} characters")
+
+
+def published(schema: Schema) -> Schema:
+    """Return a publisher's schema with the names of its columns readable, as tables may give them any characters.
+
+    WireError ``schema`` if a class, a segment or a tag has a name that no publisher gives. `check_schema` allows them,
+    because the joint schema of a window has what several publishers sent, perhaps to an earlier release.
+    """
+    if len(schema.segments) > MAX_SEGMENTS:
+        raise WireError("schema", f"{len(schema.segments)} segments; a publisher has at most {MAX_SEGMENTS}")
+    long = [name for name in schema.segments if len(name) > LENGTH]
+    if long:
+        raise WireError("schema", f"the segment {long[0]!r:.80} has {len(long[0])} characters; {A_NAME}")
+    tags = (text for pair in schema.tags.items() for text in pair)
+    for what, given in (("class", schema.classes), ("tag", tags)):
+        for name in given:
+            if not is_name(name):
+                raise WireError("schema", f"a {what} is named {name!r:.80}; {A_NAME}")
+    columns = (schema.features, schema.segments, schema.hashed)
+    features, segments, hashed = (tuple(readable(name, MAX_NAME) for name in names) for names in columns)
+    if (features, segments, hashed) == columns:
+        return schema
+    schema = replace(schema, features=features, segments=segments, hashed=hashed)
+    check_schema(schema)
+    return schema
 
 
 def check_names(what: str, names: Names) -> None:

@@ -13,17 +13,16 @@ from zmon._wire.checks import MAX_DETAIL
 from zmon._wire.frames import (
     MAJOR,
     MAX_HEADER,
-    MAX_NUMBER,
     STREAM_BYTES,
     Topic,
-    check_tally,
     check_version,
     number,
     pack,
-    reasons,
     unpack,
 )
+from zmon._wire.tally import MAX_NUMBER, check_tally, reasons
 from zmon.errors import WireError
+from zmon.names import reason_word
 
 Answers = Mapping[str, tuple[int, str]]  # by reason: rows, and a detail for people
 
@@ -86,7 +85,7 @@ def decode_greeting(frame: bytes) -> Greeting:
         raise WireError("control", f"base {base}, acked {acked}, issued {issued}")
     sent = data.get("tally", {})
     tally = check_tally(sent)
-    details = reasons(sent, "details", "tally")
+    details = {reason_word(reason): detail for reason, detail in reasons(sent, "details", "tally").items()}
     if not all(isinstance(detail, str) and len(detail) <= MAX_DETAIL for detail in details.values()):
         raise WireError("tally", f"a detail is not a string of at most {MAX_DETAIL} characters")
     counted = check_tally(data["counted"]) if "counted" in data else None

@@ -19,9 +19,11 @@ import msgpack
 import numpy as np
 
 from zmon import categories
-from zmon._wire.checks import MAX_NAME, MAX_ROWS, check_array, check_schema
+from zmon._wire.checks import A_NAME, MAX_NAME, MAX_ROWS, check_array, check_schema
+from zmon._wire.tally import MAX_NUMBER, check_tally
 from zmon.batch import Array, Schema
 from zmon.errors import WireError
+from zmon.names import is_name
 
 MAJOR = 1
 MAX_ARRAYS = 16
@@ -29,9 +31,6 @@ MAX_HEADER = 64 * 2**10  # bytes
 MAX_SCHEMA = 8 * 2**20  # bytes; 65,536 features with names of 100 characters
 MAX_TOPIC = 4096  # bytes
 STREAM_BYTES = 16
-TALLY_REASONS = 64
-TALLY_KEYS = ("sampled_out", "rejected", "degraded", "lost")
-MAX_NUMBER = 2**53  # for row numbers and counts of rows: exact in every format in which points are written
 
 SMALL_LAYOUT = 512  # bytes of the descriptions of a batch's arrays, up to which they are remembered
 
@@ -72,6 +71,12 @@ class Topic:
         """Encode the frame; `hh` spreads models over collectors that subscribe to a share of them."""
         parts = "/".join(map(_quoted, (self.model, self.version, self.agent_id)))
         return f"z1/{_share(self.model)}/{parts}/".encode()
+
+    def check(self) -> None:
+        """Raise WireError ``topic`` unless a publisher can have these names, see `is_name`."""
+        for what, name in (("model", self.model), ("version", self.version or "-"), ("agent", self.agent_id)):
+            if not is_name(name):
+                raise WireError("topic", f"the {what} is named {name!r:.80}; {A_NAME}")
 
     @staticmethod
     @lru_cache(maxsize=4096)
@@ -342,56 +347,6 @@ def _layout(packed: bytes, rows: int) -> Sequence[_Described]:
             names.add(name)
     if names <= BLOBS.keys():
         raise WireError("arrays", "no array that this release reads")
-    return found
-
-
-def check_tally(tally: object) -> dict[str, Any]:
-    """Return a stream's cumulative counts; WireError ``tally`` unless they are small non-negative integers.
-
-    The tally may hold ``sampled_out`` and ``lost`` (numbers of rows) and ``rejected`` and ``degraded`` (numbers of rows
-    by reason); other keys, from a newer minor, are left out.
-    """
-    if not isinstance(tally, dict):
-        raise WireError("tally", "not a map")
-    if not tally:
-        return {}
-    counts = [tally[key] for key in ("sampled_out", "lost") if key in tally]
-    for key in ("rejected", "degraded"):
-        counts += reasons(tally, key, "tally").values()
-    if not all(type(count) is int and 0 <= count <= MAX_NUMBER for count in counts):
-        raise WireError("tally", "a count is not a number of rows")
-    return {key: tally[key] for key in TALLY_KEYS if key in tally}
-
-
-def merge_tallies(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the higher of two cumulative tallies, count by count, so that an older one changes nothing.
-
-    If they hold more reasons than a genuine stream has, those that only `one` has are left out.
-    """
-    merged: dict[str, Any] = {kind: max(one.get(kind, 0), other.get(kind, 0)) for kind in ("sampled_out", "lost")}
-    for kind in ("rejected", "degraded"):
-        before, now = one.get(kind, {}), other.get(kind, {})
-        kept = before if len(before.keys() | now.keys()) <= TALLY_REASONS else {}
-        merged[kind] = {**kept, **{why: max(rows, before.get(why, 0)) for why, rows in now.items()}}
-    return {kind: counts for kind, counts in merged.items() if counts}
-
-
-def covers(counted: Mapping[str, Any], tally: Mapping[str, Any]) -> bool:
-    """Return whether all rows of a tally are in the counted one, under whatever reasons."""
-
-    def rows(counts: Any) -> int:
-        return sum(counts.values()) if isinstance(counts, Mapping) else counts
-
-    return all(rows(counted.get(kind, 0)) >= rows(counts) for kind, counts in tally.items())
-
-
-def reasons(data: Mapping[str, Any], key: str, error: str) -> Mapping[str, Any]:
-    """Return a map of reasons from a message, empty if it has none; WireError `error` if it is no such map."""
-    found = data.get(key, {})
-    if not isinstance(found, dict) or len(found) > TALLY_REASONS:
-        raise WireError(error, f"{key} is not a map of at most {TALLY_REASONS} reasons")
-    if not all(isinstance(reason, str) and 0 < len(reason) <= MAX_NAME for reason in found):
-        raise WireError(error, f"a reason of {key} is not a name")
     return found
 
 

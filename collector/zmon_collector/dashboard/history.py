@@ -31,6 +31,7 @@ T = TypeVar("T")
 
 APPLICATION = 0x7A6D6F6E  # "zmon"
 REMEMBERED = 500_000  # names of series cached with their numbers
+REMEMBERED_BYTES = 64 * 2**20  # of those names' characters: publishers choose them
 TRIM_EVERY = 60.0  # seconds
 NAMES_EVERY = 3600.0  # seconds between two searches for names that no window has any more: they read all layouts
 PAUSES = (0.1, 0.4, 1.0)  # seconds before a file that seems to be damaged is read again
@@ -93,6 +94,7 @@ class History:
         self._wanted = False  # between `open` and `close`
         self._bundle = lru_cache(REMEMBERED)(self._find_bundle)
         self._number = lru_cache(REMEMBERED)(self._find_number)
+        self._remembered = 0  # characters of those names
         self._layout = lru_cache(REMEMBERED // 100)(partial(self._id, "layout", ("bundle", "ids")))
         self._trimmed = 0.0
         self._names_trimmed = float("-inf")
@@ -290,6 +292,10 @@ class History:
         return self._id("bundle", ("model", "version", "agent", "what", "stat"), *key)
 
     def _find_number(self, bundle: int, *names: str) -> int:
+        self._remembered += sum(map(len, names))
+        if self._remembered > REMEMBERED_BYTES:
+            self._remembered = 0
+            self._number.cache_clear()
         text = json.dumps({key: name for key, name in zip(NAMES, names, strict=True) if name})
         return self._id("series", ("bundle", "names"), bundle, text)
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from zmon._wire.checks import short_detail
-from zmon._wire.frames import MAX_NUMBER
+from zmon._wire.tally import MAX_NUMBER
 
 REASONS = 32  # of one stream and kind; further ones are answered as OTHER
 OTHER = "other"
-DETAILS = 256  # of one model
+DETAILS = 256  # of one model, while there are few models
 OF_ONE_AGENT = 64  # of these
+ALL_DETAILS, LEAST_DETAILS = 20_000, 16  # of all models together, and of each however many there are
 
 Counts = Mapping[str, tuple[int, str]]  # rows and the newest detail, by reason
 NOTHING: Counts = {}
@@ -64,10 +65,11 @@ class Details:
     """The newest detail of a model's rejected and degraded rows, by kind, reason and agent; the oldest are dropped,
     those of an agent with many of its own first.
 
-    The collector's thread writes, and the page's threads read.
+    The collector's thread writes, and the page's threads read. `models` returns how many share the room.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, models: Callable[[], int] = lambda: 1) -> None:
+        self._models = models
         self._lock = threading.Lock()
         self._details: OrderedDict[tuple[str, str, str], Detail] = OrderedDict()
 
@@ -82,7 +84,8 @@ class Details:
             own = [other for other in self._details if other[2] == detail.agent] if first else []
             if len(own) > OF_ONE_AGENT:
                 del self._details[own[0]]
-            elif len(self._details) > DETAILS:
+            most = max(LEAST_DETAILS, min(DETAILS, ALL_DETAILS // max(1, self._models())))
+            while len(self._details) > most:
                 self._details.popitem(last=False)
         return first
 

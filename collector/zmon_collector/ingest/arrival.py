@@ -58,7 +58,7 @@ class Arrival:
 
 @dataclass(slots=True)
 class BatchArrival(Arrival):
-    """A batch of rows or labels with the schema that it names; `body` is the schema as it was sent."""
+    """A batch of rows or labels with the schema that it names; `body` is the schema as bytes."""
 
     message: Message
     schema: Schema

@@ -55,6 +55,7 @@ class EarlyAnswers:
             if received.kind == "control" and len(received.frames) == 1:
                 try:
                     greeting = decode_greeting(received.frames[0])
+                    greeting.topic.check()
                     self._receiver.auth.check(received.user, greeting.topic)
                 except WireError:
                     continue  # counted when it is handled

@@ -16,18 +16,20 @@ from zmon._wire.control import Greeting
 from zmon._wire.frames import Message, Topic
 from zmon.batch import Batch
 from zmon.errors import WireError
+from zmon.names import OTHER_REASON
 from zmon_collector.compute.accumulate import AgentRows
 from zmon_collector.compute.engine import Engine
 from zmon_collector.compute.finalizer import ClosedWindow
 from zmon_collector.config import Config
 from zmon_collector.config.policy import PolicyStore
 from zmon_collector.config.series_selection import matches
-from zmon_collector.ingest.answers import Detail
+from zmon_collector.ingest.answers import Detail, Details
 from zmon_collector.ingest.arrival import Arrival, BatchArrival
 from zmon_collector.ingest.auth import AllowedClient
 from zmon_collector.ingest.late_labels import LateLabels
 from zmon_collector.ingest.model_journal import ModelJournal
 from zmon_collector.ingest.model_state import ModelState
+from zmon_collector.ingest.reason_names import ReasonNames
 from zmon_collector.ingest.row_placement import RowPlacement, UnreportedWindow
 from zmon_collector.ingest.schedule import Schedule
 from zmon_collector.ingest.schema_cache import SchemaCache
@@ -63,6 +65,7 @@ class Ingestor:
         self.policies = policies
         self.models: dict[ModelKey, ModelState] = {}
         self.sessions = SessionRegistry(telemetry)
+        self._reasons = ReasonNames()
         self.unreported: dict[int, UnreportedWindow] = {}
         self.numbers = count(1)
         self.store_id = token_bytes(8)  # sent with acknowledgements; replaced by the id of the journal, if there is one
@@ -113,9 +116,10 @@ class Ingestor:
         self.sessions.set_peer(session, peer)
         self._write_off(arrival, greeting.base - 1)
         self._count_tally(arrival, greeting.tally)
+        counted = session.position.tally
         for reason, detail in greeting.details.items():
-            kind = "degraded" if reason in greeting.tally.get("degraded", {}) else "rejected"
-            arrival.explain(kind, reason, detail)
+            kind = "degraded" if reason in counted.get("degraded", {}) else "rejected"
+            arrival.explain(kind, reason if reason in counted.get(kind, {}) else OTHER_REASON, detail)
         if greeting.kind == "hello":
             arrival.model.windows.connect(arrival.agent, greeting.stream, now)
         elif greeting.kind == "bye":
@@ -226,7 +230,8 @@ class Ingestor:
         """Create the state of a model."""
         self._note_change(key)
         changed = partial(self._note_change, key)
-        self.models[key] = ModelState(key, WindowManager(self.policies.of(key[0]).rules, self.numbers, changed))
+        windows = WindowManager(self.policies.of(key[0]).rules, self.numbers, changed)
+        self.models[key] = ModelState(key, windows, details=Details(partial(len, self.models)))
         return self.models[key]
 
     def _note_change(self, key: ModelKey) -> None:
@@ -255,7 +260,8 @@ class Ingestor:
             arrival.count("lost", lost)
 
     def _count_tally(self, arrival: Arrival, tally: Mapping[str, object]) -> None:
-        for kind, reason, rows in arrival.session.position.update_tally(tally):
+        place = partial(self._reasons.place, arrival.model.key)
+        for kind, reason, rows in arrival.session.position.update_tally(tally, place, self.sessions.reasons):
             self.sessions.mark_changed(arrival.session)
             arrival.count(kind, rows, reason)
 
@@ -358,6 +364,7 @@ class Ingestor:
     def forget(self, model: ModelKey) -> None:
         """Forget everything that is kept of a model, here, in the engine, and on disk with this turn."""
         del self.models[model]
+        self._reasons.forget(model)
         self.engine.forget(model)
         self.turn.forgotten_models.append(model)
 

@@ -101,6 +101,8 @@ class Recovery:
             if place % SLICE == 0:
                 meanwhile()
             session = ingestor.sessions.restore(row, self._ended - row.heard, now)
+            if session is None:
+                continue
             if row.gone == LIVE:  # windows wait for it again
                 manager = self._model(session.topic.model, session.topic.version).windows
                 manager.restore_stream(manager.admit(session.topic.agent_id), row.id)

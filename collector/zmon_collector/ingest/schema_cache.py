@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from zmon._wire.frames import Message, decode_schema, schema_hash
+from zmon._wire.checks import published
+from zmon._wire.frames import Message, decode_schema, encode_schema, schema_hash
 from zmon.batch import Schema
 from zmon.errors import WireError
 from zmon_collector.config.sections import LimitsSection
@@ -18,7 +19,7 @@ REFUSED = 1024  # refused schemas remembered
 
 
 class SchemaCache:
-    """Schemas by name (the hash of their bytes), with the bytes as they were sent; evicts the least recently used."""
+    """Schemas by name (the hash of their bytes as sent), with the bytes to journal; evicts the least recently used."""
 
     def __init__(self, telemetry: Telemetry) -> None:
         self._telemetry = telemetry
@@ -38,7 +39,8 @@ class SchemaCache:
         if self.get(message.schema) is not None:
             return
         try:
-            schema = decode_schema(message.body, message.schema)
+            given = decode_schema(message.body, message.schema)
+            schema = published(given)
             _check_limits(schema, limits)
         except WireError as error:
             # A body under another schema's hash must not shut out that schema.
@@ -48,8 +50,9 @@ class SchemaCache:
                     self._refused.popitem(last=False)
             raise
         self._refused.pop(message.schema, None)
-        self._schemas[message.schema] = schema, message.body
-        self._nbytes += len(message.body)
+        body = message.body if schema is given else encode_schema(schema)
+        self._schemas[message.schema] = schema, body
+        self._nbytes += len(body)
         while self._nbytes > limits.schema_bytes and len(self._schemas) > 1:
             _, (_, body) = self._schemas.popitem(last=False)
             self._nbytes -= len(body)

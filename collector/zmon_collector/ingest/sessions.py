@@ -15,6 +15,7 @@ import msgpack
 
 from zmon._wire.control import Greeting, encode_ack, encode_decline
 from zmon._wire.frames import Topic, pack
+from zmon._wire.tally import REASONS, check_tally
 from zmon.errors import WireError
 from zmon_collector.compute.sample import stream_seed
 from zmon_collector.ingest.answers import Answers
@@ -34,6 +35,7 @@ NOTED_EVERY = 3600.0  # seconds between two notes in the journal of a stream's l
 DEPARTED = 10_000  # streams remembered, the newest
 LEAST_INFLIGHT = 64 * 2**10  # bytes that any publisher may send ahead of acknowledgements
 REMEMBER = 2 * FORGET_STREAM  # seconds since the last message
+LEAST_REASONS, ALL_REASONS = 16, 200_000  # by name in the tallies of one stream, and of all streams together
 LIVE, LEAVING, LEFT, ASIDE = range(4)  # a stream's state in the journal; earlier releases know the first two
 
 
@@ -130,6 +132,11 @@ class SessionRegistry:
 
     def __iter__(self) -> Iterator[Session]:
         return iter(self._sessions.values())
+
+    @property
+    def reasons(self) -> int:
+        """How many reasons of a kind are counted by name for each stream: fewer while there are many streams."""
+        return max(LEAST_REASONS, min(REASONS, ALL_REASONS // (1 + len(self._sessions) + len(self.departed))))
 
     def knows(self, key: bytes) -> bool:
         """Return whether there is a session of a stream, or one that was put aside."""
@@ -294,17 +301,24 @@ class SessionRegistry:
         heard = now.wall - (now.mono - session.last_seen)
         return StreamRow(key, session.frame, position.row, position.issued, tally, state, heard)
 
-    def restore(self, row: StreamRow, silence: float, now: Now) -> Session:
+    def restore(self, row: StreamRow, silence: float, now: Now) -> Session | None:
         """Restore a session from the journal, `silence` seconds after its last sign of life.
 
-        After a goodbye, what had not come by then gets a second, as always. Restore the longest silent one first.
+        After a goodbye, what had not come by then gets a second, as always. Restore the longest silent one first. A
+        stream that an earlier release took, and whose names are refused now, is forgotten.
         """
+        topic = Topic.decode(row.topic)
+        try:
+            topic.check()
+        except WireError:
+            self._forgotten.add(row.id)
+            return None
         position = StreamPosition(row.row)
         tally = msgpack.unpackb(row.tally)
         answers = Answers(tally.pop("answers", None))  # none before 0.2
-        position.issued, position.tally = row.issued, tally
+        position.issued, position.tally = row.issued, check_tally(tally)
         last_seen = now.mono - silence
-        session = Session(row.id, Topic.decode(row.topic), position, last_seen, answers=answers, noted=last_seen)
+        session = Session(row.id, topic, position, last_seen, answers=answers, noted=last_seen)
         if row.gone in (LEFT, ASIDE):
             session.left = row.gone == LEFT
             self.departed[row.id] = session

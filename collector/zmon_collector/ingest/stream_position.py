@@ -11,11 +11,15 @@ Rows are settled exactly once, and one number is enough to know which:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from zmon._wire.control import Greeting
-from zmon._wire.frames import Message, merge_tallies
+from zmon._wire.frames import Message
+from zmon._wire.tally import FOLDED, REASONS, fold, merge_tallies
+from zmon.names import OTHER_REASON
+
+Place = Callable[[str], str | None]
 
 
 class StreamPosition:
@@ -48,20 +52,28 @@ class StreamPosition:
         self.row += lost
         return lost
 
-    def update_tally(self, tally: Mapping[str, Any]) -> list[tuple[str, str, int]]:
+    def update_tally(
+        self, tally: Mapping[str, Any], place: Place = lambda reason: reason, most: int = REASONS
+    ) -> list[tuple[str, str, int]]:
         """Raise the cumulative tally; return what it adds to the last one as (kind, reason, rows).
+
+        At most `most` reasons of a kind are counted by name, those for which `place` returns one; see `fold`.
 
         A greeting overtakes batches that were sent before it, on another socket. Their older tallies change nothing: a
         tally that went back would be counted again when the next one comes.
         """
-        last = self.tally
-        if not tally or tally == last:
-            return []
-        self.tally = merge_tallies(last, tally)
+        last, now = dict(self.tally), dict(tally)
+        for kind in ("rejected", "degraded"):
+            if kind in last or kind in now:
+                last[kind], now[kind] = fold(last.get(kind, {}), now.get(kind, {}), place, most)
+        self.tally = merge_tallies(last, now)
         added = [(kind, "", self.tally.get(kind, 0) - last.get(kind, 0)) for kind in ("sampled_out", "lost")]
         for kind in ("rejected", "degraded"):
             before = last.get(kind, {})
-            added += [(kind, why, rows - before.get(why, 0)) for why, rows in self.tally.get(kind, {}).items()]
+            added += [
+                (kind, OTHER_REASON if why == FOLDED else why, rows - before.get(why, 0))
+                for why, rows in self.tally.get(kind, {}).items()
+            ]
         return [count for count in added if count[2] > 0]
 
     def hand_over(self, greeting: Greeting, store_id: bytes) -> bool:

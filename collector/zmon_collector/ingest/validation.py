@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from zmon._wire import checks
 from zmon._wire.frames import Message
 from zmon.batch import Array, Batch, Schema
+from zmon.categories import Dictionaries, category
 from zmon.errors import WireError
 from zmon_collector.windows.window import NANO
 
@@ -37,7 +38,17 @@ def check_batch(message: Message, schema: Schema, times: int | Array | None = No
         column.fill(times)
     elif times is not None:
         columns["timestamps"] = times
-    return Batch(schema, columns, message.rows, message.dictionaries)
+    return Batch(schema, columns, message.rows, _readable(message.dictionaries))
+
+
+def _readable(dictionaries: Mapping[str, Dictionaries]) -> Mapping[str, Dictionaries]:
+    """Return the names of categories as a publisher of this release sends them; WireError if two become equal."""
+    if all(all(map(str.isprintable, names)) for columns in dictionaries.values() for names in columns):
+        return dictionaries
+    found = {key: tuple(tuple(map(category, names)) for names in columns) for key, columns in dictionaries.items()}
+    if any(len(set(names)) != len(names) for columns in found.values() for names in columns):
+        raise WireError("categories", "two names differ in characters that are not shown, and have the same hash")
+    return found
 
 
 def check_labels(message: Message, schema: Schema) -> tuple[Array, Array]:

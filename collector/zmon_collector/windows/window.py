@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from zmon._wire.frames import MAX_NUMBER
+from zmon._wire.tally import MAX_NUMBER
 from zmon.batch import Schema
 from zmon.contract import RowCounts
 from zmon_collector.windows.fit import MAX_COLUMNS, Fit

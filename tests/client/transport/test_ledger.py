@@ -12,7 +12,8 @@ from zmon._transport.intake import REFUSED, Intake, Snapshot
 from zmon._transport.ledger import DETAILS, Ledger, Stats
 from zmon._transport.notices import MOST, RateLimit
 from zmon._wire.control import Ack, decode_greeting, encode_greeting
-from zmon._wire.frames import TALLY_REASONS, Topic
+from zmon._wire.frames import Topic
+from zmon._wire.tally import REASONS
 
 
 def stats(ledger: Ledger, **state: object) -> Stats:
@@ -130,19 +131,19 @@ def test_the_tally_names_what_never_arrives_whole_and_not_what_collectors_said()
 def test_reasons_are_bounded_and_each_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     ledger = Ledger("m", Intake(100))
     with caplog.at_level(logging.WARNING, logger="zmon"):
-        for number in range(3 * TALLY_REASONS):
+        for number in range(3 * REASONS):
             losses = [Loss(f"reason_{number}", 1, ""), Loss("often", 1, "")]
             ledger.add(Conversion((), 0, losses), number, issued=0, labels=False)
     rejected = stats(ledger).rejected
-    assert len(rejected) <= TALLY_REASONS
-    assert sum(rejected.values()) == 6 * TALLY_REASONS
+    assert len(rejected) <= REASONS
+    assert sum(rejected.values()) == 6 * REASONS
     assert sum("(often)" in each.getMessage() for each in caplog.records) == 1
 
 
 def test_details_can_be_sent_whatever_they_quote(caplog: pytest.LogCaptureFixture) -> None:
     ledger = Ledger("m", Intake(100))
     odd = "label 'caf\ud800\x1b[31m\n' " + "é" * 5000
-    for number in range(3 * TALLY_REASONS):
+    for number in range(3 * REASONS):
         losses = [Loss(f"rejected_{number}", 1, odd)], [Loss(f"degraded_{number}", 1, odd)]
         ledger.add(Conversion((), 0, *losses), number, issued=0, labels=False)
     tally = {**ledger.tally(), "details": ledger.details}
@@ -182,9 +183,9 @@ def test_no_collector_refuses_or_degrades_more_rows_than_there_are() -> None:
 
 def test_a_collector_has_a_bounded_number_of_reasons() -> None:
     answers = Answers()
-    for number in range(3 * TALLY_REASONS):
+    for number in range(3 * REASONS):
         answers.add(ack(**{f"reason_{number}": 1, "first\x1b": 1}))
-    assert len(answers.refused) == TALLY_REASONS
+    assert len(answers.refused) == REASONS
     assert answers.refused["first�"] == 1
 
 
