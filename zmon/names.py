@@ -51,5 +51,14 @@ def readable(name: str, length: int) -> str:
     return f"{shown[: length - 9]}…{digest}"
 
 
+def printable(text: str) -> str:
+    """Return a text that may come from anywhere as a terminal and a log can show it, in one line.
+
+    >>> printable("a\\x1b[2J")
+    'a?[2J'
+    """
+    return text if text.isprintable() else "".join(char if char.isprintable() else "?" for char in text)
+
+
 def _is_harmless(char: str) -> bool:
     return char.isprintable() or char in _JOINERS or unicodedata.category(char) in _HARMLESS

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from zmon.batch import SKIPPED_KINDS, Array
+from zmon.names import printable
 from zmon.reference.document import Profile
 from zmon.reference.tables import Categorical, Numeric
 
@@ -92,5 +93,5 @@ def _bars(counts: Sequence[int] | Array) -> str:
 
 
 def _short(name: str, width: int) -> str:
-    clean = "".join(char if char.isprintable() else "?" for char in name)
+    clean = printable(name)
     return clean if len(clean) <= width else clean[: width - 1] + "…"

@@ -14,6 +14,7 @@ from urllib.parse import quote, urlsplit
 from zmon_plugins.http.response import Unreachable, retry_after
 
 from zmon.backoff import Backoff
+from zmon.names import printable
 from zmon_collector.alerts.rules import AlertEvent
 from zmon_collector.clock import system_time
 from zmon_collector.config.alerting import SEVERITIES, NotifySection
@@ -54,10 +55,10 @@ def request_body(kind: str, message: Notification, page: str) -> Any:
     if link and message["version"]:
         link += f"&version={quote(message['version'], safe='')}"
     if kind == "webhook":
-        return {**message, "page": link}
+        return {**message, "text": printable(message["text"]), "page": link}
     sign = ":white_check_mark:" if message["event"] == "closed" else ":rotating_light:"
     text = f"{sign} *{message['severity']}* {message['event']}: {message['text']}{because(message)}"
-    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    text = printable(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return {"text": f"{text} <{link}|live page>" if link else text}
 
 

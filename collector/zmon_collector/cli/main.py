@@ -10,7 +10,8 @@ import click
 
 import zmon
 from zmon.errors import ConfigurationError, MissingExtraError
-from zmon_collector.cli.options import FAILED, MISSING, WRONG, printable
+from zmon.names import printable
+from zmon_collector.cli.options import FAILED, MISSING, WRONG
 from zmon_collector.plugins import add_commands
 from zmon_collector.storage.database import StoreError
 

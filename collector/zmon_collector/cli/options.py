@@ -45,15 +45,6 @@ ENDPOINT = _ParsedType("endpoint", endpoint)
 PLUGINS_DIR = click.option("--plugins-dir", type=FOLDER, help="Folder whose *.py files are loaded as plugins.")
 
 
-def printable(text: str) -> str:
-    """Return a publisher's string without characters that would control a terminal.
-
-    >>> printable("a\\x1b[2J")
-    'a?[2J'
-    """
-    return "".join(char if char.isprintable() else "?" for char in text)
-
-
 def load_quietly(config: Config) -> Registry:
     """Load the plugins without logging their errors: the caller shows them."""
     logging.getLogger("zmon.collector").addHandler(logging.NullHandler())

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from zmon.names import printable
 from zmon_collector import config as configuration
 from zmon_collector.admin import ask
 from zmon_collector.cli.options import CONFIG, FAILED, FOLDER, PATIENCE
@@ -77,7 +78,9 @@ def _line(row: dict[str, Any]) -> str:
     names = row["sample"].get("properties", {})
     series = " ".join(f"{key}={name}" for key, name in names.items() if key not in ("ver", "target_type"))
     at = datetime.fromtimestamp(row["at"], UTC)
-    return f"{row['id']:>6} {at:%Y-%m-%dT%H:%M:%SZ} {row['sink']} {row['code']} {row['description']}: {series}"
+    return printable(
+        f"{row['id']:>6} {at:%Y-%m-%dT%H:%M:%SZ} {row['sink']} {row['code']} {row['description']}: {series}"
+    )
 
 
 @outbox.command()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from zmon.names import printable
 from zmon_collector import config as configuration
 from zmon_collector.admin import ask
 from zmon_collector.cli.options import CONFIG, FAILED, FOLDER, PLUGINS_DIR, load_quietly
@@ -36,5 +37,5 @@ def plugins(path: Path | None, data_dir: Path | None, plugins_dir: Path | None, 
             state = "off" if row["kind"] == "sink" and not sink_is_on(config, row["name"]) else row["state"]
             models = f"  for {', '.join(row['models'])}:" if row.get("models") else ""
             error = f"{models}  {row['error']}" if row["error"] else ""
-            click.echo(f"{row['kind']:<7} {row['name']:<24} {state:<12} {row['origin']}{error}")
+            click.echo(printable(f"{row['kind']:<7} {row['name']:<24} {state:<12} {row['origin']}{error}"))
     sys.exit(FAILED if any(row["state"] != "ok" for row in rows) else 0)

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from zmon_plugins.api import target as targets
 
+from zmon.names import printable
 from zmon_collector import config as configuration
 from zmon_collector.cli.options import CONFIG, FAILED, FOLDER
 from zmon_collector.jobs.push.ledger import PushLedger
@@ -94,4 +95,4 @@ def show(summary: PushSummary, good: str) -> None:
     click.echo(f"{files}, {summary.samples} samples: {', '.join(parts)}")
     for reason in summary.reasons:
         where = f"{summary.names[reason.digest]}, sample {reason.place + 1} by time"
-        click.echo(f"  {reason.code:<6} {reason.samples:>7}  {reason.description} ({where})")
+        click.echo(printable(f"  {reason.code:<6} {reason.samples:>7}  {reason.description} ({where})"))

@@ -13,9 +13,10 @@ from typing import Any, NoReturn
 
 import click
 
+from zmon.names import printable
 from zmon_collector import config as configuration
 from zmon_collector.admin import ask
-from zmon_collector.cli.options import CONFIG, FAILED, FOLDER, PATIENCE, printable
+from zmon_collector.cli.options import CONFIG, FAILED, FOLDER, PATIENCE
 
 EVERY = 0.25  # seconds
 PLAIN = {"what", "model", "model_version", "agent_id"}

@@ -13,9 +13,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from zmon.names import printable
 from zmon_collector import config as configuration
 from zmon_collector.admin import ask
-from zmon_collector.cli.options import CONFIG, FAILED, FOLDER, PATIENCE, printable
+from zmon_collector.cli.options import CONFIG, FAILED, FOLDER, PATIENCE
 
 BARS = "▁▂▃▄▅▆▇█"
 TREND = 24  # windows in a sparkline

@@ -14,6 +14,7 @@ from typing import Any, TextIO
 
 from zmon.contract import Report, Sink
 from zmon.hooks import hookimpl
+from zmon.names import printable
 from zmon.options import flag, read_options, texts
 
 
@@ -49,7 +50,8 @@ class Console:
                 names = report.properties(point)
                 del names["what"]
                 series = " ".join(f"{key}={name}" for key, name in names.items())
-                stream.write(f"{start:%Y-%m-%dT%H:%M:%SZ} {value.what:<28} {value.value:<12.6g} {series}\n")
+                line = f"{start:%Y-%m-%dT%H:%M:%SZ} {value.what:<28} {value.value:<12.6g} {series}"
+                stream.write(f"{printable(line)}\n")
         stream.flush()
 
     def close(self) -> None:
