@@ -98,31 +98,30 @@ class Connections:
         if self._telemetry.may_log(time.monotonic()):
             log.warning("the connection of %s:%d is cut: it has sent %d MiB of a message that does not end", *peer,
                         nbytes >> 20)  # fmt: skip
-        with _borrowed(connection) as socket:
+        with suppress(OSError), _borrowed(connection) as socket:
             socket.shutdown(sockets.SHUT_RDWR)
 
 
 @contextmanager
 def _borrowed(connection: int) -> Iterator[sockets.socket]:
-    """Yield the socket of a descriptor that libzmq owns and closes; an error of it ends the block."""
+    """Yield the socket of a descriptor that libzmq owns, and may have closed already: then OSError."""
     socket = sockets.socket(sockets.AF_INET, sockets.SOCK_STREAM, 0, connection)
-    with suppress(OSError):
-        try:
-            yield socket
-        finally:
-            socket.detach()
+    try:
+        yield socket
+    finally:
+        socket.detach()
 
 
 def _peer(connection: int) -> tuple[str, int] | None:
     """Return the address at the other end of a TCP connection; None if it is none, or has ended."""
-    with _borrowed(connection) as socket:
+    with suppress(OSError), _borrowed(connection) as socket:
         address = socket.getpeername()
         return address[:2] if isinstance(address, tuple) else None
     return None
 
 
 def _received(connection: int) -> int:
-    with _borrowed(connection) as socket:
+    with suppress(OSError), _borrowed(connection) as socket:
         (received,) = _RECEIVED.unpack(socket.getsockopt(sockets.IPPROTO_TCP, sockets.TCP_INFO, _RECEIVED.size))
         return int(received)
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket as sockets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -104,3 +105,13 @@ def test_of_a_message_above_the_limit_only_what_names_its_rows_is_kept(receiver:
         assert received is not None
         assert received.frames == [b"z1/", b"header"]
         assert received.too_large == 9 + 3 * len(frame)
+
+
+def test_connections_that_end_before_they_are_looked_at_end_nothing_else(receiver: Receiver) -> None:
+    host, _, port = receiver.data.removeprefix("tcp://").rpartition(":")
+    for _ in range(300):
+        sockets.create_connection((host, int(port))).close()
+    with zmq.Context() as context, publisher(context, receiver) as socket:
+        socket.send_multipart([b"z1/", b"after"])
+        until(lambda: sent_by(receiver, b"after"), "a message after them")
+    assert receiver.telemetry.get("threads_restarted", receiver.thread.name) == 0
