@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from hashlib import blake2b
+from itertools import count
 from typing import Any
 
 import msgpack
@@ -24,6 +25,9 @@ MISSING = -1
 OTHER = "__other__"  # the category of values whose names are not given
 EMPTY = "(empty)"
 NAME_LENGTH = 256  # characters of a category's name
+MAX_BLOBS = 1024  # of a message; a publisher joins at most half as many rows
+MAX_PARTS = 2**16  # blobs times columns of a message
+MAX_NAMES = 2**20  # of a message
 NAME_OVERHEAD = 48  # bytes that a string takes next to its characters
 _HEAD = struct.Struct("<II")  # rows, bytes of the dictionaries that follow
 
@@ -125,42 +129,77 @@ def encode(rows: int, dictionaries: Dictionaries) -> bytes:
 def decode(codes: Array, blob: bytes) -> tuple[Array, Dictionaries]:
     """Decode one blob or several, and return the codes under common dictionaries.
 
-    WireError ``categories`` if blobs and codes do not match.
+    WireError ``categories`` if blobs and codes do not match, or there are more blobs or names than a publisher sends.
     """
+    columns = codes.shape[1]
     parts: list[tuple[Array, Dictionaries]] = []
-    at, row, body = 0, 0, b""
+    starts, names = [], 0
+    body: bytes | None = None
     dictionaries: Dictionaries = ()
+    for row, rows, following in _blobs(blob, len(codes), columns):
+        if following != body:
+            body = following
+            dictionaries = _dictionaries(body, columns, MAX_NAMES - names)
+            names += sum(map(len, dictionaries))
+        parts.append((codes[row : row + rows], dictionaries))
+        starts.append(row)
+    if codes.size:
+        sizes = np.array([[len(column) for column in dictionaries] for _, dictionaries in parts])
+        if codes.min() < MISSING or (np.maximum.reduceat(codes, starts, axis=0) >= sizes).any():
+            raise WireError("categories", "a code is beyond its dictionary")
+    return join(parts)
+
+
+def _blobs(blob: bytes, count: int, columns: int) -> list[tuple[int, int, bytes]]:
+    """Return the first row, the number of rows and the dictionaries of each blob, for `count` rows together.
+
+    Each blob is work for every column. So their number is bounded before any of them is read.
+    """
+    found: list[tuple[int, int, bytes]] = []
+    most = min(MAX_BLOBS, MAX_PARTS // max(1, columns)) or 1
+    at = row = 0
     while at < len(blob):
+        if len(found) == most:
+            raise WireError("categories", f"more than {most} blobs for {columns} columns")
         if len(blob) - at < _HEAD.size:
             raise WireError("categories", "a blob is truncated")
         rows, length = _HEAD.unpack_from(blob, at)
         at += _HEAD.size
-        if not 1 <= rows <= len(codes) - row or length > len(blob) - at:
+        if not 1 <= rows <= count - row or length > len(blob) - at:
             raise WireError("categories", f"a blob for {rows} rows with {length} bytes of names")
-        if blob[at : at + length] != body or not parts:
-            body = blob[at : at + length]
-            dictionaries = _dictionaries(body, codes.shape[1])
-        parts.append((codes[row : row + rows], dictionaries))
+        found.append((row, rows, blob[at : at + length]))
         at, row = at + length, row + rows
-    if row != len(codes):
-        raise WireError("categories", f"names for {row} of {len(codes)} rows")
-    sizes = np.array([[len(names) for names in dictionaries] for _, dictionaries in parts])
-    limits = np.repeat(sizes, [len(part) for part, _ in parts], axis=0)
-    if codes.size and ((codes < MISSING) | (codes >= limits)).any():
-        raise WireError("categories", "a code is beyond its dictionary")
-    return join(parts)
+    if row != count:
+        raise WireError("categories", f"names for {row} of {count} rows")
+    return found
 
 
-def _dictionaries(body: bytes, columns: int) -> Dictionaries:
+def _dictionaries(body: bytes, columns: int, most: int) -> Dictionaries:
+    """Read the dictionaries of a blob with at most `most` names; nothing but lists of strings is built."""
+    lists = count()
+
+    def each(found: Any) -> Any:
+        if isinstance(found, dict) or next(lists) > columns:
+            raise ValueError("not a list of lists")
+        return found
+
     try:
-        dictionaries = msgpack.unpackb(body, raw=False, use_list=False)
+        dictionaries = msgpack.unpackb(
+            body, raw=False, use_list=False, list_hook=each, object_hook=each, max_array_len=max(most, columns)
+        )
     except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
-        raise WireError("categories", type(error).__name__) from error
-    if not isinstance(dictionaries, tuple) or len(dictionaries) != columns:
+        raise WireError("categories", f"{type(error).__name__}: {error}") from error
+    if (
+        not isinstance(dictionaries, tuple)
+        or len(dictionaries) != columns
+        or not {tuple}.issuperset(map(type, dictionaries))
+    ):
         raise WireError("categories", f"not {columns} dictionaries")
+    if sum(map(len, dictionaries)) > most:
+        raise WireError("categories", f"more than {MAX_NAMES} names")
     for names in dictionaries:
-        if not isinstance(names, tuple) or not all(
-            isinstance(name, str) and 0 < len(name) <= NAME_LENGTH for name in names
+        if names and not (
+            {str}.issuperset(map(type, names)) and min(names, key=len) and len(max(names, key=len)) <= NAME_LENGTH
         ):
             raise WireError("categories", f"names are not strings of 1 to {NAME_LENGTH} characters")
         if len(set(names)) != len(names):

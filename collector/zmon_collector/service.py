@@ -36,6 +36,7 @@ TICK = 0.05  # seconds that a turn waits to be woken
 LOOK_EVERY = 1.0  # seconds between two looks at the collector's health
 SETTLE = 2.0  # seconds after a start in which publishers reconnect and no window closes
 TURN_MESSAGES = 256  # handled in one turn
+TURN_SECONDS = 0.2  # the same: an operator's question waits for the end of a turn
 TURN_BYTES = 16 * 2**20  # the same: a turn is one transaction, and before the next one its rows count for the pauses
 EXIT_WAIT = 10.0  # seconds that the settling of what was received gets at the end, and metrics beyond their timeout
 
@@ -211,14 +212,14 @@ class Service:
         return self.recovery is None
 
     def _receive(self, now: Now) -> None:
-        nbytes = 0
+        nbytes, until = 0, time.monotonic() + TURN_SECONDS
         for _ in range(TURN_MESSAGES):
             received = self.receiver.next_message()
             if received is None:
                 return
             self.message_handler.handle(received, now)
             nbytes += sum(map(len, received.frames))
-            if nbytes >= TURN_BYTES:
+            if nbytes >= TURN_BYTES or time.monotonic() > until:
                 break
         self.wakeup.set()  # more is waiting
 

@@ -17,6 +17,7 @@ import zmq
 
 from tests.hostile.scene import Scene
 from tests.support.waiting import until
+from zmon import categories
 from zmon._wire import frames as wire
 from zmon.batch import Schema
 
@@ -121,6 +122,23 @@ def test_a_message_above_the_limit_is_refused_as_a_whole(tmp_path: Path) -> None
             batch = attacker.batch(2**18, predictions=np.zeros(2**18, np.int8), one=frame[: 2**17], two=frame[: 2**17])
             until(lambda batch=batch: attacker.send(batch), "room to send")  # type: ignore[misc]
         scene.wait_for(lambda health: counted("rejected_messages")(health) >= 40, "refusals")
+        attacker.socket.close(0)
+    assert scene.grown < MEMORY // 2, scene.grown >> 20
+
+
+def test_dictionaries_of_a_row_each(tmp_path: Path) -> None:
+    """They took 6.8 s of the collector's thread, and 426 MiB."""
+    rows = 2**20
+    schema = Schema(classes=("a", "b"), segments=("s",))
+    blobs = categories.encode(1, (("a",),)) * rows
+    with Scene(tmp_path) as scene, zmq.Context() as context:
+        attacker = Attacker(scene.collector.endpoint, context, 0, schema)
+        values = {"predictions": np.zeros(rows, np.int8), "segments": np.zeros((rows, 1), np.int8)}
+        for _ in range(10):
+            batch = attacker.batch(rows, **values, segment_values=blobs)
+            until(lambda batch=batch: attacker.send(batch), "room to send")  # type: ignore[misc]
+        refused = "rejected{categories}"
+        scene.wait_for(lambda health: health["counters"].get(refused) == 10 * rows, "all rows to be refused")
         attacker.socket.close(0)
     assert scene.grown < MEMORY // 2, scene.grown >> 20
 

@@ -27,7 +27,7 @@ from zmon._capture.snapshot import Unusable
 from zmon._transport.buffer_pool import POOL
 from zmon._transport.conversion import Conversion, Loss
 from zmon._transport.intake import Snapshot
-from zmon._wire.checks import MAX_SEGMENTS, check_columns, check_labels
+from zmon._wire.checks import MAX_SEGMENTS, check_columns, check_labels, most_rows
 from zmon.batch import KINDS, Array, Schema
 from zmon.categories import Dictionaries
 from zmon.errors import ConfigurationError, Rejected, WireError
@@ -206,7 +206,7 @@ class Assembler:
             sampled_out = before - count
         if kept is not None:
             batch = batch.select(kept)
-        made = pieces.cut((digest, kind), batch, count, now)
+        made = pieces.cut((digest, kind), batch, count, now, most_rows(schema))
         return Conversion(made, sampled_out, rejected.first_losses(), degraded.losses(kept))
 
     # --- parts of a batch: one that cannot be used is left out, and its rows are degraded ----------------------------

@@ -33,35 +33,39 @@ class Rows(NamedTuple):
         return Rows([(column, array[index]) for column, array in self.columns], self.dictionaries)
 
 
-def cut(layout: tuple[bytes, str], rows: Rows, count: int, now: int) -> Pieces:
-    """Return `count` rows as pieces, in as many as their size requires.
+def cut(layout: tuple[bytes, str], rows: Rows, count: int, now: int, most: int = MAX_ROWS) -> Pieces:
+    """Return `count` rows as pieces of at most `most` rows, in as many as their size requires.
 
     `layout` is the hash of their schema and their kind; `now` the time of rows without timestamps.
     """
     if not count:
         return []
-    nbytes = sum(array.nbytes for _, array in rows.columns)
-    if count == 1 or (nbytes <= MESSAGE_BYTES and count <= MAX_ROWS):
-        arrays, buffers = _bytes(rows)
+    nbytes, names = sum(array.nbytes for _, array in rows.columns), 0
+    if count == 1 or (nbytes <= MESSAGE_BYTES and count <= most):
+        arrays, buffers, names = _bytes(rows)
         nbytes = sum(map(len, buffers))
-        if nbytes <= MESSAGE_BYTES or count == 1:
+        if (nbytes <= MESSAGE_BYTES and names <= categories.MAX_NAMES) or count == 1:
             return [(RingLayout(layout[0], arrays, layout[1]), RingPiece(count, now, buffers), nbytes)]
-    step = max(1, min(MESSAGE_BYTES * count // nbytes, MAX_ROWS))
+    parts = max(nbytes / MESSAGE_BYTES, names / categories.MAX_NAMES)
+    step = max(1, min(int(count / parts), most))
     pieces: Pieces = []
     for start in range(0, count, step):
         part = rows.select(slice(start, start + step))
         part = part._replace(columns=[(name, array.copy()) for name, array in part.columns])  # frees the whole early
-        pieces += cut(layout, part, min(step, count - start), now)
+        pieces += cut(layout, part, min(step, count - start), now, most)
     return pieces
 
 
-def _bytes(rows: Rows) -> tuple[tuple[tuple[str, str, int | None], ...], list[Bytes]]:
+def _bytes(rows: Rows) -> tuple[tuple[tuple[str, str, int | None], ...], list[Bytes], int]:
+    """Return the arrays as they are described and their bytes, and the most names of a dictionary blob."""
+    most = 0
     arrays: list[tuple[str, str, int | None]] = []
     buffers: list[Bytes] = []
     for column, array in rows.columns:
         if column in rows.dictionaries:
             array, names = categories.compact(array, rows.dictionaries[column])
             array = categories.narrow(array, names)
+            most = max(most, sum(map(len, names)))
             arrays.append((BLOBS[column], "|u1", None))
             buffers.append(categories.encode(len(array), names))
         code = _WIRE_DTYPES.get(array.dtype)
@@ -73,7 +77,7 @@ def _bytes(rows: Rows) -> tuple[tuple[tuple[str, str, int | None], ...], list[By
             buffers.append(array.tobytes())
         else:
             buffers.append(array.reshape(-1).view(np.uint8).data)
-    return tuple(arrays), buffers
+    return tuple(arrays), buffers, most
 
 
 def _native(array: Array) -> Array:

@@ -19,6 +19,7 @@ from zmon.names import LENGTH, is_name, readable
 
 MAX_ROWS = 2**20  # of one message
 MAX_COLUMNS = 2**16
+MAX_CELLS = 2**25  # rows times features of one message: rows that have some features may get a column of each
 MAX_NAME = 1024  # characters of the name of a feature
 MAX_TAGS = 64
 MAX_SEGMENTS = 8  # columns by whose values series are split: each value has accumulators of its own
@@ -191,6 +192,15 @@ def check_columns(columns: Mapping[str, Array], schema: Schema) -> Mapping[str, 
             raise WireError(f"{name}_shape", f"{column.shape[1]} columns, {width} in the schema")
     _check_times(columns)
     return columns
+
+
+def most_rows(schema: Schema) -> int:
+    """Return how many rows one message may have: a publisher cuts a larger batch.
+
+    >>> most_rows(Schema("regression", (), ("x",), ("numeric",)))
+    1048576
+    """
+    return min(MAX_ROWS, MAX_CELLS // max(1, len(schema.features)))
 
 
 def check_labels(columns: Mapping[str, Array], schema: Schema) -> None:

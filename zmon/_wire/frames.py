@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import blake2b
+from itertools import count
 from math import prod
 from typing import Any, NamedTuple
 from urllib.parse import quote, unquote
@@ -19,7 +20,7 @@ import msgpack
 import numpy as np
 
 from zmon import categories
-from zmon._wire.checks import A_NAME, MAX_NAME, MAX_ROWS, check_array, check_schema
+from zmon._wire.checks import A_NAME, MAX_COLUMNS, MAX_NAME, MAX_ROWS, MAX_TAGS, check_array, check_schema
 from zmon._wire.tally import MAX_NUMBER, check_tally
 from zmon.batch import Array, Schema
 from zmon.errors import WireError
@@ -29,6 +30,7 @@ MAJOR = 1
 MAX_ARRAYS = 16
 MAX_HEADER = 64 * 2**10  # bytes
 MAX_SCHEMA = 8 * 2**20  # bytes; 65,536 features with names of 100 characters
+SCHEMA_LISTS = 64  # lists and maps in a schema, those of newer minors included
 MAX_TOPIC = 4096  # bytes
 STREAM_BYTES = 16
 
@@ -147,12 +149,15 @@ def pack(value: Any) -> bytes:
     return packed
 
 
-def unpack(data: bytes, reason: str, limit: int = MAX_HEADER) -> dict[str, Any]:
-    """Read a msgpack map of at most `limit` bytes with string keys; WireError `reason` for anything else."""
+def unpack(data: bytes, reason: str, limit: int = MAX_HEADER, **bounds: Any) -> dict[str, Any]:
+    """Read a msgpack map of at most `limit` bytes with string keys; WireError `reason` for anything else.
+
+    `bounds` are further arguments of msgpack, for maps that are large: a list in them may be 56 bytes for one.
+    """
     if len(data) > limit:
         raise WireError(reason, f"{len(data)} bytes, at most {limit}")
     try:
-        value = msgpack.unpackb(data, raw=False, strict_map_key=True)
+        value = msgpack.unpackb(data, raw=False, strict_map_key=True, **bounds)
     except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
         # ValueError covers bad UTF-8, extra data, and limits of depth and size.
         raise WireError(reason, type(error).__name__) from error
@@ -180,7 +185,15 @@ def decode_schema(body: bytes, declared: bytes) -> Schema:
     """Decode and check a schema body; WireError ``schema`` or ``task`` if it is malformed."""
     if schema_hash(body) != declared:
         raise WireError("schema", "the hash does not match the body")
-    data = unpack(body, "schema", MAX_SCHEMA)
+    lists = count()
+
+    def each(found: Any) -> Any:
+        if next(lists) > SCHEMA_LISTS:
+            raise ValueError("too many lists and maps")
+        return found
+
+    bounds = {"max_array_len": MAX_COLUMNS, "max_map_len": 2 * MAX_TAGS, "list_hook": each, "object_hook": each}
+    data = unpack(body, "schema", MAX_SCHEMA, **bounds)
     task, threshold, tags = data.get("task"), data.get("threshold", 0.5), data.get("tags", {})
     if not isinstance(task, str):
         raise WireError("task", repr(task)[:60])

@@ -32,6 +32,11 @@ class AgentRows:
     seed: int = 0
     numbers: Numbers = 0
 
+    def part(self, start: int, stop: int) -> AgentRows:
+        """Return the rows from `start` to before `stop`."""
+        numbers = self.numbers + start if isinstance(self.numbers, int) else self.numbers[start:stop]
+        return AgentRows(self.agent, self.batch.take(slice(start, stop)), self.seed, numbers)
+
 
 @dataclass(slots=True)
 class StepProgress:

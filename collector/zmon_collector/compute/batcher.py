@@ -19,6 +19,7 @@ from zmon_collector.compute.window_state import AgentPartial, MicroBatch, Phase,
 
 MICRO_ROWS = 32768  # rows joined into one step; fewer cost more of the interpreter's time per row
 MICRO_BYTES = 4 * 2**20
+MICRO_CELLS = 2**23  # rows times features of the window: a step gives its rows a column for each
 FOLD_AT = 16  # partial results of an agent before they are merged into one
 QUEUE_BYTES = 64 * 2**20  # of rows that may wait for one executor
 
@@ -36,6 +37,11 @@ class MicroBatcher:
 
     def add(self, state: WindowState, rows: AgentRows) -> None:
         """Add rows to a window, and start a step when enough of them have gathered."""
+        most = MICRO_CELLS // max(1, len(state.window.schema.features))
+        if rows.batch.rows > max(1, most):
+            for start in range(0, rows.batch.rows, max(1, most)):
+                self.add(state, rows.part(start, start + max(1, most)))
+            return
         held, batch = state.phase is not Phase.OPEN, rows.batch
         if held and state.phase is not Phase.HELD:
             raise RuntimeError(f"window {state.key} is {state.phase.value} and takes no more rows")
@@ -55,7 +61,7 @@ class MicroBatcher:
         micro_batch.rows += batch.rows
         micro_batch.nbytes += nbytes
         self.nbytes += nbytes
-        if micro_batch.rows >= MICRO_ROWS or micro_batch.nbytes >= MICRO_BYTES:
+        if micro_batch.rows >= min(MICRO_ROWS, most) or micro_batch.nbytes >= MICRO_BYTES:
             agent.full.append(agent.micro_batches.pop(key))
             if not held:
                 self._submit_full(state, agent)

@@ -29,6 +29,8 @@ def check_batch(message: Message, schema: Schema, times: int | Array | None = No
 
     WireError with the reason if the columns do not fit the schema.
     """
+    if message.rows > (most := checks.most_rows(schema)):
+        raise WireError("cells", f"{message.rows} rows of {len(schema.features)} features; at most {most} in a message")
     columns = {**checks.check_columns(message.columns, schema)}
     p = columns.get("probabilities")
     if p is not None and p.ndim == 1:
