@@ -18,6 +18,7 @@ from zmon_collector.delivery.outbox import Outbox
 from zmon_collector.storage.database import Database
 
 ANSWER_LIMIT = 16 * 2**20  # bytes
+LONGEST_PATH = 107  # bytes of a unix socket's
 IDS_LIMIT = 1000  # ids in one question
 Answer = dict[str, Any]
 AdminRequest = Mapping[str, Any]
@@ -124,7 +125,11 @@ def _sink(request: AdminRequest) -> str | None:
 def ask(data_dir: Path, question: str, timeout: float = 1.0, **more: Any) -> Answer | None:
     """Send a request to the collector of `data_dir`; return its answer, or None after `timeout` seconds."""
     path = data_dir.absolute() / "admin.sock"
-    if not path.exists():
+    try:
+        reachable = path.exists() and len(str(path).encode()) <= LONGEST_PATH
+    except (OSError, UnicodeEncodeError):  # not this user's to enter, or no path at all
+        reachable = False
+    if not reachable:
         return None
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     with context, context.socket(zmq.DEALER) as socket:

@@ -68,10 +68,13 @@ def open_folder(folder: Path, what: str) -> None:
         The folder cannot be created.
     """
     try:
+        str(folder).encode()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         mode = stat.S_IMODE(folder.stat().st_mode)
     except OSError as error:
         raise ConfigurationError(f"{what}: {str(folder)!r} cannot be created: {error.strerror}") from None
+    except UnicodeEncodeError:
+        raise ConfigurationError(f"{what}: {str(folder)!a} is not UTF-8; choose another path") from None
     if mode & 0o007:  # not refused: volumes of containers are often 0777
         may = "write to" if mode & stat.S_IWOTH else "enter"
         log.warning("%s: all users can %s the folder %r (mode %03o), which holds rows; run chmod 700 on it",

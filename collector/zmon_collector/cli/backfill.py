@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from zmon._transport.settings import name
 from zmon_collector import config as configuration
 from zmon_collector.cli.columns import EXISTING, column_options, names
 from zmon_collector.cli.options import CONFIG, FAILED, FOLDER, PERIOD, PLUGINS_DIR
@@ -48,6 +49,8 @@ def backfill(
 
     Exit code 1 if it ended early, 2 if the columns, the files or the configuration do not fit.
     """
+    for option, given in (("--model", model), ("--version", version or "none"), ("--agent-id", agent_id)):
+        name(option, given)
     config = configuration.load(path, window=window, data_dir=data_dir, plugins_dir=plugins_dir)
     line = _Line()
     try:

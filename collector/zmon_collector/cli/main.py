@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from importlib import import_module
 from typing import NoReturn
@@ -9,11 +10,10 @@ from typing import NoReturn
 import click
 
 import zmon
-from zmon.errors import ConfigurationError, MissingExtraError
+from zmon.errors import ConfigurationError, MissingExtraError, ZmonError
 from zmon.names import printable
 from zmon_collector.cli.options import FAILED, MISSING, WRONG
 from zmon_collector.plugins import add_commands
-from zmon_collector.storage.database import StoreError
 
 # fmt: off
 BUILT_IN = (  # each is a module of this package
@@ -68,10 +68,23 @@ def cli() -> None:
 
 def main() -> NoReturn:
     """Run the command line, without a stack trace for a user's mistake."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # paths need not be UTF-8
     try:
         cli(standalone_mode=True)
-    except (ConfigurationError, MissingExtraError, StoreError) as error:
-        # The text may quote a file, whose characters must not control the terminal.
-        click.echo(f"zmon: {printable(str(error).replace(chr(10), ' '))}", err=True)
-        sys.exit({MissingExtraError: MISSING, StoreError: FAILED}.get(type(error), WRONG))
+    except (ConfigurationError, MissingExtraError) as error:
+        _say(str(error))
+        sys.exit(MISSING if isinstance(error, MissingExtraError) else WRONG)
+    except ZmonError as error:
+        _say(str(error))
+        sys.exit(FAILED)
+    except OSError as error:  # a disk, a folder that is not there, a network
+        _say(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        sys.exit(FAILED)
     raise AssertionError("click ends the process")
+
+
+def _say(text: str) -> None:
+    """Print an error on one line. It may quote a file, whose characters must not control the terminal."""
+    click.echo(f"zmon: {printable(text.replace(chr(10), ' '))}", err=True)

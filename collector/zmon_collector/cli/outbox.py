@@ -37,7 +37,7 @@ def _selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the arguments that select refused samples: ids, or a sink, or all."""
     command = click.option("--all", "everything", is_flag=True, help="Select those of every sink.")(command)
     command = click.option("--sink", help="Select those of this sink.")(command)
-    return click.argument("ids", metavar="ID…", type=int, nargs=-1)(command)
+    return click.argument("ids", metavar="ID…", type=click.IntRange(1, 2**63 - 1), nargs=-1)(command)
 
 
 def _request_selected(
@@ -85,7 +85,7 @@ def _line(row: dict[str, Any]) -> str:
 
 @outbox.command()
 @_collector_options
-@click.argument("ids", metavar="ID…", type=int, nargs=-1, required=True)
+@click.argument("ids", metavar="ID…", type=click.IntRange(1, 2**63 - 1), nargs=-1, required=True)
 def show(path: Path | None, data_dir: Path | None, ids: tuple[int, ...]) -> None:
     """Print the refused sample with each ID, as JSON. Exit code 1 if an ID does not exist."""
     rows = _request(path, data_dir, "outbox-show", ids=list(ids))["rows"]

@@ -97,7 +97,8 @@ class AnodotFile:
         temporary.unlink(missing_ok=True)  # of a failed write, or a link that somebody put there
         with temporary.open("x", encoding="utf-8") as file:
             # Whoever the folder lets in may read its files: that is how an operator shares them. It is created 0700.
-            os.fchmod(file.fileno(), 0o600 | self._folder.stat().st_mode & 0o044)
+            with contextlib.suppress(OSError):  # a file system without modes
+                os.fchmod(file.fileno(), 0o600 | self._folder.stat().st_mode & 0o044)
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

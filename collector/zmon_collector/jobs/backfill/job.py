@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from zmon._transport import settings
 from zmon.batch import Array, Batch, Schema
 from zmon.errors import ConfigurationError, Rejected
 from zmon.reference import Reader
@@ -69,11 +70,14 @@ class Job:
             return np.zeros(rows, dtype=np.intp), [self.agent]
         if isinstance(column, np.ndarray):
             names, codes = np.unique(column, return_inverse=True)
-            return codes, [str(name) for name in names.tolist()]
-        coded = column.dictionary_encode()
-        if coded.indices.null_count:
-            raise ConfigurationError(f"a row has no --agent {self.layout.columns.agent!r}; name every row's replica")
-        return coded.indices.to_numpy(), [str(name) for name in coded.dictionary.to_pylist()]
+        else:
+            coded = column.dictionary_encode()
+            if coded.indices.null_count:
+                raise ConfigurationError(
+                    f"a row has no --agent {self.layout.columns.agent!r}; name every row's replica"
+                )
+            names, codes = coded.dictionary.to_numpy(zero_copy_only=False), coded.indices.to_numpy()
+        return codes, [settings.name("an agent", str(name)) for name in names.tolist()]
 
 
 def valid_batches(layout: Layout, reader: Reader, chunk: FileRows) -> Iterator[tuple[int, Batch | Rejected]]:
