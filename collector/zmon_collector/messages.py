@@ -6,7 +6,7 @@ import logging
 from functools import partial
 from typing import Any
 
-from zmon._wire.control import decode_greeting
+from zmon._wire.control import Greeting, decode_greeting
 from zmon._wire.frames import decode, decode_position, pack
 from zmon.errors import WireError
 from zmon_collector.admin import Admin
@@ -35,8 +35,8 @@ class MessageHandler:
                 if len(received.frames) != 1:
                     raise WireError("frames", f"{len(received.frames)} frames on the control socket")
                 greeting = decode_greeting(received.frames[0])
-                greeting.topic.check()
                 self._receiver.auth.check(received.user, greeting.topic)
+                self._check_names(greeting, received.peer)
                 self._ingestor.handle_greeting(greeting, received.peer, now, received.user)
             else:
                 self._admin.answer(received.frames, partial(self._reply, received.peer))
@@ -47,6 +47,14 @@ class MessageHandler:
             if not self._telemetry.get("rejected_messages", "internal"):
                 log.exception("cannot handle a message on the %s socket; further ones are counted", received.kind)
             self._telemetry.count("rejected_messages", "internal")
+
+    def _check_names(self, greeting: Greeting, peer: bytes) -> None:
+        """Refuse a source whose names cannot be shown, and answer that it is not taken here."""
+        try:
+            greeting.topic.check()
+        except WireError:
+            self._ingestor.sessions.decline(greeting.stream, peer)
+            raise
 
     def _handle_data(self, received: ReceivedMessage, now: Now) -> None:
         try:

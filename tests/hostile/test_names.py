@@ -6,9 +6,11 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import zmq
 from zmon_collector.ingest.reason_names import OF_MODEL
@@ -16,9 +18,13 @@ from zmon_collector.ingest.reason_names import OF_MODEL
 from tests.hostile.scene import Scene
 from zmon._transport.settings import control_of
 from zmon._wire import control
-from zmon._wire.frames import Topic
+from zmon._wire.frames import Topic, encode_batch, encode_schema, encode_schema_message, schema_hash
+from zmon.batch import Schema
+from zmon.categories import encode
 
 PINGS, REASONS = 1_000, 60
+BATCHES = 40
+FEATURES = ("city", "street")
 AGENTS = 100  # limits.agents
 MEMORY = 128 * 2**20  # bytes of messages that wait, as docs/operations.md has it: names add little to that
 DISK = 16 * 2**20
@@ -69,10 +75,8 @@ def test_reasons_without_end(tmp_path: Path, peer: str, text: str) -> None:
                 socket.send(ping(*PEERS[peer](number), fresh(number, text)))
             socket.send(ping("last", PINGS + 1, {"lost": 1_000_003}))
             scene.wait_for(lambda health: health["counters"].get("lost", 0) >= 1_000_003, "the last ping")
-            counters = scene.health["counters"]
-        claimed = sum(rows for name, rows in counters.items() if name.startswith("rejected{"))
-        assert claimed >= REASONS, "the attack has arrived"
-        assert len(counters) < 600
+        assert arrived(REASONS, scene.health), "the attack has arrived"
+        assert len(scene.health["counters"]) < 600
     assert scene.grown < MEMORY, scene.grown
     assert size(scene) < DISK, size(scene)
     series = {
@@ -82,6 +86,59 @@ def test_reasons_without_end(tmp_path: Path, peer: str, text: str) -> None:
     }
     agents = AGENTS + 1 if peer == "an agent each" else 1
     assert 0 < len(series) <= agents * (OF_MODEL + 1), len(series)
+
+
+def arrived(rows: int, health: dict[str, Any]) -> bool:
+    """Return whether so many rows were counted under reasons of the attacker."""
+    return sum(count for name, count in health["counters"].items() if name.startswith("rejected{")) >= rows
+
+
+def batch(number: int, agent: str, rows: int = 200) -> list[list[bytes]]:
+    """A schema and rows whose tags, segments, features, categories and reasons are all their own."""
+
+    def names(what: str, count: int, length: int) -> tuple[str, ...]:
+        return tuple(f"{what}{number}_{i}_".ljust(length, "x") for i in range(count))
+
+    schema = Schema(
+        classes=("a", "b"),
+        features=(*FEATURES, *names("feature", 20, 1000)),
+        kinds=("categorical",) * (len(FEATURES) + 20),
+        segments=("shop", *names("segment", 7, 150)),
+        tags=dict(zip(names("tag", 64, 150), names("value", 64, 150), strict=True)),
+    )
+    codes, segments = np.zeros((rows, len(schema.features)), "<i2"), np.zeros((rows, 8), "<i2")
+    codes[:] = segments[:] = np.arange(rows)[:, None]
+    values = names("category", rows, 256)
+    arrays = [("probabilities", "<f4", [rows, 2]), ("codes", "<i2", [rows, codes.shape[1]]), ("categories", "|u1", [1]),
+              ("segments", "<i2", [rows, 8]), ("segment_values", "|u1", [1])]  # fmt: skip
+    buffers = [np.full((rows, 2), 0.5, "<f4").tobytes(), codes.tobytes(), encode(rows, (values,) * codes.shape[1]),
+               segments.tobytes(), encode(rows, (values,) * 8)]  # fmt: skip
+    topic, stream, body = Topic("evil", "", agent).encode(), number.to_bytes(16, "big"), encode_schema(schema)
+    reasons = {"rejected": {f"r{number}_{i}": 1 for i in range(REASONS)}}
+    header: dict[str, Any] = {"first": 1, "rows": rows, "base": 1, "ts": time.time_ns(), "tally": reasons}
+    sent = encode_batch(topic, stream=stream, schema=schema_hash(body), arrays=arrays, buffers=buffers, **header)
+    return [encode_schema_message(topic, stream, body), [bytes(frame) for frame in sent]]
+
+
+def test_names_of_columns_and_values_without_end(tmp_path: Path) -> None:
+    """Every batch has names that no other has, each as long as it may be; a window keeps a bounded number of each."""
+    config = '[metrics]\npreset = "full"\nsegment_metrics = ["rows"]\n'
+    with Scene(tmp_path, config) as scene, zmq.Context() as context, context.socket(zmq.XPUB) as socket:
+        socket.setsockopt(zmq.LINGER, 60_000)
+        socket.setsockopt(zmq.SNDHWM, 0)
+        socket.connect(scene.collector.endpoint)
+        assert socket.poll(60_000), "the subscription"
+        for number in range(1, BATCHES + 1):
+            for frames in batch(number, f"pod-{number % 10}"):
+                socket.send_multipart(frames)
+            if number % 10 == 0:  # what has no room is discarded, and nobody sends it again here
+                scene.wait_for(partial(arrived, (number - 1) * REASONS), f"batch {number}")
+
+    assert scene.grown < 2 * MEMORY, scene.grown
+    evil = [said for said in written(scene) if said["model"] == "evil"]
+    assert sum(said["what"] == "buffer_count" for said in evil), "its rows have arrived"
+    named = {(said.get("agent_id"), said["what"], said.get("feat_name"), said.get("category")) for said in evil}
+    assert len(named) < 20_000, len(named)
 
 
 def written(scene: Scene) -> list[dict[str, str]]:

@@ -14,7 +14,7 @@ from zmon_collector.ingest.late_labels import LateLabels
 from zmon_collector.ingest.validation import WindowSlice
 from zmon_collector.storage.chunk_codec import ChunkRecord
 from zmon_collector.storage.journal import Turn
-from zmon_collector.windows.fit import Fit
+from zmon_collector.windows.fit import SEGMENTS, Fit
 from zmon_collector.windows.window import ModelKey, OpenWindow
 
 INTERNAL = "the collector cannot handle these rows; its log says why"
@@ -121,10 +121,9 @@ class RowPlacement:
             arrival.degrade(rows, "schema_conflict", left_out)
         without_room = windows.without_room(arrival.schema)
         if without_room:
-            most = (
-                f"the collector takes limits.features = {windows.rules.features} of all publishers of a model together"
-            )
-            arrival.degrade(rows, "schema_limits", f"{without_room} columns are left out; {most}")
+            most = f"limits.features = {windows.rules.features} of all publishers of a model together"
+            what = f"{without_room} columns are left out; the collector takes {most}, and {SEGMENTS} segments"
+            arrival.degrade(rows, "schema_limits", what)
         if self._journal:
             part = part._replace(batch=batch)
             self._write(turn, arrival, window, (part, fit))

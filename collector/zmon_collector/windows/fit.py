@@ -24,6 +24,7 @@ BOOLEANS = ("False", "True")
 _AGREE = ({"numeric", "boolean"},)
 _SHOWN = 5  # names in a detail
 MAX_COLUMNS = 65_536  # features of a schema, as on the wire
+SEGMENTS = 32  # of a window: each value of each has accumulators of its own, and a publisher has at most 8
 
 
 class Fit:
@@ -178,7 +179,7 @@ def ordered(schema: Schema, seen: Schema | None) -> Schema:
 
 def combined(schema: Schema, other: Schema, most: int = MAX_COLUMNS) -> Schema:
     """Return a schema with the columns that only `other` has, numeric where one of the two is; `schema` if they differ
-    in their classes. There are at most `most` features, and segments: the last ones of `other` are left out."""
+    in their classes. There are at most `most` features, and SEGMENTS: the last ones of `other` are left out."""
     if other is schema or conflict(schema, other):
         return schema
     numeric = {name for name, kind in zip(other.features, other.kinds, strict=True) if kind == "numeric"}
@@ -189,7 +190,8 @@ def combined(schema: Schema, other: Schema, most: int = MAX_COLUMNS) -> Schema:
     if kinds != schema.kinds:
         schema = replace(schema, kinds=kinds)
     whole = schema.union(other)
-    if max(len(whole.features), len(whole.segments)) <= most:
+    segments = min(most, SEGMENTS)
+    if len(whole.features) <= most and len(whole.segments) <= segments:
         return whole
     features = whole.features[: max(most, len(schema.features))]
     kept = set(features)
@@ -197,7 +199,7 @@ def combined(schema: Schema, other: Schema, most: int = MAX_COLUMNS) -> Schema:
         whole,
         features=features,
         kinds=whole.kinds[: len(features)],
-        segments=whole.segments[: max(most, len(schema.segments))],
+        segments=whole.segments[: max(segments, len(schema.segments))],
         hashed=tuple(name for name in whole.hashed if name in kept),
     )
 

@@ -106,7 +106,8 @@ def test_columns_beyond_the_limit_of_a_model_are_left_out_of_their_rows_and_answ
         schema = Schema(classes=("a", "b"), features=(name,), kinds=("numeric",))
         table.send(schema, {"probabilities": P, "inputs": np.zeros((3, 1))}, first=1 + 3 * number)
     ack = table.answer()
-    detail = "1 columns are left out; the collector takes limits.features = 2 of all publishers of a model together"
+    most = "limits.features = 2 of all publishers of a model together, and 32 segments"
+    detail = f"1 columns are left out; the collector takes {most}"
     assert (ack.refused, ack.degraded) == ({}, {"schema_limits": (3, detail)})
     assert table.tally() == Tally(received=9, degraded={"schema_limits": 3})
     table.goes(60)

@@ -87,6 +87,9 @@ def test_a_message_of_a_hostile_source_is_refused(lay: Lay, kind: str) -> None:
     assert table.service.telemetry.get("rejected_messages", "topic") >= len(sources)
     assert not table.ingestor.models
     assert not len(table.ingestor.sessions)
+    if kind == "hello":
+        (ack,) = table.answers().values()
+        assert ack.declined == STREAM
 
 
 def test_a_stream_that_an_earlier_release_took_under_a_hostile_name_is_forgotten(lay: Lay) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from zmon_collector.windows.fit import SEGMENTS
 from zmon_collector.windows.manager import WindowManager
 from zmon_collector.windows.window import PERIODS, SPANS, Now, OpenWindow, Periods, Spans, Tally, WindowRules
 
@@ -410,6 +411,20 @@ def test_segments_of_many_schemas_stay_within_the_limit() -> None:
     window = scene.rows("a", T0 + 61, schema=Schema(classes=("a", "b")))
     assert window is not None
     assert window.schema.segments == ("s", "t", "u")
+
+
+def test_a_window_has_so_many_segments_of_all_publishers_together() -> None:
+    scene = Scene()
+    schemas = [Schema(classes=("a", "b"), segments=tuple(f"{i} {n}" for n in range(8))) for i in range(6)]
+    without_room = []
+    for schema in schemas:
+        scene.rows("a", T0 + 1, schema=schema)
+        without_room.append(scene.manager.without_room(schema))
+    assert without_room == [0, 0, 0, 0, 8, 8]
+    window = scene.rows("a", T0 + 61, schema=schemas[5])
+    assert window is not None
+    assert len(window.schema.segments) == SEGMENTS
+    assert window.schema.segments[:8] == schemas[5].segments, "its own rows come first"
 
 
 def named(features: list[str]) -> Schema:
