@@ -8,7 +8,9 @@ import select
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from urllib.parse import urlsplit
@@ -178,3 +180,60 @@ def test_requests_that_do_not_end_take_no_place(tmp_path: Path) -> None:
                 answered(page_of(scene, "api/v1/models"), 5)
         scene.wait_for(lambda _: closed(scene, "web"), "closed connections")
     assert scene.grown < MEMORY, scene.grown
+
+
+def test_views_that_others_pages_request_cost_nothing_and_single_views_are_bounded(tmp_path: Path) -> None:
+    statuses: Counter[int] = Counter()
+    with scene_with_a_page(tmp_path) as scene:
+        scene.wait_for(lambda health: health["web"], "the page")
+        url = page_of(scene, "api/v1/view?view=model&model=steady&to=")
+
+        def ask(number: int, **headers: str) -> None:
+            with contextlib.suppress(httpx.TransportError):
+                statuses[httpx.get(f"{url}{number}", headers=headers, timeout=60).status_code] += 1
+
+        with ThreadPoolExecutor(32) as browsers:
+            list(browsers.map(lambda number: ask(number, **{"sec-fetch-site": "cross-site"}), range(60)))
+        assert set(statuses) == {403}, statuses
+        with ThreadPoolExecutor(32) as browsers:  # a browser that is too old to say whose page it shows
+            asked = [browsers.submit(ask, 1_700_000_000 + number) for number in range(200)]
+            answered(page_of(scene, "api/v1/health"), 5)
+            for each in asked:
+                each.result()
+        assert statuses[200] and statuses[503], statuses
+    assert scene.grown < MEMORY, scene.grown
+
+
+def test_malformed_requests_get_a_sentence(tmp_path: Path) -> None:
+    odd = [
+        b"GET / HTTP/1.1\r\nHost: [\r\n\r\n",
+        b"GET /api/v1/models HTTP/1.1\r\nHost: 127.0.0.1\r\nOrigin: http://[\r\n\r\n",
+        b"GET /api/v1/view?view=model&model=m&to=%s HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" % (b"9" * 6000),
+        b"GET /api/v1/points?model=m&what=%s HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" % (b"a," * 50_000),
+        b"GET /%00%ff%ed%a0%80 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
+        b"GET /api/v1/models HTTP/1.1\r\nHost: \xff\xfe\r\n\r\n",
+        b"GET /api/v1/models HTTP/1.1\r\nHost: 127.0.0.1\r\nCookie: zmon=\xff; \x01\r\n\r\n",
+        b"GET /api/v1/models HTTP/9.9\r\n\r\n",
+        b"\x16\x03\x01\x00\xa5\x01\x00\x00\xa1\x03\x03",
+        b"POST /login HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 99999999999999999999\r\n\r\n",
+        b"POST /login HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: -1\r\n\r\n",
+        b"POST /login HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\nfffffffffffffffffffff\r\n",
+        b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nHost: evil\r\n\r\n",
+        b"GET http://[/ HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
+    ]
+    with scene_with_a_page(tmp_path) as scene:
+        scene.wait_for(lambda health: health["web"], "the page")
+        for port in (urlsplit(page_of(scene)).port, urlsplit(scene.probe).port):
+            for request in odd:
+                with socket.create_connection(("127.0.0.1", int(port or 0)), timeout=1) as one:
+                    one.sendall(request)
+                    status = b""
+                    with contextlib.suppress(OSError):  # not a whole request, or one that is too long to be read
+                        status = one.recv(100)
+                    assert status == b"" or 200 <= int(status.split()[1]) < 500, (request[:80], status)
+        events = b"GET /api/v1/events?view=overview HTTP/1.1\r\nHost: 127.0.0.1\r\nLast-Event-ID: %s\r\n\r\n"
+        with socket.create_connection(("127.0.0.1", int(urlsplit(page_of(scene)).port or 0)), timeout=60) as one:
+            one.sendall(events % (b"9" * 6000))
+            assert one.recv(100).startswith(b"HTTP/1.1 200")
+        answered(page_of(scene), 3)
+    assert "Traceback" not in scene.collector.said()

@@ -6,6 +6,7 @@ Every answer is built from the last look at the collector, so a series whose sou
 from __future__ import annotations
 
 import re
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -201,12 +202,18 @@ class MetricsPage:
         self.newest = NewestReports()
         self._series = series
         self._shown: tuple[HealthReport, Sequence[Report], int] = (HealthReport(), (), 0)
+        self._lock = threading.Lock()
+        self._text: tuple[object, bytes] = (None, b"")  # of which look it is
 
     def update(self, health: HealthReport) -> None:
         """Show this health from now on, and the newest windows as they are now."""
         self._shown = (health, self.newest.reports(), self.newest.left_out)
 
     def text(self) -> bytes:
-        """Return the text for a scrape."""
-        health, reports, left_out = self._shown
-        return exposition(health, reports, self._series, left_out)
+        """Return the text for a scrape, which is written once however many come until the next look."""
+        with self._lock:
+            shown = self._shown
+            if self._text[0] is not shown:
+                health, reports, left_out = shown
+                self._text = shown, exposition(health, reports, self._series, left_out)
+            return self._text[1]

@@ -13,8 +13,8 @@ import pytest
 from starlette.routing import Route
 from zmon_collector.dashboard.timeseries import TimeSeries
 from zmon_collector.dashboard.web import openapi
-from zmon_collector.dashboard.web.api import as_csv
 from zmon_collector.dashboard.web.app import build_app, probe_routes
+from zmon_collector.dashboard.web.exports import csv_pieces
 from zmon_collector.dashboard.web.security import Access
 from zmon_collector.dashboard.web.sse import Broadcaster
 
@@ -73,7 +73,7 @@ def test_csv_has_a_column_for_each_name_and_no_formula(paged: Start, client: Cli
 @pytest.mark.parametrize("first", "=+-@＝＋－＠\t\r\n", ids=lambda first: f"{ord(first):04x}")
 def test_no_cell_of_csv_begins_like_a_formula(first: str) -> None:
     ts = TimeSeries({"what": "f1", "model": f"{first}=1+1"}, np.array([0]), np.array([0.5]))
-    _, row = csv.reader(io.StringIO(as_csv([ts]), newline=""))
+    _, row = csv.reader(io.StringIO(b"".join(csv_pieces([ts])).decode(), newline=""))
     assert row[3] == f"'{first}=1+1"
 
 
@@ -87,15 +87,57 @@ def test_series_are_found_by_words(served: Collector, client: Client) -> None:
     [
         ("/api/v1/points", 400, "model is missing"),
         ("/api/v1/points?model=m", 400, "what is missing"),
-        ("/api/v1/points?model=m&what=accuracy&from=yesterday", 400, "whole seconds"),
+        ("/api/v1/points?model=m&what=accuracy&from=yesterday", 400, "whole number"),
         ("/api/v1/view?view=secret", 400, "use one of"),
         ("/api/v1/view?view=model", 400, "model is missing"),
         ("/api/v1/view?view=model&model=m&range=1y", 400, "use one of"),
+        ("/api/v1/view?view=model&model=m&to=9999999999999", 400, "whole number"),
+        ("/api/v1/view?view=model&model=m&to=-1", 400, "whole number"),
+        ("/api/v1/view?view=model&model=m&to=nan", 400, "whole number"),
+        ("/api/v1/view?view=model&model=m&to=%D9%A3", 400, "whole number"),
+        ("/api/v1/points?model=m&what=a&step=1e3", 400, "whole number"),
+        ("/api/v1/points?model=m&what=a&from=" + "9" * 6000, 400, "whole number"),
+        ("/api/v1/points?model=m&what=" + "a," * 5000, 400, "at most 1000"),
+        ("/api/v1/points?model=m&what=a&stat=" + "a," * 5000, 400, "at most 1000"),
+        ("/api/v1/points?model=m&what=" + "a" * 20_000, 400, "longer than"),
+        ("/api/v1/series?model=m&limit=inf", 400, "whole number"),
     ],
+    ids=range(16),
 )
 def test_a_wrong_question_is_answered(served: Collector, client: Client, path: str, status: int, says: str) -> None:
     answer = client(served).get(path)
     assert (answer.status_code, says in answer.json()["error"]) == (status, True)
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["model=%00", "model=%ff%fe", "model=%", "model=%zz", "model=m&version=%ed%a0%80", "model=m&agent=%00", "=&&&=",
+     "model=m&model=n", "model=m&to=0", "model=m&to=999999999999", "model=" + "%F0%9F%98%80" * 4000],
+    ids=range(11),
+)  # fmt: skip
+def test_odd_names_are_names(served: Collector, client: Client, query: str) -> None:
+    for path in ("view?view=model&", "view?view=series&what=%00&", "points?what=accuracy&", "series?q=%00&limit=0&"):
+        answer = client(served).get(f"/api/v1/{path}{query}")
+        assert answer.status_code in (200, 400), answer.text
+        assert answer.json()
+
+
+@pytest.mark.parametrize("number", ["9" * 6000, "-1", "1.5", "\u0663", "", "abc"], ids=range(6))
+def test_a_number_of_an_event_that_is_none_begins_anew(served: Collector, client: Client, number: str) -> None:
+    headers = [("last-event-id", number.encode())]
+    with client(served).stream("GET", "/api/v1/events?view=overview", headers=headers) as answer:
+        assert answer.status_code == 200
+        assert any(line == "event: view" for line in answer.iter_lines())
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("GET", "/static/%00", 404), ("GET", "/%ff", 404), ("GET", "/static/" + "a" * 5000, 404), ("POST", "/", 405),
+     ("BREW", "/api/v1/models", 405), ("DELETE", "/api/v1/view", 405)],
+    ids=range(6),
+)  # fmt: skip
+def test_odd_paths_and_methods(served: Collector, client: Client, method: str, path: str, status: int) -> None:
+    assert client(served).request(method, path).status_code == status
 
 
 @pytest.mark.parametrize("view", ["overview", "model", "series", "alerts", "health"])

@@ -39,12 +39,31 @@ def secret(tmp_path: Path) -> Path:
         ({"origin": "https://evil.example"}, 403),
         ({"origin": "null"}, 403),
         ({"origin": "http://localhost:1"}, 403),
+        ({"origin": "http://["}, 403),
+        ({"host": "["}, 403),
+        ({"host": "[::1"}, 403),
+        ({"host": "[evil]:1"}, 403),
+        ({"host": "127.0.0.1:99999999999999999999"}, 200),
     ],
 )
 def test_host_and_origin(paged: Start, headers: dict[str, str], status: int) -> None:
     url = paged(hosts=("page.example",)).service.site.url
     for path in ("", "api/v1/models", "healthz"):
         assert get(url + path, headers=headers).status_code == status
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+def test_other_sites_pages_may_link_to_the_page_and_nothing_else(paged: Start, site: str) -> None:
+    collector = paged(health="127.0.0.1:0")
+    url, probes = collector.service.site.url, collector.service.site.probes.url
+    foreign = {"sec-fetch-site": site, "sec-fetch-mode": "no-cors"}
+    for path in ("api/v1/models", "api/v1/view?view=overview", "api/v1/events", "static/main.js", "metrics", "healthz"):
+        answer = get(url + path, headers=foreign)
+        assert (answer.status_code, "other pages" in answer.json()["error"]) == (403, True)
+    assert get(f"{probes}metrics", headers=foreign).status_code == 403
+    assert get(url, headers={"sec-fetch-site": site, "sec-fetch-mode": "navigate"}).status_code == 200
+    for own in ("same-origin", "none"):
+        assert get(f"{url}api/v1/models", headers={"sec-fetch-site": own}).status_code == 200
 
 
 def test_the_pages_own_origin_is_allowed(paged: Start) -> None:
@@ -69,6 +88,8 @@ def test_a_login_gives_a_cookie_that_is_not_the_token(paged: Start, secret: Path
         assert browser.post("/login", json={"token": "wrong"}).status_code == 401
         assert browser.post("/login", content=b"{").status_code == 401
         assert browser.post("/login", content=b"x" * 5000).status_code == 413
+        for odd in (b"[" * 4000, b"\xff", b"\x00", b'{"token": 1e999}', b'"token"', b'{"token": "\\ud800"}'):
+            assert browser.post("/login", content=odd).status_code == 401
         assert browser.get("/api/v1/models").status_code == 401
         answer = browser.post("/login", json={"token": TOKEN})
         assert answer.status_code == 204

@@ -11,31 +11,35 @@ from pathlib import Path
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 
 from zmon_collector.dashboard.plotly_js import plotly_js
 from zmon_collector.dashboard.prometheus import CONTENT_TYPE
 from zmon_collector.dashboard.theme import TEMPLATES
 from zmon_collector.dashboard.web.api import ERRORS, Api
 from zmon_collector.dashboard.web.assets import MEDIA_TYPES, Asset
+from zmon_collector.dashboard.web.budget import Places
 from zmon_collector.dashboard.web.renderers import Renderer
 from zmon_collector.dashboard.web.security import COOKIE, Access, Guard, content_security_policy
 from zmon_collector.dashboard.web.sse import Broadcaster
 
 STATIC = Path(__file__).parent / "static"
 WRONG_TOKEN_PAUSE = 0.5  # seconds
+WRONG_TOKENS = 8  # pauses at a time
 LONGEST_LOGIN = 4096  # bytes
 
 
 def build_app(renderer: Renderer, broadcaster: Broadcaster, probes: Sequence[Route], access: Access) -> Guard:
     """Build the page and its API behind the guard."""
     api = Api(renderer, broadcaster)
+    wrong = Places(WRONG_TOKENS, 0)
     assets = {path.name: Asset(path) for path in STATIC.iterdir() if path.suffix in MEDIA_TYPES}
     plotly = Asset(plotly_js(), "max-age=86400")
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         broadcaster.start()
+        api.start()
         yield
         broadcaster.close()
 
@@ -50,10 +54,11 @@ def build_app(renderer: Renderer, broadcaster: Broadcaster, probes: Sequence[Rou
                 return JSONResponse({"error": "too long"}, 413)
         try:
             given = json.loads(body)["token"]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             given = None
         if not isinstance(given, str) or not guard.matches(given):
-            await asyncio.sleep(WRONG_TOKEN_PAUSE)
+            async with wrong.take():
+                await asyncio.sleep(WRONG_TOKEN_PAUSE)
             return JSONResponse({"error": "this is not the token"}, 401)
         response = Response(status_code=204)
         response.set_cookie(
@@ -75,7 +80,7 @@ def build_app(renderer: Renderer, broadcaster: Broadcaster, probes: Sequence[Rou
         Route("/openapi.json", api.openapi),
         Route("/static/plotly.js", plotly, methods=["GET"]),
         Route("/static/templates.json", templates),
-        *(Route(f"/static/{name}", asset, methods=["GET"]) for name, asset in assets.items()),
+        Mount("/static", routes=[Route(f"/{name}", asset, methods=["GET"]) for name, asset in assets.items()]),
     ]
     app = Starlette(routes=routes, lifespan=lifespan, exception_handlers=ERRORS)
     guard = Guard(app, access, content_security_policy(plotly.content.decode()))

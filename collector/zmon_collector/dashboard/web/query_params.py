@@ -13,6 +13,7 @@ RANGES = {"5m": 300, "15m": 900, "1h": 3600, "6h": 21600, "24h": 86400, "7d": 60
 DEFAULT_RANGE = "15m"
 SHOWN = 360  # windows in a figure; beyond it they are gathered in steps
 LONGEST = 16_384  # characters of a name
+MOST_PARTS = 1000  # of a list
 
 
 class BadRequestError(ValueError):
@@ -47,9 +48,7 @@ def parse_query(query: Mapping[str, str]) -> QueryParams:
     chosen = query.get("range", DEFAULT_RANGE)
     if chosen not in RANGES:
         raise BadRequestError(f"range is {chosen!r:.40}; use one of {', '.join(RANGES)}")
-    for name, value in query.items():
-        if len(value) > LONGEST:
-            raise BadRequestError(f"{name!r:.40} is longer than {LONGEST} characters")
+    check_lengths(query)
     if view in ("model", "series") and not query.get("model"):
         raise BadRequestError("model is missing")
     if view == "series" and not query.get("what"):
@@ -64,13 +63,28 @@ def parse_query(query: Mapping[str, str]) -> QueryParams:
     return QueryParams(view, model, version, agent, query["what"], names, chosen, until)
 
 
+def check_lengths(query: Mapping[str, str]) -> None:
+    """Raise BadRequestError for a parameter that is longer than any name."""
+    for name, value in query.items():
+        if len(value) > LONGEST:
+            raise BadRequestError(f"{name!r:.40} is longer than {LONGEST} characters")
+
+
+def parse_list(text: str, name: str) -> tuple[str, ...]:
+    """Return the parts of a list that is separated by commas."""
+    parts = tuple(text.split(","))
+    if len(parts) > MOST_PARTS:
+        raise BadRequestError(f"{name} has {len(parts)} parts; give at most {MOST_PARTS}")
+    return parts
+
+
 def parse_seconds(query: Mapping[str, str], name: str) -> int | None:
     """Return a whole number of seconds; None when the query does not have it."""
     text = query.get(name)
     if text is None or text == "":
         return None
-    if not text.isdecimal() or len(text) > 12:
-        raise BadRequestError(f"{name} is {text!r:.40}; give whole seconds")
+    if not (text.isascii() and text.isdigit()) or len(text) > 12:
+        raise BadRequestError(f"{name} is {text!r:.40}; give a whole number of at most 12 digits")
     return int(text)
 
 

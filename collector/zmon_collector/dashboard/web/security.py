@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from hashlib import sha256
 from http.cookies import CookieError, SimpleCookie
 from typing import NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -28,6 +28,7 @@ SHORTEST_TOKEN = 16
 LONGEST_FILE = 16 * 2**10  # bytes of a file that holds a token
 OPEN_PATHS = {"/", "/healthz", "/readyz", "/login"}  # without a token: the bare page contains no data
 EMPTY = "sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="  # hash of a style element that a script fills
+FOREIGN = "requests from other pages are refused"
 HEADERS = {
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
@@ -52,6 +53,24 @@ def split_bind(bind: str) -> tuple[str, int]:
     """Split ``HOST:PORT``."""
     host, _, port = bind.rpartition(":")
     return host.strip("[]"), int(port)
+
+
+def is_foreign(headers: Mapping[str, str]) -> bool:
+    """Return whether a browser says that another site's page has made a request, which it cannot read but repeat."""
+    return headers.get("sec-fetch-site") in ("cross-site", "same-site")
+
+
+def _bytes(text: str) -> bytes:
+    """Return the bytes of any string; JSON may hold halves of characters."""
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _split(address: str) -> SplitResult:
+    """Split an address; one that is none is empty."""
+    try:
+        return urlsplit(address)
+    except ValueError:
+        return urlsplit("")
 
 
 def is_loopback(host: str) -> bool:
@@ -143,13 +162,12 @@ class Guard:
     def _refuse(self, scope: Scope) -> Response | None:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         host = headers.get("host", "")
-        name = urlsplit(f"//{host}").hostname or ""
+        name = _split(f"//{host}").hostname or ""
         if name not in self._hosts and not is_loopback(name):
             return _no(403, f"this page is not served as {name!r:.80}; add the name to [web] hosts")
-        origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != host:
-            return _no(403, "requests from other pages are refused")
-        path = scope["path"]
+        origin, path = headers.get("origin"), scope["path"]
+        if (origin is not None and _split(origin).netloc != host) or (path != "/" and is_foreign(headers)):
+            return _no(403, FOREIGN)
         if path in OPEN_PATHS or path.startswith("/static/") or self.allows(headers):
             return None
         return _no(401, "a token is needed: Authorization: Bearer …, or log in on the page")
@@ -165,16 +183,26 @@ class Guard:
             cookie = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
         except CookieError:
             return False
-        return cookie is not None and hmac.compare_digest(cookie.value.encode(), self.cookie.encode())
+        return cookie is not None and hmac.compare_digest(_bytes(cookie.value), _bytes(self.cookie))
 
     def matches(self, given: str) -> bool:
         """Compare with the token in constant time."""
-        return self._token is None or hmac.compare_digest(given.strip().encode(), self._token.encode())
+        return self._token is None or hmac.compare_digest(_bytes(given.strip()), _bytes(self._token))
 
     @property
     def cookie(self) -> str:
         """The cookie of a login: it does not reveal the token, and is void once the process ends."""
         return hmac.new(self._session, (self._token or "").encode(), sha256).hexdigest()
+
+
+def refuse_foreign(app: ASGIApp) -> ASGIApp:
+    """Return an application that answers no requests of other sites' pages."""
+
+    async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
+        is_refused = scope["type"] == "http" and is_foreign(Headers(scope=scope))
+        await (_no(403, FOREIGN) if is_refused else app)(scope, receive, send)
+
+    return guarded
 
 
 def _no(status: int, error: str) -> Response:

@@ -12,7 +12,7 @@ from zmon_collector.dashboard.live import Live
 from zmon_collector.dashboard.web.app import build_app
 from zmon_collector.dashboard.web.connections import descriptor_share
 from zmon_collector.dashboard.web.renderers import Renderer
-from zmon_collector.dashboard.web.security import DEFAULT_BIND, Access, load_token, split_bind
+from zmon_collector.dashboard.web.security import DEFAULT_BIND, Access, load_token, refuse_foreign, split_bind
 from zmon_collector.dashboard.web.server import WebServer
 from zmon_collector.dashboard.web.sse import Broadcaster
 from zmon_collector.telemetry import Telemetry
@@ -52,4 +52,4 @@ def page_server(live: Live, probes: Sequence[Route], telemetry: Telemetry) -> We
 def probe_server(bind: str, probes: Sequence[Route], telemetry: Telemetry) -> WebServer:
     """Bind /healthz, /readyz and /metrics on their own."""
     most = min(PROBES, descriptor_share(PROBE_SHARE))
-    return WebServer(Starlette(routes=probes), bind, "health", telemetry, most)
+    return WebServer(refuse_foreign(Starlette(routes=probes)), bind, "health", telemetry, most)

@@ -16,15 +16,20 @@ from typing import Any
 
 from starlette.types import Message, Receive, Scope, Send
 
+from zmon_collector.dashboard.web.budget import Budget, BusyError
 from zmon_collector.dashboard.web.query_params import QueryParams
 
 log = logging.getLogger("zmon.collector")
 
 SHARE = 0.1  # of a core for rendering
+SAVED = 1.0  # seconds of a core that may be used at once when nothing was rendered for a while
 LEAST_PAUSE = 0.1  # seconds between two rounds of rendering
+ASKING = 16  # requests for a view that wait for its rendering
+PATIENCE = 20.0  # seconds that they wait
 PING_EVERY = 10.0  # seconds; keeps proxies from closing the connection, and detects viewers that have gone
 STUCK = 30.0  # seconds without reading until a viewer is disconnected
-LINGER = 60.0  # seconds that a rendered view is kept without viewers
+KEPT, KEPT_BYTES = 64, 16 * 2**20  # rendered views that are kept without viewers; the last used are
+VIEWED_BYTES = 64 * 2**20  # of views with viewers; beyond it there are no further views
 HEADERS = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-store"), (b"x-accel-buffering", b"no")]
 HEALTH = {"health", "overview", "alerts"}  # views that any health report may change
 
@@ -42,19 +47,25 @@ class ViewTopic:
     def __init__(self, params: QueryParams) -> None:
         self.params = params
         self.number = 0
-        self.body = b""
         self.event = b""
         self.stale = True
         self.viewers = 0
-        self.used = time.monotonic()
+        self.asking = 0  # requests that wait for the next rendering
         self.changed = asyncio.Event()
+        self.rendered = asyncio.Event()
+
+    @property
+    def body(self) -> bytes:
+        """The view itself."""
+        return self.event.partition(b"data: ")[2][:-2]
 
     def publish(self, body: bytes, number: int) -> None:
         """Publish a rendering, unless it equals the one before."""
-        self.stale = False
+        rendered, self.rendered = self.rendered, asyncio.Event()
+        rendered.set()
         if body == self.body:
             return
-        self.body, self.number = body, number
+        self.number = number
         self.event = b"id: %d\nevent: view\ndata: %s\n\n" % (number, body)
         changed, self.changed = self.changed, asyncio.Event()
         changed.set()
@@ -77,16 +88,25 @@ class Broadcaster:
         self._render = render
         self._watch = watch
         self._most = viewers
-        self._topics: dict[QueryParams, ViewTopic] = {}
+        self._topics: dict[QueryParams, ViewTopic] = {}  # the last used at the end
+        self._budget = Budget(SHARE, SAVED)
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._number = int(time.time() * 1000)  # so that numbers also grow over restarts
         self.viewers = 0
         self.closed = asyncio.Event()
 
-    @property
-    def full(self) -> bool:
-        return self.viewers >= self._most
+    def __len__(self) -> int:
+        """Return the number of views that are kept."""
+        return len(self._topics)
+
+    def is_full(self, params: QueryParams) -> bool:
+        """Return whether there is no place for one more viewer of a view."""
+        if self.viewers >= self._most:
+            return True
+        topic = self._topics.get(params)
+        viewed = sum(len(each.event) for each in self._topics.values() if each.viewers)
+        return viewed > VIEWED_BYTES and not (topic and topic.viewers)
 
     def start(self) -> None:
         """Begin in the running loop, without what is left of an earlier one that ended by an error."""
@@ -107,35 +127,45 @@ class Broadcaster:
                 topic.stale = True
         self._wake.set()
 
+    def wake(self) -> None:
+        """Have views rendered that are out of date."""
+        self._wake.set()
+
     def count(self, topic: ViewTopic, change: int) -> None:
         """Count a viewer that has come (1) or gone (-1)."""
         topic.viewers += change
         self.viewers += change
-        topic.used = time.monotonic()
+        self._forget()
         on_view = (topic.params for topic in self._topics.values() if topic.viewers and topic.params.until is None)
         self._watch(frozenset(params.model for params in on_view if params.model))
 
     def topic(self, params: QueryParams) -> ViewTopic:
-        """Return the topic of a view, and have it rendered if it is out of date."""
-        topic = self._topics.get(params)
-        if topic is None:
-            topic = self._topics[params] = ViewTopic(params)
-        topic.used = time.monotonic()
-        if topic.stale:
-            self._wake.set()
+        """Return the topic of a view."""
+        topic = self._topics.pop(params, None) or ViewTopic(params)
+        self._topics[params] = topic
+        self._forget()
         return topic
+
+    def _forget(self) -> None:
+        """Forget the views without viewers that have not been used for longest, as far as they exceed their bounds."""
+        unused = [each for each in self._topics.values() if not each.viewers and not each.asking]
+        left = sum(len(each.event) for each in unused)
+        for number, topic in enumerate(unused[:-1]):
+            if len(unused) - number <= KEPT and left <= KEPT_BYTES:
+                return
+            left -= len(topic.event)
+            del self._topics[topic.params]
 
     async def _work(self) -> None:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            busy = 0.0
             for topic in list(self._topics.values()):
-                if topic.viewers and topic.stale:
-                    busy += await self._render_topic(topic)
-                elif not topic.viewers and time.monotonic() - topic.used > LINGER:
-                    del self._topics[topic.params]
-            await asyncio.sleep(max(LEAST_PAUSE, busy * (1 / SHARE - 1)))
+                if topic.stale and (topic.viewers or topic.asking):
+                    await asyncio.sleep(self._budget.wait())
+                    self._budget.spend(await self._render_topic(topic))
+            self._forget()
+            await asyncio.sleep(LEAST_PAUSE)
 
     async def _render_topic(self, topic: ViewTopic) -> float:
         started = time.thread_time()
@@ -156,10 +186,26 @@ class Broadcaster:
         return busy + time.thread_time() - started
 
     async def once(self, params: QueryParams) -> bytes:
-        """Return the newest rendering once."""
+        """Return the newest rendering once.
+
+        Raises
+        ------
+        BusyError
+            As many wait for renderings as may, or it takes too long.
+        """
         topic = self.topic(params)
-        if topic.stale or not topic.body:
-            await self._render_topic(topic)
+        if topic.stale or not topic.event:
+            if sum(each.asking for each in self._topics.values()) >= ASKING:
+                raise BusyError
+            topic.asking += 1
+            self._wake.set()
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    await topic.rendered.wait()
+            except TimeoutError:
+                raise BusyError from None
+            finally:
+                topic.asking -= 1
         return topic.body
 
 
@@ -186,7 +232,7 @@ class EventStream:
     async def _follow(self, topic: ViewTopic, send: Send, ends: list[asyncio.Task[Any]]) -> None:
         await _send(send, b"retry: 1000\n\n")
         seen = self._seen
-        self._broadcaster.topic(self._asked)  # has it rendered, now that it has a viewer
+        self._broadcaster.wake()  # has it rendered, now that it has a viewer
         while not any(end.done() for end in ends):
             if topic.event and topic.number != seen:
                 seen = topic.number
