@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from sys import getsizeof
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from zmon.categories import Dictionaries
 
 Array = NDArray[Any]
 Names = tuple[str, ...]
+SCHEMA_OVERHEAD = 1024  # bytes of the objects of a schema next to its names
 TASKS = ("classification", "regression", "multilabel")
 SLACK = 1.0001  # the largest probability: a float16 softmax may exceed 1 by this much
 CODED_KINDS = ("boolean", "categorical")  # columns of codes; numeric columns are a matrix of numbers
@@ -50,6 +52,8 @@ class Schema:
         Derived: the features that are columns of `Batch.inputs`, in order.
     categorical : tuple of str
         Derived: the features that are columns of `Batch.codes`, boolean ones included, in order.
+    nbytes : int
+        Derived: about how many bytes of memory it takes.
     """
 
     task: str = "classification"
@@ -62,6 +66,7 @@ class Schema:
     hashed: tuple[str, ...] = ()
     numeric: tuple[str, ...] = field(init=False, repr=False, compare=False)
     categorical: tuple[str, ...] = field(init=False, repr=False, compare=False)
+    nbytes: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         numeric, categorical = self.features, self.features[:0]
@@ -71,6 +76,10 @@ class Schema:
             categorical = tuple(name for name, kind in named if kind in CODED_KINDS)
         object.__setattr__(self, "numeric", numeric)
         object.__setattr__(self, "categorical", categorical)
+        names = (self.classes, self.features, self.segments, self.tags, self.tags.values())  # kinds are few strings
+        places = 5 * len(self.features) + len(self.classes)  # in these tuples, and in those derived of them
+        nbytes = SCHEMA_OVERHEAD + 8 * places + sum(sum(map(getsizeof, each)) for each in names)
+        object.__setattr__(self, "nbytes", nbytes)
 
     def conflict(self, other: Schema) -> str:
         """Return why rows of `other` cannot be combined with rows of this schema; empty if they can."""

@@ -13,6 +13,7 @@ from functools import lru_cache
 from hashlib import blake2b
 from itertools import count
 from math import prod
+from sys import intern
 from typing import Any, NamedTuple
 from urllib.parse import quote, unquote
 
@@ -204,6 +205,7 @@ def decode_schema(body: bytes, declared: bytes) -> Schema:
     classes, features, kinds = (_strings(data, key) for key in ("classes", "features", "kinds"))
     if len(kinds) != len(features):
         raise WireError("schema", f"{len(kinds)} kinds for {len(features)} features")
+    kinds = tuple(map(intern, kinds))  # one string of each, not one a feature
     segments, hashed = _strings(data, "segments"), _strings(data, "hashed")
     schema = Schema(task, classes, features, kinds, float(threshold), tags, segments, hashed)
     check_schema(schema)

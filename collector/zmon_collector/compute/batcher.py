@@ -20,6 +20,7 @@ from zmon_collector.compute.window_state import AgentPartial, MicroBatch, Phase,
 MICRO_ROWS = 32768  # rows joined into one step; fewer cost more of the interpreter's time per row
 MICRO_BYTES = 4 * 2**20
 MICRO_CELLS = 2**23  # rows times features of the window: a step gives its rows a column for each
+MICRO_FORMS = 8  # schemas and sets of columns in which an agent's rows gather: each holds its schema
 FOLD_AT = 16  # partial results of an agent before they are merged into one
 QUEUE_BYTES = 64 * 2**20  # of rows that may wait for one executor
 
@@ -56,6 +57,8 @@ class MicroBatcher:
         micro_batch = agent.micro_batches.get(key)
         if micro_batch is None:
             micro_batch = agent.micro_batches[key] = MicroBatch()
+            if len(agent.micro_batches) > MICRO_FORMS:
+                agent.full.append(agent.micro_batches.pop(next(iter(agent.micro_batches))))
         nbytes = batch.nbytes
         micro_batch.parts.append(rows)
         micro_batch.rows += batch.rows
@@ -63,8 +66,8 @@ class MicroBatcher:
         self.nbytes += nbytes
         if micro_batch.rows >= min(MICRO_ROWS, most) or micro_batch.nbytes >= MICRO_BYTES:
             agent.full.append(agent.micro_batches.pop(key))
-            if not held:
-                self._submit_full(state, agent)
+        if agent.full and not held:
+            self._submit_full(state, agent)
 
     def _add_agent(self, state: WindowState, name: str) -> AgentPartial:
         agent = state.agents[name] = AgentPartial()

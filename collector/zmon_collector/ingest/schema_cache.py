@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from zmon._wire.checks import published
+from zmon._wire.checks import published, short_detail
 from zmon._wire.frames import Message, decode_schema, encode_schema, schema_hash
 from zmon.batch import Schema
 from zmon.errors import WireError
@@ -19,7 +19,10 @@ REFUSED = 1024  # refused schemas remembered
 
 
 class SchemaCache:
-    """Schemas by name (the hash of their bytes as sent), with the bytes to journal; evicts the least recently used."""
+    """Schemas by name (the hash of their bytes as sent), with the bytes to journal; evicts the least recently used.
+
+    `limits.schema_bytes` bounds what they take in memory, which is a multiple of their bytes where names are short.
+    """
 
     def __init__(self, telemetry: Telemetry) -> None:
         self._telemetry = telemetry
@@ -45,17 +48,18 @@ class SchemaCache:
         except WireError as error:
             # A body under another schema's hash must not shut out that schema.
             if schema_hash(message.body) == message.schema:
-                self._refused[message.schema] = error
+                # Without its traceback, which would keep what was decoded.
+                self._refused[message.schema] = WireError(error.reason, short_detail(error.detail))
                 if len(self._refused) > REFUSED:
                     self._refused.popitem(last=False)
             raise
         self._refused.pop(message.schema, None)
         body = message.body if schema is given else encode_schema(schema)
         self._schemas[message.schema] = schema, body
-        self._nbytes += len(body)
+        self._nbytes += schema.nbytes + len(body)
         while self._nbytes > limits.schema_bytes and len(self._schemas) > 1:
-            _, (_, body) = self._schemas.popitem(last=False)
-            self._nbytes -= len(body)
+            _, (schema, body) = self._schemas.popitem(last=False)
+            self._nbytes -= schema.nbytes + len(body)
             self._telemetry.count("schemas_forgotten")
 
     def refusal(self, name: bytes) -> WireError | None:

@@ -11,7 +11,18 @@ from itertools import count
 from zmon.batch import Schema
 from zmon.errors import WireError
 from zmon_collector.windows.fit import combined, conflict, lacking, opening, ordered
-from zmon_collector.windows.window import NO_WINDOW, OTHER, Changes, Now, OpenWindow, Periods, Spans, Tally, WindowRules
+from zmon_collector.windows.window import (
+    NO_WINDOW,
+    OTHER,
+    Changes,
+    Now,
+    OpenWindow,
+    Periods,
+    Spans,
+    Tally,
+    WindowRules,
+    drop_oldest,
+)
 
 NOTED_EVERY = 10.0  # seconds between two notes in the journal that an agent sends rows, if its time does not advance
 
@@ -173,6 +184,7 @@ class WindowManager:
                 known = schema if self.columns is None else self.columns
                 self.columns = whole = combined(known, schema, self.rules.features)
                 self._combined[id(schema)] = schema, 0 if conflict(known, schema) else lacking(whole, schema)
+                drop_oldest(self._combined)
         window.contributors.add(agent)
         if schema.tags and agent not in window.tags:
             window.tags[agent] = schema.tags

@@ -6,7 +6,7 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import lcm
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ NANO = 1_000_000_000
 OTHER = "__other__"  # all agents beyond limits.agents together; their rows count for the rollup only
 REASONS = 64  # of one agent in one window, for each kind; further ones are counted together, as ANY_REASON
 ANY_REASON = "other"
+SCHEMAS_HELD = 2**20  # bytes of schemas of which a window knows how they fit; others are looked at again
 BY_REASON = ("rejected", "degraded")  # kinds of row counts that are split by reason
 NO_WINDOW = 0  # the number under which counts are journaled until a window opens for them
 PERIODS = 1000  # changes of a model's period remembered; beyond that, the oldest two count as one
@@ -186,11 +187,20 @@ class OpenWindow:
         found = self.fits.get(id(schema))
         if found is None:
             found = self.fits[id(schema)] = schema, Fit(self.schema, schema)
+            drop_oldest(self.fits)
         return found[1]
 
     def tally(self, agent: str) -> Tally:
         """Return the row counts of an agent, created on first use."""
         return self.tallies.setdefault(agent, Tally())
+
+
+def drop_oldest(known: dict[int, tuple[Schema, Any]]) -> None:
+    """Drop the oldest schemas by which something is known, until they take at most SCHEMAS_HELD bytes."""
+    nbytes = sum(schema.nbytes for schema, _ in known.values())
+    while nbytes > SCHEMAS_HELD and len(known) > 1:
+        schema, _ = known.pop(next(iter(known)))
+        nbytes -= schema.nbytes
 
 
 @dataclass(slots=True)
