@@ -29,7 +29,6 @@ WRONG: dict[str, tuple[tuple[str, ...], int, str]] = {
     "a model of two lines": ((*BACKFILL, "--model", "a\nb"), 2, "--model must be a printable string of 1 to 150"),
     "a model without end": ((*BACKFILL, "--model", LONG), 2, "--model must be a printable string of 1 to 150"),
     "an agent that clears": ((*BACKFILL, "--model", "m", "--agent-id", "\x1b[2J"), 2, r"got '\x1b[2J'"),
-    "agents that clear": ((*BACKFILL, "--model", "m", "--agent", "agent"), 2, r"an agent must be a printable string"),
     "an unknown command of two lines": (("a\n\x1b[2Jb",), 2, "No such command"),
 }
 

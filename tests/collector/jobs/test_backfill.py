@@ -95,6 +95,8 @@ def test_every_kind_of_file_gives_the_same(tmp_path: Path, monkeypatch: pytest.M
         assert result.exit_code == 0, result.output
         found.append(points(out))
     assert same(found[0], found[1]) > 100 and same(found[0], found[2])
+    agents = {dict(names).get("agent_id", "") for window in found[0].values() for names in window}
+    assert all(name.isprintable() for name in agents) and any("quoted" in name for name in agents)
 
 
 def test_windows_are_gone_through_in_rounds_when_memory_would_not_do(tmp_path: Path) -> None:

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from zmon._transport import settings
 from zmon.batch import Array, Batch, Schema
 from zmon.errors import ConfigurationError, Rejected
+from zmon.names import LENGTH, readable
 from zmon.reference import Reader
 from zmon_collector.config import Config
 from zmon_collector.config.policy import ModelPolicy
@@ -77,7 +77,7 @@ class Job:
                     f"a row has no --agent {self.layout.columns.agent!r}; name every row's replica"
                 )
             names, codes = coded.dictionary.to_numpy(zero_copy_only=False), coded.indices.to_numpy()
-        return codes, [settings.name("an agent", str(name)) for name in names.tolist()]
+        return codes, [readable(str(name), LENGTH) for name in names.tolist()]
 
 
 def valid_batches(layout: Layout, reader: Reader, chunk: FileRows) -> Iterator[tuple[int, Batch | Rejected]]:
