@@ -81,7 +81,7 @@ class Pauses:
         )
         self._journal = _Reason(
             "journal_bytes",
-            lambda: policy.is_full and not self._may_grow,
+            lambda: policy.is_full(replaying=self._replayed is not None) and not self._may_grow,
             lambda: (database.used_bytes, self._replayed),
             lambda: (
                 "checkpoints of open windows, or their closing"

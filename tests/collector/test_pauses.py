@@ -165,7 +165,7 @@ def test_a_full_journal_has_every_window_checkpointed_the_largest_first(monkeypa
     """No rows are accepted, so no turn has any: what is due is not found by looking at the turn's rows."""
     monkeypatch.setattr(checkpoint_policy, "AT_ONCE", 2)
     parts = Parts()
-    for number, nbytes in ((1, MIB), (2, 3 * MIB), (3, 2 * MIB), (4, 0)):
+    for number, nbytes in ((1, 2 * MIB), (2, 6 * MIB), (3, 4 * MIB), (4, 0)):
         parts.window(number, nbytes)
     parts.database.used_bytes = 17 * MIB
     assert not parts.look(1.0)
@@ -181,7 +181,7 @@ def test_a_full_journal_has_every_window_checkpointed_the_largest_first(monkeypa
 
 def test_labels_and_reports_do_not_fill_the_journal() -> None:
     parts = Parts()
-    parts.window(1, 2 * MIB)
+    parts.window(1, 12 * MIB)
     parts.database.used_bytes, parts.others = 40 * MIB, 30 * MIB
     assert parts.look(1.0)
     parts.others = 20 * MIB
@@ -192,8 +192,20 @@ def test_a_journal_that_no_window_could_empty_does_not_pause() -> None:
     parts = Parts()
     parts.database.used_bytes = 40 * MIB
     assert parts.look(1.0)
-    parts.window(1, 1)
+    parts.window(1, 8 * MIB)
     assert parts.look(1.1)
+    parts.window(2, 1)
+    assert not parts.look(1.2), "with half of the limit, windows are what fills it"
+
+
+def test_windows_are_closed_early_only_until_they_hold_less_than_half_of_the_limit() -> None:
+    """More of them would not free what others hold."""
+    parts = Parts()
+    for number in range(1, 13):
+        parts.window(number, 0, checkpoint_bytes=MIB)
+    parts.database.used_bytes = 80 * MIB
+    parts.policy.close_excess()
+    assert len(parts.early) == 5
 
 
 def test_a_full_journal_has_as_many_windows_closed_early_as_it_needs() -> None:

@@ -24,7 +24,7 @@ log = logging.getLogger("zmon.collector")
 
 CHECKPOINT_BYTES = 256 * 2**20  # of a window's rows in the journal
 TIGHT = 16  # times sooner while the journal is more than half full
-WORTH = 16  # a sixteenth of the journal
+WORTH = 16  # a sixteenth of the limit
 GAIN = 4  # a window's next checkpoint replaces rows of at least a quarter of the last one
 AT_ONCE = 16  # checkpoints begun in a turn while the journal is full
 
@@ -61,14 +61,17 @@ class CheckpointPolicy:
         """Bytes of open windows on disk."""
         return self._database.used_bytes - self._other_bytes()
 
-    @property
-    def is_full(self) -> bool:
-        """Whether the journal is above its limit, and open windows hold a part of it that is worth waiting for.
+    def is_full(self, *, replaying: bool) -> bool:
+        """Return whether the journal is above its limit, and open windows hold a good part of it.
 
-        What else is in the file, like the memory of metrics, does not go however long nothing is accepted.
+        What else is in the file, like the memory of metrics, does not go however long nothing is accepted. The part is
+        a half; during a replay it is small, because rows that are not replayed yet are not counted.
         """
-        limit, windows = self.limit, self._ingestor.unreported
-        return self.used_bytes > limit and sum(window.held_bytes for window in windows.values()) > limit // WORTH
+        return self.used_bytes > self.limit and self._held > self.limit // (WORTH if replaying else 2)
+
+    @property
+    def _held(self) -> int:
+        return sum(window.held_bytes for window in self._ingestor.unreported.values())
 
     def start_due(self, turn: Turn) -> None:
         """Start the checkpoints that are due after this turn."""
@@ -127,7 +130,7 @@ class CheckpointPolicy:
         """
         held: Counter[ModelKey] = Counter()
         unreported = self._ingestor.unreported
-        excess = self.used_bytes - self.limit + self.limit // WORTH
+        excess = min(self.used_bytes - self.limit, self._held - self.limit // 2) + self.limit // WORTH
         for window in unreported.values():
             if self._ingestor.is_open(window):
                 held[window.model] += window.held_bytes
