@@ -139,3 +139,10 @@ def test_links_of_the_site_lead_somewhere(site: dict[str, Links]) -> None:
 def test_the_site_loads_nothing_from_elsewhere(site: dict[str, Links]) -> None:
     for name, page in site.items():
         assert not [each for each in page.loaded if urlsplit(each).netloc], name
+
+
+def test_the_threat_model_names_tests_that_there_are() -> None:
+    table = re.findall(r"^\|.*\|$", (ROOT / "SECURITY.md").read_text(), re.M)[2:]
+    named = [re.findall(r"`(tests/[^`]+)`", row) for row in table]
+    assert all(named), "every surface is held by a test"
+    assert [path for paths in named for path in paths if not (ROOT / path).exists()] == []
