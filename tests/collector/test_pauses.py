@@ -279,7 +279,7 @@ def test_replay_goes_on_whatever_the_journal_holds() -> None:
 def test_a_journal_above_its_limit_takes_rows_during_the_replay_and_grows_by_a_part_of_the_limit() -> None:
     """Only the end of the replay frees it, and that may be minutes away."""
     parts = Parts()
-    parts.window(1, 4 * MIB)
+    parts.window(1, 9 * MIB)
     parts.database.used_bytes = 40 * MIB
     assert parts.look(1.0, 0)
     parts.database.used_bytes = 41 * MIB
