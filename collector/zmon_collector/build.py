@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 
 from zmon.contract import Report
 from zmon_collector.alerts.worker import AlertWorker
 from zmon_collector.clock import Clock
 from zmon_collector.compute.engine import Engine
 from zmon_collector.compute.restatement import Restater
-from zmon_collector.config import Config
+from zmon_collector.config import Config, exposed
 from zmon_collector.config.policy import PolicyStore
 from zmon_collector.dashboard.live import HistoryDelivery, Live
 from zmon_collector.dashboard.plugin_series import declarations
@@ -20,6 +21,7 @@ from zmon_collector.delivery.dead_letters import DeadLetters
 from zmon_collector.delivery.dispatch import Deliveries, ObserverDelivery, SinkDelivery
 from zmon_collector.delivery.outbox import Outbox
 from zmon_collector.health import HealthReport
+from zmon_collector.ingest.admission import MANY, ONE, Globs
 from zmon_collector.ingest.checkpoint_policy import CheckpointPolicy
 from zmon_collector.ingest.ingestor import Ingestor
 from zmon_collector.ingest.receiver import Receiver
@@ -54,6 +56,7 @@ class Parts:
         self.engine = Engine(config, registry, self.policies, wake)
         self.receiver = Receiver(config, telemetry, wake)
         self.ingestor = Ingestor(config, self.policies, telemetry, self.engine, journal=collector.journal == "on")
+        self.ingestor.admission.follow(limits, self.identities(config))
         self.retention = Retention(self.ingestor)
         self.database = Database(collector.data_dir / "state.sqlite", telemetry, wake)
         self.outbox = Outbox(self.database, telemetry, limit=limits.outbox_bytes, keep=limits.outbox_age, wall=wall)
@@ -78,6 +81,12 @@ class Parts:
             self.alert_worker,
             HistoryDelivery(self.live, self.outbox, telemetry),
         )
+
+    def identities(self, config: Config) -> Sequence[Globs]:
+        """Return the models of each identity among which the collector's limits are shared."""
+        if self.receiver.auth.enabled:
+            return self.receiver.auth.globs
+        return MANY if exposed(config) else ONE
 
     def _other_bytes(self) -> int:
         """Return the bytes of state.sqlite that have budgets of their own: labels and reports."""
@@ -118,5 +127,11 @@ class Parts:
             journal_limit=self.config.limits.journal_bytes,
             damaged_files=tuple(f"{name}: {note}" for name, note in self.database.damaged_files.items()),
             clock_problem=self.clock.problem,
-            failing=(*self.database.problems(), *self.deliveries.problems(), *self.watchdog.problems()),
+            failing=(
+                *self.ingestor.admission.problems(time.monotonic()),
+                *self.database.problems(),
+                *self.deliveries.problems(),
+                *self.watchdog.problems(),
+            ),
+            admission=self.ingestor.admission.plain(),
         )

@@ -89,13 +89,14 @@ class HealthReport:
     clock_ahead: float = _gauge("seconds that the collector's clock is ahead of the system's, which was set back")
     sample_rows_lowered_to: int = 0
     counters: Mapping[str, int] = field(default_factory=dict)
+    admission: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # places of each limit, and who holds most
     plugins: tuple[dict[str, Any], ...] = ()  # rows of `zmon plugins`
     # what only the problems need
     disk_full: bool = False
     journal_limit: int = 0
     damaged_files: tuple[str, ...] = ()
     clock_problem: str = ""
-    failing: tuple[str, ...] = ()  # what is wrong with sinks and alerts, a sentence each
+    failing: tuple[str, ...] = ()  # what is wrong with limits, sinks and alerts, a sentence each
 
     @property
     def status(self) -> str:

@@ -37,7 +37,7 @@ class MessageHandler:
                 greeting = decode_greeting(received.frames[0])
                 self._receiver.auth.check(received.user, greeting.topic)
                 self._check_names(greeting, received.peer)
-                self._ingestor.handle_greeting(greeting, received.peer, now, received.user)
+                self._ingestor.handle_greeting(greeting, received.peer, now, received.user, received.identity)
             else:
                 self._admin.answer(received.frames, partial(self._reply, received.peer))
         except WireError as error:
@@ -66,18 +66,19 @@ class MessageHandler:
             message = decode_position(received.frames)
             message.topic.check()
             self._receiver.auth.check(received.user, message.topic)
-            self._ingestor.refuse_message(message, error, now, received.user)
+            self._ingestor.refuse_message(message, error, now, received.user, received.identity)
             raise
         message.topic.check()
         client = self._receiver.auth.check(received.user, message.topic)
         self._batch_tap.record(message, now.wall, now.mono)
         try:
-            self._ingestor.handle_message(message, now, received.user, client)
+            self._ingestor.handle_message(message, now, received.user, client, received.identity)
         except WireError:
             raise
         except Exception:  # sent again it would fail again, and everything behind it would wait
             if message.kind != "schema":
-                self._ingestor.refuse_message(message, WireError("internal", INTERNAL), now, received.user)
+                refusal = WireError("internal", INTERNAL)
+                self._ingestor.refuse_message(message, refusal, now, received.user, received.identity)
             raise
 
     def _reply(self, peer: bytes, answer: dict[str, Any]) -> None:

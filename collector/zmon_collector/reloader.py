@@ -47,9 +47,9 @@ class Reloader:
         parts.policies.replace(config, ((name, schema) for name, schema in columns if schema))
         self.config = config
         lengths = {key: model.windows.periods.newest for key, model in parts.ingestor.models.items()}
-        parts.ingestor.reload(config)
-        self._log_lengths(lengths)
         parts.receiver.auth.replace(allow)
+        parts.ingestor.reload(config, parts.identities(config))
+        self._log_lengths(lengths)
         parts.alert_worker.reload(config)
         log.info("configuration reloaded%s", f"; these keys need a restart: {', '.join(waiting)}" if waiting else "")
         return waiting

@@ -19,8 +19,8 @@ from zmon_collector.build import Parts
 from zmon_collector.compute.finalizer import ClosedWindow
 from zmon_collector.config import Config
 from zmon_collector.health import HealthReport
+from zmon_collector.ingest.acks import PendingAck, fair_share
 from zmon_collector.ingest.recovery import Recovery
-from zmon_collector.ingest.sessions import PendingAck, fair_share
 from zmon_collector.lifecycle import finish, restore, watch
 from zmon_collector.loading import load_plugins
 from zmon_collector.messages import MessageHandler

@@ -63,7 +63,7 @@ def leave(folder: Path, what: Leftover, config: Config | None = None) -> int:
             row = WindowRow(number, *key, start, start + HOUR, body, policy=policy.digest, reference=b"")
             turn.windows.append(row)
             turn.schemas.append((number, name, body))
-            turn.heard.append((*key, now))
+            turn.heard.append((*key, now, ""))
             turn.periods.append((*key, pack([(0, HOUR)])))
             turn.spans.append((*key, start - 24 * HOUR, start))
             turn.contracts = [(policy.digest, policy.packed)] if model == 0 else []
@@ -72,7 +72,7 @@ def leave(folder: Path, what: Leftover, config: Config | None = None) -> int:
                 agent_id, stream = f"agent-{agent:03}", what.stream(model, agent)
                 topic = Topic(*key, agent_id).encode()
                 turn.streams.append(StreamRow(stream, topic, what.rows, what.rows, pack({}), 0, now))
-                turn.agents.append((*key, agent_id, now, now))
+                turn.agents.append((*key, agent_id, now, now, ""))
                 turn.counts.append((number, *key, agent_id, pack([what.rows, 0, 0, 0, {}, {}])))
                 turn.tags.append((number, *key, agent_id, pack({"zone": "a"})))
                 if what.rows:

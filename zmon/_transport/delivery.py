@@ -7,7 +7,7 @@ slow collector does not stall the others.
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -39,7 +39,8 @@ DONE, BLOCKED, MORE = range(3)  # how far sending got
 
 # Collectors that have taken a model in this process, by model: a publisher that begins while one of them restarts, and
 # is closed before that is back, waits for it as those do that were there before.
-_takers: set[tuple[Endpoint, str]] = set()
+_takers: OrderedDict[tuple[Endpoint, str], None] = OrderedDict()
+TAKERS = 1024  # remembered, the newest
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +120,7 @@ class Delivery:
                 self._read_subscriptions(link)
             if link.offers and (link.takes_model or self.closing or not self._is_unsure(now)):
                 link.take()
-                _takers.add((link.endpoint, self._target.topic.model))
+                _note_taker((link.endpoint, self._target.topic.model))
             self._keep_in_touch(link, now)
         state = max(self._send(link, now) for link in self._links)
         self._update_state()
@@ -177,6 +178,8 @@ class Delivery:
                 continue
             if ack.declined == self._stream:
                 self._leave(link)
+            elif ack.held_off == self._stream:
+                link.log_held_off(ack, self._target.topic.model, now)
             if ack.stream != self._stream:
                 continue
             link.count_answer(now)
@@ -228,7 +231,7 @@ class Delivery:
     def _leave(self, link: Link) -> None:
         """Enter that a collector is there and does not take this model."""
         link.leave()
-        _takers.discard((link.endpoint, self._target.topic.model))
+        _takers.pop((link.endpoint, self._target.topic.model), None)
 
     def _is_unsure(self, now: float) -> bool:
         """Return whether a collector may have rows that are under way, and will say so when it is back."""
@@ -343,6 +346,14 @@ class Delivery:
             tally=self._ledger.tally(),
             kind=entry.layout.kind,
         )
+
+
+def _note_taker(taker: tuple[Endpoint, str]) -> None:
+    """Note that a collector has taken a model; forget the oldest note of many."""
+    _takers[taker] = None
+    _takers.move_to_end(taker)
+    if len(_takers) > TAKERS:
+        _takers.popitem(last=False)
 
 
 def _join(entry: RingEntry) -> tuple[int, list[tuple[str, str, Sequence[int]]], list[Bytes]]:

@@ -17,6 +17,8 @@ from zmon._transport.notices import EVERY, say
 from zmon._transport.retransmission import Retransmission
 from zmon._transport.ring import Cursor
 from zmon._transport.settings import Endpoint
+from zmon._wire.checks import short_detail
+from zmon._wire.control import Ack
 from zmon._wire.frames import MAX_HEADER
 from zmon._wire.tally import merge_tallies
 from zmon.backoff import Backoff
@@ -83,7 +85,7 @@ class Link:
         self._given_up: set[Socket] = set()  # monitors of sockets that no longer try to connect
         self._reopen_at = 0.0
         self._failures = 0
-        self._failure_logged = self._malformed_logged = -EVERY
+        self._failure_logged = self._malformed_logged = self._held_off_logged = -EVERY
 
     @property
     def subscribed(self) -> bool:
@@ -190,6 +192,14 @@ class Link:
         if now - self._malformed_logged >= EVERY:
             self._malformed_logged = now
             say("zmon: malformed answer from the collector at %s: %s", self.endpoint.control, error)
+
+    def log_held_off(self, ack: Ack, model: str, now: float) -> None:
+        """Log that the collector has no place for this stream, at a bounded rate."""
+        if now - self._held_off_logged >= EVERY:
+            self._held_off_logged = now
+            why = "; ".join(f"{reason}: {detail}" for reason, (_, detail) in ack.refused.items())
+            say("zmon: the collector at %s takes no rows of model %r now (%s); retrying, rows are kept meanwhile",
+                self.endpoint.control, model, short_detail(why))  # fmt: skip
 
     def reopen_if_lost(self, ready: set[Socket], now: float) -> bool:
         """Read the monitors, and create the sockets again if libzmq gave them up; return whether it did."""

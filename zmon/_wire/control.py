@@ -131,6 +131,14 @@ def encode_decline(stream: bytes) -> bytes:
     return pack({"v": MAJOR, "kind": "ack", "stream": b"", "row": 0, "window": 0, "declined": stream})
 
 
+def encode_hold_off(stream: bytes, why: Answers) -> bytes:
+    """Encode the answer to a publisher for whose stream this collector has no place: it keeps its rows and asks again.
+
+    `why` gives a detail for a reason, with no rows. It acknowledges a stream without a name, too.
+    """
+    return pack({"v": MAJOR, "kind": "ack", "stream": b"", "row": 0, "window": 0, "held_off": stream, "refused": why})
+
+
 @dataclass(frozen=True, slots=True)
 class Ack:
     """A decoded acknowledgement."""
@@ -144,6 +152,7 @@ class Ack:
     degraded: Answers = field(default_factory=dict)
     tally: Mapping[str, Any] | None = None  # None: from release 0.1
     declined: bytes = b""  # the stream of a model that the collector does not take
+    held_off: bytes = b""  # the stream for which the collector has no place at present; `refused` says why
 
 
 def decode_ack(frame: bytes) -> Ack:
@@ -155,10 +164,11 @@ def decode_ack(frame: bytes) -> Ack:
         raise WireError("control", "not an acknowledgement")
     refused, degraded = _answers(data, "refused"), _answers(data, "degraded")
     tally, declined = check_tally(data["tally"]) if "tally" in data else None, data.get("declined", b"")
-    if not isinstance(declined, bytes):
-        raise WireError("control", "declined")
+    held_off = data.get("held_off", b"")
+    if not isinstance(declined, bytes) or not isinstance(held_off, bytes):
+        raise WireError("control", "declined or held_off")
     row, window = number(data, "row"), number(data, "window")
-    return Ack(stream, row, window, need, _store(data), refused, degraded, tally, declined)
+    return Ack(stream, row, window, need, _store(data), refused, degraded, tally, declined, held_off)
 
 
 def _answers(data: Mapping[str, Any], key: str) -> Answers:

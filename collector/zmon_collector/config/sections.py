@@ -170,10 +170,10 @@ class LimitsSection:
     schema_bytes: int = key(
         size, 64 * 2**20, "bytes of schemas in memory; others are requested from their publishers again"
     )
-    models: int = key(positive, 1000, "models, each version counted")
-    agents: int = key(positive, 100, "agents of a model; further agents count for the rollup only")
+    models: int = key(positive, 1000, "models, each version counted; shared between clients or addresses")
+    agents: int = key(positive, 100, "agents of a model, shared likewise; further ones count for the rollup only")
     streams: int = key(
-        positive, 10_000, "publishers remembered at a time, including those that are disconnected for a while"
+        positive, 10_000, "publishers at a time, including those that are disconnected for a while; shared likewise"
     )
     features: int = key(positive, 65_536, "columns of the inputs")
     classes: int = key(positive, 65_536, "classes of a model")

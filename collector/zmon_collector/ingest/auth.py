@@ -23,6 +23,7 @@ from zmon_collector.config.sections import SecuritySection
 from zmon_collector.config.series_selection import matches
 from zmon_collector.config.toml_file import read_toml
 from zmon_collector.config.values import clients, tables
+from zmon_collector.ingest.admission import identity_at
 from zmon_collector.telemetry import Telemetry
 
 log = logging.getLogger("zmon.collector")
@@ -142,6 +143,19 @@ class Authenticator:
                 self._warn(key, "refused a client at %s (%s): its key is %s; [security.clients] names who may publish",
                            address, reason, key or "none")  # fmt: skip
 
+    def sender_of(self, frame: zmq.Frame) -> tuple[str, str]:
+        """Return the key that libzmq authenticated for a frame, empty without CURVE, and the identity of its sender."""
+        if not self.enabled:
+            return "", identity_at(_note(frame, "Peer-Address"))
+        user = _note(frame, "User-Id")
+        client = self._allow.get(user)
+        return user, client.name if client is not None else ""
+
+    @property
+    def globs(self) -> list[tuple[str, ...]]:
+        """The models of each client that may publish."""
+        return [client.models for client in self._allow.values()]
+
     def check(self, user: str, topic: Topic) -> AllowedClient | None:
         """Return the owner of the key, None without CURVE.
 
@@ -188,10 +202,10 @@ def zap_reply(frames: Sequence[bytes], allow: AllowList) -> tuple[list[bytes], s
     return [b"1.0", request, b"400", b"refused", b"", b""], reason, key
 
 
-def user_of(frame: zmq.Frame) -> str:
-    """Return the public key that libzmq authenticated for this frame; empty if there is none."""
+def _note(frame: zmq.Frame, name: str) -> str:
+    """Return what libzmq notes about the sender of a frame under a name; empty if it does not."""
     try:
-        return str(frame.get("User-Id"))
+        return str(frame.get(name))
     except zmq.ZMQError:
         return ""
 

@@ -12,9 +12,10 @@ import msgpack
 
 from zmon._wire.control import Greeting, decode_greeting
 from zmon.errors import WireError
+from zmon_collector.ingest.acks import PendingAck, acknowledge_as_it_says, fair_share
 from zmon_collector.ingest.ingestor import Ingestor
 from zmon_collector.ingest.receiver import Receiver
-from zmon_collector.ingest.sessions import ASIDE, PendingAck, acknowledge_as_it_says, fair_share
+from zmon_collector.ingest.sessions import ASIDE
 from zmon_collector.storage.journal_tables import StreamRow
 from zmon_collector.storage.positions import Positions
 
@@ -32,7 +33,6 @@ class EarlyAnswers:
         self._receiver, self._ingestor = receiver, ingestor
         self._store_id: bytes | None = None  # until positions are known
         self._streams: dict[bytes, StreamRow] = {}
-        self._models: set[tuple[str, str]] = set()
         self._lost = False
         self._connected = 0
         self._seen = 0  # messages of the inbox that were looked at
@@ -41,7 +41,6 @@ class EarlyAnswers:
         """Answer from now on."""
         self._store_id, self._lost = positions.store_id, positions.lost or positions.restored
         self._streams = {row.id: row for row in positions.streams}
-        self._models = {(model, version) for model, version, _ in positions.heard}
         self._connected = sum(row.gone != ASIDE for row in positions.streams)
 
     def answer(self) -> None:
@@ -77,10 +76,7 @@ class EarlyAnswers:
             return None if behind else PendingAck(peer, row.id, row.row, b"", {}, {}, tally)
         if greeting.store == self._store_id and not self._lost:
             return None  # its rows are lost, which is counted first
-        limits = self._ingestor.config.limits
-        key = (greeting.topic.model, greeting.topic.version)
-        is_new = key not in self._models
-        if self._connected >= limits.streams or (is_new and len(self._models) >= limits.models):
-            return None  # perhaps it is refused
+        if self._connected >= self._ingestor.config.limits.streams:
+            return None  # perhaps it has to wait
         self._connected += 1
         return acknowledge_as_it_says(greeting, peer)

@@ -23,17 +23,21 @@ from zmon_collector.compute.finalizer import ClosedWindow
 from zmon_collector.config import Config
 from zmon_collector.config.policy import PolicyStore
 from zmon_collector.config.series_selection import matches
+from zmon_collector.ingest.acks import PendingAck
+from zmon_collector.ingest.admission import Admission, Globs, Pool, share_text
 from zmon_collector.ingest.answers import Detail, Details
 from zmon_collector.ingest.arrival import Arrival, BatchArrival
 from zmon_collector.ingest.auth import AllowedClient
 from zmon_collector.ingest.late_labels import LateLabels
+from zmon_collector.ingest.model_admission import ModelAdmission
 from zmon_collector.ingest.model_journal import ModelJournal
 from zmon_collector.ingest.model_state import ModelState
-from zmon_collector.ingest.reason_names import ReasonNames
+from zmon_collector.ingest.reason_names import ReasonNames, known_reason
 from zmon_collector.ingest.row_placement import RowPlacement, UnreportedWindow
 from zmon_collector.ingest.schedule import Schedule
 from zmon_collector.ingest.schema_cache import SchemaCache
-from zmon_collector.ingest.sessions import PendingAck, Session, SessionRegistry
+from zmon_collector.ingest.session import Session
+from zmon_collector.ingest.sessions import SessionRegistry
 from zmon_collector.ingest.stream_position import StreamPosition, first_contact
 from zmon_collector.storage.journal import Turn
 from zmon_collector.storage.label_join import Joined
@@ -64,7 +68,8 @@ class Ingestor:
         self.config = config
         self.policies = policies
         self.models: dict[ModelKey, ModelState] = {}
-        self.sessions = SessionRegistry(telemetry)
+        self.admission = Admission(config.limits)
+        self.sessions = SessionRegistry(telemetry, self.admission)
         self._reasons = ReasonNames()
         self.unreported: dict[int, UnreportedWindow] = {}
         self.numbers = count(1)
@@ -75,6 +80,7 @@ class Ingestor:
         self.turn = Turn(1)
         self.telemetry = telemetry
         self.engine = engine
+        self._places = ModelAdmission(self.models, self.admission, self.sessions, telemetry, self.add_model)
         self.late = LateLabels(self.models, engine.close, journal=journal)
         self._model_journal = ModelJournal(engine, self.unreported, journal=journal)
         self._placement = RowPlacement(engine, self.late, self.unreported, journal=journal)
@@ -84,19 +90,21 @@ class Ingestor:
         self._journal = journal
         self._schemas = SchemaCache(telemetry)
 
-    def reload(self, config: Config) -> None:
-        """Follow another configuration, from the next window on."""
+    def reload(self, config: Config, globs: Sequence[Globs] | None = None) -> None:
+        """Follow another configuration, from the next window on; `globs` has the models of each identity."""
         self.config = config
+        self.admission.follow(config.limits, globs)
         self._schemas.forget_refusals()
         for (name, _), model in self.models.items():
             model.windows.change_rules(self.policies.of(name).rules)
+            model.places.resize(model.windows.rules.agents, self.admission.identities_of(name))
 
     # --- receive -----------------------------------------------------------------------------------------------------
 
-    def handle_greeting(self, greeting: Greeting, peer: bytes, now: Now, user: str = "") -> None:
-        """Settle a hello, a ping or a goodbye of a publisher."""
+    def handle_greeting(self, greeting: Greeting, peer: bytes, now: Now, user: str = "", identity: str = "") -> None:
+        """Settle a hello, a ping or a goodbye of a publisher; WireError if there is no place for its stream."""
         if not self._is_wanted(greeting.topic):
-            self._decline(greeting, peer, now, user)
+            self._decline(greeting, peer, now, user, identity)
             return
         if self._must_wait(greeting.stream):
             if greeting.kind == "hello":
@@ -107,12 +115,19 @@ class Ingestor:
             known = self.settled_rows.get(greeting.stream, greeting.acked)
             if self.restored and greeting.acked > known:  # in reports written since the copy, or lost
                 self.telemetry.count("rows_since_restored_copy", by=greeting.acked - known)
-            session = self._register(greeting.stream, greeting.topic, first_contact(greeting, self.store_id), now)
-        self.sessions.touch(session, greeting.topic, user, now)
+            position = first_contact(greeting, self.store_id)
+            try:
+                session = self._register(greeting.stream, greeting.topic, position, identity, now)
+            except WireError as error:
+                self.sessions.hold_off(greeting.stream, peer, error)
+                raise
+        self.sessions.touch(session, greeting.topic, user, now, identity)
         if session.position.hand_over(greeting, self.store_id):
             self.sessions.mark_changed(session)
-        arrival = Arrival(session, *self._admit(greeting.topic, now), now, self.telemetry)
-        session.position.issued = max(session.position.issued, greeting.issued)
+        position = session.position
+        adds = greeting.base - 1 > position.row or greeting.tally != position.tally
+        arrival = self._arrival(session, now, takes_place=adds)
+        position.issued = max(position.issued, greeting.issued)
         self.sessions.set_peer(session, peer)
         self._write_off(arrival, greeting.base - 1)
         self._count_tally(arrival, greeting.tally)
@@ -120,23 +135,26 @@ class Ingestor:
         for reason, detail in greeting.details.items():
             kind = "degraded" if reason in counted.get("degraded", {}) else "rejected"
             arrival.explain(kind, reason if reason in counted.get(kind, {}) else OTHER_REASON, detail)
-        if greeting.kind == "hello":
-            arrival.model.windows.connect(arrival.agent, greeting.stream, now)
-        elif greeting.kind == "bye":
-            arrival.model.windows.disconnect(arrival.agent, greeting.stream)
+        if greeting.kind == "bye":
+            if arrival.model is not None:
+                arrival.model.windows.disconnect(arrival.agent, greeting.stream)
             self.sessions.end(session, now)
+        elif arrival.model is not None:
+            self._places.greet(session, arrival.model, now, is_hello=greeting.kind == "hello")
         self.sessions.acknowledge(greeting.stream)
 
-    def _decline(self, greeting: Greeting, peer: bytes, now: Now, user: str) -> None:
+    def _decline(self, greeting: Greeting, peer: bytes, now: Now, user: str, identity: str) -> None:
         """Answer that the model is not taken here, and what was settled of the stream when it was."""
         session = self.sessions.get(greeting.stream)
         if session is not None:
-            self.sessions.touch(session, greeting.topic, user, now)
+            self.sessions.touch(session, greeting.topic, user, now, identity)
             self.sessions.set_peer(session, peer)
             self.sessions.acknowledge(greeting.stream)
         self.sessions.decline(greeting.stream, peer)
 
-    def handle_message(self, message: Message, now: Now, user: str = "", client: AllowedClient | None = None) -> None:
+    def handle_message(
+        self, message: Message, now: Now, user: str = "", client: AllowedClient | None = None, identity: str = ""
+    ) -> None:
         """Settle a batch, or store a schema; WireError if the message is refused."""
         if not self._is_wanted(message.topic):
             return
@@ -147,40 +165,63 @@ class Ingestor:
             return
         refusal = self._schemas.refusal(message.schema)
         if refusal is not None:
-            self.refuse_message(message, refusal, now, user)
+            self.refuse_message(message, refusal, now, user, identity)
             return
         entry = self._schemas.get(message.schema)
         if entry is None:  # the position stays, so the rows come again, after their schema
             self.sessions.request_schema(message.stream, message.schema)
             raise WireError("schema_unknown", message.schema.hex())
-        session = self._session(message, now, user)
-        arrival = BatchArrival(session, *self._admit(message.topic, now), now, self.telemetry, message, *entry, client)
+        session = self._session(message, now, user, identity)
+        arrival = self._arrival(session, now)
         skip, max_skew = self._accept(arrival, message), self.config.collector.max_skew
-        if skip < message.rows and message.kind == "labels":
-            self.late.settle(self.turn.join_work, arrival, skip, max_skew)
+        session.introduced = True
+        if arrival.model is None:
+            detail = share_text(self.admission.models, "models", identity)
+            arrival.refuse(message.rows - skip, "models", detail)
         elif skip < message.rows:
-            self._placement.settle(self.turn, arrival, skip, max_skew)
+            batch = BatchArrival(session, arrival.model, arrival.agent, now, self.telemetry, message, *entry, client)
+            if message.kind == "labels":
+                self.late.settle(self.turn.join_work, batch, skip, max_skew)
+            else:
+                self._placement.settle(self.turn, batch, skip, max_skew)
         self.sessions.acknowledge(message.stream)
 
-    def refuse_message(self, message: Message, error: WireError, now: Now, user: str = "") -> None:
+    def refuse_message(self, message: Message, error: WireError, now: Now, user: str = "", identity: str = "") -> None:
         """Reject the rows of a batch that cannot be decoded, or whose schema was refused, and answer its publisher.
 
         The position moves over them: no publisher sends a message again that is refused again.
         """
         if not self._is_wanted(message.topic) or self._must_wait(message.stream):
             return
-        session = self._session(message, now, user)
-        arrival = Arrival(session, *self._admit(message.topic, now), now, self.telemetry)
+        session = self._session(message, now, user, identity)
+        arrival = self._arrival(session, now)
         skip = self._accept(arrival, message)
         arrival.refuse(message.rows - skip, error.reason, error.detail)
         self.sessions.acknowledge(message.stream)
 
-    def _session(self, message: Message, now: Now, user: str) -> Session:
+    def _session(self, message: Message, now: Now, user: str, identity: str) -> Session:
         session = self.sessions.get(message.stream)
         if session is None:
-            session = self._register(message.stream, message.topic, StreamPosition(message.first - 1), now)
-        self.sessions.touch(session, message.topic, user, now)
+            if message.first > message.base and not self.sessions.knows(message.stream):
+                raise WireError("stream_unknown", "rows before these are not settled: its next greeting says which")
+            position = StreamPosition(message.first - 1)
+            session = self._register(message.stream, message.topic, position, identity, now)
+        self.sessions.touch(session, message.topic, user, now, identity)
         return session
+
+    def _arrival(self, session: Session, now: Now, *, takes_place: bool = True) -> Arrival:
+        """Return an arrival of a stream; its model has a state only if it has a place, or takes one."""
+        topic, agent = session.topic, session.topic.agent_id
+        key = (topic.model, topic.version)
+        model = self.models.get(key)
+        if takes_place:
+            model, agent = self._places.admit(topic, session.identity, now)
+        elif model is not None and not model.windows.knows(agent):
+            agent = OTHER
+        if model is not None:
+            model.touch(now)
+            self._note_change(key)
+        return Arrival(session, model, agent, now, self.telemetry)
 
     def _must_wait(self, stream: bytes) -> bool:
         """Return whether it is not known yet where a stream goes on; its publisher sends the rows again."""
@@ -196,42 +237,24 @@ class Ingestor:
         self.telemetry.count("not_ours", by=1)
         return False
 
-    def _register(self, stream: bytes, topic: Topic, position: StreamPosition, now: Now) -> Session:
+    def _register(self, stream: bytes, topic: Topic, position: StreamPosition, identity: str, now: Now) -> Session:
         position.row = max(position.row, self.settled_rows.pop(stream, 0))
         position.issued = max(position.issued, position.row)
-        return self.sessions.register(stream, topic, position, self.config.limits.streams, now)
-
-    def _admit(self, topic: Topic, now: Now) -> tuple[ModelState, str]:
-        """Return the state of the topic's model, and the name under which its agent is counted."""
-        key = (topic.model, topic.version)
-        model = self.models.get(key)
-        if model is None:
-            if len(self.models) >= self.config.limits.models:
-                raise WireError("models", f"more than limits.models = {self.config.limits.models}")
-            model = self.add_model(key)
-        model.touch(now)
-        self._note_change(key)
-        agent = model.windows.admit(topic.agent_id)
-        if agent is OTHER:
-            self.telemetry.count("agents_over_limit")
-            if not model.over_limit:
-                model.over_limit = True
-                log.error("model %r has more than limits.agents = %d agents: %r and further ones count for the rollup "
-                          "only; does every request get a new agent_id?",
-                          topic.model, model.windows.rules.agents, topic.agent_id)  # fmt: skip
-        return model, agent
+        return self.sessions.register(stream, topic, position, identity, now)
 
     def details_of(self, key: ModelKey) -> list[Detail]:
         """Return why rows of a model were rejected or degraded, newest first. Any thread may call it."""
         model = self.models.get(key)
         return model.details.newest() if model is not None else []
 
-    def add_model(self, key: ModelKey) -> ModelState:
-        """Create the state of a model."""
+    def add_model(self, key: ModelKey, owner: str = "") -> ModelState:
+        """Create the state of a model, whose place an identity holds."""
         self._note_change(key)
-        changed = partial(self._note_change, key)
-        windows = WindowManager(self.policies.of(key[0]).rules, self.numbers, changed)
-        self.models[key] = ModelState(key, windows, details=Details(partial(len, self.models)))
+        self.admission.models.hold(owner)
+        rules, changed = self.policies.of(key[0]).rules, partial(self._note_change, key)
+        windows, details = WindowManager(rules, self.numbers, changed), Details(partial(len, self.models))
+        places = Pool(rules.agents, self.admission.identities_of(key[0]))
+        self.models[key] = ModelState(key, windows, owner=owner, places=places, details=details)
         return self.models[key]
 
     def _note_change(self, key: ModelKey) -> None:
@@ -260,7 +283,7 @@ class Ingestor:
             arrival.count("lost", lost)
 
     def _count_tally(self, arrival: Arrival, tally: Mapping[str, object]) -> None:
-        place = partial(self._reasons.place, arrival.model.key)
+        place = known_reason if arrival.model is None else partial(self._reasons.place, arrival.model.key)
         for kind, reason, rows in arrival.session.position.update_tally(tally, place, self.sessions.reasons):
             self.sessions.mark_changed(arrival.session)
             arrival.count(kind, rows, reason)
@@ -287,7 +310,7 @@ class Ingestor:
         """Count what is missing of streams that said goodbye as lost; forget them and those that are long silent."""
         for session in self.sessions.ended(now, force=force):
             if session.position.row < session.position.issued:
-                arrival = Arrival(session, *self._admit(session.topic, now), now, self.telemetry)
+                arrival = self._arrival(session, now)
                 self._write_off(arrival, session.position.issued)
         self.sessions.forget_gone(now)
 
@@ -358,12 +381,11 @@ class Ingestor:
         self.engine.memory.forget_agents(model.key, agents)
         self.turn.forgotten_agents += [(*model.key, agent) for agent in agents]
         for agent in agents:
-            model.tags.pop(agent, None)
-            model.changed_tags.discard(agent)
+            model.forget_agent(agent)
 
     def forget(self, model: ModelKey) -> None:
         """Forget everything that is kept of a model, here, in the engine, and on disk with this turn."""
-        del self.models[model]
+        self.admission.models.release(self.models.pop(model).owner)
         self._reasons.forget(model)
         self.engine.forget(model)
         self.turn.forgotten_models.append(model)

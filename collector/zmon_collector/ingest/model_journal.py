@@ -43,7 +43,7 @@ class ModelJournal:
         if changes.periods:
             turn.periods.append((*model.key, pack(windows.periods.plain())))
         if model.unnoted is not None:
-            turn.heard.append((*model.key, model.unnoted))
+            turn.heard.append((*model.key, model.unnoted, model.owner))
             model.unnoted = None
         if not self._journal:
             return
@@ -61,7 +61,7 @@ class ModelJournal:
         for agent in changes.agents:
             clock = windows.clock(agent, now)
             if clock is not None:
-                turn.agents.append((*model.key, agent, *clock))
+                turn.agents.append((*model.key, agent, *clock, model.agents.get(agent, "")))
         if changes.tags or model.changed_tags:
             self._add_tags(turn, model, changes)
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from zmon.batch import Schema
+from zmon_collector.ingest.admission import Pool
 from zmon_collector.ingest.answers import Details
 from zmon_collector.windows.manager import WindowManager
 from zmon_collector.windows.window import ModelKey, Now, OpenWindow
@@ -29,6 +30,9 @@ class ModelState:
     label_owners: set[int] = field(default_factory=set)  # the same and those of earlier runs: labels may wait for them
     rows_schema: Schema | None = None  # of the newest rows, in the order in which their classes were first seen
     early_owners: set[tuple[str, tuple[str, ...]]] = field(default_factory=set)  # of labels that came before any rows
+    owner: str = ""  # identity that holds the model's place
+    places: Pool = field(default_factory=lambda: Pool(1))  # of agents
+    agents: dict[str, str] = field(default_factory=dict)  # identities that hold these places, by agent
     details: Details = field(default_factory=Details)  # why rows were rejected or degraded
     closing: deque[OpenWindow] = field(default_factory=deque)  # closed, and waiting for a join
     _noted: float = float("-inf")
@@ -39,6 +43,18 @@ class ModelState:
         if now.mono - self._noted >= NOTED_EVERY:
             self._noted = now.mono
             self.unnoted = now.wall
+
+    def forget_agent(self, agent: str) -> None:
+        """Forget an agent that the windows no longer know."""
+        if agent in self.agents:
+            self.places.release(self.agents.pop(agent))
+        self.tags.pop(agent, None)
+        self.changed_tags.discard(agent)
+
+    def restore_agent(self, agent: str, identity: str) -> None:
+        """Restore who holds the place of an agent."""
+        self.agents[agent] = identity
+        self.places.hold(identity)
 
     def note_tags(self, agent: str, tags: Mapping[str, str]) -> None:
         """Note the tags of an agent's newest rows."""

@@ -14,6 +14,11 @@ IN_ALL = 2_000  # of all models together
 _KNOWN = {reason: reason for reason in KNOWN}
 
 
+def known_reason(reason: str) -> str | None:
+    """Return a reason that this release knows, as it is kept; None for any other."""
+    return _KNOWN.get(reason)
+
+
 class ReasonNames:
     """The reasons that have places, by model, until the model is forgotten."""
 

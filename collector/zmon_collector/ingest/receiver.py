@@ -23,7 +23,7 @@ from zmon._wire.control import decode_greeting
 from zmon._wire.frames import MAX_HEADER, Topic
 from zmon.errors import ConfigurationError, WireError
 from zmon_collector.config import Config, exposed
-from zmon_collector.ingest.auth import Authenticator, user_of
+from zmon_collector.ingest.auth import Authenticator
 from zmon_collector.ingest.connections import Connections
 from zmon_collector.private_files import share_socket
 from zmon_collector.supervision import SupervisedThread
@@ -58,14 +58,16 @@ Socket = zmq.Socket[bytes]
 class ReceivedMessage(NamedTuple):
     """Bytes as received: `kind` is data (frames of a message), control or admin (one frame; replies go to `peer`).
 
-    `user` is the sender's public key, empty without CURVE. `connection` is the descriptor of the connection. Of a
-    message of more than `limits.message_bytes`, `frames` has topic and header, and `too_large` its bytes.
+    `user` is the sender's public key, empty without CURVE; `identity` is the client that it belongs to, or without
+    CURVE the sender's address. `connection` is the descriptor of the connection. Of a message of more than
+    `limits.message_bytes`, `frames` has topic and header, and `too_large` its bytes.
     """
 
     kind: str
     frames: list[bytes]
     peer: bytes = b""
     user: str = ""
+    identity: str = ""
     connection: int = -1
     too_large: int = 0
 
@@ -259,7 +261,7 @@ class Receiver:
                 frames = self._receive(socket)
             except zmq.Again:
                 break
-            user = user_of(frames[0]) if self.auth.enabled and socket is not self._admin else ""
+            user, identity = ("", "") if socket is self._admin else self.auth.sender_of(frames[0])
             connection = frames[0].get(zmq.SRCFD)
             self._connections.note(connection)
             peer = b"" if socket is self._sub else frames.pop(0).bytes
@@ -276,7 +278,7 @@ class Receiver:
                 nbytes = sum(map(len, whole))
                 self._bytes_in += nbytes
                 self._held_in[connection] += nbytes
-            into.append(ReceivedMessage(kind, whole, peer, user, connection, too_large))
+            into.append(ReceivedMessage(kind, whole, peer, user, identity, connection, too_large))
             taken += 1
         return taken
 

@@ -37,7 +37,7 @@ from zmon_collector.storage.chunk_reader import CHECKPOINT, ChunkEntry
 from zmon_collector.storage.database import Database
 from zmon_collector.storage.journal_state import JournalState
 from zmon_collector.storage.journal_tables import WindowRow
-from zmon_collector.windows.window import NO_WINDOW, Now, OpenWindow
+from zmon_collector.windows.window import NO_WINDOW, OTHER, Now, OpenWindow
 
 log = logging.getLogger("zmon.collector")
 
@@ -103,9 +103,10 @@ class Recovery:
             session = ingestor.sessions.restore(row, self._ended - row.heard, now)
             if session is None:
                 continue
-            if row.gone == LIVE:  # windows wait for it again
-                manager = self._model(session.topic.model, session.topic.version).windows
-                manager.restore_stream(manager.admit(session.topic.agent_id), row.id)
+            known = ingestor.models.get((session.topic.model, session.topic.version))
+            if row.gone == LIVE and known is not None:  # windows wait for it again
+                agent = session.topic.agent_id
+                known.windows.restore_stream(agent if known.windows.knows(agent) else OTHER, row.id)
         for number, digest in state.schemas:
             self._schemas.setdefault(number, set()).add(digest)
         windows = {}
@@ -126,7 +127,7 @@ class Recovery:
             elif number in windows:
                 windows[number].tags[agent] = tags
         settle_damage(state, ingestor, now)
-        last_seen = {(model, version): wall for model, version, wall in state.heard}
+        last_seen = {(model, version): wall for model, version, wall, _ in state.heard}
         for key, restored in ingestor.models.items():
             restored.windows.change_rules(ingestor.policies.of(key[0]).rules)  # windows of the earlier run keep theirs
             if key in last_seen:
@@ -140,24 +141,27 @@ class Recovery:
     def _restore_models(self, now: Now) -> None:
         # Whatever is kept of a model gives it a state, so that it goes when the model is forgotten.
         state = self._state
-        for model, version, _ in state.heard:
-            self._model(model, version)
-        for owner in state.label_owners:
-            self._ingestor.late.restore_owner(self._model(owner.model, owner.version), owner)
+        for model, version, _, owner in state.heard:
+            self._model(model, version, owner or "")
+        for labels in state.label_owners:
+            self._ingestor.late.restore_owner(self._model(labels.model, labels.version), labels)
         for key, steps in state.periods:
             self._model(*key).windows.restore_periods(steps)
         for model, version, start, end in state.spans:
             self._model(model, version).windows.closed.add(start, end)
-        for model, version, agent, newest, heard in state.agents:
+        for model, version, agent, newest, heard, identity in state.agents:
             silence = 0.0 if heard is None else self._ended - heard
-            self._model(model, version).windows.restore_agent(agent, newest, now, silence)
+            restored = self._model(model, version)
+            restored.windows.restore_agent(agent, newest, now, silence)
+            if agent != OTHER:
+                restored.restore_agent(agent, identity or "")
         for model, version, metric, agent, memory in state.memory:
             self._model(model, version)
             self._engine.memory.restore((model, version), metric, agent or None, memory)
 
-    def _model(self, model: str, version: str) -> ModelState:
+    def _model(self, model: str, version: str, owner: str = "") -> ModelState:
         key = (model, version)
-        return self._ingestor.models.get(key) or self._ingestor.add_model(key)
+        return self._ingestor.models.get(key) or self._ingestor.add_model(key, owner)
 
     def _restore_window(self, row: WindowRow) -> OpenWindow:
         model = (row.model, row.version)
@@ -306,5 +310,5 @@ class Recovery:
 
 def _times_heard(state: JournalState) -> Iterator[float]:
     yield from (row.heard for row in state.streams)
-    yield from (heard for _, _, heard in state.heard)
-    yield from (heard for *_, heard in state.agents if heard is not None)
+    yield from (heard for _, _, heard, _ in state.heard)
+    yield from (heard for *_, heard, _ in state.agents if heard is not None)

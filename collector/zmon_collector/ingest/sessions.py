@@ -6,23 +6,27 @@ there are.
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from collections.abc import Iterator
 
 import msgpack
 
-from zmon._wire.control import Greeting, encode_ack, encode_decline
+from zmon._wire.checks import short_detail
+from zmon._wire.control import Greeting
 from zmon._wire.frames import Topic, pack
 from zmon._wire.tally import REASONS, check_tally
 from zmon.errors import WireError
-from zmon_collector.compute.sample import stream_seed
+from zmon_collector.ingest.acks import PendingAck, acknowledge_as_it_says
+from zmon_collector.ingest.admission import Admission
 from zmon_collector.ingest.answers import Answers
+from zmon_collector.ingest.session import OwnStreams, Session
 from zmon_collector.ingest.stream_position import StreamPosition
 from zmon_collector.storage.journal_tables import StreamRow
 from zmon_collector.telemetry import Telemetry
 from zmon_collector.windows.window import Now
+
+log = logging.getLogger("zmon.collector")
 
 # A goodbye travels on the control socket, so it can overtake rows on the data socket. Therefore rows under way still
 # count as arrived for a second; then they are counted as lost, and the stream is put aside.
@@ -30,91 +34,24 @@ GONE_AFTER = 1.0  # seconds after a goodbye until missing rows are lost
 FORGET_STREAM = 7 * 86400.0  # seconds without rows, hello or ping
 IDLE_STREAM = 60.0  # seconds of silence after which a stream may make room for a new one
 NOTED_EVERY = 3600.0  # seconds between two notes in the journal of a stream's last sign of life
-# A stream that was put aside may come back: rows that a goodbye has overtaken, or a publisher that was cut off. Its
-# position is remembered, on disk as well, so that no row is counted a second time.
-DEPARTED = 10_000  # streams remembered, the newest
-LEAST_INFLIGHT = 64 * 2**10  # bytes that any publisher may send ahead of acknowledgements
 REMEMBER = 2 * FORGET_STREAM  # seconds since the last message
 LEAST_REASONS, ALL_REASONS = 16, 200_000  # by name in the tallies of one stream, and of all streams together
 LIVE, LEAVING, LEFT, ASIDE = range(4)  # a stream's state in the journal; earlier releases know the first two
 
 
-@dataclass(slots=True)
-class Session:
-    """One stream (publisher incarnation): its sender, its position, and the peer to answer."""
-
-    key: bytes
-    topic: Topic
-    position: StreamPosition
-    last_seen: float  # monotonic time of the last message
-    user: str | None = None  # public key of the sender; empty without CURVE, None until it sends something
-    peer: bytes | None = None  # address on the control socket
-    ends_at: float | None = None  # after a goodbye: when missing rows are lost
-    left: bool = False  # said goodbye, and its missing rows are counted
-    answers: Answers = field(default_factory=Answers)
-    noted: float = float("-inf")  # monotonic time of the last note of a sign of life
-    frame: bytes = field(init=False)  # the topic as it is sent
-    seed: int = field(init=False)  # of the keys by which the stream's rows are sampled
-
-    def __post_init__(self) -> None:
-        self.frame, self.seed = self.topic.encode(), stream_seed(self.key)
-
-    def check_sender(self, topic: Topic, user: str) -> None:
-        """Raise WireError if a message's topic or sender differs from the stream's earlier ones."""
-        if self.topic is not topic and self.topic != topic:
-            raise WireError("topic_changed", "the topic of a stream changed")
-        if self.user is None:
-            self.user = user
-        elif self.user != user:
-            raise WireError("forbidden", "the stream belongs to another key")
-
-
-class PendingAck(NamedTuple):
-    """An acknowledgement that is due: its peer and stream, the last settled row, the schema that is missing, what was
-    refused or degraded, and the counts that are settled; without those, the stream is declined."""
-
-    peer: bytes
-    stream: bytes
-    row: int
-    need: bytes
-    refused: Mapping[str, tuple[int, str]]
-    degraded: Mapping[str, tuple[int, str]]
-    tally: Mapping[str, Any] | None
-    store: bytes | None = None  # that has acknowledged it, if that is not the collector's own
-
-    def encode(self, window: int, store: bytes) -> bytes:
-        """Return its frame; `window` bytes may be under way, and `store` names the collector's store."""
-        if self.tally is None:
-            return encode_decline(self.stream)
-        return encode_ack(
-            *(self.stream, self.row, window),
-            need=self.need,
-            store=store if self.store is None else self.store,
-            refused=self.refused,
-            degraded=self.degraded,
-            tally=self.tally,
-        )
-
-
-def acknowledge_as_it_says(greeting: Greeting, peer: bytes) -> PendingAck:
-    """Return an answer to a hello that acknowledges what its publisher knows to be acknowledged, and nothing else."""
-    return PendingAck(
-        *(peer, greeting.stream, greeting.acked, b"", {}, {}), dict(greeting.counted or {}), greeting.store
-    )
-
-
-def fair_share(inflight_bytes: int, publishers: int) -> int:
-    """Return the bytes that each of so many publishers may send ahead of acknowledgements."""
-    return max(LEAST_INFLIGHT, inflight_bytes // max(1, publishers))
-
-
 class SessionRegistry:
     """All sessions, by stream, at most `limits.streams`; and what the current turn must journal and acknowledge."""
 
-    def __init__(self, telemetry: Telemetry) -> None:
+    def __init__(self, telemetry: Telemetry, admission: Admission) -> None:
         self._sessions: OrderedDict[bytes, Session] = OrderedDict()  # the longest silent first
         self.connected = 0  # sessions that can be answered; also read by the database's thread
-        self.departed: OrderedDict[bytes, Session] = OrderedDict()  # put aside, and remembered; the oldest first
+        # Put aside; the oldest first. A stream may come back: rows that a goodbye has overtaken, or a publisher that
+        # was cut off. Its position is remembered, on disk as well, so that no row is counted a second time.
+        self.departed: OrderedDict[bytes, Session] = OrderedDict()
+        self._admission = admission
+        self._of = OwnStreams(admission.streams)  # the longest silent first
+        self._greeted = OwnStreams()  # provisional ones of these, in the order in which they came
+        self._departed_of = OwnStreams(admission.remembered)  # the oldest first
         self._leaving: OrderedDict[bytes, Session] = (
             OrderedDict()
         )  # after a goodbye, in the order in which their time ends
@@ -124,8 +61,7 @@ class SessionRegistry:
         self._changed: set[bytes] = set()  # to be journaled with this turn
         self._forgotten: set[bytes] = set()  # to be deleted with this turn
         self._acks: dict[bytes, bytes] = {}  # due after this turn, with the schema each stream must send
-        self._held_back: dict[bytes, PendingAck] = {}  # the same, of streams whose positions are not known yet
-        self._declines: dict[bytes, bytes] = {}  # the same, of models that are not taken: peers by stream
+        self._without: dict[bytes, PendingAck] = {}  # answers to streams without a session, the newest of each
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -151,34 +87,79 @@ class SessionRegistry:
         session = self._sessions.get(key)
         return session.topic if session is not None and session.frame == frame else Topic.decode(frame)
 
-    def register(self, key: bytes, topic: Topic, position: StreamPosition, limit: int, now: Now) -> Session:
+    def register(self, key: bytes, topic: Topic, position: StreamPosition, identity: str, now: Now) -> Session:
         """Create a session, or take up the one that was put aside, whose own position holds.
 
-        WireError if there are `limit` sessions and none is idle.
+        WireError if the identity finds no place among limits.streams, and none of its own makes room.
         """
-        if len(self._sessions) >= limit:
-            oldest = next(iter(self._sessions.values()))
-            if now.mono - oldest.last_seen < IDLE_STREAM or oldest.ends_at is not None:
-                raise WireError("streams", f"more than limits.streams = {limit}")
-            self._put_aside(oldest)
-            self._telemetry.count("streams_forgotten")
-        session = self.departed.pop(key, None)
+        if not self._admission.streams.take(identity):
+            self._make_room(identity, now)
+            self._admission.streams.hold(identity)
+        session = self._take_up(key)
         if session is None:
             session = Session(key, topic, position, now.mono)
         elif session.left:  # a goodbye has overtaken these rows, which were counted then
             self._left[key] = session
-        self._sessions[key] = session
+        self._enter(session, identity)
         session.last_seen = now.mono
         self._behind.add(key)
         self._forgotten.discard(key)
         self._changed.add(key)
         return session
 
-    def touch(self, session: Session, topic: Topic, user: str, now: Now) -> None:
+    def _take_up(self, key: bytes) -> Session | None:
+        session = self.departed.pop(key, None)
+        if session is not None:
+            self._departed_of.release(session)
+        return session
+
+    def _enter(self, session: Session, identity: str) -> None:
+        """List a session whose place is taken."""
+        session.identity = identity
+        self._sessions[session.key] = session
+        self._of.add(session)
+        if session.is_provisional:
+            self._greeted.add(session)
+
+    def _make_room(self, identity: str, now: Now) -> None:
+        """Put a session aside for a new one: an idle one of the same identity, or else one that has only greeted.
+
+        Another identity's makes room only for one that does not have its part, and only if it is idle.
+        """
+        pool = self._admission.streams
+        idle = self._idle(self._of.oldest(identity), now)
+        if idle is None:
+            idle = self._sessions.get(self._greeted.oldest(identity) or b"")
+        if idle is None and pool.held(identity) < pool.part and self._sessions:
+            idle = self._idle(next(iter(self._sessions)), now)
+        if idle is None:
+            text, is_due = self._admission.refuse(pool, "streams", identity, now.mono)
+            self._telemetry.count("admission_refused", "streams")
+            if is_due and self._telemetry.may_log(now.mono):
+                log.warning("%s: further publishers of it are not answered until others have left", text)
+            raise WireError("streams", text)
+        if not idle.is_provisional:
+            self._telemetry.count("streams_forgotten")
+        self._put_aside(idle)
+
+    def _idle(self, key: bytes | None, now: Now) -> Session | None:
+        """Return the session of a stream if it has been silent for long enough to make room."""
+        session = self._sessions.get(key or b"")
+        if session is None or session.ends_at is not None or now.mono - session.last_seen < IDLE_STREAM:
+            return None
+        return session
+
+    def touch(self, session: Session, topic: Topic, user: str, now: Now, identity: str = "") -> None:
         """Note a message; WireError if its topic or its sender differs from the stream's earlier ones."""
         session.check_sender(topic, user)
         session.last_seen = now.mono
         self._sessions.move_to_end(session.key)
+        if identity == session.identity:
+            self._of.add(session)
+        else:  # its publisher has moved, or an earlier release did not journal who it was
+            for owned in (self._of, self._greeted):
+                owned.move(session, identity)
+            session.identity = identity
         if session.left and session.key in self._left:
             self._left[session.key] = self._left.pop(session.key)
         if now.mono - session.noted >= NOTED_EVERY:
@@ -186,7 +167,8 @@ class SessionRegistry:
             self._changed.add(session.key)
 
     def mark_changed(self, session: Session) -> None:
-        """Journal the session's position and tally with this turn."""
+        """Journal the session's position and tally with this turn, of which something was settled."""
+        self._greeted.discard(session)
         self._changed.add(session.key)
 
     def set_peer(self, session: Session, peer: bytes) -> None:
@@ -219,20 +201,41 @@ class SessionRegistry:
             while silent and now.mono - (session := next(iter(silent.values()))).last_seen > after:
                 self._put_aside(session)
         while self.departed:
-            key, session = next(iter(self.departed.items()))
-            if len(self.departed) <= DEPARTED and now.mono - session.last_seen <= REMEMBER:
+            session = next(iter(self.departed.values()))
+            if now.mono - session.last_seen <= REMEMBER:
                 break
-            del self.departed[key]
-            self._changed.discard(key)
-            self._forgotten.add(key)
+            self._forget(session)
+
+    def _forget(self, session: Session) -> None:
+        del self.departed[session.key]
+        self._departed_of.release(session)
+        self._changed.discard(session.key)
+        self._forgotten.add(session.key)
 
     def _put_aside(self, session: Session) -> None:
         del self._sessions[session.key]
+        self._of.release(session)
+        self._greeted.discard(session)
         self._left.pop(session.key, None)
         self._behind.discard(session.key)
         self.connected -= session.peer is not None
         session.peer = None
+        session.introduced = False
+        if session.is_provisional:
+            self._changed.discard(session.key)
+            self._forgotten.add(session.key)
+        else:
+            self._remember(session)
+
+    def _remember(self, session: Session) -> None:
+        """Remember a position; of an identity that has its share, the oldest one is forgotten for it."""
+        if not self._admission.remembered.take(session.identity):
+            oldest = self._departed_of.oldest(session.identity) or next(iter(self.departed), None)
+            if oldest is not None:
+                self._forget(self.departed[oldest])
+            self._admission.remembered.hold(session.identity)
         self.departed[session.key] = session
+        self._departed_of.add(session)
         self._changed.add(session.key)
 
     def is_behind(self, now: Now, idle: float) -> bool:
@@ -257,37 +260,40 @@ class SessionRegistry:
 
     def decline(self, key: bytes, peer: bytes) -> None:
         """Tell a publisher after this turn that its model is not taken here, so that it keeps no rows for it."""
-        self._declines[key] = peer
+        self._without[key] = PendingAck(peer, key, 0, b"", {}, {}, None)
+
+    def hold_off(self, key: bytes, peer: bytes, error: WireError) -> None:
+        """Tell a publisher after this turn why its stream has to wait; it keeps its rows."""
+        self._without[key] = PendingAck(peer, key, 0, b"", {error.reason: (0, short_detail(error.detail))}, {}, None)
 
     def acknowledge_as_it_says(self, greeting: Greeting, peer: bytes) -> None:
         """Answer a hello with this turn, of a stream of which it is not known yet where it goes on."""
-        self._held_back[greeting.stream] = acknowledge_as_it_says(greeting, peer)
+        self._without[greeting.stream] = acknowledge_as_it_says(greeting, peer)
 
     def drain_acks(self) -> list[PendingAck]:
         """Return the acknowledgements that are due after this turn."""
         acks, self._acks = self._acks, {}
-        declines, self._declines = self._declines, {}
-        held_back, self._held_back = self._held_back, {}
-        return (
-            [*held_back.values()]
-            + [
-                PendingAck(
-                    *(session.peer, key, session.position.row, need),
-                    *session.answers.copied(),
-                    session.position.tally,
-                )
-                for key, need in acks.items()
-                if (session := self.get(key)) is not None and session.peer is not None
-            ]
-            + [PendingAck(peer, key, 0, b"", {}, {}, None) for key, peer in declines.items()]
-        )
+        without, self._without = self._without, {}
+        return [
+            PendingAck(
+                *(session.peer, key, session.position.row, need),
+                *session.answers.copied(),
+                session.position.tally,
+            )
+            for key, need in acks.items()
+            if (session := self.get(key)) is not None and session.peer is not None
+        ] + list(without.values())
 
     def drain_changes(self, now: Now) -> tuple[list[StreamRow], list[bytes]]:
         """Return what to journal: streams that changed, and keys of those that were forgotten."""
-        rows = [self._row(key, now) for key in self._changed]
+        rows = [self._row(key, now) for key in self._changed if not self._is_greeted(key)]
         forgotten, self._forgotten = list(self._forgotten), set()
         self._changed.clear()
         return rows, forgotten
+
+    def _is_greeted(self, key: bytes) -> bool:
+        session = self._sessions.get(key)
+        return session is not None and session.is_provisional
 
     def _row(self, key: bytes, now: Now) -> StreamRow:
         session = self._sessions.get(key)
@@ -299,7 +305,7 @@ class SessionRegistry:
         position, answers = session.position, session.answers.plain()
         tally = pack({**position.tally, "answers": answers} if answers else position.tally)
         heard = now.wall - (now.mono - session.last_seen)
-        return StreamRow(key, session.frame, position.row, position.issued, tally, state, heard)
+        return StreamRow(key, session.frame, position.row, position.issued, tally, state, heard, session.identity)
 
     def restore(self, row: StreamRow, silence: float, now: Now) -> Session | None:
         """Restore a session from the journal, `silence` seconds after its last sign of life.
@@ -319,11 +325,15 @@ class SessionRegistry:
         position.issued, position.tally = row.issued, check_tally(tally)
         last_seen = now.mono - silence
         session = Session(row.id, topic, position, last_seen, answers=answers, noted=last_seen)
+        session.identity = row.identity or ""
         if row.gone in (LEFT, ASIDE):
             session.left = row.gone == LEFT
+            self._admission.remembered.hold(session.identity)
             self.departed[row.id] = session
+            self._departed_of.add(session)
             return session
-        self._sessions[row.id] = session
+        self._admission.streams.hold(session.identity)
+        self._enter(session, session.identity)
         self._behind.add(row.id)
         if row.gone == LEAVING:
             session.ends_at = now.mono + GONE_AFTER

@@ -54,11 +54,13 @@ class Turn:
     unreported: list[int] = field(default_factory=list)  # windows whose reports cannot be written
     spans: list[tuple[str, str, int, int]] = field(default_factory=list)
     counts: list[tuple[int, str, str, str, bytes | None]] = field(default_factory=list)  # None: delete the counts
-    agents: list[tuple[str, str, str, float, float]] = field(default_factory=list)  # newest row, last heard of
+    agents: list[tuple[str, str, str, float, float, str]] = field(
+        default_factory=list
+    )  # newest row, last heard of, who
     tags: list[tuple[int, str, str, str, bytes]] = field(default_factory=list)  # window 0: of the newest rows
     periods: list[tuple[str, str, bytes]] = field(default_factory=list)
     forgotten_agents: list[tuple[str, str, str]] = field(default_factory=list)
-    heard: list[tuple[str, str, float]] = field(default_factory=list)  # when a model last sent something
+    heard: list[tuple[str, str, float, str]] = field(default_factory=list)  # when a model last sent something; who
     forgotten_models: list[ModelKey] = field(default_factory=list)
     nbytes: int = 0
     join_work: label_work.JoinWork = field(default_factory=label_work.JoinWork)  # ids and labels to be joined

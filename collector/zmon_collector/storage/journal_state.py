@@ -50,7 +50,7 @@ class JournalState:
     contracts: dict[bytes, bytes] = field(default_factory=dict)
     schemas: dict[tuple[int, bytes], Schema] = field(default_factory=dict)  # by (window, hash)
     counts: list[tuple[int, str, str, str, Tally]] = field(default_factory=list)  # window, model, version, agent
-    agents: list[tuple[str, str, str, float, float | None]] = field(default_factory=list)
+    agents: list[tuple[str, str, str, float, float | None, str | None]] = field(default_factory=list)
     tags: list[tuple[int, str, str, str, dict[str, str]]] = field(default_factory=list)
     spans: list[tuple[str, str, int, int]] = field(default_factory=list)
     periods: list[tuple[ModelKey, list[tuple[int, int]]]] = field(default_factory=list)  # (since, length) of each
@@ -72,8 +72,8 @@ class JournalState:
         return self.positions.streams
 
     @property
-    def heard(self) -> list[tuple[str, str, float]]:
-        """When each model last sent something."""
+    def heard(self) -> list[tuple[str, str, float, str | None]]:
+        """When each model last sent something, and who holds its place."""
         return self.positions.heard
 
     @property
@@ -81,7 +81,7 @@ class JournalState:
         """The newest time of the collector's clock that was written; -inf for none."""
         # A window without a schema has counts only, and began at the clock's time, long after the last message perhaps.
         counted = (row.start for row in self.windows if not row.schema)
-        return max([float("-inf"), *(row.heard for row in self.streams), *(at for _, _, at in self.heard), *counted])
+        return max([float("-inf"), *(row.heard for row in self.streams), *(at for _, _, at, _ in self.heard), *counted])
 
 
 def load(connection: sqlite3.Connection, known: Positions | None = None) -> JournalState:

@@ -8,14 +8,14 @@ from typing import NamedTuple
 from zmon_collector.storage.sealed import SealedTable
 
 # The columns of `StreamRow` and `WindowRow` are in the order of their fields.
-STREAMS = SealedTable("streams", "id, topic, row, issued, tally, gone, heard")
+STREAMS = SealedTable("streams", "id, topic, row, issued, tally, gone, heard, identity")
 WINDOWS = SealedTable("windows", 'number, model, version, start, "end", schema, closing, through, policy, reference')
 CONTRACTS = SealedTable("contracts", "digest, data")
 SCHEMAS = SealedTable("schemas", "window, hash, body")
 TALLIES = SealedTable("tallies", "window, model, version, agent, counts")
-AGENTS = SealedTable("agents", "model, version, agent, newest, heard")
+AGENTS = SealedTable("agents", "model, version, agent, newest, heard, identity")
 SPANS = SealedTable("spans", 'model, version, start, "end"')
-HEARD = SealedTable("heard", "model, version, at")
+HEARD = SealedTable("heard", "model, version, at, identity")
 MEMORY = SealedTable("memory", "model, version, metric, agent, data")
 TAGS = SealedTable("tags", "window, model, version, agent, tags")
 PERIODS = SealedTable("periods", "model, version, steps")
@@ -31,6 +31,7 @@ class StreamRow(NamedTuple):
     tally: bytes
     gone: int  # see `sessions.LIVE` and the other states
     heard: float
+    identity: str | None = None  # that holds its place; None in a file of an earlier release
 
 
 class WindowRow(NamedTuple):

@@ -31,7 +31,7 @@ class Positions:
 
     store_id: bytes  # 8 random bytes, which acknowledgements carry
     streams: list[StreamRow] = field(default_factory=list)
-    heard: list[tuple[str, str, float]] = field(default_factory=list)  # when each model last sent something
+    heard: list[tuple[str, str, float, str | None]] = field(default_factory=list)  # when each model last sent something
     damaged: DamagedRows = field(default_factory=dict)  # of these tables
     settled_rows: dict[bytes, int] = field(default_factory=dict)  # last rows, by stream of an older copy
     restored: bool = False  # from a copy older than the files next to it

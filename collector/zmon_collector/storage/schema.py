@@ -65,6 +65,9 @@ CREATE TABLE tags (               -- of an agent in a window; window 0: of its n
     window INTEGER, model TEXT, version TEXT, agent TEXT, tags BLOB, crc INTEGER,
     PRIMARY KEY (window, model, version, agent)
 ) WITHOUT ROWID;
+ALTER TABLE streams ADD COLUMN identity TEXT;   -- who holds the place of a stream, a model or an agent; NULL: unknown
+ALTER TABLE heard ADD COLUMN identity TEXT;
+ALTER TABLE agents ADD COLUMN identity TEXT;
 ALTER TABLE agents ADD COLUMN heard REAL;  -- when it last sent rows, epoch seconds; NULL: unknown
 CREATE INDEX refused_by_reader ON refused (reader, id);
 CREATE INDEX refused_by_time ON refused (at);

@@ -13,7 +13,6 @@ from zmon.errors import WireError
 from zmon_collector.windows.fit import combined, conflict, lacking, opening, ordered
 from zmon_collector.windows.window import (
     NO_WINDOW,
-    OTHER,
     Changes,
     Now,
     OpenWindow,
@@ -94,9 +93,9 @@ class WindowManager:
 
     # --- agents ------------------------------------------------------------------------------------------------------
 
-    def admit(self, agent: str) -> str:
-        """Return the name under which an agent is counted: its own, or `OTHER` beyond limits.agents."""
-        return agent if agent in self._agents or len(self._agents) < self.rules.agents else OTHER
+    def admit(self, agent: str, now: Now) -> None:
+        """Know an agent, of which something is to be counted; windows do not wait for it before it is connected."""
+        self._agents.setdefault(agent, _Agent(now.mono))
 
     def connect(self, agent: str, stream: bytes, now: Now) -> None:
         """Register a publisher of the agent: windows wait for its rows."""

@@ -6,18 +6,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from zmon_collector.config import Config
 
 from tests.support.unstarted import Table
 
 
 @pytest.fixture
-def lay(tmp_path: Path) -> Iterator[Callable[[], Table]]:
+def lay(tmp_path: Path) -> Iterator[Callable[..., Table]]:
     made: list[Table] = []
 
-    def one() -> Table:
+    def one(config: Config | None = None) -> Table:
         folder = tmp_path / str(len(made))
         folder.mkdir()
-        made.append(Table(folder))
+        made.append(Table(folder, config))
         return made[-1]
 
     yield one

@@ -84,7 +84,7 @@ def test_an_unknown_publisher_gets_back_what_it_says(start: Start) -> None:
     assert (new.row, new.store) == (0, b"")
 
 
-@pytest.mark.parametrize("why", ["lost", "moved", "ping", "bye", "not taken", "streams", "models"])
+@pytest.mark.parametrize("why", ["lost", "moved", "ping", "bye", "not taken", "streams"])
 def test_what_the_whole_state_decides_is_not_answered_early(why: str, start: Start) -> None:
     config: Config = start.table.ingestor.config
     if why == "lost":  # our store had acknowledged it, and does not know it any more
@@ -96,14 +96,11 @@ def test_what_the_whole_state_decides_is_not_answered_early(why: str, start: Sta
     elif why == "not taken":
         start.table.ingestor.config = replace(config, collector=replace(config.collector, models=("other",)))
         assert not start.greet()
-    elif why == "streams":
+    else:
         start.table.ingestor.config = replace(config, limits=LimitsSection(streams=2))
         assert start.greet("b")
         assert not start.greet("c")
         assert start.greet("a")
-    else:
-        start.table.ingestor.config = replace(config, limits=LimitsSection(models=1))
-        assert not start.greet("b", topic=Topic("another", "", "b").encode())
 
 
 def test_an_early_answer_that_a_kill_follows_changes_nothing(start: Start, lay: Lay) -> None:

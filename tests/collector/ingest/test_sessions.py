@@ -7,7 +7,9 @@ from time import perf_counter
 from typing import Any
 
 import pytest
-from zmon_collector.ingest import sessions
+from zmon_collector.config.sections import LimitsSection
+from zmon_collector.ingest import admission
+from zmon_collector.ingest.admission import Admission
 from zmon_collector.ingest.sessions import (
     FORGET_STREAM,
     GONE_AFTER,
@@ -58,8 +60,12 @@ def comes_back(table: Table) -> None:
     table.greeting("hello", base=MILLION + 1, issued=MILLION, acked=MILLION, store=store)
 
 
-def register(registry: SessionRegistry, number: int, now: Now, limit: int = 10**6) -> Any:
-    return registry.register(number.to_bytes(16, "big"), TOPIC, StreamPosition(0), limit, now)
+def made_registry(limit: int = 10**6) -> SessionRegistry:
+    return SessionRegistry(Telemetry(), Admission(LimitsSection(streams=limit)))
+
+
+def register(registry: SessionRegistry, number: int, now: Now) -> Any:
+    return registry.register(number.to_bytes(16, "big"), TOPIC, StreamPosition(1), "one", now)
 
 
 def test_a_publisher_that_only_pings_for_days_is_known_after_a_restart(lay: Callable[[], Table]) -> None:
@@ -112,8 +118,9 @@ def test_a_stream_that_is_silent_for_long_is_put_aside_and_keeps_its_position(
 def test_a_stream_that_made_room_comes_back_where_it_was(restarts: bool, lay: Callable[[], Table]) -> None:
     table = with_a_million(lay)
     registry = table.ingestor.sessions
+    table.ingestor.admission.streams.resize(1, 1)
     table.goes(IDLE_STREAM)
-    register(registry, 1, table.now, limit=1)
+    registry.register(bytes(16), TOPIC, StreamPosition(0), "", table.now)
     assert registry.get(STREAM) is None
     if restarts:
         table = restarted(lay, table)
@@ -126,20 +133,20 @@ def test_a_stream_that_made_room_comes_back_where_it_was(restarts: bool, lay: Ca
 
 
 def test_no_stream_makes_room_before_its_missing_rows_are_counted() -> None:
-    registry, now = SessionRegistry(Telemetry()), Now(0.0, 0.0)
+    registry, now = made_registry(limit=1), Now(0.0, 0.0)
     registry.end(register(registry, 1, now), now)
     with pytest.raises(WireError, match="streams"):
-        register(registry, 2, Now(0.0, IDLE_STREAM + 1), limit=1)
+        register(registry, 2, Now(0.0, IDLE_STREAM + 1))
 
 
 def test_the_longest_silent_stream_makes_room() -> None:
-    registry = SessionRegistry(Telemetry())
+    registry = made_registry(limit=3)
     made = [register(registry, number, Now(0.0, float(number))) for number in range(3)]
-    registry.touch(made[0], TOPIC, "", Now(0.0, 50.0))
-    register(registry, 3, Now(0.0, 61.0), limit=3)
+    registry.touch(made[0], TOPIC, "", Now(0.0, 50.0), "one")
+    register(registry, 3, Now(0.0, 61.0))
     assert [session.key[-1] for session in registry] == [2, 0, 3]
     with pytest.raises(WireError, match="streams"):
-        register(registry, 4, Now(0.0, 61.5), limit=3)
+        register(registry, 4, Now(0.0, 61.5))
 
 
 @pytest.mark.parametrize("kills", [0, 1, 3])
@@ -177,8 +184,8 @@ def test_a_kill_between_a_goodbye_and_its_second_loses_no_count(lay: Callable[[]
 
 
 def test_what_is_remembered_of_departed_streams_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sessions, "DEPARTED", 5)
-    registry, at = SessionRegistry(Telemetry()), 0.0
+    monkeypatch.setattr(admission, "REMEMBERED", 5)
+    registry, at = made_registry(), 0.0
     for number in range(20):
         registry.end(register(registry, number, Now(at, at)), Now(at, at))
         at += 10.0
@@ -210,7 +217,7 @@ def test_a_stream_that_comes_back_when_it_is_forgotten_stays_in_the_journal(lay:
 
 def cost_of_a_turn(streams: int) -> float:
     """Seconds for what a turn asks of the registry when a few streams have sent something; the least of many."""
-    registry, now = SessionRegistry(Telemetry()), Now(0.0, 0.0)
+    registry, now = made_registry(), Now(0.0, 0.0)
     made = [register(registry, number, now) for number in range(streams)]
     for session in made:
         session.position.issued = 1
@@ -221,11 +228,11 @@ def cost_of_a_turn(streams: int) -> float:
         now = Now(0.0, 100.0 + turn)
         began = perf_counter()
         for session in made[turn - 50 :][:10]:
-            registry.touch(session, TOPIC, "", now)
+            registry.touch(session, TOPIC, "", now, "one")
         registry.end(made[turn - 50], now)
         list(registry.ended(now))
         registry.forget_gone(now)
-        register(registry, 10**9 + turn, now, limit=streams + 1)
+        register(registry, 10**9 + turn, now)
         registry.is_behind(now, 60.0)
         registry.drain_changes(now)
         times.append(perf_counter() - began)

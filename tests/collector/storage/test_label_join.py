@@ -20,7 +20,7 @@ from zmon_collector.ingest import checkpoint_policy
 from zmon_collector.ingest.arrival import BatchArrival
 from zmon_collector.ingest.late_labels import LateLabels
 from zmon_collector.ingest.model_state import ModelState
-from zmon_collector.ingest.sessions import Session
+from zmon_collector.ingest.session import Session
 from zmon_collector.ingest.stream_position import StreamPosition
 from zmon_collector.ingest.validation import WindowSlice
 from zmon_collector.storage import label_join, restatement_queue, schema
