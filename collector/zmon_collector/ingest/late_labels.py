@@ -33,6 +33,8 @@ from zmon_collector.windows import fit
 from zmon_collector.windows.window import NANO, ModelKey, Now, OpenWindow
 
 SWEEP_EVERY = 10.0  # seconds
+EARLY = 16  # sets of classes of a model's labels that wait for its first rows
+OWNERS = 64  # sets of classes of a model of which the number is remembered
 
 
 class LateLabels:
@@ -127,11 +129,11 @@ class LateLabels:
             ids, given = (column[skip:] for column in validation.check_labels(message, arrival.schema))
             times, _ = validation.resolve_times(message, now.wall, max_skew)
             schema = _target_schema(arrival.schema, model.rows_schema)
+            if model.rows_schema is None:
+                _note_early(model, schema)
         except WireError as error:
             arrival.refuse(fresh, error.reason, error.detail)
             return
-        if model.rows_schema is None:
-            model.early_owners.add((schema.task, schema.classes))
         when = np.full(fresh, times) if isinstance(times, int) else times[skip:]
         given = _by_name(arrival, schema, given)
         present = np.isfinite(given) if schema.task == "regression" else given >= 0
@@ -164,6 +166,8 @@ class LateLabels:
             owner = model.owners[key] = label_work.owner_of(model.key, schema)
             work.owners.append((owner, *model.key, schema.task, msgpack.packb(list(schema.classes))))
             self._note_owner(model, owner)
+            if len(model.owners) > OWNERS:  # it is found again by its classes
+                del model.owners[next(known for known in model.owners if known not in model.early_owners)]
         return owner
 
     def restore_owner(self, model: ModelState, owner: LabelOwner) -> None:
@@ -249,6 +253,15 @@ def _packed_rights(arrival: BatchArrival) -> bytes:
     """Return globs of the agents whose rows the sender may label."""
     agents = arrival.client.labelled_agents(arrival.model.key[0]) if arrival.client is not None else ()
     return msgpack.packb(agents) if agents else label_work.ANYBODY
+
+
+def _note_early(model: ModelState, schema: Schema) -> None:
+    """Note the classes of labels that come before any rows; WireError if the model has too many sets of them."""
+    key = (schema.task, schema.classes)
+    if key not in model.early_owners and len(model.early_owners) >= EARLY:
+        raise WireError("schema_limits", f"labels of more than {EARLY} sets of classes before any rows of the model; "
+                        "publish rows first")  # fmt: skip
+    model.early_owners.add(key)
 
 
 def _target_schema(own: Schema, rows: Schema | None) -> Schema:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from zmon_collector.ingest.late_labels import EARLY, OWNERS
 from zmon_collector.ingest.receiver import ReceivedMessage
 
 from tests.support import unstarted
@@ -175,6 +176,32 @@ def test_a_publisher_sends_readable_segments() -> None:
     assert found.keys() == {readable("a\nb", LENGTH)}
     (coded,) = found.values()
     assert coded.names == (readable("x\x1b[2J", LENGTH), "fine")
+
+
+def test_sets_of_classes_of_early_labels_are_bounded(lay: Lay) -> None:
+    """Labels before any rows choose their classes, and each set of them is kept until rows come."""
+    table, count = lay(), 3 * EARLY
+    for number in range(count):
+        schema = Schema(classes=("a", f"class {number}"))
+        columns = {"ids": np.arange(3), "labels": np.zeros(3, np.int8)}
+        table.send(schema, columns, first=1 + 3 * number, kind="labels")
+        table.end_turn()
+    model = table.ingestor.models["m", ""]
+    assert len(model.early_owners) == len(model.owners) == EARLY
+    rows, detail = table.answer().refused["schema_limits"]
+    assert rows == 3 * (count - EARLY)
+    assert "publish rows first" in detail
+
+
+def test_sets_of_classes_of_rows_are_remembered_up_to_a_bound(lay: Lay) -> None:
+    table = lay()
+    for number in range(OWNERS + 5):
+        columns = {"probabilities": P, "ids": np.arange(3)}
+        table.send(Schema(classes=("a", f"class {number}")), columns, first=1 + 3 * number)
+        table.goes(61)
+        table.ingestor.close_due(table.now, hold=False)
+        table.end_turn()
+    assert len(table.ingestor.models["m", ""].owners) <= OWNERS
 
 
 # --- what is said of them --------------------------------------------------------------------------------------------
