@@ -78,6 +78,12 @@ def _columns(path: Path) -> None:
     pyarrow.parquet.write_table(pyarrow.table({f"c{i}": empty for i in range(70_000)}), path)
 
 
+def _string(path: Path) -> None:
+    """A file of a megabyte that means sixteen gigabytes."""
+    column = pyarrow.DictionaryArray.from_arrays(np.zeros(20_000, np.int32), ["x" * 2**20])
+    pyarrow.parquet.write_table(pyarrow.table({"p": column}), path, store_schema=False)
+
+
 def _sparse(path: Path) -> None:
     with path.open("wb") as file:
         file.truncate(2**40)
@@ -130,6 +136,7 @@ BROKEN: list[tuple[tuple[str, ...], str, int, dict[str, tuple[Make | bytes, str]
     (PROFILE, ".parquet", 2, {
         "no parquet": (b"PAR1" + b"\0" * 100 + b"\x10\0\0\0PAR1", "cannot be read"),
         "a footer without end": (b"PAR1" + b"\xff\xff\xff\x7fPAR1", "its footer has 2,147,483,647 bytes"),
+        "a string in every row": (_string, "16,384 strings of column 'p' have more than 256 MiB"),
         "many columns": (_columns, "70,000 columns, at most 65,536 are read"),
     }),
     (SHOW, ".zmon", 2, {

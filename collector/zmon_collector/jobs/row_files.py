@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from zmon.errors import ConfigurationError, MissingExtraError
-from zmon_collector.jobs.npz_file import MOST_COLUMNS, NpzFile
+from zmon_collector.jobs.npz_file import CHUNK_BYTES, MOST_COLUMNS, NpzFile
 
 ROWS = 16_384  # per chunk
 PIECE_ROWS = 8 * ROWS  # per piece of an npz file
@@ -128,14 +128,42 @@ def read_chunks(piece: FilePiece, wanted: Sequence[str], measured: Sequence[str]
     arrow = pyarrow()
     with _reading(piece.path):
         if piece.path.suffix == ".parquet":
-            with _open_parquet(arrow, piece.path) as file:
-                for batch in file.iter_batches(ROWS, [piece.at], wanted):
-                    yield dict(zip(batch.schema.names, batch.columns, strict=True))
+            yield from _read_parquet(arrow, piece, wanted)
         else:
             for batch in _read_csv(arrow, piece, wanted, measured):
                 for start in range(0, batch.num_rows, ROWS):
                     part = batch.slice(start, ROWS)
                     yield dict(zip(part.schema.names, part.columns, strict=True))
+
+
+def _read_parquet(arrow: Any, piece: FilePiece, wanted: Sequence[str]) -> Iterator[Mapping[str, Any]]:
+    """Yield chunks of a row group.
+
+    A file may name a long string once and mean it in every row, so strings are read as codes, and spelled out if they
+    have room.
+    """
+    with _open_parquet(arrow, piece.path) as file:
+        schema, metadata = file.schema_arrow, file.metadata
+    coded = {field.name for field in schema if field.name in wanted and field.type in (arrow.string(), arrow.binary())}
+    options = {"pre_buffer": False, "buffer_size": PARQUET_BUFFER, "metadata": metadata}
+    with arrow.parquet.ParquetFile(piece.path, read_dictionary=sorted(coded), **options) as file:
+        for batch in file.iter_batches(ROWS, [piece.at], wanted):
+            columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+            for name in coded:
+                columns[name] = _spelled_out(arrow, piece.path, name, columns[name])
+            yield columns
+
+
+def _spelled_out(arrow: Any, path: Path, name: str, column: Any) -> Any:
+    if not arrow.types.is_dictionary(column.type):
+        return column
+    lengths = arrow.compute.binary_length(column.dictionary)
+    if (arrow.compute.sum(lengths.take(column.indices)).as_py() or 0) > CHUNK_BYTES:
+        raise ConfigurationError(
+            f"{path}: {len(column):,} strings of column {name!r:.60} have more than {CHUNK_BYTES // 2**20} MiB; leave "
+            "the column out, or shorten them"
+        )
+    return column.dictionary_decode()
 
 
 def _read_csv(arrow: Any, piece: FilePiece, wanted: Sequence[str], measured: Sequence[str]) -> Iterator[Any]:
@@ -164,6 +192,7 @@ def pyarrow() -> Any:
     """Import pyarrow, which reads csv and parquet, or raise MissingExtraError."""
     try:
         import pyarrow as arrow
+        import pyarrow.compute
         import pyarrow.csv
         import pyarrow.parquet
     except ImportError:
