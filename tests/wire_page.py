@@ -85,6 +85,7 @@ def frames() -> dict[str, bytes]:
             degraded={"schema_conflict": (7, "feature 'amount' is text, not numeric")},
             tally={"sampled_out": 7},
         ),
+        "held off": control.encode_hold_off(STREAM, {"streams": (0, "pod-a fills its share of limits.streams")}),
     }
 
 

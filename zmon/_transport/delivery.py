@@ -39,7 +39,7 @@ DONE, BLOCKED, MORE = range(3)  # how far sending got
 
 # Collectors that have taken a model in this process, by model: a publisher that begins while one of them restarts, and
 # is closed before that is back, waits for it as those do that were there before.
-_takers: OrderedDict[tuple[Endpoint, str], None] = OrderedDict()
+takers: OrderedDict[tuple[Endpoint, str], None] = OrderedDict()
 TAKERS = 1024  # remembered, the newest
 
 
@@ -120,7 +120,7 @@ class Delivery:
                 self._read_subscriptions(link)
             if link.offers and (link.takes_model or self.closing or not self._is_unsure(now)):
                 link.take()
-                _note_taker((link.endpoint, self._target.topic.model))
+                note_taker((link.endpoint, self._target.topic.model))
             self._keep_in_touch(link, now)
         state = max(self._send(link, now) for link in self._links)
         self._update_state()
@@ -135,7 +135,7 @@ class Delivery:
         awaited = [link for link in self._links if link.takes_model]  # even while it is disconnected
         if not awaited:  # wait for one that restarts, else only for a first connection that is being established
             model = self._target.topic.model
-            known = [link for link in self._links if (link.endpoint, model) in _takers]
+            known = [link for link in self._links if (link.endpoint, model) in takers]
             awaited = known or [link for link in self._links if link.is_coming(now)]
         issued, tally = self._ring.issued, self._ledger.tally()
         return any(link.cursor.acked < issued or not covers(link.counted, tally) for link in awaited)
@@ -231,7 +231,7 @@ class Delivery:
     def _leave(self, link: Link) -> None:
         """Enter that a collector is there and does not take this model."""
         link.leave()
-        _takers.pop((link.endpoint, self._target.topic.model), None)
+        takers.pop((link.endpoint, self._target.topic.model), None)
 
     def _is_unsure(self, now: float) -> bool:
         """Return whether a collector may have rows that are under way, and will say so when it is back."""
@@ -348,12 +348,12 @@ class Delivery:
         )
 
 
-def _note_taker(taker: tuple[Endpoint, str]) -> None:
+def note_taker(taker: tuple[Endpoint, str]) -> None:
     """Note that a collector has taken a model; forget the oldest note of many."""
-    _takers[taker] = None
-    _takers.move_to_end(taker)
-    if len(_takers) > TAKERS:
-        _takers.popitem(last=False)
+    takers[taker] = None
+    takers.move_to_end(taker)
+    if len(takers) > TAKERS:
+        takers.popitem(last=False)
 
 
 def _join(entry: RingEntry) -> tuple[int, list[tuple[str, str, Sequence[int]]], list[Bytes]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,10 @@ import zmon
 from tests.support.collectors import received
 from tests.support.peer import Peer
 from tests.support.waiting import until
+from zmon._transport import delivery
 from zmon._transport.link import Link
 from zmon._transport.settings import Endpoint
+from zmon._wire import control
 from zmon._wire.frames import Message
 
 P = np.array([[0.7, 0.3]])
@@ -48,6 +51,31 @@ def test_nothing_is_sent_before_the_collector_answers(peer: Peer, publisher: zmo
     assert publisher.flush(60)
     assert publisher.stats.acknowledged == 1
     assert publisher.stats.queued_bytes == 0
+
+
+def test_a_publisher_without_a_place_keeps_its_rows_says_why_once_and_asks_again(
+    peer: Peer, publisher: zmon.Publisher, caplog: pytest.LogCaptureFixture
+) -> None:
+    publisher.publish(P)
+    for _ in range(3):
+        hello = peer.greeting("hello")
+        why = {"streams": (0, "pod fills its share of limits.streams: it holds 3 of 4 places")}
+        peer.router.send_multipart([peer.who, control.encode_hold_off(hello.stream, why)])
+        assert peer.messages() == []
+    assert (publisher.stats.queued, publisher.stats.rejected, publisher.stats.dropped) == (1, {}, {})
+    peer.ack(peer.greeting("hello").stream, 0)
+    assert [each.kind for each in peer.messages()] == ["schema", "batch"]
+    peer.ack(hello.stream, 1)
+    assert publisher.flush(60)
+    assert caplog.text.count("takes no rows of model 'm' now (streams: pod fills its share") == 1
+
+
+def test_collectors_that_have_taken_a_model_are_remembered_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delivery, "takers", OrderedDict())
+    for number in range(2 * delivery.TAKERS):
+        delivery.note_taker((Endpoint("tcp://a:1", "tcp://a:2"), f"m{number}"))
+    assert len(delivery.takers) == delivery.TAKERS
+    assert (Endpoint("tcp://a:1", "tcp://a:2"), f"m{2 * delivery.TAKERS - 1}") in delivery.takers
 
 
 def test_the_window_holds_back(peer: Peer, publisher: zmon.Publisher) -> None:
