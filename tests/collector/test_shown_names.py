@@ -18,7 +18,7 @@ from zmon_collector.alerts.rules import AlertEvent
 from zmon_collector.dashboard.html_report import html_of
 from zmon_collector.dashboard.prometheus import exposition
 from zmon_collector.dashboard.timeseries import TimeSeries
-from zmon_collector.dashboard.web.api import as_csv
+from zmon_collector.dashboard.web.exports import csv_pieces
 from zmon_collector.health import HealthReport
 from zmon_plugins.sinks.console import Console
 
@@ -83,7 +83,7 @@ def test_a_notification_has_no_markup_of_a_name(name: str) -> None:
 @hostile
 def test_a_table_has_a_line_for_each_point_and_no_formula(name: str) -> None:
     ts = TimeSeries({"model": name, "what": "accuracy"}, np.array([60]), np.array([0.5]))
-    header, row = csv.reader(io.StringIO(as_csv([ts]), newline=""))
+    header, row = csv.reader(io.StringIO(b"".join(csv_pieces([ts])).decode(), newline=""))
     assert len(row) == len(header)
     assert not row[header.index("model")].startswith(("=", "+", "-", "@", "\t", "\n"))
 
