@@ -26,6 +26,7 @@ _LOST = {  # what damaged rows of state.sqlite have cost, by table
     "tallies": "counts of late, lost, rejected and sampled out rows",
     "spans": "closed stretches of time; rows before the open windows count as late",
     "periods": "the lengths of windows before a change",
+    "mains": "which classes a version has; those of its next rows",
     "tags": "tags of agents",
     "memory": "what metrics keep from window to window, learned references included",
     "cursors": "how far a sink has read; it gets the queued reports again",

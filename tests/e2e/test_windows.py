@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 from zmon_collector.config import parse
+from zmon_collector.ingest.variants import variant_version
 
 import zmon
 from tests.support.waiting import settled, until
+from zmon.batch import Schema
 
 P = np.array([[0.9, 0.1]])
 OLD = 1_000_000_020  # a minute in 2001
@@ -153,7 +155,7 @@ def test_a_period_of_its_own_for_a_model(collect: Any) -> None:
     assert starts == {("quick", OLD + 10 * i) for i in range(6)} | {("slow", OLD)}
 
 
-def test_other_classes_under_one_version_are_rejected_and_cost_nobody_else(collect: Any) -> None:
+def test_other_classes_under_one_version_are_a_version_of_their_own_and_cost_nobody(collect: Any) -> None:
     collector = collect()
     sound, other = (
         collector.publisher(agent_id=agent, classes=classes) for agent, classes in (("sound", 2), ("other", ["q", "r"]))
@@ -163,8 +165,15 @@ def test_other_classes_under_one_version_are_rejected_and_cost_nobody_else(colle
         assert publisher.flush(60)
         publisher.close()
     collector.stop()
-    assert windows(collector) == {OLD: 8}
-    assert collector.counts("rows_rejected", agent_id="other", reason="schema_conflict") == 8
+    found = {
+        (point["properties"].get("model_version"), point["properties"]["agent_id"]): point["value"]
+        for point in collector.points()
+        if point["properties"]["what"] == "buffer_count" and "agent_id" in point["properties"]
+    }
+    apart = variant_version("", Schema(classes=("q", "r")))
+    assert found == {(None, "sound"): 8, (apart, "other"): 8}
+    assert collector.counts("rows_degraded", agent_id="other", reason="schema_conflict") == 8
+    assert not collector.counts("rows_rejected")
 
 
 def test_columns_align_by_name_and_new_ones_start_with_the_next_window(collect: Any) -> None:

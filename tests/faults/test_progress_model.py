@@ -1,9 +1,9 @@
 """The collector's parts together, against every order of steps, kills, clocks, reloads and misbehaving metrics.
 
 The model keeps all rows and labels in lists. Whatever happens, at the end each row is in exactly one point, in the
-window of its time, or counted for a reason that there is; each late label has one outcome; a metric has a value for
-all rows of a window or none, with the options of the window's opening; what comes is taken soon; and within a stated
-number of turns nothing is left open.
+window of its time, or counted for a reason that there is, which another's schema is not; each late label has one
+outcome; a metric has a value for all rows of a window or none, with the options of the window's opening; what comes is
+taken soon; and within a stated number of turns nothing is left open.
 """
 
 from __future__ import annotations
@@ -57,7 +57,6 @@ class Progress(RuleBasedStateMachine):
         self.times: list[float] = []  # of each row, by its number
         self.owners: list[tuple[str, str]] = []  # its (model, agent)
         self.free: set[int] = set()  # rows from so far ahead that they count as rows of when they came
-        self.schemas: dict[str, set[int]] = defaultdict(set)  # published, by model
         self.labels: dict[str, list[tuple[int, int]]] = defaultdict(list)  # (row, label) published, by model
         self.unsent: Counter[tuple[str, str]] = Counter()  # rows that publishers rejected or left out themselves
         self.dropped: Counter[tuple[str, str]] = Counter()  # that rings had no room for
@@ -98,7 +97,6 @@ class Progress(RuleBasedStateMachine):
         numbers = list(range(len(self.times), len(self.times) + len(ages)))
         self.times += [self.collector.clock.wall - age for age in ages]
         self.owners += [(sender.model, sender.agent)] * len(ages)
-        self.schemas[sender.model].add(schema)
         times = [self.times[number] for number in numbers]
         sender.publish(numbers, times, SCHEMAS[schema], ids=sender.model == MODELS[0])
 
@@ -358,13 +356,13 @@ class Progress(RuleBasedStateMachine):
     def rows_are_accounted_for(self, reports: list[Report]) -> None:
         counted: dict[str, Counter[tuple[str, str]]] = defaultdict(Counter)  # by kind
         found: Counter[int] = Counter()
-        totals: dict[tuple[str, str | None], float] = {}
+        totals: dict[tuple[tuple[str, str], str | None], float] = {}
         outcomes: dict[str, Counter[str]] = defaultdict(Counter)  # of labels, by model
         joined: Counter[tuple[str, int, int]] = Counter()  # (model, row, label)
         for i, report in enumerate(reports):
-            window = report.window
+            window, key = report.window, (report.model, report.version)
             for earlier in reports[:i]:
-                if earlier.model == report.model:
+                if (earlier.model, earlier.version) == key:
                     apart = earlier.window.end <= window.start or window.end <= earlier.window.start
                     assert apart, f"{earlier.window} and {window} of {report.model}"
             values: dict[tuple[str | None, str], float] = {}
@@ -378,7 +376,7 @@ class Progress(RuleBasedStateMachine):
                     joined[report.model, int(value.feat_name), int(value.value)] += 1
                 elif not value.reason:
                     values[agent, value.what] = value.value
-            opened = self.collector.opened.get((report.model, window.start))
+            opened = self.collector.opened.get((key, window.start))
             assert opened is None or opened.end == window.end, (report.model, window, opened)
             for agent, counts in report.rows.items():
                 for kind in ("late", "lost", "sampled_out"):
@@ -400,15 +398,14 @@ class Progress(RuleBasedStateMachine):
                     scale = values[agent, "scaled"] / n
                     known = (1, 1_000, 1_000_000) if opened is None else (opened.scale,)
                     assert scale in known, (report.model, agent, window, scale, opened)
-                    total, before = values[agent, "total"], totals.get((report.model, agent), 0)
+                    total, before = values[agent, "total"], totals.get((key, agent), 0)
                     assert total == before + n or (self.forgets and total == n), (report.model, agent, window)
-                    totals[report.model, agent] = total
+                    totals[key, agent] = total
         assert not [number for number, times in found.items() if times > 1], "rows that are in points twice"
         for owner in {*self.owners, *self.unsent, *self.dropped}:
             lost, rejected = counted["lost"][owner], counted["rejected"][owner] + counted["sampled_out"][owner]
             assert self.lossy or lost <= self.dropped[owner], f"{lost} rows of {owner} are lost for no reason"
-            conflicts = 2 in self.schemas[owner[0]]
-            assert conflicts or rejected == self.unsent[owner], f"{rejected} rows of {owner} are rejected for no reason"
+            assert rejected == self.unsent[owner], f"{rejected} rows of {owner} are rejected for no reason"
         there = Counter(self.owners[number] for number in found)
         everything = sum(counted.values(), there)
         rows_of = {owner: number for owner, number in everything.items() if owner[1] != TRUTH}

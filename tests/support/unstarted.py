@@ -32,8 +32,8 @@ STREAM = b"s" * 16
 T0 = 1_700_000_000 // 60 * 60
 
 
-def topic_of(agent: str) -> bytes:
-    return wire.Topic("m", "", agent).encode()
+def topic_of(agent: str, version: str = "") -> bytes:
+    return wire.Topic("m", version, agent).encode()
 
 
 def stream_of(agent: str) -> bytes:
@@ -46,10 +46,11 @@ def messages(
     dictionaries: Mapping[str, Sequence[Sequence[str]]] | None = None,
     *,
     agent: str = "a",
+    version: str = "",
     **header: Any,
 ) -> list[list[bytes]]:
     """A schema message and a batch of an agent's stream, which begins with row `first`, by default 1."""
-    topic, stream, body = topic_of(agent), stream_of(agent), wire.encode_schema(schema)
+    topic, stream, body = topic_of(agent, version), stream_of(agent), wire.encode_schema(schema)
     rows, first = len(next(iter(columns.values()))), header.get("first", 1)
     arrays: list[Any] = [(name, column.dtype.str, list(column.shape)) for name, column in columns.items()]
     buffers = [np.ascontiguousarray(column).tobytes() for column in columns.values()]
@@ -141,9 +142,9 @@ class Table:
             receiver.reply = kept  # type: ignore[method-assign]
         return {ack.stream: ack for ack in map(control.decode_ack, sent)}
 
-    def tally(self, agent: str = "a", model: str = "m") -> Any:
+    def tally(self, agent: str = "a", model: str = "m", version: str = "") -> Any:
         """The counts of an agent over all open windows, and those that have none."""
-        manager = self.ingestor.models[model, ""].windows
+        manager = self.ingestor.models[model, version].windows
         whole = Tally()
         for tallies in (manager.unplaced, *(window.tallies for window in manager.open.values())):
             if agent in tallies:

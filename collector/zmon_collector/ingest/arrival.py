@@ -71,3 +71,4 @@ class BatchArrival(Arrival):
     schema: Schema
     body: bytes
     client: AllowedClient | None = None  # the sender in the allow-list; without CURVE nobody
+    apart: str = ""  # of rows in a variant of their version: why

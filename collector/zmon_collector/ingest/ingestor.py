@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import count
 from secrets import token_bytes
@@ -39,6 +40,7 @@ from zmon_collector.ingest.schema_cache import SchemaCache
 from zmon_collector.ingest.session import Session
 from zmon_collector.ingest.sessions import SessionRegistry
 from zmon_collector.ingest.stream_position import StreamPosition, first_contact
+from zmon_collector.ingest.variants import Variants, family
 from zmon_collector.storage.journal import Turn
 from zmon_collector.storage.label_join import Joined
 from zmon_collector.telemetry import Telemetry
@@ -83,7 +85,8 @@ class Ingestor:
         self._places = ModelAdmission(self.models, self.admission, self.sessions, telemetry, self.add_model)
         self.late = LateLabels(self.models, engine.close, journal=journal)
         self._model_journal = ModelJournal(engine, self.unreported, journal=journal)
-        self._placement = RowPlacement(engine, self.late, self.unreported, journal=journal)
+        self._variants = Variants(self._admit_version)
+        self._placement = RowPlacement(engine, self.late, self._variants, self.unreported, journal=journal)
         self._changed: dict[ModelKey, None] = {}  # models to be journaled with this turn
         self._unplanned: dict[ModelKey, None] = {}  # of these, models that may have to be looked at sooner
         self._schedule = Schedule()  # by the wall time at which windows of a model may close
@@ -136,8 +139,9 @@ class Ingestor:
             kind = "degraded" if reason in counted.get("degraded", {}) else "rejected"
             arrival.explain(kind, reason if reason in counted.get(kind, {}) else OTHER_REASON, detail)
         if greeting.kind == "bye":
-            if arrival.model is not None:
-                arrival.model.windows.disconnect(arrival.agent, greeting.stream)
+            for model in family(arrival.model) if arrival.model is not None else ():
+                known = model.windows.knows(greeting.topic.agent_id)
+                model.windows.disconnect(greeting.topic.agent_id if known else OTHER, greeting.stream)
             self.sessions.end(session, now)
         elif arrival.model is not None:
             self._places.greet(session, arrival.model, now, is_hello=greeting.kind == "hello")
@@ -181,7 +185,8 @@ class Ingestor:
         elif skip < message.rows:
             batch = BatchArrival(session, arrival.model, arrival.agent, now, self.telemetry, message, *entry, client)
             if message.kind == "labels":
-                self.late.settle(self.turn.join_work, batch, skip, max_skew)
+                batch.model.windows.disconnect_labels_only(batch.agent, message.stream)
+                self.late.settle(self.turn.join_work, self._variants.of_labels(batch), skip, max_skew)
             else:
                 self._placement.settle(self.turn, batch, skip, max_skew)
         self.sessions.acknowledge(message.stream)
@@ -241,6 +246,15 @@ class Ingestor:
         position.row = max(position.row, self.settled_rows.pop(stream, 0))
         position.issued = max(position.issued, position.row)
         return self.sessions.register(stream, topic, position, identity, now)
+
+    def _admit_version(self, session: Session, version: str, now: Now) -> tuple[ModelState, str]:
+        """Return the state of another version of a stream's model, and the name of its agent there."""
+        model, agent = self._places.admit(replace(session.topic, version=version), session.identity, now)
+        if model is None:
+            raise WireError("models", share_text(self.admission.models, "models", session.identity))
+        model.touch(now)
+        self._note_change(model.key)
+        return model, agent
 
     def details_of(self, key: ModelKey) -> list[Detail]:
         """Return why rows of a model were rejected or degraded, newest first. Any thread may call it."""
@@ -387,6 +401,8 @@ class Ingestor:
         """Forget everything that is kept of a model, here, in the engine, and on disk with this turn."""
         self.admission.models.release(self.models.pop(model).owner)
         self._reasons.forget(model)
+        for other in self.models.values():
+            other.variants.pop(model, None)
         self.engine.forget(model)
         self.turn.forgotten_models.append(model)
 
@@ -409,6 +425,7 @@ class Ingestor:
                 turn.number,
                 spans=turn.spans,
                 periods=turn.periods,
+                mains=turn.mains,
                 forgotten_agents=turn.forgotten_agents,
                 heard=turn.heard,
                 forgotten_models=turn.forgotten_models,

@@ -23,6 +23,7 @@ from zmon_collector.ingest import validation
 from zmon_collector.ingest.arrival import BatchArrival
 from zmon_collector.ingest.model_state import ModelState
 from zmon_collector.ingest.validation import WindowSlice
+from zmon_collector.ingest.variants import family
 from zmon_collector.storage import label_work
 from zmon_collector.storage.chunk_codec import ChunkRecord
 from zmon_collector.storage.journal_tables import LabelOwner
@@ -66,21 +67,31 @@ class LateLabels:
 
     # --- settle ------------------------------------------------------------------------------------------------------
 
-    def note_rows(self, work: JoinWork, arrival: BatchArrival) -> None:
-        """Note the classes of a model's rows: labels are matched with them by name, whatever order they come in."""
+    def note_rows(self, work: JoinWork, arrival: BatchArrival, window: OpenWindow) -> None:
+        """Note the classes of rows of this window: labels are matched with them by name, in whatever order."""
         model, schema, known = arrival.model, arrival.schema, arrival.model.rows_schema
         if known is schema:
             return
         if known is not None and not fit.conflict(known, schema):
             model.rows_schema = fit.ordered(schema, known)
             return
+        others = [state for state in family(model) if state is not model]
+        for task, classes in (key for state in others for key in state.owners):
+            schema = fit.ordered(schema, Schema(task, classes))
         model.rows_schema = schema
-        for task, classes in model.early_owners - {(schema.task, schema.classes)}:
-            if task == schema.task == "classification":
+        if schema.task != "classification":
+            return
+        # Labels that came before any rows, under any list of classes; and those that wait in another version of the
+        # family, where rows with these classes were till now.
+        own = (schema.task, schema.classes)
+        waiting = model.early_owners | {(*own, state.owners[own]) for state in others if own in state.owners}
+        for task, classes, owner in waiting:
+            if task == schema.task and owner != model.owners.get(own):
                 places = fit.places(classes, schema.classes)
-                work.move(label_work.Moved(model.owners[task, classes], self._owner(work, model, schema), places))
+                # Labels of this turn are in windows of the main version, which have other classes than a variant.
+                target = None if model.main is None else self._target(window, _kept_schema(schema))
+                work.move(label_work.Moved(owner, self._owner(work, model, schema), places), target)
                 self._note_moved(model, classes, schema)
-        model.early_owners.clear()
 
     def _note_moved(self, model: ModelState, classes: tuple[str, ...], schema: Schema) -> None:
         """Note that this turn's labels of these classes are kept under the rows' classes now, also in other windows."""
@@ -122,7 +133,6 @@ class LateLabels:
         message, model, now = arrival.message, arrival.model, arrival.now
         fresh = message.rows - skip
         arrival.telemetry.count("labels", by=fresh)
-        model.windows.disconnect_labels_only(arrival.agent, message.stream)
         try:
             if not self._journal:
                 raise WireError("labels_need_journal", "labels are joined in the journal, which is off")
@@ -130,7 +140,7 @@ class LateLabels:
             times, _ = validation.resolve_times(message, now.wall, max_skew)
             schema = _target_schema(arrival.schema, model.rows_schema)
             if model.rows_schema is None:
-                _note_early(model, schema)
+                _check_early(model, schema)
         except WireError as error:
             arrival.refuse(fresh, error.reason, error.detail)
             return
@@ -141,9 +151,13 @@ class LateLabels:
         if given.ndim == 2:  # a row of a multilabel model is labelled if any of its classes is
             present, unlabelled = np.asarray(present.any(axis=1)), np.asarray(unlabelled.all(axis=1))
         arrival.refuse(int(np.count_nonzero(unlabelled)), "label_missing", "it is None or NaN")
-        windows = model.windows.label_windows(model.rows_schema, now)
+        whole = model.windows.label_windows(model.rows_schema, now)
+        windows = [each for each in whole if each.undecided or not fit.conflict(each.schema, schema)] or whole
         targets = np.where(present, _targets(when, [window.start for window in windows]), -1)
-        owner, rights = self._owner(work, model, schema), _packed_rights(arrival)
+        owner, rights, key = self._owner(work, model, schema), _packed_rights(arrival), (schema.task, schema.classes)
+        if model.rows_schema is None:
+            model.early_owners.add((*key, owner))
+        also = tuple(state.owners[key] for state in family(model) if state is not model and key in state.owners)
         for i in np.unique(targets[present]).tolist():
             rows, window = np.flatnonzero(targets == i), windows[i]
             conflict = "" if window.undecided else fit.conflict(window.schema, schema)
@@ -152,7 +166,7 @@ class LateLabels:
             else:
                 names, target = label_work.id_bytes(ids[rows]), self._target(window, schema)
                 block = label_work.Labelled(owner, target, arrival.agent, now.wall, names, given[rows], when[rows])
-                work.labelled.append(block._replace(stream=message.stream, agents=rights))
+                work.labelled.append(block._replace(stream=message.stream, agents=rights, also=also))
 
     def _target(self, window: OpenWindow, schema: Schema | None = None) -> label_work.JoinWindow:
         if schema is not None or window.number not in self._turn:
@@ -167,7 +181,8 @@ class LateLabels:
             work.owners.append((owner, *model.key, schema.task, msgpack.packb(list(schema.classes))))
             self._note_owner(model, owner)
             if len(model.owners) > OWNERS:  # it is found again by its classes
-                del model.owners[next(known for known in model.owners if known not in model.early_owners)]
+                early = {(task, classes) for task, classes, _ in model.early_owners}
+                del model.owners[next(known for known in model.owners if known not in early)]
         return owner
 
     def restore_owner(self, model: ModelState, owner: LabelOwner) -> None:
@@ -178,7 +193,7 @@ class LateLabels:
         if owner.newest is not None:
             model.rows_schema = schema  # owners come in the order of their newest predictions
         else:
-            model.early_owners.add(key)
+            model.early_owners.add((*key, owner.number))
         self._note_owner(model, owner.number)
 
     def _note_owner(self, model: ModelState, owner: int) -> None:
@@ -255,13 +270,12 @@ def _packed_rights(arrival: BatchArrival) -> bytes:
     return msgpack.packb(agents) if agents else label_work.ANYBODY
 
 
-def _note_early(model: ModelState, schema: Schema) -> None:
-    """Note the classes of labels that come before any rows; WireError if the model has too many sets of them."""
-    key = (schema.task, schema.classes)
-    if key not in model.early_owners and len(model.early_owners) >= EARLY:
+def _check_early(model: ModelState, schema: Schema) -> None:
+    """Raise WireError if the labels that came before any rows of a model have too many sets of classes with these."""
+    early = {(task, classes) for task, classes, _ in model.early_owners} | {(schema.task, schema.classes)}
+    if len(early) > EARLY:
         raise WireError("schema_limits", f"labels of more than {EARLY} sets of classes before any rows of the model; "
                         "publish rows first")  # fmt: skip
-    model.early_owners.add(key)
 
 
 def _target_schema(own: Schema, rows: Schema | None) -> Schema:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from zmon._wire.frames import encode_schema, pack
+from zmon.batch import Schema
 from zmon_collector.compute.engine import Engine
 from zmon_collector.ingest.model_state import ModelState
 from zmon_collector.ingest.row_placement import UnreportedWindow
@@ -42,6 +43,9 @@ class ModelJournal:
             turn.spans += [(*model.key, *span) for span in changes.spans]
         if changes.periods:
             turn.periods.append((*model.key, pack(windows.periods.plain())))
+        if changes.main and windows.columns is not None:
+            main = Schema(windows.columns.task, windows.columns.classes)
+            turn.mains.append((*model.key, encode_schema(main), None if model.main is None else model.main.key[1]))
         if model.unnoted is not None:
             turn.heard.append((*model.key, model.unnoted, model.owner))
             model.unnoted = None

@@ -12,6 +12,7 @@ from zmon_collector.ingest.answers import Details
 from zmon_collector.windows.manager import WindowManager
 from zmon_collector.windows.window import ModelKey, Now, OpenWindow
 
+EarlyOwner = tuple[str, tuple[str, ...], int]  # task, classes, label owner
 NOTED_EVERY = 3600.0  # seconds between two notes in the journal of a model's last sign of life
 
 
@@ -29,7 +30,9 @@ class ModelState:
     owners: dict[tuple[str, tuple[str, ...]], int] = field(default_factory=dict)  # label owners, by (task, classes)
     label_owners: set[int] = field(default_factory=set)  # the same and those of earlier runs: labels may wait for them
     rows_schema: Schema | None = None  # of the newest rows, in the order in which their classes were first seen
-    early_owners: set[tuple[str, tuple[str, ...]]] = field(default_factory=set)  # of labels that came before any rows
+    early_owners: set[EarlyOwner] = field(default_factory=set)  # of labels that came before any rows
+    variants: dict[ModelKey, ModelState] = field(default_factory=dict)  # of rows with other classes, see variants.py
+    main: ModelState | None = None  # the version of which this is a variant
     owner: str = ""  # identity that holds the model's place
     places: Pool = field(default_factory=lambda: Pool(1))  # of agents
     agents: dict[str, str] = field(default_factory=dict)  # identities that hold these places, by agent

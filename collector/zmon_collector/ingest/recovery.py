@@ -31,6 +31,7 @@ from zmon_collector.ingest.lost_positions import LostPositions
 from zmon_collector.ingest.model_state import ModelState
 from zmon_collector.ingest.row_placement import UnreportedWindow
 from zmon_collector.ingest.sessions import LIVE
+from zmon_collector.ingest.variants import adopt, family
 from zmon_collector.storage import chunk_reader, journal_state
 from zmon_collector.storage.chunk_codec import ChunkRecord
 from zmon_collector.storage.chunk_reader import CHECKPOINT, ChunkEntry
@@ -103,10 +104,11 @@ class Recovery:
             session = ingestor.sessions.restore(row, self._ended - row.heard, now)
             if session is None:
                 continue
-            known = ingestor.models.get((session.topic.model, session.topic.version))
-            if row.gone == LIVE and known is not None:  # windows wait for it again
+            own = ingestor.models.get((session.topic.model, session.topic.version))
+            if row.gone == LIVE and own is not None:  # windows wait for it again
                 agent = session.topic.agent_id
-                known.windows.restore_stream(agent if known.windows.knows(agent) else OTHER, row.id)
+                for known in family(own):
+                    known.windows.restore_stream(agent if known.windows.knows(agent) else OTHER, row.id)
         for number, digest in state.schemas:
             self._schemas.setdefault(number, set()).add(digest)
         windows = {}
@@ -143,6 +145,11 @@ class Recovery:
         state = self._state
         for model, version, _, owner in state.heard:
             self._model(model, version, owner or "")
+        for (model, version), schema, main in state.mains:
+            restored = self._model(model, version)
+            restored.windows.restore_main(schema)
+            if main is not None:
+                adopt(self._model(model, main), restored)
         for labels in state.label_owners:
             self._ingestor.late.restore_owner(self._model(labels.model, labels.version), labels)
         for key, steps in state.periods:

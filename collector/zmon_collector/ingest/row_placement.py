@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from zmon.errors import WireError
@@ -12,6 +13,7 @@ from zmon_collector.ingest import validation
 from zmon_collector.ingest.arrival import BatchArrival
 from zmon_collector.ingest.late_labels import LateLabels
 from zmon_collector.ingest.validation import WindowSlice
+from zmon_collector.ingest.variants import Variants
 from zmon_collector.storage.chunk_codec import ChunkRecord
 from zmon_collector.storage.journal import Turn
 from zmon_collector.windows.fit import SEGMENTS, Fit
@@ -52,6 +54,8 @@ class RowPlacement:
         Receives the rows, by window.
     late : LateLabels
         Keeps rows with ids, which may get their labels later.
+    variants : Variants
+        Says where rows belong that have no place in their version.
     unreported : dict
         Windows whose reports are not written yet, by number; shared with the ingestor.
     journal : bool
@@ -59,10 +63,17 @@ class RowPlacement:
     """
 
     def __init__(
-        self, engine: Engine, late: LateLabels, unreported: dict[int, UnreportedWindow], *, journal: bool
+        self,
+        engine: Engine,
+        late: LateLabels,
+        variants: Variants,
+        unreported: dict[int, UnreportedWindow],
+        *,
+        journal: bool,
     ) -> None:
         self._engine = engine
         self._late = late
+        self._variants = variants
         self._unreported = unreported
         self._journal = journal
 
@@ -86,29 +97,39 @@ class RowPlacement:
             telemetry.count("skewed", by=skewed)
         settled = 0
         try:
-            for part in validation.split_rows(batch, message.first, skip, starts):
-                self._settle_part(turn, arrival, part)
-                settled += part.batch.rows
+            for rows in self._settle_parts(turn, arrival, validation.split_rows(batch, message.first, skip, starts)):
+                settled += rows
         except Exception:  # the position has moved, so nobody sends these rows again
             arrival.refuse(fresh - settled, "internal", INTERNAL)
             raise
-        arrival.model.note_tags(arrival.agent, arrival.schema.tags)
+
+    def _settle_parts(self, turn: Turn, arrival: BatchArrival, parts: Iterable[WindowSlice]) -> Iterator[int]:
+        """Settle rows window by window, each in its version or in a variant; yield how many are settled."""
+        windows = arrival.model.windows
+        for part in parts:
+            misfit = windows.misfit(arrival.schema, part.start, arrival.now)
+            if not misfit:
+                self._settle_part(turn, arrival, part)
+                yield part.batch.rows
+                continue
+            try:
+                apart = self._variants.of_rows(arrival, misfit)
+            except WireError as error:
+                arrival.refuse(part.batch.rows, "schema_conflict", f"{misfit}; no version of its own: {error.detail}")
+                yield part.batch.rows
+            else:
+                yield from self._settle_parts(turn, apart, validation.split_again(part, apart.model.windows.periods))
 
     def _settle_part(self, turn: Turn, arrival: BatchArrival, part: WindowSlice) -> None:
-        """Settle rows of one window: in the window as far as they fit into it, or late, or rejected."""
+        """Settle rows of one window: in the window, or late."""
         windows, rows = arrival.model.windows, part.batch.rows
         windows.advance_clock(arrival.agent, arrival.message.stream, part.newest, arrival.now)
-        try:
-            window = windows.place_rows(arrival.agent, arrival.schema, part.start, rows, arrival.now)
-        except WireError as error:
-            if not windows.open[part.start].contributors:  # labels of other rows have opened it; the next one fits
-                self._late.note_rows(turn.join_work, arrival)
-            arrival.refuse(rows, error.reason, error.detail)
-            return
+        arrival.model.note_tags(arrival.agent, arrival.schema.tags)
+        window = windows.place_rows(arrival.agent, arrival.schema, part.start, rows, arrival.now)
         if window is None:
             arrival.telemetry.count("late_or_conflicting", by=rows)
             return
-        self._late.note_rows(turn.join_work, arrival)
+        self._late.note_rows(turn.join_work, arrival, window)
         fit = window.fit(arrival.schema)
         try:
             batch, left_out = fit.apply(part.batch)
@@ -117,8 +138,8 @@ class RowPlacement:
         except Exception:
             window.tally(arrival.agent).received -= rows  # they are counted as rejected instead
             raise
-        if left_out:
-            arrival.degrade(rows, "schema_conflict", left_out)
+        if arrival.apart or left_out:
+            arrival.degrade(rows, "schema_conflict", "; ".join(filter(None, (arrival.apart, left_out))))
         without_room = windows.without_room(arrival.schema)
         if without_room:
             most = f"limits.features = {windows.rules.features} of all publishers of a model together"

@@ -12,7 +12,7 @@ from zmon._wire.frames import Message
 from zmon.batch import Array, Batch, Schema
 from zmon.categories import Dictionaries, category
 from zmon.errors import WireError
-from zmon_collector.windows.window import NANO
+from zmon_collector.windows.window import NANO, Periods
 
 
 class WindowSlice(NamedTuple):
@@ -99,3 +99,15 @@ def split_rows(batch: Batch, first: int, skip: int, starts: int | Array) -> Iter
         rows = np.flatnonzero(starts == start)
         part = batch.take(rows)
         yield WindowSlice(start, part, rows.astype(np.uint64) + np.uint64(first), int(part.timestamps.max()) / NANO)
+
+
+def split_again(part: WindowSlice, periods: Periods) -> Iterator[WindowSlice]:
+    """Yield the rows of a window as those of the windows of another version, which may have other lengths."""
+    starts = np.asarray(periods.starts(part.batch.timestamps))
+    for start in np.unique(starts).tolist():
+        rows = np.flatnonzero(starts == start)
+        batch = part.batch if len(rows) == len(starts) else part.batch.take(rows)
+        numbers = part.numbers
+        if batch is not part.batch:
+            numbers = numbers[rows] if isinstance(numbers, np.ndarray) else rows.astype(np.uint64) + np.uint64(numbers)
+        yield WindowSlice(start, batch, numbers, int(batch.timestamps.max()) / NANO)

@@ -16,6 +16,7 @@ from zmon_collector.storage.journal_tables import (
     AGENTS,
     CONTRACTS,
     HEARD,
+    MAINS,
     MEMORY,
     PERIODS,
     SCHEMAS,
@@ -31,7 +32,7 @@ from zmon_collector.storage.journal_tables import (
 from zmon_collector.windows.window import ModelKey
 
 # Whose rows go when a model is forgotten.
-MODEL_TABLES = ("spans", "agents", "memory", "label_owners", "heard", "periods", "tags")
+MODEL_TABLES = ("spans", "agents", "memory", "label_owners", "heard", "periods", "mains", "tags")
 UNUSED_CONTRACTS = (
     "DELETE FROM contracts WHERE digest NOT IN (SELECT policy FROM windows WHERE policy IS NOT NULL"
     " UNION SELECT reference FROM windows WHERE reference IS NOT NULL"
@@ -59,6 +60,7 @@ class Turn:
     )  # newest row, last heard of, who
     tags: list[tuple[int, str, str, str, bytes]] = field(default_factory=list)  # window 0: of the newest rows
     periods: list[tuple[str, str, bytes]] = field(default_factory=list)
+    mains: list[tuple[str, str, bytes, str | None]] = field(default_factory=list)  # schema, and whose variant it is
     forgotten_agents: list[tuple[str, str, str]] = field(default_factory=list)
     heard: list[tuple[str, str, float, str]] = field(default_factory=list)  # when a model last sent something; who
     forgotten_models: list[ModelKey] = field(default_factory=list)
@@ -110,6 +112,7 @@ def write(turn: Turn, connection: sqlite3.Connection) -> label_join.Joined:
     HEARD.write(turn.heard, connection)
     TAGS.write(turn.tags, connection)
     PERIODS.write(turn.periods, connection)
+    MAINS.write(turn.mains, connection)
     return joined
 
 

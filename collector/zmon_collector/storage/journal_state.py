@@ -17,6 +17,7 @@ from zmon_collector.storage.chunk_reader import drop_misplaced
 from zmon_collector.storage.journal_tables import (
     AGENTS,
     CONTRACTS,
+    MAINS,
     MEMORY,
     PERIODS,
     SCHEMAS,
@@ -54,6 +55,7 @@ class JournalState:
     tags: list[tuple[int, str, str, str, dict[str, str]]] = field(default_factory=list)
     spans: list[tuple[str, str, int, int]] = field(default_factory=list)
     periods: list[tuple[ModelKey, list[tuple[int, int]]]] = field(default_factory=list)  # (since, length) of each
+    mains: list[tuple[ModelKey, Schema, str | None]] = field(default_factory=list)  # and whose variant it is
     memory: list[tuple[str, str, str, str, bytes]] = field(default_factory=list)
     checkpoints: dict[int, int] = field(default_factory=dict)  # bytes, by window; they are read with the rows
     turn: int = 0  # the newest
@@ -105,6 +107,7 @@ def load(connection: sqlite3.Connection, known: Positions | None = None) -> Jour
         tags=TAGS.read(_tags, damaged, connection),
         spans=SPANS.read(_as_tuple, damaged, connection),
         periods=PERIODS.read(_periods, damaged, connection),
+        mains=MAINS.read(_main, damaged, connection),
         memory=MEMORY.read(_as_tuple, damaged, connection, unsealed=_check_memory),
         label_owners=[LabelOwner(*row) for row in rows(OWNERS_BY_AGE)],
         checkpoints=dict(rows("SELECT window, coalesce(length(data), 0) FROM checkpoints")),
@@ -140,6 +143,10 @@ def _tags(window: int, model: str, version: str, agent: str, tags: bytes) -> tup
 
 def _periods(model: str, version: str, steps: bytes) -> tuple[ModelKey, list[tuple[int, int]]]:
     return (model, version), [(since, length) for since, length in msgpack.unpackb(steps)]
+
+
+def _main(model: str, version: str, schema: bytes, main: str | None) -> tuple[ModelKey, Schema, str | None]:
+    return (model, version), decoded_schema(schema), main
 
 
 def _check_memory(model: str, version: str, metric: str, agent: str, data: bytes) -> None:

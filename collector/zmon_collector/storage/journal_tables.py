@@ -19,6 +19,7 @@ HEARD = SealedTable("heard", "model, version, at, identity")
 MEMORY = SealedTable("memory", "model, version, metric, agent, data")
 TAGS = SealedTable("tags", "window, model, version, agent, tags")
 PERIODS = SealedTable("periods", "model, version, steps")
+MAINS = SealedTable("mains", "model, version, schema, main")
 
 
 class StreamRow(NamedTuple):

@@ -146,8 +146,9 @@ class JoinWork:
     def __bool__(self) -> bool:
         return bool(self.predicted or self.labelled or self.moved or self.sweep)
 
-    def move(self, moved: Moved) -> None:
-        """Let labels wait under the rows' classes: those that are kept, and those of this turn."""
+    def move(self, moved: Moved, window: JoinWindow | None) -> None:
+        """Let labels wait under the rows' classes: those that are kept, and those of this turn, in another window if
+        one is given."""
         self.moved.append(moved)
         blocks, self.labelled = self.labelled, []
         for block in blocks:
@@ -155,7 +156,8 @@ class JoinWork:
                 self.labelled.append(block)
                 continue
             places = moved.places[block.labels]
-            self.labelled.append(block.of(places >= 0)._replace(owner=moved.to, labels=places[places >= 0]))
+            fitting = block.of(places >= 0)._replace(owner=moved.to, labels=places[places >= 0])
+            self.labelled.append(fitting if window is None else fitting._replace(window=window))
             self.labelled.append(block.of(places < 0))
 
 

@@ -46,6 +46,9 @@ PROGRESS = f"""
 CREATE TABLE periods (            -- the lengths of a model's windows, and since when
     model TEXT, version TEXT, steps BLOB, crc INTEGER, PRIMARY KEY (model, version)
 ) WITHOUT ROWID;
+CREATE TABLE mains (              -- task and classes of a version's newest window, and the version whose variant it is
+    model TEXT, version TEXT, schema BLOB, main TEXT, crc INTEGER, PRIMARY KEY (model, version)
+) WITHOUT ROWID;
 ALTER TABLE windows ADD COLUMN policy BLOB;     -- digests of what holds for the window; NULL: not noted
 ALTER TABLE windows ADD COLUMN reference BLOB;  -- empty: none
 CREATE INDEX windows_by_closing ON windows (closing);

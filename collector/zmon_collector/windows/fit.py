@@ -30,17 +30,17 @@ SEGMENTS = 32  # of a window: each value of each has accumulators of its own, an
 class Fit:
     """How rows of the schema `own` fit into a window of the schema `window`.
 
+    They must not conflict.
+
     Attributes
     ----------
-    refused : str
-        Why they do not fit at all; empty if they do.
     schema : Schema
         What `apply` returns follows this schema; it is `own` itself where nothing has to change.
     name, body : bytes
         The schema's hash and bytes, for the journal; empty where nothing has to change.
     """
 
-    __slots__ = ("_left_out", "_order", "_own", "_place", "body", "name", "refused", "schema")
+    __slots__ = ("_left_out", "_order", "_own", "_place", "body", "name", "schema")
 
     def __init__(self, window: Schema, own: Schema) -> None:
         self._own = self.schema = own
@@ -48,9 +48,6 @@ class Fit:
         self._place: Array | None = None  # of the rows' own classes in the window's, and of −1
         self._left_out = ""
         self.name = self.body = b""
-        self.refused = conflict(window, own)
-        if self.refused:
-            return
         if own.classes != window.classes:
             self._order = places(window.classes, own.classes)
             self._place = np.append(places(own.classes, window.classes), MISSING)

@@ -9,7 +9,6 @@ from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from itertools import count
 
 from zmon.batch import Schema
-from zmon.errors import WireError
 from zmon_collector.windows.fit import combined, conflict, lacking, opening, ordered
 from zmon_collector.windows.window import (
     NO_WINDOW,
@@ -126,6 +125,11 @@ class WindowManager:
             clock.noted = now.mono
             self.changes.agents.add(agent)
 
+    def leave(self, agent: str) -> None:
+        """Note that an agent's newest rows are not here: windows do not wait for it, until it sends rows again."""
+        if agent in self._agents:
+            self._agents[agent].streams.clear()
+
     def has_silent_agents(self, now: Now, after: float) -> bool:
         """Return whether an agent sent no rows for `after` seconds."""
         return any(now.mono - agent.rows_at > after for agent in self._agents.values())
@@ -158,11 +162,30 @@ class WindowManager:
 
     # --- rows --------------------------------------------------------------------------------------------------------
 
-    def place_rows(self, agent: str, schema: Schema, start: int, rows: int, now: Now) -> OpenWindow | None:
-        """Count rows as received in the window that begins at `start`, and return it.
+    def misfit(self, schema: Schema, start: int, now: Now) -> str:
+        """Return why rows of a schema have no place in the window that begins at `start`; empty if they have one.
 
-        Return None if the window has closed: the rows are counted as late. WireError ``schema_conflict`` if the schema
-        does not fit; the rows are not counted then.
+        Other classes, or another task, have a place in a window that is still to open, if nobody uses the present ones
+        any more: no agent that has sent rows is connected, or has sent some within the last window's time.
+        """
+        window = self.open.get(start)
+        if window is not None and not window.undecided:
+            return conflict(window.schema, schema)
+        why = conflict(self.columns, schema) if self.columns is not None else ""
+        return why if start in self.closed or self._is_used(now) else ""
+
+    def _is_used(self, now: Now) -> bool:
+        """Return whether the classes of the newest window still have publishers."""
+        lately = max(self.rules.idle, self.periods.newest)
+        return any(
+            agent.newest > float("-inf") and (agent.streams or now.mono - agent.rows_at < lately)
+            for agent in self._agents.values()
+        )
+
+    def place_rows(self, agent: str, schema: Schema, start: int, rows: int, now: Now) -> OpenWindow | None:
+        """Count rows as received in the window that begins at `start`, where they have a place, and return it.
+
+        Return None if the window has closed: the rows are counted as late.
         """
         window = self.open.get(start)
         if window is None:
@@ -170,18 +193,16 @@ class WindowManager:
                 self.count(agent, "late", rows, now)
                 return None
             seen, self._combined = self.columns, {id(schema): (schema, 0)}
-            self.columns = ordered(schema, seen)
+            self._follow(ordered(schema, seen))
             # Columns that others sent meanwhile could not join the window that was open then, so they start here.
             window = self._open(start, opening(schema, seen, self.rules.features))
         else:
             if window.undecided or not window.contributors:
                 self._decide(window, schema)
-            refused = window.fit(schema).refused
-            if refused:
-                raise WireError("schema_conflict", refused)
             if id(schema) not in self._combined:
                 known = schema if self.columns is None else self.columns
-                self.columns = whole = combined(known, schema, self.rules.features)
+                whole = combined(known, schema, self.rules.features)
+                self._follow(whole)
                 self._combined[id(schema)] = schema, 0 if conflict(known, schema) else lacking(whole, schema)
                 drop_oldest(self._combined)
         window.contributors.add(agent)
@@ -191,6 +212,12 @@ class WindowManager:
         window.tally(agent).received += rows
         self.changes.counts.add((window.number, agent))
         return window
+
+    def _follow(self, columns: Schema) -> None:
+        """Note the columns of placed rows, whose classes are the main ones now."""
+        before, self.columns = self.columns, columns
+        if before is None or (before.task, before.classes) != (columns.task, columns.classes):
+            self.changes.main = True
 
     def without_room(self, schema: Schema) -> int:
         """Return how many columns of placed rows join no later window either, because of limits.features."""
@@ -251,8 +278,8 @@ class WindowManager:
 
     def _decide(self, window: OpenWindow, schema: Schema) -> None:
         """Let the first rows of a window that labels have opened decide on its columns."""
-        if not window.undecided and conflict(window.schema, schema):
-            return  # its labels were joined with rows of other classes
+        if self.columns is not None and conflict(self.columns, schema):
+            self._follow(schema)
         whole = opening(schema, self.columns if window.undecided else window.schema, self.rules.features)
         if whole != window.schema:
             window.schema = whole
@@ -364,8 +391,12 @@ class WindowManager:
         if self.changes.periods and window.end - window.start != self.periods.newest:
             self.periods = Periods(window.end - window.start)
         self.open[window.start] = window
-        if not window.undecided:
-            self.columns = window.schema
+        if not window.undecided and not (self.columns and conflict(self.columns, window.schema)):
+            self._follow(window.schema)
+
+    def restore_main(self, schema: Schema) -> None:
+        """Restore the task and classes of the newest window; before any window."""
+        self.columns = schema
 
     def restore_counts(self, agent: str, tally: Tally, now: Now) -> None:
         """Restore counts that have no window yet."""

@@ -213,6 +213,7 @@ class Changes:
     agents: set[str] = field(default_factory=set)  # whose newest row time has moved
     tags: set[tuple[int, str]] = field(default_factory=set)  # (window number, agent)
     periods: bool = False  # whether the lengths of windows have changed
+    main: bool = False  # whether the classes of the newest window have
 
 
 class Spans:

@@ -55,12 +55,12 @@ def test_the_view_of_a_model_has_them(paged: Start, client: Client) -> None:
     collector = paged(window=60)
     p = np.array([[0.9, 0.1], [0.2, 0.8]])
     with (
-        collector.publisher(classes=["no", "yes"], agent_id="a") as sound,
-        collector.publisher(classes=["no", "maybe"], agent_id="b") as other,
+        collector.publisher(classes=["no", "yes"], agent_id="a", kinds={"z": "numeric"}) as sound,
+        collector.publisher(classes=["no", "yes"], agent_id="b", kinds={"z": "categorical"}) as other,
     ):
-        sound.publish(p, timestamps=LONG_AGO)
+        sound.publish(p, inputs=[{"z": 1.0}] * 2, timestamps=LONG_AGO)
         assert sound.flush(60)
-        other.publish(p, timestamps=LONG_AGO)
+        other.publish(p, inputs=[{"z": "u"}] * 2, timestamps=LONG_AGO)
         assert other.flush(60)
         sound.publish(p * 30, timestamps=LONG_AGO)
         sound.flush(60)
@@ -71,12 +71,12 @@ def test_the_view_of_a_model_has_them(paged: Start, client: Client) -> None:
         return {(row["kind"], row["reason"]): row for row in view.get("refusals", [])}
 
     found = until(lambda: len(table()) == 2 and table(), what="both reasons")
-    conflict = found["rejected", "schema_conflict"]
+    conflict = found["degraded", "schema_conflict"]
     assert (conflict["rows"], conflict["agent"]) == (2, "b")
-    assert "no class 'maybe'" in conflict["detail"]
+    assert "feature 'z' is categorical" in conflict["detail"]
     assert found["rejected", "probabilities_range"]["rows"] == 2
     entry = client(collector).get("/api/v1/models").json()["models"][0]
-    assert (entry["rejected"], entry["degraded"]) == (4, 0)
+    assert (entry["rejected"], entry["degraded"]) == (2, 2)
 
 
 def test_degraded_rows_are_in_every_place_of_rejected_ones(paged: Start, client: Client) -> None:

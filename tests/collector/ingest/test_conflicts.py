@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from zmon_collector.ingest.variants import variant_version
 from zmon_collector.storage import chunk_reader, journal_state
 from zmon_collector.windows.window import Tally
 
@@ -45,13 +46,18 @@ def test_classes_in_another_order_are_the_same_classes(lay: Lay) -> None:
     assert points(table, "accuracy") == pytest.approx({"a": 2 / 3, "b": 2 / 3, None: 2 / 3})
 
 
-def test_other_classes_are_refused_with_their_names(lay: Lay) -> None:
+def test_other_classes_are_a_version_of_their_own_and_are_told_so(lay: Lay) -> None:
     table = lay()
+    other = schema(("no", "maybe"))
     table.send(schema(), {"probabilities": P})
-    table.send(schema(("no", "maybe")), {"probabilities": P}, agent="b")
+    table.send(other, {"probabilities": P}, agent="b")
+    apart = variant_version("", other)
     detail = "the window's rows have no class 'maybe'; the window's rows also have the class 'yes'"
-    assert table.answer("b").refused == {"schema_conflict": (3, detail)}
-    assert table.tally("b") == Tally(rejected={"schema_conflict": 3})
+    answer = table.answer("b")
+    assert answer.refused == {}
+    assert answer.degraded == {"schema_conflict": (3, f"shown as version {apart!r}: {detail}")}
+    assert table.tally("b") == Tally()
+    assert table.tally("b", version=apart) == Tally(received=3, degraded={"schema_conflict": 3})
 
 
 def test_a_column_of_another_kind_costs_that_column(lay: Lay) -> None:
@@ -154,10 +160,10 @@ def test_publishers_hear_of_it(collect: Callable[..., Collector], caplog: pytest
     for publisher, z in ((one, 1.0), (two, "u"), (three, 1.0)):
         publisher.publish(P, inputs=[{"z": z}] * 3)
         assert publisher.flush(60)
-    until(lambda: two.stats.degraded and three.stats.rejected, what="the answers")
+    until(lambda: two.stats.degraded and three.stats.degraded, what="the answers")
     assert (dict(one.stats.rejected), dict(one.stats.degraded)) == ({}, {})
     assert (dict(two.stats.degraded), two.stats.acknowledged) == ({"schema_conflict": 3}, 3)
-    assert (dict(three.stats.rejected), three.stats.acknowledged) == ({"schema_conflict": 3}, 0)
+    assert (dict(three.stats.degraded), three.stats.acknowledged) == ({"schema_conflict": 3}, 3)
     said = [record.getMessage() for record in caplog.records if record.name == "zmon"]
     assert any("feature 'z' is categorical, not numeric" in line for line in said)
     assert any("no class 'maybe'" in line for line in said)
@@ -240,36 +246,15 @@ def test_a_label_that_the_rows_do_not_have_is_refused_alone(collect: Callable[..
     assert collector.counts("rows_rejected", agent_id="job", reason="label_unknown") == 1
 
 
-def test_rows_that_are_refused_change_nothing_for_labels(lay: Lay) -> None:
+def test_rows_with_other_classes_change_nothing_for_labels(lay: Lay) -> None:
     table = lay()
     ids = np.array([b"1", b"2", b"3"])
     table.send(schema(), {"probabilities": P, "ids": ids})
     table.send(schema(("no", "maybe")), {"probabilities": P, "ids": ids}, agent="b")
     table.send(schema(), {"ids": ids, "labels": np.array([0, 1, 1])}, agent="job", kind="labels")
     assert table.answer("job").refused == {}
-    assert table.answer("b").refused["schema_conflict"][0] == 3
+    assert table.answer("b").degraded["schema_conflict"][0] == 3
     assert table.ingestor.models["m", ""].rows_schema.classes == ("no", "yes")
-
-
-def test_a_model_may_change_its_classes_while_labels_of_the_old_ones_still_come(lay: Lay) -> None:
-    """Labels open a window under the old classes: the new rows lose that window at most."""
-    table = lay()
-    ids = np.array([b"1", b"2", b"3"])
-    new = schema(("x", "y"))
-    table.send(schema(), {"probabilities": P, "ids": ids})
-    table.ingestor.close_all(table.now)
-    table.end_turn()
-    table.goes(60)
-    table.send(schema(), {"ids": ids[:1], "labels": np.array([0])}, agent="job", kind="labels")
-    table.send(new, {"probabilities": P, "ids": ids}, agent="b")
-    assert table.answer("b").refused["schema_conflict"][0] == 3
-    table.goes(60)
-    table.ingestor.close_all(table.now)
-    table.end_turn()
-    table.send(schema(), {"ids": ids[1:2], "labels": np.array([0])}, agent="job", kind="labels", first=2)
-    table.send(new, {"probabilities": P, "ids": ids}, agent="b", first=4)
-    assert table.answer("b").refused["schema_conflict"][0] == 3, "those of the first window only"
-    assert table.answer("job").refused["label_unknown"] == (1, "class 'no'; the model's rows have 'x', 'y'")
 
 
 def test_labels_never_decide_what_rows_may_have(collect: Callable[..., Collector]) -> None:

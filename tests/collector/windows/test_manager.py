@@ -12,7 +12,6 @@ from zmon_collector.windows.manager import WindowManager
 from zmon_collector.windows.window import PERIODS, SPANS, Now, OpenWindow, Periods, Spans, Tally, WindowRules
 
 from zmon.batch import Schema
-from zmon.errors import WireError
 
 SCHEMA = Schema(classes=("a", "b"), features=("x",), kinds=("numeric",))
 RULES = WindowRules(period=60, grace=6.0, idle=10.0, max_wait=30.0, open_windows=4)
@@ -313,13 +312,75 @@ def test_flush_takes_all_oldest_first() -> None:
 WIDER = Schema(classes=("a", "b"), features=("x", "y"), kinds=("numeric",) * 2)
 
 
-def test_other_classes_under_one_version_are_rejected() -> None:
+NEW = Schema(classes=("a", "c"))
+
+
+def test_other_classes_have_no_place_while_somebody_uses_the_first_ones() -> None:
     scene = Scene()
     scene.rows("a", T0 + 1)
-    with pytest.raises(WireError, match="the window's rows have no class 'c'") as error:
-        scene.rows("b", T0 + 1, rows=4, schema=Schema(classes=("a", "c")))
-    assert error.value.reason == "schema_conflict"
-    assert scene.manager.open[T0].tally("b").received == 0
+    why = "the window's rows have no class 'c'; the window's rows also have the class 'b'"
+    for start in (T0, T0 + 60, T0 - 60):
+        assert scene.manager.misfit(NEW, start, scene.now) == why
+        assert scene.manager.misfit(SCHEMA, start, scene.now) == ""
+    scene.wait(3000)
+    assert scene.manager.misfit(NEW, T0 + 3000, scene.now), "it is connected"
+
+
+@pytest.mark.parametrize("gone", ["bye", "elsewhere", "forgotten"])
+def test_other_classes_have_the_next_window_when_nobody_uses_the_first_ones(gone: str) -> None:
+    scene = Scene()
+    scene.rows("a", T0 + 1)
+    scene.manager.connect("b", b"b", scene.now)  # which has not sent any rows
+    if gone == "bye":
+        scene.manager.disconnect("a", b"a")
+    elif gone == "elsewhere":
+        scene.manager.leave("a")
+    else:
+        scene.wait(4000)
+        scene.manager.forget_agents(scene.now, 3600.0)
+    if gone != "forgotten":
+        assert scene.manager.misfit(NEW, T0 + 60, scene.now), "it may come back at once"
+        scene.wait(60)
+    assert scene.manager.misfit(NEW, T0, scene.now), "that window is theirs"
+    assert scene.manager.misfit(NEW, T0 + 60, scene.now) == ""
+    scene.rows("b", T0 + 61, schema=NEW)
+    assert scene.manager.misfit(SCHEMA, T0 + 120, scene.now), "now others use it"
+    assert scene.manager.misfit(SCHEMA, T0, scene.now) == ""
+    assert scene.rows("a", T0 + 1) is scene.manager.open[T0]
+    assert scene.manager.misfit(NEW, T0 + 120, scene.now) == ""
+
+
+def test_other_classes_take_no_closed_window() -> None:
+    scene = Scene()
+    scene.rows("a", T0 + 1)
+    scene.manager.disconnect("a", b"a")
+    scene.wait(100)
+    assert scene.closed() == [0]
+    assert scene.manager.misfit(NEW, T0, scene.now)
+    assert scene.manager.misfit(NEW, T0 - 60, scene.now) == ""
+
+
+def test_the_classes_of_an_earlier_run_have_their_place() -> None:
+    scene = Scene()
+    scene.manager.restore_main(Schema(classes=("a", "b")))
+    scene.manager.restore_agent("a", T0 - 60.0, scene.now, silence=5.0)
+    assert scene.manager.misfit(NEW, T0, scene.now)
+    window = scene.rows("b", T0 + 1, schema=Schema(classes=("b", "a")))
+    assert window is not None
+    assert window.schema.classes == ("a", "b")
+
+
+@pytest.mark.parametrize("schemas", [(SCHEMA, NEW), (NEW, SCHEMA)], ids=["first", "second"])
+def test_a_window_that_labels_have_opened_without_rows_is_decided_by_its_first(
+    schemas: tuple[Schema, Schema],
+) -> None:
+    scene = Scene()
+    scene.manager.restore_main(SCHEMA)
+    (window,) = scene.manager.label_windows(None, scene.now)
+    scene.rows("a", T0 + 1, schema=schemas[0])
+    assert window.schema.classes == schemas[0].classes
+    assert scene.manager.misfit(schemas[1], T0, scene.now)
+    assert scene.manager.misfit(schemas[1], T0 + 60, scene.now)
 
 
 def test_the_order_of_classes_stays_from_window_to_window() -> None:
@@ -379,15 +440,6 @@ def test_columns_that_nobody_sends_end_with_the_window() -> None:
     scene.rows("a", T0 + 61)
     scene.rows("a", T0 + 121)
     assert scene.manager.open[T0 + 120].schema.features == ("x",)
-
-
-def test_other_classes_may_come_with_the_next_window() -> None:
-    scene = Scene()
-    scene.rows("a", T0 + 1)
-    other = Schema(classes=("a", "c"))
-    window = scene.rows("a", T0 + 61, schema=other)
-    assert window is not None
-    assert window.schema is other
 
 
 def test_the_columns_of_many_schemas_stay_within_the_limit() -> None:

@@ -65,7 +65,7 @@ class Stepped:
     Attributes
     ----------
     opened : dict
-        What held when each window opened, by (model, start).
+        What held when each window opened, by (model and version, start).
     """
 
     def __init__(self, options: Mapping[str, Any], checkpoint_bytes: int) -> None:
@@ -74,7 +74,7 @@ class Stepped:
         self.senders: list[Sender] = []
         self.connection = connect()
         self.config = self._parsed(options)
-        self.opened: dict[tuple[str, int], Opening] = {}
+        self.opened: dict[tuple[tuple[str, str], int], Opening] = {}
         disk = type("Disk", (Disk,), {"connection": self.connection})
         none = lambda *_: None  # noqa: E731 - stands for what a test does not start
         self._lanes: list[Lane] = []
@@ -132,10 +132,13 @@ class Stepped:
 
     def _forget_undone(self) -> None:
         """Forget windows that the disk does not know: they may open again, otherwise."""
-        known = set(self.connection.execute("SELECT model, start FROM windows"))
-        closed = self.connection.execute('SELECT model, start, "end" FROM spans').fetchall()
+        rows = self.connection.execute
+        known = {
+            ((model, version), start) for model, version, start in rows("SELECT model, version, start FROM windows")
+        }
+        closed = rows('SELECT model, version, start, "end" FROM spans').fetchall()
         known |= {
-            (model, at) for model, at in self.opened for of, start, end in closed if of == model and start <= at < end
+            (key, at) for key, at in self.opened for *of, start, end in closed if tuple(of) == key and start <= at < end
         }
         self.opened = {window: opening for window, opening in self.opened.items() if window in known}
 
@@ -183,11 +186,11 @@ class Stepped:
     def turn(self) -> None:
         self._thread.switch()
         assert not self.service.failed and not self._thread.dead, "the collector has ended by itself"
-        for (model, _), state in self.service.ingestor.models.items():
+        for key, state in self.service.ingestor.models.items():
             for start, window in state.windows.open.items():
-                if (model, start) not in self.opened:
-                    scale = self.config.models[model].metrics["kept"]["scale"]
-                    self.opened[model, start] = Opening(window.end, scale)
+                if (key, start) not in self.opened:
+                    scale = self.config.models[key[0]].metrics["kept"]["scale"]
+                    self.opened[key, start] = Opening(window.end, scale)
 
     def work(self, most: int = 10**6) -> int:
         """Run steps of metrics; return how many there were."""
