@@ -147,7 +147,7 @@ class Recovery:
             self._model(model, version, owner or "")
         for (model, version), schema, main in state.mains:
             restored = self._model(model, version)
-            restored.windows.restore_main(schema)
+            restored.windows.columns = schema
             if main is not None:
                 adopt(self._model(model, main), restored)
         for labels in state.label_owners:

@@ -61,7 +61,8 @@ class WindowManager:
         self._note_change = changed
         self.open: dict[int, OpenWindow] = {}
         self.closed = Spans()
-        self.columns: Schema | None = None  # union of the schemas seen since the last window opened
+        # Union of the schemas seen since the last window opened; after a start, the task and classes alone.
+        self.columns: Schema | None = None
         # Those schemas by their id, with the number of their columns that had no room. Holding one keeps its id valid.
         self._combined: dict[int, tuple[Schema, int]] = {}
         self.unplaced: dict[str, Tally] = {}  # by agent: counts noticed while no window was open
@@ -177,10 +178,8 @@ class WindowManager:
     def _is_used(self, now: Now) -> bool:
         """Return whether the classes of the newest window still have publishers."""
         lately = max(self.rules.idle, self.periods.newest)
-        return any(
-            agent.newest > float("-inf") and (agent.streams or now.mono - agent.rows_at < lately)
-            for agent in self._agents.values()
-        )
+        users = (agent for agent in self._agents.values() if agent.newest > float("-inf"))
+        return any(agent.streams or now.mono - agent.rows_at < lately for agent in users)
 
     def place_rows(self, agent: str, schema: Schema, start: int, rows: int, now: Now) -> OpenWindow | None:
         """Count rows as received in the window that begins at `start`, where they have a place, and return it.
@@ -393,10 +392,6 @@ class WindowManager:
         self.open[window.start] = window
         if not window.undecided and not (self.columns and conflict(self.columns, window.schema)):
             self._follow(window.schema)
-
-    def restore_main(self, schema: Schema) -> None:
-        """Restore the task and classes of the newest window; before any window."""
-        self.columns = schema
 
     def restore_counts(self, agent: str, tally: Tally, now: Now) -> None:
         """Restore counts that have no window yet."""

@@ -362,7 +362,7 @@ def test_other_classes_take_no_closed_window() -> None:
 
 def test_the_classes_of_an_earlier_run_have_their_place() -> None:
     scene = Scene()
-    scene.manager.restore_main(Schema(classes=("a", "b")))
+    scene.manager.columns = Schema(classes=("a", "b"))
     scene.manager.restore_agent("a", T0 - 60.0, scene.now, silence=5.0)
     assert scene.manager.misfit(NEW, T0, scene.now)
     window = scene.rows("b", T0 + 1, schema=Schema(classes=("b", "a")))
@@ -375,7 +375,7 @@ def test_a_window_that_labels_have_opened_without_rows_is_decided_by_its_first(
     schemas: tuple[Schema, Schema],
 ) -> None:
     scene = Scene()
-    scene.manager.restore_main(SCHEMA)
+    scene.manager.columns = SCHEMA
     (window,) = scene.manager.label_windows(None, scene.now)
     scene.rows("a", T0 + 1, schema=schemas[0])
     assert window.schema.classes == schemas[0].classes
