@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from itertools import count
 from secrets import token_bytes
@@ -40,7 +39,7 @@ from zmon_collector.ingest.schema_cache import SchemaCache
 from zmon_collector.ingest.session import Session
 from zmon_collector.ingest.sessions import SessionRegistry
 from zmon_collector.ingest.stream_position import StreamPosition, first_contact
-from zmon_collector.ingest.variants import Variants, family
+from zmon_collector.ingest.variants import Variants, family, forsake
 from zmon_collector.storage.journal import Turn
 from zmon_collector.storage.label_join import Joined
 from zmon_collector.telemetry import Telemetry
@@ -85,7 +84,7 @@ class Ingestor:
         self._places = ModelAdmission(self.models, self.admission, self.sessions, telemetry, self.add_model)
         self.late = LateLabels(self.models, engine.close, journal=journal)
         self._model_journal = ModelJournal(engine, self.unreported, journal=journal)
-        self._variants = Variants(self._admit_version)
+        self._variants = Variants(self._places.admit_version)
         self._placement = RowPlacement(engine, self.late, self._variants, self.unreported, journal=journal)
         self._changed: dict[ModelKey, None] = {}  # models to be journaled with this turn
         self._unplanned: dict[ModelKey, None] = {}  # of these, models that may have to be looked at sooner
@@ -247,15 +246,6 @@ class Ingestor:
         position.issued = max(position.issued, position.row)
         return self.sessions.register(stream, topic, position, identity, now)
 
-    def _admit_version(self, session: Session, version: str, now: Now) -> tuple[ModelState, str]:
-        """Return the state of another version of a stream's model, and the name of its agent there."""
-        model, agent = self._places.admit(replace(session.topic, version=version), session.identity, now)
-        if model is None:
-            raise WireError("models", share_text(self.admission.models, "models", session.identity))
-        model.touch(now)
-        self._note_change(model.key)
-        return model, agent
-
     def details_of(self, key: ModelKey) -> list[Detail]:
         """Return why rows of a model were rejected or degraded, newest first. Any thread may call it."""
         model = self.models.get(key)
@@ -311,11 +301,7 @@ class Ingestor:
             unreported.nbytes += batch.nbytes
             self.engine.add_rows(unreported.model, unreported.window, AgentRows(record.agent, batch))
         for stream, (rows, detail) in joined.forbidden.items():  # they have an outcome already, and no other count
-            session = self.sessions.get(stream)
-            if session is not None:
-                session.answers.add("rejected", rows, "forbidden", detail)
-                self.sessions.mark_changed(session)
-                self.sessions.acknowledge(stream)
+            self.sessions.answer(stream, rows, "forbidden", detail)
         self.late.release(windows)
 
     # --- close -------------------------------------------------------------------------------------------------------
@@ -401,8 +387,7 @@ class Ingestor:
         """Forget everything that is kept of a model, here, in the engine, and on disk with this turn."""
         self.admission.models.release(self.models.pop(model).owner)
         self._reasons.forget(model)
-        for other in self.models.values():
-            other.variants.pop(model, None)
+        forsake(self.models.values(), model)
         self.engine.forget(model)
         self.turn.forgotten_models.append(model)
 

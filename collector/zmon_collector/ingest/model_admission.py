@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, MutableMapping
+from dataclasses import replace
 
 from zmon._wire.frames import Topic
-from zmon_collector.ingest.admission import Admission
+from zmon.errors import WireError
+from zmon_collector.ingest.admission import Admission, share_text
 from zmon_collector.ingest.model_state import ModelState
 from zmon_collector.ingest.session import Session
 from zmon_collector.ingest.sessions import SessionRegistry
@@ -59,6 +61,14 @@ class ModelAdmission:
             self._admission.models.hold(identity)
             model.owner = identity
         return model, self.admit_agent(model, topic.agent_id, identity, now)
+
+    def admit_version(self, session: Session, version: str, now: Now) -> tuple[ModelState, str]:
+        """Return the same of another version of a stream's model; WireError if there is no place for it."""
+        model, agent = self.admit(replace(session.topic, version=version), session.identity, now)
+        if model is None:
+            raise WireError("models", share_text(self._admission.models, "models", session.identity))
+        model.touch(now)
+        return model, agent
 
     def admit_agent(self, model: ModelState, agent: str, identity: str, now: Now) -> str:
         """Return the name under which an agent is counted: its own, or `OTHER` if it finds no place."""

@@ -254,6 +254,14 @@ class SessionRegistry:
         """Acknowledge a stream after this turn."""
         self._acks.setdefault(key, b"")
 
+    def answer(self, stream: bytes, rows: int, reason: str, detail: str) -> None:
+        """Answer with this turn that rows of earlier ones were rejected, unless their stream has gone."""
+        session = self.get(stream)
+        if session is not None:
+            session.answers.add("rejected", rows, reason, detail)
+            self.mark_changed(session)
+            self.acknowledge(stream)
+
     def request_schema(self, key: bytes, name: bytes) -> None:
         """Request a schema from a stream with this turn's acknowledgement; the stream may have no session yet."""
         self._acks[key] = name

@@ -7,7 +7,7 @@ stays so while somebody uses it (`WindowManager.misfit`); then another may follo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from hashlib import blake2b
 
@@ -17,7 +17,7 @@ from zmon.batch import Schema
 from zmon_collector.ingest.arrival import BatchArrival
 from zmon_collector.ingest.model_state import ModelState
 from zmon_collector.ingest.session import Session
-from zmon_collector.windows.window import Now
+from zmon_collector.windows.window import ModelKey, Now
 
 Admit = Callable[[Session, str, Now], tuple[ModelState, str]]
 HASHED = 4  # bytes
@@ -40,6 +40,12 @@ def adopt(main: ModelState, variant: ModelState) -> None:
     if variant.main is None and variant is not main:
         variant.main = main
         variant.early_owners = main.early_owners
+
+
+def forsake(models: Iterable[ModelState], gone: ModelKey) -> None:
+    """Forget a variant that is forgotten."""
+    for model in models:
+        model.variants.pop(gone, None)
 
 
 class Variants:
