@@ -21,6 +21,8 @@ BODY = wire.encode_schema(
 )
 PROBABILITIES = struct.pack("<4d", 0.9, 0.1, 0.25, 0.75)
 LABELS = struct.pack("<2i", 0, -1)
+IDS = struct.pack("4s4s", b"tx-1", b"tx-2")
+OUTCOMES = struct.pack("<2i", 1, 0)
 CODES = struct.pack("<2b", 0, -1)
 VALUES = categories.encode(2, (("de", "fr"),))
 _BLOCK = re.compile(r"<!-- bytes: ([a-z ]+) -->\n(?:```text\n.*?```\n)?", re.S)
@@ -51,8 +53,27 @@ def batch_frames() -> list[bytes]:
     )
 
 
+def label_frames() -> list[bytes]:
+    return [
+        bytes(frame)
+        for frame in wire.encode_batch(
+            TOPIC,
+            stream=STREAM,
+            schema=wire.schema_hash(BODY),
+            first=43,
+            rows=2,
+            base=43,
+            ts=TS,
+            arrays=[("ids", "|S4", [2]), ("labels", "<i4", [2])],
+            buffers=[IDS, OUTCOMES],
+            kind="labels",
+        )
+    ]
+
+
 def frames() -> dict[str, bytes]:
     """Every worked frame by its mark."""
+    _, labels_header, ids, outcomes = label_frames()
     topic, schema_header, body = schema_frames()
     _, batch_header, probabilities, labels, segments, values = batch_frames()
     return {
@@ -64,6 +85,9 @@ def frames() -> dict[str, bytes]:
         "labels": labels,
         "segments": segments,
         "segment values": values,
+        "labels header": labels_header,
+        "ids": ids,
+        "late labels": outcomes,
         "hello": control.encode_greeting(
             "hello",
             topic=TOPIC,
@@ -81,11 +105,17 @@ def frames() -> dict[str, bytes]:
             42,
             65_536,
             store=STORE,
+            message_bytes=16 * 2**20,
             refused={"label_unknown": (2, "class 'maybe'")},
             degraded={"schema_conflict": (7, "feature 'amount' is text, not numeric")},
             tally={"sampled_out": 7},
         ),
         "held off": control.encode_hold_off(STREAM, {"streams": (0, "pod-a fills its share of limits.streams")}),
+        "ack that needs a schema": control.encode_ack(STREAM, 39, 65_536, need=wire.schema_hash(BODY), store=STORE),
+        "decline": control.encode_decline(STREAM),
+        "bye": control.encode_greeting(
+            "bye", topic=TOPIC, stream=STREAM, base=45, acked=44, issued=44, clock=TS, tally={}, store=STORE
+        ),
     }
 
 

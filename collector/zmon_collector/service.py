@@ -242,9 +242,10 @@ class Service:
 
     def _acknowledge(self, acks: list[PendingAck]) -> None:
         """Send acknowledgements, with each publisher's share of the unacknowledged bytes. In the database's thread."""
-        share = fair_share(self.config.limits.inflight_bytes, self.ingestor.sessions.connected)
+        limits = self.config.limits
+        share = fair_share(limits.inflight_bytes, self.ingestor.sessions.connected)
         for ack in acks:
-            frame = ack.encode(share, self.ingestor.store_id)
+            frame = ack.encode(share, self.ingestor.store_id, limits.message_bytes)
             self.receiver.reply("control", ack.peer, frame)
         self.receiver.flush()
 

@@ -33,6 +33,7 @@ BURST_TIME = 0.02  # seconds of the same: each message leaves the interpreter to
 APART_AFTER = 5.0  # seconds after its handshake in which a collector subscribes, or else does not take this model
 ASK_AFTER = 0.3  # seconds after which one that took the model before is asked whether it still does
 BYE_WAIT = 0.25
+SCHEMA_FRAMES = frames.MAX_TOPIC + 128  # bytes of the frames next to the body of a schema, at most
 YIELD = 1e-4  # seconds of rest after a large message
 
 DONE, BLOCKED, MORE = range(3)  # how far sending got
@@ -183,7 +184,7 @@ class Delivery:
             if ack.stream != self._stream:
                 continue
             link.count_answer(now)
-            link.store = ack.store
+            link.store, link.message_bytes = ack.store, ack.message_bytes
             link.settle(ack.tally)
             link.schemas.discard(ack.need)
             if ack.refused or ack.degraded:
@@ -300,8 +301,11 @@ class Delivery:
             if message is None:
                 self._ring.discard(entry)
                 continue
+            if nbytes := self._excess(link, entry, message):
+                message = self._withheld(entry, nbytes)
             try:
-                self._send_schema(link, entry.layout.schema)
+                if not nbytes:
+                    self._send_schema(link, entry.layout.schema)
                 link.data.send_multipart(message, zmq.DONTWAIT, copy=True)
             except zmq.Again:
                 return BLOCKED
@@ -333,6 +337,13 @@ class Delivery:
             entry.encoded = _join(entry)
             entry.pieces = []
         ts, arrays, buffers = entry.encoded
+        return self._batch(entry, ts, arrays, buffers)
+
+    def _withheld(self, entry: RingEntry, nbytes: int) -> list[Bytes]:
+        """Return the message of an entry without its arrays: the collector refuses it, and answers why."""
+        return self._batch(entry, entry.encoded[0], (), (), withheld=nbytes)
+
+    def _batch(self, entry: RingEntry, ts: int, arrays: Any, buffers: Any, withheld: int = 0) -> list[Bytes]:
         return frames.encode_batch(
             self._topic,
             stream=self._stream,
@@ -345,7 +356,16 @@ class Delivery:
             buffers=buffers,
             tally=self._ledger.tally(),
             kind=entry.layout.kind,
+            withheld=withheld,
         )
+
+    def _excess(self, link: Link, entry: RingEntry, message: Sequence[Bytes]) -> int:
+        """Return the bytes of a message, or of its schema's, if the collector takes none of this size; else 0.
+
+        A larger frame would end the connection, again and again.
+        """
+        largest = max(sum(map(len, message)), len(self._schemas[entry.layout.schema]) + SCHEMA_FRAMES)
+        return largest if 0 < link.message_bytes < largest else 0
 
 
 def note_taker(taker: tuple[Endpoint, str]) -> None:

@@ -73,6 +73,7 @@ class Link:
         self.retransmission = Retransmission()
         self.answers = 0
         self.answers_of_rows = Answers()
+        self.message_bytes = 0  # of the largest message that the collector takes; 0: it does not say
         self.store = b""  # name of the store that holds what the collector acknowledged, from its last answer
         self.settled: Mapping[str, Any] = {}  # the part of the stream's tally that the collector has settled
         self.counted: Mapping[str, Any] = {}  # that, and what others have settled before this one takes the model

@@ -104,14 +104,18 @@ def encode_ack(
     refused: Answers | None = None,
     degraded: Answers | None = None,
     tally: Mapping[str, Any] | None = None,
+    message_bytes: int = 0,
 ) -> bytes:
     """Encode the collector's answer: its `store` has everything up to `row`, `window` bytes may be under way.
 
     `need` names a schema that the collector lacks. `refused` and `degraded` count rows of this stream that the
     collector refused, or took without a part, by reason; they are cumulative, and do not repeat the stream's own tally.
-    `tally` is what is settled of that one; it is left out where it would not fit.
+    `tally` is what is settled of that one; it is left out where it would not fit. `message_bytes` is the size of the
+    largest message that the collector takes.
     """
     ack = {"v": MAJOR, "kind": "ack", "stream": stream, "row": row, "window": window, "need": need, "store": store}
+    if message_bytes:
+        ack["message_bytes"] = message_bytes
     if refused:
         ack["refused"] = refused
     if degraded:
@@ -153,6 +157,7 @@ class Ack:
     tally: Mapping[str, Any] | None = None  # None: from release 0.1
     declined: bytes = b""  # the stream of a model that the collector does not take
     held_off: bytes = b""  # the stream for which the collector has no place at present; `refused` says why
+    message_bytes: int = 0  # the largest message that it takes; 0: from release 0.1
 
 
 def decode_ack(frame: bytes) -> Ack:
@@ -168,7 +173,8 @@ def decode_ack(frame: bytes) -> Ack:
     if not isinstance(declined, bytes) or not isinstance(held_off, bytes):
         raise WireError("control", "declined or held_off")
     row, window = number(data, "row"), number(data, "window")
-    return Ack(stream, row, window, need, _store(data), refused, degraded, tally, declined, held_off)
+    most = number(data, "message_bytes") if "message_bytes" in data else 0
+    return Ack(stream, row, window, need, _store(data), refused, degraded, tally, declined, held_off, most)
 
 
 def _answers(data: Mapping[str, Any], key: str) -> Answers:

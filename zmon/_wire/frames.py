@@ -235,12 +235,18 @@ def encode_batch(
     buffers: Sequence[bytes | memoryview],
     tally: Mapping[str, Any] | None = None,
     kind: str = "batch",
+    withheld: int = 0,
 ) -> list[bytes | memoryview]:
-    """Encode a batch, or labels, as frames. `arrays` describes every one of `buffers`: name, dtype, shape."""
+    """Encode a batch, or labels, as frames. `arrays` describes every one of `buffers`: name, dtype, shape.
+
+    Where the message would have `withheld` bytes, more than the collector takes, it has no arrays, and is refused.
+    """
     position = {"first": first, "rows": rows, "base": base, "ts": ts}
     header = {"v": MAJOR, "kind": kind, "stream": stream, **position, "schema": schema, "arrays": arrays}
     if tally:
         header["tally"] = tally
+    if withheld:
+        header["withheld"] = withheld
     return [topic, pack(header), *buffers]
 
 
@@ -265,6 +271,9 @@ def decode(frames: Sequence[bytes], topic_of: TopicOf | None = None) -> Message:
             raise WireError("frames", "a schema message has three frames")
         return Message(topic, "schema", stream, schema, body=frames[2], nbytes=nbytes)
     first, rows, base = _position(header)
+    if "withheld" in header:
+        nbytes = number(header, "withheld")
+        raise WireError("message_bytes", f"it has {nbytes} bytes, more than limits.message_bytes of the collector")
     columns, blobs = _columns(header.get("arrays"), frames[2:], rows)
     if header["kind"] == "labels":
         columns = {name: column for name, column in columns.items() if name in LABEL_COLUMNS}

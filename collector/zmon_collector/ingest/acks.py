@@ -24,8 +24,9 @@ class PendingAck(NamedTuple):
     tally: Mapping[str, Any] | None
     store: bytes | None = None  # that has acknowledged it, if that is not the collector's own
 
-    def encode(self, window: int, store: bytes) -> bytes:
-        """Return its frame; `window` bytes may be under way, and `store` names the collector's store."""
+    def encode(self, window: int, store: bytes, message_bytes: int) -> bytes:
+        """Return its frame; `window` bytes may be under way, `store` names the collector's store, and a message has at
+        most `message_bytes`."""
         if self.tally is None:
             return encode_hold_off(self.stream, self.refused) if self.refused else encode_decline(self.stream)
         return encode_ack(
@@ -35,6 +36,7 @@ class PendingAck(NamedTuple):
             refused=self.refused,
             degraded=self.degraded,
             tally=self.tally,
+            message_bytes=message_bytes,
         )
 
 

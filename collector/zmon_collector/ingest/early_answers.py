@@ -60,8 +60,10 @@ class EarlyAnswers:
                     continue  # counted when it is handled
                 ack = self._ack(greeting, received.peer) if greeting.kind == "hello" else None
                 if ack is not None:
-                    share = fair_share(self._ingestor.config.limits.inflight_bytes, self._connected)
-                    self._receiver.reply("control", ack.peer, ack.encode(share, self._store_id))
+                    limits = self._ingestor.config.limits
+                    share = fair_share(limits.inflight_bytes, self._connected)
+                    frame = ack.encode(share, self._store_id, limits.message_bytes)
+                    self._receiver.reply("control", ack.peer, frame)
         self._receiver.flush()
 
     def _ack(self, greeting: Greeting, peer: bytes) -> PendingAck | None:

@@ -46,6 +46,12 @@ def test_the_bytes_are_messages() -> None:
     ack = control.decode_ack(BYTES["ack"])
     assert (ack.row, ack.window, ack.need) == (42, 65_536, b"")
     assert ack.refused == {"label_unknown": (2, "class 'maybe'")}
+    labels = wire.decode([BYTES["topic"], BYTES["labels header"], BYTES["ids"], BYTES["late labels"]])
+    assert (labels.kind, labels.first, labels.columns["ids"].tolist()) == ("labels", 43, [b"tx-1", b"tx-2"])
+    assert control.decode_ack(BYTES["ack that needs a schema"]).need == schema.schema
+    assert control.decode_ack(BYTES["decline"]).declined == wire_page.STREAM
+    assert control.decode_greeting(BYTES["bye"]).kind == "bye"
+    assert ack.message_bytes == 16 * 2**20
     assert ack.degraded == {"schema_conflict": (7, "feature 'amount' is text, not numeric")}
 
 
@@ -126,3 +132,91 @@ def test_a_plain_client_is_served_at_most_once_with_gaps_counted(
     assert collector.counts("buffer_count", agent_id="c") == 23
     assert collector.counts("rows_lost", agent_id="c") == 7 + 999
     assert 23 + 7 + 999 == 1029, "issued = in points + lost"
+
+
+ACKNOWLEDGED = """
+import hashlib, os, struct, sys, time
+import msgpack, zmq
+
+topic = b"z1/" + hashlib.blake2b(b"plain", digest_size=1).hexdigest().encode() + b"/plain//c/"
+stream = os.urandom(16)
+body = msgpack.packb({"task": "classification", "classes": ["a", "b"], "features": [], "kinds": []})
+schema = hashlib.blake2b(body, digest_size=8).digest()
+context = zmq.Context()
+data, control = context.socket(zmq.XPUB), context.socket(zmq.DEALER)
+data.connect(sys.argv[1])
+control.connect(sys.argv[2])
+assert data.poll(60_000) and topic.startswith(data.recv()[1:])
+acked, store, counted = 0, b"", None
+
+
+def send(kind, first, rows, arrays, buffers, **more):
+    header = {"v": 1, "kind": kind, "stream": stream, "first": first, "rows": rows, "base": 1, "ts": time.time_ns(),
+              "schema": schema, "arrays": arrays, **more}
+    data.send_multipart([topic, msgpack.packb(header), *buffers])
+
+
+def greet(kind, issued):
+    control.send(msgpack.packb({"v": 1, "kind": kind, "topic": topic, "stream": stream, "base": 1, "acked": acked,
+                                "issued": issued, "clock": time.time_ns(), "tally": {}, "store": store}))
+
+
+def answer():
+    global acked, store
+    assert control.poll(60_000), "no answer"
+    ack = msgpack.unpackb(control.recv())
+    if ack.get("declined"):
+        return ack
+    assert ack["stream"] == stream and ack["row"] >= acked
+    acked, store = ack["row"], ack["store"]
+    return ack
+
+
+def until(row):
+    while True:
+        ack = answer()
+        if ack["row"] >= row:
+            return ack
+
+
+greet("hello", 0)
+ack = answer()
+assert ack["row"] == 0 and ack["window"] > 0 and ack["message_bytes"] == 16 * 2**20
+batch = [["probabilities", "<f8", [2, 2]], ["ids", "|S2", [2]]], [struct.pack("<4d", 0.9, 0.1, 0.2, 0.8), b"i1i2"]
+send("batch", 1, 2, *batch)
+ack = answer()
+assert ack["row"] == 0 and ack["need"] == schema
+data.send_multipart([topic, msgpack.packb({"v": 1, "kind": "schema", "stream": stream, "schema": schema}), body])
+send("batch", 1, 2, *batch)
+until(2)
+send("labels", 3, 3, [["ids", "|S2", [3]], ["labels", "<i4", [3]]], [b"i1i2i1", struct.pack("<3i", 0, 0, -1)])
+ack = until(5)
+assert ack["refused"]["label_missing"][0] == 1, ack
+send("batch", 6, 1, [["probabilities", "<f8", [1, 2]]], [struct.pack("<2d", 7.0, 0.5)])
+ack = until(6)
+assert ack["refused"]["probabilities_range"][0] == 1 and ack["refused"]["probabilities_range"][1], ack
+send("batch", 7, 4, [], [], withheld=2**30)
+ack = until(10)
+assert ack["refused"]["message_bytes"][0] == 4, ack
+greet("bye", 10)
+until(10)
+topic = b"z1/" + hashlib.blake2b(b"other", digest_size=1).hexdigest().encode() + b"/other//c/"
+acked, store, stream = 0, b"", os.urandom(16)
+greet("hello", 0)
+assert answer()["declined"] == stream
+data.close(0)
+control.close(1000)
+context.term()
+"""
+
+
+def test_a_plain_client_with_acknowledgements_and_labels_is_served(
+    collect: Callable[..., Collector], tmp_path: Path
+) -> None:
+    """Everything that it knows is on the page: hello, need, labels, refusals, a batch withheld, goodbye, a decline."""
+    collector = collect(models=("plain",))
+    run(tmp_path, ACKNOWLEDGED, collector.data, collector.control)
+    collector.stop()
+    assert collector.counts("buffer_count", agent_id="c") == 2
+    assert collector.counts("rows_rejected", agent_id="c") == 6
+    assert collector.counts("late_label_count", agent_id="c") == 2
