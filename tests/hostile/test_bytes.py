@@ -14,6 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 import zmq
+from zmon_collector import sizing
+from zmon_collector.config import Config
+from zmon_collector.config.sections import WebSection
 
 from tests.hostile.scene import Scene
 from tests.support.waiting import until
@@ -26,7 +29,8 @@ MIB = 2**20
 HELLO = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"NULL" + bytes(16) + b"\x00" + bytes(31)
 READY = b"\x04\x19\x05READY\x0bSocket-Type\x00\x00\x00\x03PUB"
 CONNECTIONS = 4
-MEMORY = 700 * MIB
+# What a collector without a page takes at most next to Python.
+MEMORY = sizing.total(sizing.memory(Config(web=WebSection(enabled=False)))) - sizing.PYTHON_BYTES
 
 
 class Attacker:

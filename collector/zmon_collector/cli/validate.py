@@ -12,6 +12,7 @@ import click
 from zmon.bases import series_of
 from zmon.errors import ConfigurationError
 from zmon_collector import config as configuration
+from zmon_collector import sizing
 from zmon_collector.cli import quota
 from zmon_collector.cli.options import CONFIG, FAILED, PLUGINS_DIR, load_quietly
 from zmon_collector.cli.push import show
@@ -24,6 +25,8 @@ from zmon_collector.loading import sink_is_on
 from zmon_collector.plugins import Registry
 from zmon_collector.telemetry import Telemetry
 
+MIB = 2**20
+
 
 @click.command()
 @click.argument("paths", metavar="CONFIG...", nargs=-1, required=True, type=CONFIG)
@@ -32,7 +35,8 @@ def validate(paths: tuple[Path, ...], plugins_dir: Path | None) -> None:
     """Check a configuration file and its plugins, without starting anything.
 
     Prints how many samples a window of each model emits to each sink at most, for the numbers of agents, features and
-    classes that `expect` gives in [metrics] and [models.NAME], if every class and category occurs.
+    classes that `expect` gives in [metrics] and [models.NAME], if every class and category occurs; and how much memory
+    and disk the collector takes at most.
 
     Exit code 0 if a collector would start with the file, 2 if it would refuse it or if a sink's quota cannot carry a
     window's samples in one period, 1 if it would start without one of its plugins.
@@ -69,7 +73,7 @@ def _check(path: Path, config: Config) -> bool:
     click.echo(f"{path}: valid; windows of {config.collector.window} s on {config.collector.bind}, "
                f"{len(registry.metrics)} metrics, preset {config.metrics.preset}, "
                f"sinks: {', '.join(sinks) or 'none'}")  # fmt: skip
-    for line in _quota_lines(config, policies, registry, sinks):
+    for line in (*_quota_lines(config, policies, registry, sinks), *_size_lines(config)):
         click.echo(line)
     bad = [plugin for plugin in registry.plugins.values() if plugin.state != "ok"]
     for plugin in bad:
@@ -127,6 +131,13 @@ def _quota_lines(config: Config, policies: PolicyStore, registry: Registry, sink
     silent = [metric.name for metric in metrics if not series_of(metric)]
     if silent:
         yield f"  not counted, because they declare no series: {', '.join(silent)}"
+
+
+def _size_lines(config: Config) -> Iterator[str]:
+    for what, items in (("memory", sizing.memory(config)), ("disk", sizing.disk(config))):
+        yield f"{what}: at most {sizing.total(items) / MIB:,.0f} MiB"
+        for item in items:
+            yield f"  {item.what}: {item.nbytes / MIB:,.0f}" + (f" ({item.keys})" if item.keys else "")
 
 
 def _remedies(sink: str, model: str, agents: str) -> str:
