@@ -200,7 +200,9 @@ def test_what_no_collector_takes_is_said_once(tmp_path: Path) -> None:
         logger.removeHandler(log)
 
 
-@pytest.mark.parametrize("endpoint", ["tcp://127.0 .0.1:1", "tcp://", "127.0.0.1:5757", "udp://x:1"])
+@pytest.mark.parametrize(
+    "endpoint", ["tcp://127.0 .0.1:1", "tcp://", "127.0.0.1:5757", "udp://x:1", "tcp://\udcff:1", "tcp://x\x1b:1"]
+)
 def test_an_endpoint_that_cannot_be_is_refused_by_the_constructor(endpoint: str) -> None:
     with pytest.raises(zmon.ConfigurationError, match=r"collector|control"):
         zmon.Publisher("m", collector=endpoint)

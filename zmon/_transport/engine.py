@@ -202,7 +202,8 @@ class Engine:
                         say("zmon: nothing is sent: %s; rows are kept, and it tries again", error)
                 except BaseException as error:  # noqa: BLE001 - whatever ended the loop, it starts again
                     self.failed = f"the publisher's thread failed: {type(error).__name__}: {error}"
-                    say("zmon: the publisher's thread failed, and starts again", trace=self._notices.allows("failed"))
+                    if self._notices.allows("failed"):
+                        say("zmon: the publisher's thread failed, and starts again", trace=True)
                 else:
                     self._running = self.awake = (
                         False  # then look once more: a caller that saw it running has put its batch before

@@ -85,7 +85,7 @@ def read_file(what: str, path: str | os.PathLike[str], kind: str) -> str:
         text = read_bounded(path, LARGEST, secret=kind == "secret-key").decode()
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not a text file of at most 16 KiB"
-        raise ConfigurationError(f"{what}: the key file {path} cannot be read: {why}") from None
+        raise ConfigurationError(f"{what}: the key file {path!s:.300} cannot be read: {why}") from None
     key: str = dict(_LINE.findall(text)).get(kind, text.strip())
     if not is_key(key):
         raise ConfigurationError(f"{what}: {path} holds no {kind} of 40 characters; write one with `zmon keygen`")

@@ -42,7 +42,7 @@ def _check(what: str, endpoint: str) -> tuple[str, int]:
     """Return an endpoint's host and port, empty and 0 for a path; ConfigurationError if it is neither."""
     scheme, _, rest = endpoint.partition("://")
     host, _, port = rest.rpartition(":")
-    if rest and host != "*" and not any(character.isspace() or character == "\0" for character in endpoint):
+    if rest and host != "*" and endpoint.isprintable() and " " not in endpoint:
         if scheme == "ipc" and len(rest.encode()) <= LONGEST_PATH:
             return "", 0
         if scheme == "tcp" and host and port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) <= 65535:
@@ -59,7 +59,7 @@ def endpoints(collector: str | Sequence[str] | None, control: str | Sequence[str
     if not data:
         raise ConfigurationError("collector is an empty sequence; give at least one endpoint, or leave it out")
     if len(set(data)) != len(data):
-        raise ConfigurationError(f"collector names an endpoint twice: {data}")
+        raise ConfigurationError(f"collector names an endpoint twice: {data!s:.200}")
     given = [control] if isinstance(control, str) else list(control or [])
     if given and len(given) != len(data):
         raise ConfigurationError(f"control has {len(given)} endpoints for {len(data)} collectors; give one for each")
