@@ -57,6 +57,7 @@ lint: .venv/dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/bandit --quiet --configfile pyproject.toml --severity-level medium --recursive zmon collector plugins
 
 # The pages that are generated from the code; a test fails when they are stale.
 docs: .venv/dev
