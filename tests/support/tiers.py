@@ -32,6 +32,7 @@ PLACES = {  # the longest path that fits decides
     "collector/compute/test_sample.py": "unit",
     "collector/compute/test_segments.py": "unit",
     "collector/config": "unit",
+    "collector/dashboard/test_accessible.py": "system",
     "collector/dashboard/test_demo.py": "system",
     "collector/dashboard/test_figures.py": "unit",
     "collector/dashboard/test_page.py": "system",
