@@ -121,8 +121,9 @@ def test_a_key_without_a_place_for_its_stream_is_told_so(keys: Keys, tmp_path: P
     ):
         begins(scene)
         for number in range(limit):
-            evil.greet(number, "evil", issued=1)
             evil.rows(number, "evil")
+        # Rows of the last ones find no place once all places are of streams that have sent rows.
+        scene.wait_for(lambda health: health["counters"].get("rejected_messages{streams}"), "its share to be filled")
         evil.greet(limit, "evil")
         acks = until(lambda: [ack for ack in evil.answers() if ack.held_off], "the answer")
         assert acks[0].refused["streams"][0] == 0 and "limits.streams" in acks[0].refused["streams"][1]
