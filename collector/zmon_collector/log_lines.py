@@ -19,14 +19,19 @@ TRACE = 10  # a stack trace counts as so many lines
 LONGEST = 4000  # characters of a message
 
 Place = tuple[str, int]  # file and line
+SERVICE, COMMAND = "%(asctime)s %(levelname)s %(name)s: %(message)s", "%(message)s"  # forms of a line
 
 
-def begin() -> None:
-    """Log to standard error from now on."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(SafeFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    handler.addFilter(LineLimit())
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
+def begin(level: int, form: str) -> None:
+    """Log to standard error from now on, in this form, unless somebody else has set up the log."""
+    root = logging.getLogger()
+    if not root.handlers:
+        root.addHandler(logging.StreamHandler())
+        root.handlers[0].addFilter(LineLimit())
+    for handler in root.handlers:
+        if any(isinstance(each, LineLimit) for each in handler.filters):
+            handler.setFormatter(SafeFormatter(form))
+            root.setLevel(level)
 
 
 class SafeFormatter(logging.Formatter):

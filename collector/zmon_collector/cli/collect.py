@@ -47,7 +47,7 @@ def collect(path: Path | None, print_config: bool, **options: Any) -> None:
     if print_config:
         click.echo(configuration.dump(config))
         return
-    log_lines.begin()
+    log_lines.begin(logging.INFO, log_lines.SERVICE)
     signals = _Signals()  # before anything listens: whoever sees a port open may send a signal at once
     service = Service(config, read=lambda: configuration.load(path, **options))
     signals.reach(service)

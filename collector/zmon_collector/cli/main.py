@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import sys
 from importlib import import_module
 from typing import NoReturn
@@ -12,6 +13,7 @@ import click
 import zmon
 from zmon.errors import ConfigurationError, MissingExtraError, ZmonError
 from zmon.names import printable
+from zmon_collector import log_lines
 from zmon_collector.cli.options import FAILED, MISSING, WRONG
 from zmon_collector.plugins import add_commands
 
@@ -71,6 +73,7 @@ def main() -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # paths need not be UTF-8
+    log_lines.begin(logging.WARNING, log_lines.COMMAND)
     try:
         cli(standalone_mode=True)
     except (ConfigurationError, MissingExtraError) as error:

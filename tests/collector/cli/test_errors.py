@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from zmon_collector.log_lines import LINES_OF_A_PLACE
 
 ROWS = "p_a,p_b,y,ts,agent\n0.5,0.5,1,1700000000,\x1b[2J\n"
 POINTS = '[{"properties":{"what":"f1"},"timestamp":1700000000,"value":1}]'
@@ -43,3 +44,16 @@ def test_a_command_ends_with_a_sentence(arguments: tuple[str, ...], code: int, s
     )  # fmt: skip
     assert done.returncode == code and says in done.stderr, (done.returncode, done.stderr)
     assert "Traceback" not in done.stderr and "\x1b" not in done.stderr
+
+
+def test_what_a_command_logs_is_bounded(tmp_path: Path) -> None:
+    names = [f"{number}.json" for number in range(2 * LINES_OF_A_PLACE)]
+    for name in names:
+        (tmp_path / name).write_text(POINTS)
+        (tmp_path / name).chmod(0o666)
+    done = subprocess.run(
+        [sys.executable, "-m", "zmon_collector", "push", "--dry-run", *names],
+        cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    lines = done.stderr.splitlines()
+    assert len(lines) == LINES_OF_A_PLACE and lines[0].startswith("zmon: all users can write to '0.json'"), lines
