@@ -10,7 +10,7 @@ FAULT_TESTS ?= tests/collector/storage tests/collector/ingest tests/collector/te
 	tests/faults/test_model.py tests/faults/test_progress_model.py tests/faults/test_moves.py \
 	tests/faults/test_kill.py tests/faults/test_disk.py tests/faults/test_labels.py
 
-.PHONY: demo test test-system test-loaded faults coverage bench bench-check bench-peers lint docs site clean
+.PHONY: demo test test-system test-loaded faults fuzz coverage bench bench-check bench-peers lint docs site clean
 
 demo: .venv/collector
 	$(BIN)/zmon demo $(ARGS)
@@ -32,6 +32,12 @@ test-loaded: .venv/dev
 # signals, ten of all forms, half an hour of everything. Takes an hour.
 faults: .venv/dev
 	ZMON_FAULTS=1 ZMON_REQUIRE_ALL=1 $(PYTEST) tests/faults tests/host -s $(ARGS)
+
+# Each decoder of bytes from a peer for so many seconds, by atheris where pip has it for this Python, else at random.
+SECONDS ?= 60
+fuzz: .venv/dev
+	-$(PIP) atheris
+	$(BIN)/python -m tests.fuzz $(SECONDS) $(DECODERS)
 
 # Lines and branches of what keeps, restores and settles rows, as far as tests of faults reach them, also in collectors
 # that they start. A process that is killed loses what it reached.

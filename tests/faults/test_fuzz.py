@@ -2,99 +2,67 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import socket
 import time
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import msgpack
-import numpy as np
 import psutil
 import pytest
 import zmq
 from zmon_collector.admin import ask
 
 from tests.faults.harness import FULL, LIVE, Timed, settled
+from tests.fuzz.decoders import BODY, batch, greeting
+from tests.fuzz.mutate import bent, moved
 from tests.support.mortal import Mortal
 from tests.support.waiting import until
-from zmon._wire import control
 from zmon._wire import frames as wire
-from zmon.batch import Schema
 
 MESSAGES = 1_000_000 if FULL else 30_000
 CONNECTIONS = 2000 if FULL else 100
-ODD: list[Any] = [
-       None, -1, 0, 2**53, 2**63 - 1, 2**63, 2**64 - 1, 1.5, float("nan"), "", "x" * 70_000, b"", b"\0" * 16, [], {},
-       [[]], True, {"a": {"b": []}}, [["inputs", "<f8", [2, 2]]] * 40, [["labels", "<i8", [-1]]], "batch", "schema",
-       {"sampled_out": 2**63 - 1, "rejected": {"x": 2**63 - 1}}, [["probabilities", "<f8", [4, 3]],
-       ["inputs", "<f8", [4, 2]], ["labels", "<i8", [4]], ["timestamps", "|i1", [32]]]]  # fmt: skip
+STREAMS = [b"f" * 16, b"g" * 16]  # of two publishers: each is another's
 
 
-def corpus() -> tuple[list[list[bytes]], list[bytes]]:
-    """Valid data messages and valid control messages."""
-    topic = wire.Topic("m", "", "fuzz").encode()
-    schema = wire.encode_schema(Schema(classes=("a", "b", "c"), features=("x", "y"), kinds=("numeric",) * 2))
-    digest, stream = wire.schema_hash(schema), b"f" * 16
-    p, x, labels = np.full((4, 3), 1 / 3), np.zeros((4, 2)), np.zeros(4, dtype=np.int64)
-    batch = wire.encode_batch(
-        topic, stream=stream, schema=digest, first=1, rows=4, base=1, ts=time.time_ns(),
-        arrays=[("probabilities", "<f8", [4, 3]), ("inputs", "<f8", [4, 2]), ("labels", "<i8", [4]),
-                ("timestamps", "<i8", [4])],
-        buffers=[p.tobytes(), x.tobytes(), labels.tobytes(), (labels + time.time_ns()).tobytes()],
-        tally={"sampled_out": 1, "rejected": {"x": 1}},
-    )  # fmt: skip
-    data = [wire.encode_schema_message(topic, stream, schema), batch]
-    greetings = [
-        control.encode_greeting(
-            kind, topic=topic, stream=stream, base=1, acked=0, issued=4, clock=time.time_ns(), tally={}
+def corpus(agent: str, stream: bytes) -> tuple[list[list[bytes]], list[bytes]]:
+    """Sound data messages and sound greetings of a stream: schema, batch, labels, and one without its arrays."""
+    topic = wire.Topic("m", "", agent).encode()
+    data = [
+        list(map(bytes, frames))
+        for frames in (
+            wire.encode_schema_message(topic, stream, BODY),
+            *(batch(kind, ts=time.time_ns(), stream=stream) for kind in ("batch", "labels")),
+            batch(ts=time.time_ns(), stream=stream, withheld=2**30),
         )
-        for kind in ("hello", "ping", "bye")
     ]
-    return data, greetings
-
-
-def bent(frame: bytes, chance: random.Random) -> bytes:
-    """The frame with bytes changed, cut, doubled or put in; or, if it is a map, with one of its values replaced."""
-    if chance.random() < 0.5:
-        try:
-            found = msgpack.unpackb(frame, raw=False)
-        except Exception:
-            found = None
-        if isinstance(found, dict):
-            key = chance.choice([*found, "new"])
-            found[key] = chance.choice(ODD)
-            if chance.random() < 0.1:
-                del found[key]
-            return bytes(msgpack.packb(found))
-    data = bytearray(frame)
-    for _ in range(chance.choice([1, 1, 2, 8])):
-        at = chance.randrange(len(data) + 1)
-        match chance.randrange(4):
-            case 0 if at < len(data):
-                data[at] ^= 1 << chance.randrange(8)
-            case 1:
-                del data[at:]
-            case 2:
-                data[at:at] = chance.randbytes(chance.choice([1, 4, 100]))
-            case _:
-                data += data[at:]
-    return bytes(data)
+    for frames in data:
+        frames[0] = topic
+    return data, [greeting(kind, topic=topic, stream=stream) for kind in ("hello", "ping", "bye")]
 
 
 def mutants(data: list[list[bytes]], chance: random.Random) -> Iterator[list[bytes]]:
+    """Messages that are changed; some are sound in themselves: at extremes, another's, or sent before."""
+    sent: deque[list[bytes]] = deque(maxlen=100)
     while True:
         frames = list(chance.choice(data))
-        match chance.randrange(6):
+        match chance.randrange(8):
             case 0:
                 del frames[chance.randrange(1, len(frames)) :]
             case 1:
                 frames.insert(chance.randrange(1, len(frames) + 1), chance.randbytes(chance.choice([0, 8, 1000])))
+            case 2 | 3:
+                frames[1] = moved(frames[1], chance, STREAMS)
+            case 4 if sent:
+                frames = chance.choice(sent)
             case _:
                 for _ in range(chance.choice([1, 1, 2])):
                     at = chance.randrange(len(frames))
                     frames[at] = (b"z1/" + bent(frames[at], chance)[3:]) if at == 0 else bent(frames[at], chance)
+        sent.append(frames)
         yield frames
 
 
@@ -102,7 +70,10 @@ def mutants(data: list[list[bytes]], chance: random.Random) -> Iterator[list[byt
 def test_mutated_messages(tmp_path: Path) -> None:
     chance = random.Random(5)
     collector = Mortal(tmp_path, LIVE)
-    data, greetings = corpus()
+    data, greetings = (
+        [each for part in parts for each in part]
+        for parts in zip(*(corpus(f"fuzz-{number}", stream) for number, stream in enumerate(STREAMS)), strict=True)
+    )
     context = zmq.Context()
     with collector.running(), context, context.socket(zmq.XPUB) as bad, context.socket(zmq.DEALER) as worse:
         assert collector.process is not None
@@ -125,7 +96,10 @@ def test_mutated_messages(tmp_path: Path) -> None:
             except zmq.Again:  # the collector is slower than this loop
                 time.sleep(0.001)
             if number % 4 == 0:
-                worse.send(bent(chance.choice(greetings), chance), zmq.DONTWAIT)
+                sound = chance.choice(greetings)
+                mutant = moved(sound, chance, STREAMS) if number % 8 else bent(sound, chance)
+                with contextlib.suppress(zmq.Again):  # one above 64 KiB ends the connection, which comes back
+                    worse.send(mutant, zmq.DONTWAIT)
                 while worse.poll(0):
                     worse.recv()
             if number % 500 == 0:

@@ -54,6 +54,7 @@ PLACES = {  # the longest path that fits decides
     "frameworks/test_onnx.py": "integration",
     "frameworks/test_proxy.py": "integration",
     "frameworks/test_sklearn.py": "integration",
+    "fuzz": "unit",
     "golden": "integration",
     "host": "system",
     "hostile": "system",
