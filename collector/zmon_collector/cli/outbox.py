@@ -24,6 +24,9 @@ def _collector_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _request(path: Path | None, data_dir: Path | None, request: str, **arguments: Any) -> dict[str, Any]:
+    wrong = [number for number in arguments.get("ids") or () if not 0 < number < 2**63]
+    if wrong:
+        raise click.UsageError(f"{str(wrong[0]):.40} is no id of a refused sample; zmon outbox ls shows them")
     folder = configuration.load(path, data_dir=data_dir).collector.data_dir
     answer = ask(folder, request, PATIENCE, **arguments)
     if answer is None or "error" in answer:
@@ -37,7 +40,7 @@ def _selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the arguments that select refused samples: ids, or a sink, or all."""
     command = click.option("--all", "everything", is_flag=True, help="Select those of every sink.")(command)
     command = click.option("--sink", help="Select those of this sink.")(command)
-    return click.argument("ids", metavar="ID…", type=click.IntRange(1, 2**63 - 1), nargs=-1)(command)
+    return click.argument("ids", metavar="ID…", type=int, nargs=-1)(command)
 
 
 def _request_selected(
@@ -85,7 +88,7 @@ def _line(row: dict[str, Any]) -> str:
 
 @outbox.command()
 @_collector_options
-@click.argument("ids", metavar="ID…", type=click.IntRange(1, 2**63 - 1), nargs=-1, required=True)
+@click.argument("ids", metavar="ID…", type=int, nargs=-1, required=True)
 def show(path: Path | None, data_dir: Path | None, ids: tuple[int, ...]) -> None:
     """Print the refused sample with each ID, as JSON. Exit code 1 if an ID does not exist."""
     rows = _request(path, data_dir, "outbox-show", ids=list(ids))["rows"]

@@ -26,7 +26,7 @@ WRONG: dict[str, tuple[tuple[str, ...], int, str]] = {
     "a data folder of bytes": (("collect", "--data-dir", os.fsdecode(b"\xff")), 2, r"'\udcff' is not UTF-8"),
     "top of a folder without a path": (("top", "--data-dir", LONG), 1, "no collector runs on xxx"),
     "top of a folder of bytes": (("top", "--data-dir", os.fsdecode(b"\xff")), 1, "no collector runs on \\udcff"),
-    "an id of many digits": (("outbox", "show", "9" * 30), 2, "is not in the range"),
+    "an id of many digits": (("outbox", "show", "9" * 30), 2, "is no id of a refused sample"),
     "a model of two lines": ((*BACKFILL, "--model", "a\nb"), 2, "--model must be a printable string of 1 to 150"),
     "a model without end": ((*BACKFILL, "--model", LONG), 2, "--model must be a printable string of 1 to 150"),
     "an agent that clears": ((*BACKFILL, "--model", "m", "--agent-id", "\x1b[2J"), 2, r"got '\x1b[2J'"),
