@@ -26,7 +26,7 @@ def _collector_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def _request(path: Path | None, data_dir: Path | None, request: str, **arguments: Any) -> dict[str, Any]:
     wrong = [number for number in arguments.get("ids") or () if not 0 < number < 2**63]
     if wrong:
-        raise click.UsageError(f"{str(wrong[0]):.40} is no id of a refused sample; zmon outbox ls shows them")
+        raise click.UsageError(f"{wrong[0]!s:.40} is no id of a refused sample; zmon outbox ls shows them")
     folder = configuration.load(path, data_dir=data_dir).collector.data_dir
     answer = ask(folder, request, PATIENCE, **arguments)
     if answer is None or "error" in answer:
