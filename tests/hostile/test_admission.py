@@ -167,34 +167,35 @@ def test_an_address_on_an_open_network_has_its_share_only(tmp_path: Path) -> Non
 
 
 def test_three_tenants_that_take_all_they_can_have_their_shares_and_exact_rows(tmp_path: Path) -> None:
-    names, limit, wanted, batches = ("red", "green", "blue"), 13, 10, 20
-    tenants = {name: MODELS.format(name) for name in names}
+    wanted, limit, batches = {"red": 24, "green": 6, "blue": 6}, 24, 20  # red comes first, and wants everything
+    tenants = {name: MODELS.format(name) for name in wanted}
     keys = Keys(tmp_path, good=MODELS.format("steady"), **tenants)
     with Scene(tmp_path, f"[limits]\nmodels = {limit}\n{keys.config}", **keys.of("good")) as scene, ExitStack() as all_:
         begins(scene)
-        publishers = {
-            (name, str(version)): all_.enter_context(
-                zmon.Publisher(
-                    name, version=str(version), classes=3, collector=scene.collector.endpoint, agent_id="a",
-                    **keys.of(name),
+        publishers: dict[tuple[str, str], zmon.Publisher] = {}
+        for names in (("red",), ("green", "blue")):
+            publishers |= {
+                (name, str(version)): all_.enter_context(
+                    zmon.Publisher(
+                        name, version=str(version), classes=3, collector=scene.collector.endpoint, agent_id="a",
+                        **keys.of(name),
+                    )
                 )
-            )
-            for version in range(wanted)
-            for name in names
-        }  # fmt: skip
-        for _ in range(batches):
-            for publisher in publishers.values():
-                publisher.publish(np.full((10, 3), 1 / 3))
-        assert all(publisher.flush(60) for publisher in publishers.values())
+                for name in names
+                for version in range(wanted[name])
+            }  # fmt: skip
+            for _ in range(batches):
+                for publisher in publishers.values():
+                    publisher.publish(np.full((10, 3), 1 / 3))
+            assert all(publisher.flush(60) for publisher in publishers.values())
         stats = {key: publisher.stats for key, publisher in publishers.items()}
-        scene.wait_for(lambda health: health["counters"].get("rejected{models}"), "rejections")
-        by = scene.health["admission"]["models"]
-    issued = 10 * batches
-    assert by["used"] == limit and by["by"]["good"] == 1
-    assert all(by["by"][name] >= limit // 8 for name in names), by
+        # A tenant has its part, an eighth, whatever the others do; two places are kept for the good publisher's key.
+        shares = {"good": 1, "red": 15, "green": 3, "blue": 3}
+        scene.wait_for(pool("models", lambda models: models["by"] == shares), "places to be filled")
     rows = samples(scene)
     for (name, version), each in stats.items():
+        issued = 10 * batches * (2 if name == "red" else 1)
         assert each.acknowledged + each.rejected.get("models", 0) == issued and not each.dropped, each
         assert rows[name, version, "a"] == each.acknowledged, (name, version)
         assert each.acknowledged in (0, issued), "a version has its place or it has none"
-    assert sum(each.acknowledged > 0 for each in stats.values()) == limit - 1
+    assert sum(each.acknowledged > 0 for each in stats.values()) == 15 + 3 + 3
