@@ -63,3 +63,13 @@ def test_only_metrics_of_labels_see_late_ones() -> None:
         list(METRICS.values()), [late(np.random.default_rng(3), 9)], dict.fromkeys(METRICS, CTX), StepProgress()
     )
     assert set(seen.accumulators) == {"performance", "scores", "calibration", "ranking", "labels"}
+
+
+def test_counts_of_a_release_with_fewer_outcomes_merge() -> None:
+    metric, earlier = LateLabelOutcomes(), np.arange(5)
+    now = np.ones(len(OUTCOMES), dtype=np.int64)
+    assert (
+        metric.merge(earlier.copy(), now).tolist() == metric.merge(now.copy(), earlier).tolist() == [1, 2, 3, 4, 5, 1]
+    )
+    ctx = Context("m", "", "a", Schema(), Window(0, 60))
+    assert [value.value for value in metric.result(earlier, ctx)] == [1, 2, 3, 4]
