@@ -185,7 +185,8 @@ def test_messages_without_end(size: int, tmp_path: Path) -> None:
 
 
 def test_a_connection_that_breaks_off_with_a_full_queue_does_not_end_the_collector(tmp_path: Path) -> None:
-    """libzmq ends the process by an assertion if it then has a heartbeat to send."""
+    """libzmq ends the process by an assertion if it then has a heartbeat to send: queues are read, and no heartbeats
+    are sent."""
     with Scene(tmp_path) as scene:
         for _ in range(3):
             with raw(scene.collector.endpoint) as connection:
