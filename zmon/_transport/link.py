@@ -224,6 +224,9 @@ class Link:
         socket.setsockopt(zmq.LINGER, 0)
         socket.setsockopt(zmq.IMMEDIATE, 1)
         socket.setsockopt(zmq.MAXMSGSIZE, MAX_HEADER)  # a hostile collector must not fill the model's memory
+        # A connection that breaks off while its queue is full ends the process with the next heartbeat, by an assertion
+        # of libzmq. So the queue is never full, and each step reads from it.
+        socket.setsockopt(zmq.RCVHWM, 0)
         socket.setsockopt(zmq.HEARTBEAT_IVL, 1000)
         socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 3000)
         socket.setsockopt(zmq.RECONNECT_IVL, 100)

@@ -37,8 +37,6 @@ OVERHEAD = 1024  # bytes of Python objects around a message, so that many small 
 # Bytes of greetings beyond the limit at which the data socket is not read any more. They come once a second from every
 # publisher, also while no rows are accepted; those that are not read wait in the connections, and are repeated.
 GREETING_BYTES = 16 * 2**20
-GREETINGS = 100  # that wait in a connection
-MESSAGES = 8  # the same of rows: a message may have many megabytes
 # Seconds until a connection ends whose other side is gone: when it is silent, and when something was sent to it.
 KEEPALIVE = {
     zmq.TCP_KEEPALIVE: 1,
@@ -142,16 +140,16 @@ class Receiver:
         socket = self.context.socket(kind)
         socket.setsockopt(zmq.LINGER, LINGER)
         socket.setsockopt(zmq.BACKLOG, 1024)  # after a restart all publishers reconnect at once
-        # TCP alone may take hours to notice a peer whose machine is gone. libzmq's heartbeats would not do: where a
-        # connection has filled its queue and then breaks off, the next heartbeat ends the process by an assertion.
+        # TCP alone may take hours to notice a peer whose machine is gone.
         for option, value in KEEPALIVE.items():
             socket.setsockopt(option, value)
+        # A connection whose queue is full is not read. If it breaks off then, the next heartbeat of either side ends the
+        # process by an assertion of libzmq. So no queue is ever full: all is read, and discarded where there is no room.
+        socket.setsockopt(zmq.RCVHWM, 0)
         if kind == zmq.ROUTER:
             socket.setsockopt(zmq.SNDHWM, 10_000)
-            socket.setsockopt(zmq.RCVHWM, GREETINGS)
             socket.setsockopt(zmq.MAXMSGSIZE, MAX_HEADER)
         else:
-            socket.setsockopt(zmq.RCVHWM, MESSAGES)
             socket.setsockopt(zmq.MAXMSGSIZE, self._config.limits.message_bytes)
         return socket
 
