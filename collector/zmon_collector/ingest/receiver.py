@@ -143,8 +143,8 @@ class Receiver:
         # TCP alone may take hours to notice a peer whose machine is gone.
         for option, value in KEEPALIVE.items():
             socket.setsockopt(option, value)
-        # A connection whose queue is full is not read. If it breaks off then, the next heartbeat of either side ends the
-        # process by an assertion of libzmq. So no queue is ever full: all is read, and discarded where there is no room.
+        # A connection whose queue is full is not read. If it breaks off then, the next heartbeat of either side ends
+        # the process by an assertion of libzmq. So no queue is ever full: what finds no room is read and discarded.
         socket.setsockopt(zmq.RCVHWM, 0)
         if kind == zmq.ROUTER:
             socket.setsockopt(zmq.SNDHWM, 10_000)
