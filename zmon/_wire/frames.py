@@ -193,7 +193,7 @@ def decode_schema(body: bytes, declared: bytes) -> Schema:
             raise ValueError("too many lists and maps")
         return found
 
-    bounds = {"max_array_len": MAX_COLUMNS, "max_map_len": 2 * MAX_TAGS, "list_hook": each, "object_hook": each}
+    bounds = {"max_array_len": 2 * MAX_COLUMNS, "max_map_len": 2 * MAX_TAGS, "list_hook": each, "object_hook": each}
     data = unpack(body, "schema", MAX_SCHEMA, **bounds)
     task, threshold, tags = data.get("task"), data.get("threshold", 0.5), data.get("tags", {})
     if not isinstance(task, str):

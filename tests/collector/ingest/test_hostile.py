@@ -68,7 +68,7 @@ CONTROL = {
     "details as a number": greetings("ping", tally={"details": 5}),
     "a detail as bytes": greetings("ping", tally={"details": {"x": b"y"}}),
     "a long detail": greetings("ping", tally={"details": {"x": "y" * 201}}),
-    "a detail of a megabyte": greetings("ping", tally={"details": {"x": "y" * 2**20}}),
+    "a detail of half a greeting": greetings("ping", tally={"details": {"x": "y" * 2**15}}),
     "many details": greetings("ping", tally={"details": {str(i): "y" for i in range(65)}}),
     "details of nothing": greetings("ping", tally={"details": {"x\x1b[31m\n": "\x1b[31m\n"}}),
     "as much as is taken": greetings("bye", base=wire.MAX_NUMBER, issued=wire.MAX_NUMBER),

@@ -511,24 +511,25 @@ def test_labels_that_open_a_window_take_no_columns_from_its_rows(collect: Callab
 def test_a_checkpoint_holds_what_was_joined(collect: Callable[..., Collector], monkeypatch: pytest.MonkeyPatch) -> None:
     """Each batch completes pairs in the turn that also asks for a checkpoint, which replaces that turn's rows."""
     monkeypatch.setattr(checkpoint_policy, "CHECKPOINT_BYTES", 1)
-    collector = collect(window=3600, flush_on_exit=False)
-    p = np.eye(2)[np.zeros(10, dtype=int)]
+    collector = collect(window=3600, flush_on_exit=False, sample_rows=10)
+    each = 500  # rows: those of a batch are more bytes than a checkpoint
+    p = np.eye(2)[np.zeros(each, dtype=int)]
     times = 1_700_000_000.0
     with collector.publisher(classes=2, agent_id="truth") as truth, collector.publisher(classes=2, agent_id="a") as pod:
         pod.publish(p[:1], ids=["first"], timestamps=times)
         assert pod.flush(60)
-        truth.publish_labels(np.arange(200), np.zeros(200, dtype=int), timestamps=times)
+        truth.publish_labels(np.arange(20 * each), np.zeros(20 * each, dtype=int), timestamps=times)
         assert truth.flush(60)
-        for at in range(0, 200, 10):
-            pod.publish(p, ids=np.arange(at, at + 10), timestamps=times)
+        for at in range(0, 20 * each, each):
+            pod.publish(p, ids=np.arange(at, at + each), timestamps=times)
             assert pod.flush(60)
         until(lambda: collector.service.telemetry.get("checkpoints") > 2, what="checkpoints")
         collector.stop()
     again = collect(window=3600)
     until(lambda: again.service.telemetry.get("replayed") or again.service.recovery is None, what="the replay")
     again.stop()
-    assert again.counts("late_label_count", agent_id=None, reason="joined") == 200
-    assert again.counts("buffer_count", agent_id=None) == 201
+    assert again.counts("late_label_count", agent_id=None, reason="joined") == 20 * each
+    assert again.counts("buffer_count", agent_id=None) == 20 * each + 1
 
 
 def test_what_ids_cost(collect: Callable[..., Collector]) -> None:
