@@ -21,7 +21,7 @@ class Log:
         handler = logging.StreamHandler(self._out)
         handler.setFormatter(SafeFormatter("%(levelname)s %(name)s: %(message)s"))
         handler.addFilter(LineLimit(lambda: self.now))
-        self.logger = logging.Logger("test")  # of no tree: what it quotes is no text that a test run could report
+        self.logger = logging.Logger("test")  # noqa: LOG001 - of no tree: a test run cannot report all that it quotes
         self.logger.addHandler(handler)
 
     @property
