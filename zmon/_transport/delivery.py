@@ -105,10 +105,11 @@ class Delivery:
             link.close()
 
     def step(self, ready: set[Socket], now: float) -> int:
-        """Read what has arrived, then send what is due; return how far sending got."""
+        """Read what has arrived, then send what is due; return how far both got."""
+        unread = False
         for link in self._links:
             if link.control in ready:
-                self._read_acks(link, now)
+                unread |= self._read_acks(link, now)
             link.reopen_if_lost(ready, now)
             others = any(other.takes_model for other in self._links if other is not link)
             if link.gave_up and (others or not link.takes_model):
@@ -118,14 +119,14 @@ class Delivery:
         self._update_state()
         for link in self._links:
             if link.data in ready:
-                self._read_subscriptions(link)
+                unread |= self._read_subscriptions(link)
             if link.offers and (link.takes_model or self.closing or not self._is_unsure(now)):
                 link.take()
                 note_taker((link.endpoint, self._target.topic.model))
             self._keep_in_touch(link, now)
         state = max(self._send(link, now) for link in self._links)
         self._update_state()
-        return state
+        return MORE if unread else state
 
     def is_awaited(self, now: float) -> bool:
         """Return whether what is left may still arrive: at a collector that takes it, or that may come at once.
@@ -160,20 +161,23 @@ class Delivery:
 
     # --- answers -----------------------------------------------------------------------------------------------------
 
-    def _read_subscriptions(self, link: Link) -> None:
+    # What is not read waits in libzmq without a bound, so both return whether there may be more.
+
+    def _read_subscriptions(self, link: Link) -> bool:
         for _ in range(READ_LIMIT):
             try:
                 notice = link.data.recv(zmq.DONTWAIT)
             except zmq.Again:
-                break
+                return False
             link.enter_subscription(notice, self._topic)
+        return True
 
-    def _read_acks(self, link: Link, now: float) -> None:
+    def _read_acks(self, link: Link, now: float) -> bool:
         for _ in range(READ_LIMIT):
             try:
                 ack = control.decode_ack(link.control.recv(zmq.DONTWAIT))
             except zmq.Again:
-                break
+                return False
             except WireError as error:
                 link.log_malformed(error, now)
                 continue
@@ -197,6 +201,7 @@ class Delivery:
                     link.broke = False
                     link.retransmission.begin()
                     link.cursor.rewind(self._ring)
+        return True
 
     def _enter_answers(self, link: Link, ack: control.Ack) -> None:
         """Enter what a collector refused or degraded; where several did, the most of each reason."""

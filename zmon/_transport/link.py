@@ -29,7 +29,7 @@ REOPEN_MAX = 10.0
 FIRST_CONTACT = 0.4  # seconds that close() gives a connection that is not up yet, or was just lost
 COME_BACK = 30.0  # seconds from its last answer on in which a lost collector may come back and say what it has on disk
 FAILURES = 3  # broken handshakes before one is logged: a collector that restarts breaks off one
-READ_LIMIT = 256  # messages to read from one collector before turning to the others and to the ring
+READ_LIMIT = 1024  # messages to read from one collector before turning to the others and to the ring
 WATCHED = (
     zmq.EVENT_CONNECTED
     | zmq.EVENT_HANDSHAKE_SUCCEEDED

@@ -28,8 +28,9 @@ KNOWN = frozenset({
     "probabilities_shape", "probabilities_sum", "probabilities_task", "schema_changes", "segments_invalid",
     "segments_shape", "symbolic", "timestamp_invalid", "timestamp_unit", "training_mode",
     # messages, schemas and limits, by the collector
-    "agents", "arrays", "categories", "dtype", "forbidden", "frames", "labels_need_journal", "length", "message_bytes",
-    "models", "schema", "schema_conflict", "schema_limits", "shape", "streams", "tally", "task", "timestamp_span",
+    "agents", "arrays", "categories", "cells", "dtype", "forbidden", "frames", "labels_need_journal", "length",
+    "message_bytes", "models", "schema", "schema_conflict", "schema_limits", "shape", "streams", "tally", "task",
+    "timestamp_span",
 })
 # fmt: on
 

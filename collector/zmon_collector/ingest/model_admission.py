@@ -102,9 +102,8 @@ class ModelAdmission:
 
     def _introduce_others(self, model: ModelState, now: Now) -> None:
         """Have the windows of a new model wait for the rows that others have announced before the first ones came."""
-        for session in self._sessions:
-            topic, position = session.topic, session.position
-            if (topic.model, topic.version) == model.key and position.row < position.issued and session.ends_at is None:
+        for session in self._sessions.of_model(model.key):
+            if session.position.row < session.position.issued and session.ends_at is None:
                 self._introduce(session, model, now)
 
     def _note_refusal(self, identity: str, now: Now) -> None:

@@ -24,7 +24,7 @@ from zmon_collector.ingest.session import OwnStreams, Session
 from zmon_collector.ingest.stream_position import StreamPosition
 from zmon_collector.storage.journal_tables import StreamRow
 from zmon_collector.telemetry import Telemetry
-from zmon_collector.windows.window import Now
+from zmon_collector.windows.window import ModelKey, Now
 
 log = logging.getLogger("zmon.collector")
 
@@ -57,6 +57,7 @@ class SessionRegistry:
         )  # after a goodbye, in the order in which their time ends
         self._left: OrderedDict[bytes, Session] = OrderedDict()  # after that, in the order in which they are put aside
         self._behind: set[bytes] = set()  # streams that were not seen to have delivered all they announced
+        self._of_model: dict[ModelKey, dict[bytes, Session]] = {}
         self._telemetry = telemetry
         self._changed: set[bytes] = set()  # to be journaled with this turn
         self._forgotten: set[bytes] = set()  # to be deleted with this turn
@@ -81,6 +82,10 @@ class SessionRegistry:
     def get(self, key: bytes) -> Session | None:
         """Return the session of a stream, if there is one."""
         return self._sessions.get(key)
+
+    def of_model(self, model: ModelKey) -> list[Session]:
+        """Return the sessions of a model's publishers."""
+        return list(self._of_model.get(model, {}).values())
 
     def topic_of(self, key: bytes, frame: bytes) -> Topic:
         """Return the topic of a frame, decoded once for each stream; WireError if it is malformed."""
@@ -117,6 +122,7 @@ class SessionRegistry:
         """List a session whose place is taken."""
         session.identity = identity
         self._sessions[session.key] = session
+        self._of_model.setdefault((session.topic.model, session.topic.version), {})[session.key] = session
         self._of.add(session)
         if session.is_provisional:
             self._greeted.add(session)
@@ -214,6 +220,10 @@ class SessionRegistry:
 
     def _put_aside(self, session: Session) -> None:
         del self._sessions[session.key]
+        model = session.topic.model, session.topic.version
+        del self._of_model[model][session.key]
+        if not self._of_model[model]:
+            del self._of_model[model]
         self._of.release(session)
         self._greeted.discard(session)
         self._left.pop(session.key, None)

@@ -27,14 +27,14 @@ CODE = [
     *(ROOT / "zmon/_transport").glob("*.py"),
     *(ROOT / "zmon" / name for name in ("publisher.py", "mlwatcher.py", "keras.py")),
     *(ROOT / "collector/zmon_collector/ingest").glob("[lrv]*.py"),
-    ROOT / "collector/zmon_collector/ingest/schema_cache.py",
+    *(ROOT / "collector/zmon_collector/ingest" / name for name in ("schema_cache.py", "ingestor.py")),
     ROOT / "collector/zmon_collector/windows/manager.py",
 ]
 WORD = r'"([a-z]+(?:_[a-z]+)*)"'
 RAISED = re.compile(rf"(?:Rejected|WireError|Loss|Unusable)\(\s*{WORD}|\.(?:add|reject|refuse|degrade)\(\s*{WORD},")
-ANSWERED = re.compile(rf"\.(?:refuse|degrade)\([^\n]*?, {WORD}, ")
+ANSWERED = re.compile(rf"\.(?:refuse|degrade|answer)\([^\n]*?, {WORD}, ")
 COMPOSED = re.compile(r'Rejected\(\s*f"\{what\}_([a-z_]+)"')
-NOT_REASONS = {"dtype", "send", "open", "position", "columns"}
+NOT_REASONS = {"dtype", "send", "open", "position", "columns", "lost", "schema_unknown", "stream_unknown"}
 
 
 def rows(heading: str, level: str = "###") -> list[list[str]]:

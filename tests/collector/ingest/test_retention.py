@@ -32,7 +32,7 @@ from tests.support.databases import in_memory, stored
 from tests.support.waiting import until
 from zmon import Batch, Schema
 from zmon._wire.control import Greeting
-from zmon._wire.frames import Message, Topic, encode_schema, schema_hash
+from zmon._wire.frames import Message, Topic, decode_schema, encode_schema, schema_hash
 from zmon.state import pack_state
 
 DAY = 86400.0
@@ -314,10 +314,10 @@ def test_closed_stretches_on_disk_follow_those_in_memory(monkeypatch: pytest.Mon
 def test_a_schema_in_use_is_not_the_one_that_goes() -> None:
     """The one that came first is used all the time; what nobody has used for longest makes room."""
     schemas = SchemaCache(Telemetry())
-    bodies = [
-        encode_schema(Schema(classes=("a", "b"), features=(f"feature_{n}",), kinds=("numeric",))) for n in range(4)
-    ]
-    limits = LimitsSection(schema_bytes=3 * max(map(len, bodies)))
+    given = [Schema(classes=("a", "b"), features=(f"feature_{n}",), kinds=("numeric",)) for n in range(4)]
+    bodies = [encode_schema(schema) for schema in given]
+    held = [decode_schema(body, schema_hash(body)).nbytes + len(body) for body in bodies]
+    limits = LimitsSection(schema_bytes=3 * max(held))
     for body in bodies:
         schemas.store(Message(Topic("m", "", "a"), "schema", b"s" * 16, schema_hash(body), body=body), limits)
         assert schemas.get(schema_hash(bodies[0])), "it is in use"
