@@ -196,7 +196,7 @@ class Model:
             found.rejected.update(rows.rejected)
             found.degraded.update(rows.degraded)
         for report in self._edge.reports.of(self.name):
-            if any(rows.received for rows in report.rows.values()):
+            if not report.version and any(rows.received for rows in report.rows.values()):  # else of a variant
                 assert report.window.start not in found.windows, "a window closed before all rows had arrived"
                 found.windows[report.window.start] = _points(report)
         found.points = found.windows.get(int(OLD) // DAY * DAY, {})

@@ -82,9 +82,9 @@ def test_another_replica_has_other_classes(edge: Edge) -> None:
     model.publish(P3, labels=[0] * N, publisher=other)
     model.publish(P, labels=Y)
     found = model.end()
-    assert (found.rows, found["accuracy"]) == (2 * N, 1.0)
-    assert sum(found.stats[1].rejected.values()) == 2 * N == found.rejected.total()
-    assert (found.stats[1].acknowledged, found.stats[0].rejected) == (0, {})
+    assert (found.rows, found["accuracy"]) == (4 * N, 1.0)
+    assert found.stats[1].degraded == {"schema_conflict": 2 * N} == found.degraded
+    assert (found.stats[1].acknowledged, found.stats[0].degraded) == (2 * N, {})
     assert len([line for line in found.log if "maybe" in line]) == 1, found.log
 
 
