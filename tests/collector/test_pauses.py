@@ -151,6 +151,22 @@ def test_a_checkpoint_that_is_not_smaller_than_its_rows_is_dropped_and_tried_aga
     assert parts.ingestor.telemetry.get("checkpoints_dropped") == 1
 
 
+@pytest.mark.parametrize(("nbytes", "written"), [(199, True), (200, False)])
+def test_with_room_in_the_journal_a_checkpoint_may_be_larger_for_the_replay_that_it_spares(
+    nbytes: int, written: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint_policy, "CHECKPOINT_BYTES", 1)
+    parts = Parts()
+    parts.window(1, 100)
+    made: list[Callable[[bytes | None], None]] = []
+    parts.engine.checkpoint = lambda model, window, write: made.append(write) or True
+    taken: list[int] = []
+    parts.database.submit = lambda write, then, nbytes, failed: taken.append(nbytes)
+    parts.policy.start_due(Turn(1, chunks={1: []}))
+    made[0](bytes(nbytes))
+    assert taken == [nbytes] * written
+
+
 def test_a_window_that_was_reported_is_not_waited_for() -> None:
     parts = Parts()
     parts.window(1, checkpoint_policy.CHECKPOINT_BYTES)

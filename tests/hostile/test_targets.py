@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -31,12 +33,17 @@ def name_of(kind: str) -> str:
     return kind.replace(" ", "-")
 
 
-def alert(endpoint: str, model: str) -> None:
-    """Close a window of a model that has a rule, and so open an alert."""
+@contextmanager
+def alert(endpoint: str, model: str) -> Iterator[None]:
+    """Close a window of a model that has a rule, and so open an alert.
+
+    The publisher stays meanwhile: without one, no window closes in the first minute after a start.
+    """
     with zmon.Publisher(model, classes=2, collector=endpoint) as publisher:
         for window in range(2):
             publisher.publish(np.full((10, 2), 0.5), timestamps=np.full(10, 1_700_000_000.0 + 60 * window))
         assert publisher.flush(60)
+        yield
 
 
 def test_no_target_delays_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,10 +56,10 @@ def test_no_target_delays_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         config += "".join(RULE.format(model=f"m{number}") for number in range(ALERTS))
         with Scene(tmp_path, config) as scene:
             for number in range(ALERTS):
-                alert(scene.collector.endpoint, f"m{number}")
-                began = time.monotonic()
-                until(lambda number=number: len(good.requests) > number, "the good target's message")
-                assert time.monotonic() - began < SENT * busy()
+                with alert(scene.collector.endpoint, f"m{number}"):
+                    began = time.monotonic()
+                    until(lambda number=number: len(good.requests) > number, "the good target's message")
+                    assert time.monotonic() - began < SENT * busy()
             failing = set(MISBEHAVING) - DELIVERED
             errors = {f"alert_errors{{{name_of(kind)}}}" for kind in failing}
             scene.wait_for(lambda health: errors <= health["counters"].keys(), "an error of each")

@@ -2,7 +2,8 @@
 
 A checkpoint replaces the journaled rows of a window that stays open for long. Windows get one when they have many rows,
 sooner while the journal is more than half full, and above the limit whatever they have: no rows are accepted then, so
-nothing else would free the journal. One that is not smaller than what it would replace is dropped. Where checkpoints do
+nothing else would free the journal. One that is larger than what it would replace is dropped then; else it may be up to
+twice as large, because it spares the next start a replay. Where checkpoints do
 not suffice, windows close early: the oldest ones of the models with most bytes.
 """
 
@@ -25,6 +26,7 @@ log = logging.getLogger("zmon.collector")
 CHECKPOINT_BYTES = 256 * 2**20  # of a window's rows in the journal
 TIGHT = 16  # times sooner while the journal is more than half full
 WORTH = 16  # a sixteenth of the limit
+SPARED = 2  # times the bytes that it replaces: what a checkpoint may have for the replay that it spares
 GAIN = 4  # a window's next checkpoint replaces rows of at least a quarter of the last one
 AT_ONCE = 16  # checkpoints begun in a turn while the journal is full
 
@@ -104,7 +106,7 @@ class CheckpointPolicy:
             if data is None:  # an error that is logged; the rows stay in the journal until the next one
                 telemetry.count("checkpoints_failed")
                 window.keep_rows(covered, 2 * covered)
-            elif len(data) >= window.checkpoint_bytes + covered:
+            elif len(data) >= (window.checkpoint_bytes + covered) * (SPARED if self.used_bytes <= self.limit else 1):
                 telemetry.count("checkpoints_dropped")
                 window.keep_rows(covered, 2 * len(data))
             else:

@@ -177,7 +177,7 @@ class Ingestor:
         session = self._session(message, now, user, identity)
         arrival = self._arrival(session, now)
         skip, max_skew = self._accept(arrival, message), self.config.collector.max_skew
-        session.introduced = True
+        self._places.note_rows(arrival, labels=message.kind == "labels")
         if arrival.model is None:
             detail = share_text(self.admission.models, "models", identity)
             arrival.refuse(message.rows - skip, "models", detail)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from zmon._wire.frames import Topic
 from zmon.errors import WireError
 from zmon_collector.ingest.admission import Admission, share_text
+from zmon_collector.ingest.arrival import Arrival
 from zmon_collector.ingest.model_state import ModelState
 from zmon_collector.ingest.session import Session
 from zmon_collector.ingest.sessions import SessionRegistry
@@ -94,6 +95,14 @@ class ModelAdmission:
         is_new = is_hello or not session.introduced
         if (is_new and announces) or (is_hello and model.windows.knows(session.topic.agent_id)):
             self._introduce(session, model, now)
+
+    def note_rows(self, arrival: Arrival, *, labels: bool) -> None:
+        """Have windows wait for a publisher whose greeting announced nothing, once its first rows come."""
+        session, model = arrival.session, arrival.model
+        is_there = session.peer is not None and session.ends_at is None and not session.left
+        if model is not None and is_there and not (session.introduced or labels):
+            model.windows.connect(arrival.agent, session.key, arrival.now)
+        session.introduced = True
 
     def _introduce(self, session: Session, model: ModelState, now: Now) -> None:
         session.introduced = True
