@@ -2,9 +2,9 @@
 
 A checkpoint replaces the journaled rows of a window that stays open for long. Windows get one when they have many rows,
 sooner while the journal is more than half full, and above the limit whatever they have: no rows are accepted then, so
-nothing else would free the journal. One that is larger than what it would replace is dropped then; else it may be up to
-twice as large, because it spares the next start a replay. Where checkpoints do
-not suffice, windows close early: the oldest ones of the models with most bytes.
+nothing else would free the journal. One that is not smaller than what it would replace is dropped then; while there is
+room it may be almost twice as large, because it spares the next start a replay. Where checkpoints do not suffice,
+windows close early: the oldest ones of the models with most bytes.
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ log = logging.getLogger("zmon.collector")
 LOOK_EVERY = 0.1  # seconds
 SHARE = 0.02  # of a processor, at most, for looking: with very many connections looks are rarer
 UNFINISHED = 64 * 2**20  # bytes of unfinished messages of all connections
+HEARTBEAT = 64  # bytes a second that are no message: heartbeats of a peer that has nothing to send
 _RECEIVED = struct.Struct("=128xQ")  # in the kernel's struct tcp_info: bytes received so far
 
 Socket = zmq.Socket[bytes]
@@ -46,7 +47,8 @@ class Connections:
             socket.get_monitor_socket(zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED) for socket in watched
         ]
         self._peers: dict[int, tuple[str, int]] = {}  # by descriptor
-        self._before: dict[int, int] = {}  # bytes received before the message that is being received
+        # Bytes received before the message that is being received, and when.
+        self._before: dict[int, tuple[int, float]] = {}
         self._heard: set[int] = set()  # connections of which a message has come since the last look
         self._look_at = 0.0
 
@@ -62,8 +64,8 @@ class Connections:
         began = time.monotonic()
         if began < self._look_at:
             return
-        self._read_events()
-        unfinished = {connection: self._unfinished(connection) for connection in self._peers}
+        self._read_events(began)
+        unfinished = {connection: self._unfinished(connection, began) for connection in self._peers}
         self._heard.clear()
         total = sum(unfinished.values())
         while total > UNFINISHED:
@@ -74,7 +76,7 @@ class Connections:
         ended = time.monotonic()
         self._look_at = ended + max(LOOK_EVERY, (ended - began) / SHARE)
 
-    def _read_events(self) -> None:
+    def _read_events(self, now: float) -> None:
         for monitor in self._monitors:
             while monitor.poll(0):
                 event, connection = struct.unpack_from("=Hi", monitor.recv_multipart()[0])
@@ -82,13 +84,14 @@ class Connections:
                 peer = _peer(connection) if event == zmq.EVENT_ACCEPTED else None
                 if peer is not None:
                     self._peers[connection] = peer
-                    self._before[connection] = 0
+                    self._before[connection] = 0, now
 
-    def _unfinished(self, connection: int) -> int:
+    def _unfinished(self, connection: int, now: float) -> int:
         received = _received(connection)
         if connection in self._heard:
-            self._before[connection] = received
-        return max(0, received - self._before[connection])
+            self._before[connection] = received, now
+        before, since = self._before[connection]
+        return max(0, received - before - int(HEARTBEAT * (now - since)))
 
     def _cut(self, connection: int, nbytes: int) -> None:
         peer = self._peers.pop(connection)
@@ -113,7 +116,7 @@ def _borrowed(connection: int) -> Iterator[sockets.socket]:
 
 
 def _peer(connection: int) -> tuple[str, int] | None:
-    """Return the address at the other end of a TCP connection; None if it is none, or has ended."""
+    """Return the address at the other end of a TCP connection; None for a unix socket, or after its end."""
     with suppress(OSError), _borrowed(connection) as socket:
         address = socket.getpeername()
         return address[:2] if isinstance(address, tuple) else None

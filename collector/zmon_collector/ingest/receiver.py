@@ -34,8 +34,8 @@ log = logging.getLogger("zmon.collector")
 BURST = 512  # messages received from one socket before polling the others
 DESCRIPTORS = 256
 OVERHEAD = 1024  # bytes of Python objects around a message, so that many small messages are also bounded
-# Bytes of greetings beyond the limit at which the data socket is not read any more. They come once a second from every
-# publisher, also while no rows are accepted; those that are not read wait in the connections, and are repeated.
+# Bytes of greetings beyond the limit of the inbox. They come once a second from every publisher, also while no rows are
+# accepted; further ones are discarded, and repeated.
 GREETING_BYTES = 16 * 2**20
 # Seconds until a connection ends whose other side is gone: when it is silent, and when something was sent to it.
 KEEPALIVE = {
@@ -256,7 +256,7 @@ class Receiver:
         taken = 0
         for _ in range(BURST):
             try:
-                frames = self._receive(socket)
+                frames = socket.recv_multipart(zmq.DONTWAIT, copy=False)  # what is discarded is not copied
             except zmq.Again:
                 break
             user, identity = ("", "") if socket is self._admin else self.auth.sender_of(frames[0])
@@ -283,8 +283,7 @@ class Receiver:
     def _has_room(self, kind: str, frames: list[zmq.Frame], connection: int) -> bool:
         """Return whether a message may be put into the inbox. What is discarded is sent again by its publisher.
 
-        All is read nevertheless. What stays in libzmq has no bound that holds for all connections, and one that is
-        not read does not see its peer's heartbeats, so it ends, and leaves what it had while the next one brings more.
+        All is read nevertheless, because what stays in libzmq has no bound.
 
         The second half of the room is for connections that have little in it, so that none crowds out the others.
         """
@@ -297,10 +296,6 @@ class Receiver:
         if nbytes <= self._limit + GREETING_BYTES:
             return True
         return nbytes <= self._limit + 2 * GREETING_BYTES and _is_goodbye(frames)
-
-    def _receive(self, socket: Socket) -> list[zmq.Frame]:
-        """Return a message's frames, as libzmq holds them: what is discarded is not copied."""
-        return socket.recv_multipart(zmq.DONTWAIT, copy=False)
 
     def _send_replies(self) -> None:
         while self._outbound:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket as sockets
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,11 +12,13 @@ import pytest
 import zmq
 from zmon_collector.config import Config
 from zmon_collector.config.sections import CollectorSection, LimitsSection
+from zmon_collector.ingest import connections
 from zmon_collector.ingest import receiver as receiving
 from zmon_collector.ingest.receiver import Receiver
 from zmon_collector.telemetry import Telemetry
 
 from tests.support.waiting import until
+from tests.support.zmtp import PING, shake_hands
 from zmon._wire import control
 from zmon._wire.control import decode_greeting
 
@@ -28,6 +31,15 @@ def greeting(kind: str, number: int) -> bytes:
     return control.encode_greeting(
         kind, topic=b"z1/d0/fraud//x/", stream=b"s" * 16, base=1, acked=0, issued=number, clock=0, tally={}
     )
+
+
+def connect(receiver: Receiver, heartbeats: bytes = b"") -> sockets.socket:
+    """Connect to the data socket as a publisher that sends heartbeats and no message."""
+    host, _, port = receiver.data.removeprefix("tcp://").rpartition(":")
+    peer = sockets.create_connection((host, int(port)))
+    shake_hands(peer, b"PUB")
+    peer.sendall(heartbeats)
+    return peer
 
 
 @pytest.fixture
@@ -115,3 +127,43 @@ def test_connections_that_end_before_they_are_looked_at_end_nothing_else(receive
         socket.send_multipart([b"z1/", b"after"])
         until(lambda: sent_by(receiver, b"after"), "a message after them")
     assert receiver.telemetry.get("threads_restarted", receiver.thread.name) == 0
+
+
+def test_heartbeats_are_no_message_that_does_not_end(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fleet that has nothing to send for days is not cut off."""
+    monkeypatch.setattr(connections, "UNFINISHED", 1000)
+    monkeypatch.setattr(connections, "HEARTBEAT", 10**9)
+
+    def cuts() -> int:
+        return receiver.telemetry.get("connections_cut")
+
+    def look() -> None:
+        """Wait until all connections were looked at: one that sends much in its first moment is cut then."""
+        before = cuts()
+        with contextlib.ExitStack() as peers:
+
+            def is_cut() -> bool:
+                peers.enter_context(connect(receiver, PING * 1000))
+                return cuts() > before
+
+            until(is_cut, "a look")
+
+    def is_open(peer: sockets.socket) -> bool:
+        try:
+            while peer.recv(1000):
+                pass
+        except BlockingIOError:
+            return True
+        except ConnectionError:
+            pass
+        return False
+
+    with connect(receiver) as idle:
+        look()
+        idle.sendall(PING * 1000)
+        idle.setblocking(False)
+        look()
+        look()
+        assert is_open(idle)
+        monkeypatch.setattr(connections, "HEARTBEAT", 0)
+        until(lambda: not is_open(idle), "what was sent to be counted")
